@@ -1,0 +1,564 @@
+//! The catalog: what prices are worth and which policies hold, as a JSON document that a founder writes.
+//!
+//! [`read`] checks all of it and names the path of the first fault. [`changes`] says what loading it would change.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
+
+use crate::amount::Credits;
+use crate::calendar::Span;
+use crate::wall::Wall;
+use crate::word::words;
+
+/// The longest key, name or price id, in bytes.
+pub const MAX_NAME_BYTES: usize = 255;
+
+/// A whole catalog, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Catalog {
+    /// What is not per price.
+    pub settings: Settings,
+    /// Every price, by its id.
+    pub prices: BTreeMap<String, Price>,
+}
+
+/// What holds for the whole install.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Whose events are read.
+    pub wall: Wall,
+    /// Promotional credits for a new user, once.
+    pub signup_credits: Credits,
+    /// What becomes of credits that were spent before they were reversed.
+    pub reversal_policy: ReversalPolicy,
+    /// Whether a session that had nothing to pay grants.
+    pub no_payment_required: NoPaymentRequired,
+    /// Monthly credits for users without a plan.
+    pub free_plan: Option<FreePlan>,
+}
+
+/// One price, with the policies of the plan or pack that it sells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Price {
+    /// Stripe's `price_…`.
+    pub price_id: String,
+    /// What it sells.
+    pub kind: Kind,
+    /// The catalog key of its plan or pack.
+    pub key: String,
+    /// The name that people read.
+    pub name: String,
+    /// Credits for one piece.
+    pub credits: Credits,
+    /// Of several plans, the one with the highest rank names the tier.
+    pub rank: i32,
+    /// A longer period's credits come in lots of this span.
+    pub drip: Option<Span>,
+    /// What a renewal does to credits that are left.
+    pub renewal: Renewal,
+    /// The most that a renewal leaves.
+    pub max_rollover: Credits,
+    /// What a plan change does.
+    pub plan_change: PlanChange,
+    /// What a cancellation does.
+    pub cancellation: Cancellation,
+    /// Credits of a trial, once per user.
+    pub trial_credits: Credits,
+    /// Credits on top of the first purchase, once per user.
+    pub first_purchase_bonus: Credits,
+    /// When a pack's credits lapse.
+    pub expires_after: Option<Span>,
+}
+
+words! {
+    /// What a price sells.
+    #[derive(Default)]
+    Kind {
+        /// A subscription's plan.
+        Plan => "plan",
+        /// Credits, once.
+        #[default]
+        Pack => "pack",
+        /// Something that is no credits: paid, and none of our business.
+        NotCredits => "not_credits",
+    }
+}
+words! {
+    /// What becomes of credits that were spent before they were reversed.
+    #[derive(Default)]
+    ReversalPolicy {
+        /// They are owed, and settled from the next grant.
+        #[default]
+        Debt => "debt",
+        /// They are written off.
+        Forgive => "forgive",
+    }
+}
+words! {
+    /// Whether a session that had nothing to pay, by a 100 % discount, grants.
+    #[derive(Default)]
+    NoPaymentRequired {
+        /// It grants what it would have granted paid.
+        #[default]
+        Grant => "grant",
+        /// It grants nothing.
+        Ignore => "ignore",
+    }
+}
+words! {
+    /// What a renewal does to credits that are left of the period before.
+    #[derive(Default)]
+    Renewal {
+        /// They are set aside.
+        #[default]
+        Reset => "reset",
+        /// Up to `max_rollover` of them stay.
+        Rollover => "rollover",
+    }
+}
+words! {
+    /// What a change of plan does within a period.
+    #[derive(Default)]
+    PlanChange {
+        /// The new plan's whole amount once its invoice is paid; less at once on a downgrade.
+        #[default]
+        Reset => "reset",
+        /// Nothing before the next renewal.
+        AtRenewal => "at_renewal",
+    }
+}
+words! {
+    /// What becomes of a plan's credits when it is canceled.
+    #[derive(Default)]
+    Cancellation {
+        /// They stay until they are spent.
+        #[default]
+        Keep => "keep",
+        /// They lapse at the period's end.
+        Expire => "expire",
+    }
+}
+
+/// Monthly credits for users without a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FreePlan {
+    /// The tier of a user without a plan.
+    pub key: String,
+    /// The name that people read.
+    pub name: Option<String>,
+    /// Credits a span.
+    pub credits: Credits,
+    /// The span.
+    #[serde(default = "one_month")]
+    pub every: Span,
+}
+
+fn one_month() -> Span {
+    Span::Months(1)
+}
+
+/// What is wrong with a catalog document, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {fault}")]
+pub struct Fault {
+    /// Such as `plans[0].prices[1].drip`.
+    pub path: String,
+    /// What is wrong there.
+    pub fault: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    livemode: bool,
+    stripe_account: Option<String>,
+    #[serde(default)]
+    signup_credits: Credits,
+    #[serde(default)]
+    reversal_policy: ReversalPolicy,
+    #[serde(default)]
+    no_payment_required: NoPaymentRequired,
+    free_plan: Option<FreePlan>,
+    #[serde(default)]
+    plans: Vec<Plan>,
+    #[serde(default)]
+    not_credits: Vec<String>,
+    #[serde(default)]
+    packs: Vec<Pack>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Plan {
+    key: String,
+    name: Option<String>,
+    rank: Option<i32>,
+    credits: Credits,
+    prices: Vec<PlanPrice>,
+    renewal: Option<Renewal>,
+    #[serde(default)]
+    max_rollover: Credits,
+    #[serde(default)]
+    plan_change: PlanChange,
+    #[serde(default)]
+    cancellation: Cancellation,
+    #[serde(default)]
+    trial_credits: Credits,
+    #[serde(default)]
+    first_purchase_bonus: Credits,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pack {
+    key: String,
+    name: Option<String>,
+    credits: Credits,
+    prices: Vec<String>,
+    expires_after: Option<Span>,
+}
+
+/// A plan's price: its id, or an object where it drips.
+struct PlanPrice {
+    id: String,
+    drip: Option<Span>,
+}
+
+/// By hand, so that a fault inside the object keeps its path; serde's untagged enums lose it.
+impl<'de> Deserialize<'de> for PlanPrice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Object {
+            id: String,
+            drip: Option<Span>,
+        }
+        struct IdOrObject;
+        impl<'de> Visitor<'de> for IdOrObject {
+            type Value = PlanPrice;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a price id, or an object with id and drip")
+            }
+
+            fn visit_str<E: de::Error>(self, id: &str) -> Result<PlanPrice, E> {
+                Ok(PlanPrice { id: id.to_owned(), drip: None })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<PlanPrice, A::Error> {
+                let Object { id, drip } = Object::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(PlanPrice { id, drip })
+            }
+        }
+        deserializer.deserialize_any(IdOrObject)
+    }
+}
+
+/// Reads and checks a catalog document.
+///
+/// # Errors
+/// The first [`Fault`], with its path: a field unknown or missing or of another type, an amount that is not a whole
+/// number in bounds, a price or key named twice, policies that contradict each other.
+pub fn read(text: &str) -> Result<Catalog, Fault> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let document: Document = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let path = error.path().to_string();
+        fault_at(if path == "." { "catalog".into() } else { path }, error.into_inner().to_string())
+    })?;
+    deserializer.end().map_err(|error| fault_at("catalog", error.to_string()))?;
+    let mut reader = Reader { keys: BTreeSet::new(), prices: BTreeMap::new() };
+    if let Some(free) = &document.free_plan {
+        reader.key("free_plan.key", &free.key)?;
+    }
+    for (index, plan) in document.plans.into_iter().enumerate() {
+        reader.plan(index, plan)?;
+    }
+    for (index, pack) in document.packs.into_iter().enumerate() {
+        reader.pack(index, pack)?;
+    }
+    for (index, price_id) in document.not_credits.into_iter().enumerate() {
+        let price = Price::selling(Kind::NotCredits, &price_id, &price_id, Credits::ZERO);
+        reader.price(&format!("not_credits[{index}]"), price_id, price)?;
+    }
+    if let Some(account) = &document.stripe_account {
+        named("stripe_account", account)?;
+    }
+    Ok(Catalog {
+        settings: Settings {
+            wall: Wall { livemode: document.livemode, stripe_account: document.stripe_account },
+            signup_credits: document.signup_credits,
+            reversal_policy: document.reversal_policy,
+            no_payment_required: document.no_payment_required,
+            free_plan: document.free_plan,
+        },
+        prices: reader.prices,
+    })
+}
+
+impl Price {
+    /// A price with every policy at its default.
+    fn selling(kind: Kind, key: &str, name: &str, credits: Credits) -> Price {
+        Price {
+            price_id: String::new(),
+            kind,
+            key: key.to_owned(),
+            name: name.to_owned(),
+            credits,
+            rank: 0,
+            drip: None,
+            renewal: Renewal::default(),
+            max_rollover: Credits::ZERO,
+            plan_change: PlanChange::default(),
+            cancellation: Cancellation::default(),
+            trial_credits: Credits::ZERO,
+            first_purchase_bonus: Credits::ZERO,
+            expires_after: None,
+        }
+    }
+}
+
+struct Reader {
+    keys: BTreeSet<String>,
+    prices: BTreeMap<String, Price>,
+}
+
+impl Reader {
+    fn plan(&mut self, index: usize, plan: Plan) -> Result<(), Fault> {
+        let path = format!("plans[{index}]");
+        self.key(&format!("{path}.key"), &plan.key)?;
+        let rollover = plan.max_rollover > Credits::ZERO;
+        let renewal = plan.renewal.unwrap_or(if rollover { Renewal::Rollover } else { Renewal::Reset });
+        if rollover != (renewal == Renewal::Rollover) {
+            let fault = "renewal \"rollover\" needs a max_rollover above 0, and \"reset\" one of 0";
+            return Err(fault_at(format!("{path}.renewal"), fault));
+        }
+        let name = plan.name.as_deref().unwrap_or(&plan.key);
+        let rank = plan.rank.unwrap_or_else(|| i32::try_from(index).unwrap_or(i32::MAX));
+        let sold = Price {
+            rank,
+            renewal,
+            max_rollover: plan.max_rollover,
+            plan_change: plan.plan_change,
+            cancellation: plan.cancellation,
+            trial_credits: plan.trial_credits,
+            first_purchase_bonus: plan.first_purchase_bonus,
+            ..Price::selling(Kind::Plan, &plan.key, name, plan.credits)
+        };
+        named(&format!("{path}.name"), name)?;
+        for (at, price) in plan.prices.into_iter().enumerate() {
+            let sold = Price { drip: price.drip, ..sold.clone() };
+            self.price(&format!("{path}.prices[{at}]"), price.id, sold)?;
+        }
+        Ok(())
+    }
+
+    fn pack(&mut self, index: usize, pack: Pack) -> Result<(), Fault> {
+        let path = format!("packs[{index}]");
+        self.key(&format!("{path}.key"), &pack.key)?;
+        if pack.credits == Credits::ZERO {
+            return Err(fault_at(format!("{path}.credits"), "a pack of 0 credits sells nothing"));
+        }
+        let name = pack.name.as_deref().unwrap_or(&pack.key);
+        named(&format!("{path}.name"), name)?;
+        let sold = Price {
+            expires_after: pack.expires_after,
+            ..Price::selling(Kind::Pack, &pack.key, name, pack.credits)
+        };
+        for (at, price_id) in pack.prices.into_iter().enumerate() {
+            self.price(&format!("{path}.prices[{at}]"), price_id, sold.clone())?;
+        }
+        Ok(())
+    }
+
+    fn key(&mut self, path: &str, key: &str) -> Result<(), Fault> {
+        named(path, key)?;
+        if self.keys.insert(key.to_owned()) {
+            Ok(())
+        } else {
+            Err(fault_at(path, format!("{key:?} is used twice")))
+        }
+    }
+
+    fn price(&mut self, path: &str, price_id: String, price: Price) -> Result<(), Fault> {
+        named(path, &price_id)?;
+        if self.prices.contains_key(&price_id) {
+            return Err(fault_at(path, format!("{price_id:?} is used twice")));
+        }
+        self.prices.insert(price_id.clone(), Price { price_id, ..price });
+        Ok(())
+    }
+}
+
+fn named(path: &str, text: &str) -> Result<(), Fault> {
+    if text.trim() != text || text.is_empty() {
+        Err(fault_at(path, format!("{text:?} is blank or has blanks around it")))
+    } else if text.len() > MAX_NAME_BYTES {
+        Err(fault_at(path, format!("longer than {MAX_NAME_BYTES} bytes")))
+    } else {
+        Ok(())
+    }
+}
+
+fn fault_at(path: impl Into<String>, fault: impl Into<String>) -> Fault {
+    Fault { path: path.into(), fault: fault.into() }
+}
+
+/// What the database says of one price now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Its latest row.
+    pub price: Price,
+    /// Whether it is no longer sold.
+    pub retired: bool,
+}
+
+words! {
+    /// What loading a catalog does to one price.
+    Change {
+        /// Not known before.
+        Added => "added",
+        /// Worth something else, or on sale again, from now on.
+        Changed => "changed",
+        /// No longer sold; what is paid for it still grants.
+        Retired => "retired",
+        /// As it was.
+        Unchanged => "unchanged",
+    }
+}
+
+/// What makes the database say what the document says: by price id, the change, and the row that carries it.
+#[must_use]
+pub fn changes(
+    stored: &BTreeMap<String, Stored>,
+    wanted: &BTreeMap<String, Price>,
+) -> BTreeMap<String, (Change, Stored)> {
+    let mut changes = BTreeMap::new();
+    for (price_id, price) in wanted {
+        let change = match stored.get(price_id) {
+            None => Change::Added,
+            Some(now) if !now.retired && now.price == *price => Change::Unchanged,
+            Some(_) => Change::Changed,
+        };
+        changes.insert(price_id.clone(), (change, Stored { price: price.clone(), retired: false }));
+    }
+    for (price_id, now) in stored {
+        if !wanted.contains_key(price_id) {
+            let change = if now.retired { Change::Unchanged } else { Change::Retired };
+            changes.insert(price_id.clone(), (change, Stored { price: now.price.clone(), retired: true }));
+        }
+    }
+    changes
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn document() -> Value {
+        json!({
+            "livemode": false, "stripe_account": null, "signup_credits": 500,
+            "reversal_policy": "debt", "no_payment_required": "grant",
+            "free_plan": { "key": "free", "name": "Free", "credits": 5, "every": "1 month" },
+            "plans": [{
+                "key": "pro", "name": "Pro", "rank": 1, "credits": 10000,
+                "prices": ["price_pro", { "id": "price_pro_year", "drip": "1 month" }],
+                "renewal": "reset", "max_rollover": 0, "plan_change": "reset", "cancellation": "keep",
+                "trial_credits": 0, "first_purchase_bonus": 0
+            }],
+            "not_credits": ["price_tshirt"],
+            "packs": [{
+                "key": "pack_500", "name": "500 credits", "credits": 500, "prices": ["price_pack"],
+                "expires_after": null
+            }]
+        })
+    }
+
+    fn fault(pointer: &str, value: Value) -> Fault {
+        let mut document = document();
+        let (parent, field) = pointer.rsplit_once('/').expect("a pointer");
+        match document.pointer_mut(parent).expect("a place") {
+            Value::Object(object) => {
+                object.insert(field.into(), value);
+            }
+            Value::Array(array) => array[field.parse::<usize>().expect("an index")] = value,
+            _ => panic!("no container"),
+        }
+        read(&document.to_string()).expect_err(pointer)
+    }
+
+    #[test]
+    fn the_designs_document_reads_whole() {
+        let catalog = read(&document().to_string()).expect("a catalog");
+        assert_eq!(catalog.prices.len(), 4);
+        assert_eq!(catalog.prices["price_pro_year"].drip, Some(Span::Months(1)));
+        assert_eq!(catalog.settings.free_plan.map(|free| free.every), Some(Span::Months(1)));
+    }
+
+    #[test]
+    fn every_policy_is_optional() {
+        let catalog = read(r#"{"livemode": true, "plans": [{"key": "p", "credits": 1, "prices": ["x"]}]}"#);
+        let price = &catalog.expect("a catalog").prices["x"];
+        assert_eq!((price.renewal, price.plan_change), (Renewal::Reset, PlanChange::Reset));
+        assert_eq!((price.cancellation, price.name.as_str()), (Cancellation::Keep, "p"));
+    }
+
+    #[test]
+    fn a_fault_names_its_path() {
+        for (pointer, value, path) in [
+            ("/surprise", json!(1), "surprise"),
+            ("/livemode", json!("no"), "livemode"),
+            ("/signup_credits", json!(-1), "signup_credits"),
+            ("/signup_credits", json!(1.5), "signup_credits"),
+            ("/signup_credits", json!("500"), "signup_credits"),
+            ("/reversal_policy", json!("mercy"), "reversal_policy"),
+            ("/free_plan/every", json!("1 moon"), "free_plan.every"),
+            ("/free_plan/key", json!("pro"), "plans[0].key"),
+            ("/plans/0/surprise", json!(1), "plans[0].surprise"),
+            ("/plans/0/prices/1", json!({ "id": "y", "drip": "0 days" }), "plans[0].prices[1].drip"),
+            ("/plans/0/prices/1", json!({ "id": "y", "drop": "1 month" }), "plans[0].prices[1].drop"),
+            ("/plans/0/prices/1", json!(7), "plans[0].prices[1]"),
+            ("/plans/0/prices/1", json!("price_pack"), "packs[0].prices[0]"),
+            ("/plans/0/max_rollover", json!(5), "plans[0].renewal"),
+            ("/plans/0/renewal", json!("rollover"), "plans[0].renewal"),
+            ("/packs/0/credits", json!(0), "packs[0].credits"),
+            ("/packs/0/key", json!(" pack"), "packs[0].key"),
+            ("/packs/0/prices/0", json!(""), "packs[0].prices[0]"),
+            ("/not_credits/0", json!("price_pro"), "not_credits[0]"),
+            ("/stripe_account", json!(" "), "stripe_account"),
+        ] {
+            assert_eq!(fault(pointer, value).path, path, "{pointer}");
+        }
+    }
+
+    #[test]
+    fn a_number_too_long_for_an_integer_is_refused_not_rounded() {
+        let text = document().to_string().replace("10000", "10000000000000000000000001");
+        assert_eq!(read(&text).expect_err("too long").path, "plans[0].credits");
+        for not_a_catalog in ["", "null", "[]", "{}", "{\"livemode\": false} x"] {
+            assert!(read(not_a_catalog).is_err(), "{not_a_catalog:?}");
+        }
+    }
+
+    #[test]
+    fn loading_twice_changes_nothing_and_absence_retires() {
+        let wanted = read(&document().to_string()).expect("a catalog").prices;
+        let first = changes(&BTreeMap::new(), &wanted);
+        assert!(first.values().all(|(change, _)| *change == Change::Added));
+        let stored: BTreeMap<_, _> = first.into_iter().map(|(id, (_, stored))| (id, stored)).collect();
+        assert!(changes(&stored, &wanted).values().all(|(change, _)| *change == Change::Unchanged));
+        let retired = changes(&stored, &BTreeMap::new());
+        assert!(retired.values().all(|(change, now)| *change == Change::Retired && now.retired));
+        let stored: BTreeMap<_, _> = retired.into_iter().map(|(id, (_, stored))| (id, stored)).collect();
+        assert!(changes(&stored, &BTreeMap::new()).values().all(|(change, _)| *change == Change::Unchanged));
+        assert!(
+            changes(&stored, &wanted).values().all(|(change, _)| *change == Change::Changed),
+            "on sale again"
+        );
+    }
+}

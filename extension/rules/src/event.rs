@@ -1,0 +1,428 @@
+//! One delivered text becomes an [`Event`] with one [`Subject`], or a refusal that says what is wrong with it.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::calendar::{self, Time};
+use crate::reversal::{self, Reversals};
+use crate::session::{self, Line, Session};
+use crate::stripe;
+
+/// What is recorded of every event, and what it is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Stripe's event id, or the door's own for a reconcile.
+    pub id: String,
+    /// Stripe's event type.
+    pub event_type: String,
+    /// When Stripe made the event.
+    pub created: Time,
+    /// The API version that shaped the object.
+    pub api_version: Option<String>,
+    /// Whether real money moved.
+    pub livemode: bool,
+    /// The connected account.
+    pub account: Option<String>,
+    /// The id of the object the event is about.
+    pub object_id: Option<String>,
+    /// The customer that the object names.
+    pub customer_id: Option<String>,
+    /// What the rules read of the object.
+    pub subject: Subject,
+}
+
+/// What an event is about, as far as the rules read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// A checkout session, whichever of its events carried it: its own state decides, not the event's name.
+    CheckoutSession(Box<Session>),
+    /// Refunds or disputes of one payment.
+    Reversals(Reversals),
+    /// Something the rules read nothing from.
+    Other,
+}
+
+/// Why a text is not an event that the rules can read. The event's own id is kept where it could be read, so that the
+/// refusal can be recorded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{fault}")]
+pub struct Malformed {
+    /// The event's id, where it has one.
+    pub event_id: Option<String>,
+    /// The event's type, where it has one.
+    pub event_type: Option<String>,
+    /// What is wrong, in the parser's words.
+    pub fault: String,
+}
+
+/// The longest id that is kept, in bytes. Stripe's are at most 255 characters, and ids are keys of the tables.
+pub const MAX_ID_BYTES: usize = 255;
+
+/// Reads an event from the text of its JSON.
+///
+/// # Errors
+/// [`Malformed`] where it is not an object with Stripe's fields in Stripe's types.
+pub fn read(text: &str) -> Result<Event, Malformed> {
+    let envelope: stripe::EventEnvelope =
+        serde_json::from_str(text).map_err(|fault| malformed(text, &fault.to_string()))?;
+    check_id("id", Some(&envelope.id)).map_err(|fault| malformed(text, &fault))?;
+    let created =
+        calendar::from_unix(envelope.created).ok_or_else(|| malformed(text, "created is not a time"))?;
+    let object = envelope.data.object;
+    let any: stripe::AnyObject =
+        serde_json::from_str(object.get()).map_err(|fault| malformed(text, &in_object(&fault)))?;
+    let customer_id = any.customer.map(stripe::Expandable::into_id);
+    check_id("data.object.id", any.id.as_deref()).map_err(|fault| malformed(text, &fault))?;
+    check_id("data.object.customer", customer_id.as_deref()).map_err(|fault| malformed(text, &fault))?;
+    let subject = match envelope.event_type.as_str() {
+        "checkout.session.completed"
+        | "checkout.session.async_payment_succeeded"
+        | "checkout.session.async_payment_failed"
+        | "checkout.session.expired"
+        | RECONCILE_SESSION => {
+            let session = session::read(object, &envelope.event_type, created);
+            Subject::CheckoutSession(Box::new(session.map_err(|fault| malformed(text, &fault))?))
+        }
+        event_type => match reversal::read(object, event_type) {
+            Some(reversals) => Subject::Reversals(reversals.map_err(|fault| malformed(text, &fault))?),
+            None => Subject::Other,
+        },
+    };
+    Ok(Event {
+        id: envelope.id,
+        event_type: envelope.event_type,
+        created,
+        api_version: envelope.api_version,
+        livemode: envelope.livemode,
+        account: envelope.account,
+        object_id: any.id,
+        customer_id,
+        subject,
+    })
+}
+
+/// The event type under which a session that Stripe was asked for is recorded.
+pub const RECONCILE_SESSION: &str = "reconcile.checkout.session";
+
+/// The event that a session fetched from Stripe amounts to, as text: so that a reconcile goes the way of every event,
+/// is kept in the inbox under the session's own key, and applies by itself later if it has to be parked.
+///
+/// # Errors
+/// [`Malformed`] where `session` is not a checkout session's object.
+pub fn reconciliation(session: &str, as_of: Time) -> Result<String, Malformed> {
+    #[derive(Deserialize)]
+    struct Fetched {
+        id: String,
+        object: Option<String>,
+        livemode: bool,
+        mode: String,
+    }
+    let fault = |fault: String| Malformed { event_id: None, event_type: None, fault };
+    let fetched: Fetched = serde_json::from_str(session).map_err(|e| fault(e.to_string()))?;
+    if fetched.object.as_deref() != Some("checkout.session") {
+        return Err(fault("object is not checkout.session".into()));
+    }
+    let raw: &RawValue = serde_json::from_str(session).map_err(|e| fault(e.to_string()))?;
+    let door = if fetched.mode == "subscription" { "reconcile" } else { "reconcile_credit_pack" };
+    let event = ReconcileEvent {
+        id: format!("{door}:{}", fetched.id),
+        object: "event",
+        event_type: RECONCILE_SESSION,
+        created: as_of.timestamp(),
+        livemode: fetched.livemode,
+        data: ReconcileData { object: raw },
+    };
+    serde_json::to_string(&event).map_err(|e| fault(e.to_string()))
+}
+
+#[derive(serde::Serialize)]
+struct ReconcileEvent<'a> {
+    id: String,
+    object: &'static str,
+    #[serde(rename = "type")]
+    event_type: &'static str,
+    created: i64,
+    livemode: bool,
+    data: ReconcileData<'a>,
+}
+
+#[derive(serde::Serialize)]
+struct ReconcileData<'a> {
+    object: &'a RawValue,
+}
+
+/// What Stripe answered when it was asked for what an event lacks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fetched {
+    /// Whether Stripe was asked: `{}` says that nobody could.
+    asked: bool,
+    /// Line items by the session they are of.
+    line_items: Vec<(String, Vec<Line>)>,
+    /// Sessions, whole.
+    sessions: Vec<Session>,
+}
+
+impl Fetched {
+    /// Reads `{"as_of": …, "objects": […]}`. `{}` is an answer too: nobody could ask.
+    ///
+    /// # Errors
+    /// [`Malformed`] where it is not of that shape. Objects of kinds that the rules do not know are read past.
+    pub fn read(text: &str) -> Result<Fetched, Malformed> {
+        #[derive(Deserialize)]
+        struct Answer<'a> {
+            as_of: Option<i64>,
+            #[serde(borrow, default)]
+            objects: Vec<&'a RawValue>,
+        }
+        let fault = |fault: String| Malformed { event_id: None, event_type: None, fault };
+        let answer: Answer = serde_json::from_str(text).map_err(|e| fault(format!("fetched: {e}")))?;
+        let as_of = answer.as_of.and_then(calendar::from_unix).unwrap_or_default();
+        let asked = answer.as_of.is_some() || !answer.objects.is_empty();
+        let mut fetched = Fetched { asked, ..Fetched::default() };
+        for (index, object) in answer.objects.into_iter().enumerate() {
+            let place = |e: &dyn std::fmt::Display| fault(format!("fetched.objects[{index}]: {e}"));
+            let any: stripe::AnyObject = serde_json::from_str(object.get()).map_err(|e| place(&e))?;
+            match (any.object.as_deref(), any.url.as_deref().and_then(session::of_line_items)) {
+                (Some("checkout.session"), _) => {
+                    fetched
+                        .sessions
+                        .push(session::read(object, RECONCILE_SESSION, as_of).map_err(|e| place(&e))?);
+                }
+                (Some("list"), Some(session_id)) => {
+                    let list: stripe::List<stripe::LineItem> =
+                        serde_json::from_str(object.get()).map_err(|e| place(&e))?;
+                    if let Some(lines) = session::complete(list) {
+                        fetched.line_items.push((session_id.to_owned(), lines));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(fetched)
+    }
+
+    /// Whether Stripe was asked at all.
+    #[must_use]
+    pub fn asked(&self) -> bool {
+        self.asked
+    }
+
+    /// All line items of a session, where Stripe named all of them.
+    #[must_use]
+    pub fn lines_of(&self, session_id: &str) -> Option<&[Line]> {
+        self.line_items
+            .iter()
+            .find(|(id, _)| id == session_id)
+            .map(|(_, lines)| lines.as_slice())
+            .or_else(|| self.session(session_id)?.lines.as_deref())
+    }
+
+    /// A session as Stripe has it now.
+    #[must_use]
+    pub fn session(&self, session_id: &str) -> Option<&Session> {
+        self.sessions.iter().find(|session| session.id == session_id)
+    }
+}
+
+pub(crate) fn check_id(field: &str, id: Option<&str>) -> Result<(), String> {
+    match id {
+        Some(id) if id.trim().is_empty() => Err(format!("{field} is blank")),
+        Some(id) if id.len() > MAX_ID_BYTES => Err(format!("{field} is longer than {MAX_ID_BYTES} bytes")),
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn in_object(fault: &serde_json::Error) -> String {
+    format!("data.object: {fault}")
+}
+
+/// Reads what can be read of something that is not an event, so that the refusal can be kept under its id.
+fn malformed(text: &str, fault: &str) -> Malformed {
+    #[derive(Deserialize)]
+    struct Named {
+        id: String,
+        #[serde(rename = "type", default)]
+        event_type: Option<serde_json::Value>,
+    }
+    let named: Option<Named> =
+        serde_json::from_str(text).ok().filter(|named: &Named| check_id("id", Some(&named.id)).is_ok());
+    let (event_id, event_type) = named.map_or((None, None), |named| {
+        let event_type = named.event_type.and_then(|event_type| event_type.as_str().map(str::to_owned));
+        (Some(named.id), event_type)
+    });
+    Malformed { event_id, event_type, fault: fault.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::amount::Quantity;
+    use crate::session::{Item, PaymentStatus};
+
+    fn session_event(event_type: &str, session: &Value) -> String {
+        let mut object = json!({
+            "id": "cs_1", "object": "checkout.session", "mode": "payment", "payment_status": "paid",
+            "livemode": false, "created": 1_700_000_000, "metadata": {},
+        });
+        merge(&mut object, session);
+        json!({
+            "id": "evt_1", "object": "event", "type": event_type, "created": 1_700_000_100, "livemode": false,
+            "api_version": "2025-03-31.basil", "data": { "object": object },
+        })
+        .to_string()
+    }
+
+    fn merge(into: &mut Value, from: &Value) {
+        for (key, value) in from.as_object().expect("an object") {
+            into[key] = value.clone();
+        }
+    }
+
+    fn read_session(event_type: &str, session: &Value) -> Session {
+        match read(&session_event(event_type, session)).expect("an event").subject {
+            Subject::CheckoutSession(session) => *session,
+            _ => panic!("a session"),
+        }
+    }
+
+    fn completed(session: impl std::borrow::Borrow<Value>) -> Session {
+        read_session("checkout.session.completed", session.borrow())
+    }
+
+    #[test]
+    fn a_reference_reads_the_same_as_id_and_expanded() {
+        let id = completed(json!({ "customer": "cus_1", "payment_intent": "pi_1" }));
+        let expanded = completed(
+            json!({ "customer": { "id": "cus_1", "name": "n" }, "payment_intent": { "id": "pi_1" } }),
+        );
+        assert_eq!(id, expanded);
+    }
+
+    #[test]
+    fn the_sessions_state_decides_and_the_events_name_only_explains() {
+        let status = |event_type: &str, status: &str| {
+            read_session(event_type, &json!({ "payment_status": status })).payment.expect("a status")
+        };
+        for name in ["completed", "async_payment_succeeded", "async_payment_failed", "expired"] {
+            assert_eq!(status(&format!("checkout.session.{name}"), "paid"), PaymentStatus::Paid);
+        }
+        assert_eq!(status("checkout.session.completed", "unpaid"), PaymentStatus::Unpaid);
+        assert_eq!(status("checkout.session.async_payment_failed", "unpaid"), PaymentStatus::Failed);
+        assert_eq!(status("checkout.session.expired", "unpaid"), PaymentStatus::Expired);
+        assert_eq!(status("checkout.session.expired", "no_payment_required"), PaymentStatus::Expired);
+        assert_eq!(status("checkout.session.completed", "something_new"), PaymentStatus::Unpaid);
+    }
+
+    #[test]
+    fn metadata_names_a_line_only_by_whole_positive_quantities() {
+        let named = |metadata| completed(json!({ "metadata": metadata })).named;
+        let price =
+            |n| Some(Line { item: Item::Price("price_1".into()), quantity: Quantity::new(n).expect("n") });
+        assert_eq!(named(json!({ "price_id": "price_1" })), price(1));
+        assert_eq!(named(json!({ "price_id": "price_1", "quantity": "3", "pack": "p" })), price(3));
+        for wrong in ["0", "-1", "1.5", "1e3", "", " 2", "+2", "1000001", "99999999999999999999999999"] {
+            assert_eq!(named(json!({ "price_id": "price_1", "quantity": wrong })), None, "{wrong:?}");
+        }
+        assert_eq!(named(json!({ "price_id": " " })), None);
+        assert_eq!(named(json!({ "price_id": 7 })), None);
+    }
+
+    #[test]
+    fn any_of_three_metadata_keys_names_the_user_and_what_is_no_uuid_names_nobody() {
+        let user = "11111111-1111-4111-8111-111111111111";
+        for key in ["user_id", "userId", "supabase_user_id"] {
+            assert_eq!(
+                completed(json!({ "metadata": { key: user } })).metadata_user,
+                Uuid::try_parse(user).ok()
+            );
+        }
+        assert_eq!(completed(json!({ "metadata": { "user_id": "bob" } })).metadata_user, None);
+        assert_eq!(completed(json!({ "client_reference_id": "bob" })).client_reference, None);
+    }
+
+    #[test]
+    fn a_page_with_more_to_come_is_not_all_lines() {
+        let lines = |has_more| {
+            let data = json!([{ "price": { "id": "price_1" }, "quantity": 2 }, { "price": "price_2", "quantity": 0 }]);
+            completed(json!({ "line_items": { "object": "list", "has_more": has_more, "data": data } })).lines
+        };
+        assert_eq!(lines(true), None);
+        let quantity = Quantity::new(2).expect("2");
+        assert_eq!(lines(false), Some(vec![Line { item: Item::Price("price_1".into()), quantity }]));
+    }
+
+    #[test]
+    fn a_session_without_created_counts_from_its_event() {
+        let session = completed(json!({ "created": null }));
+        assert_eq!(Some(session.created), calendar::from_unix(1_700_000_100));
+    }
+
+    #[test]
+    fn a_reconciled_session_is_an_event_under_its_own_key() {
+        let session = json!({
+            "id": "cs_1", "object": "checkout.session", "mode": "payment", "payment_status": "paid",
+            "livemode": true, "created": 5,
+        });
+        let as_of = calendar::from_unix(99).expect("a time");
+        let event = read(&reconciliation(&session.to_string(), as_of).expect("a session")).expect("an event");
+        assert_eq!((event.id.as_str(), event.livemode), ("reconcile_credit_pack:cs_1", true));
+        assert_eq!(event.created, as_of);
+        for wrong in [json!([]), json!({ "id": "cs_1" }), json!({ "object": "invoice", "id": "in_1" })] {
+            assert!(reconciliation(&wrong.to_string(), as_of).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_stripe_answered_is_found_by_the_session_it_is_of() {
+        let list = json!({
+            "object": "list", "url": "/v1/checkout/sessions/cs_1/line_items", "has_more": false,
+            "data": [{ "price": { "id": "price_1" }, "quantity": 3 }],
+        });
+        let text =
+            json!({ "as_of": 9, "objects": [{ "object": "customer", "id": "cus_1" }, list] }).to_string();
+        let fetched = Fetched::read(&text).expect("an answer");
+        assert_eq!(fetched.lines_of("cs_1").map(<[Line]>::len), Some(1));
+        assert_eq!(fetched.lines_of("cs_2"), None);
+        assert_eq!(Fetched::read("{}"), Ok(Fetched::default()));
+        assert!(Fetched::read(r#"{"objects": 1}"#).is_err());
+    }
+
+    #[test]
+    fn a_refusal_keeps_the_id_it_can_be_recorded_under() {
+        let id = |text: &str| read(text).expect_err("malformed").event_id;
+        assert_eq!(id(r#"{"id": "evt_1"}"#), Some("evt_1".into()));
+        assert_eq!(id(r#"{"id": "evt_1", "type": "x", "created": "yesterday"}"#), Some("evt_1".into()));
+        for nameless in ["", "null", "[]", "7", r#"{"type": "x"}"#, r#"{"id": " "}"#, r#"{"id": 7}"#] {
+            assert_eq!(id(nameless), None, "{nameless}");
+        }
+        assert_eq!(id(&json!({ "id": "e".repeat(MAX_ID_BYTES + 1) }).to_string()), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_reader_panic(text in ".*") {
+            let _ = read(&text);
+            let _ = Fetched::read(&text);
+        }
+
+        #[test]
+        fn no_field_of_another_type_makes_the_reader_panic(
+            field in prop::sample::select(vec![
+                "id", "mode", "payment_status", "created", "livemode", "customer", "payment_intent", "metadata",
+                "client_reference_id", "amount_total", "currency", "line_items",
+            ]),
+            value in prop::sample::select(vec![
+                "null", "true", "-1", "1.5", "1e400", "99999999999999999999999999", "\"\"", "\"x\"", "[]", "[[]]", "{}",
+                "{\"id\":7}", "{\"data\":[7]}", "{\"data\":[{\"price\":7}]}", "-9223372036854775808",
+            ]),
+        ) {
+            let text = session_event("checkout.session.completed", &json!({ field: "HERE" }));
+            let _ = read(&text.replace("\"HERE\"", value));
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! What a grant should hold, what it does hold, and the difference that the ledger posts.
+
+use crate::amount::Credits;
+use crate::calendar::Time;
+use crate::word::words;
+
+words! {
+    /// The three kinds of credits an account holds.
+    Pool {
+        /// From paid invoices of a subscription.
+        Subscription => "subscription",
+        /// Bought as packs.
+        Purchased => "purchased",
+        /// Given: signup, bonus, free plan, by hand.
+        Promotional => "promotional",
+    }
+}
+
+/// What one grant should hold by everything that is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lot {
+    /// The price, or the purpose: with the payment's id it names the grant.
+    pub item: String,
+    /// What people call it: the ledger row's description.
+    pub name: String,
+    /// How many credits were granted in all.
+    pub credits: Credits,
+    /// Which pool.
+    pub pool: Pool,
+    /// When what is left of it lapses.
+    pub lapses_at: Option<Time>,
+}
+
+/// What one grant was given so far, by the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// The grant's item.
+    pub item: String,
+    /// Granted so far, spent or not.
+    pub credits: Credits,
+}
+
+/// The difference between what a payment is worth and what was granted for it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Difference {
+    /// What to add, by item; none of them zero.
+    pub add: Vec<Lot>,
+    /// How many credits more were granted than this evidence says: a discrepancy to record, never taken back, since
+    /// the evidence that granted them was Stripe's or the caller's word too.
+    pub excess: Credits,
+}
+
+/// What to post so that a payment's grants hold the most that any evidence of it was worth. Evidence only adds:
+/// line items that say more than the metadata did grant the difference, in either order the same total.
+///
+/// `None` where the totals leave a bigint.
+#[must_use]
+pub fn difference(held: &[Held], worth: &[Lot]) -> Option<Difference> {
+    let total_held = held.iter().try_fold(Credits::ZERO, |sum, held| sum.checked_add(held.credits))?;
+    let total_worth = worth.iter().try_fold(Credits::ZERO, |sum, lot| sum.checked_add(lot.credits))?;
+    let mut missing = total_worth.checked_sub(total_held)?;
+    if missing <= Credits::ZERO {
+        return Some(Difference { add: Vec::new(), excess: Credits(-missing.0) });
+    }
+    let mut add = Vec::new();
+    for lot in worth {
+        let holds = held.iter().find(|held| held.item == lot.item).map_or(Credits::ZERO, |held| held.credits);
+        let credits = lot.credits.checked_sub(holds)?.clamp(Credits::ZERO, missing);
+        if credits > Credits::ZERO {
+            missing = missing.checked_sub(credits)?;
+            add.push(Lot { credits, ..lot.clone() });
+        }
+    }
+    Some(Difference { add, excess: Credits::ZERO })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn lots(credits: &[(u8, i64)]) -> Vec<Lot> {
+        let mut lots: Vec<Lot> = Vec::new();
+        for &(item, credits) in credits {
+            let item = format!("price_{item}");
+            if let Some(lot) = lots.iter_mut().find(|lot| lot.item == item) {
+                lot.credits.0 += credits;
+            } else {
+                let (name, credits) = (item.clone(), Credits(credits));
+                lots.push(Lot { item, name, credits, pool: Pool::Purchased, lapses_at: None });
+            }
+        }
+        lots
+    }
+
+    fn post(held: &mut Vec<Held>, worth: &[Lot]) {
+        for lot in difference(held, worth).expect("small numbers").add {
+            assert!(lot.credits > Credits::ZERO);
+            match held.iter_mut().find(|held| held.item == lot.item) {
+                Some(held) => held.credits.0 += lot.credits.0,
+                None => held.push(Held { item: lot.item, credits: lot.credits }),
+            }
+        }
+    }
+
+    fn total(held: &[Held]) -> i64 {
+        held.iter().map(|held| held.credits.0).sum()
+    }
+
+    proptest! {
+        #[test]
+        fn in_every_order_and_repetition_a_payment_ends_at_its_best_evidence(
+            evidence in proptest::collection::vec(proptest::collection::vec((0..3u8, 0..900i64), 0..4), 1..4),
+            order in proptest::collection::vec(any::<prop::sample::Index>(), 0..12),
+        ) {
+            let best = evidence.iter().map(|e| e.iter().map(|(_, c)| c).sum::<i64>()).max().unwrap_or(0);
+            let mut held = Vec::new();
+            for at in order {
+                post(&mut held, &lots(&evidence[at.index(evidence.len())]));
+                prop_assert!(total(&held) <= best);
+            }
+            for e in &evidence {
+                post(&mut held, &lots(e));
+            }
+            prop_assert_eq!(total(&held), best);
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! The fields of Stripe's objects that the rules read, and nothing else, in both shapes of its API.
+//!
+//! Fields that Stripe may leave out or set to null are options; a field of another type than Stripe's makes the whole
+//! object malformed, which is an outcome, not an error.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+/// An event's envelope. `data.object` is read once its type is known.
+#[derive(Debug, Deserialize)]
+pub struct EventEnvelope<'a> {
+    /// `evt_…`.
+    pub id: String,
+    /// Such as `checkout.session.completed`.
+    #[serde(rename = "type")]
+    pub event_type: String,
+    /// Unix seconds; whole seconds only, so it orders nothing by itself.
+    pub created: i64,
+    /// The API version that shaped `data.object`.
+    pub api_version: Option<String>,
+    /// Whether real money moved.
+    pub livemode: bool,
+    /// The connected account the event is of.
+    pub account: Option<String>,
+    /// What happened to which object.
+    #[serde(borrow)]
+    pub data: EventData<'a>,
+}
+
+/// The `data` of an event.
+#[derive(Debug, Deserialize)]
+pub struct EventData<'a> {
+    /// The object as it was when the event was made.
+    #[serde(borrow)]
+    pub object: &'a serde_json::value::RawValue,
+}
+
+/// What any Stripe object says of itself.
+#[derive(Debug, Deserialize)]
+pub struct AnyObject {
+    /// Its id; a few objects (an upcoming invoice) have none.
+    pub id: Option<String>,
+    /// Its type, such as `checkout.session` or `list`.
+    pub object: Option<String>,
+    /// Whose it is.
+    pub customer: Option<Expandable>,
+    /// Of a list: the path it was read from.
+    pub url: Option<String>,
+}
+
+/// <https://docs.stripe.com/api/checkout/sessions/object>
+#[derive(Debug, Deserialize)]
+pub struct CheckoutSession {
+    /// `cs_…`.
+    pub id: String,
+    /// `payment`, `subscription` or `setup`.
+    pub mode: String,
+    /// `paid`, `unpaid` or `no_payment_required`.
+    pub payment_status: Option<String>,
+    /// Unix seconds; sessions of 2020 and older have none.
+    pub created: Option<i64>,
+    /// Whether real money moves.
+    pub livemode: bool,
+    /// Who pays; none for a guest.
+    pub customer: Option<Expandable>,
+    /// What pays; none where nothing had to be paid.
+    pub payment_intent: Option<Expandable>,
+    /// What the buyer's link carried.
+    pub client_reference_id: Option<String>,
+    /// Minor units, tax and discounts included. Says what was paid, never what it is worth.
+    pub amount_total: Option<i64>,
+    /// Lower-case ISO code.
+    pub currency: Option<String>,
+    /// What the app's server wrote when it made the session.
+    #[serde(default)]
+    pub metadata: Option<Metadata>,
+    /// Only where they were expanded.
+    pub line_items: Option<List<LineItem>>,
+}
+
+/// Metadata as Stripe keeps it, strings to strings; other values are read past.
+pub type Metadata = BTreeMap<String, MetadataValue>;
+
+/// One value of a metadata map.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub enum MetadataValue {
+    /// What Stripe stores.
+    Text(String),
+    /// What only a hand-made object has.
+    Other(IgnoredAny),
+}
+
+impl MetadataValue {
+    /// The text, where it is one.
+    #[must_use]
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            MetadataValue::Text(text) => Some(text),
+            MetadataValue::Other(_) => None,
+        }
+    }
+}
+
+/// A reference that Stripe writes as an id, or as the object where it was expanded.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Expandable {
+    /// `"cus_…"`.
+    Id(String),
+    /// `{"id": "cus_…", …}`.
+    Object {
+        /// The id.
+        id: String,
+    },
+}
+
+impl Expandable {
+    /// The id, either way.
+    #[must_use]
+    pub fn into_id(self) -> String {
+        match self {
+            Expandable::Id(id) | Expandable::Object { id } => id,
+        }
+    }
+}
+
+/// A page of a list.
+#[derive(Debug, Deserialize)]
+pub struct List<T> {
+    /// The page.
+    pub data: Vec<T>,
+    /// Whether another page follows.
+    #[serde(default)]
+    pub has_more: bool,
+}
+
+/// <https://docs.stripe.com/api/checkout/sessions/line_items>
+#[derive(Debug, Deserialize)]
+pub struct LineItem {
+    /// None for a line that was sold by something older than prices.
+    pub price: Option<Expandable>,
+    /// Stripe leaves it out for metered prices.
+    pub quantity: Option<i64>,
+}
+
+/// <https://docs.stripe.com/api/charges/object>, as far as refunds go.
+#[derive(Debug, Deserialize)]
+pub struct Charge {
+    /// `ch_…`.
+    pub id: String,
+    /// What was charged, in minor units.
+    pub amount: i64,
+    /// How much of it was refunded by then; failed refunds may be in it.
+    #[serde(default)]
+    pub amount_refunded: i64,
+    /// Lower-case ISO code.
+    pub currency: Option<String>,
+    /// What it paid for.
+    pub payment_intent: Option<Expandable>,
+    /// Only in older versions of the API.
+    pub refunds: Option<List<Refund>>,
+}
+
+/// <https://docs.stripe.com/api/refunds/object>
+#[derive(Debug, Deserialize)]
+pub struct Refund {
+    /// `re_…`.
+    pub id: String,
+    /// In minor units.
+    pub amount: i64,
+    /// Lower-case ISO code.
+    pub currency: Option<String>,
+    /// `pending`, `requires_action`, `succeeded`, `failed` or `canceled`.
+    pub status: Option<String>,
+    /// What it refunds.
+    pub charge: Option<Expandable>,
+    /// What had paid.
+    pub payment_intent: Option<Expandable>,
+}
+
+/// <https://docs.stripe.com/api/disputes/object>
+#[derive(Debug, Deserialize)]
+pub struct Dispute {
+    /// `dp_…`.
+    pub id: String,
+    /// In minor units.
+    pub amount: i64,
+    /// Lower-case ISO code.
+    pub currency: Option<String>,
+    /// Such as `warning_needs_response`, `needs_response`, `under_review`, `won` or `lost`.
+    pub status: String,
+    /// What is disputed.
+    pub charge: Option<Expandable>,
+    /// What had paid.
+    pub payment_intent: Option<Expandable>,
+}

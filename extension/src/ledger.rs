@@ -1,0 +1,476 @@
+//! Tables `accounts`, `credit_grants` and `credit_transactions`. The only module that writes them.
+//!
+//! An operation locks the account's row, posts what time alone has caused since, posts its own differences, and closes:
+//! Σ ledger = Σ grants' remaining − debt = cached balance, after every commit (rule 14).
+
+mod draws; // spends and reservations
+mod reversals; // refunds, disputes, debt
+mod time; // lapses, reservations that ran out
+
+use serde_json::{Value, json};
+use stripe_credits_rules::amount::Credits;
+use stripe_credits_rules::calendar::Time;
+use stripe_credits_rules::draw::Share;
+use stripe_credits_rules::lot::{Held, Lot, Pool};
+use stripe_credits_rules::reason::Reason;
+use uuid::Uuid;
+
+use crate::convert::{clock, time, timestamp, uuid, uuid_datum};
+use crate::json::JsonText;
+use crate::outcome::Balances;
+use crate::sql::{Rows, Sql};
+
+/// Why a row is in the ledger; the words of its CHECK that are posted so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TransactionType {
+    Purchase,
+    Signup,
+    Grant,
+    Spend,
+    Reservation,
+    Release,
+    Lapse,
+    Reversal,
+    Reinstatement,
+    DebtSettlement,
+}
+
+impl TransactionType {
+    fn as_str(self) -> &'static str {
+        match self {
+            TransactionType::Purchase => "purchase",
+            TransactionType::Signup => "signup",
+            TransactionType::Grant => "grant",
+            TransactionType::Spend => "spend",
+            TransactionType::Reservation => "reservation",
+            TransactionType::Release => "release",
+            TransactionType::Lapse => "lapse",
+            TransactionType::Reversal => "reversal",
+            TransactionType::Reinstatement => "reinstatement",
+            TransactionType::DebtSettlement => "debt_settlement",
+        }
+    }
+}
+
+/// What a ledger row says beside its amount: where it came from.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Origin<'a> {
+    pub(crate) description: Option<&'a str>,
+    pub(crate) event_id: Option<&'a str>,
+    pub(crate) session_id: Option<&'a str>,
+    pub(crate) payment_intent_id: Option<&'a str>,
+    pub(crate) request_id: Option<&'a str>,
+    pub(crate) metadata: Option<&'a JsonText>,
+}
+
+/// An account under its lock.
+pub(crate) struct Account {
+    user: Uuid,
+    /// The operation's time: the clock, read once, after the lock.
+    now: Time,
+    balances: Balances,
+    signed_up: bool,
+    next_due: Option<Time>,
+    last_grant_id: i64,
+    last_transaction_id: i64,
+    /// The id of this operation's first row.
+    operation_id: i64,
+    /// Σ remaining − debt before this operation.
+    opened_with: Credits,
+    postings: Vec<Value>,
+    dirty: bool,
+}
+
+/// What an operation came to.
+pub(crate) struct Closed {
+    pub(crate) user: Uuid,
+    /// The net change of the balance.
+    pub(crate) change: Credits,
+    /// What the account holds now.
+    pub(crate) balances: Balances,
+    /// The operation's rows, for the outcome's details.
+    pub(crate) postings: Vec<Value>,
+}
+
+/// A grant as an idempotency check compares it.
+pub(crate) struct Granted {
+    pub(crate) amount: Credits,
+    pub(crate) lapses_at: Option<Time>,
+}
+
+/// Locks a user's account, made where it was missing, and posts what time alone has caused.
+pub(crate) fn lock(sql: &mut Sql, user: Uuid) -> Account {
+    lock_existing(sql, user).unwrap_or_else(|| {
+        sql.run(
+            "insert into billing.accounts (user_id, created_at, updated_at) values ($1, $2, $2)
+             on conflict (user_id) do nothing",
+            &[uuid_datum(user).into(), timestamp(clock()).into()],
+        );
+        lock_existing(sql, user).expect("the account was made just now, and accounts are never deleted")
+    })
+}
+
+/// The same, for an operation that makes no sense without an account.
+pub(crate) fn lock_existing(sql: &mut Sql, user: Uuid) -> Option<Account> {
+    let mut account = locked(sql, user)?;
+    account.settle_time(sql);
+    account.settle_debt(sql);
+    // Written at once: whoever refuses after this owes the account nothing.
+    account.save(sql);
+    account.operation_id = account.last_transaction_id + 1;
+    account.opened_with = account.total();
+    account.postings.clear();
+    Some(account)
+}
+
+fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
+    let mut rows = sql.run(
+        "select subscription_credits, purchased_credits, promotional_credits, debt, tier, subscription_status,
+                signed_up_at is not null, next_due_at, last_grant_id, last_transaction_id
+         from billing.accounts where user_id = $1 for update",
+        &[uuid_datum(user).into()],
+    );
+    rows.next().then(|| Account {
+        user,
+        now: clock(),
+        balances: held_balances(&rows),
+        signed_up: rows.must(7),
+        next_due: rows.get(8).and_then(time),
+        last_grant_id: rows.must(9),
+        last_transaction_id: rows.must(10),
+        operation_id: 0,
+        opened_with: Credits::ZERO,
+        postings: Vec::new(),
+        dirty: false,
+    })
+}
+
+/// What an account holds now, read without its lock; `None` where there is no account.
+pub(crate) fn balances(sql: &mut Sql, user: Uuid) -> Option<Balances> {
+    let mut rows = sql.run(
+        "select subscription_credits_balance, purchased_credits_balance, promotional_credits_balance, debt,
+                subscription_tier, subscription_status
+         from billing.user_credits where user_id = $1",
+        &[uuid_datum(user).into()],
+    );
+    rows.next().then(|| held_balances(&rows))
+}
+
+/// The first six columns of either.
+fn held_balances(rows: &Rows) -> Balances {
+    Balances {
+        subscription: Credits(rows.must(1)),
+        purchased: Credits(rows.must(2)),
+        promotional: Credits(rows.must(3)),
+        debt: Credits(rows.must(4)),
+        tier: rows.must(5),
+        subscription_status: rows.must(6),
+    }
+}
+
+/// Whether somebody else holds the account's lock now.
+pub(crate) fn is_busy(sql: &mut Sql, user: Uuid) -> bool {
+    let exists =
+        sql.run("select from billing.accounts where user_id = $1", &[uuid_datum(user).into()]).next();
+    exists
+        && !sql
+            .run(
+                "select from billing.accounts where user_id = $1 for update skip locked",
+                &[uuid_datum(user).into()],
+            )
+            .next()
+}
+
+/// Up to `limit` users whose accounts are due, locked, in the order of their ids; busy ones are left to their holders.
+pub(crate) fn due(sql: &mut Sql, limit: i64) -> Vec<Uuid> {
+    let mut rows = sql.run(
+        "select user_id from billing.accounts where next_due_at <= $1
+         order by user_id limit $2 for update skip locked",
+        &[timestamp(clock()).into(), limit.into()],
+    );
+    let mut users = Vec::new();
+    while rows.next() {
+        users.push(uuid(rows.must(1)));
+    }
+    users
+}
+
+/// Makes the cached balances what the grants and the ledger say. Answers the balance: Σ remaining − debt.
+pub(crate) fn sync(sql: &mut Sql, user: Uuid) -> Credits {
+    let account = lock(sql, user);
+    let mut rows = sql.run(
+        "update billing.accounts a set
+             (subscription_credits, purchased_credits, promotional_credits) = (
+                 select coalesce(sum(g.remaining) filter (where g.pool = 'subscription'), 0),
+                     coalesce(sum(g.remaining) filter (where g.pool = 'purchased'), 0),
+                     coalesce(sum(g.remaining) filter (where g.pool = 'promotional'), 0)
+                 from billing.credit_grants g where g.user_id = a.user_id),
+             last_grant_id = greatest(a.last_grant_id,
+                 (select max(g.id) from billing.credit_grants g where g.user_id = a.user_id)),
+             last_transaction_id = greatest(a.last_transaction_id, $3,
+                 (select max(t.id) from billing.credit_transactions t where t.user_id = a.user_id)),
+             debt = greatest(0,
+                 (select coalesce(sum(g.remaining), 0) from billing.credit_grants g where g.user_id = a.user_id)
+                 - (select coalesce(sum(t.amount), 0) from billing.credit_transactions t where t.user_id = a.user_id)),
+             next_due_at = least(
+                 (select min(g.lapses_at) from billing.credit_grants g where g.user_id = a.user_id and g.spendable),
+                 (select min(r.expires_at) from billing.reservations r
+                  where r.user_id = a.user_id and r.status = 'held')),
+             version = a.version + 1, updated_at = $2
+         where a.user_id = $1
+         returning subscription_credits + purchased_credits + promotional_credits - debt",
+        &[uuid_datum(user).into(), timestamp(account.now).into(), account.last_transaction_id.into()],
+    );
+    assert!(rows.next(), "the account is locked");
+    Credits(rows.must(1))
+}
+
+impl Account {
+    pub(crate) fn now(&self) -> Time {
+        self.now
+    }
+
+    pub(crate) fn user(&self) -> Uuid {
+        self.user
+    }
+
+    /// What was granted for a source so far, by item.
+    pub(crate) fn held(&self, sql: &mut Sql, source_id: &str) -> Vec<Held> {
+        let mut rows = sql.run(
+            "select item, amount from billing.credit_grants where user_id = $1 and source_id = $2",
+            &[uuid_datum(self.user).into(), source_id.into()],
+        );
+        let mut held = Vec::new();
+        while rows.next() {
+            held.push(Held { item: rows.must(1), credits: Credits(rows.must(2)) });
+        }
+        held
+    }
+
+    /// One grant, where it was made already.
+    pub(crate) fn granted(&self, sql: &mut Sql, source_id: &str, item: &str) -> Option<Granted> {
+        let mut rows = sql.run(
+            "select amount, lapses_at from billing.credit_grants
+             where user_id = $1 and source_id = $2 and item = $3",
+            &[uuid_datum(self.user).into(), source_id.into(), item.into()],
+        );
+        rows.next().then(|| Granted { amount: Credits(rows.must(1)), lapses_at: rows.get(2).and_then(time) })
+    }
+
+    /// Whether this operation has posted anything.
+    pub(crate) fn is_changed(&self) -> bool {
+        !self.postings.is_empty()
+    }
+
+    /// Notes that the user signed up; `false` where that was noted before.
+    pub(crate) fn sign_up(&mut self) -> bool {
+        let first = !self.signed_up;
+        (self.signed_up, self.dirty) = (true, self.dirty || first);
+        first
+    }
+
+    /// Adds credits to the grants of a source, each made where it is missing.
+    ///
+    /// # Errors
+    /// [`Reason::OutOfRange`] where the account would hold more than a bigint; nothing is written then.
+    pub(crate) fn grant(
+        &mut self,
+        sql: &mut Sql,
+        source_id: &str,
+        lots: &[Lot],
+        transaction_type: TransactionType,
+        origin: &Origin,
+    ) -> Result<(), Reason> {
+        let total = lots.iter().try_fold(self.total(), |sum, lot| sum.checked_add(lot.credits));
+        if total.is_none() {
+            return Err(Reason::OutOfRange);
+        }
+        for lot in lots {
+            let grant_id = self.add_to_grant(sql, source_id, lot);
+            let origin = Origin { description: origin.description.or(Some(&lot.name)), ..*origin };
+            self.post(sql, lot.credits, Some((grant_id, lot.pool)), transaction_type, &origin);
+            self.next_due = earliest(self.next_due, lot.lapses_at);
+        }
+        Ok(())
+    }
+
+    fn add_to_grant(&mut self, sql: &mut Sql, source_id: &str, lot: &Lot) -> i64 {
+        let mut rows = sql.run(
+            "insert into billing.credit_grants as g
+                 (user_id, id, source_id, item, pool, amount, remaining, lapses_at, created_at)
+             values ($1, $2, $3, $4, $5, $6, $6, $7, $8)
+             on conflict (user_id, source_id, item) do update
+                 set amount = g.amount + excluded.amount, remaining = g.remaining + excluded.amount
+             returning id",
+            &[
+                uuid_datum(self.user).into(),
+                (self.last_grant_id + 1).into(),
+                source_id.into(),
+                lot.item.as_str().into(),
+                lot.pool.as_str().into(),
+                lot.credits.0.into(),
+                lot.lapses_at.map(timestamp).into(),
+                timestamp(self.now).into(),
+            ],
+        );
+        assert!(rows.next(), "an upsert returns its row");
+        let grant_id = rows.must(1);
+        self.last_grant_id = self.last_grant_id.max(grant_id);
+        grant_id
+    }
+
+    /// What can be spent now.
+    pub(crate) fn available(&self) -> Credits {
+        Credits(self.total().0 + self.balances.debt.0)
+    }
+
+    /// Notes that time will change something here.
+    pub(crate) fn due_at(&mut self, at: Time) {
+        (self.next_due, self.dirty) = (earliest(self.next_due, Some(at)), true);
+    }
+
+    /// Takes credits from a grant, or returns them to it, and posts that. What returns to a grant that has lapsed meanwhile
+    /// lapses when the account is closed.
+    fn change(
+        &mut self,
+        sql: &mut Sql,
+        share: Share,
+        amount: Credits,
+        transaction_type: TransactionType,
+        origin: &Origin,
+    ) {
+        // Where the grant counts what it no longer holds; what was spent is what is counted nowhere.
+        let counted = |by| if transaction_type == by { -amount.0 } else { 0 };
+        let reversed = counted(TransactionType::Reversal) + counted(TransactionType::Reinstatement);
+        let mut rows = sql.run(
+            "update billing.credit_grants set remaining = remaining + $3, lapsed = lapsed + $4,
+                 reversed = reversed + $5, settled = settled + $6
+             where user_id = $1 and id = $2
+             returning lapses_at",
+            &[
+                uuid_datum(self.user).into(),
+                share.grant_id.into(),
+                amount.0.into(),
+                counted(TransactionType::Lapse).into(),
+                reversed.into(),
+                counted(TransactionType::DebtSettlement).into(),
+            ],
+        );
+        assert!(rows.next(), "grants are never deleted");
+        if amount > Credits::ZERO {
+            self.next_due = earliest(self.next_due, rows.get(1).and_then(time));
+        }
+        self.post(sql, amount, Some((share.grant_id, share.pool)), transaction_type, origin);
+    }
+
+    /// Appends one ledger row and carries it into the balances: a grant's pool, or without a grant the debt.
+    fn post(
+        &mut self,
+        sql: &mut Sql,
+        amount: Credits,
+        grant: Option<(i64, Pool)>,
+        transaction_type: TransactionType,
+        origin: &Origin,
+    ) {
+        let (balance, change) = match grant {
+            Some((_, Pool::Subscription)) => (&mut self.balances.subscription, amount.0),
+            Some((_, Pool::Purchased)) => (&mut self.balances.purchased, amount.0),
+            Some((_, Pool::Promotional)) => (&mut self.balances.promotional, amount.0),
+            None => (&mut self.balances.debt, -amount.0),
+        };
+        *balance = balance.checked_add(Credits(change)).expect("the total was checked");
+        self.last_transaction_id += 1;
+        self.dirty = true;
+        let grant_id = grant.map(|(grant_id, _)| grant_id);
+        let pool = grant.map(|(_, pool)| pool.as_str());
+        sql.run(
+            "insert into billing.credit_transactions
+                 (user_id, id, operation_id, transaction_type, amount, grant_id, pool, balance_after, description,
+                  stripe_event_id, stripe_checkout_session_id, stripe_payment_intent_id, request_id, metadata,
+                  created_at)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+            &[
+                uuid_datum(self.user).into(),
+                self.last_transaction_id.into(),
+                self.operation_id.into(),
+                transaction_type.as_str().into(),
+                amount.0.into(),
+                grant_id.into(),
+                pool.into(),
+                self.total().0.into(),
+                origin.description.into(),
+                origin.event_id.into(),
+                origin.session_id.into(),
+                origin.payment_intent_id.into(),
+                origin.request_id.into(),
+                origin.metadata.into(),
+                timestamp(self.now).into(),
+            ],
+        );
+        self.postings.push(json!({
+            "transaction_id": self.last_transaction_id,
+            "transaction_type": transaction_type.as_str(),
+            "amount": amount.0,
+            "grant_id": grant_id,
+            "pool": pool,
+        }));
+    }
+
+    /// Σ remaining − debt.
+    fn total(&self) -> Credits {
+        let Balances { subscription, purchased, promotional, debt, .. } = &self.balances;
+        Credits(subscription.0 + purchased.0 + promotional.0 - debt.0)
+    }
+
+    /// Ends the operation.
+    pub(crate) fn close(mut self, sql: &mut Sql) -> Closed {
+        // What was granted late may have lapsed already.
+        self.settle_time(sql);
+        self.settle_debt(sql);
+        self.save(sql);
+        let change = Credits(self.total().0 - self.opened_with.0);
+        Closed { user: self.user, change, balances: self.balances, postings: self.postings }
+    }
+
+    fn save(&mut self, sql: &mut Sql) {
+        if !self.dirty {
+            return;
+        }
+        sql.run(
+            "update billing.accounts set subscription_credits = $2, purchased_credits = $3, promotional_credits = $4,
+                 debt = $5, signed_up_at = coalesce(signed_up_at, $6), next_due_at = $7, last_grant_id = $8,
+                 last_transaction_id = $9, version = version + 1, updated_at = $10
+             where user_id = $1",
+            &[
+                uuid_datum(self.user).into(),
+                self.balances.subscription.0.into(),
+                self.balances.purchased.0.into(),
+                self.balances.promotional.0.into(),
+                self.balances.debt.0.into(),
+                self.signed_up.then(|| timestamp(self.now)).into(),
+                self.next_due.map(timestamp).into(),
+                self.last_grant_id.into(),
+                self.last_transaction_id.into(),
+                timestamp(self.now).into(),
+            ],
+        );
+        self.dirty = false;
+    }
+}
+
+/// Rows of a grant's id, pool and credits.
+fn shares(mut rows: Rows) -> Vec<Share> {
+    let mut shares = Vec::new();
+    while rows.next() {
+        let pool = Pool::parse(&rows.must::<String>(2)).expect("its CHECK allows no other word");
+        shares.push(Share { grant_id: rows.must(1), pool, credits: Credits(rows.must(3)) });
+    }
+    shares
+}
+
+fn earliest(a: Option<Time>, b: Option<Time>) -> Option<Time> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}

@@ -1,0 +1,107 @@
+//! What a spend or a reservation takes from an account's grants, and what a reservation returns to them.
+
+use stripe_credits_rules::amount::Credits;
+use stripe_credits_rules::draw::{self, Share};
+
+use super::{Account, Origin, TransactionType, shares};
+use crate::convert::uuid_datum;
+use crate::sql::Sql;
+
+/// How many grants a spend reads at first, and by what it multiplies that where they do not cover it: one live grant
+/// covers most spends, and a thousand must not be read for one of them.
+const FIRST_GRANTS_READ: i64 = 8;
+const GRANTS_READ_GROWTH: i64 = 16;
+
+impl Account {
+    /// What a request was applied as before, and its amount in all.
+    pub(crate) fn requested(&self, sql: &mut Sql, request_id: &str) -> Option<(TransactionType, Credits)> {
+        let mut rows = sql.run(
+            "select transaction_type = 'spend', sum(amount)::bigint from billing.credit_transactions
+             where user_id = $1 and request_id = $2 and transaction_type in ('spend', 'reservation')
+             group by transaction_type",
+            &[uuid_datum(self.user).into(), request_id.into()],
+        );
+        rows.next().then(|| {
+            let spend: bool = rows.must(1);
+            let made = if spend { TransactionType::Spend } else { TransactionType::Reservation };
+            (made, Credits(rows.must(2)))
+        })
+    }
+
+    /// Takes credits from the grants in draw order; `false`, and nothing taken, where there are fewer.
+    pub(crate) fn take(
+        &mut self,
+        sql: &mut Sql,
+        amount: Credits,
+        transaction_type: TransactionType,
+        origin: &Origin,
+    ) -> bool {
+        if amount > self.available() {
+            return false;
+        }
+        let mut grants = FIRST_GRANTS_READ;
+        let drawn = loop {
+            let in_order = shares(sql.run(
+                "select id, pool, remaining from billing.credit_grants where user_id = $1 and spendable
+                 order by lapses_at, draw_rank, id limit $2",
+                &[uuid_datum(self.user).into(), grants.into()],
+            ));
+            let drawn = draw::draw(&in_order, amount);
+            let covered: i64 = drawn.iter().map(|share| share.credits.0).sum();
+            if covered == amount.0 {
+                break drawn;
+            }
+            assert!(in_order.len() as i64 == grants, "the grants hold less than the account says");
+            grants *= GRANTS_READ_GROWTH;
+        };
+        for share in drawn {
+            self.draw_from(sql, share, transaction_type, origin);
+        }
+        true
+    }
+
+    pub(super) fn draw_from(
+        &mut self,
+        sql: &mut Sql,
+        share: Share,
+        transaction_type: TransactionType,
+        origin: &Origin,
+    ) {
+        self.change(sql, share, Credits(-share.credits.0), transaction_type, origin);
+    }
+
+    /// What a reservation took, in the order in which it did.
+    pub(crate) fn drawn(&self, sql: &mut Sql, request_id: &str) -> Vec<Share> {
+        shares(sql.run(
+            "select grant_id, pool, -amount from billing.credit_transactions
+             where user_id = $1 and request_id = $2 and transaction_type = 'reservation' order by id",
+            &[uuid_datum(self.user).into(), request_id.into()],
+        ))
+    }
+
+    /// Returns what a reservation held to the grants it came from, and takes from there what reversals could not take before.
+    pub(crate) fn put_back(&mut self, sql: &mut Sql, request_id: &str, back: &[Share]) {
+        let origin = Origin { request_id: Some(request_id), ..Origin::default() };
+        for share in back {
+            self.change(sql, *share, share.credits, TransactionType::Release, &origin);
+        }
+        let grants: Vec<i64> = back.iter().map(|share| share.grant_id).collect();
+        for source_id in self.sources(sql, grants) {
+            self.settle_reversals(sql, &source_id, &origin);
+        }
+    }
+
+    /// What these grants were made for.
+    fn sources(&self, sql: &mut Sql, grant_ids: Vec<i64>) -> Vec<String> {
+        let mut rows = sql.run(
+            "select distinct source_id from billing.credit_grants where user_id = $1 and id = any ($2)
+             order by source_id",
+            &[uuid_datum(self.user).into(), grant_ids.into()],
+        );
+        let mut sources = Vec::new();
+        while rows.next() {
+            sources.push(rows.must(1));
+        }
+        sources
+    }
+}

@@ -1,0 +1,154 @@
+//! What a call answers: `billing.outcome`.
+
+use pgrx::callconv::{BoxRet, FcInfo};
+use pgrx::datum::{Datum, IntoDatum, JsonB};
+use pgrx::pg_sys;
+use pgrx::pgrx_sql_entity_graph::metadata::{
+    ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
+};
+use serde_json::{Map, Value};
+use stripe_credits_rules::amount::Credits;
+use stripe_credits_rules::reason::Reason;
+use uuid::Uuid;
+
+use crate::convert::uuid_datum;
+
+/// The number of columns of `billing.outcome`, in sql/install.sql.
+const COLUMNS: usize = 15;
+
+/// What became of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Applied,
+    AlreadyApplied,
+    Ignored(Reason),
+    Parked(Reason),
+    Rejected(Reason),
+    NeedsFetch,
+}
+
+impl Verdict {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Verdict::Applied => "applied",
+            Verdict::AlreadyApplied => "already_applied",
+            Verdict::Ignored(_) => "ignored",
+            Verdict::Parked(_) => "parked",
+            Verdict::Rejected(_) => "rejected",
+            Verdict::NeedsFetch => "needs_fetch",
+        }
+    }
+
+    pub(crate) fn reason(self) -> Option<Reason> {
+        match self {
+            Verdict::Ignored(reason) | Verdict::Parked(reason) | Verdict::Rejected(reason) => Some(reason),
+            Verdict::Applied | Verdict::AlreadyApplied | Verdict::NeedsFetch => None,
+        }
+    }
+}
+
+/// What an account holds, as an outcome shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Balances {
+    pub(crate) subscription: Credits,
+    pub(crate) purchased: Credits,
+    pub(crate) promotional: Credits,
+    pub(crate) debt: Credits,
+    pub(crate) tier: String,
+    pub(crate) subscription_status: String,
+}
+
+/// The answer, column by column.
+#[derive(Debug, Clone)]
+pub(crate) struct Outcome {
+    pub(crate) verdict: Verdict,
+    pub(crate) user: Option<Uuid>,
+    /// The net change of the account's balance.
+    pub(crate) credits: Credits,
+    /// Of the user, where there is one and it has an account.
+    pub(crate) balances: Option<Balances>,
+    /// Stripe's paths to read, under `needs_fetch`.
+    pub(crate) to_fetch: Vec<String>,
+    /// What else is worth knowing: postings, prices, discrepancies.
+    pub(crate) details: Map<String, Value>,
+}
+
+impl Outcome {
+    pub(crate) fn of(verdict: Verdict) -> Outcome {
+        Outcome {
+            verdict,
+            user: None,
+            credits: Credits::ZERO,
+            balances: None,
+            to_fetch: Vec::new(),
+            details: Map::new(),
+        }
+    }
+
+    pub(crate) fn with(mut self, key: &str, value: impl Into<Value>) -> Outcome {
+        self.details.insert(key.to_owned(), value.into());
+        self
+    }
+
+    pub(crate) fn details_json(&self) -> Option<JsonB> {
+        (!self.details.is_empty()).then(|| JsonB(Value::Object(self.details.clone())))
+    }
+
+    fn columns(self) -> [Option<pg_sys::Datum>; COLUMNS] {
+        let details = self.details_json();
+        let total = |b: &Balances| b.subscription.0 + b.purchased.0 + b.promotional.0;
+        let balances = self.balances.as_ref();
+        let ok = matches!(self.verdict, Verdict::Applied | Verdict::AlreadyApplied);
+        [
+            ok.into_datum(),
+            self.verdict.as_str().into_datum(),
+            (self.verdict == Verdict::AlreadyApplied).into_datum(),
+            self.verdict.reason().map(Reason::as_str).into_datum(),
+            self.user.map(uuid_datum).into_datum(),
+            self.credits.0.into_datum(),
+            balances.map(|b| b.subscription.0).into_datum(),
+            balances.map(|b| b.purchased.0).into_datum(),
+            balances.map(|b| b.promotional.0).into_datum(),
+            balances.map(total).into_datum(),
+            balances.map(|b| b.debt.0).into_datum(),
+            balances.map(|b| b.tier.as_str()).into_datum(),
+            balances.map(|b| b.subscription_status.as_str()).into_datum(),
+            (!self.to_fetch.is_empty()).then(|| JsonB(self.to_fetch.into())).into_datum(),
+            details.into_datum(),
+        ]
+    }
+}
+
+// SAFETY: names the type that sql/install.sql creates before any function.
+unsafe impl SqlTranslatable for Outcome {
+    const TYPE_IDENT: &'static str = pgrx::pgrx_resolved_type!(Outcome);
+    const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
+    const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::literal("billing.outcome"));
+    const RETURN_SQL: Result<ReturnsRef, ReturnsError> =
+        Ok(ReturnsRef::One(SqlMappingRef::literal("billing.outcome")));
+}
+
+// SAFETY: forms the tuple by the descriptor of the function's own declared result, so it always fits the catalogs.
+unsafe impl BoxRet for Outcome {
+    unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {
+        let mut descriptor: pg_sys::TupleDesc = std::ptr::null_mut();
+        let mut datums = [pg_sys::Datum::from(0); COLUMNS];
+        let mut nulls = [true; COLUMNS];
+        for (index, column) in self.columns().into_iter().enumerate() {
+            if let Some(datum) = column {
+                (datums[index], nulls[index]) = (datum, false);
+            }
+        }
+        unsafe {
+            let class =
+                pg_sys::get_call_result_type(fcinfo.as_mut_ptr(), std::ptr::null_mut(), &raw mut descriptor);
+            assert!(
+                class == pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE && (*descriptor).natts as usize == COLUMNS,
+                "billing.outcome has other columns than this library"
+            );
+            let tuple = pg_sys::heap_form_tuple(descriptor, datums.as_mut_ptr(), nulls.as_mut_ptr());
+            let datum = pg_sys::heap_copy_tuple_as_datum(tuple, descriptor);
+            fcinfo.return_raw_datum(datum)
+        }
+    }
+}

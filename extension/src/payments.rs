@@ -1,0 +1,110 @@
+//! Tables `payments` and `payment_intents`: what was paid, and by what names Stripe knows it.
+
+use stripe_credits_rules::amount::{Credits, MinorUnits};
+use stripe_credits_rules::calendar::Time;
+use stripe_credits_rules::reversal::Paid;
+use uuid::Uuid;
+
+use crate::convert::{timestamp, uuid, uuid_datum};
+use crate::sql::Sql;
+
+/// A row of `payments`.
+pub(crate) struct Payment {
+    /// Under which id its grants are: the session or invoice that was seen first.
+    pub(crate) source_id: String,
+    pub(crate) user: Uuid,
+    /// Whether it was applied, or only says whose it will be.
+    pub(crate) paid: bool,
+}
+
+/// What a checkout session says of its payment.
+pub(crate) struct SessionPayment<'a> {
+    pub(crate) session_id: &'a str,
+    pub(crate) payment_intent_id: Option<&'a str>,
+    pub(crate) customer_id: Option<&'a str>,
+    pub(crate) amount_total: Option<MinorUnits>,
+    pub(crate) currency: Option<&'a str>,
+}
+
+/// The payment that a session or its payment intent names, whichever door brought it first.
+pub(crate) fn of_session(
+    sql: &mut Sql,
+    session_id: &str,
+    payment_intent_id: Option<&str>,
+) -> Option<Payment> {
+    let mut rows = sql.run(
+        "select p.source_id, p.user_id, p.paid_at is not null from billing.payments p
+         where p.source_id = $1
+            or p.source_id = (select i.source_id from billing.payment_intents i where i.payment_intent_id = $2)
+         order by p.paid_at is null, p.source_id = $1 desc limit 1",
+        &[session_id.into(), payment_intent_id.into()],
+    );
+    rows.next().then(|| Payment { source_id: rows.must(1), user: uuid(rows.must(2)), paid: rows.must(3) })
+}
+
+/// Claims a session's payment for a user: the row that makes it count once. Learns what an earlier claim did not know.
+pub(crate) fn claim(sql: &mut Sql, source_id: &str, payment: &SessionPayment, user: Uuid, now: Time) {
+    sql.run(
+        "insert into billing.payments as p
+             (source_id, source_type, user_id, customer_id, amount_total, currency, paid_at, created_at)
+         values ($1, 'checkout_session', $2, $3, $4, $5, $6, $6)
+         on conflict (source_id) do update set
+             user_id = case when p.paid_at is null then excluded.user_id else p.user_id end,
+             customer_id = coalesce(p.customer_id, excluded.customer_id),
+             amount_total = coalesce(p.amount_total, excluded.amount_total),
+             currency = coalesce(p.currency, excluded.currency),
+             paid_at = coalesce(p.paid_at, excluded.paid_at)",
+        &[
+            source_id.into(),
+            uuid_datum(user).into(),
+            payment.customer_id.into(),
+            payment.amount_total.map(|amount| amount.0).into(),
+            payment.currency.into(),
+            timestamp(now).into(),
+        ],
+    );
+    if let Some(payment_intent_id) = payment.payment_intent_id {
+        sql.run(
+            "insert into billing.payment_intents (payment_intent_id, source_id) values ($1, $2)
+             on conflict (payment_intent_id) do nothing",
+            &[payment_intent_id.into(), source_id.into()],
+        );
+    }
+}
+
+/// Says whose a session will be once it is paid. Not to be called for a paid one: its row is locked after the account.
+pub(crate) fn attribute(sql: &mut Sql, session_id: &str, user: Uuid, now: Time) {
+    sql.run(
+        "insert into billing.payments (source_id, source_type, user_id, created_at)
+         values ($1, 'checkout_session', $2, $3)
+         on conflict (source_id) do update set user_id = excluded.user_id",
+        &[session_id.into(), uuid_datum(user).into(), timestamp(now).into()],
+    );
+}
+
+/// The payment that a payment intent paid.
+pub(crate) fn of_payment_intent(sql: &mut Sql, payment_intent_id: &str) -> Option<Payment> {
+    let mut rows = sql.run(
+        "select p.source_id, p.user_id, p.paid_at is not null
+         from billing.payment_intents i join billing.payments p using (source_id) where i.payment_intent_id = $1",
+        &[payment_intent_id.into()],
+    );
+    rows.next().then(|| Payment { source_id: rows.must(1), user: uuid(rows.must(2)), paid: rows.must(3) })
+}
+
+/// What was paid, and how many of its credits are owed.
+pub(crate) fn paid(sql: &mut Sql, source_id: &str) -> (Paid, Credits) {
+    let mut rows = sql.run(
+        "select amount_total, currency, owed from billing.payments where source_id = $1",
+        &[source_id.into()],
+    );
+    if !rows.next() {
+        return (Paid::default(), Credits::ZERO);
+    }
+    (Paid { amount: rows.get(1).map(MinorUnits), currency: rows.get(2) }, Credits(rows.must(3)))
+}
+
+/// Notes how many of a payment's credits are owed.
+pub(crate) fn owe(sql: &mut Sql, source_id: &str, owed: Credits) {
+    sql.run("update billing.payments set owed = $2 where source_id = $1", &[source_id.into(), owed.0.into()]);
+}

@@ -1,0 +1,84 @@
+//! Table `reversals`: refunds and disputes, each as far as it has come; and what an event about one of them does.
+
+use stripe_credits_rules::amount::MinorUnits;
+use stripe_credits_rules::event::Event;
+use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::reversal::{Kind, Reversal, Reversals, State};
+
+use crate::convert::{clock, timestamp};
+use crate::ledger::{self, Origin};
+use crate::outcome::{Outcome, Verdict};
+use crate::payments;
+use crate::purchase::close;
+use crate::sql::Sql;
+
+/// Joins what an event says of a payment's reversals to what is known, and posts the difference that makes.
+pub(crate) fn apply(sql: &mut Sql, event: &Event, reversals: &Reversals) -> Outcome {
+    for said in &reversals.said {
+        join(sql, reversals, said);
+    }
+    let payment_intent_id = reversals.payment_intent_id.as_deref();
+    let payment = payment_intent_id.and_then(|id| payments::of_payment_intent(sql, id));
+    let Some(payment) = payment.filter(|payment| payment.paid) else {
+        return Outcome::of(Verdict::Ignored(Reason::UnknownPayment));
+    };
+    let mut account = ledger::lock(sql, payment.user);
+    let session_id = Some(payment.source_id.as_str());
+    let origin = Origin { event_id: Some(&event.id), session_id, payment_intent_id, ..Origin::default() };
+    let verdict = match account.settle_reversals(sql, &payment.source_id, &origin) {
+        false => Verdict::Parked(Reason::UnknownCharge),
+        true if account.is_changed() => Verdict::Applied,
+        true => Verdict::AlreadyApplied,
+    };
+    close(sql, account, verdict)
+}
+
+fn join(sql: &mut Sql, reversals: &Reversals, said: &Reversal) {
+    sql.run(
+        "insert into billing.reversals as r
+             (reversal_id, kind, state, payment_intent_id, charge_id, amount, currency, charged, created_at, updated_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)
+         on conflict (reversal_id) do update set
+             state = case when array_position(array['inquiry', 'live', 'undone'], excluded.state)
+                 > array_position(array['inquiry', 'live', 'undone'], r.state) then excluded.state else r.state end,
+             payment_intent_id = coalesce(r.payment_intent_id, excluded.payment_intent_id),
+             charge_id = coalesce(r.charge_id, excluded.charge_id),
+             amount = greatest(r.amount, excluded.amount),
+             currency = greatest(r.currency, excluded.currency),
+             charged = greatest(r.charged, excluded.charged),
+             updated_at = excluded.updated_at",
+        &[
+            said.id.as_str().into(),
+            said.kind.as_str().into(),
+            said.state.as_str().into(),
+            reversals.payment_intent_id.as_deref().into(),
+            reversals.charge_id.as_deref().into(),
+            said.amount.0.into(),
+            said.currency.as_deref().into(),
+            said.charged.map(|charged| charged.0).into(),
+            timestamp(clock()).into(),
+        ],
+    );
+}
+
+/// Everything known to reverse a payment. Read under its payment intents' locks.
+pub(crate) fn of_payment(sql: &mut Sql, source_id: &str) -> Vec<Reversal> {
+    let mut rows = sql.run(
+        "select r.reversal_id, r.kind, r.state, r.amount, r.currency, r.charged
+         from billing.payment_intents i join billing.reversals r using (payment_intent_id)
+         where i.source_id = $1 order by r.reversal_id",
+        &[source_id.into()],
+    );
+    let mut known = Vec::new();
+    while rows.next() {
+        known.push(Reversal {
+            id: rows.must(1),
+            kind: Kind::parse(&rows.must::<String>(2)).expect("its CHECK allows no other word"),
+            state: State::parse(&rows.must::<String>(3)).expect("its CHECK allows no other word"),
+            amount: MinorUnits(rows.must(4)),
+            currency: rows.get(5),
+            charged: rows.get(6).map(MinorUnits),
+        });
+    }
+    known
+}

@@ -1,0 +1,226 @@
+//! Postgres: one function a question, one round trip each. Statements are unnamed and no session state is kept, so
+//! this works behind pgbouncer in transaction mode.
+//!
+//! Every statement here may be run again (the database's functions are idempotent), so a lost connection and a
+//! conflict with another transaction are retried here, at once; everything else is the caller's to answer.
+
+use std::time::Duration;
+
+use deadpool_postgres::{Client, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, Status};
+use tokio::time::timeout;
+use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::config::DatabaseConfig;
+use crate::error::{Error, with_causes};
+use crate::event::Event;
+use crate::outcome::Outcome;
+use crate::tls;
+
+/// How long a request waits for a connection to come free.
+const POOL_WAIT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a new connection may take, with its TLS handshake and password.
+const POOL_CREATE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an event may take: longer than any lock it waits for, shorter than Stripe's patience.
+const EVENT_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a catalog may take: it applies every event that was parked for want of it.
+const CATALOG_TIMEOUT: Duration = Duration::from_mins(10);
+/// How long a probe or a scrape may take.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the server is given to take a cancel request.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often a statement is run again after a serialization failure or a deadlock.
+const MAX_CONFLICT_RETRIES: u32 = 5;
+/// How often a statement is run again after its connection was lost.
+const MAX_RECONNECTS: u32 = 1;
+
+/// A pool of connections, opened as they are needed and replaced when they break.
+pub(crate) struct Database {
+    pool: Pool,
+    tls: MakeRustlsConnect,
+}
+
+/// What loading a catalog did to one price.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct PriceChange {
+    pub(crate) price_id: String,
+    pub(crate) change: String,
+}
+
+impl Database {
+    /// Prepares the pool; nothing is opened yet, so the database may be away.
+    pub(crate) fn new(config: &DatabaseConfig) -> Result<Self, Error> {
+        let tls = tls::postgres_connector(config.postgres.get_ssl_mode());
+        // Fast: a connection that closed is noticed without asking the server at every checkout.
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = Manager::from_config(config.postgres.clone(), tls.clone(), recycling);
+        let pool = Pool::builder(manager)
+            .max_size(config.pool_size)
+            .wait_timeout(Some(POOL_WAIT_TIMEOUT))
+            .create_timeout(Some(POOL_CREATE_TIMEOUT))
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|fault| Error::Internal(fault.to_string()))?;
+        Ok(Self { pool, tls })
+    }
+
+    /// Applies an event as it came.
+    pub(crate) async fn apply_stripe_event(&self, event: &Event) -> Result<Outcome, Error> {
+        let sql = "select json_strip_nulls(to_json(answer))::text
+            from billing.apply_stripe_event(($1::text)::jsonb) as answer";
+        self.outcome(sql, &[event.text()]).await
+    }
+
+    /// Applies an event together with what was fetched from Stripe for it.
+    pub(crate) async fn apply_stripe_event_with(
+        &self,
+        event: &Event,
+        fetched: &str,
+    ) -> Result<Outcome, Error> {
+        let sql = "select json_strip_nulls(to_json(answer))::text
+            from billing.apply_stripe_event(($1::text)::jsonb, ($2::text)::jsonb) as answer";
+        self.outcome(sql, &[event.text(), fetched]).await
+    }
+
+    /// Whether jsonb can hold the event; some JSON it cannot, such as `\u0000` and what nests too deep.
+    pub(crate) async fn can_store(&self, event: &Event) -> Result<bool, Error> {
+        match self.query("select ($1::text)::jsonb is not null", &[event.text()], EVENT_TIMEOUT).await {
+            Ok(_) => Ok(true),
+            Err(Error::Data(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes the catalog say what `document` says.
+    pub(crate) async fn load_catalog(&self, document: &str) -> Result<Vec<PriceChange>, Error> {
+        let sql = "select price_id, change from billing.load_catalog(($1::text)::jsonb)";
+        let rows = self.query(sql, &[document], CATALOG_TIMEOUT).await?;
+        let change = |row: &Row| Ok(PriceChange { price_id: text(row, 0)?, change: text(row, 1)? });
+        rows.iter().map(change).collect()
+    }
+
+    /// Whether the settings are of live mode; none while there is no catalog.
+    pub(crate) async fn livemode(&self) -> Result<Option<bool>, Error> {
+        let rows = self.query("select livemode from billing.settings", &[], PROBE_TIMEOUT).await?;
+        rows.first().map(|row| row.try_get(0).map_err(not_understood)).transpose()
+    }
+
+    /// The installed version of the extension, if it is installed.
+    pub(crate) async fn extension_version(&self) -> Result<Option<String>, Error> {
+        let sql = "select extversion from pg_catalog.pg_extension where extname = 'stripe_credits'";
+        let rows = self.query(sql, &[], PROBE_TIMEOUT).await?;
+        rows.first().map(|row| text(row, 0)).transpose()
+    }
+
+    /// How many events are parked.
+    pub(crate) async fn parked_events(&self) -> Result<i64, Error> {
+        let sql = "select (billing.credit_system_metrics() -> 'parked_events')::bigint";
+        let rows = self.query(sql, &[], PROBE_TIMEOUT).await?;
+        let parked: Option<i64> = first(&rows)?.try_get(0).map_err(not_understood)?;
+        parked.ok_or_else(|| {
+            Error::UnexpectedAnswer("credit_system_metrics counts no parked_events".to_owned())
+        })
+    }
+
+    /// How full the pool is.
+    pub(crate) fn pool_status(&self) -> Status {
+        self.pool.status()
+    }
+
+    async fn outcome(&self, sql: &str, parameters: &[&str]) -> Result<Outcome, Error> {
+        let rows = self.query(sql, parameters, EVENT_TIMEOUT).await?;
+        Outcome::parse(text(first(&rows)?, 0)?)
+    }
+
+    /// Runs a statement whose parameters are all text, again where that may help.
+    async fn query(&self, sql: &str, parameters: &[&str], limit: Duration) -> Result<Vec<Row>, Error> {
+        let mut conflicts = 0;
+        let mut reconnects = 0;
+        loop {
+            match self.query_once(sql, parameters, limit).await {
+                Err(Error::Conflict(_)) if conflicts < MAX_CONFLICT_RETRIES => conflicts += 1,
+                Err(Error::ConnectionLost(_)) if reconnects < MAX_RECONNECTS => {
+                    reconnects += 1;
+                    // What broke one connection has most likely broken its neighbours: start from none.
+                    self.pool.retain(|_, _| false);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn query_once(&self, sql: &str, parameters: &[&str], limit: Duration) -> Result<Vec<Row>, Error> {
+        let client = self.pool.get().await.map_err(unavailable)?;
+        let parameters: Vec<(&(dyn ToSql + Sync), Type)> =
+            parameters.iter().map(|value| (value as &(dyn ToSql + Sync), Type::TEXT)).collect();
+        // query_typed names no statement and needs no round trip to learn the parameters' types.
+        if let Ok(result) = timeout(limit, client.query_typed(sql, &parameters)).await {
+            return result.map_err(classify);
+        }
+        self.abandon(client).await;
+        Err(Error::DatabaseTimeout(limit))
+    }
+
+    /// Takes a connection whose statement still runs out of the pool, and asks the server to stop the statement:
+    /// else each retry of Stripe's would leave one more of them waiting for the same lock.
+    async fn abandon(&self, client: Client) {
+        let cancel = client.cancel_token();
+        drop(Client::take(client));
+        // If this fails as well, the server finds the connection closed when the statement ends.
+        let _ = timeout(CANCEL_TIMEOUT, cancel.cancel_query(self.tls.clone())).await;
+    }
+}
+
+/// Tells apart what may pass, what the data did, and what is wrong with the database or with us.
+fn classify(error: tokio_postgres::Error) -> Error {
+    let Some(state) = error.code() else {
+        return Error::ConnectionLost(error);
+    };
+    match *state {
+        SqlState::T_R_SERIALIZATION_FAILURE | SqlState::T_R_DEADLOCK_DETECTED => Error::Conflict(error),
+        SqlState::QUERY_CANCELED | SqlState::LOCK_NOT_AVAILABLE => {
+            Error::DatabaseUnavailable(describe(&error))
+        }
+        // After a failover the old primary may still answer, and refuse to write.
+        SqlState::READ_ONLY_SQL_TRANSACTION => Error::ConnectionLost(error),
+        // Schema billing, where every function that is called here lives, is the extension's.
+        SqlState::INVALID_SCHEMA_NAME => Error::ExtensionMissing,
+        _ => match state.code().get(..2) {
+            Some("08" | "57") => Error::ConnectionLost(error),
+            Some("53" | "58") => Error::DatabaseUnavailable(describe(&error)),
+            Some("22" | "54") => Error::Data(error),
+            _ => Error::Database(error),
+        },
+    }
+}
+
+/// An error for the log. The server's own is cut down to its message, for its detail may quote what we sent.
+pub(crate) fn describe(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(error) => format!("{} (SQLSTATE {})", error.message(), error.code().code()),
+        None => with_causes(error),
+    }
+}
+
+fn unavailable(error: PoolError) -> Error {
+    Error::DatabaseUnavailable(match error {
+        PoolError::Backend(error) => describe(&error),
+        PoolError::Timeout(stage) => format!("{stage:?} timed out in the pool"),
+        other => other.to_string(),
+    })
+}
+
+fn first(rows: &[Row]) -> Result<&Row, Error> {
+    rows.first().ok_or_else(|| Error::UnexpectedAnswer("no row".to_owned()))
+}
+
+fn text(row: &Row, column: usize) -> Result<String, Error> {
+    row.try_get(column).map_err(not_understood)
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "the shape map_err asks for")]
+fn not_understood(error: tokio_postgres::Error) -> Error {
+    Error::UnexpectedAnswer(describe(&error))
+}

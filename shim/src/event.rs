@@ -1,0 +1,257 @@
+//! A Stripe event as the shim sees it: the text, carried unchanged, and the few fields of its envelope that logs,
+//! metrics and the record of an event that cannot be stored need. What is in `data` is the database's to judge.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::error::Error;
+use crate::signature::Verified;
+
+/// The longest event id or type taken, in bytes; Stripe's own are under a hundred.
+const MAX_NAME_BYTES: usize = 255;
+
+/// An event that a verified body held.
+#[derive(Debug, Clone)]
+pub(crate) struct Event {
+    text: String,
+    envelope: Envelope,
+    session_id: Option<String>,
+    payment_intent_id: Option<String>,
+}
+
+/// What an event says of itself, without its data.
+#[derive(Debug, Clone, Serialize)]
+struct Envelope {
+    id: String,
+    object: &'static str,
+    #[serde(rename = "type")]
+    kind: String,
+    created: Option<i64>,
+    livemode: Option<bool>,
+    api_version: Option<String>,
+    account: Option<String>,
+}
+
+impl Event {
+    /// Reads the envelope: a JSON object, in UTF-8, with an id and a type.
+    pub(crate) fn parse(body: Verified) -> Result<Self, Error> {
+        let text = String::from_utf8(body.into_body().into()).map_err(|_| malformed("it is not UTF-8"))?;
+        if text.starts_with('\u{feff}') {
+            return Err(malformed("it begins with a byte order mark"));
+        }
+        // serde reads a struct from an array as well.
+        if !text.trim_ascii_start().starts_with('{') {
+            return Err(malformed("it is not a JSON object"));
+        }
+        let fields: Fields = serde_json::from_str(&text).map_err(|fault| malformed(&fault.to_string()))?;
+        check_name("id", &fields.id)?;
+        check_name("type", &fields.kind)?;
+        let (session_id, payment_intent_id) = fields.subjects();
+        let envelope = fields.envelope();
+        Ok(Self { text, envelope, session_id, payment_intent_id })
+    }
+
+    /// The event's JSON, as Stripe wrote it.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The same event without its data: what can be recorded of one that Postgres cannot store.
+    pub(crate) fn without_data(&self) -> Self {
+        let text = serde_json::to_string(&self.envelope).expect("strings and numbers are JSON");
+        Self { text, ..self.clone() }
+    }
+
+    /// Stripe's id of the event, `evt_…`.
+    pub(crate) fn id(&self) -> &str {
+        &self.envelope.id
+    }
+
+    /// The event's type, such as `checkout.session.completed`.
+    pub(crate) fn kind(&self) -> &str {
+        &self.envelope.kind
+    }
+
+    /// The checkout session the event is about.
+    pub(crate) fn session_id(&self) -> Option<&str> {
+        self.session_id.as_deref()
+    }
+
+    /// The payment intent the event is about or names.
+    pub(crate) fn payment_intent_id(&self) -> Option<&str> {
+        self.payment_intent_id.as_deref()
+    }
+}
+
+/// The event's keys as they stand in the text; one that is there twice is a fault. All but the two names are kept
+/// raw, whatever they are: an odd one is for the database to refuse, where the refusal is recorded.
+#[derive(Deserialize)]
+struct Fields<'a> {
+    id: String,
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(borrow)]
+    created: Option<&'a RawValue>,
+    livemode: Option<&'a RawValue>,
+    api_version: Option<&'a RawValue>,
+    account: Option<&'a RawValue>,
+    data: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Data<'a> {
+    #[serde(borrow)]
+    object: DataObject<'a>,
+}
+
+#[derive(Deserialize)]
+struct DataObject<'a> {
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    object: Option<&'a RawValue>,
+    payment_intent: Option<&'a RawValue>,
+}
+
+impl Fields<'_> {
+    /// The ids of the session and the payment intent, for the log.
+    fn subjects(&self) -> (Option<String>, Option<String>) {
+        let Some(Data { object }) = self.data.and_then(|data| serde_json::from_str(data.get()).ok()) else {
+            return (None, None);
+        };
+        let id = typed::<String>(object.id);
+        match typed::<String>(object.object).as_deref() {
+            Some("checkout.session") => (id, typed(object.payment_intent)),
+            Some("payment_intent") => (None, id),
+            _ => (None, typed(object.payment_intent)),
+        }
+    }
+
+    fn envelope(self) -> Envelope {
+        // A NUL is one of the things that jsonb cannot hold, and it could stand here too.
+        let text = |field| typed::<String>(field).filter(|text| !text.contains('\0'));
+        Envelope {
+            object: "event",
+            created: typed(self.created),
+            livemode: typed(self.livemode),
+            api_version: text(self.api_version),
+            account: text(self.account),
+            id: self.id,
+            kind: self.kind,
+        }
+    }
+}
+
+/// The field as a `T`, if that is what it is.
+fn typed<T: DeserializeOwned>(field: Option<&RawValue>) -> Option<T> {
+    field.and_then(|raw| serde_json::from_str(raw.get()).ok())
+}
+
+fn check_name(field: &str, name: &str) -> Result<(), Error> {
+    if name.trim().is_empty() {
+        return Err(malformed(&format!("its {field} is blank")));
+    }
+    if name.len() > MAX_NAME_BYTES {
+        return Err(malformed(&format!("its {field} is longer than {MAX_NAME_BYTES} bytes")));
+    }
+    if name.contains(char::is_control) {
+        return Err(malformed(&format!("its {field} holds a control character")));
+    }
+    Ok(())
+}
+
+fn malformed(fault: &str) -> Error {
+    Error::MalformedBody(fault.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signature::tests::verified;
+
+    fn parse(body: &[u8]) -> Result<Event, Error> {
+        Event::parse(verified(body))
+    }
+
+    fn fault(body: &[u8]) -> String {
+        match parse(body) {
+            Err(Error::MalformedBody(fault)) => fault,
+            other => panic!("not a malformed body: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_event_keeps_its_text_and_names_its_session() {
+        let body = br#" {"id":"evt_1","type":"checkout.session.completed","x":[1.50, {}],
+            "data":{"object":{"id":"cs_1","object":"checkout.session","payment_intent":"pi_1"}}} "#;
+        let event = parse(body).unwrap();
+        assert_eq!(event.text().as_bytes(), body);
+        assert_eq!((event.id(), event.kind()), ("evt_1", "checkout.session.completed"));
+        assert_eq!((event.session_id(), event.payment_intent_id()), (Some("cs_1"), Some("pi_1")));
+    }
+
+    #[test]
+    fn a_payment_intent_names_itself_and_an_expanded_one_is_passed_over() {
+        let of = |object: &str| {
+            parse(format!(r#"{{"id":"evt_1","type":"t","data":{{"object":{object}}}}}"#).as_bytes()).unwrap()
+        };
+        assert_eq!(of(r#"{"id":"pi_1","object":"payment_intent"}"#).payment_intent_id(), Some("pi_1"));
+        assert_eq!(
+            of(r#"{"id":"re_1","object":"refund","payment_intent":{"id":"pi_1"}}"#).session_id(),
+            None
+        );
+        assert_eq!(of("null").session_id(), None);
+        assert_eq!(of(r#"{"id":7,"object":[]}"#).payment_intent_id(), None);
+    }
+
+    #[test]
+    fn what_is_not_an_event_is_refused_with_its_fault() {
+        assert_eq!(fault(b"\xff{}"), "it is not UTF-8");
+        assert_eq!(fault("\u{feff}{}".as_bytes()), "it begins with a byte order mark");
+        assert_eq!(fault(br#"["evt_1","t",null,null,null,null,null]"#), "it is not a JSON object");
+        assert_eq!(fault(b""), "it is not a JSON object");
+        assert!(fault(b"{not json").contains("key must be a string"));
+        assert!(fault(br#"{"id":"evt_1","type":"t"} {}"#).contains("trailing characters"));
+        assert!(fault(br#"{"type":"t"}"#).contains("missing field `id`"));
+        assert!(fault(br#"{"id":"evt_1"}"#).contains("missing field `type`"));
+        assert!(fault(br#"{"id":7,"type":"t"}"#).contains("expected a string"));
+        assert_eq!(fault(br#"{"id":" ","type":"t"}"#), "its id is blank");
+        assert_eq!(fault(br#"{"id":"evt_1","type":""}"#), "its type is blank");
+        assert_eq!(fault(br#"{"id":"evt\u0000","type":"t"}"#), "its id holds a control character");
+        let long = format!(r#"{{"id":"{}","type":"t"}}"#, "e".repeat(MAX_NAME_BYTES + 1));
+        assert!(fault(long.as_bytes()).contains("longer than"));
+    }
+
+    #[test]
+    fn an_envelope_key_that_is_there_twice_is_refused() {
+        for key in ["id", "type", "created", "livemode", "api_version", "account", "data"] {
+            let body = format!(r#"{{"id":"evt_1","type":"t","{key}":"1","{key}":"2"}}"#);
+            assert!(fault(body.as_bytes()).contains("duplicate field"), "{key}");
+        }
+        assert!(fault(br#"{"id":"evt_1","\u0069d":"evt_2","type":"t"}"#).contains("duplicate field"));
+    }
+
+    #[test]
+    fn without_its_data_an_event_keeps_what_is_safe_to_store() {
+        let body = br#"{"id":"evt_1","type":"t","created":5,"livemode":true,"api_version":"2020-08-27",
+            "account":"acct\u0000","data":{"object":{"id":"cs_1","note":"\u0000"}}}"#;
+        let record: serde_json::Value =
+            serde_json::from_str(parse(body).unwrap().without_data().text()).unwrap();
+        let expected = serde_json::json!({"id": "evt_1", "object": "event", "type": "t", "created": 5, "livemode": true,
+            "api_version": "2020-08-27", "account": null});
+        assert_eq!(record, expected);
+    }
+
+    #[test]
+    fn a_hundred_thousand_levels_are_carried_not_climbed() {
+        let depth = 100_000;
+        let nested = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        for body in [
+            format!(r#"{{"id":"evt_1","type":"t","data":{nested}}}"#),
+            format!(r#"{{"id":"evt_1","type":"t","data":{{"object":{{"payment_intent":{nested}}}}}}}"#),
+            format!(r#"{{"id":"evt_1","type":"t","created":{nested},"other":{nested}}}"#),
+        ] {
+            assert_eq!(parse(body.as_bytes()).unwrap().text(), body);
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! What the shim says of itself: alive, ready, and its metrics.
+
+use hyper::StatusCode;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use serde_json::json;
+
+use crate::error::Error;
+use crate::metrics;
+use crate::serve::{App, Response, check_mode, json_response};
+
+/// The process answers.
+pub(crate) fn alive() -> Response {
+    json_response(StatusCode::OK, json!({"ok": true}).to_string())
+}
+
+/// The database answers, has the extension, and keeps books of the Stripe key's mode.
+pub(crate) async fn ready(app: &App) -> Result<Response, Error> {
+    let version = app.database.extension_version().await?.ok_or(Error::ExtensionMissing)?;
+    check_mode(app).await?;
+    Ok(json_response(StatusCode::OK, json!({"ready": true, "extension": version}).to_string()))
+}
+
+/// The metrics. Those that only the database knows are left out while it is away.
+pub(crate) async fn scrape(app: &App) -> Result<Response, Error> {
+    let parked_events = app.database.parked_events().await.ok();
+    let text = app
+        .metrics
+        .render(&app.database.pool_status(), parked_events)
+        .map_err(|_| Error::Internal("the metrics could not be written".to_owned()))?;
+    let mut response = Response::new(text.into());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
+    Ok(response)
+}

@@ -1,0 +1,231 @@
+//! Metrics in the `OpenMetrics` text format, which Prometheus reads.
+
+use std::fmt;
+use std::time::Duration;
+
+use deadpool_postgres::Status;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+use crate::error::Error;
+use crate::event::Event;
+use crate::outcome::{Outcome, UNKNOWN_PRICE, Verdict};
+
+/// The format's media type.
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The upper bounds of the latency histogram: 1 ms, doubling, to 16 s.
+const FIRST_BUCKET_SECONDS: f64 = 0.001;
+const BUCKETS: u16 = 15;
+/// The longest reason that becomes a label, in bytes; ours are words such as `unknown_price`.
+const MAX_REASON_BYTES: usize = 40;
+
+/// The event types that are labels by their own name. Whatever else an endpoint may be made to send is `other`, so
+/// that no sender decides how many series there are.
+const KNOWN_EVENT_TYPES: [&str; 32] = [
+    "charge.dispute.closed",
+    "charge.dispute.created",
+    "charge.dispute.funds_reinstated",
+    "charge.dispute.funds_withdrawn",
+    "charge.dispute.updated",
+    "charge.refund.updated",
+    "charge.refunded",
+    "charge.succeeded",
+    "checkout.session.async_payment_failed",
+    "checkout.session.async_payment_succeeded",
+    "checkout.session.completed",
+    "checkout.session.expired",
+    "customer.subscription.created",
+    "customer.subscription.deleted",
+    "customer.subscription.paused",
+    "customer.subscription.pending_update_applied",
+    "customer.subscription.pending_update_expired",
+    "customer.subscription.resumed",
+    "customer.subscription.trial_will_end",
+    "customer.subscription.updated",
+    "invoice.created",
+    "invoice.finalized",
+    "invoice.marked_uncollectible",
+    "invoice.paid",
+    "invoice.payment_failed",
+    "invoice.payment_succeeded",
+    "invoice.voided",
+    "invoice_payment.paid",
+    "payment_intent.succeeded",
+    "refund.created",
+    "refund.failed",
+    "refund.updated",
+];
+
+/// What is counted as it happens.
+pub(crate) struct Metrics {
+    registry: Registry,
+    deliveries: Family<DeliveryLabels, Counter>,
+    delivery_seconds: Histogram,
+    signature_failures: Family<KindLabels, Counter>,
+    stripe_api_calls: Family<ResultLabels, Counter>,
+    unknown_price_hits: Counter,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeliveryLabels {
+    r#type: &'static str,
+    outcome: &'static str,
+    reason: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    result: &'static str,
+}
+
+impl Metrics {
+    /// Nothing counted yet.
+    pub(crate) fn new() -> Self {
+        let mut metrics = Self {
+            registry: registry(),
+            deliveries: Family::default(),
+            delivery_seconds: Histogram::new(exponential_buckets(FIRST_BUCKET_SECONDS, 2.0, BUCKETS)),
+            signature_failures: Family::default(),
+            stripe_api_calls: Family::default(),
+            unknown_price_hits: Counter::default(),
+        };
+        let registry = &mut metrics.registry;
+        registry.register("deliveries", "Webhook deliveries answered", metrics.deliveries.clone());
+        registry.register(
+            "delivery_duration_seconds",
+            "From a delivery's head to its answer",
+            metrics.delivery_seconds.clone(),
+        );
+        registry.register(
+            "signature_failures",
+            "Deliveries that nobody we know has signed",
+            metrics.signature_failures.clone(),
+        );
+        registry.register(
+            "stripe_api_calls",
+            "Questions to Stripe's API by result",
+            metrics.stripe_api_calls.clone(),
+        );
+        registry.register(
+            "unknown_price_hits",
+            "Deliveries of a payment for a price that the catalog lacks",
+            metrics.unknown_price_hits.clone(),
+        );
+        metrics
+    }
+
+    /// Counts a delivery, whatever became of it; `event` is none when the body was never believed or understood.
+    pub(crate) fn delivery(&self, event: Option<&Event>, result: &Result<Outcome, Error>, took: Duration) {
+        let (outcome, reason) = match result {
+            Ok(outcome) => (outcome.verdict().label(), outcome.reason().map(reason_label)),
+            Err(error) => ("error", Some(error.label().to_owned())),
+        };
+        let r#type = event.map_or("unknown", |event| type_label(event.kind()));
+        self.deliveries.get_or_create(&DeliveryLabels { r#type, outcome, reason }).inc();
+        self.delivery_seconds.observe(took.as_secs_f64());
+        match result {
+            Err(Error::Signature(signature)) => {
+                self.signature_failures.get_or_create(&KindLabels { kind: signature.label() }).inc();
+            }
+            Ok(outcome)
+                if outcome.verdict() == Verdict::Parked && outcome.reason() == Some(UNKNOWN_PRICE) =>
+            {
+                self.unknown_price_hits.inc();
+            }
+            _ => {}
+        }
+    }
+
+    /// Counts a question to Stripe's API.
+    pub(crate) fn stripe_api_call(&self, result: &'static str) {
+        self.stripe_api_calls.get_or_create(&ResultLabels { result }).inc();
+    }
+
+    /// Everything counted, and what is so just now: the pool, and the parked events where they are known.
+    pub(crate) fn render(&self, pool: &Status, parked_events: Option<i64>) -> Result<String, fmt::Error> {
+        let mut now = registry();
+        gauge(&mut now, "pool_size", "Connections to Postgres that are open", to_i64(pool.size));
+        gauge(&mut now, "pool_available", "Connections that are idle", to_i64(pool.available));
+        gauge(&mut now, "pool_waiting", "Requests that wait for a connection", to_i64(pool.waiting));
+        if let Some(parked) = parked_events {
+            gauge(&mut now, "parked_events", "Events kept until what they lack is known", parked);
+        }
+        let mut text = String::new();
+        encode_registry(&mut text, &self.registry)?;
+        encode_registry(&mut text, &now)?;
+        encode_eof(&mut text)?;
+        Ok(text)
+    }
+}
+
+fn registry() -> Registry {
+    Registry::with_prefix("stripe_credits")
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str, value: i64) {
+    let gauge: Gauge = Gauge::default();
+    gauge.set(value);
+    registry.register(name, help, gauge);
+}
+
+fn to_i64(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn type_label(kind: &str) -> &'static str {
+    KNOWN_EVENT_TYPES.into_iter().find(|known| *known == kind).unwrap_or("other")
+}
+
+/// A reason as a label, if it looks like one of ours.
+fn reason_label(reason: &str) -> String {
+    let is_word = reason.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    if is_word && reason.len() <= MAX_REASON_BYTES { reason } else { "other" }.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signature::SignatureError;
+
+    #[test]
+    fn a_delivery_is_counted_by_type_outcome_and_reason() {
+        let metrics = Metrics::new();
+        let parked = Outcome::parse(r#"{"outcome":"parked","reason":"unknown_price"}"#.to_owned());
+        metrics.delivery(None, &parked, Duration::from_millis(3));
+        metrics.delivery(None, &Err(SignatureError::Mismatch.into()), Duration::ZERO);
+        let pool = Status { max_size: 8, size: 2, available: 1, waiting: 0 };
+        let text = metrics.render(&pool, None).unwrap();
+        for line in [
+            r#"stripe_credits_deliveries_total{type="unknown",outcome="parked",reason="unknown_price"} 1"#,
+            r#"stripe_credits_deliveries_total{type="unknown",outcome="error",reason="signature_mismatch"} 1"#,
+            r#"stripe_credits_signature_failures_total{kind="signature_mismatch"} 1"#,
+            "stripe_credits_unknown_price_hits_total 1",
+            "stripe_credits_delivery_duration_seconds_count 2",
+            "stripe_credits_pool_size 2",
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("parked_events"));
+        assert!(metrics.render(&pool, Some(4)).unwrap().contains("stripe_credits_parked_events 4\n"));
+    }
+
+    #[test]
+    fn no_sender_decides_how_many_series_there_are() {
+        assert_eq!(type_label("invoice.paid"), "invoice.paid");
+        assert_eq!(type_label("invoice.paid2"), "other");
+        assert_eq!(reason_label("unknown_user"), "unknown_user");
+        assert_eq!(reason_label("user 7 is unknown"), "other");
+    }
+}

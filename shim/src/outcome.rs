@@ -1,0 +1,170 @@
+//! What the database answered: a row of `billing.outcome`, and the HTTP status that says it to Stripe.
+
+use hyper::StatusCode;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::error::Error;
+
+/// Why an event is parked that Stripe should send again, and a person should see: the catalog lacks something.
+pub(crate) const UNKNOWN_PRICE: &str = "unknown_price";
+const NO_CATALOG: &str = "no_catalog";
+
+/// One outcome: its JSON as the database wrote it, nulls left out, and the columns that the shim acts on or logs.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    json: String,
+    columns: Columns,
+}
+
+/// The verdict on one event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Verdict {
+    Applied,
+    AlreadyApplied,
+    Ignored,
+    Parked,
+    Rejected,
+    NeedsFetch,
+}
+
+#[derive(Debug, Deserialize)]
+struct Columns {
+    outcome: Verdict,
+    reason: Option<String>,
+    user_id: Option<String>,
+    credits: Option<i64>,
+    #[serde(default)]
+    to_fetch: Vec<String>,
+    #[serde(default)]
+    details: Value,
+}
+
+impl Outcome {
+    /// Reads the row's JSON.
+    pub(crate) fn parse(json: String) -> Result<Self, Error> {
+        let columns =
+            serde_json::from_str(&json).map_err(|fault| Error::UnexpectedAnswer(fault.to_string()))?;
+        Ok(Self { json, columns })
+    }
+
+    /// 200 tells Stripe that we have the event; 500 asks for it again until the catalog knows its price.
+    pub(crate) fn status(&self) -> StatusCode {
+        match (self.verdict(), self.reason()) {
+            (Verdict::Parked, Some(UNKNOWN_PRICE | NO_CATALOG)) | (Verdict::NeedsFetch, _) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            _ => StatusCode::OK,
+        }
+    }
+
+    /// The row as JSON, for the client.
+    pub(crate) fn json(&self) -> &str {
+        &self.json
+    }
+
+    /// Applied, or why not.
+    pub(crate) fn verdict(&self) -> Verdict {
+        self.columns.outcome
+    }
+
+    /// The reason given with the verdict, a word such as `unknown_price`.
+    pub(crate) fn reason(&self) -> Option<&str> {
+        self.columns.reason.as_deref()
+    }
+
+    /// Whose credits moved.
+    pub(crate) fn user_id(&self) -> Option<&str> {
+        self.columns.user_id.as_deref()
+    }
+
+    /// The net change.
+    pub(crate) fn credits(&self) -> Option<i64> {
+        self.columns.credits
+    }
+
+    /// The paths of Stripe's API that the database asks for.
+    pub(crate) fn to_fetch(&self) -> &[String] {
+        &self.columns.to_fetch
+    }
+
+    /// The prices the details name, known or missing, with commas between.
+    pub(crate) fn price_ids(&self) -> Option<String> {
+        let ids: Vec<&str> = ["price_ids", "missing_prices"]
+            .iter()
+            .filter_map(|key| self.columns.details.get(key)?.as_array())
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        (!ids.is_empty()).then(|| ids.join(","))
+    }
+}
+
+impl Verdict {
+    /// The verdict's name, as the database writes it.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::AlreadyApplied => "already_applied",
+            Self::Ignored => "ignored",
+            Self::Parked => "parked",
+            Self::Rejected => "rejected",
+            Self::NeedsFetch => "needs_fetch",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(json: &str) -> Outcome {
+        Outcome::parse(json.to_owned()).unwrap()
+    }
+
+    #[test]
+    fn only_what_the_catalog_lacks_makes_stripe_send_again() {
+        for (json, status) in [
+            (r#"{"outcome":"applied"}"#, 200),
+            (r#"{"outcome":"already_applied"}"#, 200),
+            (r#"{"outcome":"ignored","reason":"livemode"}"#, 200),
+            (r#"{"outcome":"rejected","reason":"conflict"}"#, 200),
+            (r#"{"outcome":"rejected","reason":"malformed"}"#, 200),
+            (r#"{"outcome":"parked","reason":"unknown_user"}"#, 200),
+            (r#"{"outcome":"parked","reason":"identity_conflict"}"#, 200),
+            (r#"{"outcome":"parked","reason":"shape"}"#, 200),
+            (r#"{"outcome":"parked","reason":"unfetched"}"#, 200),
+            (r#"{"outcome":"parked"}"#, 200),
+            (r#"{"outcome":"parked","reason":"unknown_price"}"#, 500),
+            (r#"{"outcome":"parked","reason":"no_catalog"}"#, 500),
+        ] {
+            assert_eq!(outcome(json).status().as_u16(), status, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_verdicts_label_is_the_word_it_was_read_from() {
+        for label in ["applied", "already_applied", "ignored", "parked", "rejected", "needs_fetch"] {
+            assert_eq!(outcome(&format!(r#"{{"outcome":"{label}"}}"#)).verdict().label(), label);
+        }
+    }
+
+    #[test]
+    fn the_columns_are_read_and_the_json_is_kept() {
+        let json = r#"{"ok":true,"outcome":"applied","user_id":"u","credits":-5,"to_fetch":["/v1/x"],
+            "details":{"price_ids":["price_a",7],"missing_prices":["price_b"]}}"#;
+        let outcome = outcome(json);
+        assert_eq!(outcome.json(), json);
+        assert_eq!((outcome.user_id(), outcome.credits()), (Some("u"), Some(-5)));
+        assert_eq!(outcome.to_fetch(), ["/v1/x"]);
+        assert_eq!(outcome.price_ids().as_deref(), Some("price_a,price_b"));
+    }
+
+    #[test]
+    fn an_answer_without_a_verdict_is_not_an_outcome() {
+        for json in ["{}", r#"{"outcome":"maybe"}"#, "null", ""] {
+            assert!(matches!(Outcome::parse(json.to_owned()), Err(Error::UnexpectedAnswer(_))), "{json}");
+        }
+    }
+}

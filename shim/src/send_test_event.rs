@@ -1,0 +1,174 @@
+//! `send-test-event`: plays Stripe for development. It signs an event with a secret the shim knows and posts it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Bytes;
+use hyper::header::CONTENT_TYPE;
+use hyper::{Request, StatusCode, Uri};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use secrecy::SecretString;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::clock::unix_now;
+use crate::config::{self, Environment};
+use crate::error::{Error, with_causes};
+use crate::signature::{SIGNATURE_HEADER, sign};
+use crate::tls;
+
+/// How long a connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the shim may take; longer than it gives the database.
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
+/// The largest answer printed, in bytes.
+const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+/// What the made-up session cost, in cents; credits never come from it.
+const AMOUNT_TOTAL: u32 = 1000;
+
+/// The arguments: what was bought, by whom, and where to post it.
+#[derive(Args)]
+pub(crate) struct SendTestEvent {
+    /// Where the shim listens
+    #[arg(long, default_value = "http://127.0.0.1:8787/webhooks/stripe")]
+    url: Uri,
+    /// Who paid
+    #[arg(long, required_unless_present = "file", conflicts_with = "file")]
+    user: Option<Uuid>,
+    /// The Stripe price bought; left out, the shim must ask Stripe
+    #[arg(long, conflicts_with = "file")]
+    price: Option<String>,
+    /// How many of it
+    #[arg(long, default_value_t = 1, conflicts_with = "file")]
+    quantity: u32,
+    /// The event's id [default: a new one]
+    #[arg(long, conflicts_with = "file")]
+    event_id: Option<String>,
+    /// The checkout session's id; sending one again is the same payment again [default: a new one]
+    #[arg(long, conflicts_with = "file")]
+    session_id: Option<String>,
+    /// Post the bytes of this file instead
+    #[arg(long)]
+    file: Option<PathBuf>,
+    /// The secret to sign with [default: the first of `STRIPE_WEBHOOK_SECRET`]
+    #[arg(long)]
+    secret: Option<SecretString>,
+}
+
+/// Posts the event and prints the answer; an answer other than 2xx is a failure.
+pub(crate) async fn run(arguments: SendTestEvent, environment: &Environment) -> Result<(), Error> {
+    let body = match &arguments.file {
+        Some(file) => {
+            std::fs::read(file).map_err(|fault| Error::Input(format!("{}: {fault}", file.display())))?
+        }
+        None => checkout_session_completed(&arguments).into_bytes(),
+    };
+    let secret = match arguments.secret {
+        Some(secret) => secret,
+        None => config::read_signing_secret(environment)?,
+    };
+    let (status, answer) = post(arguments.url, &secret, body).await?;
+    println!("{status}\n{answer}");
+    if status.is_success() { Ok(()) } else { Err(Error::ShimRefused(status)) }
+}
+
+/// A paid session of mode payment, as Stripe would send it.
+fn checkout_session_completed(arguments: &SendTestEvent) -> String {
+    let new_id = |prefix| format!("{prefix}_{}", Uuid::new_v4().simple());
+    let event_id = arguments.event_id.clone().unwrap_or_else(|| new_id("evt_test"));
+    let session_id = arguments.session_id.clone().unwrap_or_else(|| new_id("cs_test"));
+    let now = unix_now();
+    let mut metadata = json!({"user_id": arguments.user});
+    if let Some(price) = &arguments.price {
+        // Stripe's metadata are strings.
+        metadata["price_id"] = json!(price);
+        metadata["quantity"] = json!(arguments.quantity.to_string());
+    }
+    json!({
+        "id": event_id,
+        "object": "event",
+        "type": "checkout.session.completed",
+        "created": now,
+        "livemode": false,
+        "data": {"object": {
+            "id": session_id,
+            "object": "checkout.session",
+            "created": now,
+            "livemode": false,
+            "mode": "payment",
+            "status": "complete",
+            "payment_status": "paid",
+            // Of the session, so that two events of one session name one payment.
+            "payment_intent": format!("pi_of_{session_id}"),
+            "customer": null,
+            "client_reference_id": arguments.user,
+            "amount_total": AMOUNT_TOTAL,
+            "currency": "usd",
+            "metadata": metadata,
+        }},
+    })
+    .to_string()
+}
+
+async fn post(url: Uri, secret: &SecretString, body: Vec<u8>) -> Result<(StatusCode, String), Error> {
+    let unreachable = |why: &str| Error::ShimUnreachable(format!("{url}: {why}"));
+    let request = Request::post(&url)
+        .header(CONTENT_TYPE, "application/json")
+        .header(SIGNATURE_HEADER, sign(secret, unix_now(), &body))
+        .body(Full::new(Bytes::from(body)))
+        .map_err(|fault| unreachable(&fault.to_string()))?;
+    let client = Client::builder(TokioExecutor::new()).build(tls::https_connector(CONNECT_TIMEOUT));
+    let exchange = async {
+        let response = client.request(request).await.map_err(|error| unreachable(&with_causes(&error)))?;
+        let status = response.status();
+        let answer = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
+            .collect()
+            .await
+            .map_err(|error| unreachable(&with_causes(&*error)))?;
+        Ok((status, String::from_utf8_lossy(&answer.to_bytes()).into_owned()))
+    };
+    tokio::time::timeout(ANSWER_TIMEOUT, exchange).await.map_err(|_| unreachable("no answer in time"))?
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::event::Event;
+    use crate::signature::tests::verified;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        arguments: SendTestEvent,
+    }
+
+    #[test]
+    fn the_event_is_one_that_the_shim_reads() {
+        let user = "7b0e2f0c-8a3e-4f5e-9a7f-3a1f0c5d2b11";
+        let cli = Cli::parse_from([
+            "x",
+            "--user",
+            user,
+            "--price",
+            "price_a",
+            "--quantity",
+            "3",
+            "--session-id",
+            "cs_1",
+        ]);
+        let text = checkout_session_completed(&cli.arguments);
+        let event = Event::parse(verified(text.as_bytes())).unwrap();
+        assert_eq!(event.session_id(), Some("cs_1"));
+        assert_eq!(event.payment_intent_id(), Some("pi_of_cs_1"));
+        assert!(
+            text.contains(&format!(
+                r#""metadata":{{"price_id":"price_a","quantity":"3","user_id":"{user}"}}"#
+            ))
+        );
+    }
+}

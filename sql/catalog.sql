@@ -1,0 +1,70 @@
+-- The catalog: what prices are worth, and the policies. Only load_catalog writes it.
+
+create table billing.settings (
+    singleton boolean primary key default true check (singleton),
+    livemode boolean not null,
+    stripe_account text,
+    signup_credits bigint not null check (signup_credits >= 0),
+    reversal_policy text not null check (reversal_policy in ('debt', 'forgive')),
+    no_payment_required text not null check (no_payment_required in ('grant', 'ignore')),
+    free_plan_key text,
+    free_plan_name text,
+    free_plan_credits bigint check (free_plan_credits >= 0),
+    free_plan_every interval,
+    loaded_at timestamptz not null,
+    check (num_nulls(free_plan_key, free_plan_name, free_plan_credits, free_plan_every) in (0, 4))
+);
+
+-- Effective-dated: what a price was worth when it was bought stays readable, and a retired price still grants.
+create table billing.prices (
+    price_id text not null check (price_id <> ''),
+    valid_from timestamptz not null,
+    kind text not null check (kind in ('plan', 'pack', 'not_credits')),
+    key text not null,
+    name text not null,
+    credits bigint not null check (credits >= 0),
+    rank integer not null,
+    drip interval check (drip > interval '0'),
+    renewal text not null check (renewal in ('reset', 'rollover')),
+    max_rollover bigint not null check (max_rollover >= 0),
+    plan_change text not null check (plan_change in ('reset', 'at_renewal')),
+    cancellation text not null check (cancellation in ('keep', 'expire')),
+    trial_credits bigint not null check (trial_credits >= 0),
+    first_purchase_bonus bigint not null check (first_purchase_bonus >= 0),
+    expires_after interval check (expires_after > interval '0'),
+    retired boolean not null,
+    primary key (price_id, valid_from)
+);
+create index prices_key on billing.prices (key, valid_from);
+
+create function billing.resolve_price(p_price_id text, p_at timestamptz default now())
+returns setof billing.prices
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform billing.require_named(p_price_id, 'p_price_id');
+    if p_at is null then
+        raise exception 'p_at must not be null' using errcode = 'null_value_not_allowed', detail = 'p_at = NULL';
+    end if;
+    -- The row in force at p_at; before a price's first row, its first.
+    return query
+        select p.* from billing.prices p
+        where p.price_id = p_price_id
+        order by p.valid_from <= p_at desc,
+            case when p.valid_from <= p_at then p.valid_from end desc,
+            p.valid_from
+        limit 1;
+end
+$$;
+
+create function billing.assert_known_price(p_price_id text) returns void
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if not exists (select from billing.resolve_price(p_price_id) p where not p.retired) then
+        raise exception 'price % is not on sale in the catalog', p_price_id
+            using errcode = 'no_data_found', detail = format('p_price_id = %L', p_price_id),
+                hint = 'Add the price to the catalog document and load it with billing.load_catalog.';
+    end if;
+end
+$$;

@@ -1,0 +1,241 @@
+-- Reading functions for operators: do the books agree, what became of a session, how is the system doing.
+
+create function billing.validate_credits_consistency()
+returns table (user_id uuid, stored_balance bigint, calculated_balance bigint, difference bigint)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+    -- Rule 14: Σ ledger = Σ grants' remaining − debt = cached balance, and the cached pools are the grants' pools.
+    -- No row is the answer of books that agree. Where the ledger agrees and the grants do not, the grants are shown.
+    with ledger as (
+        select t.user_id, sum(t.amount)::bigint as balance from billing.credit_transactions t group by t.user_id
+    ), grants as (
+        select g.user_id, sum(g.remaining)::bigint as balance,
+            coalesce(sum(g.remaining) filter (where g.pool = 'subscription'), 0)::bigint as subscription,
+            coalesce(sum(g.remaining) filter (where g.pool = 'purchased'), 0)::bigint as purchased,
+            coalesce(sum(g.remaining) filter (where g.pool = 'promotional'), 0)::bigint as promotional
+        from billing.credit_grants g group by g.user_id
+    ), books as (
+        select user_id,
+            coalesce(a.subscription_credits + a.purchased_credits + a.promotional_credits - a.debt, 0) as stored,
+            coalesce(l.balance, 0) as ledger,
+            coalesce(g.balance, 0) - coalesce(a.debt, 0) as granted,
+            (coalesce(a.subscription_credits, 0), coalesce(a.purchased_credits, 0), coalesce(a.promotional_credits, 0))
+                = (coalesce(g.subscription, 0), coalesce(g.purchased, 0), coalesce(g.promotional, 0)) as pools_agree
+        from billing.accounts a
+        full join ledger l using (user_id)
+        full join grants g using (user_id)
+    )
+    select b.user_id, b.stored, c.calculated, b.stored - c.calculated
+    from books b
+    cross join lateral (select case when b.ledger <> b.stored then b.ledger else b.granted end as calculated) c
+    where b.stored <> b.ledger or b.stored <> b.granted or not b.pools_agree
+    order by b.user_id
+$$;
+
+create function billing.explain_checkout_session(p_session_id text) returns jsonb
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform billing.require_named(p_session_id, 'p_session_id');
+    return jsonb_build_object(
+        'session_id', p_session_id,
+        'events', (
+            select coalesce(jsonb_agg(jsonb_build_object(
+                'event_id', e.event_id, 'type', e.type, 'created', e.created, 'outcome', e.outcome,
+                'reason', e.reason, 'user_id', e.user_id, 'attempts', e.attempts,
+                'first_received_at', e.first_received_at, 'applied_at', e.applied_at, 'details', e.details)
+                order by e.first_received_at, e.event_id), '[]')
+            from billing.stripe_events e where e.object_id = p_session_id),
+        'payment', (
+            select to_jsonb(p) || jsonb_build_object('payment_intent_ids', (
+                select coalesce(jsonb_agg(i.payment_intent_id order by i.payment_intent_id), '[]')
+                from billing.payment_intents i where i.source_id = p.source_id))
+            from billing.payments p where p.source_id = p_session_id),
+        'reversals', (
+            select coalesce(jsonb_agg(to_jsonb(r) order by r.reversal_id), '[]')
+            from billing.payment_intents i join billing.reversals r using (payment_intent_id)
+            where i.source_id = p_session_id),
+        'grants', (
+            select coalesce(jsonb_agg(to_jsonb(g) - 'spendable' - 'draw_rank' order by g.id), '[]')
+            from billing.payments p
+            join billing.credit_grants g on g.user_id = p.user_id and g.source_id = p.source_id
+            where p.source_id = p_session_id),
+        'transactions', (
+            select coalesce(jsonb_agg(to_jsonb(t) order by t.id), '[]')
+            from billing.credit_transactions t where t.stripe_checkout_session_id = p_session_id),
+        'balance_effect', (
+            select coalesce(sum(t.amount), 0)::bigint
+            from billing.credit_transactions t where t.stripe_checkout_session_id = p_session_id));
+end
+$$;
+
+create function billing.credit_system_metrics(p_window interval default '1 hour') returns jsonb
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_since timestamptz;
+begin
+    if p_window is null then
+        raise exception 'p_window must not be null'
+            using errcode = 'null_value_not_allowed', detail = 'p_window = NULL';
+    elsif p_window <= interval '0' then
+        raise exception 'p_window must be longer than 0'
+            using errcode = 'invalid_parameter_value', detail = format('p_window = %L', p_window);
+    end if;
+    v_since := statement_timestamp() - p_window;
+    return (
+        -- Everything here reads an index or the window, never the whole inbox or ledger.
+        select jsonb_build_object(
+            'window', p_window,
+            'parked_events', count(*) filter (where w.outcome = 'parked'),
+            'needs_fetch_events', count(*) filter (where w.outcome = 'needs_fetch'),
+            'oldest_waiting_at', min(w.first_received_at),
+            'parked_by_reason', (
+                select coalesce(jsonb_object_agg(r.reason, r.n), '{}')
+                from (
+                    select e.reason, count(*) as n from billing.stripe_events e
+                    where e.outcome = 'parked' and e.reason is not null group by e.reason
+                ) r))
+        from billing.stripe_events w where w.outcome in ('parked', 'needs_fetch')
+    ) || (
+        select jsonb_build_object(
+            'events', count(*),
+            'events_applied', count(*) filter (where e.outcome = 'applied'),
+            'events_ignored', count(*) filter (where e.outcome = 'ignored'),
+            'events_rejected', count(*) filter (where e.outcome = 'rejected'),
+            'redeliveries', coalesce(sum(e.attempts - 1), 0))
+        from billing.stripe_events e where e.first_received_at >= v_since
+    ) || (
+        select jsonb_build_object(
+            'transactions', count(*),
+            'credits_granted', coalesce(sum(t.amount) filter (where t.amount > 0), 0),
+            'credits_taken', coalesce(-sum(t.amount) filter (where t.amount < 0), 0))
+        from billing.credit_transactions t where t.created_at >= v_since
+    ) || jsonb_build_object(
+        'accounts_due', (
+            select count(*) from billing.accounts a where a.next_due_at <= statement_timestamp()));
+end
+$$;
+
+create function billing.security_selfcheck() returns table (check_name text, ok boolean, detail text)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+    with relations as (
+        select c.oid, c.relname, c.relkind, c.relowner, c.relrowsecurity, c.reloptions, c.relacl
+        from pg_class c where c.relnamespace = 'billing'::regnamespace and c.relkind in ('r', 'v')
+    ), functions as (
+        select p.oid, p.oid::regprocedure::text as signature, p.proowner, p.prosecdef, p.proconfig, p.proacl
+        from pg_proc p where p.pronamespace = 'billing'::regnamespace
+    ), faults (check_name, fault) as (
+        select 'the owner role cannot log in and is no superuser', r.rolname
+        from pg_roles r where r.rolname = 'stripe_credits_owner' and (r.rolcanlogin or r.rolsuper or r.rolbypassrls)
+        union all
+        select 'tables and views belong to the owner role', c.relname
+        from relations c where c.relowner::regrole::text <> 'stripe_credits_owner'
+        union all
+        select 'row level security is on for every table', c.relname
+        from relations c where c.relkind = 'r' and not c.relrowsecurity
+        union all
+        select 'views read with their caller''s rights', c.relname
+        from relations c
+        where c.relkind = 'v' and not coalesce(c.reloptions @> array['security_invoker=true'], false)
+        union all
+        select 'nobody but the owner role writes tables', c.relname || ': ' || coalesce(a.grantee::regrole::text, '')
+        from relations c cross join lateral aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a
+        where a.grantee <> c.relowner and a.privilege_type <> 'SELECT'
+        union all
+        select 'PUBLIC and anon reach nothing', c.relname
+        from relations c cross join lateral aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a
+        left join pg_roles r on r.oid = a.grantee
+        where a.grantee = 0 or r.rolname = 'anon'
+        union all
+        select 'no column has rights of its own', c.relname || '.' || t.attname
+        from relations c join pg_attribute t on t.attrelid = c.oid and t.attacl is not null
+        union all
+        select 'nobody but its owner creates in the schema', a.grantee::regrole::text
+        from pg_namespace n cross join lateral aclexplode(n.nspacl) a
+        where n.nspname = 'billing' and a.grantee <> n.nspowner and a.privilege_type <> 'USAGE'
+        union all
+        select 'nobody is a member of the owner role', m.member::regrole::text
+        from pg_auth_members m where m.roleid = 'stripe_credits_owner'::regrole
+        union all
+        select 'policies are as installed', coalesce(now.policy, installed.policy)
+        from (
+            select p.polrelid::regclass || ': ' || p.polname as policy, concat_ws(' ', p.polcmd, p.polpermissive::text,
+                 p.polroles::text, pg_get_expr(p.polqual, p.polrelid)) as rule
+            from pg_policy p join relations c on c.oid = p.polrelid
+        ) now
+        full join (
+            select t.name || ': ' || t.policy as policy, 'r true {0} ' || t.rule as rule
+            from billing.installed_policies() t
+        ) installed using (policy)
+        where now.rule is distinct from installed.rule
+        union all
+        select 'PUBLIC and anon reach nothing', f.signature
+        from functions f cross join lateral aclexplode(coalesce(f.proacl, acldefault('f', f.proowner))) a
+        left join pg_roles r on r.oid = a.grantee
+        where a.grantee = 0 or r.rolname = 'anon'
+        union all
+        select 'PUBLIC and anon reach nothing', 'schema billing'
+        from pg_namespace n cross join lateral aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a
+        left join pg_roles r on r.oid = a.grantee
+        where n.nspname = 'billing' and (a.grantee = 0 or r.rolname = 'anon')
+        union all
+        select 'SECURITY DEFINER functions belong to the owner role and fix their search_path', f.signature
+        from functions f
+        where f.prosecdef and (f.proowner::regrole::text <> 'stripe_credits_owner'
+            or not exists (select from unnest(f.proconfig) s where s = 'search_path=pg_catalog, pg_temp'))
+        union all
+        select 'whoever reads one user''s rows runs no service function', a.grantee::regrole || ': ' || f.signature
+        from functions f cross join lateral aclexplode(f.proacl) a
+        left join pg_roles r on r.oid = a.grantee
+        where f.oid <> all (billing.client_functions()) and a.grantee <> f.proowner
+            and (r.rolname = 'authenticated'
+                or not has_function_privilege(a.grantee, 'billing.apply_stripe_event(jsonb, jsonb)', 'execute'))
+        union all
+        select 'the ledger''s append-only trigger is always enabled', 'append_only'
+        where not exists (
+            select from pg_trigger t
+            where t.tgrelid = 'billing.credit_transactions'::regclass and t.tgname = 'append_only'
+                and t.tgenabled = 'A')
+        union all
+        select 'the drop guard is always enabled', 'stripe_credits_drop_guard'
+        where not exists (
+            select from pg_event_trigger t where t.evtname = 'stripe_credits_drop_guard' and t.evtenabled = 'A')
+    ), checks (check_name) as (
+        values ('the owner role cannot log in and is no superuser'),
+            ('tables and views belong to the owner role'),
+            ('row level security is on for every table'),
+            ('views read with their caller''s rights'),
+            ('nobody but the owner role writes tables'),
+            ('PUBLIC and anon reach nothing'),
+            ('no column has rights of its own'),
+            ('nobody but its owner creates in the schema'),
+            ('nobody is a member of the owner role'),
+            ('policies are as installed'),
+            ('SECURITY DEFINER functions belong to the owner role and fix their search_path'),
+            ('whoever reads one user''s rows runs no service function'),
+            ('the ledger''s append-only trigger is always enabled'),
+            ('the drop guard is always enabled')
+    )
+    select c.check_name, count(f.check_name) = 0, coalesce(string_agg(f.fault, ', ' order by f.fault), '')
+    from checks c left join faults f using (check_name)
+    group by c.check_name order by c.check_name
+$$;
+
+create function billing.balance_at(p_user_id uuid, p_at timestamptz) returns bigint
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if p_user_id is null or p_at is null then
+        raise exception '% must not be null', case when p_user_id is null then 'p_user_id' else 'p_at' end
+            using errcode = 'null_value_not_allowed',
+                detail = format('p_user_id = %L, p_at = %L', p_user_id, p_at);
+    end if;
+    -- Rows are in the order in which operations had the account, so the last one up to then has the balance.
+    return coalesce((
+        select t.balance_after from billing.credit_transactions t
+        where t.user_id = p_user_id and t.created_at <= p_at
+        order by t.id desc limit 1), 0);
+end
+$$;

@@ -1,0 +1,115 @@
+-- The tables of a user: accounts, grants, transactions, reservations. Every key begins with user_id, ids count per user,
+-- and only the functions of ledger.rs write them. No foreign keys: pg_restore -j would lose rows to them, and a deleted
+-- user's books remain; validate_credits_consistency() checks what they would have.
+
+create table billing.accounts (
+    user_id uuid primary key,
+    -- Σ remaining of the posted grants, by pool.
+    subscription_credits bigint not null default 0 check (subscription_credits >= 0),
+    purchased_credits bigint not null default 0 check (purchased_credits >= 0),
+    promotional_credits bigint not null default 0 check (promotional_credits >= 0),
+    debt bigint not null default 0 check (debt >= 0),
+    tier text not null default 'free',
+    subscription_status text not null default 'none',
+    signed_up_at timestamptz,
+    -- When time alone next changes something here: a lapse, a drip, a reservation that runs out.
+    next_due_at timestamptz,
+    last_grant_id bigint not null default 0,
+    last_transaction_id bigint not null default 0,
+    version bigint not null default 0,
+    created_at timestamptz not null,
+    updated_at timestamptz not null
+) with (fillfactor = 80);
+create index accounts_due on billing.accounts (next_due_at) where next_due_at is not null;
+
+create table billing.credit_grants (
+    user_id uuid not null,
+    id bigint not null check (id > 0),
+    -- The payment (checkout session or invoice), or the app's own key.
+    source_id text not null check (source_id <> ''),
+    -- The price, or the purpose.
+    item text not null check (item <> ''),
+    pool text not null check (pool in ('subscription', 'purchased', 'promotional')),
+    amount bigint not null check (amount >= 0),
+    remaining bigint not null check (remaining >= 0),
+    -- Where the rest went, but for what was spent: lapsed unspent, taken back by reversals, taken to settle debt.
+    lapsed bigint not null default 0 check (lapsed >= 0),
+    reversed bigint not null default 0 check (reversed >= 0),
+    settled bigint not null default 0 check (settled >= 0),
+    -- What the spending index holds. Used-up grants are not in it, and a draw that leaves something changes no index.
+    spendable boolean not null generated always as (remaining > 0) stored,
+    -- Of grants that are lost at the same time, which is drawn first.
+    draw_rank smallint not null generated always as (
+        case pool when 'subscription' then 1 when 'promotional' then 2 else 3 end) stored,
+    available_from timestamptz,
+    lapses_at timestamptz,
+    period_start timestamptz,
+    period_end timestamptz,
+    stripe_subscription_id text,
+    created_at timestamptz not null,
+    primary key (user_id, id),
+    unique (user_id, source_id, item),
+    check (remaining + lapsed + reversed + settled <= amount)
+) with (fillfactor = 80);
+-- Rule 8: what would be lost soonest is drawn first.
+create index credit_grants_draw on billing.credit_grants (user_id, lapses_at, draw_rank, id) where spendable;
+
+create table billing.credit_transactions (
+    user_id uuid not null,
+    id bigint not null check (id > 0),
+    -- Rows of one operation share the id of its first row.
+    operation_id bigint not null check (operation_id between 1 and id),
+    transaction_type text not null check (transaction_type in (
+        'purchase', 'subscription_grant', 'signup', 'bonus', 'grant', 'spend', 'reservation', 'release', 'lapse',
+        'set_aside', 'restore', 'reversal', 'reinstatement', 'debt_settlement')),
+    amount bigint not null check (amount <> 0),
+    -- Null on the rows of the debt itself, which is no grant's.
+    grant_id bigint,
+    pool text check (pool in ('subscription', 'purchased', 'promotional')),
+    -- Σ remaining − debt after this row.
+    balance_after bigint not null,
+    description text,
+    metadata jsonb,
+    stripe_event_id text,
+    stripe_checkout_session_id text,
+    stripe_payment_intent_id text,
+    stripe_invoice_id text,
+    request_id text,
+    created_at timestamptz not null,
+    primary key (user_id, id),
+    check ((grant_id is null) = (pool is null))
+);
+create index credit_transactions_session on billing.credit_transactions (stripe_checkout_session_id)
+    where stripe_checkout_session_id is not null;
+create index credit_transactions_request on billing.credit_transactions (user_id, request_id)
+    where request_id is not null;
+create index credit_transactions_created on billing.credit_transactions
+    using brin (created_at) with (autosummarize = on);
+
+create function billing.refuse_ledger_change() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+begin
+    raise exception 'the ledger is append-only: % on billing.credit_transactions is refused', tg_op
+        using errcode = 'restrict_violation', hint = 'A correction is a new row: billing.grant_credits.';
+end
+$$;
+
+-- By trigger, not by grant alone: it holds for owners and superusers too, and in replica mode.
+create trigger append_only before update or delete or truncate on billing.credit_transactions
+    for each statement execute function billing.refuse_ledger_change();
+alter table billing.credit_transactions enable always trigger append_only;
+
+create table billing.reservations (
+    user_id uuid not null,
+    request_id text not null check (request_id <> ''),
+    amount bigint not null check (amount > 0),
+    committed bigint not null default 0 check (committed between 0 and amount),
+    status text not null check (status in ('held', 'committed', 'released', 'expired')),
+    description text,
+    expires_at timestamptz not null,
+    created_at timestamptz not null,
+    updated_at timestamptz not null,
+    primary key (user_id, request_id)
+);
+create index reservations_held on billing.reservations (user_id, expires_at) where status = 'held';

@@ -1,0 +1,107 @@
+-- The read model: what an account holds at the time of reading. Lapsed credits are left out whether swept or not.
+
+create function billing.current_user_id() returns uuid
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    -- Whoever may run SET can forge this, so client roles are for PostgREST's path only.
+    -- After its first use in a pooled session an unset parameter reads '', not null.
+    select (nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub')::uuid
+$$;
+
+create function billing.ran_out(p_user_id uuid)
+returns table (pool text, credits bigint, up_to_here bigint)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    -- What reservations that ran out hold of grants that have not lapsed, in draw order, with the sum up to each.
+    select g.pool, -t.amount, (sum(-t.amount) over (order by g.lapses_at, g.draw_rank, g.id, t.id))::bigint
+    from billing.reservations r
+    join billing.credit_transactions t
+        on t.user_id = r.user_id and t.request_id = r.request_id and t.transaction_type = 'reservation'
+    join billing.credit_grants g on g.user_id = t.user_id and g.id = t.grant_id
+    where r.user_id = p_user_id and r.status = 'held' and r.expires_at <= statement_timestamp()
+        and (g.lapses_at is null or g.lapses_at > statement_timestamp())
+$$;
+
+create view billing.user_credits with (security_invoker = true) as
+select
+    a.user_id,
+    a.tier as subscription_tier,
+    a.subscription_status,
+    live.subscription + live.purchased + live.promotional as credits_balance,
+    live.subscription as subscription_credits_balance,
+    live.purchased as purchased_credits_balance,
+    live.promotional as promotional_credits_balance,
+    coalesce(cycle.credits, 0) as monthly_credits_per_cycle,
+    greatest(coalesce(cycle.credits, 0) - live.subscription, 0) as monthly_credits_used,
+    bonus.total as bonus_credits_total,
+    bonus.total - live.purchased - live.promotional as bonus_credits_used,
+    cycle.current_period_start as cycle_start_at,
+    cycle.current_period_end as cycle_end_at,
+    greatest(a.debt - returned.credits, 0)::bigint as debt,
+    coalesce(cycle.customer_id, tied.customer_id) as stripe_customer_id,
+    cycle.subscription_id as stripe_subscription_id,
+    cycle.price_id as stripe_price_id
+from billing.accounts a
+cross join lateral (
+    select
+        coalesce(sum(c.credits) filter (where c.pool = 'subscription'), 0)::bigint as subscription,
+        coalesce(sum(c.credits) filter (where c.pool = 'purchased'), 0)::bigint as purchased,
+        coalesce(sum(c.credits) filter (where c.pool = 'promotional'), 0)::bigint as promotional
+    from (
+        select g.pool, g.remaining as credits
+        from billing.credit_grants g
+        where g.user_id = a.user_id and g.spendable
+            and (g.lapses_at is null or g.lapses_at > statement_timestamp())
+            and (g.available_from is null or g.available_from <= statement_timestamp())
+        union all
+        -- What a reservation that ran out held is there again before anything has posted it; debt takes of it first.
+        select r.pool, greatest(least(r.credits, r.up_to_here - a.debt), 0)::bigint
+        from billing.ran_out(a.user_id) r
+    ) c
+) live
+cross join lateral (
+    select coalesce(sum(r.credits), 0) as credits from billing.ran_out(a.user_id) r
+) returned
+cross join lateral (
+    select coalesce(sum(g.amount), 0)::bigint as total
+    from billing.credit_grants g
+    where g.user_id = a.user_id and g.pool in ('purchased', 'promotional')
+) bonus
+left join lateral (
+    select s.subscription_id, s.customer_id, s.price_id, s.current_period_start, s.current_period_end,
+        p.credits * s.quantity as credits
+    from billing.subscriptions s
+    left join lateral (
+        select p.credits, p.rank from billing.prices p
+        where p.price_id = s.price_id order by p.valid_from desc limit 1
+    ) p on true
+    where s.user_id = a.user_id and s.status in ('active', 'trialing', 'past_due')
+    order by p.rank desc nulls last, s.subscription_id
+    limit 1
+) cycle on true
+left join lateral (
+    select c.customer_id from billing.customers c
+    where c.user_id = a.user_id order by c.as_of desc, c.customer_id limit 1
+) tied on true;
+
+create function billing.my_credits() returns setof billing.user_credits
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+    -- A user whom nothing was granted yet reads zeros, not nothing.
+    with me as (select billing.current_user_id() as user_id)
+    select c.* from me join billing.user_credits c using (user_id)
+    union all
+    select me.user_id, 'free', 'none', 0, 0, 0, 0, 0, 0, 0, 0, null, null, 0, null, null, null
+    from me
+    where me.user_id is not null and not exists (select from billing.accounts a where a.user_id = me.user_id)
+$$;
+
+create function billing.my_transactions(p_limit integer default 50, p_before bigint default null)
+returns setof billing.credit_transactions
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+    select t.* from billing.credit_transactions t
+    where t.user_id = billing.current_user_id() and (p_before is null or t.id < p_before)
+    order by t.id desc
+    limit least(greatest(coalesce(p_limit, 50), 0), 1000)
+$$;

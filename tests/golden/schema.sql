@@ -1,0 +1,424 @@
+-- What schema billing offers, from the catalogs. Written by tests/tests/schema_dump.rs; not to be executed.
+
+-- Functions
+admin_apply_stripe_credit_pack_purchase(p_user_id uuid, p_amount bigint, p_event_id text, p_checkout_session_id text, p_payment_intent_id text DEFAULT NULL::text, p_customer_id text DEFAULT NULL::text, p_price_id text DEFAULT NULL::text, p_pack text DEFAULT NULL::text) -> jsonb volatile security definer {"search_path=pg_catalog, pg_temp"}
+apply_stripe_credit_pack_purchase(p_user_id uuid, p_amount bigint, p_event_id text, p_checkout_session_id text, p_payment_intent_id text DEFAULT NULL::text, p_customer_id text DEFAULT NULL::text, p_price_id text DEFAULT NULL::text, p_pack text DEFAULT NULL::text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
+apply_stripe_event(event jsonb, fetched jsonb DEFAULT NULL::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
+assert_known_price(p_price_id text) -> void stable security definer {"search_path=pg_catalog, pg_temp"}
+attribute(p_stripe_id text, p_user_id uuid) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
+balance_at(p_user_id uuid, p_at timestamp with time zone) -> bigint stable security definer {"search_path=pg_catalog, pg_temp"}
+client_functions() -> regprocedure[] stable {"search_path=pg_catalog, pg_temp"}
+commit_reservation(p_user_id uuid, p_request_id text, p_amount bigint DEFAULT NULL::bigint) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
+credit_system_metrics(p_window interval DEFAULT '01:00:00'::interval) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
+current_user_id() -> uuid stable {"search_path=pg_catalog, pg_temp"}
+explain_checkout_session(p_session_id text) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
+explain_event(event jsonb, fetched jsonb DEFAULT NULL::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
+grant_access(p_client regrole, p_service regrole) -> void volatile {"search_path=pg_catalog, pg_temp"}
+grant_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_description text DEFAULT NULL::text, p_expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
+grant_signup_credits(p_user_id uuid) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
+guard_drop() -> event_trigger volatile security definer {"search_path=pg_catalog, pg_temp"}
+installed_policies() -> TABLE(name text, policy text, rule text) immutable {"search_path=pg_catalog, pg_temp"}
+is_service() -> boolean stable {"search_path=pg_catalog, pg_temp"}
+load_catalog(catalog jsonb) -> TABLE(price_id text, change text) volatile security definer {"search_path=pg_catalog, pg_temp"}
+my_credits() -> SETOF billing.user_credits volatile security definer {"search_path=pg_catalog, pg_temp"}
+my_transactions(p_limit integer DEFAULT 50, p_before bigint DEFAULT NULL::bigint) -> SETOF billing.credit_transactions stable security definer {"search_path=pg_catalog, pg_temp"}
+prune_stripe_events(p_older_than interval) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp"}
+ran_out(p_user_id uuid) -> TABLE(pool text, credits bigint, up_to_here bigint) stable {"search_path=pg_catalog, pg_temp"}
+reconcile_checkout_session(session jsonb, expected_user_id uuid, as_of timestamp with time zone DEFAULT NULL::timestamp with time zone) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
+refuse_ledger_change() -> trigger volatile {"search_path=pg_catalog, pg_temp"}
+release_reservation(p_user_id uuid, p_request_id text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
+require_named(p_value text, p_argument text) -> void immutable {"search_path=pg_catalog, pg_temp"}
+reserve_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_ttl interval DEFAULT '00:15:00'::interval, p_description text DEFAULT NULL::text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
+resolve_price(p_price_id text, p_at timestamp with time zone DEFAULT now()) -> SETOF billing.prices stable security definer {"search_path=pg_catalog, pg_temp"}
+retry_parked(p_limit integer DEFAULT 1000) -> SETOF billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
+run_due(p_limit integer DEFAULT 1000) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp"}
+security_selfcheck() -> TABLE(check_name text, ok boolean, detail text) stable security definer {"search_path=pg_catalog, pg_temp"}
+spend_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_description text DEFAULT NULL::text, p_metadata jsonb DEFAULT '{}'::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
+sync_user_credits(p_user_id uuid) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp"}
+validate_credits_consistency() -> TABLE(user_id uuid, stored_balance bigint, calculated_balance bigint, difference bigint) stable security definer {"search_path=pg_catalog, pg_temp"}
+
+-- Types
+outcome: ok boolean, outcome text, already_applied boolean, reason text, user_id uuid, credits bigint, remaining_subscription bigint, remaining_purchased bigint, remaining_promotional bigint, remaining_total bigint, debt bigint, tier text, subscription_status text, to_fetch jsonb, details jsonb
+
+-- Columns
+table accounts 01: user_id uuid not null
+table accounts 02: subscription_credits bigint not null default 0
+table accounts 03: purchased_credits bigint not null default 0
+table accounts 04: promotional_credits bigint not null default 0
+table accounts 05: debt bigint not null default 0
+table accounts 06: tier text not null default 'free'::text
+table accounts 07: subscription_status text not null default 'none'::text
+table accounts 08: signed_up_at timestamp with time zone
+table accounts 09: next_due_at timestamp with time zone
+table accounts 10: last_grant_id bigint not null default 0
+table accounts 11: last_transaction_id bigint not null default 0
+table accounts 12: version bigint not null default 0
+table accounts 13: created_at timestamp with time zone not null
+table accounts 14: updated_at timestamp with time zone not null
+table credit_grants 01: user_id uuid not null
+table credit_grants 02: id bigint not null
+table credit_grants 03: source_id text not null
+table credit_grants 04: item text not null
+table credit_grants 05: pool text not null
+table credit_grants 06: amount bigint not null
+table credit_grants 07: remaining bigint not null
+table credit_grants 08: lapsed bigint not null default 0
+table credit_grants 09: reversed bigint not null default 0
+table credit_grants 10: settled bigint not null default 0
+table credit_grants 11: spendable boolean not null generated (remaining > 0)
+table credit_grants 12: draw_rank smallint not null generated 
+CASE pool
+    WHEN 'subscription'::text THEN 1
+    WHEN 'promotional'::text THEN 2
+    ELSE 3
+END
+table credit_grants 13: available_from timestamp with time zone
+table credit_grants 14: lapses_at timestamp with time zone
+table credit_grants 15: period_start timestamp with time zone
+table credit_grants 16: period_end timestamp with time zone
+table credit_grants 17: stripe_subscription_id text
+table credit_grants 18: created_at timestamp with time zone not null
+table credit_transactions 01: user_id uuid not null
+table credit_transactions 02: id bigint not null
+table credit_transactions 03: operation_id bigint not null
+table credit_transactions 04: transaction_type text not null
+table credit_transactions 05: amount bigint not null
+table credit_transactions 06: grant_id bigint
+table credit_transactions 07: pool text
+table credit_transactions 08: balance_after bigint not null
+table credit_transactions 09: description text
+table credit_transactions 10: metadata jsonb
+table credit_transactions 11: stripe_event_id text
+table credit_transactions 12: stripe_checkout_session_id text
+table credit_transactions 13: stripe_payment_intent_id text
+table credit_transactions 14: stripe_invoice_id text
+table credit_transactions 15: request_id text
+table credit_transactions 16: created_at timestamp with time zone not null
+table customers 01: customer_id text not null
+table customers 02: user_id uuid not null
+table customers 03: source text not null
+table customers 04: as_of timestamp with time zone not null
+table payment_intents 01: payment_intent_id text not null
+table payment_intents 02: source_id text not null
+table payments 01: source_id text not null
+table payments 02: source_type text not null
+table payments 03: user_id uuid not null
+table payments 04: customer_id text
+table payments 05: subscription_id text
+table payments 06: amount_total bigint
+table payments 07: currency text
+table payments 08: owed bigint not null default 0
+table payments 09: paid_at timestamp with time zone
+table payments 10: created_at timestamp with time zone not null
+table prices 01: price_id text not null
+table prices 02: valid_from timestamp with time zone not null
+table prices 03: kind text not null
+table prices 04: key text not null
+table prices 05: name text not null
+table prices 06: credits bigint not null
+table prices 07: rank integer not null
+table prices 08: drip interval
+table prices 09: renewal text not null
+table prices 10: max_rollover bigint not null
+table prices 11: plan_change text not null
+table prices 12: cancellation text not null
+table prices 13: trial_credits bigint not null
+table prices 14: first_purchase_bonus bigint not null
+table prices 15: expires_after interval
+table prices 16: retired boolean not null
+table reservations 01: user_id uuid not null
+table reservations 02: request_id text not null
+table reservations 03: amount bigint not null
+table reservations 04: committed bigint not null default 0
+table reservations 05: status text not null
+table reservations 06: description text
+table reservations 07: expires_at timestamp with time zone not null
+table reservations 08: created_at timestamp with time zone not null
+table reservations 09: updated_at timestamp with time zone not null
+table reversals 01: reversal_id text not null
+table reversals 02: kind text not null
+table reversals 03: state text not null
+table reversals 04: payment_intent_id text
+table reversals 05: charge_id text
+table reversals 06: amount bigint not null
+table reversals 07: currency text
+table reversals 08: charged bigint
+table reversals 09: created_at timestamp with time zone not null
+table reversals 10: updated_at timestamp with time zone not null
+table settings 01: singleton boolean not null default true
+table settings 02: livemode boolean not null
+table settings 03: stripe_account text
+table settings 04: signup_credits bigint not null
+table settings 05: reversal_policy text not null
+table settings 06: no_payment_required text not null
+table settings 07: free_plan_key text
+table settings 08: free_plan_name text
+table settings 09: free_plan_credits bigint
+table settings 10: free_plan_every interval
+table settings 11: loaded_at timestamp with time zone not null
+table stripe_events 01: event_id text not null
+table stripe_events 02: type text
+table stripe_events 03: created timestamp with time zone
+table stripe_events 04: api_version text
+table stripe_events 05: livemode boolean
+table stripe_events 06: account text
+table stripe_events 07: object_id text
+table stripe_events 08: customer_id text
+table stripe_events 09: payload jsonb not null
+table stripe_events 10: fetched jsonb
+table stripe_events 11: outcome text not null
+table stripe_events 12: reason text
+table stripe_events 13: details jsonb
+table stripe_events 14: user_id uuid
+table stripe_events 15: attempts integer not null default 1
+table stripe_events 16: first_received_at timestamp with time zone not null
+table stripe_events 17: last_received_at timestamp with time zone not null
+table stripe_events 18: judged_at timestamp with time zone not null
+table stripe_events 19: applied_at timestamp with time zone
+table subscriptions 01: subscription_id text not null
+table subscriptions 02: user_id uuid
+table subscriptions 03: customer_id text
+table subscriptions 04: price_id text
+table subscriptions 05: tier text not null
+table subscriptions 06: status text not null
+table subscriptions 07: quantity bigint not null
+table subscriptions 08: current_period_start timestamp with time zone
+table subscriptions 09: current_period_end timestamp with time zone
+table subscriptions 10: trial_end timestamp with time zone
+table subscriptions 11: cancel_at_period_end boolean not null
+table subscriptions 12: canceled_at timestamp with time zone
+table subscriptions 13: as_of timestamp with time zone not null
+table subscriptions 14: stripe_event_id text
+table subscriptions 15: created_at timestamp with time zone not null
+table subscriptions 16: updated_at timestamp with time zone not null
+view user_credits 01: user_id uuid
+view user_credits 02: subscription_tier text
+view user_credits 03: subscription_status text
+view user_credits 04: credits_balance bigint
+view user_credits 05: subscription_credits_balance bigint
+view user_credits 06: purchased_credits_balance bigint
+view user_credits 07: promotional_credits_balance bigint
+view user_credits 08: monthly_credits_per_cycle bigint
+view user_credits 09: monthly_credits_used bigint
+view user_credits 10: bonus_credits_total bigint
+view user_credits 11: bonus_credits_used bigint
+view user_credits 12: cycle_start_at timestamp with time zone
+view user_credits 13: cycle_end_at timestamp with time zone
+view user_credits 14: debt bigint
+view user_credits 15: stripe_customer_id text
+view user_credits 16: stripe_subscription_id text
+view user_credits 17: stripe_price_id text
+
+-- Constraints
+billing.accounts: CHECK ((debt >= 0))
+billing.accounts: CHECK ((promotional_credits >= 0))
+billing.accounts: CHECK ((purchased_credits >= 0))
+billing.accounts: CHECK ((subscription_credits >= 0))
+billing.accounts: PRIMARY KEY (user_id)
+billing.credit_grants: CHECK (((((remaining + lapsed) + reversed) + settled) <= amount))
+billing.credit_grants: CHECK ((amount >= 0))
+billing.credit_grants: CHECK ((id > 0))
+billing.credit_grants: CHECK ((item <> ''::text))
+billing.credit_grants: CHECK ((lapsed >= 0))
+billing.credit_grants: CHECK ((pool = ANY (ARRAY['subscription'::text, 'purchased'::text, 'promotional'::text])))
+billing.credit_grants: CHECK ((remaining >= 0))
+billing.credit_grants: CHECK ((reversed >= 0))
+billing.credit_grants: CHECK ((settled >= 0))
+billing.credit_grants: CHECK ((source_id <> ''::text))
+billing.credit_grants: PRIMARY KEY (user_id, id)
+billing.credit_grants: UNIQUE (user_id, source_id, item)
+billing.credit_transactions: CHECK (((grant_id IS NULL) = (pool IS NULL)))
+billing.credit_transactions: CHECK (((operation_id >= 1) AND (operation_id <= id)))
+billing.credit_transactions: CHECK ((amount <> 0))
+billing.credit_transactions: CHECK ((id > 0))
+billing.credit_transactions: CHECK ((pool = ANY (ARRAY['subscription'::text, 'purchased'::text, 'promotional'::text])))
+billing.credit_transactions: CHECK ((transaction_type = ANY (ARRAY['purchase'::text, 'subscription_grant'::text, 'signup'::text, 'bonus'::text, 'grant'::text, 'spend'::text, 'reservation'::text, 'release'::text, 'lapse'::text, 'set_aside'::text, 'restore'::text, 'reversal'::text, 'reinstatement'::text, 'debt_settlement'::text])))
+billing.credit_transactions: PRIMARY KEY (user_id, id)
+billing.customers: CHECK ((customer_id <> ''::text))
+billing.customers: CHECK ((source = ANY (ARRAY['client_reference'::text, 'server'::text])))
+billing.customers: PRIMARY KEY (customer_id)
+billing.payment_intents: CHECK ((payment_intent_id <> ''::text))
+billing.payment_intents: CHECK ((source_id <> ''::text))
+billing.payment_intents: PRIMARY KEY (payment_intent_id)
+billing.payments: CHECK ((owed >= 0))
+billing.payments: CHECK ((source_id <> ''::text))
+billing.payments: CHECK ((source_type = ANY (ARRAY['checkout_session'::text, 'invoice'::text])))
+billing.payments: PRIMARY KEY (source_id)
+billing.prices: CHECK ((cancellation = ANY (ARRAY['keep'::text, 'expire'::text])))
+billing.prices: CHECK ((credits >= 0))
+billing.prices: CHECK ((drip > '00:00:00'::interval))
+billing.prices: CHECK ((expires_after > '00:00:00'::interval))
+billing.prices: CHECK ((first_purchase_bonus >= 0))
+billing.prices: CHECK ((kind = ANY (ARRAY['plan'::text, 'pack'::text, 'not_credits'::text])))
+billing.prices: CHECK ((max_rollover >= 0))
+billing.prices: CHECK ((plan_change = ANY (ARRAY['reset'::text, 'at_renewal'::text])))
+billing.prices: CHECK ((price_id <> ''::text))
+billing.prices: CHECK ((renewal = ANY (ARRAY['reset'::text, 'rollover'::text])))
+billing.prices: CHECK ((trial_credits >= 0))
+billing.prices: PRIMARY KEY (price_id, valid_from)
+billing.reservations: CHECK (((committed >= 0) AND (committed <= amount)))
+billing.reservations: CHECK ((amount > 0))
+billing.reservations: CHECK ((request_id <> ''::text))
+billing.reservations: CHECK ((status = ANY (ARRAY['held'::text, 'committed'::text, 'released'::text, 'expired'::text])))
+billing.reservations: PRIMARY KEY (user_id, request_id)
+billing.reversals: CHECK ((amount >= 0))
+billing.reversals: CHECK ((charged >= 0))
+billing.reversals: CHECK ((kind = ANY (ARRAY['refund'::text, 'charge'::text, 'dispute'::text])))
+billing.reversals: CHECK ((reversal_id <> ''::text))
+billing.reversals: CHECK ((state = ANY (ARRAY['inquiry'::text, 'live'::text, 'undone'::text])))
+billing.reversals: PRIMARY KEY (reversal_id)
+billing.settings: CHECK ((free_plan_credits >= 0))
+billing.settings: CHECK ((no_payment_required = ANY (ARRAY['grant'::text, 'ignore'::text])))
+billing.settings: CHECK ((num_nulls(free_plan_key, free_plan_name, free_plan_credits, free_plan_every) = ANY (ARRAY[0, 4])))
+billing.settings: CHECK ((reversal_policy = ANY (ARRAY['debt'::text, 'forgive'::text])))
+billing.settings: CHECK ((signup_credits >= 0))
+billing.settings: CHECK (singleton)
+billing.settings: PRIMARY KEY (singleton)
+billing.stripe_events: CHECK ((attempts > 0))
+billing.stripe_events: CHECK ((event_id <> ''::text))
+billing.stripe_events: CHECK ((outcome = ANY (ARRAY['applied'::text, 'already_applied'::text, 'ignored'::text, 'parked'::text, 'rejected'::text, 'needs_fetch'::text])))
+billing.stripe_events: PRIMARY KEY (event_id)
+billing.subscriptions: CHECK ((quantity > 0))
+billing.subscriptions: CHECK ((subscription_id <> ''::text))
+billing.subscriptions: PRIMARY KEY (subscription_id)
+
+-- Indexes
+CREATE INDEX accounts_due ON billing.accounts USING btree (next_due_at) WHERE (next_due_at IS NOT NULL)
+CREATE INDEX credit_grants_draw ON billing.credit_grants USING btree (user_id, lapses_at, draw_rank, id) WHERE spendable
+CREATE INDEX credit_transactions_created ON billing.credit_transactions USING brin (created_at) WITH (autosummarize='on')
+CREATE INDEX credit_transactions_request ON billing.credit_transactions USING btree (user_id, request_id) WHERE (request_id IS NOT NULL)
+CREATE INDEX credit_transactions_session ON billing.credit_transactions USING btree (stripe_checkout_session_id) WHERE (stripe_checkout_session_id IS NOT NULL)
+CREATE INDEX customers_user ON billing.customers USING btree (user_id)
+CREATE INDEX payment_intents_source ON billing.payment_intents USING btree (source_id)
+CREATE INDEX payments_user ON billing.payments USING btree (user_id)
+CREATE INDEX prices_key ON billing.prices USING btree (key, valid_from)
+CREATE INDEX reservations_held ON billing.reservations USING btree (user_id, expires_at) WHERE (status = 'held'::text)
+CREATE INDEX reversals_payment_intent ON billing.reversals USING btree (payment_intent_id)
+CREATE INDEX stripe_events_object ON billing.stripe_events USING btree (object_id)
+CREATE INDEX stripe_events_parked_customer ON billing.stripe_events USING btree (customer_id) WHERE (outcome = 'parked'::text)
+CREATE INDEX stripe_events_received ON billing.stripe_events USING brin (first_received_at) WITH (autosummarize='on')
+CREATE INDEX stripe_events_waiting ON billing.stripe_events USING btree (judged_at) WHERE (outcome = ANY (ARRAY['parked'::text, 'needs_fetch'::text]))
+CREATE INDEX subscriptions_customer ON billing.subscriptions USING btree (customer_id)
+CREATE INDEX subscriptions_user ON billing.subscriptions USING btree (user_id)
+CREATE UNIQUE INDEX accounts_pkey ON billing.accounts USING btree (user_id)
+CREATE UNIQUE INDEX credit_grants_pkey ON billing.credit_grants USING btree (user_id, id)
+CREATE UNIQUE INDEX credit_grants_user_id_source_id_item_key ON billing.credit_grants USING btree (user_id, source_id, item)
+CREATE UNIQUE INDEX credit_transactions_pkey ON billing.credit_transactions USING btree (user_id, id)
+CREATE UNIQUE INDEX customers_pkey ON billing.customers USING btree (customer_id)
+CREATE UNIQUE INDEX payment_intents_pkey ON billing.payment_intents USING btree (payment_intent_id)
+CREATE UNIQUE INDEX payments_pkey ON billing.payments USING btree (source_id)
+CREATE UNIQUE INDEX prices_pkey ON billing.prices USING btree (price_id, valid_from)
+CREATE UNIQUE INDEX reservations_pkey ON billing.reservations USING btree (user_id, request_id)
+CREATE UNIQUE INDEX reversals_pkey ON billing.reversals USING btree (reversal_id)
+CREATE UNIQUE INDEX settings_pkey ON billing.settings USING btree (singleton)
+CREATE UNIQUE INDEX stripe_events_pkey ON billing.stripe_events USING btree (event_id)
+CREATE UNIQUE INDEX subscriptions_pkey ON billing.subscriptions USING btree (subscription_id)
+
+-- Triggers
+billing.credit_transactions: CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON billing.credit_transactions FOR EACH STATEMENT EXECUTE FUNCTION billing.refuse_ledger_change() (A)
+event trigger stripe_credits_drop_guard on ddl_command_start {"DROP EXTENSION","DROP SCHEMA","DROP OWNED"} (A)
+
+-- Row level security
+accounts policy own_rows: SELECT to {public} using (( SELECT billing.current_user_id() AS current_user_id) = user_id) check none
+accounts policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+accounts: t
+credit_grants policy own_rows: SELECT to {public} using (( SELECT billing.current_user_id() AS current_user_id) = user_id) check none
+credit_grants policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+credit_grants: t
+credit_transactions policy own_rows: SELECT to {public} using (( SELECT billing.current_user_id() AS current_user_id) = user_id) check none
+credit_transactions policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+credit_transactions: t
+customers policy own_rows: SELECT to {public} using (( SELECT billing.current_user_id() AS current_user_id) = user_id) check none
+customers policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+customers: t
+payment_intents policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+payment_intents: t
+payments policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+payments: t
+prices policy everyone: SELECT to {public} using true check none
+prices: t
+reservations policy own_rows: SELECT to {public} using (( SELECT billing.current_user_id() AS current_user_id) = user_id) check none
+reservations policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+reservations: t
+reversals policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+reversals: t
+settings policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+settings: t
+stripe_events policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+stripe_events: t
+subscriptions policy own_rows: SELECT to {public} using (( SELECT billing.current_user_id() AS current_user_id) = user_id) check none
+subscriptions policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+subscriptions: t
+
+-- Options
+accounts: {fillfactor=80}
+credit_grants: {fillfactor=80}
+user_credits: {security_invoker=true}
+
+-- Grants
+accounts: SELECT to authenticated
+accounts: SELECT to service_role
+billing.admin_apply_stripe_credit_pack_purchase(uuid,bigint,text,text,text,text,text,text): EXECUTE to service_role
+billing.apply_stripe_credit_pack_purchase(uuid,bigint,text,text,text,text,text,text): EXECUTE to service_role
+billing.apply_stripe_event(jsonb,jsonb): EXECUTE to service_role
+billing.assert_known_price(text): EXECUTE to service_role
+billing.attribute(text,uuid): EXECUTE to service_role
+billing.balance_at(uuid,timestamp with time zone): EXECUTE to service_role
+billing.client_functions(): EXECUTE to stripe_credits_owner
+billing.commit_reservation(uuid,text,bigint): EXECUTE to service_role
+billing.credit_system_metrics(interval): EXECUTE to service_role
+billing.current_user_id(): EXECUTE to authenticated
+billing.current_user_id(): EXECUTE to service_role
+billing.current_user_id(): EXECUTE to stripe_credits_owner
+billing.explain_checkout_session(text): EXECUTE to service_role
+billing.explain_event(jsonb,jsonb): EXECUTE to service_role
+billing.grant_access(regrole,regrole): EXECUTE to stripe_credits_owner
+billing.grant_credits(uuid,bigint,text,text,timestamp with time zone): EXECUTE to service_role
+billing.grant_signup_credits(uuid): EXECUTE to service_role
+billing.installed_policies(): EXECUTE to stripe_credits_owner
+billing.is_service(): EXECUTE to authenticated
+billing.is_service(): EXECUTE to service_role
+billing.is_service(): EXECUTE to stripe_credits_owner
+billing.load_catalog(jsonb): EXECUTE to service_role
+billing.my_credits(): EXECUTE to authenticated
+billing.my_credits(): EXECUTE to service_role
+billing.my_transactions(integer,bigint): EXECUTE to authenticated
+billing.my_transactions(integer,bigint): EXECUTE to service_role
+billing.prune_stripe_events(interval): EXECUTE to service_role
+billing.ran_out(uuid): EXECUTE to authenticated
+billing.ran_out(uuid): EXECUTE to service_role
+billing.ran_out(uuid): EXECUTE to stripe_credits_owner
+billing.reconcile_checkout_session(jsonb,uuid,timestamp with time zone): EXECUTE to service_role
+billing.refuse_ledger_change(): EXECUTE to stripe_credits_owner
+billing.release_reservation(uuid,text): EXECUTE to service_role
+billing.require_named(text,text): EXECUTE to stripe_credits_owner
+billing.reserve_credits(uuid,bigint,text,interval,text): EXECUTE to service_role
+billing.resolve_price(text,timestamp with time zone): EXECUTE to service_role
+billing.retry_parked(integer): EXECUTE to service_role
+billing.run_due(integer): EXECUTE to service_role
+billing.security_selfcheck(): EXECUTE to service_role
+billing.spend_credits(uuid,bigint,text,text,jsonb): EXECUTE to service_role
+billing.sync_user_credits(uuid): EXECUTE to service_role
+billing.validate_credits_consistency(): EXECUTE to service_role
+credit_grants: SELECT to authenticated
+credit_grants: SELECT to service_role
+credit_transactions: SELECT to authenticated
+credit_transactions: SELECT to service_role
+customers: SELECT to authenticated
+customers: SELECT to service_role
+payment_intents: SELECT to service_role
+payments: SELECT to service_role
+prices: SELECT to authenticated
+prices: SELECT to service_role
+reservations: SELECT to authenticated
+reservations: SELECT to service_role
+reversals: SELECT to service_role
+schema: USAGE to authenticated
+schema: USAGE to service_role
+schema: USAGE to stripe_credits_owner
+settings: SELECT to service_role
+stripe_events: SELECT to service_role
+subscriptions: SELECT to authenticated
+subscriptions: SELECT to service_role
+user_credits: SELECT to authenticated
+user_credits: SELECT to service_role

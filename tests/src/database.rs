@@ -1,0 +1,166 @@
+//! One database per test: a copy of the template, dropped at the end, on panic too.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use postgres::{Client, NoTls};
+
+use crate::connection::Connection;
+use crate::stripe;
+
+/// What must hold at the end of every test, beside what the test asserts itself: name of the fault, query that lists it.
+const INVARIANTS: &[(&str, &str)] = &[
+    (
+        "validate_credits_consistency() is not empty",
+        "select to_jsonb(v)::text from billing.validate_credits_consistency() v",
+    ),
+    (
+        "a grant's ledger rows do not add up to what remains of it",
+        "select to_jsonb(g)::text from billing.credit_grants g
+         where g.remaining <> (select coalesce(sum(t.amount), 0) from billing.credit_transactions t
+                               where t.user_id = g.user_id and t.grant_id = g.id)",
+    ),
+    (
+        "a ledger row's balance_after is not the sum of the rows up to it",
+        "select to_jsonb(t)::text from (
+             select *, sum(amount) over (partition by user_id order by id) as running
+             from billing.credit_transactions) t
+         where t.running <> t.balance_after",
+    ),
+    (
+        "ledger ids of a user do not count 1, 2, 3",
+        "select user_id || ': ' || count(*) || ' rows, ids to ' || max(id) from billing.credit_transactions
+         group by user_id having count(*) <> max(id) or min(id) <> 1",
+    ),
+    (
+        "a ledger row of a grant that does not exist",
+        "select to_jsonb(t)::text from billing.credit_transactions t
+         where t.grant_id is not null and not exists (
+             select from billing.credit_grants g where g.user_id = t.user_id and g.id = t.grant_id)",
+    ),
+    (
+        "a payment's grants are another user's",
+        "select to_jsonb(p)::text from billing.payments p
+         join billing.credit_grants g on g.source_id = p.source_id and g.user_id <> p.user_id",
+    ),
+    (
+        "a payment intent of a payment that does not exist",
+        "select to_jsonb(i)::text from billing.payment_intents i
+         where not exists (select from billing.payments p where p.source_id = i.source_id)",
+    ),
+];
+
+/// A database of one test.
+pub struct Database {
+    name: String,
+    server: String,
+    broken: bool,
+}
+
+impl Database {
+    /// A copy of the template: the extension is there, nothing else.
+    pub fn new() -> Database {
+        Database::copy_of(&setting("STRIPE_CREDITS_TEMPLATE"))
+    }
+
+    /// The same with `catalog.example.json` loaded.
+    pub fn with_catalog() -> Database {
+        let database = Database::new();
+        database.connect().load_catalog(&stripe::catalog());
+        database
+    }
+
+    /// A database that never heard of the extension.
+    pub fn empty() -> Database {
+        let mut database = Database::copy_of("template0");
+        database.breaks_its_books();
+        database
+    }
+
+    fn copy_of(template: &str) -> Database {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let server = setting("STRIPE_CREDITS_TEST_URL");
+        let name = format!("test_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        open(&server, "postgres")
+            .batch_execute(&format!("create database {name} template {template}"))
+            .expect("the template can be copied");
+        Database { name, server, broken: false }
+    }
+
+    /// The database's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The connection string as the superuser.
+    pub fn url(&self) -> String {
+        url(&self.server, &self.name)
+    }
+
+    /// A connection as the superuser.
+    pub fn connect(&self) -> Connection {
+        Connection::new(open(&self.server, &self.name))
+    }
+
+    /// A connection that acts as `role`.
+    pub fn connect_as(&self, role: &str) -> Connection {
+        let mut connection = self.connect();
+        connection.run(&format!("set role {role}"));
+        connection
+    }
+
+    /// Says that this test breaks the books on purpose: they are not checked at its end.
+    pub fn breaks_its_books(&mut self) {
+        self.broken = true;
+    }
+
+    /// Fails where the books do not agree with themselves.
+    pub fn check_books(&self) {
+        let mut client = open(&self.server, &self.name);
+        for (fault, query) in INVARIANTS {
+            let rows = client.query(*query, &[]).expect("an invariant is a query");
+            let faults: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+            assert!(faults.is_empty(), "{fault}: {faults:#?}");
+        }
+    }
+}
+
+impl Default for Database {
+    fn default() -> Database {
+        Database::new()
+    }
+}
+
+/// The end of every test: the books are checked unless it has failed already, and the database goes either way.
+impl Drop for Database {
+    fn drop(&mut self) {
+        struct Dropping<'a>(&'a Database);
+        impl Drop for Dropping<'_> {
+            fn drop(&mut self) {
+                let Database { server, name, .. } = self.0;
+                let dropped = Client::connect(&url(server, "postgres"), NoTls).and_then(|mut client| {
+                    client.batch_execute(&format!("drop database {name} with (force)"))
+                });
+                if let Err(fault) = dropped {
+                    eprintln!("{name} was not dropped: {fault}");
+                }
+            }
+        }
+        let dropping = Dropping(self);
+        if !self.broken && !std::thread::panicking() {
+            dropping.0.check_books();
+        }
+    }
+}
+
+fn open(server: &str, database: &str) -> Client {
+    Client::connect(&url(server, database), NoTls).expect("the test server accepts connections")
+}
+
+fn url(server: &str, database: &str) -> String {
+    format!("{}/{database}", server.trim_end_matches('/'))
+}
+
+/// What `cargo xtask test` says in the environment.
+pub fn setting(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run cargo xtask test"))
+}

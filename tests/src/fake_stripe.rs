@@ -1,0 +1,401 @@
+//! A Stripe API of our own: a small hyper server on port 0 with the shapes of Stripe's current API, faults on demand,
+//! and a record of what it was asked.
+//!
+//! A route is one arm of [`route`]; what it answers comes from the [`Books`], which a test fills. Whatever is not there
+//! is answered as Stripe answers it, so that a wrong path shows as a 404 in the record, not as a hang.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Collected, Full, combinators::BoxBody};
+use hyper::body::{Body, Bytes, Frame, Incoming};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue, RETRY_AFTER};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+/// The secret key that this Stripe accepts.
+pub const KEY: &str = "sk_test_of_the_fake_stripe";
+/// Stripe's own page size where a request names none, and the largest it may name.
+const DEFAULT_PAGE: usize = 10;
+const MAX_PAGE: usize = 100;
+
+/// A running fake. Dropped, it is gone: the port is closed and its thread has ended.
+pub struct FakeStripe {
+    address: SocketAddr,
+    state: Arc<Mutex<State>>,
+    stop: Option<oneshot::Sender<()>>,
+    server: Option<JoinHandle<()>>,
+}
+
+/// What it was asked, one a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// `GET`, `POST` or `DELETE`.
+    pub method: String,
+    /// The path with its query.
+    pub path: String,
+    /// The header `Stripe-Version`.
+    pub version: Option<String>,
+    /// Whether there was an `Authorization` header. Its value is nobody's business.
+    pub has_authorization: bool,
+    /// The header `Idempotency-Key`.
+    pub idempotency_key: Option<String>,
+    /// The body, for what posts one.
+    pub body: String,
+}
+
+/// What to do instead of answering well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// 429, `rate_limit`.
+    RateLimited,
+    /// 500, `api_error`.
+    Failing,
+    /// 401, as for a key that was revoked.
+    Unauthorized,
+    /// 404, `resource_missing`.
+    Missing,
+    /// The request is taken and never answered.
+    Silent,
+    /// The connection is closed without an answer.
+    Cut,
+    /// The connection is closed in the middle of a well-begun answer.
+    CutInBody,
+    /// 200 with what is no JSON, as from a proxy in between.
+    Garbage,
+    /// A good answer, late.
+    Slow(Duration),
+}
+
+/// What this Stripe knows. Objects are kept by the path that reads them.
+#[derive(Debug, Default)]
+struct Books {
+    objects: BTreeMap<String, Value>,
+    lists: BTreeMap<String, Vec<Value>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    books: Books,
+    faults: Vec<Fault>,
+    lasting_fault: Option<Fault>,
+    date: Option<HeaderValue>,
+    asked: Vec<Asked>,
+}
+
+impl FakeStripe {
+    /// Listens on a port of its own.
+    ///
+    /// # Panics
+    /// Where the machine has no port or thread left.
+    #[must_use]
+    pub fn start() -> Self {
+        let state = Arc::new(Mutex::new(State::default()));
+        let (stop, stopped) = oneshot::channel();
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        listener.set_nonblocking(true).expect("a socket can be non-blocking");
+        let shared = state.clone();
+        let server = thread::Builder::new()
+            .name("fake-stripe".to_owned())
+            .spawn(move || run(listener, &shared, stopped))
+            .expect("a thread");
+        Self { address, state, stop: Some(stop), server: Some(server) }
+    }
+
+    /// The value for `STRIPE_API_BASE`.
+    #[must_use]
+    pub fn base(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Stripe has this checkout session. Its line items are a list of their own.
+    ///
+    /// # Panics
+    /// Where the object has no id.
+    pub fn knows_session(&self, session: Value) {
+        let id = session["id"].as_str().expect("a session has an id").to_owned();
+        let path = format!("/v1/checkout/sessions/{id}");
+        let mut state = self.state();
+        state.books.lists.entry(format!("{path}/line_items")).or_default();
+        state.books.objects.insert(path, session);
+    }
+
+    /// Stripe has this session with these line items: a price and how many of it, each.
+    pub fn knows_line_items(&self, session_id: &str, items: &[(&str, u32)]) {
+        self.knows_session(json!({
+            "id": session_id, "object": "checkout.session", "livemode": false, "mode": "payment",
+            "status": "complete", "payment_status": "paid", "metadata": {},
+        }));
+        let items =
+            items.iter().enumerate().map(|(index, (price, quantity))| line_item(index, price, *quantity));
+        self.state()
+            .books
+            .lists
+            .insert(format!("/v1/checkout/sessions/{session_id}/line_items"), items.collect());
+    }
+
+    /// The next requests fail, one after the other, in this order.
+    pub fn fail_next(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.state().faults.extend(faults);
+    }
+
+    /// Every request fails until [`FakeStripe::recover`].
+    pub fn fail(&self, fault: Fault) {
+        self.state().lasting_fault = Some(fault);
+    }
+
+    /// Everything works again.
+    pub fn recover(&self) {
+        let mut state = self.state();
+        state.lasting_fault = None;
+        state.faults.clear();
+    }
+
+    /// Stripe's clock stands here: the `Date` of every answer, such as `Thu, 02 Aug 2018 10:10:20 GMT`.
+    ///
+    /// # Panics
+    /// Where the text cannot stand in a header.
+    pub fn set_date(&self, date: &str) {
+        self.state().date = Some(HeaderValue::from_str(date).expect("a date is ASCII"));
+    }
+
+    /// Everything asked so far, in order of arrival.
+    #[must_use]
+    pub fn asked(&self) -> Vec<Asked> {
+        self.state().asked.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        locked(&self.state)
+    }
+}
+
+impl Drop for FakeStripe {
+    fn drop(&mut self) {
+        // Both are there until now; the thread ends with what it was still answering.
+        self.stop.take();
+        if let Some(server) = self.server.take() {
+            let _ = server.join();
+        }
+    }
+}
+
+/// <https://docs.stripe.com/api/checkout/sessions/line_items>
+fn line_item(index: usize, price: &str, quantity: u32) -> Value {
+    let amount = 1000 * u64::from(quantity);
+    json!({
+        "id": format!("li_{index}"), "object": "item", "currency": "usd", "quantity": quantity,
+        "amount_subtotal": amount, "amount_total": amount, "amount_discount": 0, "amount_tax": 0,
+        "description": price,
+        "price": {
+            "id": price, "object": "price", "active": true, "currency": "usd", "livemode": false,
+            "product": "prod_of_the_fake", "type": "one_time", "unit_amount": 1000, "metadata": {},
+        },
+    })
+}
+
+type Answer = Response<BoxBody<Bytes, std::io::Error>>;
+
+fn run(listener: std::net::TcpListener, state: &Arc<Mutex<State>>, stopped: oneshot::Receiver<()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let listener = TcpListener::from_std(listener).expect("a listener for this runtime");
+        tokio::select! {
+            () = serve(listener, state) => {}
+            // An error is the sender's drop, which is how it is stopped.
+            _ = stopped => {}
+        }
+    });
+    // Dropping the runtime ends every connection, those that wait for an answer that never comes included.
+}
+
+async fn serve(listener: TcpListener, state: &Arc<Mutex<State>>) {
+    // An accept that fails is a connection that went away by itself.
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            continue;
+        };
+        let state = state.clone();
+        let service = service_fn(move |request| respond(state.clone(), request));
+        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+    }
+}
+
+/// Hyper closes the connection on an error, without an answer.
+async fn respond(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<Answer, Cut> {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
+    let header = |name: &str| head.headers.get(name)?.to_str().ok().map(str::to_owned);
+    let key = header(AUTHORIZATION.as_str());
+    let (fault, date) = {
+        let mut state = locked(&state);
+        state.asked.push(Asked {
+            method: head.method.to_string(),
+            path: head.uri.to_string(),
+            version: header("stripe-version"),
+            has_authorization: key.is_some(),
+            idempotency_key: header("idempotency-key"),
+            body: String::from_utf8_lossy(&body).into_owned(),
+        });
+        let fault = if state.faults.is_empty() { state.lasting_fault } else { Some(state.faults.remove(0)) };
+        (fault, state.date.clone())
+    };
+    let good = || {
+        if key.as_deref() != Some(&format!("Bearer {KEY}")) {
+            return unauthorized();
+        }
+        route(&locked(&state).books, &head.method, head.uri.path(), head.uri.query().unwrap_or_default())
+    };
+    let mut answer = match fault {
+        None => good(),
+        Some(Fault::Slow(late)) => {
+            tokio::time::sleep(late).await;
+            good()
+        }
+        Some(Fault::RateLimited) => {
+            error(StatusCode::TOO_MANY_REQUESTS, "rate_limit", "Request rate limit exceeded.")
+        }
+        Some(Fault::Failing) => error(StatusCode::INTERNAL_SERVER_ERROR, "", "An unknown error occurred."),
+        Some(Fault::Unauthorized) => unauthorized(),
+        Some(Fault::Missing) => missing(head.uri.path()),
+        Some(Fault::Silent) => std::future::pending().await,
+        Some(Fault::Cut) => return Err(Cut),
+        Some(Fault::CutInBody) => Response::new(Truncated::Begins.boxed()),
+        Some(Fault::Garbage) => json_answer(StatusCode::OK, "<html>It works!</html>".to_owned()),
+    };
+    if let Some(date) = date {
+        answer.headers_mut().insert(DATE, date);
+    }
+    Ok(answer)
+}
+
+/// The routes. A new one is a new arm.
+fn route(books: &Books, method: &Method, path: &str, query: &str) -> Answer {
+    let segments: Vec<&str> = path.split('/').skip(1).collect();
+    match (method, segments.as_slice()) {
+        (&Method::GET, ["v1", "checkout", "sessions", _]) => object(books, path),
+        (&Method::GET, ["v1", "checkout", "sessions", _, "line_items"]) => list(books, path, query),
+        _ => error(
+            StatusCode::NOT_FOUND,
+            "url_invalid",
+            &format!("Unrecognized request URL ({method}: {path})."),
+        ),
+    }
+}
+
+fn object(books: &Books, path: &str) -> Answer {
+    match books.objects.get(path) {
+        Some(object) => json_answer(StatusCode::OK, object.to_string()),
+        None => missing(path),
+    }
+}
+
+/// A page of a list, as Stripe cuts them: `limit`, and `starting_after` an id.
+fn list(books: &Books, path: &str, query: &str) -> Answer {
+    let Some(items) = books.lists.get(path) else {
+        return missing(path);
+    };
+    let parameter = |name: &str| {
+        query
+            .split('&')
+            .find_map(|pair| pair.split_once('=').filter(|(key, _)| *key == name))
+            .map(|(_, value)| value)
+    };
+    let Ok(limit) = parameter("limit").map_or(Ok(DEFAULT_PAGE), str::parse) else {
+        return error(StatusCode::BAD_REQUEST, "parameter_invalid_integer", "Invalid integer: limit");
+    };
+    let start = match parameter("starting_after") {
+        None => Some(0),
+        Some(id) => items.iter().position(|item| item["id"] == id).map(|index| index + 1),
+    };
+    let Some(rest) = start.and_then(|start| items.get(start..)) else {
+        return missing(path);
+    };
+    let page = &rest[..limit.clamp(1, MAX_PAGE).min(rest.len())];
+    let body = json!({"object": "list", "data": page, "has_more": page.len() < rest.len(), "url": path});
+    json_answer(StatusCode::OK, body.to_string())
+}
+
+fn unauthorized() -> Answer {
+    error(StatusCode::UNAUTHORIZED, "", "Invalid API Key provided: sk_test_*******")
+}
+
+fn missing(path: &str) -> Answer {
+    let id = path.split('/').nth(4).unwrap_or(path);
+    error(StatusCode::NOT_FOUND, "resource_missing", &format!("No such checkout.session: '{id}'"))
+}
+
+/// An error in Stripe's shape.
+fn error(status: StatusCode, code: &str, message: &str) -> Answer {
+    let kind = if status.is_server_error() { "api_error" } else { "invalid_request_error" };
+    let mut error = json!({"type": kind, "message": message});
+    if !code.is_empty() {
+        error["code"] = code.into();
+        error["doc_url"] = format!("https://stripe.com/docs/error-codes/{}", code.replace('_', "-")).into();
+    }
+    let mut answer = json_answer(status, json!({"error": error}).to_string());
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    answer
+}
+
+fn json_answer(status: StatusCode, body: String) -> Answer {
+    let mut answer = Response::new(Full::from(body).map_err(|never: Infallible| match never {}).boxed());
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}
+
+fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    // A panic elsewhere leaves nothing half-written here.
+    state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// A connection that ends without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("cut, as ordered")]
+struct Cut;
+
+/// A body that begins, is on its way, and is cut off.
+enum Truncated {
+    Begins,
+    IsFlushed,
+    IsCut,
+}
+
+impl Body for Truncated {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        match *self {
+            Self::Begins => {
+                *self = Self::IsFlushed;
+                Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"{\"object\": \"li")))))
+            }
+            Self::IsFlushed => {
+                // Hyper sends what it has when a body has nothing more for now.
+                *self = Self::IsCut;
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Self::IsCut => Poll::Ready(Some(Err(std::io::ErrorKind::ConnectionReset.into()))),
+        }
+    }
+}

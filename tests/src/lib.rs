@@ -1,0 +1,38 @@
+//! The harness of the tests: a fresh database for each, what Stripe would send to it, and two connections at once.
+//!
+//! `cargo xtask test` starts the server and makes the template that every test's database is a copy of.
+#![allow(
+    clippy::missing_panics_doc,
+    clippy::must_use_candidate,
+    reason = "every helper panics where it cannot do its work: that is how a test fails"
+)]
+
+pub mod chance; // seeds and orders
+pub mod concurrency; // two transactions open at once
+pub mod connection; // the SQL interface by its names, and what it left in the tables
+pub mod database; // one per test, dropped at its end
+pub mod fake_stripe; // a Stripe API to fetch from, faults on demand
+pub mod late; // time that has passed
+pub mod money_back; // charges, refunds, disputes
+pub mod shim; // the real shim as a process: started, spoken to, ended
+pub mod spends; // spends, reservations, upkeep
+pub mod stripe; // sessions, line items, events
+pub mod wire; // HTTP by hand, for clients that misbehave
+
+pub use concurrency::{blocked, together, waits_for};
+pub use connection::{Connection, Outcome};
+pub use database::Database;
+pub use stripe::{Event, Session, catalog, event, fetched_lines, nothing_fetched, paid_pack, session};
+
+use uuid::Uuid;
+
+/// One of any number of users that are the same in every run.
+pub const fn user(n: u128) -> Uuid {
+    Uuid::from_u128(0xc0de_0000_0000_4000_8000_0000_0000_0000 | n)
+}
+
+/// The user that most tests are about.
+pub const ANN: Uuid = user(1);
+
+/// The other one.
+pub const BOB: Uuid = user(2);

@@ -1,0 +1,72 @@
+//! Spends, reservations and upkeep by their names, and what they leave.
+
+use uuid::Uuid;
+
+use crate::connection::{Connection, Outcome};
+
+impl Connection {
+    /// `spend_credits` with its first three arguments.
+    pub fn spend(&mut self, user: Uuid, amount: i64, request_id: &str) -> Outcome {
+        self.call("spend_credits($1, $2, $3)", &[&user, &amount, &request_id])
+    }
+
+    /// `reserve_credits` with its first three arguments.
+    pub fn reserve(&mut self, user: Uuid, amount: i64, request_id: &str) -> Outcome {
+        self.call("reserve_credits($1, $2, $3)", &[&user, &amount, &request_id])
+    }
+
+    /// `commit_reservation`, of all of it where `amount` is nothing.
+    pub fn commit(&mut self, user: Uuid, request_id: &str, amount: Option<i64>) -> Outcome {
+        self.call("commit_reservation($1, $2, $3)", &[&user, &request_id, &amount])
+    }
+
+    /// `release_reservation`.
+    pub fn release(&mut self, user: Uuid, request_id: &str) -> Outcome {
+        self.call("release_reservation($1, $2)", &[&user, &request_id])
+    }
+
+    /// `grant_credits` that lapse this many days from now.
+    pub fn grant_for_days(&mut self, user: Uuid, amount: i64, request_id: &str, days: i32) -> Outcome {
+        self.call(
+            "grant_credits($1, $2, $3, p_expires_at => statement_timestamp() + make_interval(days => $4))",
+            &[&user, &amount, &request_id, &days],
+        )
+    }
+
+    /// `run_due`: how many accounts it settled.
+    pub fn run_due(&mut self) -> i64 {
+        self.one("select billing.run_due()", &[])
+    }
+
+    /// A user's debt; 0 without an account.
+    pub fn debt(&mut self, user: Uuid) -> i64 {
+        self.one("select coalesce((select debt from billing.user_credits where user_id = $1), 0)", &[&user])
+    }
+
+    /// What a user can read of their own: what `my_credits()` answers as balance and debt.
+    pub fn my_credits(&mut self, user: Uuid) -> (i64, i64) {
+        self.run(&format!("set request.jwt.claims = '{{\"sub\": \"{user}\"}}'"));
+        let row =
+            self.query_one("select credits_balance, debt from billing.my_credits()", &[]).expect("a row");
+        self.run("reset request.jwt.claims");
+        (row.get(0), row.get(1))
+    }
+
+    /// What remains of each of a user's grants, in the order in which they were made, such as `cs_1 500`.
+    pub fn grants(&mut self, user: Uuid) -> Vec<String> {
+        self.column(
+            "select source_id || ' ' || remaining from billing.credit_grants where user_id = $1 order by id",
+            &[&user],
+        )
+    }
+
+    /// The ledger rows of a request, such as `spend -100 of cs_1`.
+    pub fn request(&mut self, user: Uuid, request_id: &str) -> Vec<String> {
+        self.column(
+            "select format('%s %s of %s', t.transaction_type, t.amount, g.source_id)
+             from billing.credit_transactions t join billing.credit_grants g on g.user_id = t.user_id and g.id = t.grant_id
+             where t.user_id = $1 and t.request_id = $2 order by t.id",
+            &[&user, &request_id],
+        )
+    }
+}

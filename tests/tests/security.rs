@@ -1,0 +1,582 @@
+//! Scenario 35 and its neighbours: who may do what, the append-only ledger, the installer's checks, the drop guard.
+//!
+//! Functions and tables are enumerated from the catalogs, so that whatever is new is covered.
+
+use std::collections::BTreeSet;
+
+use stripe_credits_tests::connection::Fault;
+use stripe_credits_tests::{ANN, BOB, Connection, Database, paid_pack, session, user};
+
+/// What a client may run; whoever adds to this says so here and in sql/security.sql.
+const CLIENT_FUNCTIONS: &[&str] = &[
+    "billing.current_user_id()",
+    "billing.is_service()",
+    "billing.my_credits()",
+    "billing.my_transactions(integer,bigint)",
+    // Reads the caller's own rows, like the view that it is part of.
+    "billing.ran_out(uuid)",
+];
+
+/// What a client may read, its own rows only (prices: all of them).
+const CLIENT_RELATIONS: &[&str] = &[
+    "accounts",
+    "credit_grants",
+    "credit_transactions",
+    "customers",
+    "prices",
+    "reservations",
+    "subscriptions",
+    "user_credits",
+];
+
+/// A database in which Ann and Bob have a row in every table that can be a user's.
+fn with_two_users() -> Database {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    for (who, name) in [(ANN, "ann"), (BOB, "bob")] {
+        c.sign_up(who);
+        let paid = paid_pack(&format!("cs_{name}"), who).with("customer", format!("cus_{name}"));
+        c.apply(&paid.completed(&format!("evt_{name}")));
+        c.call("reserve_credits($1, 1, 'held')", &[&who]);
+        c.call("release_reservation($1, 'held')", &[&who]);
+        // Nothing writes these yet.
+        c.run(&format!(
+            "insert into billing.subscriptions (subscription_id, user_id, customer_id, price_id, tier, status, quantity,
+                 cancel_at_period_end, as_of, created_at, updated_at)
+             values ('sub_{name}', '{who}', 'cus_{name}', 'price_pro', 'pro', 'canceled', 1, false, now(), now(), now())"
+        ));
+    }
+    db
+}
+
+/// Every function of the schema: its signature, and a call of it with nulls.
+fn functions(c: &mut Connection) -> Vec<(String, String)> {
+    let query = "
+        select replace(p.oid::regprocedure::text, ', ', ','),
+            format('select %s(%s)', p.oid::regproc, array_to_string(array(
+                select 'null::' || format_type(t, null) from unnest(p.proargtypes::oid[]) t), ', '))
+        from pg_proc p where p.pronamespace = 'billing'::regnamespace order by 1";
+    c.query(query, &[]).expect("pg_proc can be read").iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+/// Tables, views, sequences and whatever else can be read.
+fn relations(c: &mut Connection) -> Vec<String> {
+    c.column(
+        "select relname::text from pg_class
+         where relnamespace = 'billing'::regnamespace and relkind in ('r', 'v', 'm', 'p', 'f', 'S') order by 1",
+        &[],
+    )
+}
+
+/// Tries a statement in a transaction that is undone, and answers how it was refused.
+fn refused(c: &mut Connection, statement: &str) -> Option<Fault> {
+    c.run("begin");
+    let answer = c.attempt(statement);
+    c.run("rollback");
+    answer.err()
+}
+
+/// Statements that would write a relation, one of each kind.
+fn writes(c: &mut Connection, relation: &str) -> Vec<String> {
+    let column: String = c.one(
+        "select quote_ident(attname) from pg_attribute
+         where attrelid = format('billing.%I', $1::text)::regclass and attnum > 0 order by attnum limit 1",
+        &[&relation],
+    );
+    vec![
+        format!("insert into billing.{relation} default values"),
+        format!("insert into billing.{relation} ({column}) select {column} from billing.{relation}"),
+        format!("update billing.{relation} set {column} = {column}"),
+        format!("update billing.{relation} set {column} = null where false"),
+        format!("delete from billing.{relation}"),
+        format!("delete from billing.{relation} where false"),
+        format!("truncate billing.{relation}"),
+        format!("lock billing.{relation} in access exclusive mode"),
+        format!("drop table billing.{relation}"),
+        format!("alter table billing.{relation} disable row level security"),
+        format!("copy billing.{relation} from '/dev/null'"),
+        format!("create policy mine on billing.{relation} using (true)"),
+    ]
+}
+
+/// Refused for want of a right, or because nobody can do that to a view.
+fn denied(fault: Option<&Fault>) -> bool {
+    fault.is_some_and(|fault| match fault.code.as_str() {
+        "42501" | "42809" => true,
+        "55000" => fault.message.contains("view"),
+        _ => false,
+    })
+}
+
+#[test]
+fn scenario_35_anon_reaches_nothing_at_all() {
+    let db = with_two_users();
+    let mut c = db.connect();
+    let (functions, relations) = (functions(&mut c), relations(&mut c));
+    assert!(functions.len() > 20 && relations.len() >= 13);
+    let mut anon = db.connect_as("anon");
+    anon.run(&format!("set request.jwt.claims = '{{\"sub\": \"{ANN}\", \"role\": \"service_role\"}}'"));
+    for (signature, call) in functions {
+        assert!(denied(refused(&mut anon, &call).as_ref()), "anon ran {signature}");
+        let allowed: bool =
+            c.one(&format!("select has_function_privilege('anon', '{signature}', 'execute')"), &[]);
+        assert!(!allowed, "{signature}");
+    }
+    for relation in relations {
+        assert!(
+            denied(refused(&mut anon, &format!("select * from billing.{relation}")).as_ref()),
+            "anon read {relation}"
+        );
+        assert!(denied(
+            refused(&mut anon, &format!("select 1 from billing.{relation} where false")).as_ref()
+        ));
+        for write in writes(&mut c, &relation) {
+            let fault = refused(&mut anon, &write);
+            assert!(denied(fault.as_ref()), "anon: {write}: {fault:?}");
+        }
+    }
+}
+
+#[test]
+fn scenario_35_authenticated_runs_no_service_function() {
+    let db = with_two_users();
+    let mut c = db.connect();
+    let functions = functions(&mut c);
+    let before = c.everything();
+    let mut client = db.connect_as("authenticated");
+    client.run(&format!("set request.jwt.claims = '{{\"sub\": \"{ANN}\"}}'"));
+    let mut allowed = BTreeSet::new();
+    for (signature, call) in &functions {
+        let fault = refused(&mut client, call);
+        if CLIENT_FUNCTIONS.contains(&signature.as_str()) {
+            assert_eq!(fault, None, "{signature}");
+            allowed.insert(signature.as_str());
+        } else {
+            assert!(denied(fault.as_ref()), "authenticated ran {signature}: {fault:?}");
+        }
+    }
+    assert_eq!(allowed, CLIENT_FUNCTIONS.iter().copied().collect());
+    assert_eq!(c.everything(), before);
+}
+
+#[test]
+fn scenario_35_authenticated_reads_its_own_rows_only() {
+    let db = with_two_users();
+    let mut c = db.connect();
+    let relations = relations(&mut c);
+    let mut client = db.connect_as("authenticated");
+    client.run(&format!("set request.jwt.claims = '{{\"sub\": \"{ANN}\"}}'"));
+    for relation in &relations {
+        let select = format!("select count(*) from billing.{relation}");
+        if !CLIENT_RELATIONS.contains(&relation.as_str()) {
+            assert!(denied(refused(&mut client, &select).as_ref()), "authenticated read {relation}");
+            continue;
+        }
+        if relation == "prices" {
+            assert!(client.one::<i64>(&select, &[]) > 0);
+            continue;
+        }
+        let users: Vec<uuid::Uuid> =
+            client.column(&format!("select distinct user_id from billing.{relation}"), &[]);
+        assert_eq!(users, [ANN], "{relation}");
+        let all: i64 = c.one(&format!("select count(distinct user_id) from billing.{relation}"), &[]);
+        assert_eq!(all, 2, "Bob has rows in {relation} too");
+    }
+    assert_eq!(client.one::<i64>("select count(*) from billing.my_transactions()", &[]), 4);
+    assert_eq!(client.one::<uuid::Uuid>("select user_id from billing.my_credits()", &[]), ANN);
+}
+
+#[test]
+fn scenario_35_no_claims_or_claims_of_nobody_read_nothing() {
+    let db = with_two_users();
+    let mut client = db.connect_as("authenticated");
+    for claims in [None, Some(""), Some("{}"), Some("{\"sub\": null}"), Some("null"), Some("[]")] {
+        if let Some(claims) = claims {
+            client.run(&format!("set request.jwt.claims = '{claims}'"));
+        }
+        for relation in CLIENT_RELATIONS.iter().filter(|relation| **relation != "prices") {
+            let rows: i64 = client.one(&format!("select count(*) from billing.{relation}"), &[]);
+            assert_eq!(rows, 0, "{relation} with claims {claims:?}");
+        }
+        assert_eq!(client.one::<i64>("select count(*) from billing.my_credits()", &[]), 0);
+        assert_eq!(client.one::<i64>("select count(*) from billing.my_transactions()", &[]), 0);
+    }
+    client.run("set request.jwt.claims = '{\"sub\": \"not a uuid\"}'");
+    let fault = client.refusal("select * from billing.my_credits()");
+    assert_eq!(fault.code, "22P02");
+}
+
+#[test]
+fn scenario_35_authenticated_and_service_role_write_no_table() {
+    let db = with_two_users();
+    let mut c = db.connect();
+    let before = c.everything();
+    for role in ["authenticated", "service_role"] {
+        // Not by SET ROLE, which a superuser's session could take back.
+        let mut other = db.connect();
+        other.run(&format!("set session authorization {role}"));
+        other.run(&format!("set request.jwt.claims = '{{\"sub\": \"{ANN}\"}}'"));
+        for relation in relations(&mut c) {
+            for write in writes(&mut c, &relation) {
+                let fault = refused(&mut other, &write);
+                assert!(denied(fault.as_ref()), "{role}: {write}: {fault:?}");
+            }
+        }
+        for statement in [
+            "create table billing.mine (n int)",
+            "create function billing.mine() returns int language sql return 1",
+            "drop schema billing cascade",
+            "drop extension stripe_credits cascade",
+            "set role stripe_credits_owner",
+            "set stripe_credits.allow_drop = on",
+            "set session_replication_role = replica",
+        ] {
+            let fault = refused(&mut other, statement);
+            assert!(fault.is_some(), "{role}: {statement}");
+        }
+    }
+    assert_eq!(c.everything(), before);
+}
+
+#[test]
+fn scenario_35_service_role_runs_the_service_functions_and_reads_every_row() {
+    let db = with_two_users();
+    let mut c = db.connect();
+    let mut service = db.connect_as("service_role");
+    assert_eq!(service.sign_up(user(3)).said(), "applied");
+    assert_eq!(service.apply(&paid_pack("cs_3", user(3)).completed("evt_3")).said(), "applied");
+    assert_eq!(service.explain(&paid_pack("cs_4", user(3)).completed("evt_4")).said(), "applied");
+    assert_eq!(service.reconcile(&paid_pack("cs_3", user(3)), user(3)).said(), "already_applied");
+    service.apply(
+        &session("cs_5").metadata("price_id", "price_pack").with("customer", "cus_5").completed("evt_5"),
+    );
+    assert_eq!(service.attribute("cus_5", user(3)).credits, 500);
+    assert_eq!(service.balance(user(3)), 1500);
+    for relation in relations(&mut c) {
+        let count = format!("select count(*) from billing.{relation}");
+        assert_eq!(service.one::<i64>(&count, &[]), c.one::<i64>(&count, &[]), "{relation}");
+    }
+    for (signature, call) in functions(&mut c) {
+        let name = signature.trim_start_matches("billing.").split('(').next().unwrap_or_default();
+        let fault = refused(&mut service, &call);
+        let internal = [
+            "guard_drop",
+            "refuse_ledger_change",
+            "require_named",
+            "client_functions",
+            "installed_policies",
+            "grant_access",
+        ]
+        .contains(&name);
+        assert_eq!(denied(fault.as_ref()), internal, "service_role and {signature}: {fault:?}");
+    }
+}
+
+#[test]
+fn my_credits_of_a_user_without_an_account_reads_zeros() {
+    let db = Database::with_catalog();
+    let mut client = db.connect_as("authenticated");
+    client.run(&format!("set request.jwt.claims = '{{\"sub\": \"{ANN}\"}}'"));
+    let row: String = client.one(
+        "select concat_ws(' ', user_id, subscription_tier, subscription_status, credits_balance,
+                subscription_credits_balance, purchased_credits_balance, promotional_credits_balance,
+                monthly_credits_per_cycle, monthly_credits_used, bonus_credits_total, bonus_credits_used, debt)
+         from billing.my_credits()",
+        &[],
+    );
+    assert_eq!(row, format!("{ANN} free none 0 0 0 0 0 0 0 0 0"));
+    assert_eq!(db.connect().one::<i64>("select count(*) from billing.accounts", &[]), 0);
+}
+
+#[test]
+fn my_credits_and_my_transactions_say_what_was_bought() {
+    let db = with_two_users();
+    let mut client = db.connect_as("authenticated");
+    client.run(&format!("set request.jwt.claims = '{{\"sub\": \"{BOB}\"}}'"));
+    let row: String = client.one(
+        "select concat_ws(' ', credits_balance, purchased_credits_balance, promotional_credits_balance,
+                bonus_credits_total, bonus_credits_used, stripe_customer_id) from billing.my_credits()",
+        &[],
+    );
+    assert_eq!(row, "1000 500 500 1000 0 cus_bob");
+    let ids = |client: &mut Connection, call: &str| -> Vec<i64> {
+        client.column(&format!("select id from billing.my_transactions({call})"), &[])
+    };
+    assert_eq!(ids(&mut client, ""), [4, 3, 2, 1]);
+    assert_eq!(ids(&mut client, "1"), [4]);
+    assert_eq!(ids(&mut client, "p_before => 2"), [1]);
+    assert_eq!(ids(&mut client, "0"), [0; 0]);
+    assert_eq!(ids(&mut client, "-5"), [0; 0]);
+    assert_eq!(ids(&mut client, "null, null"), [4, 3, 2, 1]);
+}
+
+#[test]
+fn grant_access_serves_roles_of_other_names() {
+    let db = with_two_users();
+    let mut c = db.connect();
+    // Roles are the cluster's, so all of this is one transaction that is undone.
+    c.run(
+        "begin; create role app_client; create role app_service;
+           select billing.grant_access('app_client', 'app_service')",
+    );
+    c.run(&format!("set local request.jwt.claims = '{{\"sub\": \"{ANN}\"}}'; set local role app_client"));
+    assert_eq!(c.one::<i64>("select count(*) from billing.accounts", &[]), 1);
+    assert_eq!(c.one::<i64>("select credits_balance from billing.my_credits()", &[]), 1000);
+    c.run("savepoint before");
+    assert_eq!(c.refusal("select billing.run_due()").code, "42501");
+    c.run("rollback to before; reset role; set local role app_service");
+    assert_eq!(c.one::<i64>("select count(*) from billing.accounts", &[]), 2);
+    assert_eq!(c.sign_up(user(3)).said(), "applied");
+    c.run("savepoint before");
+    assert_eq!(c.refusal("delete from billing.stripe_events").code, "42501");
+    c.run("rollback to before; reset role");
+    let failed: Vec<String> =
+        c.column("select check_name from billing.security_selfcheck() where not ok", &[]);
+    assert_eq!(failed, [""; 0]);
+    c.run("savepoint before");
+    assert_eq!(c.refusal("select billing.grant_access('app_client', 'app_client')").code, "22023");
+    c.run("rollback");
+}
+
+#[test]
+fn security_selfcheck_is_all_ok_as_installed_and_after_use() {
+    for db in [Database::new(), with_two_users()] {
+        let mut c = db.connect();
+        let rows = c.query("select check_name, ok, detail from billing.security_selfcheck()", &[]).unwrap();
+        assert!(rows.len() >= 10);
+        for row in rows {
+            assert!(row.get::<_, bool>(1), "{}: {}", row.get::<_, String>(0), row.get::<_, String>(2));
+        }
+    }
+}
+
+#[test]
+fn security_selfcheck_sees_what_somebody_broke() {
+    let db = Database::new();
+    let mut c = db.connect();
+    let mut unseen = Vec::new();
+    for breakage in [
+        "grant select on billing.accounts to public",
+        "grant select on billing.user_credits to anon",
+        "grant select (user_id) on billing.accounts to anon",
+        "grant usage on schema billing to public",
+        "grant usage on schema billing to anon",
+        "grant execute on function billing.run_due(integer) to public",
+        "grant execute on function billing.my_credits() to anon",
+        "grant execute on function billing.run_due(integer) to authenticated",
+        "grant execute on function billing.apply_stripe_event(jsonb, jsonb) to authenticated",
+        "grant insert on billing.credit_transactions to service_role",
+        "grant update (remaining) on billing.credit_grants to service_role",
+        "grant truncate on billing.payments to authenticated",
+        "grant create on schema billing to service_role",
+        "alter table billing.credit_transactions disable trigger append_only",
+        "alter table billing.credit_transactions enable trigger append_only",
+        "alter table billing.credit_transactions enable replica trigger append_only",
+        "drop trigger append_only on billing.credit_transactions",
+        "alter event trigger stripe_credits_drop_guard disable",
+        "alter event trigger stripe_credits_drop_guard enable",
+        "alter table billing.credit_grants disable row level security",
+        "create policy mine on billing.accounts using (true)",
+        "alter policy own_rows on billing.credit_grants using (true)",
+        "alter view billing.user_credits set (security_invoker = false)",
+        "alter view billing.user_credits reset (security_invoker)",
+        "alter table billing.accounts owner to postgres",
+        "alter table billing.accounts owner to service_role",
+        "alter function billing.run_due(integer) owner to postgres",
+        "alter function billing.run_due(integer) reset search_path",
+        "alter function billing.run_due(integer) set search_path = public, pg_catalog",
+        "alter role stripe_credits_owner login",
+        "alter role stripe_credits_owner superuser",
+        "alter role stripe_credits_owner bypassrls",
+        "grant stripe_credits_owner to authenticated",
+    ] {
+        c.run("begin");
+        // Some of these a member of an extension does not allow: then they are no danger.
+        if c.attempt(breakage).is_ok()
+            && c.one::<bool>("select bool_and(ok) from billing.security_selfcheck()", &[])
+        {
+            unseen.push(breakage);
+        }
+        c.run("rollback");
+    }
+    assert!(unseen.is_empty(), "security_selfcheck() did not see:\n{}", unseen.join("\n"));
+}
+
+#[test]
+fn the_ledger_is_append_only_for_superusers_and_replicas_too() {
+    let db = with_two_users();
+    let mut c = db.connect();
+    let before = c.ledger(ANN);
+    for mode in ["origin", "replica", "local"] {
+        c.run(&format!("set session_replication_role = {mode}"));
+        for statement in [
+            "update billing.credit_transactions set amount = 1",
+            "update billing.credit_transactions set amount = 1 where false",
+            "update only billing.credit_transactions set description = 'x' where id = 1",
+            "delete from billing.credit_transactions",
+            "delete from billing.credit_transactions where false",
+            "truncate billing.credit_transactions",
+            "truncate billing.accounts, billing.credit_transactions cascade",
+            "with gone as (delete from billing.credit_transactions returning *) select * from gone",
+            "insert into billing.credit_transactions select * from billing.credit_transactions
+             on conflict (user_id, id) do update set amount = 1",
+            "merge into billing.credit_transactions t using (values (1)) v(id) on t.id = v.id
+             when matched then delete",
+            "do $$ begin execute 'delete from billing.credit_transactions'; end $$",
+        ] {
+            let fault = refused(&mut c, statement).unwrap_or_else(|| panic!("{mode}: {statement}"));
+            assert_eq!(fault.code, "23001", "{mode}: {statement}: {fault:?}");
+            assert!(fault.message.contains("append-only"), "{fault:?}");
+        }
+        let fault = refused(&mut c, "drop table billing.credit_transactions cascade").unwrap();
+        assert_eq!(fault.code, "2BP01", "a member of the extension");
+    }
+    c.run("reset session_replication_role");
+    assert_eq!(c.ledger(ANN), before);
+}
+
+#[test]
+fn create_extension_refuses_a_schema_that_is_not_empty() {
+    for something in [
+        "create table billing.notes (n int)",
+        "create view billing.notes as select 1",
+        "create function billing.now() returns int language sql return 1",
+        "create type billing.mood as enum ('good')",
+        "create function public.same(int, text) returns bool language sql return true;
+         create operator billing.= (leftarg = int, rightarg = text, function = public.same)",
+        "create sequence billing.numbers",
+        "create collation billing.mine from \"C\"",
+        "create domain billing.word as text",
+    ] {
+        let db = Database::empty();
+        let mut c = db.connect();
+        c.run("create schema billing");
+        c.run(something);
+        let fault = c.refusal("create extension stripe_credits");
+        assert_eq!(fault.code, "42P06", "{something}: {fault:?}");
+        assert!(fault.message.contains("not empty"), "{something}: {fault:?}");
+        assert_eq!(
+            c.one::<i64>("select count(*) from pg_extension where extname = 'stripe_credits'", &[]),
+            0
+        );
+    }
+}
+
+#[test]
+fn create_extension_refuses_somebody_elses_schema_and_takes_the_installers_empty_one() {
+    let db = Database::empty();
+    let mut c = db.connect();
+    c.run("create schema billing authorization authenticated");
+    let fault = c.refusal("create extension stripe_credits");
+    assert_eq!(fault.code, "42P06", "{fault:?}");
+    assert!(fault.message.contains("authenticated"), "{fault:?}");
+    c.run("drop schema billing; create schema billing; create extension stripe_credits");
+    assert!(c.one::<bool>("select bool_and(ok) from billing.security_selfcheck()", &[]));
+}
+
+/// Statements that would delete the books.
+const DROPS: &[&str] = &[
+    "drop extension stripe_credits",
+    "drop extension stripe_credits cascade",
+    "drop extension if exists stripe_credits",
+    "drop extension \"stripe_credits\" cascade",
+    "drop extension STRIPE_CREDITS cascade",
+    "drop extension if exists nothing, stripe_credits cascade",
+    "drop extension plpgsql, stripe_credits cascade",
+    "drop/* a comment */extension -- another\n stripe_credits",
+    "drop schema billing",
+    "drop schema billing cascade",
+    "drop schema \"billing\" cascade",
+    "drop schema U&\"b\\0069lling\" cascade",
+    "drop schema if exists nothing, billing cascade",
+    "drop schema other, billing cascade",
+    "do $$ begin execute 'drop ' || 'extension stripe_' || 'credits cascade'; end $$",
+    "do $$ begin drop schema billing cascade; end $$",
+    "drop owned by stripe_credits_owner",
+    "drop owned by stripe_credits_owner cascade",
+    "drop owned by authenticated, stripe_credits_owner cascade",
+    "set local role stripe_credits_owner; drop owned by current_user cascade",
+    "set local role stripe_credits_owner; drop owned by current_role cascade",
+    "set local session authorization stripe_credits_owner; drop owned by session_user cascade",
+];
+
+#[test]
+fn the_books_are_not_dropped_while_the_ledger_holds_rows() {
+    let db = with_two_users();
+    let mut c = db.connect();
+    c.run("create schema other");
+    let before = c.everything();
+    for mode in ["origin", "replica"] {
+        c.run(&format!("set session_replication_role = {mode}"));
+        for statement in DROPS {
+            let fault = refused(&mut c, statement).unwrap_or_else(|| panic!("{statement}"));
+            assert_eq!(fault.code, "55000", "{mode}: {statement}: {fault:?}");
+            assert!(fault.message.contains("ledger holds rows"), "{statement}: {fault:?}");
+            assert!(fault.detail.contains("stripe_credits.allow_drop"), "{statement}: {fault:?}");
+        }
+    }
+    c.run("reset session_replication_role");
+    assert_eq!(c.everything(), before);
+}
+
+#[test]
+fn a_schema_that_was_renamed_first_is_still_the_books() {
+    let db = with_two_users();
+    let mut c = db.connect();
+    let fault = refused(&mut c, "alter schema billing rename to attic; drop schema attic cascade");
+    assert!(fault.is_some(), "the books went with a renamed schema");
+}
+
+#[test]
+fn the_books_are_dropped_where_the_setting_allows_it_or_the_ledger_is_empty() {
+    for empty in [true, false] {
+        let db = if empty { Database::new() } else { with_two_users() };
+        let mut c = db.connect();
+        c.run("create schema other");
+        if !empty {
+            c.run("set stripe_credits.allow_drop = on");
+        }
+        for statement in DROPS {
+            // Without CASCADE, other dependents or plpgsql itself may refuse: not the guard.
+            if let Some(fault) = refused(&mut c, statement) {
+                assert_ne!(fault.code, "55000", "{statement}: {fault:?}");
+            }
+        }
+    }
+    let mut db = with_two_users();
+    db.breaks_its_books();
+    let mut c = db.connect();
+    c.run("set stripe_credits.allow_drop = on; drop extension stripe_credits; drop schema if exists billing");
+    assert_eq!(c.one::<i64>("select count(*) from pg_event_trigger", &[]), 0);
+    c.run("reset stripe_credits.allow_drop; create extension stripe_credits");
+    assert_eq!(c.one::<i64>("select count(*) from billing.credit_transactions", &[]), 0);
+}
+
+#[test]
+fn drops_of_something_else_are_nobodys_business() {
+    let db = with_two_users();
+    let mut c = db.connect();
+    c.run(
+        "create schema other; create table other.t (n int); create schema \"Billing\"; create schema billing2;
+         create table public.stripe_credits (n int); create table public.billing (n int);
+         drop schema other cascade; drop schema \"Billing\", billing2; drop extension if exists nothing;
+         drop schema if exists nothing cascade; drop table public.stripe_credits, public.billing;
+         begin; drop owned by anon; rollback",
+    );
+}
+
+#[test]
+fn only_a_superuser_may_allow_the_drop() {
+    let db = with_two_users();
+    for role in ["anon", "authenticated", "service_role", "stripe_credits_owner"] {
+        // Before the library is loaded the name is anybody's; loading it takes no word of theirs.
+        let mut c = db.connect_as(role);
+        let _ = c.attempt("set stripe_credits.allow_drop = on");
+        c.run("reset role");
+        let fault = refused(&mut c, "drop extension stripe_credits cascade").expect("the guard refuses");
+        assert_eq!(fault.code, "55000", "{role}: {fault:?}");
+        c.run(&format!("set role {role}"));
+        let _ = c.attempt("reset stripe_credits.allow_drop");
+        assert_eq!(c.refusal("set stripe_credits.allow_drop = on").code, "42501", "{role}");
+    }
+}

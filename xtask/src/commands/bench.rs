@@ -1,0 +1,268 @@
+//! `cargo xtask bench`: how fast, as ratios to a baseline measured in the same run, because machines are noisy.
+
+mod http_load;
+mod pgbench;
+
+use std::fs;
+use std::net::TcpStream;
+
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{CellAlignment, Table};
+use serde_json::{Value, json};
+use uuid::Uuid;
+use xtask::cluster::{Cluster, Durability, Options};
+use xtask::shim::Shim;
+use xtask::stages::Stages;
+use xtask::workspace::{self, Flavour};
+use xtask::{Error, Result, install};
+
+use self::pgbench::Script;
+
+const DATABASE: &str = "bench";
+/// The one whose ledger is filled up.
+const FILLED_DATABASE: &str = "bench_filled";
+/// Length of one measurement in seconds, and how often each is taken.
+const ROUND_SECONDS: u64 = 4;
+const ROUNDS: usize = 3;
+/// Users that purchases and spends are spread over.
+const ACCOUNTS: u128 = 10_000;
+/// Ledger sizes between which the apply rate is compared, in rows.
+const SMALL_LEDGER: i64 = 10_000;
+const LARGE_LEDGER: i64 = 1_000_000;
+/// Live grants of the account that has many.
+const MANY_GRANTS: i64 = 1_000;
+/// Connections that only stay open, for the memory measurement.
+const OPEN_CONNECTIONS: usize = 1_000;
+
+/// Takes no arguments.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {}
+
+/// Measures and prints everything.
+pub(crate) fn run(_: &Arguments) -> Result<()> {
+    let mut stages = Stages::default();
+    stages.run("tools: apt packages, cargo-pgrx", install::tools)?;
+    stages.run("extension: build and install", || install::extension(Flavour::Release))?;
+    let binary = stages.run("shim: build", || workspace::build_shim(Flavour::Release))?;
+    let cluster = stages.run("cluster: make and start", start)?;
+    println!("{}", stages.run("purchases", || purchases(&cluster))?);
+    println!("{}", stages.run("spends", || spends(&cluster))?);
+    let secret = format!("whsec_{}", Uuid::new_v4().simple());
+    let url = cluster.url(DATABASE);
+    let shim = Shim::start(
+        &binary,
+        &[
+            ("DATABASE_URL", &url),
+            ("STRIPE_WEBHOOK_SECRET", &secret),
+            ("DATABASE_POOL_SIZE", "16"),
+            ("LOG_LEVEL", "info"),
+        ],
+    )?;
+    let idle = resident_megabytes(&shim)?;
+    println!("{}", stages.run("webhooks", || webhooks(&cluster, &shim, &secret))?);
+    println!("{}", stages.run("ledger sizes", || ledger_sizes(&cluster))?);
+    println!("{}", stages.run("memory", || memory(&shim, idle))?);
+    stages.summarize();
+    Ok(())
+}
+
+fn start() -> Result<Cluster> {
+    let settings = [("shared_buffers", "1GB"), ("max_wal_size", "8GB"), ("checkpoint_timeout", "30min")];
+    let cluster = Cluster::start(Options {
+        durability: Durability::Durable,
+        settings: settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        ..Options::default()
+    })?;
+    let catalog = workspace::sample_catalog();
+    let document = fs::read_to_string(&catalog).map_err(Error::file(&catalog))?;
+    for database in [DATABASE, FILLED_DATABASE] {
+        cluster.create_database(database)?;
+        let mut client = cluster.connect(database)?;
+        client.execute("select from billing.load_catalog(($1::text)::jsonb)", &[&document])?;
+    }
+    cluster.connect(DATABASE)?.batch_execute(include_str!("bench/baseline.sql"))?;
+    Ok(cluster)
+}
+
+fn purchases(cluster: &Cluster) -> Result<Table> {
+    let mut table = table(&["purchase, transactions/s", "clients", "PL/pgSQL", "extension", "ratio"]);
+    let scripts =
+        [purchase("baseline", "baseline.purchase"), purchase("extension", "billing.apply_stripe_event")];
+    for clients in [1, 8] {
+        add(&mut table, "one event each", clients, &pgbench::compare(cluster, &scripts, clients)?);
+    }
+    Ok(table)
+}
+
+fn spends(cluster: &Cluster) -> Result<Table> {
+    let mut client = cluster.connect(DATABASE)?;
+    // Every account gets one grant that outlasts the run, account 0 many of them.
+    client.batch_execute(&format!(
+        "select count(billing.grant_credits(u::text::uuid, 1000000000, 'bench'))
+         from (select lpad(n::text, 32, '0') as u from generate_series(1, {ACCOUNTS}) n) users;
+         select count(billing.grant_credits('{many}', 1000000000, 'bench-' || n)) from generate_series(1, {MANY_GRANTS}) n;
+         insert into baseline.accounts (user_id, purchased_credits, created_at, updated_at)
+         select lpad(n::text, 32, '0')::uuid, 1000000000000, now(), now() from generate_series(1, {ACCOUNTS}) n
+         on conflict (user_id) do update set purchased_credits = excluded.purchased_credits;
+         analyze",
+        many = Uuid::max(),
+    ))?;
+    let any = format!("\\set u random(1, {ACCOUNTS})\n");
+    let spread = "lpad(:u::text, 32, '0')::uuid";
+    let hot = format!("'{}'::uuid", Uuid::from_u128(0x1));
+    let many = format!("'{}'::uuid", Uuid::max());
+    let mut table = table(&["spend, transactions/s", "clients", "PL/pgSQL", "extension", "ratio"]);
+    for clients in [1, 8, 32] {
+        let scripts = [spend("baseline", &any, spread), spend("billing", &any, spread)];
+        add(&mut table, "10,000 accounts", clients, &pgbench::compare(cluster, &scripts, clients)?);
+    }
+    for clients in [1, 8, 32] {
+        let scripts = [spend("baseline", "", &hot), spend("billing", "", &hot)];
+        add(&mut table, "one hot account", clients, &pgbench::compare(cluster, &scripts, clients)?);
+    }
+    let scripts = [spend("billing", "", &hot), spend("billing", "", &many)];
+    let rates = pgbench::compare(cluster, &scripts, 1)?;
+    add(&mut table, "1,000 live grants, against the extension with one", 1, &rates);
+    Ok(table)
+}
+
+fn webhooks(cluster: &Cluster, shim: &Shim, secret: &str) -> Result<Table> {
+    let heads = ["signed webhooks", "connections", "pgbench/s", "shim/s", "ratio", "p50 ms", "p99 ms"];
+    let mut table = table(&heads);
+    let direct = purchase("extension", "billing.apply_stripe_event");
+    for connections in [1, 16, 64] {
+        let (mut rates, mut loads) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            rates.push(pgbench::run(cluster, &direct, connections)?);
+            loads.push(http_load::run(shim.address(), secret, connections)?);
+        }
+        loads.sort_by(|a, b| a.rate.total_cmp(&b.rate));
+        let (direct, load) = (pgbench::median(rates), loads.swap_remove(ROUNDS / 2));
+        let milliseconds = |latency: std::time::Duration| format!("{:.2}", latency.as_secs_f64() * 1e3);
+        table.add_row([
+            "POST /webhooks/stripe".to_owned(),
+            connections.to_string(),
+            format!("{direct:.0}"),
+            format!("{:.0}", load.rate),
+            format!("{:.2}", load.rate / direct),
+            milliseconds(load.p50),
+            milliseconds(load.p99),
+        ]);
+    }
+    Ok(table)
+}
+
+fn ledger_sizes(cluster: &Cluster) -> Result<Table> {
+    let mut table = table(&["apply rate by ledger size", "rows", "transactions/s"]);
+    let scripts =
+        [Script { database: FILLED_DATABASE, ..purchase("extension", "billing.apply_stripe_event") }];
+    let mut client = cluster.connect(FILLED_DATABASE)?;
+    for rows in [SMALL_LEDGER, LARGE_LEDGER] {
+        let present: i64 = client.query_one("select count(*) from billing.credit_transactions", &[])?.get(0);
+        // Rows of users of their own, in the shape that purchases leave behind.
+        client.execute(
+            "insert into billing.credit_transactions
+                 (user_id, id, operation_id, transaction_type, amount, grant_id, pool, balance_after,
+                  stripe_checkout_session_id, created_at)
+             select md5((n % 50000)::text)::uuid, n, n, 'purchase', 500, 1, 'purchased', 500, 'cs_filler_' || n, now()
+             from generate_series($1::bigint + 1, $2::bigint) n",
+            &[&present, &rows],
+        )?;
+        // VACUUM runs in no transaction, and statements sent together are one.
+        client.batch_execute("vacuum analyze billing.credit_transactions")?;
+        client.batch_execute("checkpoint")?;
+        let size: i64 = client.query_one("select count(*) from billing.credit_transactions", &[])?.get(0);
+        let rate = pgbench::compare(cluster, &scripts, 1)?[0];
+        table.add_row(["one client".to_owned(), size.to_string(), format!("{rate:.0}")]);
+    }
+    Ok(table)
+}
+
+fn memory(shim: &Shim, idle: f64) -> Result<Table> {
+    let connect =
+        |_| TcpStream::connect(shim.address()).map_err(|e| Error::Unmet(format!("connection: {e}")));
+    let busy = resident_megabytes(shim)?;
+    let open = (0..OPEN_CONNECTIONS).map(connect).collect::<Result<Vec<_>>>()?;
+    let opened = resident_megabytes(shim)?;
+    drop(open);
+    let mut table = table(&["the shim's memory", "MB resident"]);
+    for (when, megabytes) in
+        [("just started", idle), ("after the webhooks", busy), ("with 1,000 more connections open", opened)]
+    {
+        table.add_row([when.to_owned(), format!("{megabytes:.1}")]);
+    }
+    Ok(table)
+}
+
+fn resident_megabytes(shim: &Shim) -> Result<f64> {
+    let path = format!("/proc/{}/status", shim.pid());
+    let status = fs::read_to_string(&path).map_err(Error::file(&path))?;
+    let kilobytes: Option<u32> =
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok());
+    kilobytes
+        .map(|kilobytes| f64::from(kilobytes) / 1024.0)
+        .ok_or_else(|| Error::Unmet(format!("{path} has no VmRSS")))
+}
+
+/// A purchase of one pack by a random user, in an event of the size of Stripe's.
+fn purchase<'a>(name: &'a str, function: &str) -> Script<'a> {
+    // pgbench takes :word for a variable, in strings too, but puts none into them: no colon may touch what follows it, and
+    // the text is cut open where a variable belongs.
+    let text = event_template().to_string().replace("\":", "\": ");
+    let text =
+        text.replace("@n@", "' || :n::bigint || '").replace("@user@", "' || lpad(:u::text, 32, '0') || '");
+    let text = format!(
+        "\\set n random(1, 9000000000000000)\n\\set u random(1, {ACCOUNTS})\nselect {function}(('{text}')::jsonb);\n"
+    );
+    Script { database: DATABASE, name, text }
+}
+
+fn event_template() -> Value {
+    let absent: serde_json::Map<String, Value> =
+        (0..80).map(|n| (format!("field_that_is_null_{n}"), Value::Null)).collect();
+    let mut session = json!({
+        "id": "cs_@n@", "object": "checkout.session", "mode": "payment", "payment_status": "paid", "status": "complete",
+        "livemode": false, "created": 1_790_000_000, "customer": null, "payment_intent": "pi_@n@",
+        "client_reference_id": null, "amount_total": 1000, "amount_subtotal": 1000, "currency": "usd",
+        "success_url": "https://example.com/credits?credits_checkout=success&session_id={CHECKOUT_SESSION_ID}",
+        "customer_details": { "email": "someone@example.com", "name": "Someone", "tax_exempt": "none", "tax_ids": [] },
+        "payment_method_types": ["card", "link"], "total_details": { "amount_discount": 0, "amount_tax": 0 },
+        "metadata": { "user_id": "@user@", "price_id": "price_pack", "quantity": "1" },
+    });
+    if let Some(session) = session.as_object_mut() {
+        session.extend(absent);
+    }
+    json!({
+        "id": "evt_@n@", "object": "event", "api_version": "2025-09-30.clover", "created": 1_790_000_000,
+        "livemode": false, "pending_webhooks": 1, "request": { "id": null, "idempotency_key": null },
+        "type": "checkout.session.completed", "data": { "object": session },
+    })
+}
+
+fn spend<'a>(schema: &'a str, set: &str, user: &str) -> Script<'a> {
+    let function = if schema == "billing" { "billing.spend_credits" } else { "baseline.spend" };
+    let text = format!(
+        "{set}\\set n random(1, 9000000000000000)\nselect {function}({user}, 1, 'request-' || :n::bigint);\n"
+    );
+    Script { database: DATABASE, name: schema, text }
+}
+
+fn table(heads: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED).set_header(heads.iter().copied());
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+fn add(table: &mut Table, what: &str, clients: usize, rates: &[f64]) {
+    let [baseline, ours] = rates else { return };
+    table.add_row([
+        what.to_owned(),
+        clients.to_string(),
+        format!("{baseline:.0}"),
+        format!("{ours:.0}"),
+        format!("{:.2}", ours / baseline),
+    ]);
+}

@@ -1,0 +1,65 @@
+-- What the extension is measured against: the same writes into tables of the same shape, without any rule. No locks, no
+-- catalog, no identity, no idempotency: what anybody's first version does, and the least that a purchase or a spend can cost.
+
+create schema baseline;
+create table baseline.accounts (like billing.accounts including all) with (fillfactor = 80);
+create table baseline.payments (like billing.payments including all);
+create table baseline.payment_intents (like billing.payment_intents including all);
+create table baseline.credit_grants (like billing.credit_grants including all) with (fillfactor = 80);
+create table baseline.credit_transactions (like billing.credit_transactions including all);
+create table baseline.stripe_events (like billing.stripe_events including all);
+
+create function baseline.purchase(event jsonb) returns bigint
+language plpgsql as $$
+declare
+    session jsonb := event #> '{data,object}';
+    v_user uuid := (session #>> '{metadata,user_id}')::uuid;
+    account baseline.accounts;
+begin
+    insert into baseline.accounts as a
+        (user_id, purchased_credits, last_grant_id, last_transaction_id, created_at, updated_at)
+    values (v_user, 500, 1, 1, now(), now())
+    on conflict (user_id) do update set
+        purchased_credits = a.purchased_credits + 500, last_grant_id = a.last_grant_id + 1,
+        last_transaction_id = a.last_transaction_id + 1, version = a.version + 1, updated_at = now()
+    returning * into account;
+    insert into baseline.payments
+        (source_id, source_type, user_id, customer_id, amount_total, currency, paid_at, created_at)
+    values (session ->> 'id', 'checkout_session', v_user, session ->> 'customer',
+        (session ->> 'amount_total')::bigint, session ->> 'currency', now(), now());
+    insert into baseline.payment_intents values (session ->> 'payment_intent', session ->> 'id');
+    insert into baseline.credit_grants (user_id, id, source_id, item, pool, amount, remaining, created_at)
+    values (v_user, account.last_grant_id, session ->> 'id', 'price_pack', 'purchased', 500, 500, now());
+    insert into baseline.credit_transactions
+        (user_id, id, operation_id, transaction_type, amount, grant_id, pool, balance_after, description,
+         stripe_event_id, stripe_checkout_session_id, stripe_payment_intent_id, created_at)
+    values (v_user, account.last_transaction_id, account.last_transaction_id, 'purchase', 500,
+        account.last_grant_id, 'purchased', account.purchased_credits, '500 credits', event ->> 'id',
+        session ->> 'id', session ->> 'payment_intent', now());
+    insert into baseline.stripe_events
+        (event_id, type, created, api_version, livemode, account, object_id, customer_id, payload, outcome,
+         user_id, first_received_at, last_received_at, judged_at, applied_at)
+    values (event ->> 'id', event ->> 'type', to_timestamp((event ->> 'created')::bigint),
+        event ->> 'api_version', (event ->> 'livemode')::boolean, event ->> 'account', session ->> 'id',
+        session ->> 'customer', event, 'applied', v_user, now(), now(), now(), now());
+    return account.purchased_credits;
+end
+$$;
+
+create function baseline.spend(p_user uuid, p_amount bigint, p_request_id text) returns bigint
+language plpgsql as $$
+declare
+    account baseline.accounts;
+begin
+    update baseline.accounts a set
+        purchased_credits = a.purchased_credits - p_amount, last_transaction_id = a.last_transaction_id + 1,
+        version = a.version + 1, updated_at = now()
+    where a.user_id = p_user and a.purchased_credits >= p_amount
+    returning * into account;
+    insert into baseline.credit_transactions
+        (user_id, id, operation_id, transaction_type, amount, grant_id, pool, balance_after, request_id, created_at)
+    values (p_user, account.last_transaction_id, account.last_transaction_id, 'spend', -p_amount, 1, 'purchased',
+        account.purchased_credits, p_request_id, now());
+    return account.purchased_credits;
+end
+$$;

@@ -1,0 +1,100 @@
+//! All of it running: a cluster with the extension and the sample catalog, and the shim before it.
+
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+use xtask::cluster::{Cluster, Options};
+use xtask::shim::Shim;
+use xtask::stages::Stages;
+use xtask::workspace::{self, Flavour};
+use xtask::{Result, install, process};
+
+/// The app's database.
+const DATABASE: &str = "app";
+/// What the shim connects as: it may do what the service role may, and nothing else.
+const SHIM_ROLE: &str = "shim";
+
+/// A running service. The fields are dropped in this order: first who asks, then who answers.
+pub(crate) struct Service {
+    shim: Shim,
+    cluster: Cluster,
+    binary: PathBuf,
+    webhook_secret: String,
+}
+
+impl Service {
+    /// Installs what is missing, builds everything and starts it.
+    pub(crate) fn start(flavour: Flavour, stages: &mut Stages) -> Result<Self> {
+        stages.run("tools: apt packages, cargo-pgrx", install::tools)?;
+        stages.run("extension: build and install", || install::extension(flavour))?;
+        let binary = stages.run("shim: build", || workspace::build_shim(flavour))?;
+        let cluster = stages.run("cluster: make and start", start_cluster)?;
+        push_catalog(&cluster, &binary, &workspace::sample_catalog())?;
+
+        // Stripe's look like this; a new one each time, so that nothing signed for another service is taken.
+        let webhook_secret = format!("whsec_{}", Uuid::new_v4().simple());
+        let shim = Shim::start(
+            &binary,
+            &[("DATABASE_URL", &shim_url(&cluster)), ("STRIPE_WEBHOOK_SECRET", &webhook_secret)],
+        )?;
+        Ok(Self { shim, cluster, binary, webhook_secret })
+    }
+
+    /// Where Stripe posts to.
+    pub(crate) fn webhook_url(&self) -> String {
+        self.shim.url("/webhooks/stripe")
+    }
+
+    /// What Stripe signs with.
+    pub(crate) fn webhook_secret(&self) -> &str {
+        &self.webhook_secret
+    }
+
+    /// A connection to the app's database, as its superuser.
+    pub(crate) fn connect(&self) -> Result<postgres::Client> {
+        self.cluster.connect(DATABASE)
+    }
+
+    /// Makes the catalog say what this document says; the shim's own report of what changed.
+    pub(crate) fn push_catalog(&self, document: &Path) -> Result<String> {
+        push_catalog(&self.cluster, &self.binary, document)
+    }
+
+    /// Prints the lines with which a person goes on by hand.
+    pub(crate) fn print_ways_in(&self) {
+        let Self { shim, cluster, binary, webhook_secret } = self;
+        let (psql, binary) = (cluster.psql(DATABASE), binary.display());
+        let (webhook, ready, metrics) = (self.webhook_url(), shim.url("/readyz"), shim.url("/metrics"));
+        let user = Uuid::new_v4();
+        println!(
+            "
+Look at the books:
+  {psql}
+  {psql} -c 'select * from billing.user_credits'
+  {psql} -c 'select * from billing.credit_transactions'
+Ask the shim, forge a delivery, and have one signed as Stripe would:
+  curl -i {ready}
+  curl -i {metrics}
+  curl -i {webhook} -H 'Stripe-Signature: t=1,v1=00' -d '{{}}'
+  {binary} send-test-event --url {webhook} --secret {webhook_secret} --user {user} --price price_pack"
+        );
+    }
+}
+
+fn start_cluster() -> Result<Cluster> {
+    let cluster = Cluster::start(Options::default())?;
+    cluster.create_database(DATABASE)?;
+    let role = format!("create role {SHIM_ROLE} login in role service_role");
+    cluster.connect(DATABASE)?.batch_execute(&role)?;
+    Ok(cluster)
+}
+
+fn push_catalog(cluster: &Cluster, binary: &Path, document: &Path) -> Result<String> {
+    let mut command = process::server_command(binary, None, "KILL");
+    command.args(["catalog", "push"]).arg(document).env("DATABASE_URL", shim_url(cluster));
+    process::output(&mut command)
+}
+
+fn shim_url(cluster: &Cluster) -> String {
+    format!("postgres://{SHIM_ROLE}@127.0.0.1:{}/{DATABASE}", cluster.port())
+}

@@ -1,0 +1,103 @@
+//! `cargo xtask test`: every test, those without Postgres first.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use tempfile::TempDir;
+use xtask::cluster::{Cluster, Options, PG_BIN_VARIABLE, pg_bin};
+use xtask::stages::Stages;
+use xtask::workspace::{Flavour, build_shim, cargo};
+use xtask::{Error, Result, install, process};
+
+/// The database that each test's own is a copy of.
+const TEMPLATE: &str = "stripe_credits_template";
+/// The crates whose tests start what they need themselves.
+const SELF_CONTAINED: &[&str] = &["stripe_credits_rules", "stripe_credits_shim", "xtask"];
+/// How long clusters of interrupted tests may take to end.
+const LEFTOVER_LIMIT: Duration = Duration::from_secs(10);
+const LEFTOVER_POLL: Duration = Duration::from_millis(100);
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// For `cargo test` of the integration tests: a test's name, `--test security -- --nocapture`
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    cargo_test: Vec<String>,
+}
+
+/// Runs the tests, and prints how long each part took.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let mut stages = Stages::default();
+    // Declared first, removed last.
+    let scratch = Scratch::new()?;
+    stages.run("tools: apt packages, cargo-pgrx", install::tools)?;
+    stages.run("tests of the rules, the shim and xtask", || self_contained(&scratch))?;
+    stages.run("extension: build and install", || install::extension(Flavour::Dev))?;
+    let shim = stages.run("shim: build", || build_shim(Flavour::Dev))?;
+    let cluster = stages.run("cluster: make and start", start_cluster)?;
+    stages.run("integration tests", || integration(&cluster, &shim, &scratch, &arguments.cargo_test))?;
+    stages.summarize();
+    Ok(())
+}
+
+fn self_contained(scratch: &Scratch) -> Result<()> {
+    let mut command = cargo_test(scratch);
+    command.args(SELF_CONTAINED.iter().flat_map(|name| ["--package", name]));
+    process::run_group(&mut command)
+}
+
+fn start_cluster() -> Result<Cluster> {
+    let cluster = Cluster::start(Options::default())?;
+    cluster.create_database(TEMPLATE)?;
+    Ok(cluster)
+}
+
+fn integration(cluster: &Cluster, shim: &Path, scratch: &Scratch, arguments: &[String]) -> Result<()> {
+    let mut command = cargo_test(scratch);
+    command
+        .args(["--package", "stripe_credits_tests"])
+        .args(arguments)
+        .env("STRIPE_CREDITS_TEST_URL", cluster.server_url())
+        .env("STRIPE_CREDITS_TEMPLATE", TEMPLATE)
+        .env("STRIPE_CREDITS_SHIM", shim)
+        .env(PG_BIN_VARIABLE, pg_bin());
+    process::run_group(&mut command)
+}
+
+/// One failure does not hide the next, and temporary files go into the scratch folder.
+fn cargo_test(scratch: &Scratch) -> Command {
+    let mut command = cargo();
+    command.args(["test", "--no-fail-fast"]).env("TMPDIR", scratch.0.path());
+    command
+}
+
+/// Where the tests keep their temporary files: what an interrupted test cannot remove goes with it.
+struct Scratch(TempDir);
+
+impl Scratch {
+    fn new() -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("stripe-credits-tests-").tempdir();
+        let folder = folder.map_err(Error::file("the temporary folder"))?;
+        // The clusters of tests that root runs are another user's.
+        let passable = fs::set_permissions(folder.path(), Permissions::from_mode(0o711));
+        passable.map_err(Error::file(folder.path()))?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // A cluster whose test was interrupted is just ending by itself, and may still write.
+        let start = Instant::now();
+        while fs::remove_dir_all(self.0.path()).is_err()
+            && self.0.path().exists()
+            && start.elapsed() < LEFTOVER_LIMIT
+        {
+            thread::sleep(LEFTOVER_POLL);
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! The tools that `cargo xtask` and the integration tests share: how to install what is missing, and how to start
+//! (and, above all, end) a Postgres cluster and the shim.
+//!
+//! Nothing started here outlives its owner. A [`cluster::Cluster`] and a [`shim::Shim`] end their processes and
+//! remove their folder when dropped, also after a panic; Ctrl-C is turned into an ordinary early return by
+//! [`signals`]; and when the owner dies without a chance to clean up, the kernel signals its processes (see
+//! [`process`]).
+
+pub mod cluster; // a private Postgres
+pub mod shim; // the shim, as its users run it
+pub mod stripe_event; // what Stripe would post to it, signed
+pub mod http; // how it is posted
+
+pub mod install; // what has to be on the machine for all that
+pub mod workspace; // what is built here
+
+pub mod process; // programs that do not outlive us
+pub mod signals; // Ctrl-C as an early return
+pub mod stages; // what takes long says what it does
+
+pub mod error;
+
+pub use error::{Error, Result};

@@ -1,0 +1,56 @@
+//! `cargo xtask`: the commands of this repository. Each is a module of [`commands`]; how they install, start and
+//! stop things is the library's.
+
+mod commands;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use xtask::{Error, Result, signals};
+
+use crate::commands::{bench, demo, test, up};
+
+/// What shells expect of a command that Ctrl-C ended.
+const EXIT_INTERRUPTED: u8 = 130;
+
+/// Installs what is missing, builds, starts and proves `stripe_credits`
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Watch signed Stripe events become credits in a real Postgres
+    Demo(demo::Arguments),
+    /// Run every test
+    Test(test::Arguments),
+    /// Start a cluster and the shim for development, until Ctrl-C
+    Up(up::Arguments),
+    /// Measure, as ratios to a baseline in the same run
+    Bench(bench::Arguments),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Error::Interrupted) => ExitCode::from(EXIT_INTERRUPTED),
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Everything that a command started is dropped, and so gone, when this returns.
+fn run(command: Command) -> Result<()> {
+    signals::listen()?;
+    match command {
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
+        Command::Up(arguments) => up::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
+    }
+}

@@ -1,0 +1,173 @@
+//! The shim as its users run it: the built binary, configured by its environment, on a port of its own.
+
+use std::io::{BufRead as _, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::signals::{self, POLL};
+use crate::{Error, Result, process};
+
+/// How long the shim may take until it listens, and until it has finished what it had taken on.
+const START_LIMIT: Duration = Duration::from_secs(30);
+const STOP_LIMIT: Duration = Duration::from_mins(1);
+
+/// A running `stripe-credits serve`; dropped, it is killed.
+#[derive(Debug)]
+pub struct Shim {
+    server: Child,
+    address: SocketAddr,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Shim {
+    /// Starts the binary with this environment and no other; `LISTEN` is a free port of 127.0.0.1 unless given.
+    ///
+    /// It listens when this returns. A shim that ends instead (64: its configuration is wrong) is an error that
+    /// carries its status and its output.
+    pub fn start(binary: &Path, environment: &[(&str, &str)]) -> Result<Self> {
+        let mut command = process::server_command(binary, None, "TERM");
+        command.arg("serve").env("LISTEN", "127.0.0.1:0").envs(environment.iter().copied());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut server = process::serve(command)?;
+
+        let lines = Arc::default();
+        let (sender, addresses) = channel();
+        if let (Some(stdout), Some(stderr)) = (server.stdout.take(), server.stderr.take()) {
+            drain(stdout, Arc::clone(&lines), sender.clone());
+            drain(stderr, Arc::clone(&lines), sender);
+        }
+        match listening(&mut server, &addresses) {
+            Ok(address) => Ok(Self { server, address, lines }),
+            Err(Error::NotServing { server: name, reason, .. }) => {
+                process::kill(&mut server);
+                Err(Error::NotServing { server: name, reason, log: log_of(&lines).join("\n") })
+            }
+            Err(interrupted) => {
+                process::kill(&mut server);
+                Err(interrupted)
+            }
+        }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The URL of one of its routes, given as `/path`.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.server.id()
+    }
+
+    /// Every line it has logged so far.
+    #[must_use]
+    pub fn log(&self) -> Vec<String> {
+        log_of(&self.lines)
+    }
+
+    /// Asks it to finish what it has taken on and to end (SIGTERM), and waits until it has.
+    pub fn terminate(&mut self) -> Result<ExitStatus> {
+        self.ask_to_end();
+        process::wait_for(&mut self.server, STOP_LIMIT).ok_or_else(|| {
+            Error::Unmet(format!("the shim still ran {} s after SIGTERM", STOP_LIMIT.as_secs()))
+        })
+    }
+
+    /// Sends SIGTERM and returns at once, for tests that watch what happens meanwhile.
+    pub fn ask_to_end(&self) {
+        process::signal(&self.server, Signal::TERM);
+    }
+
+    /// Ends it with SIGKILL, as a crash would.
+    pub fn kill(&mut self) {
+        process::kill(&mut self.server);
+    }
+}
+
+impl Drop for Shim {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Keeps reading, so that the shim never waits for us, and passes on the address it says it listens on.
+fn drain(pipe: impl Read + Send + 'static, lines: Arc<Mutex<Vec<String>>>, addresses: Sender<SocketAddr>) {
+    thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(std::result::Result::ok) {
+            if let Some(address) = listening_address(&line) {
+                // Nobody waits for a second one.
+                let _ = addresses.send(address);
+            }
+            lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        }
+    });
+}
+
+fn listening(server: &mut Child, addresses: &Receiver<SocketAddr>) -> Result<SocketAddr> {
+    let start = Instant::now();
+    let reason = loop {
+        match addresses.recv_timeout(POLL) {
+            Ok(address) => return Ok(address),
+            // Both pipes are closed and read to the end.
+            Err(RecvTimeoutError::Disconnected) => {
+                let status = process::wait_for(server, START_LIMIT);
+                break status
+                    .map_or("it closed its output".to_owned(), |status| format!("it ended with {status}"));
+            }
+            Err(RecvTimeoutError::Timeout) => signals::check()?,
+        }
+        if start.elapsed() > START_LIMIT {
+            break format!("it did not listen within {} s", START_LIMIT.as_secs());
+        }
+    };
+    Err(Error::NotServing { server: "the shim", reason, log: String::new() })
+}
+
+/// The address in the log line whose message is `listening`; tracing's JSON keeps both under `fields` or on top.
+fn listening_address(line: &str) -> Option<SocketAddr> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    let text = |name| line.get(name).or_else(|| line.get("fields")?.get(name)).and_then(Value::as_str);
+    if text("message") == Some("listening") { text("address")?.parse().ok() } else { None }
+}
+
+fn log_of(lines: &Mutex<Vec<String>>) -> Vec<String> {
+    lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_is_found_on_top_and_under_fields_and_nowhere_else() {
+        let expected = Some(SocketAddr::from(([127, 0, 0, 1], 4242)));
+        let flat = r#"{"level":"INFO","message":"listening","address":"127.0.0.1:4242"}"#;
+        let nested = r#"{"level":"INFO","fields":{"message":"listening","address":"127.0.0.1:4242"}}"#;
+        assert_eq!(listening_address(flat), expected);
+        assert_eq!(listening_address(nested), expected);
+        assert_eq!(listening_address(r#"{"message":"delivery","address":"127.0.0.1:4242"}"#), None);
+        assert_eq!(listening_address("not JSON"), None);
+    }
+
+    #[test]
+    fn a_program_that_ends_instead_of_listening_is_an_error_with_its_output() {
+        let error = Shim::start(Path::new("/bin/ls"), &[]).unwrap_err().to_string();
+        assert!(error.contains("exit status: 2") && error.contains("'serve'"), "{error}");
+    }
+}

@@ -66,6 +66,11 @@ pub fn pg_bin() -> PathBuf {
     env::var_os(PG_BIN_VARIABLE).map_or_else(|| DEBIAN_PG_BIN.into(), PathBuf::from)
 }
 
+/// What tells builds about this Postgres.
+pub(crate) fn pg_config() -> PathBuf {
+    pg_bin().join("pg_config")
+}
+
 /// How a server is asked to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopMode {

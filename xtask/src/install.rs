@@ -2,13 +2,12 @@
 //!
 //! Everything is looked for first, so that on a machine that has it all nothing is changed and no network is used.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::{env, fs};
 
 use crate::cluster::{self, DEBIAN_PG_BIN};
 use crate::workspace::{Flavour, cargo, root};
-use crate::{Error, Result, process};
+use crate::{Result, process};
 
 /// What pgrx needs to build (it reads Postgres's headers with clang, and cargo-pgrx links OpenSSL).
 const BUILD_PACKAGES: &[&str] = &["clang", "libclang-dev", "pkg-config", "libssl-dev"];
@@ -21,15 +20,14 @@ const CARGO_PGRX_VERSION: &str = "0.18.1";
 /// Installs what is missing to build and to start everything.
 pub fn tools() -> Result<()> {
     packages()?;
-    cargo_pgrx()?;
-    pgrx_init()
+    cargo_pgrx()
 }
 
 /// Builds the extension and installs it into Postgres's folders.
 pub fn extension(flavour: Flavour) -> Result<()> {
     let mut command = cargo();
     command.current_dir(root().join("extension"));
-    command.args(["pgrx", "install", "--pg-config"]).arg(pg_config()).args(flavour.arguments());
+    command.args(["pgrx", "install", "--pg-config"]).arg(cluster::pg_config()).args(flavour.arguments());
     if is_debians(&cluster::pg_bin()) && !is_root() {
         command.arg("--sudo");
     }
@@ -76,45 +74,10 @@ fn cargo_pgrx() -> Result<()> {
     process::run(cargo().args(["install", "cargo-pgrx", "--locked", "--version", CARGO_PGRX_VERSION]))
 }
 
-/// Makes the Postgres known to pgrx, whose builds refuse any other; this downloads nothing.
-fn pgrx_init() -> Result<()> {
-    let pg_config = pg_config();
-    let pgrx_home = env::var_os("PGRX_HOME").map(PathBuf::from);
-    let pgrx_home = pgrx_home.or_else(|| Some(env::home_dir()?.join(".pgrx")));
-    let known = pgrx_home.and_then(|home| fs::read_to_string(home.join("config.toml")).ok());
-    if known.is_some_and(|known| known.contains(&format!("\"{}\"", pg_config.display()))) {
-        return Ok(());
-    }
-    let major = major_version(&process::output(Command::new(&pg_config).arg("--version"))?)?;
-    process::run(cargo().args(["pgrx", "init", &format!("--pg{major}")]).arg(pg_config))
-}
-
-/// 15 from `PostgreSQL 15.20 (Debian 15.20-0+deb12u1)`.
-fn major_version(text: &str) -> Result<u32> {
-    let number = text.split_whitespace().nth(1).and_then(|version| version.split('.').next()?.parse().ok());
-    number.ok_or_else(|| Error::Unmet(format!("pg_config names no version: {text}")))
-}
-
-fn pg_config() -> PathBuf {
-    cluster::pg_bin().join("pg_config")
-}
-
 fn is_debians(pg_bin: &Path) -> bool {
     pg_bin == Path::new(DEBIAN_PG_BIN)
 }
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_major_version_is_read_from_what_debian_and_others_print() {
-        assert_eq!(major_version("PostgreSQL 15.20 (Debian 15.20-0+deb12u1)\n").unwrap(), 15);
-        assert_eq!(major_version("PostgreSQL 18.6").unwrap(), 18);
-        assert!(major_version("nothing of the kind").is_err());
-    }
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::{Error, Result, process};
+use crate::{Error, Result, cluster, process};
 
 /// How something is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,8 @@ pub fn sample_catalog() -> PathBuf {
 pub fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
     command.current_dir(root());
+    // Named here, no file in anybody's home has to know of it; .cargo/config.toml says the same to a cargo of one's own.
+    command.env("PGRX_PG_CONFIG_PATH", cluster::pg_config());
     // What `cargo run` told us about xtask is not true of what is built now, and build scripts that look at it (ring's,
     // for one) would run again each time.
     let about_xtask = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];

@@ -12,11 +12,17 @@ comment on table billing.customers is 'Which Stripe customer is which user, who 
 comment on table billing.accounts is 'One row per user: the row that is locked, with the cached balances. Read billing.user_credits instead: it leaves out what has lapsed since.';
 comment on column billing.accounts.next_due_at is 'When time alone next changes something here. Reads are right before run_due has posted it.';
 comment on table billing.subscriptions is 'The latest known state of each Stripe subscription.';
+comment on column billing.subscriptions.as_of is 'As of when Stripe says all this. It only rises.';
+comment on column billing.subscriptions.lot_limit is 'The most that a lot may hold from now on that was paid for before the subscription was this plan; null: as much as it did.';
+comment on column billing.accounts.free_next_at is 'When the free plan''s next month begins that was not granted yet.';
 comment on table billing.payments is 'What was paid, by checkout session or invoice. Claiming a row is what makes a payment count once; a row without paid_at says whose a session will be.';
 comment on table billing.payment_intents is 'Which payment a payment intent paid. An invoice can have several.';
 comment on table billing.credit_grants is 'The lots: who was given how many credits for what, how many remain, when they lapse. source_id is the payment or the app''s own key, item the price or purpose.';
 comment on column billing.credit_grants.amount is 'Credits granted in all.';
-comment on column billing.credit_grants.remaining is 'Credits of this lot that are still there.';
+comment on column billing.credit_grants.remaining is 'Credits of this lot that are there to be spent.';
+comment on column billing.credit_grants.pending is 'Credits of this lot that come at available_from.';
+comment on column billing.credit_grants.set_aside is 'Credits of this lot that are kept back: a newer lot is current, or a lesser plan. They come back if that changes.';
+comment on column billing.credit_grants.consumed is 'Of a subscription''s lot: what was drawn in its time; null while that is now.';
 comment on table billing.credit_transactions is 'The ledger: append-only, a signed amount against one grant a row. UPDATE, DELETE and TRUNCATE are refused for everyone.';
 comment on column billing.credit_transactions.operation_id is 'Rows of one operation share the id of its first.';
 comment on column billing.credit_transactions.balance_after is 'Σ remaining − debt after this row.';
@@ -30,9 +36,9 @@ comment on function billing.apply_stripe_event(jsonb, jsonb) is
 'Applies a whole Stripe event in one transaction: in any order, any number of times, the same end state.
   event    the webhook''s body
   fetched  Stripe''s answer to a needs_fetch before, {"as_of": unix seconds, "objects": […]}, or {} where nobody could ask
-Outcome: applied; already_applied; ignored (livemode, account, event_type, mode, unpaid, payment_failed, expired, no_payment_required, not_credits, unknown_payment); parked (no_catalog, unknown_price, unknown_user, identity_conflict, unknown_charge, unfetched, shape); rejected (malformed, conflict, out_of_range); needs_fetch with to_fetch.
+Outcome: applied; already_applied; ignored (livemode, account, event_type, mode, unpaid, payment_failed, expired, no_payment_required, no_subscription, stale, nothing_billed, not_credits, trial, at_renewal, unknown_payment); parked (no_catalog, unknown_price, unknown_user, identity_conflict, unknown_charge, unfetched, shape); rejected (malformed, conflict, out_of_range); needs_fetch with to_fetch.
 Errors: 22004 event is null. Nothing in the event''s content raises.
-Stands on: Stripe''s checkout.session.completed, .async_payment_succeeded, .async_payment_failed, .expired in mode payment; charge.refunded, refund.created, .updated, .failed, charge.refund.updated; charge.dispute.created, .updated, .closed, .funds_withdrawn, .funds_reinstated. Other types are recorded and ignored.';
+Stands on: Stripe''s checkout.session.completed, .async_payment_succeeded, .async_payment_failed, .expired; customer.subscription.created, .updated, .deleted, .paused, .resumed, .trial_will_end, .pending_update_applied, .pending_update_expired; invoice.paid, .payment_succeeded, .payment_failed, .voided, .marked_uncollectible; invoice_payment.paid; charge.refunded, refund.created, .updated, .failed, charge.refund.updated; charge.dispute.created, .updated, .closed, .funds_withdrawn, .funds_reinstated. Other types are recorded and ignored.';
 
 comment on function billing.explain_event(jsonb, jsonb) is
 'What apply_stripe_event would answer for the same arguments, by the same path, with nothing written. details.postings are the ledger rows it would append.';
@@ -66,6 +72,26 @@ Errors: 22004 null, 22023 blank or amount ≤ 0, 22003 amount above 10^12.';
 
 comment on function billing.admin_apply_stripe_credit_pack_purchase(uuid, bigint, text, text, text, text, text, text) is
 'The older name of apply_stripe_credit_pack_purchase, with the older answer: {ok, already_applied, remaining_monthly, remaining_bonus, reason}. remaining_monthly is the subscription pool, remaining_bonus the purchased and promotional ones.';
+
+comment on function billing.apply_subscription_state(uuid, text, text, text, text, timestamptz, timestamptz, text, text, boolean, text, boolean) is
+'Sets a subscription''s state by SQL: one subscription with its events, whichever come first; the same invoice by either way grants once.
+  p_user_id                    the user
+  p_tier                       what the caller calls the plan: compared with the catalog''s key, a difference told in details
+  p_customer_id                cus_…, where known: tied to the user
+  p_subscription_id            sub_…
+  p_price_id                   its price: the catalog says which plan it is and what a period is worth
+  p_cycle_start, p_cycle_end   the current period
+  p_event_id                   goes into the ledger
+  p_invoice_id                 in_…, where one was paid for the period: it grants. Without it nothing is granted
+  p_reset_usage                changes nothing: the invoice that pays for a period resets
+  p_status                     one of Stripe''s statuses, by default active
+  p_cancel_at_period_end       whether it ends with the period
+The state is as of now, in whole seconds: Stripe''s later events follow it, its older ones are stale.
+Outcome: applied; already_applied; ignored, stale or an invoice''s reasons; rejected: no_catalog, unknown_price (the row is written, nothing granted), conflict where the subscription or the invoice is another user''s, out_of_range.
+Errors: 22004 null, 22023 blank, an infinite time, an end not after its start, no status of Stripe''s.';
+
+comment on function billing.apply_stripe_subscription_state(uuid, text, text, text, text, timestamptz, timestamptz, text, text, boolean) is
+'The older name of apply_subscription_state, for an active subscription, with the older answer: {ok, already_applied, remaining_monthly, remaining_bonus, reason}.';
 
 comment on function billing.load_catalog(jsonb) is
 'Makes the catalog say what the document says, and applies what was parked for want of it. What is absent is retired from now on, what changed gets a new row in force from now on; loading the same twice changes nothing.
@@ -121,11 +147,16 @@ Errors: 22004 null, 22023 blank.';
 comment on function billing.current_user_id() is
 'The user of the request: the sub of request.jwt.claims, as Supabase''s auth.uid() reads it. Whoever may run SET can forge it, so client roles are for PostgREST''s path only.';
 
-comment on function billing.ran_out(uuid) is
-'What reservations of a user that ran out still hold, as far as the caller may read it: part of user_credits.';
+comment on function billing.unposted(uuid) is
+'What time alone has brought a user and nothing has posted yet, as far as the caller may read it: part of user_credits. Reservations that ran out, parts of a period''s credits, months of the free plan; up_to_here is the sum in the order in which debt takes of it.';
+
+comment on function billing.free_plan() is 'What users without a plan get, by the catalog; no row where that is nothing.';
 
 comment on function billing.my_credits() is
-'The caller''s row of user_credits; zeros for a user whom nothing was granted yet. The user is the JWT''s sub, never an argument.';
+'The caller''s row of user_credits, after what time alone has caused was posted; zeros for a user whom nothing was granted yet. The user is the JWT''s sub, never an argument.';
+
+comment on function billing.settle_account(uuid) is
+'Posts what time alone has caused in one account, where the transaction may write. Internal to my_credits.';
 
 comment on function billing.my_transactions(integer, bigint) is
 'The caller''s ledger rows, newest first.
@@ -133,7 +164,7 @@ comment on function billing.my_transactions(integer, bigint) is
   p_before  only rows with a smaller id: the last id of the page before';
 
 comment on function billing.run_due(integer) is
-'Posts what time alone has caused (lapses, reservations that ran out) for up to p_limit accounts that are due, busy ones left for the next time. Returns how many. Nothing needs it to be punctual: reads are right before it ran, and every access of an account does the same for it. Errors: 22004, 22023.';
+'Posts what time alone has caused (lapses, parts of a period''s credits, free months, reservations that ran out) for up to p_limit accounts that are due, busy ones left for the next time. Returns how many. Nothing needs it to be punctual: reads are right before it ran, and every access of an account does the same for it. Errors: 22004, 22023.';
 
 comment on function billing.retry_parked(integer) is
 'Judges up to p_limit parked events again, those that waited longest first; an event of a busy account is left for the next time. Returns an outcome each, with details.event_id. Errors: 22004, 22023.';

@@ -12,6 +12,8 @@ create table billing.accounts (
     tier text not null default 'free',
     subscription_status text not null default 'none',
     signed_up_at timestamptz,
+    -- When the free plan's next month begins that was not granted yet.
+    free_next_at timestamptz,
     -- When time alone next changes something here: a lapse, a drip, a reservation that runs out.
     next_due_at timestamptz,
     last_grant_id bigint not null default 0,
@@ -32,7 +34,10 @@ create table billing.credit_grants (
     pool text not null check (pool in ('subscription', 'purchased', 'promotional')),
     amount bigint not null check (amount >= 0),
     remaining bigint not null check (remaining >= 0),
-    -- Where the rest went, but for what was spent: lapsed unspent, taken back by reversals, taken to settle debt.
+    -- Where the rest is, but for what was spent: to come with available_from, kept back while its lot is not current,
+    -- lapsed unspent, taken back by reversals, taken to settle debt.
+    pending bigint not null default 0 check (pending >= 0),
+    set_aside bigint not null default 0 check (set_aside >= 0),
     lapsed bigint not null default 0 check (lapsed >= 0),
     reversed bigint not null default 0 check (reversed >= 0),
     settled bigint not null default 0 check (settled >= 0),
@@ -43,16 +48,31 @@ create table billing.credit_grants (
         case pool when 'subscription' then 1 when 'promotional' then 2 else 3 end) stored,
     available_from timestamptz,
     lapses_at timestamptz,
+    -- Of a subscription's lot: what was paid for, when, and the policies of its price then.
+    stripe_subscription_id text,
+    price_id text,
     period_start timestamptz,
     period_end timestamptz,
-    stripe_subscription_id text,
+    paid_at timestamptz,
+    max_rollover bigint check (max_rollover >= 0),
+    expires boolean,
+    -- When what is left of it is lost: its lapse, or the renewal that resets it.
+    lost_at timestamptz generated always as (
+        least(lapses_at, case when max_rollover = 0 then period_end end)) stored,
+    -- What was drawn in its time, up to which row of the ledger; null while that time is now.
+    consumed bigint check (consumed >= 0),
+    closed_through bigint check ((closed_through is null) = (consumed is null)),
     created_at timestamptz not null,
     primary key (user_id, id),
     unique (user_id, source_id, item),
-    check (remaining + lapsed + reversed + settled <= amount)
+    check (remaining + pending + set_aside + lapsed + reversed + settled <= amount),
+    check (num_nulls(price_id, period_start, period_end, paid_at, max_rollover, expires)
+        = case when stripe_subscription_id is null then 6 else 0 end)
 ) with (fillfactor = 80);
 -- Rule 8: what would be lost soonest is drawn first.
-create index credit_grants_draw on billing.credit_grants (user_id, lapses_at, draw_rank, id) where spendable;
+create index credit_grants_draw on billing.credit_grants (user_id, lost_at, draw_rank, id) where spendable;
+create index credit_grants_lots on billing.credit_grants (user_id) where stripe_subscription_id is not null;
+create index credit_grants_pending on billing.credit_grants (user_id, available_from) where pending > 0;
 
 create table billing.credit_transactions (
     user_id uuid not null,

@@ -8,18 +8,45 @@ as $$
     select (nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub')::uuid
 $$;
 
-create function billing.ran_out(p_user_id uuid)
+-- What users without a plan get. Public: it is on every pricing page.
+create function billing.free_plan() returns table (credits bigint, every interval)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+    select s.free_plan_credits, s.free_plan_every from billing.settings s where s.free_plan_credits > 0
+$$;
+
+create function billing.unposted(p_user_id uuid)
 returns table (pool text, credits bigint, up_to_here bigint)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    -- What reservations that ran out hold of grants that have not lapsed, in draw order, with the sum up to each.
-    select g.pool, -t.amount, (sum(-t.amount) over (order by g.lapses_at, g.draw_rank, g.id, t.id))::bigint
-    from billing.reservations r
-    join billing.credit_transactions t
-        on t.user_id = r.user_id and t.request_id = r.request_id and t.transaction_type = 'reservation'
-    join billing.credit_grants g on g.user_id = t.user_id and g.id = t.grant_id
-    where r.user_id = p_user_id and r.status = 'held' and r.expires_at <= statement_timestamp()
-        and (g.lapses_at is null or g.lapses_at > statement_timestamp())
+    -- What time alone has brought and nothing has posted yet, in draw order, with the sum up to each: debt takes of it first,
+    -- also of what has come and gone since, which is in no pool.
+    with due as (
+        -- What reservations that ran out held, but of lots that are not current any more: those do not get it back.
+        select g.pool, -t.amount as credits, g.lapses_at, g.lost_at, g.draw_rank, t.id
+        from billing.reservations r
+        join billing.credit_transactions t
+            on t.user_id = r.user_id and t.request_id = r.request_id and t.transaction_type = 'reservation'
+        join billing.credit_grants g on g.user_id = t.user_id and g.id = t.grant_id
+        where r.user_id = p_user_id and r.status = 'held' and r.expires_at <= statement_timestamp()
+            and (g.lapses_at is null or g.lapses_at > statement_timestamp()) and g.consumed is null
+        union all
+        -- Parts of a period's credits.
+        select g.pool, g.pending, g.lapses_at, g.lost_at, g.draw_rank, g.id
+        from billing.credit_grants g
+        where g.user_id = p_user_id and g.pending > 0 and g.available_from <= statement_timestamp()
+        union all
+        -- Months of the free plan.
+        select 'promotional', f.credits, m.start + f.every, m.start + f.every, 2::smallint, 0
+        from billing.accounts a
+        cross join billing.free_plan() f
+        cross join lateral generate_series(a.free_next_at, statement_timestamp(), f.every) m (start)
+        where a.user_id = p_user_id and a.tier = 'free' and a.signed_up_at is not null
+    )
+    select case when d.lapses_at is null or d.lapses_at > statement_timestamp() then d.pool end, d.credits,
+        (sum(d.credits) over (
+            order by d.lapses_at <= statement_timestamp() desc, d.lost_at, d.draw_rank, d.id))::bigint
+    from due d
 $$;
 
 create view billing.user_credits with (security_invoker = true) as
@@ -37,7 +64,7 @@ select
     bonus.total - live.purchased - live.promotional as bonus_credits_used,
     cycle.current_period_start as cycle_start_at,
     cycle.current_period_end as cycle_end_at,
-    greatest(a.debt - returned.credits, 0)::bigint as debt,
+    greatest(a.debt - due.credits, 0)::bigint as debt,
     coalesce(cycle.customer_id, tied.customer_id) as stripe_customer_id,
     cycle.subscription_id as stripe_subscription_id,
     cycle.price_id as stripe_price_id
@@ -52,16 +79,14 @@ cross join lateral (
         from billing.credit_grants g
         where g.user_id = a.user_id and g.spendable
             and (g.lapses_at is null or g.lapses_at > statement_timestamp())
-            and (g.available_from is null or g.available_from <= statement_timestamp())
         union all
-        -- What a reservation that ran out held is there again before anything has posted it; debt takes of it first.
-        select r.pool, greatest(least(r.credits, r.up_to_here - a.debt), 0)::bigint
-        from billing.ran_out(a.user_id) r
+        select u.pool, greatest(least(u.credits, u.up_to_here - a.debt), 0)::bigint
+        from billing.unposted(a.user_id) u
     ) c
 ) live
 cross join lateral (
-    select coalesce(sum(r.credits), 0) as credits from billing.ran_out(a.user_id) r
-) returned
+    select coalesce(sum(u.credits), 0) as credits from billing.unposted(a.user_id) u
+) due
 cross join lateral (
     select coalesce(sum(g.amount), 0)::bigint as total
     from billing.credit_grants g
@@ -72,29 +97,17 @@ left join lateral (
         p.credits * s.quantity as credits
     from billing.subscriptions s
     left join lateral (
-        select p.credits, p.rank from billing.prices p
+        select p.credits from billing.prices p
         where p.price_id = s.price_id order by p.valid_from desc limit 1
     ) p on true
     where s.user_id = a.user_id and s.status in ('active', 'trialing', 'past_due')
-    order by p.rank desc nulls last, s.subscription_id
+    order by s.rank desc nulls last, s.as_of desc, s.subscription_id
     limit 1
 ) cycle on true
 left join lateral (
     select c.customer_id from billing.customers c
     where c.user_id = a.user_id order by c.as_of desc, c.customer_id limit 1
 ) tied on true;
-
-create function billing.my_credits() returns setof billing.user_credits
-language sql volatile security definer set search_path = pg_catalog, pg_temp
-as $$
-    -- A user whom nothing was granted yet reads zeros, not nothing.
-    with me as (select billing.current_user_id() as user_id)
-    select c.* from me join billing.user_credits c using (user_id)
-    union all
-    select me.user_id, 'free', 'none', 0, 0, 0, 0, 0, 0, 0, 0, null, null, 0, null, null, null
-    from me
-    where me.user_id is not null and not exists (select from billing.accounts a where a.user_id = me.user_id)
-$$;
 
 create function billing.my_transactions(p_limit integer default 50, p_before bigint default null)
 returns setof billing.credit_transactions

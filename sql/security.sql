@@ -71,7 +71,7 @@ create function billing.client_functions() returns regprocedure[]
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select array[
-        'billing.current_user_id()', 'billing.is_service()', 'billing.ran_out(uuid)',
+        'billing.current_user_id()', 'billing.is_service()', 'billing.free_plan()', 'billing.unposted(uuid)',
         'billing.my_credits()', 'billing.my_transactions(integer, bigint)']::regprocedure[]
 $$;
 
@@ -81,7 +81,8 @@ as $$
 declare
     -- Triggers run these, or the extension itself; nobody calls them.
     c_internal constant text[] := array[
-        'guard_drop', 'refuse_ledger_change', 'require_named', 'client_functions', 'installed_policies', 'grant_access'];
+        'guard_drop', 'refuse_ledger_change', 'require_named', 'client_functions', 'installed_policies', 'grant_access',
+        'settle_account'];
     v_function record;
 begin
     if p_client is null or p_service is null then

@@ -14,13 +14,19 @@ create table billing.subscriptions (
     customer_id text,
     price_id text,
     tier text not null,
-    status text not null,
+    -- Its plan's, by the catalog: the highest of several names the account's tier.
+    rank integer,
+    -- The most that a lot may hold from now on that was paid for before it was this plan; null: as much as it did.
+    lot_limit bigint check (lot_limit >= 0),
+    status text not null check (status in (
+        'incomplete', 'unpaid', 'paused', 'past_due', 'trialing', 'active', 'incomplete_expired', 'canceled')),
     quantity bigint not null check (quantity > 0),
-    current_period_start timestamptz,
-    current_period_end timestamptz,
+    current_period_start timestamptz not null,
+    current_period_end timestamptz not null,
     trial_end timestamptz,
     cancel_at_period_end boolean not null,
-    canceled_at timestamptz,
+    ended_at timestamptz check ((ended_at is not null) = (status in ('incomplete_expired', 'canceled'))),
+    -- As of when Stripe says all this: it only rises.
     as_of timestamptz not null,
     stripe_event_id text,
     created_at timestamptz not null,
@@ -28,6 +34,7 @@ create table billing.subscriptions (
 );
 create index subscriptions_user on billing.subscriptions (user_id);
 create index subscriptions_customer on billing.subscriptions (customer_id);
+create index subscriptions_price on billing.subscriptions (price_id);
 
 -- What was paid. Claiming a row here is what makes a payment count once. A row that is not paid yet says whose a
 -- session is: an operator attributed it before it was paid.

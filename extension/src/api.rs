@@ -8,10 +8,11 @@ use pgrx::datum::{Interval, TimestampWithTimeZone};
 use pgrx::prelude::*;
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::{Time, TimeDelta};
-use stripe_credits_rules::catalog as catalog_document;
+use stripe_credits_rules::catalog::{self as catalog_document, Change};
 use stripe_credits_rules::event;
 use stripe_credits_rules::lot::{Lot, Pool};
 use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::subscription::Status;
 
 use crate::apply::{self, Door};
 use crate::convert::{clock, time, uuid};
@@ -21,6 +22,7 @@ use crate::ledger::{self, Origin, TransactionType};
 use crate::outcome::{Outcome, Verdict};
 use crate::purchase::{self, DirectPurchase};
 use crate::sql::connected;
+use crate::state::{self, DirectState};
 use crate::{attribute, catalog, inbox, locks, spending};
 
 /// The grant of a user's signup credits, and of credits given by hand, within their source.
@@ -116,6 +118,73 @@ fn apply_stripe_credit_pack_purchase(
     connected(|sql| purchase::direct(sql, &call))
 }
 
+/// Sets a subscription's state by SQL: the same subscription as its events', whichever come first.
+///
+/// With `p_invoice_id` that invoice is paid, and grants what the catalog says of `p_price_id`, once, like its event.
+/// `p_tier` is compared with the catalog's, and a difference told in the details. `p_reset_usage` changes nothing: credits are reset by the
+/// invoice that pays for the next period. The state is as of now, in whole seconds, so that Stripe's later events follow.
+#[pg_extern(security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+#[expect(clippy::too_many_arguments, reason = "the signature is fixed: clients call it by these names")]
+fn apply_subscription_state(
+    p_user_id: Option<pgrx::Uuid>,
+    p_tier: Option<String>,
+    p_customer_id: Option<String>,
+    p_subscription_id: Option<String>,
+    p_price_id: Option<String>,
+    p_cycle_start: Option<TimestampWithTimeZone>,
+    p_cycle_end: Option<TimestampWithTimeZone>,
+    p_event_id: Option<String>,
+    p_invoice_id: default!(Option<String>, "NULL"),
+    p_reset_usage: default!(Option<bool>, "false"),
+    p_status: default!(Option<String>, "'active'"),
+    p_cancel_at_period_end: default!(Option<bool>, "false"),
+) -> Outcome {
+    let user = uuid(required(p_user_id, "p_user_id"));
+    let start = finite(p_cycle_start, "p_cycle_start");
+    let end = finite(p_cycle_end, "p_cycle_end");
+    let status = named(p_status, "p_status");
+    let wrong = |message: String, value: String| -> ! {
+        raise(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, value)
+    };
+    if end <= start {
+        wrong(
+            "p_cycle_end must be after p_cycle_start".into(),
+            format!("p_cycle_start = {start}, p_cycle_end = {end}"),
+        );
+    }
+    let call = DirectState {
+        tier: named(p_tier, "p_tier"),
+        customer_id: named_if_given(p_customer_id, "p_customer_id"),
+        subscription_id: named(p_subscription_id, "p_subscription_id"),
+        price_id: named(p_price_id, "p_price_id"),
+        period: (start, end),
+        event_id: named(p_event_id, "p_event_id"),
+        invoice_id: named_if_given(p_invoice_id, "p_invoice_id"),
+        status: Status::parse(&status).unwrap_or_else(|| {
+            wrong(
+                "p_status must be one of Stripe's subscription statuses".into(),
+                format!("p_status = {status:?}"),
+            )
+        }),
+        cancel_at_period_end: required(p_cancel_at_period_end, "p_cancel_at_period_end"),
+        user,
+    };
+    required(p_reset_usage, "p_reset_usage");
+    connected(|sql| state::direct(sql, &call))
+}
+
+fn finite(at: Option<TimestampWithTimeZone>, argument: &str) -> Time {
+    let at = required(at, argument);
+    time(at).unwrap_or_else(|| {
+        raise(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("{argument} must be finite"),
+            format!("{argument} = {at}"),
+        )
+    })
+}
+
 /// Makes the catalog say what the document says, and applies what was parked for want of it.
 ///
 /// Answers every price with `added`, `changed`, `retired` or `unchanged`. A faulty document raises 22023 with the path of
@@ -135,11 +204,18 @@ fn load_catalog(
     });
     let changes = connected(|sql| {
         locks::catalog_exclusive();
+        let had_free_plan = catalog::settings(sql).is_some_and(|settings| settings.free_plan.is_some());
         let changes = catalog::load(sql, &catalog);
         let started = clock();
         loop {
             let parked = inbox::parked(sql, started, PARKED_BATCH);
             if parked.is_empty() {
+                for (price_id, _) in changes.iter().filter(|(_, change)| *change != Change::Unchanged) {
+                    state::reprice(sql, price_id);
+                }
+                if !had_free_plan && catalog.settings.free_plan.is_some() {
+                    ledger::begin_free_plan(sql);
+                }
                 return changes;
             }
             for waiting in parked {
@@ -253,7 +329,7 @@ fn raise_past_expiry(value: &str) -> ! {
 }
 
 fn promotional(item: &str, name: &str, credits: Credits) -> Lot {
-    Lot { item: item.into(), name: name.into(), credits, pool: Pool::Promotional, lapses_at: None }
+    Lot::new(item.into(), name.into(), credits, Pool::Promotional)
 }
 
 /// Spends credits, those that would be lost soonest first, once per `p_request_id`.
@@ -357,6 +433,18 @@ fn run_due(p_limit: default!(Option<i32>, "1000")) -> i64 {
         }
         i64::try_from(users.len()).expect("no more than the limit")
     })
+}
+
+/// Posts what time alone has caused in a user's account, where there is anything and the transaction may write: so that
+/// what is read next is what is posted. Internal to `my_credits`.
+#[pg_extern(security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn settle_account(p_user_id: Option<pgrx::Uuid>) {
+    // SAFETY: reads whether this transaction may write.
+    let read_only = unsafe { pgrx::pg_sys::XactReadOnly };
+    if let Some(user) = p_user_id.filter(|_| !read_only) {
+        connected(|sql| ledger::settle_due(sql, uuid(user)));
+    }
 }
 
 /// Deletes settled events that were last received longer ago than `p_older_than`. Never one that is parked or waits for

@@ -1,19 +1,24 @@
 //! The way of one event through the database: read, lock, judge, post, let what waited for it follow, write down.
 
 use serde_json::{Value, json};
+use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::catalog::Settings;
-use stripe_credits_rules::event::{self, Event, Fetched, Malformed, Subject};
+use stripe_credits_rules::event::{self, Event, Fetched, Keys, Malformed, Subject};
 use stripe_credits_rules::identity::{self, Claims, Identity};
+use stripe_credits_rules::invoice::Invoice;
 use stripe_credits_rules::purchase::Refusal;
 use stripe_credits_rules::reason::Reason;
-use stripe_credits_rules::session::{Item, Session};
+use stripe_credits_rules::session::{Item, Mode, PaymentStatus, Session};
+use stripe_credits_rules::subscription::Subscription;
 use uuid::Uuid;
 
 use crate::inbox::{self, Waiting};
 use crate::json::JsonText;
 use crate::outcome::{Outcome, Verdict};
 use crate::sql::Sql;
-use crate::{catalog, customers, ledger, locks, payments, purchase, reversals};
+use crate::{
+    catalog, customers, invoice, ledger, locks, payments, purchase, reversals, state, subscriptions,
+};
 
 /// Through which door an event came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,26 +81,17 @@ pub(crate) fn refused(malformed: &Malformed) -> Outcome {
 
 /// Takes the locks of an event and of everything that would follow it. Answers what waits for the event's customer.
 fn lock_event(sql: &mut Sql, event: &Event) -> Vec<Waiting> {
-    match &event.subject {
-        Subject::CheckoutSession(session) => {
-            let payment_intent_id = session.payment_intent_id.as_deref();
-            lock_payment(sql, session.customer_id.as_deref(), &session.id, payment_intent_id)
+    let customer_id = match &event.subject {
+        Subject::CheckoutSession(_) | Subject::Subscription(_) | Subject::Invoice(_) => {
+            event.customer_id.as_deref()
         }
-        Subject::Reversals(reversals) => {
-            locks::payments([], reversals.payment_intent_id.as_deref());
-            Vec::new()
-        }
-        Subject::Other => Vec::new(),
-    }
+        Subject::InvoicePayment(_) | Subject::Reversals(_) | Subject::Other => None,
+    };
+    lock_payment(sql, customer_id, &event.subject.keys())
 }
 
 /// Takes the locks of a payment, in rule 15's order, and of everything that waits for its customer.
-pub(crate) fn lock_payment(
-    sql: &mut Sql,
-    customer_id: Option<&str>,
-    source_id: &str,
-    payment_intent_id: Option<&str>,
-) -> Vec<Waiting> {
+pub(crate) fn lock_payment(sql: &mut Sql, customer_id: Option<&str>, keys: &Keys) -> Vec<Waiting> {
     let waiting = match customer_id {
         Some(customer_id) => {
             locks::customer(customer_id);
@@ -103,33 +99,32 @@ pub(crate) fn lock_payment(
         }
         None => Vec::new(),
     };
-    lock_waiting(&waiting, Some(source_id), payment_intent_id);
+    lock_waiting(&waiting, keys);
     waiting
 }
 
-/// Takes the locks of the payments that wait, together with one more.
-pub(crate) fn lock_waiting(waiting: &[Waiting], source_id: Option<&str>, payment_intent_id: Option<&str>) {
-    let sessions = sessions(waiting);
+/// Takes the locks of what waits, together with more.
+pub(crate) fn lock_waiting(waiting: &[Waiting], more: &Keys) {
+    let subjects = subjects(waiting);
+    let keys: Vec<Keys> = subjects.iter().map(Subject::keys).collect();
+    let all = || keys.iter().chain([more]);
     locks::payments(
-        sessions.iter().map(|session| session.id.as_str()).chain(source_id),
-        sessions.iter().filter_map(|session| session.payment_intent_id.as_deref()).chain(payment_intent_id),
+        all().flat_map(|keys| keys.sources.iter().copied()),
+        all().flat_map(|keys| keys.payment_intents.iter().copied()),
     );
 }
 
 /// Takes the payment intents' locks of what waits for a session, under the session's lock.
 pub(crate) fn lock_payment_intents(waiting: &[Waiting]) {
-    let sessions = sessions(waiting);
-    locks::payments([], sessions.iter().filter_map(|session| session.payment_intent_id.as_deref()));
+    let subjects = subjects(waiting);
+    locks::payments([], subjects.iter().flat_map(|subject| subject.keys().payment_intents));
 }
 
-fn sessions(waiting: &[Waiting]) -> Vec<Session> {
-    let subject = |waiting: &Waiting| event::read(&waiting.payload).ok().map(|event| event.subject);
+fn subjects(waiting: &[Waiting]) -> Vec<Subject> {
     waiting
         .iter()
-        .filter_map(|waiting| match subject(waiting) {
-            Some(Subject::CheckoutSession(session)) => Some(*session),
-            _ => None,
-        })
+        .filter_map(|waiting| event::read(&waiting.payload).ok())
+        .map(|event| event.subject)
         .collect()
 }
 
@@ -209,13 +204,69 @@ fn judge(
         return untied(Outcome::of(Verdict::Ignored(reason)));
     }
     match &event.subject {
+        Subject::CheckoutSession(session) if session.mode == Mode::Subscription => {
+            judge_subscribing(sql, settings, event, session, fetched, door)
+        }
         Subject::CheckoutSession(session) => judge_session(sql, settings, event, session, fetched, door),
+        Subject::Subscription(said) => judge_subscription(sql, event, said, fetched, None),
+        Subject::Invoice(invoice) => judge_invoice(sql, settings, event, invoice, fetched, None),
+        Subject::InvoicePayment(payment) => untied(reversals::paid_by(sql, event, payment)),
         Subject::Reversals(reversals) => untied(reversals::apply(sql, event, reversals)),
         Subject::Other => untied(Outcome::of(Verdict::Ignored(Reason::EventType))),
     }
 }
 
-/// Whose the session is, what its customer's tie becomes, and what it is worth to them.
+/// Whose something is, and what that made of its customer's tie.
+struct Whose {
+    identity: Result<Identity, Reason>,
+    tied: Option<String>,
+}
+
+/// Decides whose something is, and ties its customer by what it says; `claims` come without the tie.
+///
+/// # Errors
+/// Why a reconcile is refused: before anything is written, so that nobody learns or moves anything by naming somebody
+/// else's session.
+fn whose(
+    sql: &mut Sql,
+    customer_id: Option<&str>,
+    claims: Claims,
+    as_of: Time,
+    door: Door,
+) -> Result<Whose, Reason> {
+    let tie = customer_id.and_then(|customer_id| customers::tie(sql, customer_id));
+    let identity = identity::identify(Claims { tie: tie.map(|tie| tie.user), ..claims });
+    if let Door::Reconcile(expected) = door {
+        match identity {
+            Ok(identity) if identity.user == expected => {}
+            Err(Reason::UnknownUser) => return Err(Reason::NoOwner),
+            _ => return Err(Reason::NotOwner),
+        }
+    }
+    let said = identity::tie_said(claims.metadata, claims.client_reference, as_of);
+    let tied = match (customer_id, said, identity) {
+        (Some(customer_id), Some(said), Ok(_)) => {
+            customers::say(sql, customer_id, tie, said).then(|| customer_id.to_owned())
+        }
+        _ => None,
+    };
+    Ok(Whose { identity, tied })
+}
+
+/// Writes whose it is into what came of it.
+fn owned(sql: &mut Sql, mut outcome: Outcome, identity: Result<Identity, Reason>) -> Outcome {
+    let Ok(Identity { user, mismatch }) = identity else { return outcome };
+    outcome.user = Some(user);
+    if outcome.balances.is_none() {
+        outcome.balances = ledger::balances(sql, user);
+    }
+    match mismatch {
+        Some(other) => outcome.with("identity_mismatch", json!({ "customer_tied_to": other })),
+        None => outcome,
+    }
+}
+
+/// Whose a pack's session is, and what it is worth to them.
 fn judge_session(
     sql: &mut Sql,
     settings: &Settings,
@@ -224,55 +275,129 @@ fn judge_session(
     fetched: Option<&Fetched>,
     door: Door,
 ) -> Judged {
-    let tie = session.customer_id.as_deref().and_then(|customer_id| customers::tie(sql, customer_id));
-    let known = payments::of_session(sql, &session.id, session.payment_intent_id.as_deref());
+    let known = payments::of_source(sql, &session.id, session.payment_intent_id.as_deref());
     let owner = |paid| known.as_ref().filter(|payment| payment.paid == paid).map(|payment| payment.user);
-    let identity = identity::identify(Claims {
+    let claims = Claims {
         paid_for: owner(true),
         metadata: session.metadata_user,
         attributed: owner(false),
-        tie: tie.map(|tie| tie.user),
+        tie: None,
         client_reference: session.client_reference,
-    });
-    if let Door::Reconcile(expected) = door {
-        // Refused before anything is written: nobody learns or moves anything by naming somebody else's session.
-        let reason = match identity {
-            Ok(identity) if identity.user == expected => None,
-            Err(Reason::UnknownUser) => Some(Reason::NoOwner),
-            _ => Some(Reason::NotOwner),
-        };
-        if let Some(reason) = reason {
-            return Judged { outcome: Outcome::of(Verdict::Rejected(reason)), tied: None };
-        }
-    }
-    let said = identity::tie_said(session.metadata_user, session.client_reference, session.created);
-    let tied = match (&session.customer_id, said, identity) {
-        (Some(customer_id), Some(said), Ok(_)) => {
-            customers::say(sql, customer_id, tie, said).then(|| customer_id.clone())
-        }
-        _ => None,
     };
-    let mut outcome = match (purchase::worth(sql, settings, session, fetched), identity) {
+    let Whose { identity, tied } =
+        match whose(sql, session.customer_id.as_deref(), claims, session.created, door) {
+            Ok(whose) => whose,
+            Err(reason) => return Judged { outcome: Outcome::of(Verdict::Rejected(reason)), tied: None },
+        };
+    let outcome = match (purchase::worth(sql, settings, session, fetched), identity) {
         (Ok(lots), Ok(identity)) => purchase::session(sql, event, session, known.as_ref(), identity, &lots),
-        (Ok(_), Err(Reason::Conflict)) => Outcome::of(Verdict::Rejected(Reason::Conflict)),
-        (Ok(_), Err(reason)) => Outcome::of(Verdict::Parked(reason)),
+        (Ok(_), Err(reason)) => nobodys(reason),
         // It names no lines, but the payment is in the books: there is nothing to ask Stripe for.
         (Err(Refusal::NeedsFetch(_)), Ok(_)) if owner(true).is_some() => Outcome::of(Verdict::AlreadyApplied),
         (Err(refused), _) => refusal(refused),
     };
-    if let Ok(Identity { user, mismatch }) = identity {
-        outcome.user = Some(user);
-        if outcome.balances.is_none() {
-            outcome.balances = ledger::balances(sql, user);
-        }
-        if let Some(other) = mismatch {
-            outcome = outcome.with("identity_mismatch", json!({ "customer_tied_to": other }));
-        }
-    }
-    Judged { outcome, tied }
+    Judged { outcome: owned(sql, outcome, identity), tied }
 }
 
-fn refusal(refused: Refusal) -> Outcome {
+/// Whose a subscription's session is: that is all it says by itself. What it began and what was paid count where the
+/// object carries them.
+fn judge_subscribing(
+    sql: &mut Sql,
+    settings: &Settings,
+    event: &Event,
+    session: &Session,
+    fetched: Option<&Fetched>,
+    door: Door,
+) -> Judged {
+    let attributed = payments::of_source(sql, &session.id, None).map(|payment| payment.user);
+    let claims = Claims {
+        // Said by hand of this session, it holds for all that the session began.
+        metadata: session.metadata_user.or(attributed),
+        client_reference: session.client_reference,
+        ..Claims::default()
+    };
+    let Whose { identity, tied } =
+        match whose(sql, session.customer_id.as_deref(), claims, session.created, door) {
+            Ok(whose) => whose,
+            Err(reason) => return Judged { outcome: Outcome::of(Verdict::Rejected(reason)), tied: None },
+        };
+    let user = identity.ok().map(|identity| identity.user);
+    let began =
+        session.subscription.as_ref().map(|said| judge_subscription(sql, event, said, fetched, user).outcome);
+    let paid =
+        session.invoice.as_ref().map(|paid| judge_invoice(sql, settings, event, paid, fetched, user).outcome);
+    let outcome = match (began, paid) {
+        (Some(began), Some(paid)) => began.and_then(paid),
+        (Some(outcome), None) | (None, Some(outcome)) => outcome,
+        (None, None) if session.payment == Some(PaymentStatus::Unpaid) => {
+            Outcome::of(Verdict::Ignored(Reason::Unpaid))
+        }
+        (None, None) => Outcome::of(Verdict::Ignored(Reason::Mode)),
+    };
+    Judged { outcome: owned(sql, outcome, identity), tied }
+}
+
+/// Whose a subscription is, and what its state is now. `attributed` is whose its session is.
+fn judge_subscription(
+    sql: &mut Sql,
+    event: &Event,
+    said: &Subscription,
+    fetched: Option<&Fetched>,
+    attributed: Option<Uuid>,
+) -> Judged {
+    let known = subscriptions::find(sql, &said.id);
+    let owner = known.as_ref().and_then(|known| known.user);
+    let claims =
+        Claims { metadata: said.metadata_user, attributed: owner.or(attributed), ..Claims::default() };
+    let Ok(Whose { identity, tied }) =
+        whose(sql, said.customer_id.as_deref(), claims, said.as_of, Door::Event)
+    else {
+        unreachable!("only a reconcile is refused");
+    };
+    let user = identity.map(|identity| identity.user);
+    let outcome = state::apply(sql, &event.id, said, fetched, known.as_ref(), user).unwrap_or_else(refusal);
+    Judged { outcome: owned(sql, outcome, identity), tied }
+}
+
+/// Whose a subscription's invoice is, and what it is worth to them. `attributed` is whose its session is.
+fn judge_invoice(
+    sql: &mut Sql,
+    settings: &Settings,
+    event: &Event,
+    invoice: &Invoice,
+    fetched: Option<&Fetched>,
+    attributed: Option<Uuid>,
+) -> Judged {
+    let Some(subscription_id) = invoice.subscription_id.as_deref() else {
+        return Judged { outcome: Outcome::of(Verdict::Ignored(Reason::NoSubscription)), tied: None };
+    };
+    let known = subscriptions::find(sql, subscription_id);
+    let payment = payments::of_source(sql, &invoice.id, None).filter(|payment| payment.paid);
+    let claims = Claims {
+        paid_for: payment.map(|payment| payment.user),
+        metadata: invoice.metadata_user,
+        attributed: known.as_ref().and_then(|known| known.user).or(attributed),
+        ..Claims::default()
+    };
+    let Ok(Whose { identity, tied }) =
+        whose(sql, invoice.customer_id.as_deref(), claims, invoice.paid_at, Door::Event)
+    else {
+        unreachable!("only a reconcile is refused");
+    };
+    let outcome = match (invoice::worth(sql, settings, invoice, known.as_ref(), fetched), identity) {
+        (Ok(worth), Ok(identity)) => invoice::post(sql, &event.id, invoice, identity.user, worth),
+        (Ok(_), Err(reason)) => nobodys(reason),
+        (Err(refused), _) => refusal(refused),
+    };
+    Judged { outcome: owned(sql, outcome, identity), tied }
+}
+
+/// What something comes to that is worth something, to nobody.
+fn nobodys(reason: Reason) -> Outcome {
+    Outcome::of(if reason == Reason::Conflict { Verdict::Rejected(reason) } else { Verdict::Parked(reason) })
+}
+
+pub(crate) fn refusal(refused: Refusal) -> Outcome {
     match refused {
         Refusal::Ignored(reason) => Outcome::of(Verdict::Ignored(reason)),
         Refusal::NeedsFetch(paths) => Outcome { to_fetch: paths, ..Outcome::of(Verdict::NeedsFetch) },

@@ -1,6 +1,7 @@
 //! An operator, or the app's server, says whose a customer or a session is; what was parked for want of that follows.
 
 use stripe_credits_rules::amount::Credits;
+use stripe_credits_rules::event::Keys;
 use stripe_credits_rules::identity::{Source, Tie};
 use stripe_credits_rules::reason::Reason;
 use uuid::Uuid;
@@ -16,7 +17,7 @@ pub(crate) fn customer(sql: &mut Sql, customer_id: &str, user: Uuid) -> Outcome 
     locks::catalog_shared();
     locks::customer(customer_id);
     let waiting = inbox::waiting_for_customer(sql, customer_id);
-    apply::lock_waiting(&waiting, None, None);
+    apply::lock_waiting(&waiting, &Keys::default());
     let known = customers::tie(sql, customer_id);
     let said = Tie { user, source: Source::Server, as_of: clock() };
     let changed = customers::say(sql, customer_id, known, said);
@@ -29,7 +30,7 @@ pub(crate) fn session(sql: &mut Sql, session_id: &str, user: Uuid) -> Outcome {
     locks::payments([session_id], []);
     let waiting = inbox::waiting_for_session(sql, session_id);
     apply::lock_payment_intents(&waiting);
-    let known = payments::of_session(sql, session_id, None);
+    let known = payments::of_source(sql, session_id, None);
     if known.as_ref().is_some_and(|payment| payment.paid && payment.user != user) {
         return Outcome::of(Verdict::Rejected(Reason::Conflict));
     }

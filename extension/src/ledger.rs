@@ -4,15 +4,18 @@
 //! Σ ledger = Σ grants' remaining − debt = cached balance, after every commit (rule 14).
 
 mod draws; // spends and reservations
+mod lots; // subscriptions' lots: current, set aside, to come
 mod reversals; // refunds, disputes, debt
-mod time; // lapses, reservations that ran out
+mod time; // lapses, parts that come due, free months, reservations that ran out
 
+pub(crate) use lots::FIRST_PURCHASE_BONUS;
 use serde_json::{Value, json};
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::draw::Share;
 use stripe_credits_rules::lot::{Held, Lot, Pool};
 use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::subscription::FREE;
 use uuid::Uuid;
 
 use crate::convert::{clock, time, timestamp, uuid, uuid_datum};
@@ -20,16 +23,20 @@ use crate::json::JsonText;
 use crate::outcome::Balances;
 use crate::sql::{Rows, Sql};
 
-/// Why a row is in the ledger; the words of its CHECK that are posted so far.
+/// Why a row is in the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TransactionType {
     Purchase,
+    SubscriptionGrant,
     Signup,
+    Bonus,
     Grant,
     Spend,
     Reservation,
     Release,
     Lapse,
+    SetAside,
+    Restore,
     Reversal,
     Reinstatement,
     DebtSettlement,
@@ -39,12 +46,16 @@ impl TransactionType {
     fn as_str(self) -> &'static str {
         match self {
             TransactionType::Purchase => "purchase",
+            TransactionType::SubscriptionGrant => "subscription_grant",
             TransactionType::Signup => "signup",
+            TransactionType::Bonus => "bonus",
             TransactionType::Grant => "grant",
             TransactionType::Spend => "spend",
             TransactionType::Reservation => "reservation",
             TransactionType::Release => "release",
             TransactionType::Lapse => "lapse",
+            TransactionType::SetAside => "set_aside",
+            TransactionType::Restore => "restore",
             TransactionType::Reversal => "reversal",
             TransactionType::Reinstatement => "reinstatement",
             TransactionType::DebtSettlement => "debt_settlement",
@@ -58,6 +69,7 @@ pub(crate) struct Origin<'a> {
     pub(crate) description: Option<&'a str>,
     pub(crate) event_id: Option<&'a str>,
     pub(crate) session_id: Option<&'a str>,
+    pub(crate) invoice_id: Option<&'a str>,
     pub(crate) payment_intent_id: Option<&'a str>,
     pub(crate) request_id: Option<&'a str>,
     pub(crate) metadata: Option<&'a JsonText>,
@@ -69,7 +81,9 @@ pub(crate) struct Account {
     /// The operation's time: the clock, read once, after the lock.
     now: Time,
     balances: Balances,
-    signed_up: bool,
+    signed_up_at: Option<Time>,
+    /// When the free plan's next month begins that was not granted yet.
+    free_next: Option<Time>,
     next_due: Option<Time>,
     last_grant_id: i64,
     last_transaction_id: i64,
@@ -79,6 +93,10 @@ pub(crate) struct Account {
     opened_with: Credits,
     postings: Vec<Value>,
     dirty: bool,
+    /// Whether something happened that may change what subscriptions' lots hold.
+    lots_touched: bool,
+    /// The last grant that was there when lots were settled: later ones are new.
+    lots_settled: i64,
 }
 
 /// What an operation came to.
@@ -110,6 +128,14 @@ pub(crate) fn lock(sql: &mut Sql, user: Uuid) -> Account {
     })
 }
 
+/// Posts what time alone has caused, where there is anything.
+pub(crate) fn settle_due(sql: &mut Sql, user: Uuid) {
+    let due = "select from billing.accounts where user_id = $1 and next_due_at <= $2";
+    if sql.run(due, &[uuid_datum(user).into(), timestamp(clock()).into()]).next() {
+        lock(sql, user);
+    }
+}
+
 /// The same, for an operation that makes no sense without an account.
 pub(crate) fn lock_existing(sql: &mut Sql, user: Uuid) -> Option<Account> {
     let mut account = locked(sql, user)?;
@@ -126,7 +152,7 @@ pub(crate) fn lock_existing(sql: &mut Sql, user: Uuid) -> Option<Account> {
 fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
     let mut rows = sql.run(
         "select subscription_credits, purchased_credits, promotional_credits, debt, tier, subscription_status,
-                signed_up_at is not null, next_due_at, last_grant_id, last_transaction_id
+                signed_up_at, free_next_at, next_due_at, last_grant_id, last_transaction_id
          from billing.accounts where user_id = $1 for update",
         &[uuid_datum(user).into()],
     );
@@ -134,14 +160,17 @@ fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
         user,
         now: clock(),
         balances: held_balances(&rows),
-        signed_up: rows.must(7),
-        next_due: rows.get(8).and_then(time),
-        last_grant_id: rows.must(9),
-        last_transaction_id: rows.must(10),
+        signed_up_at: rows.get(7).and_then(time),
+        free_next: rows.get(8).and_then(time),
+        next_due: rows.get(9).and_then(time),
+        last_grant_id: rows.must(10),
+        last_transaction_id: rows.must(11),
         operation_id: 0,
         opened_with: Credits::ZERO,
         postings: Vec::new(),
         dirty: false,
+        lots_touched: false,
+        lots_settled: rows.must(10),
     })
 }
 
@@ -195,6 +224,15 @@ pub(crate) fn due(sql: &mut Sql, limit: i64) -> Vec<Uuid> {
     users
 }
 
+/// Begins the months of a free plan that there was not before, for everybody who signed up.
+pub(crate) fn begin_free_plan(sql: &mut Sql) {
+    sql.run(
+        "update billing.accounts set free_next_at = $1, next_due_at = least(next_due_at, $1)
+         where signed_up_at is not null",
+        &[timestamp(clock()).into()],
+    );
+}
+
 /// Makes the cached balances what the grants and the ledger say. Answers the balance: Σ remaining − debt.
 pub(crate) fn sync(sql: &mut Sql, user: Uuid) -> Credits {
     let account = lock(sql, user);
@@ -214,6 +252,9 @@ pub(crate) fn sync(sql: &mut Sql, user: Uuid) -> Credits {
                  - (select coalesce(sum(t.amount), 0) from billing.credit_transactions t where t.user_id = a.user_id)),
              next_due_at = least(
                  (select min(g.lapses_at) from billing.credit_grants g where g.user_id = a.user_id and g.spendable),
+                 (select min(g.available_from) from billing.credit_grants g
+                  where g.user_id = a.user_id and g.pending > 0),
+                 a.free_next_at,
                  (select min(r.expires_at) from billing.reservations r
                   where r.user_id = a.user_id and r.status = 'held')),
              version = a.version + 1, updated_at = $2
@@ -264,9 +305,27 @@ impl Account {
 
     /// Notes that the user signed up; `false` where that was noted before.
     pub(crate) fn sign_up(&mut self) -> bool {
-        let first = !self.signed_up;
-        (self.signed_up, self.dirty) = (true, self.dirty || first);
-        first
+        if self.signed_up_at.is_some() {
+            return false;
+        }
+        self.signed_up_at = Some(self.now);
+        self.free_next = Some(self.now);
+        self.due_at(self.now);
+        true
+    }
+
+    /// Notes what the user's subscriptions make of the account; `false` where that is no news. Free months go on when there is
+    /// no plan any more.
+    pub(crate) fn subscribed(&mut self, sql: &mut Sql, tier: String, subscription_status: String) -> bool {
+        let balances = &mut self.balances;
+        if (&balances.tier, &balances.subscription_status) == (&tier, &subscription_status) {
+            return false;
+        }
+        (balances.tier, balances.subscription_status, self.dirty) = (tier, subscription_status, true);
+        if self.balances.tier == FREE {
+            self.free_again(sql);
+        }
+        true
     }
 
     /// Adds credits to the grants of a source, each made where it is missing.
@@ -286,22 +345,31 @@ impl Account {
             return Err(Reason::OutOfRange);
         }
         for lot in lots {
-            let grant_id = self.add_to_grant(sql, source_id, lot);
-            let origin = Origin { description: origin.description.or(Some(&lot.name)), ..*origin };
-            self.post(sql, lot.credits, Some((grant_id, lot.pool)), transaction_type, &origin);
-            self.next_due = earliest(self.next_due, lot.lapses_at);
+            let (grant_id, spendable) = self.add_to_grant(sql, source_id, lot);
+            if spendable {
+                let origin = Origin { description: origin.description.or(Some(&lot.name)), ..*origin };
+                self.post(sql, lot.credits, Some((grant_id, lot.pool)), transaction_type, &origin);
+            }
         }
         Ok(())
     }
 
-    fn add_to_grant(&mut self, sql: &mut Sql, source_id: &str, lot: &Lot) -> i64 {
+    /// Answers the grant, and whether the credits can be spent at once.
+    fn add_to_grant(&mut self, sql: &mut Sql, source_id: &str, lot: &Lot) -> (i64, bool) {
+        let cycle = lot.cycle.as_ref();
+        // Of a period's credits that come in parts, those whose time is now; time posts the others in their order.
+        let under_way = lot.available_from.is_none_or(|from| {
+            from <= self.now && lot.lapses_at.is_none_or(|lapses_at| lapses_at > self.now)
+        });
         let mut rows = sql.run(
             "insert into billing.credit_grants as g
-                 (user_id, id, source_id, item, pool, amount, remaining, lapses_at, created_at)
-             values ($1, $2, $3, $4, $5, $6, $6, $7, $8)
+                 (user_id, id, source_id, item, pool, amount, remaining, pending, available_from, lapses_at,
+                  stripe_subscription_id, price_id, period_start, period_end, paid_at, max_rollover, expires, created_at)
+             values ($1, $2, $3, $4, $5, $6, $7, $6 - $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
              on conflict (user_id, source_id, item) do update
-                 set amount = g.amount + excluded.amount, remaining = g.remaining + excluded.amount
-             returning id",
+                 set amount = g.amount + excluded.amount, remaining = g.remaining + excluded.remaining,
+                     pending = g.pending + excluded.pending
+             returning id, lapses_at",
             &[
                 uuid_datum(self.user).into(),
                 (self.last_grant_id + 1).into(),
@@ -309,14 +377,26 @@ impl Account {
                 lot.item.as_str().into(),
                 lot.pool.as_str().into(),
                 lot.credits.0.into(),
+                if under_way { lot.credits.0 } else { 0 }.into(),
+                lot.available_from.map(timestamp).into(),
                 lot.lapses_at.map(timestamp).into(),
+                cycle.map(|cycle| cycle.subscription_id.as_str()).into(),
+                cycle.map(|cycle| cycle.price_id.as_str()).into(),
+                cycle.map(|cycle| timestamp(cycle.start)).into(),
+                cycle.map(|cycle| timestamp(cycle.end)).into(),
+                cycle.map(|cycle| timestamp(cycle.paid_at)).into(),
+                cycle.map(|cycle| cycle.max_rollover.0).into(),
+                cycle.map(|cycle| cycle.expires).into(),
                 timestamp(self.now).into(),
             ],
         );
         assert!(rows.next(), "an upsert returns its row");
         let grant_id = rows.must(1);
         self.last_grant_id = self.last_grant_id.max(grant_id);
-        grant_id
+        self.next_due = earliest(self.next_due, rows.get(2).and_then(time));
+        self.next_due = earliest(self.next_due, lot.available_from.filter(|_| !under_way));
+        (self.lots_touched, self.dirty) = (self.lots_touched || cycle.is_some(), true);
+        (grant_id, under_way)
     }
 
     /// What can be spent now.
@@ -339,26 +419,26 @@ impl Account {
         transaction_type: TransactionType,
         origin: &Origin,
     ) {
-        // Where the grant counts what it no longer holds; what was spent is what is counted nowhere.
+        // Where the grant counts what it no longer holds; what was spent is what is counted nowhere. What reversals take is
+        // counted where they are settled.
         let counted = |by| if transaction_type == by { -amount.0 } else { 0 };
-        let reversed = counted(TransactionType::Reversal) + counted(TransactionType::Reinstatement);
         let mut rows = sql.run(
-            "update billing.credit_grants set remaining = remaining + $3, lapsed = lapsed + $4,
-                 reversed = reversed + $5, settled = settled + $6
+            "update billing.credit_grants set remaining = remaining + $3, lapsed = lapsed + $4, settled = settled + $5
              where user_id = $1 and id = $2
-             returning lapses_at",
+             returning lapses_at, stripe_subscription_id is not null",
             &[
                 uuid_datum(self.user).into(),
                 share.grant_id.into(),
                 amount.0.into(),
                 counted(TransactionType::Lapse).into(),
-                reversed.into(),
                 counted(TransactionType::DebtSettlement).into(),
             ],
         );
         assert!(rows.next(), "grants are never deleted");
         if amount > Credits::ZERO {
             self.next_due = earliest(self.next_due, rows.get(1).and_then(time));
+            // What returns to a lot may not be its to give any more.
+            self.lots_touched |= rows.must::<bool>(2);
         }
         self.post(sql, amount, Some((share.grant_id, share.pool)), transaction_type, origin);
     }
@@ -386,9 +466,9 @@ impl Account {
         sql.run(
             "insert into billing.credit_transactions
                  (user_id, id, operation_id, transaction_type, amount, grant_id, pool, balance_after, description,
-                  stripe_event_id, stripe_checkout_session_id, stripe_payment_intent_id, request_id, metadata,
-                  created_at)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+                  stripe_event_id, stripe_checkout_session_id, stripe_invoice_id, stripe_payment_intent_id, request_id,
+                  metadata, created_at)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
             &[
                 uuid_datum(self.user).into(),
                 self.last_transaction_id.into(),
@@ -401,6 +481,7 @@ impl Account {
                 origin.description.into(),
                 origin.event_id.into(),
                 origin.session_id.into(),
+                origin.invoice_id.into(),
                 origin.payment_intent_id.into(),
                 origin.request_id.into(),
                 origin.metadata.into(),
@@ -424,6 +505,7 @@ impl Account {
 
     /// Ends the operation.
     pub(crate) fn close(mut self, sql: &mut Sql) -> Closed {
+        self.settle_lots(sql);
         // What was granted late may have lapsed already.
         self.settle_time(sql);
         self.settle_debt(sql);
@@ -438,8 +520,8 @@ impl Account {
         }
         sql.run(
             "update billing.accounts set subscription_credits = $2, purchased_credits = $3, promotional_credits = $4,
-                 debt = $5, signed_up_at = coalesce(signed_up_at, $6), next_due_at = $7, last_grant_id = $8,
-                 last_transaction_id = $9, version = version + 1, updated_at = $10
+                 debt = $5, tier = $6, subscription_status = $7, signed_up_at = $8, free_next_at = $9, next_due_at = $10,
+                 last_grant_id = $11, last_transaction_id = $12, version = version + 1, updated_at = $13
              where user_id = $1",
             &[
                 uuid_datum(self.user).into(),
@@ -447,7 +529,10 @@ impl Account {
                 self.balances.purchased.0.into(),
                 self.balances.promotional.0.into(),
                 self.balances.debt.0.into(),
-                self.signed_up.then(|| timestamp(self.now)).into(),
+                self.balances.tier.as_str().into(),
+                self.balances.subscription_status.as_str().into(),
+                self.signed_up_at.map(timestamp).into(),
+                self.free_next.map(timestamp).into(),
                 self.next_due.map(timestamp).into(),
                 self.last_grant_id.into(),
                 self.last_transaction_id.into(),

@@ -9,12 +9,15 @@ use pgrx::prelude::*;
 mod api; // every function that moves money
 mod apply; // one event: read, lock, judge, follow, write down
 mod purchase; // a paid credit pack, by whichever door
+mod state; // a subscription's state, by whichever door
+mod invoice; // a subscription's paid invoice, by whichever door
 mod attribute; // whose it is, said by hand
 mod spending; // spends and reservations
 mod locks; // rule 15
 // The tables, one module per family.
 mod catalog; // settings, prices
 mod customers; // customers
+mod subscriptions; // subscriptions
 mod payments; // payments, payment_intents
 mod ledger; // accounts, credit_grants, credit_transactions: their only writer
 mod reservations; // reservations
@@ -39,7 +42,13 @@ extension_sql_file!("../../sql/diagnosis.sql", name = "diagnosis", requires = ["
 extension_sql_file!(
     "../../sql/explain.sql",
     name = "explain",
-    requires = ["diagnosis", api::apply_stripe_event, api::apply_stripe_credit_pack_purchase]
+    requires = [
+        "diagnosis",
+        api::apply_stripe_event,
+        api::apply_stripe_credit_pack_purchase,
+        api::apply_subscription_state,
+        api::settle_account
+    ]
 );
 extension_sql_file!("../../sql/drop_guard.sql", name = "drop_guard", requires = ["explain"]);
 extension_sql_file!("../../sql/dump.sql", name = "dump", requires = ["drop_guard"]);

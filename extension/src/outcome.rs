@@ -90,6 +90,18 @@ impl Outcome {
         self
     }
 
+    /// What came of two things together, of which the later says what the account holds.
+    pub(crate) fn and_then(self, later: Outcome) -> Outcome {
+        let verdict = match later.verdict {
+            Verdict::AlreadyApplied => self.verdict,
+            verdict => verdict,
+        };
+        let credits = Credits(self.credits.0 + later.credits.0);
+        let mut details = self.details;
+        details.extend(later.details);
+        Outcome { verdict, credits, details, ..later }
+    }
+
     pub(crate) fn details_json(&self) -> Option<JsonB> {
         (!self.details.is_empty()).then(|| JsonB(Value::Object(self.details.clone())))
     }

@@ -6,7 +6,8 @@ use stripe_credits_rules::reversal::Paid;
 use uuid::Uuid;
 
 use crate::convert::{timestamp, uuid, uuid_datum};
-use crate::sql::Sql;
+use crate::ledger::Origin;
+use crate::sql::{Rows, Sql};
 
 /// A row of `payments`.
 pub(crate) struct Payment {
@@ -15,61 +16,106 @@ pub(crate) struct Payment {
     pub(crate) user: Uuid,
     /// Whether it was applied, or only says whose it will be.
     pub(crate) paid: bool,
+    pub(crate) source_type: SourceType,
 }
 
-/// What a checkout session says of its payment.
-pub(crate) struct SessionPayment<'a> {
-    pub(crate) session_id: &'a str,
-    pub(crate) payment_intent_id: Option<&'a str>,
+impl Payment {
+    /// Under which id the ledger's rows name it: as a session or as an invoice.
+    pub(crate) fn named<'a>(&'a self, origin: Origin<'a>) -> Origin<'a> {
+        match self.source_type {
+            SourceType::CheckoutSession => Origin { session_id: Some(&self.source_id), ..origin },
+            SourceType::Invoice => Origin { invoice_id: Some(&self.source_id), ..origin },
+        }
+    }
+}
+
+fn payment(rows: &Rows) -> Payment {
+    let source_type = if rows.must(4) { SourceType::Invoice } else { SourceType::CheckoutSession };
+    Payment { source_id: rows.must(1), user: uuid(rows.must(2)), paid: rows.must(3), source_type }
+}
+
+/// What makes a payment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SourceType {
+    CheckoutSession,
+    Invoice,
+}
+
+impl SourceType {
+    fn as_str(self) -> &'static str {
+        match self {
+            SourceType::CheckoutSession => "checkout_session",
+            SourceType::Invoice => "invoice",
+        }
+    }
+}
+
+/// What a checkout session or an invoice says of its payment.
+#[derive(Default)]
+pub(crate) struct Said<'a> {
+    pub(crate) payment_intent_ids: Vec<&'a str>,
     pub(crate) customer_id: Option<&'a str>,
+    pub(crate) subscription_id: Option<&'a str>,
     pub(crate) amount_total: Option<MinorUnits>,
     pub(crate) currency: Option<&'a str>,
 }
 
-/// The payment that a session or its payment intent names, whichever door brought it first.
-pub(crate) fn of_session(
-    sql: &mut Sql,
-    session_id: &str,
-    payment_intent_id: Option<&str>,
-) -> Option<Payment> {
+/// The payment that a session or an invoice, or its payment intent names, whichever door brought it first.
+pub(crate) fn of_source(sql: &mut Sql, source_id: &str, payment_intent_id: Option<&str>) -> Option<Payment> {
     let mut rows = sql.run(
-        "select p.source_id, p.user_id, p.paid_at is not null from billing.payments p
+        "select p.source_id, p.user_id, p.paid_at is not null, p.source_type = 'invoice' from billing.payments p
          where p.source_id = $1
             or p.source_id = (select i.source_id from billing.payment_intents i where i.payment_intent_id = $2)
          order by p.paid_at is null, p.source_id = $1 desc limit 1",
-        &[session_id.into(), payment_intent_id.into()],
+        &[source_id.into(), payment_intent_id.into()],
     );
-    rows.next().then(|| Payment { source_id: rows.must(1), user: uuid(rows.must(2)), paid: rows.must(3) })
+    rows.next().then(|| payment(&rows))
 }
 
-/// Claims a session's payment for a user: the row that makes it count once. Learns what an earlier claim did not know.
-pub(crate) fn claim(sql: &mut Sql, source_id: &str, payment: &SessionPayment, user: Uuid, now: Time) {
+/// Claims a payment for a user: the row that makes it count once. Learns what an earlier claim did not know.
+pub(crate) fn claim(
+    sql: &mut Sql,
+    source_type: SourceType,
+    source_id: &str,
+    said: &Said,
+    user: Uuid,
+    now: Time,
+) {
     sql.run(
-        "insert into billing.payments as p
-             (source_id, source_type, user_id, customer_id, amount_total, currency, paid_at, created_at)
-         values ($1, 'checkout_session', $2, $3, $4, $5, $6, $6)
+        "insert into billing.payments as p (source_id, source_type, user_id, customer_id, subscription_id, amount_total,
+             currency, paid_at, created_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $8)
          on conflict (source_id) do update set
              user_id = case when p.paid_at is null then excluded.user_id else p.user_id end,
              customer_id = coalesce(p.customer_id, excluded.customer_id),
+             subscription_id = coalesce(p.subscription_id, excluded.subscription_id),
              amount_total = coalesce(p.amount_total, excluded.amount_total),
              currency = coalesce(p.currency, excluded.currency),
              paid_at = coalesce(p.paid_at, excluded.paid_at)",
         &[
             source_id.into(),
+            source_type.as_str().into(),
             uuid_datum(user).into(),
-            payment.customer_id.into(),
-            payment.amount_total.map(|amount| amount.0).into(),
-            payment.currency.into(),
+            said.customer_id.into(),
+            said.subscription_id.into(),
+            said.amount_total.map(|amount| amount.0).into(),
+            said.currency.into(),
             timestamp(now).into(),
         ],
     );
-    if let Some(payment_intent_id) = payment.payment_intent_id {
-        sql.run(
-            "insert into billing.payment_intents (payment_intent_id, source_id) values ($1, $2)
-             on conflict (payment_intent_id) do nothing",
-            &[payment_intent_id.into(), source_id.into()],
-        );
+    for payment_intent_id in &said.payment_intent_ids {
+        paid_by(sql, source_id, payment_intent_id);
     }
+}
+
+/// Notes which payment intent paid a session or an invoice. Answers whether that is news.
+pub(crate) fn paid_by(sql: &mut Sql, source_id: &str, payment_intent_id: &str) -> bool {
+    let mut rows = sql.run(
+        "insert into billing.payment_intents (payment_intent_id, source_id) values ($1, $2)
+         on conflict (payment_intent_id) do nothing returning 1",
+        &[payment_intent_id.into(), source_id.into()],
+    );
+    rows.next()
 }
 
 /// Says whose a session will be once it is paid. Not to be called for a paid one: its row is locked after the account.
@@ -85,11 +131,11 @@ pub(crate) fn attribute(sql: &mut Sql, session_id: &str, user: Uuid, now: Time) 
 /// The payment that a payment intent paid.
 pub(crate) fn of_payment_intent(sql: &mut Sql, payment_intent_id: &str) -> Option<Payment> {
     let mut rows = sql.run(
-        "select p.source_id, p.user_id, p.paid_at is not null
+        "select p.source_id, p.user_id, p.paid_at is not null, p.source_type = 'invoice'
          from billing.payment_intents i join billing.payments p using (source_id) where i.payment_intent_id = $1",
         &[payment_intent_id.into()],
     );
-    rows.next().then(|| Payment { source_id: rows.must(1), user: uuid(rows.must(2)), paid: rows.must(3) })
+    rows.next().then(|| payment(&rows))
 }
 
 /// What was paid, and how many of its credits are owed.

@@ -3,7 +3,7 @@
 use serde_json::json;
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::catalog::Settings;
-use stripe_credits_rules::event::{Event, Fetched};
+use stripe_credits_rules::event::{Event, Fetched, Keys};
 use stripe_credits_rules::identity::{Identity, Source, Tie};
 use stripe_credits_rules::lot::{self, Lot, Pool};
 use stripe_credits_rules::purchase::{self as rules, Refusal};
@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::convert::clock;
 use crate::ledger::{self, Account, Closed, Origin, TransactionType};
 use crate::outcome::{Outcome, Verdict};
-use crate::payments::{self, Payment, SessionPayment};
+use crate::payments::{self, Payment, Said, SourceType};
 use crate::sql::Sql;
 use crate::{apply, catalog, customers, locks};
 
@@ -43,12 +43,12 @@ pub(crate) fn session(
     lots: &[Lot],
 ) -> Outcome {
     let account = ledger::lock(sql, identity.user);
-    let payment = SessionPayment {
-        session_id: &session.id,
-        payment_intent_id: session.payment_intent_id.as_deref(),
+    let said = Said {
+        payment_intent_ids: session.payment_intent_id.as_deref().into_iter().collect(),
         customer_id: session.customer_id.as_deref(),
         amount_total: session.amount_total,
         currency: session.currency.as_deref(),
+        ..Said::default()
     };
     let origin = Origin {
         event_id: Some(&event.id),
@@ -57,7 +57,7 @@ pub(crate) fn session(
         ..Origin::default()
     };
     let worth: i64 = lots.iter().map(|lot| lot.credits.0).sum();
-    let outcome = post(sql, account, known, &payment, &origin, lots)
+    let outcome = post(sql, account, known, &said, &origin, lots)
         .with("price_ids", lots.iter().map(|lot| lot.item.clone()).collect::<Vec<_>>());
     match &session.stated_credits {
         Some(stated) if *stated != worth.to_string() => {
@@ -72,13 +72,13 @@ fn post(
     sql: &mut Sql,
     mut account: Account,
     known: Option<&Payment>,
-    payment: &SessionPayment,
+    said: &Said,
     origin: &Origin,
     lots: &[Lot],
 ) -> Outcome {
     let (source_id, held) = match known {
         Some(known) => (known.source_id.as_str(), account.held(sql, &known.source_id)),
-        None => (payment.session_id, Vec::new()),
+        None => (origin.session_id.expect("a purchase names its session"), Vec::new()),
     };
     let Some(difference) = lot::difference(&held, lots) else {
         return Outcome::of(Verdict::Rejected(Reason::OutOfRange));
@@ -86,7 +86,7 @@ fn post(
     if let Err(reason) = account.grant(sql, source_id, &difference.add, TransactionType::Purchase, origin) {
         return Outcome::of(Verdict::Rejected(reason));
     }
-    payments::claim(sql, source_id, payment, account.user(), account.now());
+    payments::claim(sql, SourceType::CheckoutSession, source_id, said, account.user(), account.now());
     // A refund may have come before its purchase, or the claim may have said what was charged.
     account.settle_reversals(sql, source_id, origin);
     let verdict = if account.is_changed() { Verdict::Applied } else { Verdict::AlreadyApplied };
@@ -120,17 +120,16 @@ pub(crate) struct DirectPurchase {
 
 /// Applies a direct purchase: one payment with its webhook and its reconcile, whichever comes first.
 pub(crate) fn direct(sql: &mut Sql, call: &DirectPurchase) -> Outcome {
-    let payment = SessionPayment {
-        session_id: &call.session_id,
-        payment_intent_id: call.payment_intent_id.as_deref(),
+    let (session_id, payment_intent_id) = (call.session_id.as_str(), call.payment_intent_id.as_deref());
+    let said = Said {
+        payment_intent_ids: payment_intent_id.into_iter().collect(),
         customer_id: call.customer_id.as_deref(),
-        amount_total: None,
-        currency: None,
+        ..Said::default()
     };
     locks::catalog_shared();
-    let waiting =
-        apply::lock_payment(sql, payment.customer_id, payment.session_id, payment.payment_intent_id);
-    let known = payments::of_session(sql, payment.session_id, payment.payment_intent_id);
+    let keys = Keys { sources: vec![session_id], payment_intents: said.payment_intent_ids.clone() };
+    let waiting = apply::lock_payment(sql, said.customer_id, &keys);
+    let known = payments::of_source(sql, session_id, payment_intent_id);
     let paid = known.as_ref().filter(|payment| payment.paid);
     if paid.is_some_and(|payment| payment.user != call.user) {
         return Outcome::of(Verdict::Rejected(Reason::Conflict));
@@ -145,13 +144,13 @@ pub(crate) fn direct(sql: &mut Sql, call: &DirectPurchase) -> Outcome {
     }
     let origin = Origin {
         event_id: Some(&call.event_id),
-        session_id: Some(&call.session_id),
-        payment_intent_id: payment.payment_intent_id,
+        session_id: Some(session_id),
+        payment_intent_id,
         ..Origin::default()
     };
     let lot = direct_lot(sql, call, &account);
-    let mut outcome = post(sql, account, known.as_ref(), &payment, &origin, &[lot]);
-    let Some(customer_id) = payment.customer_id else { return outcome };
+    let mut outcome = post(sql, account, known.as_ref(), &said, &origin, &[lot]);
+    let Some(customer_id) = said.customer_id else { return outcome };
     let tie = customers::tie(sql, customer_id);
     let said = Tie { user: call.user, source: Source::Server, as_of: clock() };
     if customers::say(sql, customer_id, tie, said) {
@@ -177,5 +176,5 @@ fn direct_lot(sql: &mut Sql, call: &DirectPurchase, account: &Account) -> Lot {
         }
     };
     let lapses_at = expires_after.and_then(|span| span.after(account.now()));
-    Lot { item, name, credits: call.credits, pool: Pool::Purchased, lapses_at }
+    Lot { lapses_at, ..Lot::new(item, name, call.credits, Pool::Purchased) }
 }

@@ -97,16 +97,16 @@ pub(crate) fn end(
     );
 }
 
-/// The reservations of a user that ran out, and when, in the order in which they did.
-pub(crate) fn ran_out(sql: &mut Sql, user: Uuid, now: Time) -> Vec<(String, Time)> {
+/// The reservations of a user that ran out by a time, in the order in which they did.
+pub(crate) fn ran_out(sql: &mut Sql, user: Uuid, by: Time) -> Vec<String> {
     let mut rows = sql.run(
-        "select request_id, expires_at from billing.reservations
+        "select request_id from billing.reservations
          where user_id = $1 and status = 'held' and expires_at <= $2 order by expires_at, request_id",
-        &[uuid_datum(user).into(), timestamp(now).into()],
+        &[uuid_datum(user).into(), timestamp(by).into()],
     );
     let mut ran_out = Vec::new();
     while rows.next() {
-        ran_out.push((rows.must(1), time(rows.must(2)).expect("only finite times are written")));
+        ran_out.push(rows.must(1));
     }
     ran_out
 }

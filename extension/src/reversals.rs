@@ -2,13 +2,14 @@
 
 use stripe_credits_rules::amount::MinorUnits;
 use stripe_credits_rules::event::Event;
+use stripe_credits_rules::invoice::InvoicePayment;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::reversal::{Kind, Reversal, Reversals, State};
 
 use crate::convert::{clock, timestamp};
 use crate::ledger::{self, Origin};
 use crate::outcome::{Outcome, Verdict};
-use crate::payments;
+use crate::payments::{self, Payment};
 use crate::purchase::close;
 use crate::sql::Sql;
 
@@ -17,18 +18,44 @@ pub(crate) fn apply(sql: &mut Sql, event: &Event, reversals: &Reversals) -> Outc
     for said in &reversals.said {
         join(sql, reversals, said);
     }
-    let payment_intent_id = reversals.payment_intent_id.as_deref();
-    let payment = payment_intent_id.and_then(|id| payments::of_payment_intent(sql, id));
-    let Some(payment) = payment.filter(|payment| payment.paid) else {
-        return Outcome::of(Verdict::Ignored(Reason::UnknownPayment));
-    };
+    let payment = reversals.payment_intent_id.as_deref().and_then(|payment_intent_id| {
+        let payment = payments::of_payment_intent(sql, payment_intent_id).filter(|payment| payment.paid)?;
+        Some((payment, payment_intent_id))
+    });
+    match payment {
+        Some((payment, payment_intent_id)) => {
+            settle(sql, event, &payment, payment_intent_id, Verdict::AlreadyApplied)
+        }
+        None => Outcome::of(Verdict::Ignored(Reason::UnknownPayment)),
+    }
+}
+
+/// Notes which payment intent paid which invoice, and posts what is known to reverse it.
+pub(crate) fn paid_by(sql: &mut Sql, event: &Event, payment: &InvoicePayment) -> Outcome {
+    let InvoicePayment { invoice_id, payment_intent_id } = payment;
+    let news = payments::paid_by(sql, invoice_id, payment_intent_id);
+    let verdict = if news { Verdict::Applied } else { Verdict::AlreadyApplied };
+    match payments::of_payment_intent(sql, payment_intent_id).filter(|payment| payment.paid) {
+        Some(payment) => settle(sql, event, &payment, payment_intent_id, verdict),
+        // The invoice itself comes, or has been nothing of ours.
+        None => Outcome::of(verdict),
+    }
+}
+
+fn settle(
+    sql: &mut Sql,
+    event: &Event,
+    payment: &Payment,
+    payment_intent_id: &str,
+    unchanged: Verdict,
+) -> Outcome {
     let mut account = ledger::lock(sql, payment.user);
-    let session_id = Some(payment.source_id.as_str());
-    let origin = Origin { event_id: Some(&event.id), session_id, payment_intent_id, ..Origin::default() };
+    let payment_intent_id = Some(payment_intent_id);
+    let origin = payment.named(Origin { event_id: Some(&event.id), payment_intent_id, ..Origin::default() });
     let verdict = match account.settle_reversals(sql, &payment.source_id, &origin) {
         false => Verdict::Parked(Reason::UnknownCharge),
         true if account.is_changed() => Verdict::Applied,
-        true => Verdict::AlreadyApplied,
+        true => unchanged,
     };
     close(sql, account, verdict)
 }

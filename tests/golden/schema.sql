@@ -4,6 +4,8 @@
 admin_apply_stripe_credit_pack_purchase(p_user_id uuid, p_amount bigint, p_event_id text, p_checkout_session_id text, p_payment_intent_id text DEFAULT NULL::text, p_customer_id text DEFAULT NULL::text, p_price_id text DEFAULT NULL::text, p_pack text DEFAULT NULL::text) -> jsonb volatile security definer {"search_path=pg_catalog, pg_temp"}
 apply_stripe_credit_pack_purchase(p_user_id uuid, p_amount bigint, p_event_id text, p_checkout_session_id text, p_payment_intent_id text DEFAULT NULL::text, p_customer_id text DEFAULT NULL::text, p_price_id text DEFAULT NULL::text, p_pack text DEFAULT NULL::text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 apply_stripe_event(event jsonb, fetched jsonb DEFAULT NULL::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
+apply_stripe_subscription_state(p_user_id uuid, p_tier text, p_customer_id text, p_subscription_id text, p_price_id text, p_cycle_start timestamp with time zone, p_cycle_end timestamp with time zone, p_event_id text, p_invoice_id text DEFAULT NULL::text, p_reset_usage boolean DEFAULT false) -> jsonb volatile security definer {"search_path=pg_catalog, pg_temp"}
+apply_subscription_state(p_user_id uuid, p_tier text, p_customer_id text, p_subscription_id text, p_price_id text, p_cycle_start timestamp with time zone, p_cycle_end timestamp with time zone, p_event_id text, p_invoice_id text DEFAULT NULL::text, p_reset_usage boolean DEFAULT false, p_status text DEFAULT 'active'::text, p_cancel_at_period_end boolean DEFAULT false) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 assert_known_price(p_price_id text) -> void stable security definer {"search_path=pg_catalog, pg_temp"}
 attribute(p_stripe_id text, p_user_id uuid) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 balance_at(p_user_id uuid, p_at timestamp with time zone) -> bigint stable security definer {"search_path=pg_catalog, pg_temp"}
@@ -13,6 +15,7 @@ credit_system_metrics(p_window interval DEFAULT '01:00:00'::interval) -> jsonb s
 current_user_id() -> uuid stable {"search_path=pg_catalog, pg_temp"}
 explain_checkout_session(p_session_id text) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
 explain_event(event jsonb, fetched jsonb DEFAULT NULL::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
+free_plan() -> TABLE(credits bigint, every interval) stable security definer {"search_path=pg_catalog, pg_temp"}
 grant_access(p_client regrole, p_service regrole) -> void volatile {"search_path=pg_catalog, pg_temp"}
 grant_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_description text DEFAULT NULL::text, p_expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 grant_signup_credits(p_user_id uuid) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
@@ -23,7 +26,6 @@ load_catalog(catalog jsonb) -> TABLE(price_id text, change text) volatile securi
 my_credits() -> SETOF billing.user_credits volatile security definer {"search_path=pg_catalog, pg_temp"}
 my_transactions(p_limit integer DEFAULT 50, p_before bigint DEFAULT NULL::bigint) -> SETOF billing.credit_transactions stable security definer {"search_path=pg_catalog, pg_temp"}
 prune_stripe_events(p_older_than interval) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp"}
-ran_out(p_user_id uuid) -> TABLE(pool text, credits bigint, up_to_here bigint) stable {"search_path=pg_catalog, pg_temp"}
 reconcile_checkout_session(session jsonb, expected_user_id uuid, as_of timestamp with time zone DEFAULT NULL::timestamp with time zone) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 refuse_ledger_change() -> trigger volatile {"search_path=pg_catalog, pg_temp"}
 release_reservation(p_user_id uuid, p_request_id text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
@@ -33,8 +35,10 @@ resolve_price(p_price_id text, p_at timestamp with time zone DEFAULT now()) -> S
 retry_parked(p_limit integer DEFAULT 1000) -> SETOF billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 run_due(p_limit integer DEFAULT 1000) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp"}
 security_selfcheck() -> TABLE(check_name text, ok boolean, detail text) stable security definer {"search_path=pg_catalog, pg_temp"}
+settle_account(p_user_id uuid) -> void volatile security definer {"search_path=pg_catalog, pg_temp"}
 spend_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_description text DEFAULT NULL::text, p_metadata jsonb DEFAULT '{}'::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 sync_user_credits(p_user_id uuid) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp"}
+unposted(p_user_id uuid) -> TABLE(pool text, credits bigint, up_to_here bigint) stable {"search_path=pg_catalog, pg_temp"}
 validate_credits_consistency() -> TABLE(user_id uuid, stored_balance bigint, calculated_balance bigint, difference bigint) stable security definer {"search_path=pg_catalog, pg_temp"}
 
 -- Types
@@ -49,12 +53,13 @@ table accounts 05: debt bigint not null default 0
 table accounts 06: tier text not null default 'free'::text
 table accounts 07: subscription_status text not null default 'none'::text
 table accounts 08: signed_up_at timestamp with time zone
-table accounts 09: next_due_at timestamp with time zone
-table accounts 10: last_grant_id bigint not null default 0
-table accounts 11: last_transaction_id bigint not null default 0
-table accounts 12: version bigint not null default 0
-table accounts 13: created_at timestamp with time zone not null
-table accounts 14: updated_at timestamp with time zone not null
+table accounts 09: free_next_at timestamp with time zone
+table accounts 10: next_due_at timestamp with time zone
+table accounts 11: last_grant_id bigint not null default 0
+table accounts 12: last_transaction_id bigint not null default 0
+table accounts 13: version bigint not null default 0
+table accounts 14: created_at timestamp with time zone not null
+table accounts 15: updated_at timestamp with time zone not null
 table credit_grants 01: user_id uuid not null
 table credit_grants 02: id bigint not null
 table credit_grants 03: source_id text not null
@@ -62,22 +67,35 @@ table credit_grants 04: item text not null
 table credit_grants 05: pool text not null
 table credit_grants 06: amount bigint not null
 table credit_grants 07: remaining bigint not null
-table credit_grants 08: lapsed bigint not null default 0
-table credit_grants 09: reversed bigint not null default 0
-table credit_grants 10: settled bigint not null default 0
-table credit_grants 11: spendable boolean not null generated (remaining > 0)
-table credit_grants 12: draw_rank smallint not null generated 
+table credit_grants 08: pending bigint not null default 0
+table credit_grants 09: set_aside bigint not null default 0
+table credit_grants 10: lapsed bigint not null default 0
+table credit_grants 11: reversed bigint not null default 0
+table credit_grants 12: settled bigint not null default 0
+table credit_grants 13: spendable boolean not null generated (remaining > 0)
+table credit_grants 14: draw_rank smallint not null generated 
 CASE pool
     WHEN 'subscription'::text THEN 1
     WHEN 'promotional'::text THEN 2
     ELSE 3
 END
-table credit_grants 13: available_from timestamp with time zone
-table credit_grants 14: lapses_at timestamp with time zone
-table credit_grants 15: period_start timestamp with time zone
-table credit_grants 16: period_end timestamp with time zone
+table credit_grants 15: available_from timestamp with time zone
+table credit_grants 16: lapses_at timestamp with time zone
 table credit_grants 17: stripe_subscription_id text
-table credit_grants 18: created_at timestamp with time zone not null
+table credit_grants 18: price_id text
+table credit_grants 19: period_start timestamp with time zone
+table credit_grants 20: period_end timestamp with time zone
+table credit_grants 21: paid_at timestamp with time zone
+table credit_grants 22: max_rollover bigint
+table credit_grants 23: expires boolean
+table credit_grants 24: lost_at timestamp with time zone generated LEAST(lapses_at,
+CASE
+    WHEN (max_rollover = 0) THEN period_end
+    ELSE NULL::timestamp with time zone
+END)
+table credit_grants 25: consumed bigint
+table credit_grants 26: closed_through bigint
+table credit_grants 27: created_at timestamp with time zone not null
 table credit_transactions 01: user_id uuid not null
 table credit_transactions 02: id bigint not null
 table credit_transactions 03: operation_id bigint not null
@@ -180,17 +198,19 @@ table subscriptions 02: user_id uuid
 table subscriptions 03: customer_id text
 table subscriptions 04: price_id text
 table subscriptions 05: tier text not null
-table subscriptions 06: status text not null
-table subscriptions 07: quantity bigint not null
-table subscriptions 08: current_period_start timestamp with time zone
-table subscriptions 09: current_period_end timestamp with time zone
-table subscriptions 10: trial_end timestamp with time zone
-table subscriptions 11: cancel_at_period_end boolean not null
-table subscriptions 12: canceled_at timestamp with time zone
-table subscriptions 13: as_of timestamp with time zone not null
-table subscriptions 14: stripe_event_id text
-table subscriptions 15: created_at timestamp with time zone not null
-table subscriptions 16: updated_at timestamp with time zone not null
+table subscriptions 06: rank integer
+table subscriptions 07: lot_limit bigint
+table subscriptions 08: status text not null
+table subscriptions 09: quantity bigint not null
+table subscriptions 10: current_period_start timestamp with time zone not null
+table subscriptions 11: current_period_end timestamp with time zone not null
+table subscriptions 12: trial_end timestamp with time zone
+table subscriptions 13: cancel_at_period_end boolean not null
+table subscriptions 14: ended_at timestamp with time zone
+table subscriptions 15: as_of timestamp with time zone not null
+table subscriptions 16: stripe_event_id text
+table subscriptions 17: created_at timestamp with time zone not null
+table subscriptions 18: updated_at timestamp with time zone not null
 view user_credits 01: user_id uuid
 view user_credits 02: subscription_tier text
 view user_credits 03: subscription_status text
@@ -215,14 +235,24 @@ billing.accounts: CHECK ((promotional_credits >= 0))
 billing.accounts: CHECK ((purchased_credits >= 0))
 billing.accounts: CHECK ((subscription_credits >= 0))
 billing.accounts: PRIMARY KEY (user_id)
-billing.credit_grants: CHECK (((((remaining + lapsed) + reversed) + settled) <= amount))
+billing.credit_grants: CHECK (((((((remaining + pending) + set_aside) + lapsed) + reversed) + settled) <= amount))
+billing.credit_grants: CHECK (((closed_through IS NULL) = (consumed IS NULL)))
 billing.credit_grants: CHECK ((amount >= 0))
+billing.credit_grants: CHECK ((consumed >= 0))
 billing.credit_grants: CHECK ((id > 0))
 billing.credit_grants: CHECK ((item <> ''::text))
 billing.credit_grants: CHECK ((lapsed >= 0))
+billing.credit_grants: CHECK ((max_rollover >= 0))
+billing.credit_grants: CHECK ((num_nulls(price_id, period_start, period_end, paid_at, max_rollover, expires) =
+CASE
+    WHEN (stripe_subscription_id IS NULL) THEN 6
+    ELSE 0
+END))
+billing.credit_grants: CHECK ((pending >= 0))
 billing.credit_grants: CHECK ((pool = ANY (ARRAY['subscription'::text, 'purchased'::text, 'promotional'::text])))
 billing.credit_grants: CHECK ((remaining >= 0))
 billing.credit_grants: CHECK ((reversed >= 0))
+billing.credit_grants: CHECK ((set_aside >= 0))
 billing.credit_grants: CHECK ((settled >= 0))
 billing.credit_grants: CHECK ((source_id <> ''::text))
 billing.credit_grants: PRIMARY KEY (user_id, id)
@@ -278,13 +308,18 @@ billing.stripe_events: CHECK ((attempts > 0))
 billing.stripe_events: CHECK ((event_id <> ''::text))
 billing.stripe_events: CHECK ((outcome = ANY (ARRAY['applied'::text, 'already_applied'::text, 'ignored'::text, 'parked'::text, 'rejected'::text, 'needs_fetch'::text])))
 billing.stripe_events: PRIMARY KEY (event_id)
+billing.subscriptions: CHECK (((ended_at IS NOT NULL) = (status = ANY (ARRAY['incomplete_expired'::text, 'canceled'::text]))))
+billing.subscriptions: CHECK ((lot_limit >= 0))
 billing.subscriptions: CHECK ((quantity > 0))
+billing.subscriptions: CHECK ((status = ANY (ARRAY['incomplete'::text, 'unpaid'::text, 'paused'::text, 'past_due'::text, 'trialing'::text, 'active'::text, 'incomplete_expired'::text, 'canceled'::text])))
 billing.subscriptions: CHECK ((subscription_id <> ''::text))
 billing.subscriptions: PRIMARY KEY (subscription_id)
 
 -- Indexes
 CREATE INDEX accounts_due ON billing.accounts USING btree (next_due_at) WHERE (next_due_at IS NOT NULL)
-CREATE INDEX credit_grants_draw ON billing.credit_grants USING btree (user_id, lapses_at, draw_rank, id) WHERE spendable
+CREATE INDEX credit_grants_draw ON billing.credit_grants USING btree (user_id, lost_at, draw_rank, id) WHERE spendable
+CREATE INDEX credit_grants_lots ON billing.credit_grants USING btree (user_id) WHERE (stripe_subscription_id IS NOT NULL)
+CREATE INDEX credit_grants_pending ON billing.credit_grants USING btree (user_id, available_from) WHERE (pending > 0)
 CREATE INDEX credit_transactions_created ON billing.credit_transactions USING brin (created_at) WITH (autosummarize='on')
 CREATE INDEX credit_transactions_request ON billing.credit_transactions USING btree (user_id, request_id) WHERE (request_id IS NOT NULL)
 CREATE INDEX credit_transactions_session ON billing.credit_transactions USING btree (stripe_checkout_session_id) WHERE (stripe_checkout_session_id IS NOT NULL)
@@ -299,6 +334,7 @@ CREATE INDEX stripe_events_parked_customer ON billing.stripe_events USING btree 
 CREATE INDEX stripe_events_received ON billing.stripe_events USING brin (first_received_at) WITH (autosummarize='on')
 CREATE INDEX stripe_events_waiting ON billing.stripe_events USING btree (judged_at) WHERE (outcome = ANY (ARRAY['parked'::text, 'needs_fetch'::text]))
 CREATE INDEX subscriptions_customer ON billing.subscriptions USING btree (customer_id)
+CREATE INDEX subscriptions_price ON billing.subscriptions USING btree (price_id)
 CREATE INDEX subscriptions_user ON billing.subscriptions USING btree (user_id)
 CREATE UNIQUE INDEX accounts_pkey ON billing.accounts USING btree (user_id)
 CREATE UNIQUE INDEX credit_grants_pkey ON billing.credit_grants USING btree (user_id, id)
@@ -361,6 +397,8 @@ accounts: SELECT to service_role
 billing.admin_apply_stripe_credit_pack_purchase(uuid,bigint,text,text,text,text,text,text): EXECUTE to service_role
 billing.apply_stripe_credit_pack_purchase(uuid,bigint,text,text,text,text,text,text): EXECUTE to service_role
 billing.apply_stripe_event(jsonb,jsonb): EXECUTE to service_role
+billing.apply_stripe_subscription_state(uuid,text,text,text,text,timestamp with time zone,timestamp with time zone,text,text,boolean): EXECUTE to service_role
+billing.apply_subscription_state(uuid,text,text,text,text,timestamp with time zone,timestamp with time zone,text,text,boolean,text,boolean): EXECUTE to service_role
 billing.assert_known_price(text): EXECUTE to service_role
 billing.attribute(text,uuid): EXECUTE to service_role
 billing.balance_at(uuid,timestamp with time zone): EXECUTE to service_role
@@ -372,6 +410,8 @@ billing.current_user_id(): EXECUTE to service_role
 billing.current_user_id(): EXECUTE to stripe_credits_owner
 billing.explain_checkout_session(text): EXECUTE to service_role
 billing.explain_event(jsonb,jsonb): EXECUTE to service_role
+billing.free_plan(): EXECUTE to authenticated
+billing.free_plan(): EXECUTE to service_role
 billing.grant_access(regrole,regrole): EXECUTE to stripe_credits_owner
 billing.grant_credits(uuid,bigint,text,text,timestamp with time zone): EXECUTE to service_role
 billing.grant_signup_credits(uuid): EXECUTE to service_role
@@ -385,9 +425,6 @@ billing.my_credits(): EXECUTE to service_role
 billing.my_transactions(integer,bigint): EXECUTE to authenticated
 billing.my_transactions(integer,bigint): EXECUTE to service_role
 billing.prune_stripe_events(interval): EXECUTE to service_role
-billing.ran_out(uuid): EXECUTE to authenticated
-billing.ran_out(uuid): EXECUTE to service_role
-billing.ran_out(uuid): EXECUTE to stripe_credits_owner
 billing.reconcile_checkout_session(jsonb,uuid,timestamp with time zone): EXECUTE to service_role
 billing.refuse_ledger_change(): EXECUTE to stripe_credits_owner
 billing.release_reservation(uuid,text): EXECUTE to service_role
@@ -399,6 +436,9 @@ billing.run_due(integer): EXECUTE to service_role
 billing.security_selfcheck(): EXECUTE to service_role
 billing.spend_credits(uuid,bigint,text,text,jsonb): EXECUTE to service_role
 billing.sync_user_credits(uuid): EXECUTE to service_role
+billing.unposted(uuid): EXECUTE to authenticated
+billing.unposted(uuid): EXECUTE to service_role
+billing.unposted(uuid): EXECUTE to stripe_credits_owner
 billing.validate_credits_consistency(): EXECUTE to service_role
 credit_grants: SELECT to authenticated
 credit_grants: SELECT to service_role

@@ -265,8 +265,8 @@ fn settings_follow_the_document_and_stay_one_row() {
     );
     assert_eq!(settings, "acct_1 0 forgive free 5 1 mon");
     let outcome = c.sign_up(ANN);
-    assert_eq!((outcome.said().as_str(), outcome.credits), ("applied", 0));
-    assert_eq!(c.ledger(ANN), [""; 0]);
+    assert_eq!((outcome.said().as_str(), outcome.credits), ("applied", 5), "the free plan's first month");
+    assert_eq!(c.ledger(ANN), ["grant 5"]);
     c.load_catalog(&catalog());
     assert_eq!(c.sign_up(ANN).said(), "already_applied", "signup is once per user, whatever it was worth");
     assert_eq!(c.one::<i64>("select count(*) from billing.settings", &[]), 1);

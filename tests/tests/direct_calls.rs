@@ -212,7 +212,7 @@ fn a_lapsed_grant_is_gone_when_read_and_run_due_posts_exactly_that() {
     assert_eq!(c.balance(ANN), 500, "gone at read time");
     let mut browser = db.connect_as("authenticated");
     browser.run(&format!("set request.jwt.claims = '{{\"sub\": \"{ANN}\"}}'"));
-    assert_eq!(browser.one::<i64>("select credits_balance from billing.my_credits()", &[]), 500);
+    assert_eq!(browser.one::<i64>("select credits_balance from billing.user_credits", &[]), 500);
     assert_eq!(c.ledger(ANN), ["signup 500", "grant 40"], "nothing was posted yet");
     db.check_books();
     assert_eq!(c.one::<i64>("select billing.run_due()", &[]), 1);

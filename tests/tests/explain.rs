@@ -34,7 +34,7 @@ fn explain_event_answers_what_the_event_then_does_and_writes_nothing() {
         (
             event("evt_10", "invoice.paid", json!({"id": "in_1", "object": "invoice"})),
             None,
-            "ignored event_type",
+            "ignored no_subscription",
         ),
         (pack("c").completed("evt_11").with("created", "yesterday"), None, "rejected malformed"),
     ];

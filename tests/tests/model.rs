@@ -464,7 +464,7 @@ impl Run {
         self.people[who].end(&request, 0);
         if free {
             let (purchased, promotional, debt) = self.people[who].pools();
-            let read = self.c.my_credits(id);
+            let read = self.c.reads(id);
             assert_eq!(read, (purchased + promotional, debt), "read before it is posted");
         }
         self.posts_time(id);

@@ -35,7 +35,7 @@ fn failed(refund_id: &str, payment_intent: &str, amount: i64) -> Event {
 /// What a user can spend, and what they owe.
 fn stands(c: &mut Connection, user: Uuid) -> (i64, i64) {
     let stands = (c.balance(user), c.debt(user));
-    assert_eq!(c.my_credits(user), stands, "every reader reads the same");
+    assert_eq!(c.reads(user), stands, "every reader reads the same");
     stands
 }
 
@@ -439,9 +439,9 @@ fn a_reservation_that_ran_out_is_read_as_its_posting_will_leave_it_though_its_pa
     c.reserve(ANN, 300, "job-1");
     c.apply(&refunded("re_1", "pi_1", 1000));
     c.runs_out_now(ANN, "job-1");
-    let read = c.my_credits(ANN);
+    let read = c.reads(ANN);
     assert_eq!(c.run_due(), 1);
-    assert_eq!(c.my_credits(ANN), (0, 0));
+    assert_eq!(c.reads(ANN), (0, 0));
     assert_eq!(read, (0, 0), "what nobody could have spent was read as there");
 }
 
@@ -456,9 +456,9 @@ fn a_reservation_that_ran_out_under_another_packs_debt_is_read_as_its_posting_wi
     c.apply(&refunded("re_1", "pi_1", 600));
     assert_eq!(stands(&mut c, ANN), (0, 300));
     c.runs_out_now(ANN, "job-2");
-    let read = c.my_credits(ANN);
+    let read = c.reads(ANN);
     assert_eq!(c.run_due(), 1);
-    assert_eq!(c.my_credits(ANN), (200, 0));
+    assert_eq!(c.reads(ANN), (200, 0));
     assert_eq!(read, (200, 0));
 }
 

@@ -328,13 +328,13 @@ fn scenario_28_an_abandoned_reservation_is_back_before_anything_posted_it_and_th
         buy(&mut c, ANN, "cs_1");
         c.spend(ANN, 1, "job-0");
         assert_eq!(c.reserve(ANN, 100, "job-1").said(), "applied");
-        assert_eq!(c.my_credits(ANN), (399, 0));
+        assert_eq!(c.reads(ANN), (399, 0));
         c.runs_out_now(ANN, "job-1");
-        assert_eq!(c.my_credits(ANN), (499, 0), "before {access}");
+        assert_eq!(c.reads(ANN), (499, 0), "before {access}");
         assert_eq!(c.balance(ANN), 499, "before {access}");
         assert_eq!(c.ledger(ANN).len(), 3, "nothing has posted it");
         by(&mut c);
-        assert_eq!(c.my_credits(ANN), (499, 0), "after {access}");
+        assert_eq!(c.reads(ANN), (499, 0), "after {access}");
         assert_eq!(
             c.ledger(ANN),
             ["purchase 500", "spend -1", "reservation -100", "release 100"],
@@ -475,7 +475,7 @@ fn what_returns_to_a_lapsed_grant_is_not_spendable() {
         ("commit", |c| assert_eq!(c.commit(ANN, "job-1", Some(10)).said(), "applied")),
         ("its time", |c| {
             c.runs_out_now(ANN, "job-1");
-            assert_eq!(c.my_credits(ANN), (0, 0), "the read model says so before anything posted it");
+            assert_eq!(c.reads(ANN), (0, 0), "the read model says so before anything posted it");
             assert_eq!(c.run_due(), 1);
         }),
     ];
@@ -590,10 +590,10 @@ fn a_lapse_is_exact_when_read_and_the_sweep_posts_just_that_once() {
     c.spend(ANN, 50, "job-1");
     assert_eq!(c.balance(ANN), 650);
     c.lapses_now(ANN, "gift");
-    assert_eq!((c.balance(ANN), c.my_credits(ANN)), (500, (500, 0)), "before anything posted it");
+    assert_eq!((c.balance(ANN), c.reads(ANN)), (500, (500, 0)), "before anything posted it");
     assert_eq!(c.ledger(ANN).len(), 3);
     assert_eq!(c.run_due(), 1);
-    assert_eq!((c.balance(ANN), c.my_credits(ANN)), (500, (500, 0)));
+    assert_eq!((c.balance(ANN), c.reads(ANN)), (500, (500, 0)));
     let posted = ["purchase 500", "grant 200", "spend -50", "lapse -150"];
     assert_eq!(c.ledger(ANN), posted);
     assert_eq!(c.run_due(), 0, "twice is harmless");
@@ -624,7 +624,7 @@ fn a_lapse_is_the_tick_of_the_clock_itself() {
     while c.one::<bool>(live, &[&ANN]) {
         std::thread::yield_now();
     }
-    assert_eq!(c.my_credits(ANN), (0, 0));
+    assert_eq!(c.reads(ANN), (0, 0));
     assert_eq!(c.spend(ANN, 1, "job-1").said(), "rejected insufficient_credits");
     assert_eq!(c.ledger(ANN), ["grant 100", "lapse -100"]);
 }
@@ -736,12 +736,12 @@ fn run_due_posts_returns_and_lapses_of_many_accounts_as_each_access_would_have()
         if n % 3 == 0 {
             c.lapses_now(*user, "gift");
         }
-        expected.push(c.my_credits(*user));
+        expected.push(c.reads(*user));
     }
     assert!(expected.iter().any(|read| *read != expected[1]), "they differ");
     let due = (0..20).filter(|n| n % 2 == 0 || n % 3 == 0).count();
     assert_eq!(c.run_due(), i64::try_from(due).expect("small"));
-    let after: Vec<(i64, i64)> = users.iter().map(|user| c.my_credits(*user)).collect();
+    let after: Vec<(i64, i64)> = users.iter().map(|user| c.reads(*user)).collect();
     assert_eq!(after, expected);
 }
 

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-pub use chrono::TimeDelta;
 use chrono::{DateTime, Days, Months, Utc};
+pub use chrono::{SubsecRound, TimeDelta};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A point in time.
@@ -38,6 +38,15 @@ pub enum Span {
 }
 
 impl Span {
+    /// This span so many times over; `None` where that cannot be counted.
+    #[must_use]
+    pub fn times(self, count: u32) -> Option<Span> {
+        match self {
+            Span::Months(n) => n.checked_mul(count).map(Span::Months),
+            Span::Days(n) => n.checked_mul(count).map(Span::Days),
+        }
+    }
+
     /// The time this long after `start`; `None` past the calendar's end.
     #[must_use]
     pub fn after(self, start: Time) -> Option<Time> {

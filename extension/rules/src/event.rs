@@ -4,9 +4,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::calendar::{self, Time};
+use crate::invoice::{self, Invoice, InvoicePayment};
 use crate::reversal::{self, Reversals};
 use crate::session::{self, Line, Session};
 use crate::stripe;
+use crate::subscription::{self, Subscription};
 
 /// What is recorded of every event, and what it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,10 +38,61 @@ pub struct Event {
 pub enum Subject {
     /// A checkout session, whichever of its events carried it: its own state decides, not the event's name.
     CheckoutSession(Box<Session>),
+    /// A subscription's state, whichever of its events carried it.
+    Subscription(Box<Subscription>),
+    /// An invoice, whichever of its events carried it.
+    Invoice(Box<Invoice>),
+    /// Which payment intent paid which invoice.
+    InvoicePayment(InvoicePayment),
     /// Refunds or disputes of one payment.
     Reversals(Reversals),
     /// Something the rules read nothing from.
     Other,
+}
+
+/// Under which names a subject is known: what has to be locked before anything is decided about it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Keys<'a> {
+    /// Sessions, invoices, subscriptions.
+    pub sources: Vec<&'a str>,
+    /// Payment intents.
+    pub payment_intents: Vec<&'a str>,
+}
+
+impl Subject {
+    /// Its names.
+    #[must_use]
+    pub fn keys(&self) -> Keys<'_> {
+        let mut keys = Keys::default();
+        match self {
+            Subject::CheckoutSession(session) => {
+                keys.sources.push(&session.id);
+                keys.payment_intents.extend(session.payment_intent_id.as_deref());
+                keys.sources
+                    .extend(session.subscription.as_ref().map(|subscription| subscription.id.as_str()));
+                session.invoice.iter().for_each(|invoice| keys.extend_by_invoice(invoice));
+            }
+            Subject::Subscription(subscription) => keys.sources.push(&subscription.id),
+            Subject::Invoice(invoice) => keys.extend_by_invoice(invoice),
+            Subject::InvoicePayment(payment) => {
+                keys.sources.push(&payment.invoice_id);
+                keys.payment_intents.push(&payment.payment_intent_id);
+            }
+            Subject::Reversals(reversals) => {
+                keys.payment_intents.extend(reversals.payment_intent_id.as_deref());
+            }
+            Subject::Other => {}
+        }
+        keys
+    }
+}
+
+impl<'a> Keys<'a> {
+    fn extend_by_invoice(&mut self, invoice: &'a Invoice) {
+        self.sources.push(&invoice.id);
+        self.sources.extend(invoice.subscription_id.as_deref());
+        self.payment_intents.extend(invoice.payment_intent_ids.iter().map(String::as_str));
+    }
 }
 
 /// Why a text is not an event that the rules can read. The event's own id is kept where it could be read, so that the
@@ -82,6 +135,32 @@ pub fn read(text: &str) -> Result<Event, Malformed> {
         | RECONCILE_SESSION => {
             let session = session::read(object, &envelope.event_type, created);
             Subject::CheckoutSession(Box::new(session.map_err(|fault| malformed(text, &fault))?))
+        }
+        "customer.subscription.created"
+        | "customer.subscription.updated"
+        | "customer.subscription.deleted"
+        | "customer.subscription.paused"
+        | "customer.subscription.resumed"
+        | "customer.subscription.trial_will_end"
+        | "customer.subscription.pending_update_applied"
+        | "customer.subscription.pending_update_expired" => {
+            let subscription =
+                subscription::read(object, created).map_err(|fault| malformed(text, &fault))?;
+            Subject::Subscription(Box::new(subscription))
+        }
+        "invoice.paid"
+        | "invoice.payment_succeeded"
+        | "invoice.payment_failed"
+        | "invoice.voided"
+        | "invoice.marked_uncollectible" => {
+            let invoice = invoice::read(object, created).map_err(|fault| malformed(text, &fault))?;
+            Subject::Invoice(Box::new(invoice))
+        }
+        "invoice_payment.paid" => {
+            match invoice::read_payment(object).map_err(|fault| malformed(text, &fault))? {
+                Some(payment) => Subject::InvoicePayment(payment),
+                None => Subject::Other,
+            }
         }
         event_type => match reversal::read(object, event_type) {
             Some(reversals) => Subject::Reversals(reversals.map_err(|fault| malformed(text, &fault))?),
@@ -160,6 +239,10 @@ pub struct Fetched {
     line_items: Vec<(String, Vec<Line>)>,
     /// Sessions, whole.
     sessions: Vec<Session>,
+    /// Subscriptions, whole.
+    subscriptions: Vec<Subscription>,
+    /// Lines by the invoice they are of.
+    invoice_lines: Vec<(String, Vec<invoice::Line>)>,
 }
 
 impl Fetched {
@@ -182,17 +265,26 @@ impl Fetched {
         for (index, object) in answer.objects.into_iter().enumerate() {
             let place = |e: &dyn std::fmt::Display| fault(format!("fetched.objects[{index}]: {e}"));
             let any: stripe::AnyObject = serde_json::from_str(object.get()).map_err(|e| place(&e))?;
-            match (any.object.as_deref(), any.url.as_deref().and_then(session::of_line_items)) {
-                (Some("checkout.session"), _) => {
-                    fetched
-                        .sessions
-                        .push(session::read(object, RECONCILE_SESSION, as_of).map_err(|e| place(&e))?);
+            let of_session = any.url.as_deref().and_then(session::of_line_items);
+            let of_invoice = any.url.as_deref().and_then(invoice::of_lines);
+            match (any.object.as_deref(), of_session, of_invoice) {
+                (Some("checkout.session"), ..) => {
+                    let session = session::read(object, RECONCILE_SESSION, as_of).map_err(|e| place(&e))?;
+                    fetched.sessions.push(session);
                 }
-                (Some("list"), Some(session_id)) => {
-                    let list: stripe::List<stripe::LineItem> =
-                        serde_json::from_str(object.get()).map_err(|e| place(&e))?;
+                (Some("subscription"), ..) => {
+                    fetched.subscriptions.push(subscription::read(object, as_of).map_err(|e| place(&e))?);
+                }
+                (Some("list"), Some(session_id), _) => {
+                    let list = serde_json::from_str(object.get()).map_err(|e| place(&e))?;
                     if let Some(lines) = session::complete(list) {
                         fetched.line_items.push((session_id.to_owned(), lines));
+                    }
+                }
+                (Some("list"), _, Some(invoice_id)) => {
+                    let list = serde_json::from_str(object.get()).map_err(|e| place(&e))?;
+                    if let Some(lines) = invoice::complete(list) {
+                        fetched.invoice_lines.push((invoice_id.to_owned(), lines));
                     }
                 }
                 _ => {}
@@ -215,6 +307,19 @@ impl Fetched {
             .find(|(id, _)| id == session_id)
             .map(|(_, lines)| lines.as_slice())
             .or_else(|| self.session(session_id)?.lines.as_deref())
+    }
+
+    /// A subscription as Stripe has it now.
+    #[must_use]
+    pub fn subscription(&self, subscription_id: &str) -> Option<&Subscription> {
+        self.subscriptions.iter().find(|subscription| subscription.id == subscription_id)
+    }
+
+    /// All lines of an invoice that bill something, where Stripe named all of them.
+    #[must_use]
+    pub fn invoice_lines_of(&self, invoice_id: &str) -> Option<&[invoice::Line]> {
+        let of = self.invoice_lines.iter().find(|(id, _)| id == invoice_id);
+        of.map(|(_, lines)| lines.as_slice())
     }
 
     /// A session as Stripe has it now.

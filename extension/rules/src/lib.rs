@@ -20,11 +20,14 @@
 pub mod stripe;
 pub mod event;
 pub mod session;
+pub mod subscription;
+pub mod invoice;
 pub mod wall;
 pub mod identity;
 pub mod catalog;
 pub mod purchase;
 pub mod lot;
+pub mod plan;
 pub mod reversal;
 pub mod draw;
 

@@ -27,8 +27,39 @@ pub struct Lot {
     pub credits: Credits,
     /// Which pool.
     pub pool: Pool,
+    /// When it can be spent from; `None`: at once.
+    pub available_from: Option<Time>,
     /// When what is left of it lapses.
     pub lapses_at: Option<Time>,
+    /// Of a subscription's lot: what was paid for.
+    pub cycle: Option<Cycle>,
+}
+
+/// What of a subscription was paid for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cycle {
+    /// `sub_…`.
+    pub subscription_id: String,
+    /// The plan's price.
+    pub price_id: String,
+    /// The line's period: from.
+    pub start: Time,
+    /// The line's period: to.
+    pub end: Time,
+    /// The most that this lot leaves of the lots before it.
+    pub max_rollover: Credits,
+    /// Whether it lapses with its period once the subscription is canceled.
+    pub expires: bool,
+    /// When Stripe's invoice was paid.
+    pub paid_at: Time,
+}
+
+impl Lot {
+    /// A lot that can be spent from at once and never lapses.
+    #[must_use]
+    pub fn new(item: String, name: String, credits: Credits, pool: Pool) -> Lot {
+        Lot { item, name, credits, pool, available_from: None, lapses_at: None, cycle: None }
+    }
 }
 
 /// What one grant was given so far, by the ledger.
@@ -87,7 +118,7 @@ mod tests {
                 lot.credits.0 += credits;
             } else {
                 let (name, credits) = (item.clone(), Credits(credits));
-                lots.push(Lot { item, name, credits, pool: Pool::Purchased, lapses_at: None });
+                lots.push(Lot::new(item, name, credits, Pool::Purchased));
             }
         }
         lots

@@ -60,7 +60,9 @@ pub fn lines(
     }
 }
 
-fn ask(fetched: Option<&Fetched>, path: String) -> Refusal {
+/// What to do about something that the event lacks: ask Stripe for it, or where that was done, wait.
+#[must_use]
+pub fn ask(fetched: Option<&Fetched>, path: String) -> Refusal {
     match fetched {
         None => Refusal::NeedsFetch(vec![path]),
         Some(answer) if !answer.asked() => Refusal::Parked(Reason::Unfetched, Vec::new()),
@@ -106,13 +108,8 @@ pub fn worth(lines: &[Line], prices: &BTreeMap<Item, Price>, created: Time) -> R
             Some(span) => Some(span.after(created).ok_or(too_many.clone())?),
             None => None,
         };
-        lots.push(Lot {
-            item: price.price_id.clone(),
-            name: price.name.clone(),
-            credits,
-            pool: Pool::Purchased,
-            lapses_at,
-        });
+        let lot = Lot::new(price.price_id.clone(), price.name.clone(), credits, Pool::Purchased);
+        lots.push(Lot { lapses_at, ..lot });
     }
     Ok(lots)
 }
@@ -164,6 +161,8 @@ mod tests {
             named: Some(line("price_pack", 1)),
             lines: None,
             stated_credits: None,
+            subscription: None,
+            invoice: None,
         }
     }
 

@@ -14,7 +14,7 @@ words! {
         EventType => "event_type",
         /// The session's mode grants nothing by itself: a subscription's credits come from its paid invoices.
         Mode => "mode",
-        /// Not paid yet: `checkout.session.async_payment_succeeded` is waited for.
+        /// Not paid yet, or never: what tells of the payment is waited for.
         Unpaid => "unpaid",
         /// The delayed payment failed.
         PaymentFailed => "payment_failed",
@@ -22,8 +22,18 @@ words! {
         Expired => "expired",
         /// Nothing had to be paid, and the catalog grants nothing for that.
         NoPaymentRequired => "no_payment_required",
+        /// An invoice of no subscription: a pack's own, or one written by hand.
+        NoSubscription => "no_subscription",
+        /// A subscription's state that is older than what is known of it, or came after its end.
+        Stale => "stale",
+        /// A paid invoice that bills nothing: only credits for unused time.
+        NothingBilled => "nothing_billed",
         /// Every line is in the catalog's `not_credits`.
         NotCredits => "not_credits",
+        /// A trial for which the catalog grants nothing.
+        Trial => "trial",
+        /// A change of plan whose credits come with the next renewal.
+        AtRenewal => "at_renewal",
         /// Nothing of ours is known to have been paid by what is reversed. It is kept: should the payment come, it is netted.
         UnknownPayment => "unknown_payment",
         // Parked: kept, applied by itself once what it lacked is known.

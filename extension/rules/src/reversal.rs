@@ -228,40 +228,43 @@ impl Part {
     }
 }
 
-/// What became of a payment's grants, all of them together: the rest of what was granted was spent.
+/// What became of one of a payment's grants, but for what was spent of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Books {
-    /// Granted in all.
-    pub granted: Credits,
-    /// Gone with grants that lapsed, unspent or taken back before: counts as given back, and can never return.
+    /// Gone with its lapse, unspent or taken back before: counts as given back, and can never return.
     pub lapsed: Credits,
-    /// Taken back by reversals so far, from grants that have not lapsed.
+    /// Taken back by reversals so far.
     pub taken: Credits,
-    /// Still there.
-    pub remaining: Credits,
+    /// Still there, whether to be spent, to come, or set aside.
+    pub kept: Credits,
 }
 
 /// Where a payment's reversals leave its credits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settlement {
-    /// Taken from its own grants.
-    pub taken: Credits,
+    /// Taken from each of its grants.
+    pub taken: Vec<Credits>,
     /// Spent before it could be taken: owed.
     pub owed: Credits,
 }
 
-impl Books {
-    /// Takes `target` credits back: what lapsed counts, then what is there, and what was spent is owed, or forgiven.
-    #[must_use]
-    pub fn settle(self, target: Credits, policy: ReversalPolicy) -> Settlement {
-        let unspent = self.lapsed.0 + self.taken.0 + self.remaining.0;
-        let covered = target.0.min(unspent);
-        let owed = match policy {
-            ReversalPolicy::Debt => target.0 - covered,
-            ReversalPolicy::Forgive => 0,
-        };
-        Settlement { taken: Credits((covered - self.lapsed.0).max(0)), owed: Credits(owed) }
-    }
+/// Takes `target` credits back from a payment's grants: what lapsed counts, then what is there, from the first grant on,
+/// and what was spent is owed, or forgiven.
+#[must_use]
+pub fn settle(grants: &[Books], target: Credits, policy: ReversalPolicy) -> Settlement {
+    let lapsed: i64 = grants.iter().map(|grant| grant.lapsed.0).sum();
+    let mut left = (target.0 - lapsed).max(0);
+    let mut take = |grant: &Books| {
+        let taken = left.min(grant.taken.0 + grant.kept.0);
+        left -= taken;
+        Credits(taken)
+    };
+    let taken = grants.iter().map(&mut take).collect();
+    let owed = match policy {
+        ReversalPolicy::Debt => Credits(left),
+        ReversalPolicy::Forgive => Credits::ZERO,
+    };
+    Settlement { taken, owed }
 }
 
 #[cfg(test)]
@@ -348,15 +351,11 @@ mod tests {
 
     #[test]
     fn what_was_spent_is_owed_or_forgiven_and_what_lapsed_counts_as_given_back() {
-        let books = |lapsed, remaining| Books {
-            granted: Credits(500),
-            lapsed: Credits(lapsed),
-            taken: Credits(0),
-            remaining: Credits(remaining),
-        };
+        let books =
+            |lapsed, kept| Books { lapsed: Credits(lapsed), taken: Credits::ZERO, kept: Credits(kept) };
         let settled = |books: Books, policy| {
-            let Settlement { taken, owed } = books.settle(Credits(500), policy);
-            (taken.0, owed.0)
+            let Settlement { taken, owed } = settle(&[books], Credits(500), policy);
+            (taken[0].0, owed.0)
         };
         assert_eq!(settled(books(0, 200), ReversalPolicy::Debt), (200, 300));
         assert_eq!(settled(books(0, 200), ReversalPolicy::Forgive), (200, 0));
@@ -402,27 +401,32 @@ mod tests {
 
         #[test]
         fn settling_again_changes_nothing(
-            granted in 0..1000i64, lapsed in 0..1000i64, spent in 0..1000i64, target in 0..1000i64,
+            grants in proptest::collection::vec((0..1000i64, 0..1000i64, 0..1000i64), 1..4), target in 0..4000i64,
         ) {
-            let lapsed = lapsed.min(granted);
-            let spent = spent.min(granted - lapsed);
-            let target = Credits(target.min(granted));
-            let books = Books {
-                granted: Credits(granted), lapsed: Credits(lapsed), taken: Credits(0),
-                remaining: Credits(granted - lapsed - spent),
+            let books = |&(lapsed, _, kept): &(i64, i64, i64)| {
+                Books { lapsed: Credits(lapsed), taken: Credits::ZERO, kept: Credits(kept) }
             };
-            let first = books.settle(target, ReversalPolicy::Debt);
-            let after = Books { taken: first.taken, remaining: Credits(books.remaining.0 - first.taken.0), ..books };
-            prop_assert!(after.remaining >= Credits::ZERO);
-            prop_assert_eq!(after.settle(target, ReversalPolicy::Debt), first);
+            let granted: i64 = grants.iter().map(|(lapsed, spent, kept)| lapsed + spent + kept).sum();
+            let spent: i64 = grants.iter().map(|(_, spent, _)| spent).sum();
+            let target = Credits(target.min(granted));
+            let before: Vec<Books> = grants.iter().map(books).collect();
+            let settled = |books: &[Books], target| settle(books, target, ReversalPolicy::Debt);
+            let first = settled(&before, target);
+            let post = |(books, taken): (&Books, &Credits)| {
+                Books { taken: *taken, kept: Credits(books.kept.0 + books.taken.0 - taken.0), ..*books }
+            };
+            let after: Vec<Books> = before.iter().zip(&first.taken).map(post).collect();
+            prop_assert!(after.iter().all(|books| books.kept >= Credits::ZERO));
+            prop_assert_eq!(&settled(&after, target), &first);
             // Once all of it has lapsed, nothing can be taken any more, and what is owed stays owed.
-            let all = Credits(books.granted.0 - spent);
-            let later = Books { lapsed: all, taken: Credits::ZERO, remaining: Credits::ZERO, ..after };
-            let settled = later.settle(target, ReversalPolicy::Debt);
-            prop_assert_eq!(settled, Settlement { taken: Credits::ZERO, owed: first.owed });
+            let lapse = |books: &Books| Books {
+                lapsed: Credits(books.lapsed.0 + books.taken.0 + books.kept.0), ..Books::default()
+            };
+            let over: Vec<Books> = after.iter().map(lapse).collect();
+            prop_assert_eq!(settled(&over, target), Settlement { taken: vec![Credits::ZERO; over.len()], owed: first.owed });
             // Undone, everything is as before.
-            let undone = after.settle(Credits::ZERO, ReversalPolicy::Debt);
-            prop_assert_eq!(undone, Settlement { taken: Credits::ZERO, owed: Credits::ZERO });
+            let undone = settled(&after, Credits::ZERO);
+            prop_assert_eq!(undone, Settlement { taken: vec![Credits::ZERO; after.len()], owed: Credits::ZERO });
             // Owed is what rule 9 says.
             prop_assert_eq!(first.owed.0, (target.0 - (granted - spent)).max(0));
         }

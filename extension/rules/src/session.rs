@@ -6,7 +6,9 @@ use uuid::Uuid;
 use crate::amount::{MinorUnits, Quantity};
 use crate::calendar::{self, Time};
 use crate::event::{check_id, in_object};
+use crate::invoice::{self, Invoice};
 use crate::stripe;
+use crate::subscription::{self, Subscription};
 
 /// A checkout session's facts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +37,10 @@ pub struct Session {
     pub named: Option<Line>,
     /// All line items, where the object carries all of them.
     pub lines: Option<Vec<Line>>,
+    /// In mode `subscription`: what it began, where the object carries it.
+    pub subscription: Option<Box<Subscription>>,
+    /// In mode `subscription`: what was paid, where the object carries it.
+    pub invoice: Option<Box<Invoice>>,
     /// The metadata's `credits`: never believed, compared and recorded.
     pub stated_credits: Option<String>,
 }
@@ -95,7 +101,19 @@ pub(crate) fn read(object: &RawValue, event_type: &str, event_created: Time) -> 
     };
     let payment_intent_id = session.payment_intent.map(stripe::Expandable::into_id);
     check_id("data.object.payment_intent", payment_intent_id.as_deref())?;
+    let expanded = |object: Option<&'_ RawValue>| {
+        object.filter(|object| object.get().starts_with('{')).map(ToOwned::to_owned)
+    };
+    let subscription = match expanded(session.subscription) {
+        Some(object) => Some(Box::new(subscription::read(&object, event_created)?)),
+        None => None,
+    };
+    let invoice = match expanded(session.invoice) {
+        Some(object) => Some(Box::new(invoice::read(&object, event_created)?)),
+        None => None,
+    };
     let metadata = session.metadata.unwrap_or_default();
+    let metadata_user = metadata_user(&metadata);
     let metadata = |key: &str| metadata.get(key).and_then(stripe::MetadataValue::as_text);
     Ok(Session {
         id: session.id,
@@ -108,16 +126,24 @@ pub(crate) fn read(object: &RawValue, event_type: &str, event_created: Time) -> 
         created,
         customer_id: session.customer.map(stripe::Expandable::into_id),
         payment_intent_id,
-        metadata_user: ["user_id", "userId", "supabase_user_id"]
-            .into_iter()
-            .find_map(|key| metadata(key).and_then(|text| Uuid::try_parse(text).ok())),
+        metadata_user,
         client_reference: session.client_reference_id.and_then(|text| Uuid::try_parse(&text).ok()),
         amount_total: session.amount_total.map(MinorUnits),
         currency: session.currency,
         named: named_line(metadata("price_id"), metadata("pack"), metadata("quantity")),
         lines: session.line_items.and_then(complete),
+        subscription,
+        invoice,
         stated_credits: metadata("credits").map(str::to_owned),
     })
+}
+
+/// The user that the app's server wrote into an object's metadata, by one of the keys that apps use.
+pub(crate) fn metadata_user(metadata: &stripe::Metadata) -> Option<Uuid> {
+    let metadata = |key| metadata.get(key).and_then(stripe::MetadataValue::as_text);
+    ["user_id", "userId", "supabase_user_id"]
+        .into_iter()
+        .find_map(|key| metadata(key).and_then(|text| Uuid::try_parse(text).ok()))
 }
 
 /// The session's own state decides; the event's name only says why an unpaid session is unpaid.

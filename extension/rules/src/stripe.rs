@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 
 /// An event's envelope. `data.object` is read once its type is known.
 #[derive(Debug, Deserialize)]
@@ -34,7 +35,7 @@ pub struct EventEnvelope<'a> {
 pub struct EventData<'a> {
     /// The object as it was when the event was made.
     #[serde(borrow)]
-    pub object: &'a serde_json::value::RawValue,
+    pub object: &'a RawValue,
 }
 
 /// What any Stripe object says of itself.
@@ -52,7 +53,7 @@ pub struct AnyObject {
 
 /// <https://docs.stripe.com/api/checkout/sessions/object>
 #[derive(Debug, Deserialize)]
-pub struct CheckoutSession {
+pub struct CheckoutSession<'a> {
     /// `cs_…`.
     pub id: String,
     /// `payment`, `subscription` or `setup`.
@@ -65,6 +66,12 @@ pub struct CheckoutSession {
     pub livemode: bool,
     /// Who pays; none for a guest.
     pub customer: Option<Expandable>,
+    /// What it began, in mode `subscription`: an id, or the object where it was expanded.
+    #[serde(borrow)]
+    pub subscription: Option<&'a RawValue>,
+    /// What was paid by it, in mode `subscription`, or a pack's own invoice: an id, or the object.
+    #[serde(borrow)]
+    pub invoice: Option<&'a RawValue>,
     /// What pays; none where nothing had to be paid.
     pub payment_intent: Option<Expandable>,
     /// What the buyer's link carried.
@@ -195,5 +202,200 @@ pub struct Dispute {
     /// What is disputed.
     pub charge: Option<Expandable>,
     /// What had paid.
+    pub payment_intent: Option<Expandable>,
+}
+
+/// <https://docs.stripe.com/api/subscriptions/object>
+#[derive(Debug, Deserialize)]
+pub struct Subscription {
+    /// `sub_…`.
+    pub id: String,
+    /// Such as `active` or `canceled`.
+    pub status: String,
+    /// Who pays.
+    pub customer: Option<Expandable>,
+    /// What is subscribed to.
+    pub items: List<SubscriptionItem>,
+    /// Unix seconds; here until 2025-03-31, on the items since.
+    pub current_period_start: Option<i64>,
+    /// Unix seconds; here until 2025-03-31, on the items since.
+    pub current_period_end: Option<i64>,
+    /// Unix seconds.
+    pub trial_end: Option<i64>,
+    /// Whether it ends with the period.
+    #[serde(default)]
+    pub cancel_at_period_end: bool,
+    /// Unix seconds: when the end was asked for.
+    pub canceled_at: Option<i64>,
+    /// Unix seconds: when it ended.
+    pub ended_at: Option<i64>,
+    /// What the app's server wrote.
+    #[serde(default)]
+    pub metadata: Option<Metadata>,
+}
+
+/// <https://docs.stripe.com/api/subscription_items/object>
+#[derive(Debug, Deserialize)]
+pub struct SubscriptionItem {
+    /// What it costs.
+    pub price: Option<Expandable>,
+    /// What it cost before there were prices.
+    pub plan: Option<Expandable>,
+    /// None for a metered price.
+    pub quantity: Option<i64>,
+    /// Unix seconds; since 2025-03-31.
+    pub current_period_start: Option<i64>,
+    /// Unix seconds; since 2025-03-31.
+    pub current_period_end: Option<i64>,
+}
+
+/// <https://docs.stripe.com/api/invoices/object>
+#[derive(Debug, Deserialize)]
+pub struct Invoice {
+    /// `in_…`.
+    pub id: String,
+    /// `draft`, `open`, `paid`, `uncollectible` or `void`; in the oldest versions of the API there is only `paid`.
+    pub status: Option<String>,
+    /// Until 2025-03-31.
+    pub paid: Option<bool>,
+    /// Unix seconds.
+    pub created: Option<i64>,
+    /// Such as `subscription_cycle`.
+    pub billing_reason: Option<String>,
+    /// Who pays.
+    pub customer: Option<Expandable>,
+    /// What it bills; here until 2025-03-31, under `parent` since.
+    pub subscription: Option<Expandable>,
+    /// What it bills, since 2025-03-31.
+    pub parent: Option<InvoiceParent>,
+    /// The subscription's metadata when the invoice was made; here until 2025-03-31.
+    pub subscription_details: Option<SubscriptionDetails>,
+    /// Minor units, tax and discounts included.
+    pub total: Option<i64>,
+    /// Lower-case ISO code.
+    pub currency: Option<String>,
+    /// What paid it, until 2025-03-31.
+    pub payment_intent: Option<Expandable>,
+    /// What paid it, since 2025-03-31, and only where it was expanded.
+    pub payments: Option<List<InvoicePayment>>,
+    /// What it bills, line by line.
+    pub lines: Option<List<InvoiceLine>>,
+    /// What the app's server wrote.
+    #[serde(default)]
+    pub metadata: Option<Metadata>,
+    /// When it was paid.
+    pub status_transitions: Option<StatusTransitions>,
+}
+
+/// What an invoice bills.
+#[derive(Debug, Deserialize)]
+pub struct InvoiceParent {
+    /// `subscription_details` or `quote_details`.
+    #[serde(rename = "type")]
+    pub parent_type: Option<String>,
+    /// Of a subscription's invoice.
+    pub subscription_details: Option<SubscriptionDetails>,
+}
+
+/// The subscription of an invoice.
+#[derive(Debug, Deserialize)]
+pub struct SubscriptionDetails {
+    /// `sub_…`.
+    pub subscription: Option<Expandable>,
+    /// What the app's server wrote to the subscription.
+    #[serde(default)]
+    pub metadata: Option<Metadata>,
+}
+
+/// When an invoice changed its status.
+#[derive(Debug, Deserialize)]
+pub struct StatusTransitions {
+    /// Unix seconds.
+    pub paid_at: Option<i64>,
+}
+
+/// <https://docs.stripe.com/api/invoice-line-item/object>
+#[derive(Debug, Deserialize)]
+pub struct InvoiceLine {
+    /// Minor units, before discounts and tax.
+    pub amount: i64,
+    /// What is billed, until 2025-03-31.
+    pub price: Option<Expandable>,
+    /// What is billed, before there were prices.
+    pub plan: Option<Expandable>,
+    /// What is billed, since 2025-03-31.
+    pub pricing: Option<LinePricing>,
+    /// None for a metered price.
+    pub quantity: Option<i64>,
+    /// What is billed for.
+    pub period: Period,
+    /// What discounts take off.
+    #[serde(default)]
+    pub discount_amounts: Option<Vec<DiscountAmount>>,
+    /// Whether it bills a part of a period, until 2025-03-31.
+    pub proration: Option<bool>,
+    /// Whether it bills a part of a period, since 2025-03-31.
+    pub parent: Option<LineParent>,
+}
+
+/// The price of a line.
+#[derive(Debug, Deserialize)]
+pub struct LinePricing {
+    /// Of a line with a price.
+    pub price_details: Option<PriceDetails>,
+}
+
+/// The price of a line.
+#[derive(Debug, Deserialize)]
+pub struct PriceDetails {
+    /// `price_…`.
+    pub price: Option<Expandable>,
+}
+
+/// Where a line comes from: one of the two.
+#[derive(Debug, Deserialize)]
+pub struct LineParent {
+    /// A subscription's item.
+    pub subscription_item_details: Option<LineOrigin>,
+    /// An invoice item.
+    pub invoice_item_details: Option<LineOrigin>,
+}
+
+/// Where a line comes from.
+#[derive(Debug, Deserialize)]
+pub struct LineOrigin {
+    /// Whether it bills a part of a period.
+    pub proration: Option<bool>,
+}
+
+/// What one discount takes off a line.
+#[derive(Debug, Deserialize)]
+pub struct DiscountAmount {
+    /// Minor units.
+    pub amount: i64,
+}
+
+/// A span of time, in Unix seconds.
+#[derive(Debug, Deserialize)]
+pub struct Period {
+    /// From.
+    pub start: i64,
+    /// To.
+    pub end: i64,
+}
+
+/// <https://docs.stripe.com/api/invoice-payment/object>
+#[derive(Debug, Deserialize)]
+pub struct InvoicePayment {
+    /// What it pays.
+    pub invoice: Option<Expandable>,
+    /// What pays.
+    pub payment: Option<InvoicePaymentBy>,
+}
+
+/// What pays an invoice.
+#[derive(Debug, Deserialize)]
+pub struct InvoicePaymentBy {
+    /// `pi_…`; none where something else paid.
     pub payment_intent: Option<Expandable>,
 }

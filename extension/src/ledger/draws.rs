@@ -43,7 +43,7 @@ impl Account {
         let drawn = loop {
             let in_order = shares(sql.run(
                 "select id, pool, remaining from billing.credit_grants where user_id = $1 and spendable
-                 order by lapses_at, draw_rank, id limit $2",
+                 order by lost_at, draw_rank, id limit $2",
                 &[uuid_datum(self.user).into(), grants.into()],
             ));
             let drawn = draw::draw(&in_order, amount);
@@ -84,6 +84,7 @@ impl Account {
         let origin = Origin { request_id: Some(request_id), ..Origin::default() };
         for share in back {
             self.change(sql, *share, share.credits, TransactionType::Release, &origin);
+            self.forget(sql, request_id, *share);
         }
         let grants: Vec<i64> = back.iter().map(|share| share.grant_id).collect();
         for source_id in self.sources(sql, grants) {

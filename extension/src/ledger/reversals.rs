@@ -3,12 +3,26 @@
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::catalog::ReversalPolicy;
 use stripe_credits_rules::draw;
+use stripe_credits_rules::lot::Pool;
 use stripe_credits_rules::reversal::{self, Books};
 
-use super::{Account, Origin, TransactionType, shares};
-use crate::convert::{timestamp, uuid_datum};
+use super::{Account, Origin, TransactionType, earliest, shares};
+use crate::convert::{time, timestamp, uuid_datum};
 use crate::sql::Sql;
 use crate::{catalog, payments, reversals};
+
+/// A grant of a payment that may be reversed.
+struct Reversible {
+    id: i64,
+    pool: Pool,
+    granted: Credits,
+    books: Books,
+    remaining: Credits,
+    set_aside: Credits,
+    pending: Credits,
+    is_to_come: bool,
+    is_lot: bool,
+}
 
 impl Account {
     /// Posts what a payment's reversals take back beyond what they took, or give back of it (rules 5 and 9). `false` where
@@ -22,53 +36,97 @@ impl Account {
         let part = reversal::part(&paid, &known);
         let policy =
             catalog::settings(sql).map_or(ReversalPolicy::default(), |settings| settings.reversal_policy);
-        let books = self.books(sql, source_id);
+        let grants = self.reversible(sql, source_id);
+        let granted = Credits(grants.iter().map(|grant| grant.granted.0).sum());
+        let books: Vec<Books> = grants.iter().map(|grant| grant.books).collect();
         // Also where they wait: what is posted is always what is known says, not what was known in between.
-        let target = part.map_or(Credits::ZERO, |part| part.of(books.granted));
-        let settlement = books.settle(target, policy);
-        self.take_back(sql, source_id, Credits(settlement.taken.0 - books.taken.0), origin);
+        let target = part.map_or(Credits::ZERO, |part| part.of(granted));
+        let settlement = reversal::settle(&books, target, policy);
+        for (grant, taken) in grants.iter().zip(settlement.taken) {
+            self.take_back(sql, grant, Credits(taken.0 - grant.books.taken.0), origin);
+        }
         self.owe(sql, Credits(settlement.owed.0 - owed.0), origin);
         if settlement.owed != owed {
             payments::owe(sql, source_id, settlement.owed);
+            self.lots_touched = true;
         }
         part.is_some()
     }
 
-    fn books(&self, sql: &mut Sql, source_id: &str) -> Books {
+    /// A payment's grants, in the order in which credits are taken from them: what would be lost soonest first.
+    fn reversible(&self, sql: &mut Sql, source_id: &str) -> Vec<Reversible> {
         let mut rows = sql.run(
-            "select coalesce(sum(amount), 0)::bigint,
-                    coalesce(sum(lapsed + case when lapses_at <= $3 then reversed else 0 end), 0)::bigint,
-                    coalesce(sum(case when lapses_at <= $3 then 0 else reversed end), 0)::bigint,
-                    coalesce(sum(remaining), 0)::bigint
-             from billing.credit_grants where user_id = $1 and source_id = $2",
+            "select id, pool, amount, lapses_at <= $3, lapsed, reversed, remaining, set_aside, pending,
+                    coalesce(available_from > $3, false), stripe_subscription_id is not null
+             from billing.credit_grants where user_id = $1 and source_id = $2 order by lost_at, draw_rank, id",
             &[uuid_datum(self.user).into(), source_id.into(), timestamp(self.now).into()],
         );
-        assert!(rows.next(), "an aggregate has a row");
-        Books {
-            granted: Credits(rows.must(1)),
-            lapsed: Credits(rows.must(2)),
-            taken: Credits(rows.must(3)),
-            remaining: Credits(rows.must(4)),
+        let mut grants = Vec::new();
+        while rows.next() {
+            let credits = |column| Credits(rows.must(column));
+            let [lapsed, reversed, remaining, set_aside, pending] = [5, 6, 7, 8, 9].map(credits);
+            // What a grant that has lapsed was given back to, or kept back, is gone with it.
+            let books = match rows.get(4) {
+                Some(true) => Books {
+                    lapsed: Credits(lapsed.0 + reversed.0 + set_aside.0 + pending.0),
+                    taken: Credits::ZERO,
+                    kept: remaining,
+                },
+                _ => Books { lapsed, taken: reversed, kept: Credits(remaining.0 + set_aside.0 + pending.0) },
+            };
+            grants.push(Reversible {
+                id: rows.must(1),
+                pool: Pool::parse(&rows.must::<String>(2)).expect("its CHECK allows no other word"),
+                granted: credits(3),
+                books,
+                remaining,
+                set_aside,
+                pending,
+                is_to_come: rows.must(10),
+                is_lot: rows.must(11),
+            });
         }
+        grants
     }
 
-    /// Takes this many credits more from a payment's own grants, or gives them back where it is negative.
-    fn take_back(&mut self, sql: &mut Sql, source_id: &str, amount: Credits, origin: &Origin) {
-        let taking = amount > Credits::ZERO;
-        let transaction_type =
-            if taking { TransactionType::Reversal } else { TransactionType::Reinstatement };
-        // What would be lost soonest is taken first, and given back last.
-        let mut grants = shares(sql.run(
-            "select id, pool, case when $3 then remaining when lapses_at <= $4 then 0 else reversed end
-             from billing.credit_grants where user_id = $1 and source_id = $2 order by lapses_at, draw_rank, id",
-            &[uuid_datum(self.user).into(), source_id.into(), taking.into(), timestamp(self.now).into()],
-        ));
-        if !taking {
-            grants.reverse();
+    /// Takes this many credits more from a grant, or gives them back where it is negative. What cannot be spent goes
+    /// first, and no ledger row tells of it: it is in no balance.
+    fn take_back(&mut self, sql: &mut Sql, grant: &Reversible, amount: Credits, origin: &Origin) {
+        if amount == Credits::ZERO {
+            return;
         }
-        for share in draw::draw(&grants, Credits(amount.0.abs())) {
-            let signed = Credits(-amount.0.signum() * share.credits.0);
-            self.change(sql, share, signed, transaction_type, origin);
+        let set_aside = amount.0.clamp(0, grant.set_aside.0);
+        let pending = match grant.is_to_come {
+            true => amount.0 - set_aside,
+            false => (amount.0 - set_aside).clamp(0, grant.pending.0),
+        };
+        let remaining = amount.0 - set_aside - pending;
+        debug_assert!(remaining <= grant.remaining.0, "no more is taken than there is");
+        let mut rows = sql.run(
+            "update billing.credit_grants set remaining = remaining - $3, set_aside = set_aside - $4,
+                 pending = pending - $5, reversed = reversed + $6
+             where user_id = $1 and id = $2
+             returning lapses_at",
+            &[
+                uuid_datum(self.user).into(),
+                grant.id.into(),
+                remaining.into(),
+                set_aside.into(),
+                pending.into(),
+                amount.0.into(),
+            ],
+        );
+        assert!(rows.next(), "grants are never deleted");
+        if amount < Credits::ZERO {
+            self.next_due = earliest(self.next_due, rows.get(1).and_then(time));
+        }
+        (self.lots_touched, self.dirty) = (self.lots_touched || grant.is_lot, true);
+        let transaction_type = match amount.0 {
+            ..0 => TransactionType::Reinstatement,
+            _ => TransactionType::Reversal,
+        };
+        if remaining != 0 {
+            self.post(sql, Credits(-remaining), Some((grant.id, grant.pool)), transaction_type, origin);
         }
     }
 

@@ -1,0 +1,381 @@
+//! What a subscription's invoice bills, and what it is worth once it is paid (rules 3, 4 and 7).
+
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::amount::{Credits, MinorUnits, Quantity};
+use crate::calendar::{self, Time};
+use crate::catalog::{Cancellation, Kind, NoPaymentRequired, PlanChange, Price};
+use crate::event::{Fetched, check_id, in_object};
+use crate::lot::{Cycle, Lot, Pool};
+use crate::purchase::{MAX_PAYMENT_CREDITS, Refusal, ask};
+use crate::reason::Reason;
+use crate::session::{Item, metadata_user};
+use crate::stripe::{self, Expandable};
+use crate::subscription;
+
+/// The most lots that one invoice line may drip: a day's, over ten years.
+pub const MAX_DRIPS: u32 = 3_660;
+
+/// An invoice's facts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invoice {
+    /// `in_…`: the key of the payment.
+    pub id: String,
+    /// What it bills; none for a pack's own invoice, or one written by hand.
+    pub subscription_id: Option<String>,
+    /// Who pays.
+    pub customer_id: Option<String>,
+    /// The user that the app's server wrote into its metadata, or the subscription's.
+    pub metadata_user: Option<Uuid>,
+    /// Whether it is paid, in whichever way.
+    pub paid: bool,
+    /// When it was paid, or made.
+    pub paid_at: Time,
+    /// Whether it bills a change within a period, not the period itself.
+    pub mid_period: bool,
+    /// Tax and discounts included.
+    pub total: Option<MinorUnits>,
+    /// The currency of `total`.
+    pub currency: Option<String>,
+    /// What paid it, as far as the object says.
+    pub payment_intent_ids: Vec<String>,
+    /// Every line that bills something, where the object carries all of them.
+    pub lines: Option<Vec<Line>>,
+}
+
+/// A line that bills something: not a credit for unused time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// What names the price.
+    pub item: Item,
+    /// How many.
+    pub quantity: Quantity,
+    /// How much money that is.
+    pub charge: Charge,
+    /// What it bills for: from, to.
+    pub period: (Time, Time),
+}
+
+/// How much money a line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Charge {
+    /// Something.
+    Money,
+    /// Nothing, after a discount of 100 %.
+    Discounted,
+    /// Nothing to begin with: a trial, or a price of 0.
+    Nothing,
+}
+
+/// What an invoice's payment tells: which payment intent paid which invoice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvoicePayment {
+    /// `in_…`.
+    pub invoice_id: String,
+    /// `pi_…`.
+    pub payment_intent_id: String,
+}
+
+/// Reads an invoice's object, from an event made at a time.
+pub(crate) fn read(object: &RawValue, event_created: Time) -> Result<Invoice, String> {
+    let invoice: stripe::Invoice = serde_json::from_str(object.get()).map_err(|fault| in_object(&fault))?;
+    check_id("data.object.id", Some(&invoice.id))?;
+    let of_parent = invoice.parent.and_then(|parent| match parent.parent_type.as_deref() {
+        Some("subscription_details") | None => parent.subscription_details,
+        Some(_) => None,
+    });
+    let details = of_parent.or(invoice.subscription_details);
+    let (of_details, details_metadata) = match details {
+        Some(details) => (details.subscription, details.metadata),
+        None => (None, None),
+    };
+    let subscription_id = invoice.subscription.or(of_details).map(Expandable::into_id);
+    check_id("data.object.subscription", subscription_id.as_deref())?;
+    let paid_at = invoice.status_transitions.and_then(|transitions| transitions.paid_at).or(invoice.created);
+    let paid_at = match paid_at {
+        Some(seconds) => calendar::from_unix(seconds).ok_or("data.object: paid_at is not a time")?,
+        None => event_created,
+    };
+    let users =
+        [invoice.metadata, details_metadata].map(|metadata| metadata_user(&metadata.unwrap_or_default()));
+    let payments = invoice.payments.into_iter().flat_map(|payments| payments.data);
+    let expanded = payments.filter_map(|payment| payment.payment?.payment_intent);
+    let mut payment_intent_ids: Vec<String> =
+        invoice.payment_intent.into_iter().chain(expanded).map(Expandable::into_id).collect();
+    payment_intent_ids.dedup();
+    for payment_intent_id in &payment_intent_ids {
+        check_id("data.object.payment_intent", Some(payment_intent_id))?;
+    }
+    Ok(Invoice {
+        id: invoice.id,
+        subscription_id,
+        customer_id: invoice.customer.map(Expandable::into_id),
+        metadata_user: users.into_iter().flatten().next(),
+        // Older objects say it twice, the oldest by `paid` alone.
+        paid: invoice.status.map_or(invoice.paid == Some(true), |status| status == "paid"),
+        paid_at,
+        mid_period: matches!(invoice.billing_reason.as_deref(), Some("subscription_update" | "manual")),
+        total: invoice.total.map(MinorUnits),
+        currency: invoice.currency,
+        payment_intent_ids,
+        lines: invoice.lines.and_then(complete),
+    })
+}
+
+/// The lines of a page that bill something, where it is the only page and each says what a line has to say.
+pub(crate) fn complete(list: stripe::List<stripe::InvoiceLine>) -> Option<Vec<Line>> {
+    if list.has_more {
+        return None;
+    }
+    let billing = list.data.into_iter().filter(|line| line.amount >= 0 && line.quantity != Some(0));
+    billing
+        .map(|line| {
+            let discounts: i64 = line.discount_amounts.iter().flatten().map(|discount| discount.amount).sum();
+            let priced = line.pricing.and_then(|pricing| pricing.price_details?.price);
+            Some(Line {
+                item: Item::Price(priced.or(line.price).or(line.plan)?.into_id()),
+                quantity: Quantity::new(line.quantity.unwrap_or(1))?,
+                charge: match line.amount {
+                    0 => Charge::Nothing,
+                    amount if discounts >= amount => Charge::Discounted,
+                    _ => Charge::Money,
+                },
+                period: (calendar::from_unix(line.period.start)?, calendar::from_unix(line.period.end)?),
+            })
+        })
+        .collect()
+}
+
+/// Reads an invoice payment's object; `None` where something else than a payment intent paid, or it does not say what.
+pub(crate) fn read_payment(object: &RawValue) -> Result<Option<InvoicePayment>, String> {
+    let said: stripe::InvoicePayment =
+        serde_json::from_str(object.get()).map_err(|fault| in_object(&fault))?;
+    let paid_by = said.payment.and_then(|payment| payment.payment_intent);
+    let (Some(invoice), Some(payment_intent)) = (said.invoice, paid_by) else { return Ok(None) };
+    let (invoice_id, payment_intent_id) = (invoice.into_id(), payment_intent.into_id());
+    check_id("data.object.invoice", Some(&invoice_id))?;
+    check_id("data.object.payment.payment_intent", Some(&payment_intent_id))?;
+    Ok(Some(InvoicePayment { invoice_id, payment_intent_id }))
+}
+
+/// The path whose answer names all lines of an invoice.
+#[must_use]
+pub fn lines_path(invoice_id: &str) -> String {
+    format!("/v1/invoices/{invoice_id}/lines?limit=100")
+}
+
+/// The invoice whose lines a list's url names.
+pub(crate) fn of_lines(url: &str) -> Option<&str> {
+    url.strip_prefix("/v1/invoices/")?.strip_suffix("/lines")
+}
+
+/// The lines of a paid invoice of a subscription, and that subscription. With `fetched`, Stripe has been asked.
+///
+/// # Errors
+/// A [`Refusal`] where it is not paid, bills no subscription, or does not name its lines.
+pub fn lines<'a>(
+    invoice: &'a Invoice,
+    fetched: Option<&'a Fetched>,
+) -> Result<(&'a str, &'a [Line]), Refusal> {
+    let Some(subscription_id) = invoice.subscription_id.as_deref() else {
+        return Err(Refusal::Ignored(Reason::NoSubscription));
+    };
+    if !invoice.paid {
+        return Err(Refusal::Ignored(Reason::Unpaid));
+    }
+    let lines =
+        fetched.and_then(|fetched| fetched.invoice_lines_of(&invoice.id)).or(invoice.lines.as_deref());
+    match lines {
+        Some(lines) => Ok((subscription_id, lines)),
+        None => Err(ask(fetched, lines_path(&invoice.id))),
+    }
+}
+
+/// What an invoice is worth.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Worth {
+    /// Its lots.
+    pub lots: Vec<Lot>,
+    /// What its plan grants on top, should it be the user's first purchase.
+    pub bonus: Credits,
+}
+
+/// What of a subscription decides what its invoices are worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trial {
+    /// When its trial ends or ended.
+    pub end: Option<Time>,
+}
+
+/// A line and what its price is worth; `None` where the catalog does not know it.
+pub type Priced = (Line, Option<Price>);
+
+/// What the lines of a paid invoice are worth, by the prices in force when each line's period began. `trial` is what is
+/// known of the subscription; `None` where nothing is, and then Stripe is asked about it if that matters.
+///
+/// # Errors
+/// A [`Refusal`] where a price is unknown, nothing of it is credits, or it is more than can be held.
+pub fn worth(
+    invoice: &Invoice,
+    subscription_id: &str,
+    lines: &[Priced],
+    policy: NoPaymentRequired,
+    trial: Option<Trial>,
+    fetched: Option<&Fetched>,
+) -> Result<Worth, Refusal> {
+    let unknown: Vec<Item> =
+        lines.iter().filter(|(_, price)| price.is_none()).map(|(line, _)| line.item.clone()).collect();
+    if !unknown.is_empty() {
+        return Err(Refusal::Parked(Reason::UnknownPrice, unknown));
+    }
+    let mut nothing = Reason::NothingBilled;
+    let mut packs: BTreeMap<&str, Bought> = BTreeMap::new();
+    let mut plans: BTreeMap<(&str, bool), BTreeMap<Time, Bought>> = BTreeMap::new();
+    for (line, price) in lines.iter().filter_map(|(line, price)| Some((line, price.as_ref()?))) {
+        let (start, end) = line.period;
+        let in_trial = match (line.charge, trial) {
+            _ if price.kind == Kind::NotCredits => false,
+            (Charge::Nothing, None) => return Err(ask(fetched, subscription::path(subscription_id))),
+            (Charge::Nothing, Some(trial)) => trial.end.is_some_and(|trial_end| end <= trial_end),
+            _ => false,
+        };
+        if let Some(reason) = worthless(invoice, line, price, policy, in_trial) {
+            nothing = nothing.max(reason);
+            continue;
+        }
+        let bought = Bought { price, quantity: line.quantity, start };
+        if price.kind == Kind::Pack {
+            let sum = match packs.get(price.price_id.as_str()) {
+                Some(known) => Bought {
+                    quantity: known.quantity.checked_add(bought.quantity).ok_or(TOO_MANY)?,
+                    start: known.start.min(start),
+                    price,
+                },
+                None => bought,
+            };
+            packs.insert(&price.price_id, sum);
+        } else {
+            let lot = plans.entry((&price.price_id, in_trial)).or_default().entry(end).or_insert(bought);
+            (lot.quantity, lot.start) = (lot.quantity.max(bought.quantity), lot.start.max(start));
+        }
+    }
+    let mut lots = Vec::new();
+    for ((_, in_trial), periods) in &plans {
+        let last = periods.keys().next_back();
+        for (end, bought) in periods {
+            // The newest period of a price has its name to itself.
+            let suffix = if Some(end) == last { String::new() } else { format!("@{}", end.timestamp()) };
+            let cycle = bought.cycle(invoice, subscription_id, *end);
+            if *in_trial {
+                let item = format!("{}{suffix}{TRIAL}", cycle.price_id);
+                let lot = bought.lot(item, bought.price.trial_credits, Pool::Subscription);
+                lots.push(Lot { cycle: Some(cycle), ..lot });
+            } else {
+                lots.extend(bought.lots_of_period(&suffix, &cycle)?);
+            }
+        }
+    }
+    for (price_id, bought) in packs {
+        let expires_after = bought.price.expires_after;
+        let lapses_at = expires_after.map(|span| span.after(bought.start).ok_or(TOO_MANY)).transpose()?;
+        let lot = bought.lot(price_id.to_owned(), bought.credits()?, Pool::Purchased);
+        lots.push(Lot { lapses_at, ..lot });
+    }
+    lots.retain(|lot| lot.credits > Credits::ZERO);
+    let total = lots.iter().try_fold(Credits::ZERO, |sum, lot| sum.checked_add(lot.credits));
+    if total.is_none_or(|total| total > MAX_PAYMENT_CREDITS) {
+        return Err(TOO_MANY);
+    }
+    if lots.is_empty() {
+        return Err(Refusal::Ignored(nothing));
+    }
+    let purchases =
+        plans.iter().filter(|((_, in_trial), _)| !in_trial).flat_map(|(_, periods)| periods.values());
+    let first = purchases.min_by_key(|bought| bought.start);
+    Ok(Worth { lots, bonus: first.map_or(Credits::ZERO, |bought| bought.price.first_purchase_bonus) })
+}
+
+/// Why a line grants nothing by the catalog's policies, if it does not.
+fn worthless(
+    invoice: &Invoice,
+    line: &Line,
+    price: &Price,
+    policy: NoPaymentRequired,
+    in_trial: bool,
+) -> Option<Reason> {
+    let is_plan = price.kind == Kind::Plan;
+    if price.kind == Kind::NotCredits {
+        Some(Reason::NotCredits)
+    } else if in_trial {
+        (!is_plan || price.trial_credits == Credits::ZERO).then_some(Reason::Trial)
+    } else if line.charge != Charge::Money && policy == NoPaymentRequired::Ignore {
+        Some(Reason::NoPaymentRequired)
+    } else if is_plan && price.plan_change == PlanChange::AtRenewal && invoice.mid_period {
+        Some(Reason::AtRenewal)
+    } else {
+        None
+    }
+}
+
+/// What was bought of one price for one period.
+#[derive(Clone, Copy)]
+struct Bought<'a> {
+    price: &'a Price,
+    quantity: Quantity,
+    start: Time,
+}
+
+impl Bought<'_> {
+    fn credits(&self) -> Result<Credits, Refusal> {
+        self.price.credits.times(self.quantity).ok_or(TOO_MANY)
+    }
+
+    fn lot(&self, item: String, credits: Credits, pool: Pool) -> Lot {
+        Lot::new(item, self.price.name.clone(), credits, pool)
+    }
+
+    fn cycle(&self, invoice: &Invoice, subscription_id: &str, end: Time) -> Cycle {
+        Cycle {
+            subscription_id: subscription_id.to_owned(),
+            price_id: self.price.price_id.clone(),
+            start: self.start,
+            end,
+            max_rollover: self.price.max_rollover,
+            expires: self.price.cancellation == Cancellation::Expire,
+            paid_at: invoice.paid_at,
+        }
+    }
+
+    /// One lot, or where the price drips one for each of its spans, counted from the period's start.
+    fn lots_of_period(&self, suffix: &str, cycle: &Cycle) -> Result<Vec<Lot>, Refusal> {
+        let lot = |item: String| -> Result<Lot, Refusal> {
+            Ok(Lot { cycle: Some(cycle.clone()), ..self.lot(item, self.credits()?, Pool::Subscription) })
+        };
+        let Some(drip) = self.price.drip else {
+            return Ok(vec![lot(format!("{}{suffix}", cycle.price_id))?]);
+        };
+        let mut lots = Vec::new();
+        let mut from = cycle.start;
+        for count in 1..=MAX_DRIPS {
+            if from >= cycle.end {
+                return Ok(lots);
+            }
+            let next = drip.times(count).and_then(|span| span.after(cycle.start)).ok_or(TOO_MANY)?;
+            lots.push(Lot {
+                available_from: Some(from),
+                lapses_at: Some(next.min(cycle.end)),
+                ..lot(format!("{}{suffix}#{count}", cycle.price_id))?
+            });
+            from = next;
+        }
+        Err(TOO_MANY)
+    }
+}
+
+const TOO_MANY: Refusal = Refusal::Rejected(Reason::OutOfRange);
+
+/// How the item of a trial's lot ends.
+pub const TRIAL: &str = "#trial";

@@ -1,0 +1,220 @@
+//! What the lots of a user's subscriptions hold: what rules/plan.rs says, and the posting of it.
+
+use stripe_credits_rules::amount::Credits;
+use stripe_credits_rules::calendar::Time;
+use stripe_credits_rules::draw::Share;
+use stripe_credits_rules::lot::Pool;
+use stripe_credits_rules::plan::{self, Grant, Holds};
+
+use super::{Account, Origin, TransactionType, earliest};
+use crate::convert::{time, timestamp, uuid_datum};
+use crate::sql::Sql;
+use crate::subscriptions;
+
+/// The item of a first purchase's bonus.
+pub(crate) const FIRST_PURCHASE_BONUS: &str = "first_purchase_bonus";
+
+impl Account {
+    /// Notes that something became known that may change what subscriptions' lots hold.
+    pub(crate) fn touch_lots(&mut self) {
+        self.lots_touched = true;
+    }
+
+    /// Posts what is known to make of the lots of this user's subscriptions, where something became known.
+    pub(super) fn settle_lots(&mut self, sql: &mut Sql) {
+        if !std::mem::take(&mut self.lots_touched) {
+            return;
+        }
+        let grants = self.lots(sql);
+        if grants.is_empty() {
+            return;
+        }
+        self.lots_settled = self.last_grant_id;
+        let subscriptions = subscriptions::of_user(sql, self.user);
+        for holds in plan::settle(&grants, &subscriptions, self.now) {
+            let before = grants.iter().find(|grant| grant.id == holds.id).expect("it is one of these");
+            if holds != Holds::from(before) {
+                self.hold(sql, before, &holds);
+            }
+        }
+        self.settle_bonus(sql);
+    }
+
+    fn lots(&self, sql: &mut Sql) -> Vec<Grant> {
+        let mut rows = sql.run(
+            "select g.id, g.source_id, g.stripe_subscription_id, g.price_id, g.period_start, g.period_end, g.paid_at,
+                    g.max_rollover, g.expires, g.available_from, g.lapses_at, g.amount, g.remaining, g.set_aside,
+                    g.pending, g.lapsed, g.reversed, coalesce(p.owed, 0), g.consumed
+             from billing.credit_grants g left join billing.payments p using (source_id)
+             where g.user_id = $1 and g.stripe_subscription_id is not null order by g.id",
+            &[uuid_datum(self.user).into()],
+        );
+        let mut lots = Vec::new();
+        while rows.next() {
+            let at = |column| rows.get(column).and_then(time);
+            let must = |column| at(column).expect("only finite times are written");
+            lots.push(Grant {
+                id: rows.must(1),
+                source_id: rows.must(2),
+                subscription_id: rows.must(3),
+                price_id: rows.must(4),
+                period: (must(5), must(6)),
+                paid_at: must(7),
+                max_rollover: Credits(rows.must(8)),
+                expires: rows.must(9),
+                available_from: at(10),
+                lapses_at: at(11),
+                granted: Credits(rows.must(12)),
+                remaining: Credits(rows.must(13)),
+                set_aside: Credits(rows.must(14)),
+                pending: Credits(rows.must(15)),
+                lapsed: Credits(rows.must(16)),
+                reversed: Credits(rows.must(17)),
+                owed: Credits(rows.must(18)),
+                consumed: rows.get(19).map(Credits),
+                is_new: rows.must::<i64>(1) > self.lots_settled,
+            });
+        }
+        lots
+    }
+
+    /// Makes a grant hold what it is to hold.
+    fn hold(&mut self, sql: &mut Sql, before: &Grant, holds: &Holds) {
+        sql.run(
+            "update billing.credit_grants set remaining = $3, set_aside = $4, pending = $5, lapsed = $6, lapses_at = $7,
+                 consumed = $8, closed_through = case when $8 is null then null else coalesce(closed_through, $9) end
+             where user_id = $1 and id = $2",
+            &[
+                uuid_datum(self.user).into(),
+                holds.id.into(),
+                holds.remaining.0.into(),
+                holds.set_aside.0.into(),
+                holds.pending.0.into(),
+                holds.lapsed.0.into(),
+                holds.lapses_at.map(timestamp).into(),
+                holds.consumed.map(|consumed| consumed.0).into(),
+                self.last_transaction_id.into(),
+            ],
+        );
+        self.next_due = earliest(self.next_due, holds.lapses_at);
+        if holds.pending > Credits::ZERO {
+            self.next_due = earliest(self.next_due, before.available_from);
+        }
+        self.dirty = true;
+        let grant = (holds.id, Pool::Subscription);
+        self.post_kept(sql, Credits(holds.remaining.0 - before.remaining.0), grant, &before.source_id);
+    }
+
+    /// Posts what was set aside of a grant, or restored to it.
+    fn post_kept(&mut self, sql: &mut Sql, change: Credits, grant: (i64, Pool), invoice_id: &str) {
+        let transaction_type = match change.0 {
+            0 => return,
+            ..0 => TransactionType::SetAside,
+            _ => TransactionType::Restore,
+        };
+        let origin = Origin { invoice_id: Some(invoice_id), ..Origin::default() };
+        self.post(sql, change, Some(grant), transaction_type, &origin);
+    }
+
+    /// Of what a closed lot counts as drawn in its time: what a reservation had drawn by then, and returned.
+    pub(super) fn forget(&mut self, sql: &mut Sql, request_id: &str, returned: Share) {
+        sql.run(
+            "update billing.credit_grants g set consumed = greatest(g.consumed - $4, 0)
+             where g.user_id = $1 and g.id = $3 and g.closed_through >= (
+                 select max(t.id) from billing.credit_transactions t
+                 where t.user_id = $1 and t.request_id = $2 and t.grant_id = $3 and t.transaction_type = 'reservation')",
+            &[
+                uuid_datum(self.user).into(),
+                request_id.into(),
+                returned.grant_id.into(),
+                returned.credits.0.into(),
+            ],
+        );
+    }
+
+    /// How many credits of trials other invoices granted: there is one trial a user.
+    pub(crate) fn trials_beside(&self, sql: &mut Sql, invoice_id: &str, suffix: &str) -> Credits {
+        let mut rows = sql.run(
+            "select coalesce(sum(amount), 0)::bigint from billing.credit_grants
+             where user_id = $1 and stripe_subscription_id is not null and source_id <> $2
+                 and right(item, length($3)) = $3",
+            &[uuid_datum(self.user).into(), invoice_id.into(), suffix.into()],
+        );
+        assert!(rows.next(), "an aggregate has a row");
+        Credits(rows.must(1))
+    }
+
+    /// The user's first purchase of a plan: when what was paid for began, and by which invoice.
+    pub(crate) fn first_purchase(&self, sql: &mut Sql, trial_suffix: &str) -> Option<(Time, String)> {
+        let mut rows = sql.run(
+            "select period_start, source_id from billing.credit_grants
+             where user_id = $1 and stripe_subscription_id is not null and right(item, length($2)) <> $2
+             order by period_start, source_id limit 1",
+            &[uuid_datum(self.user).into(), trial_suffix.into()],
+        );
+        rows.next().then(|| (time(rows.must(1)).expect("only finite times are written"), rows.must(2)))
+    }
+
+    /// Leaves the bonus of the first purchase alone: an earlier one may have become known later.
+    fn settle_bonus(&mut self, sql: &mut Sql) {
+        let Some((_, first)) = self.first_purchase(sql, stripe_credits_rules::invoice::TRIAL) else { return };
+        let mut rows = sql.run(
+            "select id, source_id, remaining, set_aside, amount - lapsed - reversed
+             from billing.credit_grants where user_id = $1 and item = $2 and pool = 'promotional' order by id",
+            &[uuid_datum(self.user).into(), FIRST_PURCHASE_BONUS.into()],
+        );
+        let mut bonuses: Vec<(i64, String, [i64; 3])> = Vec::new();
+        while rows.next() {
+            bonuses.push((rows.must(1), rows.must(2), [rows.must(3), rows.must(4), rows.must(5)]));
+        }
+        if bonuses.len() < 2 && bonuses.first().is_none_or(|(_, source_id, _)| *source_id == first) {
+            return;
+        }
+        let worth: i64 =
+            bonuses.iter().filter(|(_, source_id, _)| *source_id == first).map(|(.., [_, _, w])| w).sum();
+        let drawn: i64 =
+            bonuses.iter().map(|(.., [remaining, aside, worth])| worth - remaining - aside).sum();
+        let mut left = (worth - drawn).max(0);
+        // The first one's own grant first.
+        bonuses.sort_by_key(|(id, source_id, _)| (*source_id != first, *id));
+        for (id, source_id, [remaining, set_aside, _]) in bonuses {
+            let keeps = (remaining + set_aside).min(left);
+            left -= keeps;
+            if keeps != remaining {
+                sql.run(
+                    "update billing.credit_grants set remaining = $3, set_aside = $4 where user_id = $1 and id = $2",
+                    &[
+                        uuid_datum(self.user).into(),
+                        id.into(),
+                        keeps.into(),
+                        (remaining + set_aside - keeps).into(),
+                    ],
+                );
+                self.post_kept(sql, Credits(keeps - remaining), (id, Pool::Promotional), &source_id);
+            }
+        }
+    }
+
+    /// Posts the parts of a period's credits whose time has come by a time.
+    pub(super) fn drip(&mut self, sql: &mut Sql, by: Time) {
+        let mut rows = sql.run(
+            "select id, source_id, pending from billing.credit_grants
+             where user_id = $1 and pending > 0 and available_from <= $2 order by available_from, id",
+            &[uuid_datum(self.user).into(), timestamp(by).into()],
+        );
+        let mut due: Vec<(i64, String, i64)> = Vec::new();
+        while rows.next() {
+            due.push((rows.must(1), rows.must(2), rows.must(3)));
+        }
+        for (id, invoice_id, credits) in due {
+            sql.run(
+                "update billing.credit_grants set remaining = remaining + pending, pending = 0
+                 where user_id = $1 and id = $2",
+                &[uuid_datum(self.user).into(), id.into()],
+            );
+            let origin = Origin { invoice_id: Some(&invoice_id), ..Origin::default() };
+            let grant = Some((id, Pool::Subscription));
+            self.post(sql, Credits(credits), grant, TransactionType::SubscriptionGrant, &origin);
+        }
+    }
+}

@@ -10,14 +10,14 @@ $$;
 
 -- What users without a plan get. Public: it is on every pricing page.
 create function billing.free_plan() returns table (credits bigint, every interval)
-language sql stable security definer set search_path = pg_catalog, pg_temp
+language sql stable security definer rows 1 set search_path = pg_catalog, pg_temp
 as $$
     select s.free_plan_credits, s.free_plan_every from billing.settings s where s.free_plan_credits > 0
 $$;
 
 create function billing.unposted(p_user_id uuid)
 returns table (pool text, credits bigint, up_to_here bigint)
-language sql stable set search_path = pg_catalog, pg_temp
+language sql stable strict rows 1 set search_path = pg_catalog, pg_temp
 as $$
     -- What time alone has brought and nothing has posted yet, in draw order, with the sum up to each: debt takes of it first,
     -- also of what has come and gone since, which is in no pool.
@@ -81,11 +81,11 @@ cross join lateral (
             and (g.lapses_at is null or g.lapses_at > statement_timestamp())
         union all
         select u.pool, greatest(least(u.credits, u.up_to_here - a.debt), 0)::bigint
-        from billing.unposted(a.user_id) u
+        from billing.unposted(case when a.next_due_at <= statement_timestamp() then a.user_id end) u
     ) c
 ) live
 cross join lateral (
-    select coalesce(sum(u.credits), 0) as credits from billing.unposted(a.user_id) u
+    select coalesce(sum(u.credits), 0) as credits from billing.unposted(case when a.next_due_at <= statement_timestamp() then a.user_id end) u
 ) due
 cross join lateral (
     select coalesce(sum(g.amount), 0)::bigint as total

@@ -8,7 +8,7 @@ use pgrx::datum::{Interval, TimestampWithTimeZone};
 use pgrx::prelude::*;
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::{Time, TimeDelta};
-use stripe_credits_rules::catalog::{self as catalog_document, Change};
+use stripe_credits_rules::catalog::{self as catalog_document, Change, Settings};
 use stripe_credits_rules::event;
 use stripe_credits_rules::lot::{Lot, Pool};
 use stripe_credits_rules::reason::Reason;
@@ -204,7 +204,10 @@ fn load_catalog(
     });
     let changes = connected(|sql| {
         locks::catalog_exclusive();
-        let had_free_plan = catalog::settings(sql).is_some_and(|settings| settings.free_plan.is_some());
+        let grants_months = |settings: &Settings| {
+            settings.free_plan.as_ref().is_some_and(|plan| plan.credits > Credits::ZERO)
+        };
+        let granted_months = catalog::settings(sql).is_some_and(|settings| grants_months(&settings));
         let changes = catalog::load(sql, &catalog);
         let started = clock();
         loop {
@@ -213,7 +216,7 @@ fn load_catalog(
                 for (price_id, _) in changes.iter().filter(|(_, change)| *change != Change::Unchanged) {
                     state::reprice(sql, price_id);
                 }
-                if !had_free_plan && catalog.settings.free_plan.is_some() {
+                if !granted_months && grants_months(&catalog.settings) {
                     ledger::begin_free_plan(sql);
                 }
                 return changes;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::Sha256;
 use uuid::Uuid;
 
@@ -20,8 +20,8 @@ const AMOUNT_CENTS: u32 = 1000;
 pub struct Event {
     /// `evt_…`.
     pub id: String,
-    /// The checkout session that was paid, `cs_test_…`.
-    pub session_id: String,
+    /// The object it is about, such as `cs_test_…`.
+    pub object_id: String,
     /// The JSON text; a signature is over these very bytes.
     pub body: String,
 }
@@ -31,69 +31,176 @@ impl Event {
     #[must_use]
     pub fn checkout_completed(user: Uuid, price: &str) -> Self {
         let tag = Uuid::new_v4().simple().to_string();
-        let (id, session_id) = (format!("evt_{tag}"), format!("cs_test_{tag}"));
         let now = unix_now();
-        let body = json!({
-            "id": id,
-            "object": "event",
-            "api_version": API_VERSION,
-            "created": now,
+        let session = json!({
+            "id": format!("cs_test_{tag}"),
+            "object": "checkout.session",
+            "mode": "payment",
+            "payment_status": "paid",
+            "status": "complete",
             "livemode": false,
-            "pending_webhooks": 1,
-            "request": {"id": null, "idempotency_key": null},
-            "type": "checkout.session.completed",
-            "data": {"object": {
-                "id": session_id,
-                "object": "checkout.session",
-                "mode": "payment",
-                "payment_status": "paid",
-                "status": "complete",
-                "livemode": false,
-                "created": now,
-                // A person's customer, the same in every purchase.
-                "customer": format!("cus_{}", user.simple()),
-                "payment_intent": format!("pi_{tag}"),
-                "client_reference_id": null,
-                "amount_total": AMOUNT_CENTS,
-                "currency": "usd",
-                "metadata": {"user_id": user, "price_id": price, "quantity": "1"},
-            }},
+            "created": now,
+            // A person's customer, the same in every purchase.
+            "customer": format!("cus_{}", user.simple()),
+            "payment_intent": format!("pi_{tag}"),
+            "client_reference_id": null,
+            "amount_total": AMOUNT_CENTS,
+            "currency": "usd",
+            "metadata": {"user_id": user, "price_id": price, "quantity": "1"},
         });
-        Self { id, session_id, body: body.to_string() }
+        Self::about("checkout.session.completed", now, &session)
     }
 
     /// An event of `event_type` about a refund of this whole purchase, as far as the refund has come.
     #[must_use]
     pub fn refund(&self, event_type: &str, status: &str) -> Self {
-        let tag = self.session_id.trim_start_matches("cs_test_");
+        let tag = self.object_id.trim_start_matches("cs_test_");
+        let now = unix_now();
+        let refund = json!({
+            "id": format!("re_{tag}"),
+            "object": "refund",
+            "amount": AMOUNT_CENTS,
+            "charge": format!("ch_{tag}"),
+            "created": now,
+            "currency": "usd",
+            "payment_intent": format!("pi_{tag}"),
+            "status": status,
+        });
+        Self::about(event_type, now, &refund)
+    }
+
+    /// An event about an object, made at a time in Unix seconds.
+    fn about(event_type: &str, created: u64, object: &Value) -> Self {
         let id = format!("evt_{}", Uuid::new_v4().simple());
         let body = json!({
             "id": id,
             "object": "event",
             "api_version": API_VERSION,
-            "created": unix_now(),
+            "created": created,
             "livemode": false,
             "pending_webhooks": 1,
             "request": {"id": null, "idempotency_key": null},
             "type": event_type,
-            "data": {"object": {
-                "id": format!("re_{tag}"),
-                "object": "refund",
-                "amount": AMOUNT_CENTS,
-                "charge": format!("ch_{tag}"),
-                "created": unix_now(),
-                "currency": "usd",
-                "payment_intent": format!("pi_{tag}"),
-                "status": status,
-            }},
+            "data": {"object": object},
         });
-        Self { id, session_id: self.session_id.clone(), body: body.to_string() }
+        let object_id = object["id"].as_str().unwrap_or_default().to_owned();
+        Self { id, object_id, body: body.to_string() }
     }
 
     /// The value of [`SIGNATURE_HEADER`], signed now.
     #[must_use]
     pub fn signature(&self, secret: &str) -> String {
         sign(secret, unix_now(), self.body.as_bytes())
+    }
+}
+
+/// A subscription in its life: what Stripe sends about it.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    user: Uuid,
+    tag: String,
+    /// When its first period began, in Unix seconds.
+    began: u64,
+}
+
+/// A month as this subscription is billed.
+const MONTH_SECONDS: u64 = 30 * 86_400;
+
+impl Subscription {
+    /// One that a user began a month and a half ago.
+    #[must_use]
+    pub fn of(user: Uuid) -> Self {
+        let tag = Uuid::new_v4().simple().to_string();
+        Self { user, tag, began: unix_now() - MONTH_SECONDS * 3 / 2 }
+    }
+
+    /// The `checkout.session.completed` that began it: the only one of its events that names the user.
+    #[must_use]
+    pub fn session(&self) -> Event {
+        let session = json!({
+            "id": format!("cs_test_{}", self.tag),
+            "object": "checkout.session",
+            "mode": "subscription",
+            "payment_status": "paid",
+            "status": "complete",
+            "livemode": false,
+            "created": self.began,
+            "customer": self.customer(),
+            "subscription": self.id(),
+            "client_reference_id": null,
+            "amount_total": AMOUNT_CENTS,
+            "currency": "usd",
+            "metadata": {"user_id": self.user},
+        });
+        Event::about("checkout.session.completed", self.began, &session)
+    }
+
+    /// Its state, so many months after it began: an event of `event_type`.
+    #[must_use]
+    pub fn state(&self, event_type: &str, status: &str, price: &str, months: u64) -> Event {
+        let start = self.period_start(months);
+        let subscription = json!({
+            "id": self.id(),
+            "object": "subscription",
+            "status": status,
+            "livemode": false,
+            "customer": self.customer(),
+            "cancel_at_period_end": false,
+            "metadata": {},
+            "items": {"object": "list", "has_more": false, "data": [{
+                "object": "subscription_item",
+                "price": {"id": price, "object": "price"},
+                "quantity": 1,
+                "current_period_start": start,
+                "current_period_end": start + MONTH_SECONDS,
+            }]},
+        });
+        let created = if months == 0 { start } else { unix_now() };
+        Event::about(event_type, created, &subscription)
+    }
+
+    /// The `invoice.paid` for its period so many months after it began, or with the reason `subscription_update` for a
+    /// change to `price` within it, now.
+    #[must_use]
+    pub fn paid(&self, price: &str, months: u64, billing_reason: &str) -> Event {
+        let start = self.period_start(months);
+        let from = if billing_reason == "subscription_update" { unix_now() } else { start };
+        let invoice = json!({
+            "id": format!("in_{}_{}", self.tag, Uuid::new_v4().simple()),
+            "object": "invoice",
+            "status": "paid",
+            "livemode": false,
+            "created": from,
+            "billing_reason": billing_reason,
+            "customer": self.customer(),
+            "currency": "usd",
+            "total": AMOUNT_CENTS,
+            "metadata": {},
+            "parent": {
+                "type": "subscription_details",
+                "subscription_details": {"subscription": self.id(), "metadata": {}},
+            },
+            "lines": {"object": "list", "has_more": false, "data": [{
+                "object": "line_item",
+                "amount": AMOUNT_CENTS,
+                "quantity": 1,
+                "pricing": {"type": "price_details", "price_details": {"price": price}},
+                "period": {"start": from, "end": start + MONTH_SECONDS},
+            }]},
+        });
+        Event::about("invoice.paid", from, &invoice)
+    }
+
+    fn id(&self) -> String {
+        format!("sub_{}", self.tag)
+    }
+
+    fn customer(&self) -> String {
+        format!("cus_{}", self.user.simple())
+    }
+
+    fn period_start(&self, months: u64) -> u64 {
+        self.began + months * MONTH_SECONDS
     }
 }
 

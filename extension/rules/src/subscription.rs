@@ -298,3 +298,123 @@ impl State {
         (*status, *period, price_id, *quantity, *cancel_at_period_end, *trial_end, *ended_at)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::catalog;
+
+    fn said(object: &Value, as_of: i64) -> Subscription {
+        let object = serde_json::value::to_raw_value(object).expect("JSON");
+        read(&object, calendar::from_unix(as_of).expect("a time")).expect("a subscription")
+    }
+
+    fn object(fields: &Value) -> Value {
+        let mut object = json!({
+            "id": "sub_1", "object": "subscription", "status": "active", "customer": "cus_1", "metadata": {},
+            "items": { "data": [{ "price": { "id": "price_pro" }, "quantity": 1 }] },
+        });
+        for (key, value) in fields.as_object().expect("an object") {
+            object[key] = value.clone();
+        }
+        object
+    }
+
+    #[test]
+    fn both_shapes_of_the_api_say_the_same() {
+        let older = object(&json!({ "current_period_start": 1000, "current_period_end": 2000 }));
+        let newer = object(&json!({ "items": { "data": [{
+            "price": { "id": "price_pro" }, "quantity": 1, "current_period_start": 1000, "current_period_end": 2000,
+        }] } }));
+        assert_eq!(said(&older, 1), said(&newer, 1));
+        assert_eq!(said(&object(&json!({})), 1).period, None);
+    }
+
+    #[test]
+    fn what_is_not_over_has_no_end() {
+        let ended = json!({ "status": "canceled", "ended_at": 1500, "canceled_at": 1200 });
+        assert_eq!(said(&object(&ended), 9).ended_at, calendar::from_unix(1500));
+        let asked = json!({ "status": "canceled", "canceled_at": 1200 });
+        assert_eq!(said(&object(&asked), 9).ended_at, calendar::from_unix(1200));
+        assert_eq!(said(&object(&json!({ "status": "canceled" })), 9).ended_at, calendar::from_unix(9));
+        assert_eq!(said(&object(&json!({ "status": "active", "ended_at": 1500 })), 9).ended_at, None);
+    }
+
+    #[test]
+    fn of_several_items_the_plan_of_the_highest_rank_names_it() {
+        let document = r#"{ "livemode": false, "not_credits": ["price_tshirt"], "plans": [
+            { "key": "pro", "credits": 10000, "prices": ["price_pro"] },
+            { "key": "max", "credits": 30000, "prices": ["price_max"] } ] }"#;
+        let catalog = catalog::read(document).expect("a catalog").prices;
+        let prices = catalog.into_iter().map(|(id, price)| (Item::Price(id), price)).collect();
+        let plan = |ids: &[&str]| {
+            let items: Vec<Value> = ids.iter().map(|id| json!({ "price": id, "quantity": 2 })).collect();
+            said(&object(&json!({ "items": { "data": items } })), 1).plan(&prices)
+        };
+        assert_eq!(plan(&["price_pro", "price_max", "price_tshirt"]).tier(), "max");
+        assert_eq!(plan(&["price_max", "price_new"]).lot_limit(), Some(Credits(60_000)));
+        assert_eq!(plan(&["price_new", "price_tshirt"]).tier(), "Unknown (price_new)");
+        assert_eq!(plan(&["price_tshirt"]), Plan::None);
+    }
+
+    fn state() -> impl Strategy<Value = State> {
+        let status = prop::sample::select(vec![
+            Status::Incomplete,
+            Status::PastDue,
+            Status::Active,
+            Status::IncompleteExpired,
+            Status::Canceled,
+        ]);
+        let price = prop::sample::select(vec!["price_pro", "price_max"]);
+        (status, price, 0..4i64, any::<bool>()).prop_map(|(status, price, second, cancel_at_period_end)| {
+            State {
+                as_of: calendar::from_unix(second).expect("a time"),
+                status,
+                price_id: Some(price.into()),
+                quantity: Quantity::ONE,
+                period: (
+                    calendar::from_unix(1000).expect("a time"),
+                    calendar::from_unix(2000).expect("a time"),
+                ),
+                trial_end: None,
+                cancel_at_period_end,
+                ended_at: None,
+            }
+        })
+    }
+
+    /// As state.rs joins them where nobody can ask Stripe.
+    fn joined<'a>(said: impl IntoIterator<Item = &'a State>) -> Option<State> {
+        said.into_iter().fold(None, |known: Option<State>, said| match &known {
+            None => Some(said.clone()),
+            Some(before) => match before.hear(said) {
+                Joined::Newer => Some(said.clone()),
+                Joined::Tie if said.wins_tie(before) => Some(said.clone()),
+                Joined::Tie | Joined::Same | Joined::Stale => known,
+            },
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn in_every_order_and_repetition_the_same_state_is_known_in_the_end(
+            said in proptest::collection::vec(state(), 1..6),
+            turn in any::<prop::sample::Index>(),
+        ) {
+            let mut turned = said.clone();
+            turned.rotate_left(turn.index(said.len()));
+            prop_assert_eq!(joined(&said), joined(&turned));
+            prop_assert_eq!(joined(&said), joined(said.iter().rev().chain(&said)));
+        }
+
+        #[test]
+        fn what_is_final_stays(end in state(), after in proptest::collection::vec(state(), 0..4)) {
+            prop_assume!(end.status.is_final());
+            let known = joined([&end].into_iter().chain(&after)).expect("something is known");
+            prop_assert!(known.status.is_final());
+        }
+    }
+}

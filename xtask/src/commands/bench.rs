@@ -1,14 +1,15 @@
 //! `cargo xtask bench`: how fast, as ratios to a baseline measured in the same run, because machines are noisy.
 
+mod events;
 mod http_load;
 mod pgbench;
 
 use std::fs;
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
-use serde_json::{Value, json};
 use uuid::Uuid;
 use xtask::cluster::{Cluster, Durability, Options};
 use xtask::shim::Shim;
@@ -16,6 +17,7 @@ use xtask::stages::Stages;
 use xtask::workspace::{self, Flavour};
 use xtask::{Error, Result, install};
 
+use self::events::{invoice, purchase, subscription};
 use self::pgbench::Script;
 
 const DATABASE: &str = "bench";
@@ -31,6 +33,8 @@ const SMALL_LEDGER: i64 = 10_000;
 const LARGE_LEDGER: i64 = 1_000_000;
 /// Live grants of the account that has many.
 const MANY_GRANTS: i64 = 1_000;
+/// Accounts for which time alone causes something at once.
+const DUE_ACCOUNTS: u32 = 100_000;
 /// Connections that only stay open, for the memory measurement.
 const OPEN_CONNECTIONS: usize = 1_000;
 
@@ -46,7 +50,9 @@ pub(crate) fn run(_: &Arguments) -> Result<()> {
     let binary = stages.run("shim: build", || workspace::build_shim(Flavour::Release))?;
     let cluster = stages.run("cluster: make and start", start)?;
     println!("{}", stages.run("purchases", || purchases(&cluster))?);
+    println!("{}", stages.run("subscriptions", || subscriptions(&cluster))?);
     println!("{}", stages.run("spends", || spends(&cluster))?);
+    println!("{}", stages.run("what time alone causes", || due(&cluster))?);
     let secret = format!("whsec_{}", Uuid::new_v4().simple());
     let url = cluster.url(DATABASE);
     let shim = Shim::start(
@@ -94,6 +100,54 @@ fn purchases(cluster: &Cluster) -> Result<Table> {
     Ok(table)
 }
 
+fn subscriptions(cluster: &Cluster) -> Result<Table> {
+    let mut table = table(&["event, transactions/s", "clients", "a pack's", "its own", "ratio"]);
+    for clients in [1, 8] {
+        let scripts = [
+            purchase("pack", "billing.apply_stripe_event"),
+            subscription("subscription"),
+            invoice("invoice"),
+        ];
+        let rates = pgbench::compare(cluster, &scripts, clients)?;
+        let [pack, subscription, invoice] = rates[..] else { continue };
+        add(&mut table, "a new subscription", clients, &[pack, subscription]);
+        add(&mut table, "its paid invoice", clients, &[pack, invoice]);
+    }
+    Ok(table)
+}
+
+/// How long `run_due` takes for many accounts at once, called as cron would, and how much memory its backend takes.
+fn due(cluster: &Cluster) -> Result<Table> {
+    let mut client = cluster.connect(FILLED_DATABASE)?;
+    client.batch_execute(&format!(
+        "select count(billing.grant_credits(lpad(n::text, 32, '0')::uuid, 10, 'due', null,
+             clock_timestamp() + interval '1 second'))
+         from generate_series(1, {DUE_ACCOUNTS}) n"
+    ))?;
+    client.execute("select pg_sleep_until(max(next_due_at)) from billing.accounts", &[])?;
+    let mut client = cluster.connect(FILLED_DATABASE)?;
+    let backend: i32 = client.query_one("select pg_backend_pid()", &[])?.get(0);
+    let started = Instant::now();
+    let mut posted: i64 = 0;
+    loop {
+        let accounts: i64 = client.query_one("select billing.run_due()", &[])?.get(0);
+        if accounts == 0 {
+            break;
+        }
+        posted += accounts;
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    let mut table = table(&["run_due", "accounts", "seconds", "accounts/s", "backend's peak MB"]);
+    table.add_row([
+        "a lapse each".to_owned(),
+        posted.to_string(),
+        format!("{seconds:.1}"),
+        format!("{:.0}", f64::from(u32::try_from(posted).unwrap_or(u32::MAX)) / seconds),
+        format!("{:.0}", status_megabytes(backend.unsigned_abs(), "VmHWM:")?),
+    ]);
+    Ok(table)
+}
+
 fn spends(cluster: &Cluster) -> Result<Table> {
     let mut client = cluster.connect(DATABASE)?;
     // Every account gets one grant that outlasts the run, account 0 many of them.
@@ -138,7 +192,7 @@ fn webhooks(cluster: &Cluster, shim: &Shim, secret: &str) -> Result<Table> {
         }
         loads.sort_by(|a, b| a.rate.total_cmp(&b.rate));
         let (direct, load) = (pgbench::median(rates), loads.swap_remove(ROUNDS / 2));
-        let milliseconds = |latency: std::time::Duration| format!("{:.2}", latency.as_secs_f64() * 1e3);
+        let milliseconds = |latency: Duration| format!("{:.2}", latency.as_secs_f64() * 1e3);
         table.add_row([
             "POST /webhooks/stripe".to_owned(),
             connections.to_string(),
@@ -195,48 +249,18 @@ fn memory(shim: &Shim, idle: f64) -> Result<Table> {
 }
 
 fn resident_megabytes(shim: &Shim) -> Result<f64> {
-    let path = format!("/proc/{}/status", shim.pid());
+    status_megabytes(shim.pid(), "VmRSS:")
+}
+
+/// A line of a process's status that counts memory.
+fn status_megabytes(pid: u32, line: &str) -> Result<f64> {
+    let path = format!("/proc/{pid}/status");
     let status = fs::read_to_string(&path).map_err(Error::file(&path))?;
     let kilobytes: Option<u32> =
-        status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok());
+        status.lines().find_map(|found| found.strip_prefix(line)?.trim().strip_suffix(" kB")?.parse().ok());
     kilobytes
         .map(|kilobytes| f64::from(kilobytes) / 1024.0)
-        .ok_or_else(|| Error::Unmet(format!("{path} has no VmRSS")))
-}
-
-/// A purchase of one pack by a random user, in an event of the size of Stripe's.
-fn purchase<'a>(name: &'a str, function: &str) -> Script<'a> {
-    // pgbench takes :word for a variable, in strings too, but puts none into them: no colon may touch what follows it, and
-    // the text is cut open where a variable belongs.
-    let text = event_template().to_string().replace("\":", "\": ");
-    let text =
-        text.replace("@n@", "' || :n::bigint || '").replace("@user@", "' || lpad(:u::text, 32, '0') || '");
-    let text = format!(
-        "\\set n random(1, 9000000000000000)\n\\set u random(1, {ACCOUNTS})\nselect {function}(('{text}')::jsonb);\n"
-    );
-    Script { database: DATABASE, name, text }
-}
-
-fn event_template() -> Value {
-    let absent: serde_json::Map<String, Value> =
-        (0..80).map(|n| (format!("field_that_is_null_{n}"), Value::Null)).collect();
-    let mut session = json!({
-        "id": "cs_@n@", "object": "checkout.session", "mode": "payment", "payment_status": "paid", "status": "complete",
-        "livemode": false, "created": 1_790_000_000, "customer": null, "payment_intent": "pi_@n@",
-        "client_reference_id": null, "amount_total": 1000, "amount_subtotal": 1000, "currency": "usd",
-        "success_url": "https://example.com/credits?credits_checkout=success&session_id={CHECKOUT_SESSION_ID}",
-        "customer_details": { "email": "someone@example.com", "name": "Someone", "tax_exempt": "none", "tax_ids": [] },
-        "payment_method_types": ["card", "link"], "total_details": { "amount_discount": 0, "amount_tax": 0 },
-        "metadata": { "user_id": "@user@", "price_id": "price_pack", "quantity": "1" },
-    });
-    if let Some(session) = session.as_object_mut() {
-        session.extend(absent);
-    }
-    json!({
-        "id": "evt_@n@", "object": "event", "api_version": "2025-09-30.clover", "created": 1_790_000_000,
-        "livemode": false, "pending_webhooks": 1, "request": { "id": null, "idempotency_key": null },
-        "type": "checkout.session.completed", "data": { "object": session },
-    })
+        .ok_or_else(|| Error::Unmet(format!("{path} has no {line}")))
 }
 
 fn spend<'a>(schema: &'a str, set: &str, user: &str) -> Script<'a> {

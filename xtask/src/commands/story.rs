@@ -9,7 +9,7 @@ use postgres::Row;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use xtask::http::{self, Answer};
-use xtask::stripe_event::{Event, SIGNATURE_HEADER};
+use xtask::stripe_event::{Event, SIGNATURE_HEADER, Subscription};
 use xtask::workspace::sample_catalog;
 use xtask::{Error, Result};
 
@@ -22,6 +22,11 @@ const PACK_PRICE: &str = "price_pack";
 /// A pack that catalog.example.json does not know yet.
 const NEW_PACK_CREDITS: i64 = 1200;
 const NEW_PACK_PRICE: &str = "price_new_pack";
+/// Its two plans.
+const PRO_CREDITS: i64 = 10_000;
+const PRO_PRICE: &str = "price_pro";
+const MAX_CREDITS: i64 = 30_000;
+const MAX_PRICE: &str = "price_max";
 /// What the user spends at once, and what is held for a job that then needs less.
 const SPENT: i64 = 2000;
 const RESERVED: i64 = 150;
@@ -84,6 +89,7 @@ impl<'a> Story<'a> {
 
         self.spending(&mut balance)?;
         self.refund(&pack, balance)?;
+        self.subscription()?;
         self.inbox()?;
         self.proof()
     }
@@ -124,6 +130,52 @@ impl<'a> Story<'a> {
         self.deliver(&pack.refund("refund.failed", "failed"), 200, "applied")?;
         balance += PACK_CREDITS;
         self.ledger(balance)
+    }
+
+    /// Another user's subscription, from its first payment to its end.
+    fn subscription(&mut self) -> Result<()> {
+        (self.user, self.shown) = (Uuid::new_v4(), 0);
+        println!("\nAnother user, {}, subscribes.", self.user);
+        let subscription = Subscription::of(self.user);
+
+        title(
+            13,
+            "A first purchase sends three events in any order; those that come before their user is known wait",
+        );
+        self.deliver(&subscription.paid(PRO_PRICE, 0, "subscription_create"), 200, "parked")?;
+        self.deliver(
+            &subscription.state("customer.subscription.created", "active", PRO_PRICE, 0),
+            200,
+            "parked",
+        )?;
+        self.deliver(&subscription.session(), 200, "ignored")?;
+        self.ledger(PRO_CREDITS)?;
+
+        title(
+            14,
+            "Some are spent, and the renewal is paid: the next month's credits, and nothing of the last",
+        );
+        self.call("spend_credits", &format!("{SPENT}, 'job-3'"))?;
+        self.deliver(&subscription.paid(PRO_PRICE, 1, "subscription_cycle"), 200, "applied")?;
+        self.ledger(PRO_CREDITS)?;
+
+        title(15, "An upgrade in mid-period: the status alone grants nothing, its paid invoice does");
+        self.deliver(
+            &subscription.state("customer.subscription.updated", "active", MAX_PRICE, 1),
+            200,
+            "applied",
+        )?;
+        self.ledger(PRO_CREDITS)?;
+        self.deliver(&subscription.paid(MAX_PRICE, 1, "subscription_update"), 200, "applied")?;
+        self.ledger(MAX_CREDITS)?;
+
+        title(16, "It is canceled: what was paid for stays until it is spent");
+        self.deliver(
+            &subscription.state("customer.subscription.deleted", "canceled", MAX_PRICE, 1),
+            200,
+            "applied",
+        )?;
+        self.ledger(MAX_CREDITS)
     }
 
     fn signup(&mut self, balance: i64) -> Result<()> {
@@ -190,7 +242,7 @@ impl<'a> Story<'a> {
     fn ledger(&mut self, balance: i64) -> Result<()> {
         let rows = self.database.query(
             "select id, transaction_type, coalesce(pool, 'debt'), amount, balance_after,
-                    coalesce(stripe_checkout_session_id, request_id, ''), coalesce(stripe_event_id, '')
+                    coalesce(stripe_checkout_session_id, stripe_invoice_id, request_id, ''), coalesce(stripe_event_id, '')
              from billing.credit_transactions where user_id = $1 and id > $2 order by id",
             &[&self.user, &self.shown],
         )?;
@@ -222,7 +274,7 @@ impl<'a> Story<'a> {
             table.add_row([id_of(row, 0), text(row, 1), text(row, 2), text(row, 3)]);
         }
         println!("{table}");
-        expect("the number of events in the inbox", &rows.len(), &5)
+        expect("the number of events in the inbox", &rows.len(), &12)
     }
 
     /// Has the books prove themselves.
@@ -236,7 +288,7 @@ impl<'a> Story<'a> {
 }
 
 fn ledger_table(rows: &[Row]) -> Table {
-    let mut table = table(&["id", "type", "pool", "amount", "balance", "session or request", "event"]);
+    let mut table = table(&["id", "type", "pool", "amount", "balance", "paid by, or request", "event"]);
     for row in rows {
         let amount = format!("{:+}", row.get::<_, i64>(3));
         let (id, after) = (row.get::<_, i64>(0).to_string(), row.get::<_, i64>(4).to_string());

@@ -16,6 +16,7 @@ use crate::inbox::{self, Waiting};
 use crate::json::JsonText;
 use crate::outcome::{Outcome, Verdict};
 use crate::sql::Sql;
+use crate::state::Word;
 use crate::{
     catalog, customers, invoice, ledger, locks, payments, purchase, reversals, state, subscriptions,
 };
@@ -99,25 +100,29 @@ pub(crate) fn lock_payment(sql: &mut Sql, customer_id: Option<&str>, keys: &Keys
         }
         None => Vec::new(),
     };
-    lock_waiting(&waiting, keys);
+    lock_waiting(sql, &waiting, keys);
     waiting
 }
 
 /// Takes the locks of what waits, together with more.
-pub(crate) fn lock_waiting(waiting: &[Waiting], more: &Keys) {
+pub(crate) fn lock_waiting(sql: &mut Sql, waiting: &[Waiting], more: &Keys) {
     let subjects = subjects(waiting);
     let keys: Vec<Keys> = subjects.iter().map(Subject::keys).collect();
     let all = || keys.iter().chain([more]);
-    locks::payments(
-        all().flat_map(|keys| keys.sources.iter().copied()),
-        all().flat_map(|keys| keys.payment_intents.iter().copied()),
-    );
+    locks::sources(all().flat_map(|keys| keys.sources.iter().copied()));
+    // Told by their own events, under the invoices' locks.
+    let mut told = Vec::new();
+    for invoice_id in all().flat_map(|keys| keys.invoices.iter()) {
+        told.extend(payments::payment_intents(sql, invoice_id));
+    }
+    let told = told.iter().map(String::as_str);
+    locks::payment_intents(all().flat_map(|keys| keys.payment_intents.iter().copied()).chain(told));
 }
 
 /// Takes the payment intents' locks of what waits for a session, under the session's lock.
 pub(crate) fn lock_payment_intents(waiting: &[Waiting]) {
     let subjects = subjects(waiting);
-    locks::payments([], subjects.iter().flat_map(|subject| subject.keys().payment_intents));
+    locks::payment_intents(subjects.iter().flat_map(|subject| subject.keys().payment_intents));
 }
 
 fn subjects(waiting: &[Waiting]) -> Vec<Subject> {
@@ -185,7 +190,8 @@ fn judge_waiting(sql: &mut Sql, settings: Option<&Settings>, waiting: &Waiting) 
 /// What an event came to.
 struct Judged {
     outcome: Outcome,
-    /// Its customer, where that is another user than before: what waits for the customer can follow.
+    /// Its customer, where that is another user than before, or something is known of a subscription that was not: what
+    /// waits for the customer can follow.
     tied: Option<String>,
 }
 
@@ -208,7 +214,7 @@ fn judge(
             judge_subscribing(sql, settings, event, session, fetched, door)
         }
         Subject::CheckoutSession(session) => judge_session(sql, settings, event, session, fetched, door),
-        Subject::Subscription(said) => judge_subscription(sql, event, said, fetched, None),
+        Subject::Subscription(said) => judge_subscription(sql, event, said, Word::Event, fetched, None),
         Subject::Invoice(invoice) => judge_invoice(sql, settings, event, invoice, fetched, None),
         Subject::InvoicePayment(payment) => untied(reversals::paid_by(sql, event, payment)),
         Subject::Reversals(reversals) => untied(reversals::apply(sql, event, reversals)),
@@ -322,11 +328,12 @@ fn judge_subscribing(
             Err(reason) => return Judged { outcome: Outcome::of(Verdict::Rejected(reason)), tied: None },
         };
     let user = identity.ok().map(|identity| identity.user);
-    let began =
-        session.subscription.as_ref().map(|said| judge_subscription(sql, event, said, fetched, user).outcome);
+    let began = session.subscription.as_ref();
+    let began = began.map(|said| judge_subscription(sql, event, said, Word::Current, fetched, user));
     let paid =
         session.invoice.as_ref().map(|paid| judge_invoice(sql, settings, event, paid, fetched, user).outcome);
-    let outcome = match (began, paid) {
+    let tied = tied.or_else(|| began.as_ref()?.tied.clone());
+    let outcome = match (began.map(|began| began.outcome), paid) {
         (Some(began), Some(paid)) => began.and_then(paid),
         (Some(outcome), None) | (None, Some(outcome)) => outcome,
         (None, None) if session.payment == Some(PaymentStatus::Unpaid) => {
@@ -342,6 +349,7 @@ fn judge_subscription(
     sql: &mut Sql,
     event: &Event,
     said: &Subscription,
+    word: Word,
     fetched: Option<&Fetched>,
     attributed: Option<Uuid>,
 ) -> Judged {
@@ -355,8 +363,11 @@ fn judge_subscription(
         unreachable!("only a reconcile is refused");
     };
     let user = identity.map(|identity| identity.user);
-    let outcome = state::apply(sql, &event.id, said, fetched, known.as_ref(), user).unwrap_or_else(refusal);
-    Judged { outcome: owned(sql, outcome, identity), tied }
+    let outcome =
+        state::apply(sql, &event.id, said, word, fetched, known.as_ref(), user).unwrap_or_else(refusal);
+    // An invoice may have waited for what is known of its subscription now.
+    let first_known = said.customer_id.clone().filter(|_| known.is_none());
+    Judged { outcome: owned(sql, outcome, identity), tied: tied.or(first_known) }
 }
 
 /// Whose a subscription's invoice is, and what it is worth to them. `attributed` is whose its session is.

@@ -17,7 +17,7 @@ pub(crate) fn customer(sql: &mut Sql, customer_id: &str, user: Uuid) -> Outcome 
     locks::catalog_shared();
     locks::customer(customer_id);
     let waiting = inbox::waiting_for_customer(sql, customer_id);
-    apply::lock_waiting(&waiting, &Keys::default());
+    apply::lock_waiting(sql, &waiting, &Keys::default());
     let known = customers::tie(sql, customer_id);
     let said = Tie { user, source: Source::Server, as_of: clock() };
     let changed = customers::say(sql, customer_id, known, said);
@@ -26,8 +26,12 @@ pub(crate) fn customer(sql: &mut Sql, customer_id: &str, user: Uuid) -> Outcome 
 
 /// Ties a checkout session to a user, whether it was seen already or not.
 pub(crate) fn session(sql: &mut Sql, session_id: &str, user: Uuid) -> Outcome {
+    // What a subscription's session began is known by its customer.
+    if let Some(customer_id) = inbox::customer_of_subscribing(sql, session_id) {
+        return customer(sql, &customer_id, user);
+    }
     locks::catalog_shared();
-    locks::payments([session_id], []);
+    locks::sources([session_id]);
     let waiting = inbox::waiting_for_session(sql, session_id);
     apply::lock_payment_intents(&waiting);
     let known = payments::of_source(sql, session_id, None);

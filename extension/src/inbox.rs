@@ -119,11 +119,13 @@ pub(crate) fn update(sql: &mut Sql, event_id: &str, outcome: &Outcome) {
     );
 }
 
-/// What waits for a customer to be known as somebody. Read under the customer's lock.
+/// What waits for a customer to be known as somebody, or for what is known of its subscription. Read under the customer's
+/// lock.
 pub(crate) fn waiting_for_customer(sql: &mut Sql, customer_id: &str) -> Vec<Waiting> {
     all(sql.run(
         "select event_id, payload::text, fetched::text, user_id from billing.stripe_events
-         where customer_id = $1 and outcome = 'parked' and reason in ('unknown_user', 'identity_conflict')
+         where customer_id = $1 and outcome = 'parked'
+             and reason in ('unknown_user', 'identity_conflict', 'unfetched', 'shape')
          order by created, event_id",
         &[customer_id.into()],
     ))
@@ -137,6 +139,16 @@ pub(crate) fn waiting_for_session(sql: &mut Sql, session_id: &str) -> Vec<Waitin
          order by created, event_id",
         &[session_id.into()],
     ))
+}
+
+/// The customer of a session that began a subscription, where one was seen.
+pub(crate) fn customer_of_subscribing(sql: &mut Sql, session_id: &str) -> Option<String> {
+    let mut rows = sql.run(
+        "select customer_id from billing.stripe_events
+         where object_id = $1 and customer_id is not null and payload #>> '{data,object,mode}' = 'subscription' limit 1",
+        &[session_id.into()],
+    );
+    rows.next().then(|| rows.must(1))
 }
 
 /// Up to `limit` parked events that were not judged since `before`, longest first, in the order of their users. Read

@@ -1,7 +1,7 @@
 //! Rule 15: whoever decides that something is absent holds the lock its writer takes.
 //!
 //! Every Stripe door takes its locks in one order, all of them before its first decision, and nothing that can block after
-//! the account: catalog → customer → sources (sessions, invoices), sorted → payment intents, sorted → the account's row
+//! the account: catalog → customer → sources (sessions, subscriptions, invoices), sorted → payment intents, sorted → the account's row
 //! (ledger.rs). Sources come before payment intents, so that a door that learns a session's payment intent under the
 //! session's own lock can still take it in order. Spending locks the account only.
 //!
@@ -33,12 +33,13 @@ pub(crate) fn customer(customer_id: &str) {
     take(pg_sys::pg_advisory_xact_lock_int4, CUSTOMER, hash(customer_id));
 }
 
-/// What is known of these sessions and invoices, then of these payment intents, stays as it is.
-pub(crate) fn payments<'a>(
-    source_ids: impl IntoIterator<Item = &'a str>,
-    payment_intent_ids: impl IntoIterator<Item = &'a str>,
-) {
+/// What is known of these sessions, subscriptions and invoices stays as it is.
+pub(crate) fn sources<'a>(source_ids: impl IntoIterator<Item = &'a str>) {
     sorted(SOURCE, source_ids);
+}
+
+/// What is known of these payment intents stays as it is.
+pub(crate) fn payment_intents<'a>(payment_intent_ids: impl IntoIterator<Item = &'a str>) {
     sorted(PAYMENT_INTENT, payment_intent_ids);
 }
 

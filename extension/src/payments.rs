@@ -104,7 +104,14 @@ pub(crate) fn claim(
         ],
     );
     for payment_intent_id in &said.payment_intent_ids {
-        paid_by(sql, source_id, payment_intent_id);
+        // A pack's own invoice may have been named as what it paid, and is no payment of ours.
+        sql.run(
+            "insert into billing.payment_intents as i (payment_intent_id, source_id) values ($1, $2)
+             on conflict (payment_intent_id) do update set source_id = excluded.source_id
+             where not exists (
+                 select from billing.payments p where p.source_id = i.source_id and p.paid_at is not null)",
+            &[(*payment_intent_id).into(), source_id.into()],
+        );
     }
 }
 
@@ -116,6 +123,19 @@ pub(crate) fn paid_by(sql: &mut Sql, source_id: &str, payment_intent_id: &str) -
         &[payment_intent_id.into(), source_id.into()],
     );
     rows.next()
+}
+
+/// What is known to have paid a session or an invoice. Read under its lock.
+pub(crate) fn payment_intents(sql: &mut Sql, source_id: &str) -> Vec<String> {
+    let mut rows = sql.run(
+        "select payment_intent_id from billing.payment_intents where source_id = $1",
+        &[source_id.into()],
+    );
+    let mut ids = Vec::new();
+    while rows.next() {
+        ids.push(rows.must(1));
+    }
+    ids
 }
 
 /// Says whose a session will be once it is paid. Not to be called for a paid one: its row is locked after the account.

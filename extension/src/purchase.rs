@@ -127,7 +127,11 @@ pub(crate) fn direct(sql: &mut Sql, call: &DirectPurchase) -> Outcome {
         ..Said::default()
     };
     locks::catalog_shared();
-    let keys = Keys { sources: vec![session_id], payment_intents: said.payment_intent_ids.clone() };
+    let keys = Keys {
+        sources: vec![session_id],
+        payment_intents: said.payment_intent_ids.clone(),
+        ..Keys::default()
+    };
     let waiting = apply::lock_payment(sql, said.customer_id, &keys);
     let known = payments::of_source(sql, session_id, payment_intent_id);
     let paid = known.as_ref().filter(|payment| payment.paid);

@@ -20,17 +20,28 @@ use crate::sql::Sql;
 use crate::subscriptions::{self, Subscription};
 use crate::{apply, catalog, customers, invoice, locks, payments};
 
+/// Whose word a state is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// An event's, of the second in which it was made.
+    Event,
+    /// Stripe's or a caller's of now: of one second, the last one.
+    Current,
+}
+
 /// Joins what was said of a subscription, and what Stripe answered about it, to what is known, and carries that into the
-/// account of the user whose it is, where that is known. The caller holds the subscription's lock.
+/// account of the user whose it is, where that is known. `word` is whose that is: an event's second ties with another's.
+/// The caller holds the subscription's lock.
 pub(crate) fn apply(
     sql: &mut Sql,
     event_id: &str,
     said: &rules::Subscription,
+    word: Word,
     fetched: Option<&Fetched>,
     known: Option<&Subscription>,
     user: Result<Uuid, Reason>,
 ) -> Result<Outcome, Refusal> {
-    let Heard { mut now, plan, stale } = hear(sql, said, fetched, known)?;
+    let Heard { mut now, plan, stale } = hear(sql, said, word, fetched, known)?;
     if known.is_none() && plan == Plan::None {
         return Err(Refusal::Ignored(Reason::NotCredits));
     }
@@ -88,13 +99,15 @@ struct Heard {
 fn hear(
     sql: &mut Sql,
     said: &rules::Subscription,
+    word: Word,
     fetched: Option<&Fetched>,
     known: Option<&Subscription>,
 ) -> Result<Heard, Refusal> {
     let answered = fetched.and_then(|fetched| fetched.subscription(&said.id));
     let path = rules::path(&said.id);
     let mut heard: Option<Heard> = None;
-    for said in [Some(said), answered].into_iter().flatten() {
+    let answer = answered.map(|answered| (answered, Word::Current));
+    for (said, word) in [Some((said, word)), answer].into_iter().flatten() {
         let ended = known.filter(|_| said.status.is_final()).map(|known| known.state.period);
         let Some(period) = said.period.or(ended) else { continue };
         let plan = said.plan(&catalog::prices_in_force(sql, &said.priced(), period.0));
@@ -111,12 +124,13 @@ fn hear(
         };
         let before = heard.as_ref().map(|heard| &heard.now).or(known);
         let joined = before.map_or(Joined::Newer, |before| before.state.hear(&state));
-        if joined == Joined::Tie && fetched.is_none() {
+        if joined == Joined::Tie && word == Word::Event && fetched.is_none() {
             return Err(Refusal::NeedsFetch(vec![path]));
         }
         let wins = match joined {
             Joined::Newer | Joined::Same => true,
             Joined::Stale => false,
+            Joined::Tie if word == Word::Current => true,
             // Stripe's answer comes next, or nobody could ask.
             Joined::Tie => answered.is_none() && before.is_some_and(|before| state.wins_tie(&before.state)),
         };
@@ -176,7 +190,11 @@ pub(crate) fn direct(sql: &mut Sql, call: &DirectState) -> Outcome {
     locks::catalog_shared();
     let customer_id = call.customer_id.as_deref();
     let sources = [Some(call.subscription_id.as_str()), call.invoice_id.as_deref()];
-    let keys = Keys { sources: sources.into_iter().flatten().collect(), payment_intents: Vec::new() };
+    let keys = Keys {
+        sources: sources.into_iter().flatten().collect(),
+        invoices: call.invoice_id.as_deref().into_iter().collect(),
+        ..Keys::default()
+    };
     let waiting = apply::lock_payment(sql, customer_id, &keys);
     let Some(settings) = catalog::settings(sql) else {
         return Outcome::of(Verdict::Rejected(Reason::NoCatalog));
@@ -188,14 +206,8 @@ pub(crate) fn direct(sql: &mut Sql, call: &DirectState) -> Outcome {
     if owners.into_iter().flatten().any(|owner| owner != call.user) {
         return Outcome::of(Verdict::Rejected(Reason::Conflict));
     }
-    let state = self::apply(
-        sql,
-        &call.event_id,
-        &call.said(),
-        Some(&Fetched::default()),
-        known.as_ref(),
-        Ok(call.user),
-    );
+    let state =
+        self::apply(sql, &call.event_id, &call.said(), Word::Current, None, known.as_ref(), Ok(call.user));
     let mut outcome = state.unwrap_or_else(apply::refusal);
     let now = subscriptions::find(sql, &call.subscription_id);
     if let Some(now) = now.as_ref().filter(|now| now.tier != call.tier) {

@@ -42,8 +42,9 @@ fn with_two_users() -> Database {
         // Nothing writes these yet.
         c.run(&format!(
             "insert into billing.subscriptions (subscription_id, user_id, customer_id, price_id, tier, status, quantity,
-                 cancel_at_period_end, as_of, created_at, updated_at)
-             values ('sub_{name}', '{who}', 'cus_{name}', 'price_pro', 'pro', 'canceled', 1, false, now(), now(), now())"
+                 current_period_start, current_period_end, cancel_at_period_end, ended_at, as_of, created_at, updated_at)
+             values ('sub_{name}', '{who}', 'cus_{name}', 'price_pro', 'pro', 'canceled', 1, now(), now(), false, now(),
+                 now(), now(), now())"
         ));
     }
     db

@@ -57,6 +57,8 @@ pub struct Keys<'a> {
     pub sources: Vec<&'a str>,
     /// Payment intents.
     pub payment_intents: Vec<&'a str>,
+    /// Of the sources, the invoices: other events tell which payment intents paid them.
+    pub invoices: Vec<&'a str>,
 }
 
 impl Subject {
@@ -90,6 +92,7 @@ impl Subject {
 impl<'a> Keys<'a> {
     fn extend_by_invoice(&mut self, invoice: &'a Invoice) {
         self.sources.push(&invoice.id);
+        self.invoices.push(&invoice.id);
         self.sources.extend(invoice.subscription_id.as_deref());
         self.payment_intents.extend(invoice.payment_intent_ids.iter().map(String::as_str));
     }

@@ -130,20 +130,24 @@ pub(crate) fn complete(list: stripe::List<stripe::InvoiceLine>) -> Option<Vec<Li
     if list.has_more {
         return None;
     }
-    let billing = list.data.into_iter().filter(|line| line.amount >= 0 && line.quantity != Some(0));
+    let billing = list
+        .data
+        .into_iter()
+        .filter(|line| line.amount.is_none_or(|amount| amount >= 0) && line.quantity != Some(0));
     billing
         .map(|line| {
             let discounts: i64 = line.discount_amounts.iter().flatten().map(|discount| discount.amount).sum();
+            let period = line.period?;
             let priced = line.pricing.and_then(|pricing| pricing.price_details?.price);
             Some(Line {
                 item: Item::Price(priced.or(line.price).or(line.plan)?.into_id()),
                 quantity: Quantity::new(line.quantity.unwrap_or(1))?,
-                charge: match line.amount {
+                charge: match line.amount? {
                     0 => Charge::Nothing,
                     amount if discounts >= amount => Charge::Discounted,
                     _ => Charge::Money,
                 },
-                period: (calendar::from_unix(line.period.start)?, calendar::from_unix(line.period.end)?),
+                period: (calendar::from_unix(period.start)?, calendar::from_unix(period.end)?),
             })
         })
         .collect()
@@ -243,7 +247,9 @@ pub fn worth(
             _ => false,
         };
         if let Some(reason) = worthless(invoice, line, price, policy, in_trial) {
-            nothing = nothing.max(reason);
+            if matches!(nothing, Reason::NothingBilled | Reason::NotCredits) {
+                nothing = reason;
+            }
             continue;
         }
         let bought = Bought { price, quantity: line.quantity, start };

@@ -193,13 +193,18 @@ impl<'a> Member<'a> {
         Member { grant, holds, owed: 0, phase }
     }
 
-    /// What it was worth, without what was taken back, is owed, has lapsed, or has yet to come.
+    /// What it was worth in its time: without what has lapsed, or has yet to come.
     fn worth(&self) -> i64 {
         let gone = match self.phase {
             Phase::Open => self.holds.lapsed.0,
             Phase::ToCome | Phase::Over => self.grant.kept() + self.grant.lapsed.0,
         };
-        self.grant.granted.0 - self.grant.reversed.0 - self.owed - gone
+        self.grant.granted.0 - gone
+    }
+
+    /// The same, without what was taken back, and what is owed for it.
+    fn unreversed(&self) -> i64 {
+        self.worth() - self.grant.reversed.0 - self.owed
     }
 
     fn keep(&mut self, remaining: i64) {
@@ -231,12 +236,17 @@ impl Lot<'_> {
     }
 
     /// The highest of what its invoices were worth, each by all of its grants.
-    fn worth(&self) -> i64 {
+    fn highest(&self, worth: impl Fn(&Member) -> i64) -> i64 {
         let mut by_invoice: BTreeMap<&str, i64> = BTreeMap::new();
         for member in &self.members {
-            *by_invoice.entry(&member.grant.source_id).or_default() += member.worth();
+            *by_invoice.entry(&member.grant.source_id).or_default() += worth(member);
         }
         by_invoice.into_values().max().unwrap_or(0)
+    }
+
+    /// What of it was drawn that is owed: repaid, it was drawn by nobody.
+    fn owed(&self) -> i64 {
+        self.members.iter().map(|member| member.owed).sum()
     }
 
     fn consumed(&self) -> i64 {
@@ -342,9 +352,9 @@ impl Chain<'_, '_> {
         }
     }
 
-    /// Drawn in all, and not repaid as a debt.
+    /// Drawn in all.
     fn drawn(&self) -> i64 {
-        self.members().map(|member| member.grant.drawn() - member.owed).sum()
+        self.members().map(|member| member.grant.drawn()).sum()
     }
 
     fn members(&self) -> impl Iterator<Item = &Member<'_>> {
@@ -369,7 +379,8 @@ impl Chain<'_, '_> {
                 continue;
             }
             while let Some(at) = self.lots[index].members.iter().rposition(is_open) {
-                let room = (self.lots[index].worth() - self.lots[index].consumed()).max(0);
+                let lot = &self.lots[index];
+                let room = (lot.highest(|member| member.worth()) - lot.consumed()).max(0);
                 let uncounted = self.uncounted().clamp(0, room);
                 let is_late = self.lots[index].members[at].grant.is_new;
                 let taken = if is_late { self.take_over(index, room - uncounted) } else { 0 };
@@ -394,7 +405,7 @@ impl Chain<'_, '_> {
     fn total(&self, limit: Option<i64>) -> i64 {
         let mut consumed: Vec<i64> = self.lots.iter().map(Lot::consumed).collect();
         let mut open = self.drawn() - consumed.iter().sum::<i64>();
-        // Less is drawn by now than the closed lots count: a debt that is repaid was drawn by nobody.
+        // Less is drawn by now than the closed lots count: what had settled a debt came back.
         for consumed in consumed.iter_mut().rev() {
             let less = (-open).clamp(0, (*consumed).max(0));
             (*consumed, open) = (*consumed - less, open + less);
@@ -402,7 +413,7 @@ impl Chain<'_, '_> {
         let mut carried = 0;
         for (index, (lot, consumed)) in self.lots.iter().zip(consumed).enumerate() {
             let rolls_over = if index == 0 { carried } else { carried.min(lot.newest().max_rollover.0) };
-            carried = rolls_over + lot.worth() - consumed;
+            carried = rolls_over + lot.highest(|member| member.unreversed()) - consumed + lot.owed();
         }
         (limit.map_or(carried, |limit| carried.min(limit)) - open).max(0)
     }

@@ -215,7 +215,7 @@ pub struct Subscription {
     /// Who pays.
     pub customer: Option<Expandable>,
     /// What is subscribed to.
-    pub items: List<SubscriptionItem>,
+    pub items: Option<List<SubscriptionItem>>,
     /// Unix seconds; here until 2025-03-31, on the items since.
     pub current_period_start: Option<i64>,
     /// Unix seconds; here until 2025-03-31, on the items since.
@@ -223,8 +223,7 @@ pub struct Subscription {
     /// Unix seconds.
     pub trial_end: Option<i64>,
     /// Whether it ends with the period.
-    #[serde(default)]
-    pub cancel_at_period_end: bool,
+    pub cancel_at_period_end: Option<bool>,
     /// Unix seconds: when the end was asked for.
     pub canceled_at: Option<i64>,
     /// Unix seconds: when it ended.
@@ -318,7 +317,7 @@ pub struct StatusTransitions {
 #[derive(Debug, Deserialize)]
 pub struct InvoiceLine {
     /// Minor units, before discounts and tax.
-    pub amount: i64,
+    pub amount: Option<i64>,
     /// What is billed, until 2025-03-31.
     pub price: Option<Expandable>,
     /// What is billed, before there were prices.
@@ -328,7 +327,7 @@ pub struct InvoiceLine {
     /// None for a metered price.
     pub quantity: Option<i64>,
     /// What is billed for.
-    pub period: Period,
+    pub period: Option<Period>,
     /// What discounts take off.
     #[serde(default)]
     pub discount_amounts: Option<Vec<DiscountAmount>>,

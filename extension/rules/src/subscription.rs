@@ -83,9 +83,10 @@ pub(crate) fn read(object: &RawValue, as_of: Time) -> Result<Subscription, Strin
     check_id("data.object.id", Some(&said.id))?;
     let status = Status::parse(&said.status)
         .ok_or_else(|| format!("data.object: status {:?} is none of Stripe's", said.status))?;
+    let said_items = said.items.map_or_else(Vec::new, |items| items.data);
     let own = said.current_period_start.zip(said.current_period_end);
     let of_items =
-        || said.items.data.iter().find_map(|item| item.current_period_start.zip(item.current_period_end));
+        || said_items.iter().find_map(|item| item.current_period_start.zip(item.current_period_end));
     let period = match own.or_else(of_items) {
         Some((start, end)) => Some((
             time("current_period_start", Some(start))?.unwrap_or_default(),
@@ -101,7 +102,7 @@ pub(crate) fn read(object: &RawValue, as_of: Time) -> Result<Subscription, Strin
         None
     };
     let mut items = Vec::new();
-    for item in said.items.data {
+    for item in said_items {
         if let Some(price) = item.price.or(item.plan) {
             let quantity = item.quantity.unwrap_or(1);
             if quantity != 0 {
@@ -118,7 +119,7 @@ pub(crate) fn read(object: &RawValue, as_of: Time) -> Result<Subscription, Strin
         status,
         period,
         trial_end: time("trial_end", said.trial_end)?,
-        cancel_at_period_end: said.cancel_at_period_end,
+        cancel_at_period_end: said.cancel_at_period_end == Some(true),
         ended_at,
         as_of,
     })

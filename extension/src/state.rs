@@ -137,6 +137,9 @@ fn hear(
         if wins {
             let (user, customer_id) =
                 before.map_or((None, None), |before| (before.user, before.customer_id.clone()));
+            // The same again, said earlier or later, is known as of the later.
+            let as_of = before.map_or(state.as_of, |before| before.state.as_of.max(state.as_of));
+            let state = if joined == Joined::Same { State { as_of, ..state } } else { state };
             let mut now =
                 Subscription { user, customer_id, state, tier: String::new(), rank: None, lot_limit: None };
             now.subscribes_to(&plan);

@@ -43,9 +43,37 @@ const INVARIANTS: &[(&str, &str)] = &[
          join billing.credit_grants g on g.source_id = p.source_id and g.user_id <> p.user_id",
     ),
     (
-        "a payment intent of a payment that does not exist",
+        // An invoice's may be known before the invoice is.
+        "a payment intent of a session that was not paid",
         "select to_jsonb(i)::text from billing.payment_intents i
-         where not exists (select from billing.payments p where p.source_id = i.source_id)",
+         where i.source_id not like 'in\\_%'
+             and not exists (select from billing.payments p where p.source_id = i.source_id)",
+    ),
+    (
+        "an account's tier or status is not its subscriptions'",
+        "select to_jsonb(a)::text from billing.accounts a
+         left join lateral (
+             select s.tier, s.status from billing.subscriptions s
+             where s.user_id = a.user_id and s.status in ('active', 'trialing', 'past_due')
+             order by s.rank desc nulls last, s.as_of desc, s.subscription_id limit 1
+         ) best on true
+         where a.tier <> coalesce(best.tier, 'free')
+             or a.subscription_status <> coalesce(best.status, a.subscription_status)
+             or (best.status is null and a.subscription_status <> 'none' and not exists (
+                 select from billing.subscriptions s
+                 where s.user_id = a.user_id and s.status = a.subscription_status))
+             or (a.subscription_status = 'none'
+                 and exists (select from billing.subscriptions s where s.user_id = a.user_id))",
+    ),
+    (
+        "a subscription of a user without an account",
+        "select to_jsonb(s)::text from billing.subscriptions s
+         where s.user_id is not null and not exists (select from billing.accounts a where a.user_id = s.user_id)",
+    ),
+    (
+        "a grant's parts are more than the grant",
+        "select to_jsonb(g)::text from billing.credit_grants g
+         where remaining + pending + set_aside + lapsed + reversed + settled > amount",
     ),
 ];
 

@@ -31,6 +31,37 @@ impl Connection {
         self.is_due_now(user);
     }
 
+    /// So much time passes for a user, such as `1 month`: all that was to come later is that much nearer, and nothing has
+    /// posted yet what came. In whole months where months are counted, for those are not equally long.
+    pub fn passes(&mut self, user: Uuid, span: &str) {
+        // Free months are named by when they begin, as the extension writes that.
+        self.execute(
+            "update billing.credit_grants g
+             set item = to_char(began, 'YYYY-MM-DD\"T\"HH24:MI:SS')
+                 || case extract(microseconds from began)::bigint % 1000000
+                    when 0 then '' else to_char(began, '.US') end || '+00:00'
+             from (select user_id, id, (item::timestamptz at time zone 'utc') - $2::text::interval as began
+                   from billing.credit_grants where source_id = 'free_plan') b
+             where g.user_id = $1 and (b.user_id, b.id) = (g.user_id, g.id)",
+            &[&user, &span],
+        )
+        .expect("a superuser may");
+        for (table, columns) in [
+            ("credit_grants", &["available_from", "lapses_at", "period_start", "period_end", "paid_at"][..]),
+            ("accounts", &["signed_up_at", "free_next_at", "next_due_at"]),
+            (
+                "subscriptions",
+                &["current_period_start", "current_period_end", "trial_end", "ended_at", "as_of"],
+            ),
+            ("reservations", &["expires_at"]),
+        ] {
+            let earlier: Vec<String> =
+                columns.iter().map(|column| format!("{column} = {column} - $2::text::interval")).collect();
+            let passed = format!("update billing.{table} set {} where user_id = $1", earlier.join(", "));
+            self.execute(&passed, &[&user, &span]).expect("a superuser may");
+        }
+    }
+
     fn is_due_now(&mut self, user: Uuid) {
         self.execute(
             &format!("update billing.accounts set next_due_at = {A_MOMENT_AGO} where user_id = $1"),

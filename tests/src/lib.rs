@@ -17,6 +17,7 @@ pub mod money_back; // charges, refunds, disputes
 pub mod shim; // the real shim as a process: started, spoken to, ended
 pub mod spends; // spends, reservations, upkeep
 pub mod stripe; // sessions, line items, events
+pub mod subscription; // subscriptions, invoices, what paid them
 pub mod wire; // HTTP by hand, for clients that misbehave
 
 pub use concurrency::{blocked, together, waits_for};

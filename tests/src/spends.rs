@@ -49,6 +49,15 @@ impl Connection {
         self.query_opt(read, &[&user]).expect("it is read").map_or((0, 0), |row| (row.get(0), row.get(1)))
     }
 
+    /// What a user reads of their own, balance and debt, by `my_credits()`: it posts first what time has brought.
+    pub fn my_credits(&mut self, user: Uuid) -> (i64, i64) {
+        self.run(&format!("set request.jwt.claims = '{{\"sub\": \"{user}\"}}'"));
+        let row =
+            self.query_one("select credits_balance, debt from billing.my_credits()", &[]).expect("a row");
+        self.run("reset request.jwt.claims");
+        (row.get(0), row.get(1))
+    }
+
     /// What remains of each of a user's grants, in the order in which they were made, such as `cs_1 500`.
     pub fn grants(&mut self, user: Uuid) -> Vec<String> {
         self.column(

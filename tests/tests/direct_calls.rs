@@ -343,8 +343,14 @@ struct Argument {
 /// What need not be named: a description may be anything.
 const FREE_TEXT: &[&str] = &["p_description"];
 
-/// Arguments whose null is documented to mean their default.
-const NULL_IS_DEFAULT: &[(&str, &str)] = &[("my_transactions", "p_limit"), ("spend_credits", "p_metadata")];
+/// Arguments whose null is documented.
+const NULL_IS_DEFAULT: &[(&str, &str)] = &[
+    ("my_transactions", "p_limit"),
+    ("spend_credits", "p_metadata"),
+    // Not everybody who sets a state knows the customer.
+    ("apply_subscription_state", "p_customer_id"),
+    ("apply_stripe_subscription_state", "p_customer_id"),
+];
 
 /// Every argument of every public function: whatever is new is in here.
 fn arguments(c: &mut Connection) -> Vec<Argument> {
@@ -357,8 +363,8 @@ fn arguments(c: &mut Connection) -> Vec<Argument> {
             with ordinality as a (name, type, ordinal)
         where p.pronamespace = 'billing'::regnamespace
             and p.prorettype not in ('trigger'::regtype, 'event_trigger'::regtype)
-            -- what the others check their arguments with, and what the view is made of
-            and p.proname not in ('require_named', 'ran_out')
+            -- what the others check their arguments with, what the view is made of, what my_credits() posts by
+            and p.proname not in ('require_named', 'unposted', 'settle_account')
         order by 1, a.ordinal";
     c.query(query, &[])
         .expect("pg_proc can be read")
@@ -384,6 +390,9 @@ fn right(argument: &Argument) -> String {
         (_, "jsonb") => "'{}'".into(),
         ("p_stripe_id", _) => "'cus_right'".into(),
         ("p_price_id", _) => "'price_pack'".into(),
+        ("p_status", _) => "'active'".into(),
+        ("p_cycle_start", _) => "'2099-12-01'".into(),
+        (_, "boolean") => "true".into(),
         ("p_client", "regrole") => "'authenticated'".into(),
         ("p_service", "regrole") => "'service_role'".into(),
         (_, "text") => "'right'".into(),
@@ -405,6 +414,7 @@ fn wrongs(argument: &Argument) -> Vec<(String, &'static str)> {
         wrongs.push(("null".into(), "22004"));
     }
     match argument.data_type.as_str() {
+        "text" if name == "p_status" => wrongs.push(("'fine'".into(), "22023")),
         "text" if !FREE_TEXT.contains(&name.as_str()) => {
             wrongs.extend(["''", "'  '", "E'\\t\\n'"].map(|blank| (blank.into(), "22023")));
         }
@@ -416,6 +426,9 @@ fn wrongs(argument: &Argument) -> Vec<(String, &'static str)> {
             wrongs.extend(["0", "-1"].map(|limit| (limit.into(), "22023")));
         }
         "interval" => wrongs.push(("'-1 hour'".into(), "22023")),
+        "timestamp with time zone" if name.starts_with("p_cycle_") => {
+            wrongs.extend(["'infinity'", "'-infinity'"].map(|never| (never.into(), "22023")));
+        }
         _ => {}
     }
     wrongs

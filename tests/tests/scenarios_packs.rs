@@ -676,7 +676,9 @@ fn scenario_13b_a_packs_own_invoice_is_recorded_and_ignored_in_both_orders() {
     let invoice = json!({
         "id": "in_1", "object": "invoice", "customer": "cus_1", "status": "paid", "paid": true, "total": 1000,
         "subscription": null, "parent": null, "metadata": {},
-        "lines": {"object": "list", "data": [{"price": {"id": "price_pack"}, "quantity": 1, "amount": 1000}]},
+        "lines": {"object": "list", "data": [{
+            "price": {"id": "price_pack"}, "quantity": 1, "amount": 1000, "period": {"start": CREATED, "end": CREATED},
+        }]},
     });
     let invoice = event("evt_2", "invoice.paid", invoice);
     for session_first in [true, false] {

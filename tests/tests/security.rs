@@ -5,16 +5,19 @@
 use std::collections::BTreeSet;
 
 use stripe_credits_tests::connection::Fault;
+use stripe_credits_tests::subscription::{month, subscription};
 use stripe_credits_tests::{ANN, BOB, Connection, Database, paid_pack, session, user};
 
 /// What a client may run; whoever adds to this says so here and in sql/security.sql.
 const CLIENT_FUNCTIONS: &[&str] = &[
     "billing.current_user_id()",
+    // On every pricing page.
+    "billing.free_plan()",
     "billing.is_service()",
     "billing.my_credits()",
     "billing.my_transactions(integer,bigint)",
     // Reads the caller's own rows, like the view that it is part of.
-    "billing.ran_out(uuid)",
+    "billing.unposted(uuid)",
 ];
 
 /// What a client may read, its own rows only (prices: all of them).
@@ -39,13 +42,9 @@ fn with_two_users() -> Database {
         c.apply(&paid.completed(&format!("evt_{name}")));
         c.call("reserve_credits($1, 1, 'held')", &[&who]);
         c.call("release_reservation($1, 'held')", &[&who]);
-        // Nothing writes these yet.
-        c.run(&format!(
-            "insert into billing.subscriptions (subscription_id, user_id, customer_id, price_id, tier, status, quantity,
-                 current_period_start, current_period_end, cancel_at_period_end, ended_at, as_of, created_at, updated_at)
-             values ('sub_{name}', '{who}', 'cus_{name}', 'price_pro', 'pro', 'canceled', 1, now(), now(), false, now(),
-                 now(), now(), now())"
-        ));
+        let over =
+            subscription(&format!("sub_{name}"), "price_pro").of(who).with("customer", format!("cus_{name}"));
+        c.apply(&over.deleted(&format!("evt_{name}_over"), month(1)));
     }
     db
 }
@@ -267,6 +266,7 @@ fn scenario_35_service_role_runs_the_service_functions_and_reads_every_row() {
             "client_functions",
             "installed_policies",
             "grant_access",
+            "settle_account",
         ]
         .contains(&name);
         assert_eq!(denied(fault.as_ref()), internal, "service_role and {signature}: {fault:?}");

@@ -231,6 +231,10 @@ impl Lot<'_> {
         self.newest().period.0
     }
 
+    fn has_begun(&self) -> bool {
+        self.members.iter().any(|member| member.phase != Phase::ToCome)
+    }
+
     fn began(&self) -> Time {
         self.members[0].grant.period.0
     }
@@ -331,22 +335,24 @@ fn chains<'a, 's>(
 
 impl Chain<'_, '_> {
     fn settle(&mut self) {
-        let last = self.lots.len() - 1;
+        // What has yet to begin takes over from nothing.
+        let begun = self.lots.iter().rposition(Lot::has_begun);
+        let last = begun.unwrap_or(self.lots.len() - 1);
         let limit = self.lots[last].limit(self.subscription);
         let goes_on = self.lots[last].goes_on(self.subscription);
         self.hold_back(last, goes_on);
         self.close(last, limit.is_some());
-        let total = self.total(limit);
+        let total = self.total(last, limit);
         self.share_out(total);
     }
 
-    /// What is to come comes from the current lot alone.
+    /// What is to come comes from the current lot, or one that has yet to begin.
     fn hold_back(&mut self, last: usize, goes_on: bool) {
         for (index, lot) in self.lots.iter_mut().enumerate() {
             for member in lot.members.iter_mut().filter(|member| member.phase == Phase::ToCome) {
                 let Holds { set_aside, pending, .. } = &mut member.holds;
                 let unspent = set_aside.0 + pending.0;
-                let comes = index == last && goes_on;
+                let comes = index >= last && goes_on;
                 (pending.0, set_aside.0) = if comes { (unspent, 0) } else { (0, unspent) };
             }
         }
@@ -402,8 +408,9 @@ impl Chain<'_, '_> {
     }
 
     /// What the whole chain has to spend.
-    fn total(&self, limit: Option<i64>) -> i64 {
-        let mut consumed: Vec<i64> = self.lots.iter().map(Lot::consumed).collect();
+    fn total(&self, last: usize, limit: Option<i64>) -> i64 {
+        let lots = &self.lots[..=last];
+        let mut consumed: Vec<i64> = lots.iter().map(Lot::consumed).collect();
         let mut open = self.drawn() - consumed.iter().sum::<i64>();
         // Less is drawn by now than the closed lots count: what had settled a debt came back.
         for consumed in consumed.iter_mut().rev() {
@@ -411,7 +418,7 @@ impl Chain<'_, '_> {
             (*consumed, open) = (*consumed - less, open + less);
         }
         let mut carried = 0;
-        for (index, (lot, consumed)) in self.lots.iter().zip(consumed).enumerate() {
+        for (index, (lot, consumed)) in lots.iter().zip(consumed).enumerate() {
             let rolls_over = if index == 0 { carried } else { carried.min(lot.newest().max_rollover.0) };
             carried = rolls_over + lot.highest(|member| member.unreversed()) - consumed + lot.owed();
         }

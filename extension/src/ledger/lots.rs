@@ -206,6 +206,8 @@ impl Account {
         while rows.next() {
             due.push((rows.must(1), rows.must(2), rows.must(3)));
         }
+        // The first part of a period may take over from the period before.
+        self.lots_touched |= !due.is_empty();
         for (id, invoice_id, credits) in due {
             sql.run(
                 "update billing.credit_grants set remaining = remaining + pending, pending = 0

@@ -30,6 +30,7 @@ impl Account {
             let Some(due) = self.next_due.filter(|due| *due <= self.now) else { return };
             self.lapse(sql, due);
             self.drip(sql, due);
+            self.settle_lots(sql);
             self.free_month(sql, due);
             self.run_out(sql, due);
             self.settle_debt(sql);

@@ -1,0 +1,508 @@
+//! A plan's policies as catalog data: downgrades, cancellations, yearly prices that drip, changes at renewal, coming back.
+//! What time alone does is read right before anything has posted it, and posted as it was read, however late.
+
+use serde_json::{Value, json};
+use stripe_credits_tests::money_back::refund;
+use stripe_credits_tests::stripe::CREATED;
+use stripe_credits_tests::subscription::{
+    Invoice, MAX, PRO, ROLL, invoice, invoice_payment, line, month, months_after, period, renewal,
+    subscription,
+};
+use stripe_credits_tests::{ANN, Connection, Database, Event, catalog, paid_pack};
+
+const DAY: i64 = 86_400;
+
+/// The catalog with fields of all of its plans set.
+fn plans_with(fields: &Value) -> Value {
+    let mut catalog = catalog();
+    for plan in catalog["plans"].as_array_mut().expect("plans") {
+        for (field, value) in fields.as_object().expect("fields") {
+            plan[field] = value.clone();
+        }
+    }
+    catalog
+}
+
+fn database_with(fields: &Value) -> Database {
+    let db = Database::new();
+    db.connect().load_catalog(&plans_with(fields));
+    db
+}
+
+/// What ANN can spend and owes now, whoever reads or posts it first: the view, which posts nothing, `my_credits`, a sweep,
+/// and a spend of all of it.
+fn stands(c: &mut Connection) -> (i64, i64) {
+    let read = c.reads(ANN);
+    for posting in ["my_credits", "run_due", "spend"] {
+        c.run("begin");
+        match posting {
+            "my_credits" => assert_eq!(c.my_credits(ANN), read, "my_credits() and the view"),
+            "run_due" => drop(c.run_due()),
+            _ if read.0 > 0 => {
+                let spent = c.spend(ANN, read.0, "all-of-it");
+                assert_eq!((spent.said().as_str(), spent.remaining_total), ("applied", Some(0)));
+                assert_eq!(c.reads(ANN), (0, read.1), "after all of it was spent");
+            }
+            _ => assert_eq!(c.spend(ANN, 1, "anything").said(), "rejected insufficient_credits"),
+        }
+        if posting != "spend" {
+            assert_eq!(c.reads(ANN), read, "after {posting}");
+            assert_eq!(c.run_due(), 0, "nothing is left to post after {posting}");
+        }
+        c.run("rollback");
+    }
+    read
+}
+
+/// ANN's subscription to max, paid for in month 0.
+fn subscribe_to_max(c: &mut Connection) {
+    c.twice(&subscription("sub_1", "price_max").of(ANN).created("evt_created"));
+    c.twice(&renewal("in_0", "sub_1", MAX, 0).paid("evt_paid_0"));
+    assert_eq!(c.balance(ANN), 30_000);
+}
+
+// 19: downgrades.
+
+#[test]
+fn scenario_19_a_downgrade_sets_aside_at_once_what_exceeds_the_new_plans_amount() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    subscribe_to_max(&mut c);
+    let pro = subscription("sub_1", "price_pro").of(ANN);
+    assert_eq!(c.twice(&pro.updated("evt_down", CREATED + DAY)), "applied");
+    assert_eq!((stands(&mut c), c.tier(ANN)), ((10_000, 0), "pro active".into()));
+    assert_eq!(c.ledger(ANN), ["subscription_grant 30000", "set_aside -20000"]);
+    c.twice(&renewal("in_1", "sub_1", PRO, 1).paid("evt_paid_1"));
+    c.twice(&pro.during(period(1)).updated("evt_next", month(1)));
+    assert_eq!(stands(&mut c), (10_000, 0));
+}
+
+#[test]
+fn scenario_19_a_downgrade_with_less_left_than_the_new_plans_amount_takes_nothing() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    subscribe_to_max(&mut c);
+    c.spend(ANN, 22_000, "job-1");
+    c.twice(&subscription("sub_1", "price_pro").of(ANN).updated("evt_down", CREATED + DAY));
+    assert_eq!((stands(&mut c), c.ledger(ANN).len()), ((8_000, 0), 2));
+}
+
+#[test]
+fn scenario_19_a_downgrades_state_before_its_own_plans_first_invoice_is_the_same_afterwards() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    let created = subscription("sub_1", "price_max").of(ANN).created("evt_created");
+    let down = subscription("sub_1", "price_pro").of(ANN).updated("evt_down", CREATED + DAY);
+    let paid = renewal("in_0", "sub_1", MAX, 0).of(ANN).paid("evt_paid_0");
+    for events in [[&created, &down, &paid], [&down, &paid, &created], [&paid, &down, &created]] {
+        c.run("begin");
+        for event in events {
+            c.twice(event);
+        }
+        assert_eq!((c.reads(ANN), c.tier(ANN)), ((10_000, 0), "pro active".into()));
+        c.run("rollback");
+    }
+}
+
+#[test]
+fn scenario_19_at_renewal_a_downgrade_comes_with_the_next_invoice_only() {
+    let db = database_with(&json!({"plan_change": "at_renewal"}));
+    let mut c = db.connect();
+    subscribe_to_max(&mut c);
+    let pro = subscription("sub_1", "price_pro").of(ANN);
+    c.twice(&pro.updated("evt_down", CREATED + DAY));
+    assert_eq!((stands(&mut c), c.tier(ANN)), ((30_000, 0), "pro active".into()));
+    let credit = invoice("in_down", "sub_1")
+        .mid_period()
+        .line(line("price_max", -29_000, (CREATED + DAY, month(1))).prorated())
+        .line(line("price_pro", 9_700, (CREATED + DAY, month(1))).prorated())
+        .paid_at(CREATED + DAY);
+    assert_eq!(c.twice(&credit.paid("evt_down_paid")), "ignored at_renewal");
+    assert_eq!(stands(&mut c), (30_000, 0));
+    c.twice(&renewal("in_1", "sub_1", PRO, 1).paid("evt_paid_1"));
+    assert_eq!(stands(&mut c), (10_000, 0));
+    assert_eq!(c.ledger(ANN), ["subscription_grant 30000", "subscription_grant 10000", "set_aside -30000"]);
+}
+
+#[test]
+fn at_renewal_an_upgrade_paid_in_mid_period_grants_with_the_next_invoice_only() {
+    let db = database_with(&json!({"plan_change": "at_renewal"}));
+    let mut c = db.connect();
+    c.twice(&subscription("sub_1", "price_pro").of(ANN).created("evt_created"));
+    c.twice(&renewal("in_0", "sub_1", PRO, 0).paid("evt_paid_0"));
+    assert_eq!(c.balance(ANN), 10_000, "the first invoice is no change");
+    let up = invoice("in_up", "sub_1")
+        .mid_period()
+        .line(line("price_max", 28_000, (CREATED + DAY, month(1))).prorated())
+        .paid_at(CREATED + DAY);
+    c.twice(&subscription("sub_1", "price_max").of(ANN).updated("evt_up", CREATED + DAY));
+    assert_eq!(c.twice(&up.paid("evt_up_paid")), "ignored at_renewal");
+    assert_eq!((stands(&mut c), c.tier(ANN)), ((10_000, 0), "max active".into()));
+    c.twice(&renewal("in_1", "sub_1", MAX, 1).paid("evt_paid_1"));
+    assert_eq!(stands(&mut c), (30_000, 0));
+}
+
+// 20: cancellation.
+
+#[test]
+fn scenario_20_a_cancellation_leaves_the_credits_until_they_are_spent() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    subscribe_to_max(&mut c);
+    let state = subscription("sub_1", "price_max").of(ANN);
+    c.twice(&state.clone().with("cancel_at_period_end", true).updated("evt_cancel", CREATED + DAY));
+    assert_eq!((stands(&mut c), c.tier(ANN)), ((30_000, 0), "max active".into()));
+    c.twice(&state.deleted("evt_deleted", month(1)));
+    assert_eq!((stands(&mut c), c.tier(ANN)), ((30_000, 0), "free canceled".into()));
+    assert_eq!(c.known("sub_1").as_deref(), Some("price_max max canceled"));
+    c.spend(ANN, 30_000, "job-1");
+    assert_eq!((stands(&mut c), c.ledger(ANN).len()), ((0, 0), 2));
+}
+
+/// A subscription to pro that began so many days ago, and its paid invoice.
+fn begun(c: &mut Connection, days_ago: i64) -> ((i64, i64), Event) {
+    let start = c.unix_now() - days_ago * DAY;
+    let span = (start, start + 30 * DAY);
+    let created = subscription("sub_1", "price_pro").of(ANN).during(span);
+    c.twice(&created.event("evt_created", "created", start));
+    let paid = invoice("in_0", "sub_1").line(line("price_pro", 10_000, span)).paid_at(start);
+    (span, paid.paid("evt_paid_0"))
+}
+
+#[test]
+fn scenario_20_under_expire_the_credits_lapse_at_the_periods_end() {
+    let db = database_with(&json!({"cancellation": "expire"}));
+    let mut c = db.connect();
+    let (span, paid) = begun(&mut c, 20);
+    c.twice(&paid);
+    c.apply(&paid_pack("cs_1", ANN).completed("evt_pack"));
+    c.spend(ANN, 4_000, "job-1");
+    let ends = subscription("sub_1", "price_pro").during(span).with("cancel_at_period_end", true);
+    c.twice(&ends.updated("evt_cancel", span.0 + DAY));
+    assert_eq!((stands(&mut c), c.tier(ANN)), ((6_500, 0), "pro active".into()));
+    c.passes(ANN, "11 days");
+    assert_eq!(stands(&mut c), (500, 0), "the pack stays");
+    assert_eq!(c.run_due(), 1);
+    assert_eq!(c.ledger(ANN), ["subscription_grant 10000", "purchase 500", "spend -4000", "lapse -6000"]);
+    assert_eq!(c.run_due(), 0);
+}
+
+#[test]
+fn scenario_20_under_expire_a_cancellation_that_comes_late_or_at_once_comes_to_the_same() {
+    let db = database_with(&json!({"cancellation": "expire"}));
+    for order in [[0, 1, 2], [0, 2, 1], [2, 1, 0], [1, 2, 0]] {
+        let mut c = db.connect();
+        c.run("begin");
+        let (span, paid) = begun(&mut c, 40);
+        let ends = subscription("sub_1", "price_pro").of(ANN).during(span);
+        let events = [
+            paid,
+            ends.clone().with("cancel_at_period_end", true).updated("evt_cancel", span.0 + DAY),
+            ends.deleted("evt_deleted", span.1),
+        ];
+        for event in order {
+            c.twice(&events[event]);
+        }
+        assert_eq!((c.reads(ANN), c.tier(ANN)), ((0, 0), "free canceled".into()), "{order:?}");
+        assert_eq!(c.my_credits(ANN), (0, 0));
+        c.run("rollback");
+    }
+}
+
+#[test]
+fn scenario_20_under_expire_a_cancellation_that_is_called_off_keeps_the_credits() {
+    let db = database_with(&json!({"cancellation": "expire"}));
+    let mut c = db.connect();
+    let (span, paid) = begun(&mut c, 20);
+    c.twice(&paid);
+    let state = subscription("sub_1", "price_pro").of(ANN).during(span);
+    c.twice(&state.clone().with("cancel_at_period_end", true).updated("evt_cancel", span.0 + DAY));
+    c.twice(&state.updated("evt_stay", span.0 + 2 * DAY));
+    c.passes(ANN, "11 days");
+    assert_eq!(stands(&mut c), (10_000, 0));
+    assert_eq!(c.ledger(ANN), ["subscription_grant 10000"]);
+}
+
+#[test]
+fn scenario_20_under_expire_a_subscription_canceled_in_mid_period_keeps_its_credits_to_the_periods_end() {
+    let db = database_with(&json!({"cancellation": "expire"}));
+    let mut c = db.connect();
+    let (span, paid) = begun(&mut c, 20);
+    c.twice(&paid);
+    let state = subscription("sub_1", "price_pro").of(ANN).during(span);
+    c.twice(&state.deleted("evt_deleted", span.0 + 5 * DAY));
+    assert_eq!((stands(&mut c), c.tier(ANN)), ((10_000, 0), "free canceled".into()));
+    c.passes(ANN, "11 days");
+    assert_eq!(stands(&mut c), (0, 0));
+}
+
+// Coming back.
+
+#[test]
+fn a_new_subscriptions_first_lot_sets_aside_what_the_ended_one_left_in_every_order() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    subscribe_to_max(&mut c);
+    let deleted = subscription("sub_1", "price_max").deleted("evt_deleted", month(1));
+    let created = subscription("sub_2", "price_pro").of(ANN).during(period(2));
+    let events = [
+        deleted,
+        created.event("evt_created_2", "created", month(2)),
+        renewal("in_2", "sub_2", PRO, 2).paid("evt_paid_2"),
+    ];
+    let mut first = None;
+    for order in stripe_credits_tests::chance::orders(3) {
+        c.run("begin");
+        for event in &order {
+            c.twice(&events[*event]);
+        }
+        assert_eq!((c.reads(ANN), c.tier(ANN)), ((10_000, 0), "pro active".into()), "{order:?}");
+        let end = c.subscribed_state();
+        assert_eq!(first.get_or_insert_with(|| end.clone()), &end, "{order:?}");
+        c.run("rollback");
+    }
+}
+
+#[test]
+fn a_new_subscription_to_a_plan_that_rolls_over_keeps_that_much_of_what_the_ended_one_left() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    c.twice(&subscription("sub_1", "price_roll").of(ANN).created("evt_created"));
+    c.twice(&renewal("in_0", "sub_1", ROLL, 0).paid("evt_paid_0"));
+    c.spend(ANN, 200, "job-1");
+    c.twice(&subscription("sub_1", "price_roll").deleted("evt_deleted", month(1)));
+    assert_eq!(stands(&mut c), (800, 0));
+    let created = subscription("sub_2", "price_roll").of(ANN).during(period(2));
+    c.twice(&created.event("evt_created_2", "created", month(2)));
+    c.twice(&renewal("in_2", "sub_2", ROLL, 2).paid("evt_paid_2"));
+    assert_eq!(stands(&mut c), (1_500, 0));
+}
+
+// 23: yearly prices that drip.
+
+/// A year of pro from `start`, paid for with $1000 then.
+fn year(start: i64) -> Invoice {
+    invoice("in_year", "sub_year")
+        .with("billing_reason", "subscription_create")
+        .line(line("price_pro_year", 100_000, (start, months_after(start, 12))))
+        .of(ANN)
+        .paid_at(start)
+}
+
+/// ANN subscribes to a year of pro that began at `start`.
+fn subscribe_for_a_year(c: &mut Connection, start: i64) {
+    let state = subscription("sub_year", "price_pro_year").of(ANN).during((start, months_after(start, 12)));
+    c.twice(&state.event("evt_year_created", "created", start));
+    assert_eq!(c.twice(&year(start).paid("evt_year")), "applied");
+}
+
+#[test]
+fn scenario_23_a_yearly_price_gives_each_months_credits_by_time_alone() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    let start = c.unix_now() - DAY;
+    subscribe_for_a_year(&mut c, start);
+    assert_eq!((stands(&mut c), c.tier(ANN)), ((10_000, 0), "pro active".into()));
+    c.spend(ANN, 4_000, "job-1");
+    for months in 1..12 {
+        c.passes(ANN, "1 month");
+        assert_eq!(stands(&mut c), (10_000, 0), "month {months}");
+        assert_eq!(c.run_due(), 1);
+        assert_eq!(c.run_due(), 0);
+        assert_eq!(stands(&mut c), (10_000, 0), "month {months}, posted");
+    }
+    let ledger = c.ledger(ANN);
+    assert_eq!(
+        ledger[..5],
+        [
+            "subscription_grant 10000",
+            "spend -4000",
+            "lapse -6000",
+            "subscription_grant 10000",
+            "lapse -10000"
+        ]
+    );
+    assert_eq!(ledger.iter().filter(|row| *row == "subscription_grant 10000").count(), 12);
+    c.passes(ANN, "1 month");
+    assert_eq!(stands(&mut c), (0, 0), "the year is over");
+    c.run_due();
+    assert_eq!(c.ledger(ANN).iter().filter(|row| *row == "subscription_grant 10000").count(), 12);
+}
+
+#[test]
+fn scenario_23_however_late_the_invoice_or_the_sweep_is_the_month_under_way_is_there_once() {
+    for months_ago in [0, 1, 5, 11] {
+        let db = Database::with_catalog();
+        let mut c = db.connect();
+        let now = c.unix_now();
+        let start =
+            (0..400).map(|day| now - day * DAY - 3_600).find(|start| months_after(*start, months_ago) < now);
+        let start = (0..400)
+            .map(|day| now - day * DAY - 3_600)
+            .find(|start| {
+                months_after(*start, months_ago) <= now && now < months_after(*start, months_ago + 1)
+            })
+            .or(start)
+            .expect("a day");
+        subscribe_for_a_year(&mut c, start);
+        assert_eq!(stands(&mut c), (10_000, 0), "{months_ago} months ago");
+        c.passes(ANN, "1 month");
+        let expected = if months_ago == 11 { 0 } else { 10_000 };
+        assert_eq!(stands(&mut c), (expected, 0), "{months_ago} months ago, and one later");
+        c.passes(ANN, "24 months");
+        assert_eq!(stands(&mut c), (0, 0));
+    }
+}
+
+#[test]
+fn scenario_23_a_months_credits_lapse_one_after_the_other_when_nobody_looked_for_months() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    let start = c.unix_now() - DAY;
+    subscribe_for_a_year(&mut c, start);
+    c.passes(ANN, "3 months");
+    assert_eq!(stands(&mut c), (10_000, 0));
+    assert_eq!(c.run_due(), 1);
+    assert_eq!(
+        c.ledger(ANN),
+        [
+            "subscription_grant 10000",
+            "lapse -10000",
+            "subscription_grant 10000",
+            "lapse -10000",
+            "subscription_grant 10000",
+            "lapse -10000",
+            "subscription_grant 10000",
+        ]
+    );
+}
+
+#[test]
+fn scenario_23_refunded_in_the_second_month_nothing_drips_after() {
+    for newer in [true, false] {
+        let db = Database::with_catalog();
+        let mut c = db.connect();
+        let start = c.unix_now() - DAY;
+        if newer {
+            subscribe_for_a_year(&mut c, start);
+            c.twice(&invoice_payment("evt_by", "in_year", "pi_year"));
+        } else {
+            let paid = year(start).older().with("payment_intent", "pi_year").paid("evt_year");
+            c.twice(&paid);
+        }
+        c.passes(ANN, "1 month");
+        assert_eq!(stands(&mut c), (10_000, 0));
+        let refunded = refund("re_1", "pi_year", 100_000).event("evt_refund", "refund.created");
+        assert_eq!(c.twice(&refunded), "applied");
+        assert_eq!(stands(&mut c), (0, 0), "newer {newer}");
+        for months in 2..14 {
+            c.passes(ANN, "1 month");
+            assert_eq!(stands(&mut c), (0, 0), "month {months}, newer {newer}");
+        }
+        c.run_due();
+        assert_eq!(c.reads(ANN), (0, 0));
+    }
+}
+
+#[test]
+fn scenario_23_refunded_in_the_second_month_what_was_spent_is_owed_and_what_lapsed_is_not() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    let start = c.unix_now() - DAY;
+    subscribe_for_a_year(&mut c, start);
+    c.twice(&invoice_payment("evt_by", "in_year", "pi_year"));
+    c.spend(ANN, 4_000, "job-1");
+    c.passes(ANN, "1 month");
+    c.spend(ANN, 1_000, "job-2");
+    c.twice(&refund("re_1", "pi_year", 100_000).event("evt_refund", "refund.created"));
+    assert_eq!(stands(&mut c), (0, 5_000));
+    c.passes(ANN, "3 months");
+    assert_eq!(stands(&mut c), (0, 5_000));
+    let failed =
+        refund("re_1", "pi_year", 100_000).with("status", "failed").event("evt_failed", "refund.failed");
+    c.twice(&failed);
+    assert_eq!(stands(&mut c), (10_000, 0), "undone: the month under way is there again");
+    c.passes(ANN, "1 month");
+    assert_eq!(stands(&mut c), (10_000, 0));
+}
+
+#[test]
+fn scenario_23_refunded_before_its_invoice_a_year_never_drips() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    let start = c.unix_now() - DAY;
+    c.apply(&refund("re_1", "pi_year", 100_000).event("evt_refund", "refund.created"));
+    c.twice(&year(start).older().with("payment_intent", "pi_year").paid("evt_year"));
+    assert_eq!(stands(&mut c), (0, 0));
+    for _ in 0..3 {
+        c.passes(ANN, "1 month");
+        assert_eq!(stands(&mut c), (0, 0));
+    }
+}
+
+#[test]
+fn scenario_23_a_plan_change_ends_the_months_to_come_and_changing_back_brings_them_again() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    let start = c.unix_now() - 2 * DAY;
+    subscribe_for_a_year(&mut c, start);
+    let span = (start, months_after(start, 12));
+    let roll = subscription("sub_year", "price_roll").of(ANN).during(span);
+    c.twice(&roll.updated("evt_down", start + DAY));
+    assert_eq!((stands(&mut c), c.tier(ANN)), ((1_000, 0), "roll active".into()));
+    c.passes(ANN, "1 month");
+    assert_eq!(stands(&mut c), (0, 0), "the first month lapsed, no other comes");
+    let back = subscription("sub_year", "price_pro_year").of(ANN).during(span);
+    c.twice(&back.updated("evt_back", start + DAY + 60));
+    assert_eq!(stands(&mut c), (10_000, 0));
+}
+
+#[test]
+fn scenario_23_under_keep_a_cancellation_ends_no_month_and_under_expire_those_to_come() {
+    for (policy, later) in [("keep", 10_000), ("expire", 0)] {
+        let db = database_with(&json!({"cancellation": policy}));
+        let mut c = db.connect();
+        let start = c.unix_now() - 2 * DAY;
+        subscribe_for_a_year(&mut c, start);
+        let state = subscription("sub_year", "price_pro_year").of(ANN);
+        let state = state.during((start, months_after(start, 12)));
+        c.twice(&state.deleted("evt_deleted", start + DAY));
+        assert_eq!((stands(&mut c), c.tier(ANN)), ((10_000, 0), "free canceled".into()), "{policy}");
+        c.passes(ANN, "1 month");
+        assert_eq!(stands(&mut c), (later, 0), "{policy}");
+    }
+}
+
+#[test]
+fn scenario_23_a_renewed_year_takes_over_from_the_last_month_of_the_one_before() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    let now = c.unix_now();
+    let start = months_after(now - 380 * DAY, 0);
+    subscribe_for_a_year(&mut c, start);
+    assert_eq!(stands(&mut c), (0, 0));
+    let second = (months_after(start, 12), months_after(start, 24));
+    let renewed =
+        invoice("in_year_2", "sub_year").line(line("price_pro_year", 100_000, second)).paid_at(second.0);
+    c.twice(&renewed.paid("evt_year_2"));
+    assert_eq!(stands(&mut c), (10_000, 0));
+    c.passes(ANN, "1 month");
+    assert_eq!(stands(&mut c), (10_000, 0));
+}
+
+#[test]
+fn scenario_23_a_renewal_paid_before_the_year_is_over_waits_for_its_start_and_leaves_the_month_under_way() {
+    // A drip is the one thing that waits for its period's start; until then it takes over from nothing.
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    let now = c.unix_now();
+    let start = now - 360 * DAY;
+    subscribe_for_a_year(&mut c, start);
+    assert_eq!(stands(&mut c), (10_000, 0));
+    let second = (months_after(start, 12), months_after(start, 24));
+    let renewed = invoice("in_year_2", "sub_year").line(line("price_pro_year", 100_000, second)).paid_at(now);
+    c.twice(&renewed.paid("evt_year_2"));
+    assert_eq!(stands(&mut c), (10_000, 0), "the month under way stays");
+    c.passes(ANN, "1 month");
+    assert_eq!(stands(&mut c), (10_000, 0));
+}

@@ -300,7 +300,9 @@ fn a_debt_is_settled_at_once_from_what_there_is_and_the_renewal_after_it_starts_
         if refund_first {
             events.reverse();
         }
-        events.iter().for_each(|event| drop(c.apply(event)));
+        for event in &events {
+            c.apply(event);
+        }
         assert_eq!(stands(&mut c), (balance, 0), "{:?}", c.ledger(ANN));
         c.run("rollback");
     }

@@ -428,10 +428,10 @@ mod tests {
                   "prices": ["price_pro", { "id": "price_year", "drip": "1 month" }] },
                 { "key": "slow", "credits": 500, "prices": ["price_slow"], "plan_change": "at_renewal" } ],
             "packs": [{ "key": "small", "credits": 500, "prices": ["price_pack"] }] }"#;
-        let prices = catalog::read(document).expect("a catalog").prices;
+        let catalog = catalog::read(document).expect("a catalog").prices;
         let (subscription_id, lines) = lines(invoice, None)?;
         let price = |line: &Line| match &line.item {
-            Item::Price(id) => prices.get(id).cloned(),
+            Item::Price(id) => catalog.get(id).cloned(),
             Item::Pack(_) | Item::Unpriced => None,
         };
         let priced: Vec<Priced> = lines.iter().map(|line| (line.clone(), price(line))).collect();

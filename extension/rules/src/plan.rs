@@ -218,7 +218,7 @@ struct Lot<'a> {
     members: Vec<Member<'a>>,
 }
 
-impl Lot<'_> {
+impl<'a> Lot<'a> {
     fn newest(&self) -> &Grant {
         self.members.last().expect("a lot has a grant").grant
     }
@@ -240,7 +240,7 @@ impl Lot<'_> {
     }
 
     /// The highest of what its invoices were worth, each by all of its grants.
-    fn highest(&self, worth: impl Fn(&Member) -> i64) -> i64 {
+    fn highest(&self, worth: fn(&Member<'a>) -> i64) -> i64 {
         let mut by_invoice: BTreeMap<&str, i64> = BTreeMap::new();
         for member in &self.members {
             *by_invoice.entry(&member.grant.source_id).or_default() += worth(member);
@@ -386,7 +386,7 @@ impl Chain<'_, '_> {
             }
             while let Some(at) = self.lots[index].members.iter().rposition(is_open) {
                 let lot = &self.lots[index];
-                let room = (lot.highest(|member| member.worth()) - lot.consumed()).max(0);
+                let room = (lot.highest(Member::worth) - lot.consumed()).max(0);
                 let uncounted = self.uncounted().clamp(0, room);
                 let is_late = self.lots[index].members[at].grant.is_new;
                 let taken = if is_late { self.take_over(index, room - uncounted) } else { 0 };
@@ -420,7 +420,7 @@ impl Chain<'_, '_> {
         let mut carried = 0;
         for (index, (lot, consumed)) in lots.iter().zip(consumed).enumerate() {
             let rolls_over = if index == 0 { carried } else { carried.min(lot.newest().max_rollover.0) };
-            carried = rolls_over + lot.highest(|member| member.unreversed()) - consumed + lot.owed();
+            carried = rolls_over + lot.highest(Member::unreversed) - consumed + lot.owed();
         }
         (limit.map_or(carried, |limit| carried.min(limit)) - open).max(0)
     }

@@ -66,7 +66,7 @@ pub(crate) fn delivery(sql: &mut Sql, payload: &JsonText, fetched: Option<&JsonT
 /// An answer of Stripe's that cannot be read is no answer, but the event is paid all the same: it waits.
 fn unreadable(answer: &Malformed) -> Judged {
     let outcome = Outcome::of(Verdict::Parked(Reason::Shape)).with("fault", answer.fault.as_str());
-    Judged { outcome, tied: None }
+    Judged::untied(outcome)
 }
 
 /// Keeps the refusal where the text carries an id to keep it under.
@@ -180,7 +180,7 @@ fn judge_waiting(sql: &mut Sql, settings: Option<&Settings>, waiting: &Waiting) 
     let judged =
         match (event::read(&waiting.payload), waiting.fetched.as_deref().map(Fetched::read).transpose()) {
             (Ok(event), Ok(fetched)) => judge(sql, settings, &event, fetched.as_ref(), Door::Event),
-            (Err(malformed), _) => Judged { outcome: refused(&malformed), tied: None },
+            (Err(malformed), _) => Judged::untied(refused(&malformed)),
             (_, Err(malformed)) => unreadable(&malformed),
         };
     inbox::update(sql, &waiting.event_id, &judged.outcome);
@@ -195,6 +195,12 @@ struct Judged {
     tied: Option<String>,
 }
 
+impl Judged {
+    fn untied(outcome: Outcome) -> Judged {
+        Judged { outcome, tied: None }
+    }
+}
+
 fn judge(
     sql: &mut Sql,
     settings: Option<&Settings>,
@@ -202,12 +208,11 @@ fn judge(
     fetched: Option<&Fetched>,
     door: Door,
 ) -> Judged {
-    let untied = |outcome| Judged { outcome, tied: None };
     let Some(settings) = settings else {
-        return untied(Outcome::of(Verdict::Parked(Reason::NoCatalog)));
+        return Judged::untied(Outcome::of(Verdict::Parked(Reason::NoCatalog)));
     };
     if let Some(reason) = settings.wall.refuses(event) {
-        return untied(Outcome::of(Verdict::Ignored(reason)));
+        return Judged::untied(Outcome::of(Verdict::Ignored(reason)));
     }
     match &event.subject {
         Subject::CheckoutSession(session) if session.mode == Mode::Subscription => {
@@ -216,9 +221,9 @@ fn judge(
         Subject::CheckoutSession(session) => judge_session(sql, settings, event, session, fetched, door),
         Subject::Subscription(said) => judge_subscription(sql, event, said, Word::Event, fetched, None),
         Subject::Invoice(invoice) => judge_invoice(sql, settings, event, invoice, fetched, None),
-        Subject::InvoicePayment(payment) => untied(reversals::paid_by(sql, event, payment)),
-        Subject::Reversals(reversals) => untied(reversals::apply(sql, event, reversals)),
-        Subject::Other => untied(Outcome::of(Verdict::Ignored(Reason::EventType))),
+        Subject::InvoicePayment(payment) => Judged::untied(reversals::paid_by(sql, event, payment)),
+        Subject::Reversals(reversals) => Judged::untied(reversals::apply(sql, event, reversals)),
+        Subject::Other => Judged::untied(Outcome::of(Verdict::Ignored(Reason::EventType))),
     }
 }
 
@@ -293,7 +298,7 @@ fn judge_session(
     let Whose { identity, tied } =
         match whose(sql, session.customer_id.as_deref(), claims, session.created, door) {
             Ok(whose) => whose,
-            Err(reason) => return Judged { outcome: Outcome::of(Verdict::Rejected(reason)), tied: None },
+            Err(reason) => return Judged::untied(Outcome::of(Verdict::Rejected(reason))),
         };
     let outcome = match (purchase::worth(sql, settings, session, fetched), identity) {
         (Ok(lots), Ok(identity)) => purchase::session(sql, event, session, known.as_ref(), identity, &lots),
@@ -325,7 +330,7 @@ fn judge_subscribing(
     let Whose { identity, tied } =
         match whose(sql, session.customer_id.as_deref(), claims, session.created, door) {
             Ok(whose) => whose,
-            Err(reason) => return Judged { outcome: Outcome::of(Verdict::Rejected(reason)), tied: None },
+            Err(reason) => return Judged::untied(Outcome::of(Verdict::Rejected(reason))),
         };
     let user = identity.ok().map(|identity| identity.user);
     let began = session.subscription.as_ref();
@@ -380,7 +385,7 @@ fn judge_invoice(
     attributed: Option<Uuid>,
 ) -> Judged {
     let Some(subscription_id) = invoice.subscription_id.as_deref() else {
-        return Judged { outcome: Outcome::of(Verdict::Ignored(Reason::NoSubscription)), tied: None };
+        return Judged::untied(Outcome::of(Verdict::Ignored(Reason::NoSubscription)));
     };
     let known = subscriptions::find(sql, subscription_id);
     let payment = payments::of_source(sql, &invoice.id, None).filter(|payment| payment.paid);

@@ -68,13 +68,26 @@ pub(crate) struct Metrics {
     deliveries: Family<DeliveryLabels, Counter>,
     delivery_seconds: Histogram,
     signature_failures: Family<KindLabels, Counter>,
-    stripe_api_calls: Family<ResultLabels, Counter>,
+    requests: Family<RequestLabels, Counter>,
+    request_seconds: Histogram,
+    stripe_calls: StripeCalls,
     unknown_price_hits: Counter,
 }
+
+/// Counts questions to Stripe's API.
+#[derive(Clone, Default)]
+pub(crate) struct StripeCalls(Family<ResultLabels, Counter>);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DeliveryLabels {
     r#type: &'static str,
+    outcome: &'static str,
+    reason: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    route: &'static str,
     outcome: &'static str,
     reason: Option<String>,
 }
@@ -97,7 +110,9 @@ impl Metrics {
             deliveries: Family::default(),
             delivery_seconds: Histogram::new(exponential_buckets(FIRST_BUCKET_SECONDS, 2.0, BUCKETS)),
             signature_failures: Family::default(),
-            stripe_api_calls: Family::default(),
+            requests: Family::default(),
+            request_seconds: Histogram::new(exponential_buckets(FIRST_BUCKET_SECONDS, 2.0, BUCKETS)),
+            stripe_calls: StripeCalls::default(),
             unknown_price_hits: Counter::default(),
         };
         let registry = &mut metrics.registry;
@@ -112,10 +127,16 @@ impl Metrics {
             "Deliveries that nobody we know has signed",
             metrics.signature_failures.clone(),
         );
+        registry.register("requests", "Requests of the app answered", metrics.requests.clone());
+        registry.register(
+            "request_duration_seconds",
+            "From the head of an app's request to its answer",
+            metrics.request_seconds.clone(),
+        );
         registry.register(
             "stripe_api_calls",
             "Questions to Stripe's API by result",
-            metrics.stripe_api_calls.clone(),
+            metrics.stripe_calls.0.clone(),
         );
         registry.register(
             "unknown_price_hits",
@@ -147,9 +168,22 @@ impl Metrics {
         }
     }
 
-    /// Counts a question to Stripe's API.
-    pub(crate) fn stripe_api_call(&self, result: &'static str) {
-        self.stripe_api_calls.get_or_create(&ResultLabels { result }).inc();
+    /// Counts an app's request.
+    pub(crate) fn request(
+        &self,
+        route: &'static str,
+        outcome: &'static str,
+        reason: Option<&str>,
+        took: Duration,
+    ) {
+        let reason = reason.map(reason_label);
+        self.requests.get_or_create(&RequestLabels { route, outcome, reason }).inc();
+        self.request_seconds.observe(took.as_secs_f64());
+    }
+
+    /// What counts the questions to Stripe's API.
+    pub(crate) fn stripe_calls(&self) -> StripeCalls {
+        self.stripe_calls.clone()
     }
 
     /// Everything counted, and what is so just now: the pool, and the parked events where they are known.
@@ -167,6 +201,18 @@ impl Metrics {
         encode_eof(&mut text)?;
         Ok(text)
     }
+}
+
+impl StripeCalls {
+    /// Counts one, by what came of it.
+    pub(crate) fn count(&self, result: &'static str) {
+        self.0.get_or_create(&ResultLabels { result }).inc();
+    }
+}
+
+/// To the microsecond: people read this.
+pub(crate) fn milliseconds(took: Duration) -> f64 {
+    (took.as_secs_f64() * 1e6).round() / 1e3
 }
 
 fn registry() -> Registry {
@@ -189,7 +235,7 @@ fn type_label(kind: &str) -> &'static str {
 
 /// A reason as a label, if it looks like one of ours.
 fn reason_label(reason: &str) -> String {
-    let is_word = reason.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    let is_word = reason.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_');
     if is_word && reason.len() <= MAX_REASON_BYTES { reason } else { "other" }.to_owned()
 }
 

@@ -8,7 +8,8 @@ use crate::error::Error;
 
 /// Why an event is parked that Stripe should send again, and a person should see: the catalog lacks something.
 pub(crate) const UNKNOWN_PRICE: &str = "unknown_price";
-const NO_CATALOG: &str = "no_catalog";
+/// The same while there is none at all.
+pub(crate) const NO_CATALOG: &str = "no_catalog";
 
 /// One outcome: its JSON as the database wrote it, nulls left out, and the columns that the shim acts on or logs.
 #[derive(Debug)]

@@ -18,6 +18,9 @@ use crate::reconcile::{self, Checkout};
 use crate::serve::{App, Response, error_response, json_response};
 use crate::{body, catalog, checkout, credits, subscription};
 
+/// The setting that every route but the catalog's cannot do without.
+const JWT: &str = "JWT_SECRET or JWKS_URL";
+
 /// What can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Route {
@@ -103,7 +106,7 @@ impl Route {
             }
         };
         if self != Self::Catalog {
-            need("JWT_SECRET or JWKS_URL", app.auth.is_some());
+            need(JWT, app.auth.is_some());
         }
         if !matches!(self, Self::Catalog | Self::Credits) {
             need("STRIPE_SECRET_KEY", app.stripe.is_some());
@@ -158,7 +161,7 @@ async fn handle(
     if route == Route::Catalog {
         return catalog::show(app, &head.headers).await;
     }
-    let auth = app.auth.as_ref().ok_or(Error::MissingSettings(vec!["JWT_SECRET or JWKS_URL"]))?;
+    let auth = app.auth.as_ref().ok_or(Error::MissingSettings(vec![JWT]))?;
     let user = auth.authenticate(&head.headers).await?;
     subject.user_id = Some(user.id());
     let body = body::read(incoming).await?;

@@ -7,11 +7,15 @@ use uuid::Uuid;
 
 use crate::error::Error;
 use crate::form::Form;
+use crate::stripe_api::Answer;
 
 /// The header in which an app's client may send a key of its own, as Stripe's is named.
 pub(crate) const HEADER: &str = "idempotency-key";
 /// The longest such key, in bytes; Stripe's own limit.
 const MAX_KEY_BYTES: usize = 255;
+/// How long a change to an object keeps its key, in seconds. Stripe repeats what came of a key for a day, a declined card and
+/// its own failures included; a person who tries again by then means it.
+const CHANGE_SECONDS: u64 = 60;
 
 /// For what a client asks: with a key of the client's own the same each time the same user asks for the same, else a new
 /// one. A key is worth nothing to another user.
@@ -27,10 +31,11 @@ pub(crate) fn of_request(headers: &HeaderMap, user: Uuid, form: &Form) -> Result
     }
 }
 
-/// For a change to an object: the same as long as the object is. Two clicks are one change; a change back, and the same
-/// change again, are three.
-pub(crate) fn of_change(object: &str, form: &Form) -> String {
-    digest(&[object, &form.encode()])
+/// For a change to an object, as it was at a time of Stripe's clock. Two clicks are one change; a change back, and the same
+/// change again, are three, and so is one that is tried again a minute after it failed.
+pub(crate) fn of_change(object: &Answer, form: &Form) -> String {
+    let minute = object.as_of / CHANGE_SECONDS;
+    digest(&[object.object.get(), &minute.to_string(), &form.encode()])
 }
 
 /// For what may be done again.
@@ -77,6 +82,18 @@ mod tests {
         let none = HeaderMap::new();
         let fresh = || of_request(&none, ANN, &Form::default()).unwrap();
         assert_ne!(fresh(), fresh());
+    }
+
+    #[test]
+    fn a_change_keeps_its_key_for_a_minute_and_as_long_as_its_object_is_the_same() {
+        let key = |object: &str, as_of| {
+            let object = serde_json::from_str(object).unwrap();
+            of_change(&Answer { object, as_of }, &Form::default().with("price", "p"))
+        };
+        let first = key(r#"{"id":"sub_1"}"#, 600);
+        assert_eq!(key(r#"{"id":"sub_1"}"#, 659), first);
+        assert_ne!(key(r#"{"id":"sub_1"}"#, 660), first);
+        assert_ne!(key(r#"{"id":"sub_1","latest_invoice":"in_2"}"#, 600), first);
     }
 
     #[test]

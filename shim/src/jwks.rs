@@ -15,7 +15,7 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, P
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::timeout;
 
 use crate::auth::AuthError;
@@ -79,10 +79,16 @@ impl Jwks {
 
     /// The key that a token names; without a name, the only key of its algorithm.
     pub(crate) async fn key(&self, algorithm: Algorithm, id: Option<&str>) -> Result<DecodingKey, Error> {
-        match self.find(algorithm, id, MAX_AGE) {
-            Some(Found::Key(key)) => return Ok(key),
-            Some(Found::OtherAlgorithm) => return Err(AuthError::Algorithm.into()),
-            Some(Found::Nothing) | None => self.renew().await,
+        match (self.find(algorithm, id, MAX_AGE), self.find(algorithm, id, MAX_AGE_AWAY)) {
+            (Some(Found::Key(key)), _) => return Ok(key),
+            (Some(Found::OtherAlgorithm), _) => return Err(AuthError::Algorithm.into()),
+            // It is old, and good while their server is away: one request finds out whether it is, the others go on.
+            (None, Some(Found::Key(_))) => {
+                if let Ok(last_attempt) = self.renewal.try_lock() {
+                    self.renew(last_attempt).await;
+                }
+            }
+            _ => self.renew(self.renewal.lock().await).await,
         }
         match self.find(algorithm, id, MAX_AGE_AWAY) {
             Some(Found::Key(key)) => Ok(key),
@@ -99,8 +105,7 @@ impl Jwks {
     }
 
     /// Fetches the keys, unless that was just tried: by whoever held the lock before us, for one.
-    async fn renew(&self) {
-        let mut last_attempt = self.renewal.lock().await;
+    async fn renew(&self, mut last_attempt: MutexGuard<'_, Option<Instant>>) {
         if last_attempt.is_some_and(|at| at.elapsed() < MIN_RENEWAL_INTERVAL) {
             return;
         }

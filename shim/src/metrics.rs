@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::clock::unix_now;
 use crate::error::Error;
 use crate::event::Event;
 use crate::outcome::{Outcome, UNKNOWN_PRICE, Verdict};
@@ -22,6 +23,9 @@ pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 /// The upper bounds of the latency histogram: 1 ms, doubling, to 16 s.
 const FIRST_BUCKET_SECONDS: f64 = 0.001;
 const BUCKETS: u16 = 15;
+/// Those of an event's age: 1 s, four times as much each, to 3 days, as long as Stripe sends again.
+const FIRST_AGE_BUCKET_SECONDS: f64 = 1.0;
+const AGE_BUCKETS: u16 = 10;
 /// The longest reason that becomes a label, in bytes; ours are words such as `unknown_price`.
 const MAX_REASON_BYTES: usize = 40;
 
@@ -67,6 +71,7 @@ pub(crate) struct Metrics {
     registry: Registry,
     deliveries: Family<DeliveryLabels, Counter>,
     delivery_seconds: Histogram,
+    event_age_seconds: Histogram,
     signature_failures: Family<KindLabels, Counter>,
     requests: Family<RequestLabels, Counter>,
     request_seconds: Histogram,
@@ -109,6 +114,11 @@ impl Metrics {
             registry: registry(),
             deliveries: Family::default(),
             delivery_seconds: Histogram::new(exponential_buckets(FIRST_BUCKET_SECONDS, 2.0, BUCKETS)),
+            event_age_seconds: Histogram::new(exponential_buckets(
+                FIRST_AGE_BUCKET_SECONDS,
+                4.0,
+                AGE_BUCKETS,
+            )),
             signature_failures: Family::default(),
             requests: Family::default(),
             request_seconds: Histogram::new(exponential_buckets(FIRST_BUCKET_SECONDS, 2.0, BUCKETS)),
@@ -121,6 +131,11 @@ impl Metrics {
             "delivery_duration_seconds",
             "From a delivery's head to its answer",
             metrics.delivery_seconds.clone(),
+        );
+        registry.register(
+            "event_age_seconds",
+            "From when Stripe made an event to its delivery",
+            metrics.event_age_seconds.clone(),
         );
         registry.register(
             "signature_failures",
@@ -155,6 +170,9 @@ impl Metrics {
         let r#type = event.map_or("unknown", |event| type_label(event.kind()));
         self.deliveries.get_or_create(&DeliveryLabels { r#type, outcome, reason }).inc();
         self.delivery_seconds.observe(took.as_secs_f64());
+        if let Some(age) = event.and_then(|event| event.age(unix_now())) {
+            self.event_age_seconds.observe(Duration::from_secs(age).as_secs_f64());
+        }
         match result {
             Err(Error::Signature(signature)) => {
                 self.signature_failures.get_or_create(&KindLabels { kind: signature.label() }).inc();

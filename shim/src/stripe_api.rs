@@ -95,7 +95,10 @@ impl StripeError {
 impl Answer {
     /// The object's fields that are wanted.
     pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, StripeError> {
-        serde_json::from_str(self.object.get()).map_err(|fault| StripeError::Malformed(fault.to_string()))
+        // serde's own words would quote the object, and this goes into the log.
+        serde_json::from_str(self.object.get()).map_err(|fault| {
+            StripeError::Malformed(format!("a field is not as expected at column {}", fault.column()))
+        })
     }
 }
 

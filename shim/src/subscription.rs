@@ -71,7 +71,7 @@ pub(crate) async fn change(app: &App, asked: &Asked, subject: &mut Subject) -> R
     }
     let form =
         change.form("").with("payment_behavior", "pending_if_incomplete").with("expand[]", "latest_invoice");
-    let key = idempotency::of_change(change.answer.object.get(), &form);
+    let key = idempotency::of_change(&change.answer, &form);
     let path = format!("/v1/subscriptions/{}", subscription.id);
     let answer = app.stripe()?.post(&path, &form, &key).await.map_err(Error::Gateway)?;
     let after: Subscription = answer.read().map_err(Error::Gateway)?;

@@ -82,6 +82,8 @@ fn log(event: Option<&Event>, result: &Result<Outcome, Error>, took: Duration) {
     let error = result.as_ref().err();
     let status = result.as_ref().map_or_else(Error::status, Outcome::status);
     let price_id = outcome.and_then(Outcome::price_ids);
+    // A webhook that is late shows by it: Stripe's first attempt comes within seconds.
+    let age_s = event.and_then(|event| event.age(unix_now()));
     macro_rules! line {
         ($level:ident) => {
             tracing::$level!(
@@ -96,6 +98,7 @@ fn log(event: Option<&Event>, result: &Result<Outcome, Error>, took: Duration) {
                 reason = outcome.and_then(Outcome::reason).or(error.map(Error::label)),
                 error = error.map(tracing::field::display),
                 status = status.as_u16(),
+                age_s,
                 ms = milliseconds(took),
                 "delivery"
             )

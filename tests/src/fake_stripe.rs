@@ -376,6 +376,10 @@ async fn respond(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result
         Some(Fault::CutInBody) => Response::new(Truncated::Begins.boxed()),
         Some(Fault::Garbage) => json_answer(StatusCode::OK, "<html>It works!</html>".to_owned()),
     };
+    let is_kept = matches!(fault, Some(Fault::Failing | Fault::Declined));
+    if let (true, &Method::POST, Some(key)) = (is_kept, &head.method, header("idempotency-key")) {
+        answer = keep(&state, key, &head.uri.to_string(), &body, answer).await;
+    }
     if let Some(date) = date {
         answer.headers_mut().insert(DATE, date);
     }
@@ -430,6 +434,16 @@ fn post(books: &mut Books, request: &Posted) -> Answer {
         books.replays.insert(key.clone(), (content, status, answer.clone()));
     }
     json_answer(status, answer.to_string())
+}
+
+/// Stripe repeats its failures under a key, too.
+async fn keep(state: &Mutex<State>, key: String, path: &str, body: &[u8], failure: Answer) -> Answer {
+    let status = failure.status();
+    let text = failure.into_body().collect().await.map(Collected::to_bytes).unwrap_or_default();
+    let json: Value = serde_json::from_slice(&text).unwrap_or_default();
+    let content = format!("{path} {}", String::from_utf8_lossy(body));
+    locked(state).books.replays.entry(key).or_insert_with(|| (content, status, json.clone()));
+    json_answer(status, json.to_string())
 }
 
 /// The routes that change something. A new one is a new arm.

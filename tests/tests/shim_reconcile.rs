@@ -7,7 +7,7 @@ use std::thread;
 use serde_json::{Value, json};
 use stripe_credits_tests::app::app;
 use stripe_credits_tests::fake_stripe::{FakeStripe, Fault};
-use stripe_credits_tests::shim::{Shim, deliver};
+use stripe_credits_tests::shim::{Shim, deliver, unix_now};
 use stripe_credits_tests::wire::Answer;
 use stripe_credits_tests::{ANN, BOB, Connection, Database, Session, catalog, paid_pack, session};
 use uuid::Uuid;
@@ -136,6 +136,22 @@ fn scenario_4_the_browser_that_comes_back_twice_and_a_webhook_that_never_comes()
     assert_eq!(said[..7], ["200 already_applied"; 7]);
     assert_eq!(said[7], "200 applied");
     assert_eq!(database.connect().ledger(ANN), ["purchase 500"]);
+}
+
+#[test]
+fn a_late_webhook_shows_by_its_age() {
+    let database = Database::with_catalog();
+    let stripe = FakeStripe::start();
+    stripe.knows_session(paid_pack("cs_1", ANN).json().clone());
+    let shim = start(&database, &stripe);
+    assert_eq!(reconcile(&shim, ANN, "cs_1").said(), "200 applied");
+    let made = unix_now() - 7200;
+    let late = paid_pack("cs_1", ANN).completed("evt_1").with("created", made);
+    assert_eq!(shim.deliver(&late).said(), "200 already_applied");
+    let age = shim.deliveries("evt_1", 1)[0]["age_s"].as_u64().expect("an age");
+    assert!((7200..7300).contains(&age), "{age}");
+    assert_eq!(shim.metric("stripe_credits_event_age_seconds_count", &[]), 1);
+    assert_eq!(shim.metric("stripe_credits_event_age_seconds_bucket", &[("le", "4096.0")]), 0);
 }
 
 #[test]

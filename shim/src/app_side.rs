@@ -203,10 +203,10 @@ impl Reply {
         Self { response, outcome: "done", reason: None, credits: None }
     }
 
-    /// An outcome of the database's, as it wrote it.
+    /// An outcome of the database's, for the user whom it concerns.
     pub(crate) fn outcome(status: StatusCode, outcome: &Outcome) -> Self {
         Self {
-            response: json_response(status, outcome.json().to_owned()),
+            response: json_response(status, outcome.json_without_details()),
             outcome: outcome.verdict().label(),
             reason: outcome.reason().map(str::to_owned),
             credits: outcome.credits(),

@@ -204,8 +204,42 @@ fn refusal(fault: &ErrorKind) -> AuthError {
 #[cfg(test)]
 mod tests {
     use hyper::header::HeaderValue;
+    use proptest::prelude::*;
 
     use super::*;
+
+    /// HS256 with [`SECRET`], of user 1, until the year 2286; made with Python's hmac.
+    const TOKEN: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIwMDAwMDAwMC0wMDAwLTAwMDAtMDAwMC0wMDAwMDAwMDAwMDEiLCJleHAiOjk5OTk5OTk5OTksImVtYWlsIjoiYW5uQHVzZXJzLnRlc3QifQ.zn8MlbrRXML8FNuCqJwfS4KCnDzDESs64esV8mWlvRY";
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+    fn authenticate(token: &str) -> Result<User, Error> {
+        let (secret, jwks_url, audience, issuer) = (Some(SecretString::from(SECRET)), None, None, None);
+        let auth = Auth::new(&AuthConfig { secret, jwks_url, audience, issuer });
+        let value = HeaderValue::from_str(&format!("Bearer {token}")).expect("a header's value");
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, value)]);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(auth.authenticate(&headers))
+    }
+
+    #[test]
+    fn a_good_token_names_its_user() {
+        let user = authenticate(TOKEN).unwrap();
+        assert_eq!((user.id(), user.email()), (Uuid::from_u128(1), Some("ann@users.test")));
+    }
+
+    proptest! {
+        #[test]
+        fn no_token_is_good_that_differs_in_any_character(at in 0..TOKEN.len(), other in "[A-Za-z0-9_.-]") {
+            let mut token = TOKEN.to_owned();
+            token.replace_range(at..=at, &other);
+            prop_assert_eq!(authenticate(&token).is_ok(), token == TOKEN);
+        }
+
+        #[test]
+        fn nothing_that_anybody_makes_up_is_a_token(text in "[ -~]{0,200}") {
+            prop_assert!(matches!(authenticate(&text), Err(Error::Auth(_))));
+        }
+    }
 
     fn headers(values: &[&'static str]) -> HeaderMap {
         values.iter().map(|value| (AUTHORIZATION, HeaderValue::from_static(value))).collect()

@@ -31,6 +31,10 @@ Environment:
                          (a pack) or checkout=success (a plan) in its query
   CHECKOUT_CANCEL_URL    the same for a buyer who did not buy
   PORTAL_RETURN_URL      the same from Stripe's billing portal
+  REDIS_URL              redis://… or rediss://…: keeps what was read of a user's credits after each purchase, and a marker of
+                         each event, for people who look; without it nothing is missing
+  CREDITS_MAX_AGE        how old, in seconds, the credits may be that GET /credits answers from Redis; default 0: it asks
+                         the database each time. A spend shows after that time at the latest
   LISTEN                 address and port, default 127.0.0.1:8787; port 0 takes a free one and logs it
   DATABASE_POOL_SIZE     default 8
   MAX_CONNECTIONS        HTTP connections at once, default 2048
@@ -46,6 +50,8 @@ const DEFAULT_MAX_CONNECTIONS: usize = 2048;
 const CONNECTION_LIMIT: usize = 100_000;
 /// The shortest secret of HS256, in bytes: as long as its hashes (RFC 7518, 3.2). A shorter one can be guessed from a token.
 const MIN_JWT_SECRET_BYTES: usize = 32;
+/// The oldest credits that may be answered from Redis, in seconds.
+const CREDITS_MAX_AGE_LIMIT: u64 = 3600;
 /// How long one attempt to connect to Postgres may take, unless `DATABASE_URL` says otherwise.
 const DATABASE_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -68,6 +74,7 @@ pub(crate) struct ServeConfig {
     pub(crate) auth: Option<AuthConfig>,
     pub(crate) cors_origins: Vec<HeaderValue>,
     pub(crate) pages: Pages,
+    pub(crate) redis: Option<RedisConfig>,
     pub(crate) listen: SocketAddr,
     pub(crate) max_connections: usize,
     pub(crate) log_level: Level,
@@ -109,6 +116,14 @@ pub(crate) struct Pages {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Page(String);
 
+/// Where Redis is, and whether the app may be answered from it.
+#[derive(Debug)]
+pub(crate) struct RedisConfig {
+    pub(crate) url: SecretString,
+    /// How old the credits may be that are answered from it; none where they never are.
+    pub(crate) credits_max_age: Option<Duration>,
+}
+
 /// Whether a Stripe key moves real money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StripeMode {
@@ -129,6 +144,7 @@ impl ServeConfig {
         let auth = AuthConfig::read_from(&mut reader);
         let cors_origins = reader.optional("CORS_ORIGINS", origins).unwrap_or_default();
         let pages = Pages::read_from(&mut reader);
+        let redis = RedisConfig::read_from(&mut reader);
         let listen = reader.optional("LISTEN", listen).unwrap_or(DEFAULT_LISTEN);
         let max_connections = reader
             .optional("MAX_CONNECTIONS", |text| number(text, CONNECTION_LIMIT))
@@ -143,6 +159,7 @@ impl ServeConfig {
                 auth,
                 cors_origins,
                 pages,
+                redis,
                 listen,
                 max_connections,
                 log_level,
@@ -191,6 +208,14 @@ impl Pages {
             checkout_cancel: reader.optional("CHECKOUT_CANCEL_URL", page),
             portal_return: reader.optional("PORTAL_RETURN_URL", page),
         }
+    }
+}
+
+impl RedisConfig {
+    fn read_from(reader: &mut Reader) -> Option<Self> {
+        let url = reader.optional("REDIS_URL", redis_url);
+        let credits_max_age = reader.optional("CREDITS_MAX_AGE", credits_max_age).flatten();
+        url.map(|url| Self { url, credits_max_age })
     }
 }
 
@@ -390,6 +415,22 @@ fn page(text: &str) -> Result<Page, String> {
     }
 }
 
+/// Its password may stand in it.
+fn redis_url(text: &str) -> Result<SecretString, String> {
+    match redis::parse_redis_url(text) {
+        Some(_) if redis::Client::open(text).is_ok() => Ok(SecretString::from(text)),
+        _ => Err("is not redis://host:port/0 or rediss://…".to_owned()),
+    }
+}
+
+fn credits_max_age(text: &str) -> Result<Option<Duration>, String> {
+    match text.parse() {
+        Ok(0) => Ok(None),
+        Ok(seconds) if seconds <= CREDITS_MAX_AGE_LIMIT => Ok(Some(Duration::from_secs(seconds))),
+        _ => Err(format!("is not a number of seconds from 0 to {CREDITS_MAX_AGE_LIMIT}")),
+    }
+}
+
 /// https anywhere; http only to this machine, where tests and development keep their servers: keys, tokens and session ids
 /// would travel in the clear.
 fn server_url(text: &str) -> Result<Uri, String> {
@@ -470,6 +511,8 @@ mod tests {
             ("CHECKOUT_SUCCESS_URL", "/back"),
             ("CHECKOUT_CANCEL_URL", "app://back"),
             ("PORTAL_RETURN_URL", "http://app.example"),
+            ("REDIS_URL", "http://:hush@redis.example"),
+            ("CREDITS_MAX_AGE", "-1"),
             ("LISTEN", "8787"),
             ("DATABASE_POOL_SIZE", "0"),
             ("MAX_CONNECTIONS", "many"),
@@ -490,6 +533,8 @@ mod tests {
                 "CHECKOUT_SUCCESS_URL",
                 "CHECKOUT_CANCEL_URL",
                 "PORTAL_RETURN_URL",
+                "REDIS_URL",
+                "CREDITS_MAX_AGE",
                 "LISTEN",
                 "MAX_CONNECTIONS",
                 "LOG_LEVEL",
@@ -554,6 +599,22 @@ mod tests {
         );
         assert!(auth(&[secret, keys]).is_some_and(|auth| auth.secret.is_some() && auth.jwks_url.is_some()));
         assert!(auth(&[("JWT_AUDIENCE", "authenticated")]).is_none());
+    }
+
+    #[test]
+    fn credits_are_answered_from_redis_only_where_that_is_said() {
+        let redis = |variables: &[(&str, &str)]| {
+            read(&[&[DATABASE_URL, WEBHOOK_SECRET], variables].concat())
+                .unwrap()
+                .redis
+                .map(|redis| redis.credits_max_age)
+        };
+        let url = ("REDIS_URL", "rediss://:hush@redis.example:6380/1");
+        assert_eq!(redis(&[]), None);
+        assert_eq!(redis(&[("CREDITS_MAX_AGE", "5")]), None);
+        assert_eq!(redis(&[url]), Some(None));
+        assert_eq!(redis(&[url, ("CREDITS_MAX_AGE", "0")]), Some(None));
+        assert_eq!(redis(&[url, ("CREDITS_MAX_AGE", "5")]), Some(Some(Duration::from_secs(5))));
     }
 
     #[test]

@@ -76,6 +76,7 @@ pub(crate) struct Metrics {
     requests: Family<RequestLabels, Counter>,
     request_seconds: Histogram,
     stripe_calls: StripeCalls,
+    redis_calls: Family<ResultLabels, Counter>,
     unknown_price_hits: Counter,
 }
 
@@ -123,6 +124,7 @@ impl Metrics {
             requests: Family::default(),
             request_seconds: Histogram::new(exponential_buckets(FIRST_BUCKET_SECONDS, 2.0, BUCKETS)),
             stripe_calls: StripeCalls::default(),
+            redis_calls: Family::default(),
             unknown_price_hits: Counter::default(),
         };
         let registry = &mut metrics.registry;
@@ -153,6 +155,7 @@ impl Metrics {
             "Questions to Stripe's API by result",
             metrics.stripe_calls.0.clone(),
         );
+        registry.register("redis_calls", "Questions to Redis by result", metrics.redis_calls.clone());
         registry.register(
             "unknown_price_hits",
             "Deliveries of a payment for a price that the catalog lacks",
@@ -197,6 +200,11 @@ impl Metrics {
         let reason = reason.map(reason_label);
         self.requests.get_or_create(&RequestLabels { route, outcome, reason }).inc();
         self.request_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts a question to Redis.
+    pub(crate) fn redis_call(&self, result: &'static str) {
+        self.redis_calls.get_or_create(&ResultLabels { result }).inc();
     }
 
     /// What counts the questions to Stripe's API.

@@ -2,7 +2,7 @@
 
 use hyper::StatusCode;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::error::Error;
 
@@ -63,6 +63,14 @@ impl Outcome {
     /// The row as JSON, for the client.
     pub(crate) fn json(&self) -> &str {
         &self.json
+    }
+
+    /// The same for an app's user: without the details, which may name other users and their events.
+    pub(crate) fn json_without_details(&self) -> String {
+        let mut row: Map<String, Value> = serde_json::from_str(&self.json).unwrap_or_default();
+        row.remove("details");
+        row.remove("to_fetch");
+        Value::Object(row).to_string()
     }
 
     /// Applied, or why not.
@@ -160,6 +168,15 @@ mod tests {
         assert_eq!((outcome.user_id(), outcome.credits()), (Some("u"), Some(-5)));
         assert_eq!(outcome.to_fetch(), ["/v1/x"]);
         assert_eq!(outcome.price_ids().as_deref(), Some("price_a,price_b"));
+    }
+
+    #[test]
+    fn an_apps_user_reads_the_row_but_for_its_details() {
+        let outcome = outcome(
+            r#"{"ok":true,"outcome":"applied","credits":5,"to_fetch":["/v1/x"],"details":{"followed":[]}}"#,
+        );
+        let row: Value = serde_json::from_str(&outcome.json_without_details()).unwrap();
+        assert_eq!(row, serde_json::json!({"ok": true, "outcome": "applied", "credits": 5}));
     }
 
     #[test]

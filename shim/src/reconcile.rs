@@ -6,10 +6,10 @@ use serde::Deserialize;
 
 use crate::app_side::{Asked, Reply, Subject};
 use crate::error::Error;
-use crate::fetch;
 use crate::outcome::{NO_CATALOG, Outcome, UNKNOWN_PRICE, Verdict};
 use crate::serve::App;
 use crate::stripe_api::{Answer, StripeError};
+use crate::{cache, fetch};
 
 /// The longest session id taken, in bytes; Stripe's are under a hundred.
 const MAX_SESSION_ID_BYTES: usize = 255;
@@ -66,6 +66,7 @@ pub(crate) async fn answer(
     subject.session_id = Some(session_id.clone());
     let session = session(app, checkout, &session_id).await?;
     let outcome = apply(app, checkout, asked, &session_id, &session).await?;
+    cache::after_commit(app, &outcome, &checkout.event_id(&session_id)).await;
     Ok(Reply::outcome(status(&outcome), &outcome))
 }
 

@@ -21,6 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::app_side::{self, Route};
 use crate::auth::{Auth, AuthError};
+use crate::cache::Cache;
 use crate::config::{Pages, ServeConfig, StripeMode};
 use crate::cors::Cors;
 use crate::database::Database;
@@ -56,6 +57,8 @@ pub(crate) struct App {
     pub(crate) auth: Option<Auth>,
     pub(crate) cors: Cors,
     pub(crate) pages: Pages,
+    /// Redis, where there is one. Nothing depends on it.
+    pub(crate) cache: Option<Cache>,
     pub(crate) metrics: Metrics,
 }
 
@@ -90,6 +93,7 @@ pub(crate) async fn run(
         auth: config.auth.as_ref().map(Auth::new),
         cors: Cors::new(config.cors_origins),
         pages: config.pages,
+        cache: config.redis.as_ref().map(Cache::new).transpose()?,
         metrics,
     });
     match check_mode(&app).await {

@@ -12,7 +12,7 @@ use crate::event::Event;
 use crate::metrics::milliseconds;
 use crate::outcome::{Outcome, Verdict};
 use crate::serve::{App, Response, error_response, json_response};
-use crate::{body, fetch, signature};
+use crate::{body, cache, fetch, signature};
 
 /// Answers one delivery.
 pub(crate) async fn deliver(app: Arc<App>, request: Request<Incoming>) -> Response {
@@ -24,6 +24,9 @@ pub(crate) async fn deliver(app: Arc<App>, request: Request<Incoming>) -> Respon
     // In a task of its own a delivery goes on to its end, its log line included, when Stripe hangs up.
     let delivery = tokio::spawn(async move {
         let result = apply(&app, &event).await;
+        if let Ok(outcome) = &result {
+            cache::after_commit(&app, outcome, event.id()).await;
+        }
         report(&app, Some(&event), result, started)
     });
     delivery.await.unwrap_or_else(|panic| error_response(&Error::Internal(panic.to_string())))

@@ -139,6 +139,22 @@ fn scenario_4_the_browser_that_comes_back_twice_and_a_webhook_that_never_comes()
 }
 
 #[test]
+fn who_comes_back_does_not_learn_whose_the_customer_was_before() {
+    let database = Database::with_catalog();
+    let stripe = FakeStripe::start();
+    let shim = start(&database, &stripe);
+    let mut books = database.connect();
+    let bobs = paid_pack("cs_1", BOB).with("customer", "cus_shared");
+    assert_eq!(shim.deliver(&bobs.completed("evt_1")).said(), "200 applied");
+    stripe.knows_session(paid_pack("cs_2", ANN).with("customer", "cus_shared").json().clone());
+    let answer = reconcile(&shim, ANN, "cs_2");
+    assert_eq!(answer.said(), "200 applied");
+    assert!(!answer.body.contains(&BOB.to_string()), "{}", answer.body);
+    assert_eq!(answer.json().get("details"), None);
+    assert_eq!((books.balance(ANN), books.balance(BOB)), (500, 500));
+}
+
+#[test]
 fn a_late_webhook_shows_by_its_age() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();

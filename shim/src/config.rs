@@ -19,7 +19,8 @@ Environment:
   DATABASE_URL           postgres://user:password@host/database; sslmode=disable, prefer (encrypted when the server
                          can, its certificate not checked) or require (encrypted, certificate checked)
   STRIPE_WEBHOOK_SECRET  whsec_…; several, for a rotation, with commas between
-  STRIPE_SECRET_KEY      sk_… or rk_…, to get what an event lacks; without it such an event is parked
+  STRIPE_SECRET_KEY      sk_… or rk_…, to get what an event lacks and for the app's routes; without it such an event is
+                         parked and those routes answer 500
   STRIPE_API_BASE        default https://api.stripe.com
   JWT_SECRET             proves the app's tokens of HS256, at least 32 bytes
   JWKS_URL               where the public keys are that prove its tokens of ES256 and RS256; without either variable the
@@ -31,8 +32,8 @@ Environment:
                          (a pack) or checkout=success (a plan) in its query
   CHECKOUT_CANCEL_URL    the same for a buyer who did not buy
   PORTAL_RETURN_URL      the same from Stripe's billing portal
-  REDIS_URL              redis://… or rediss://…: keeps what was read of a user's credits after each purchase, and a marker of
-                         each event, for people who look; without it nothing is missing
+  REDIS_URL              redis://… or rediss://…: keeps what was read of a user's credits after each purchase, and a
+                         marker of each event, for people who look; without it nothing is missing
   CREDITS_MAX_AGE        how old, in seconds, the credits may be that GET /credits answers from Redis; default 0: it asks
                          the database each time. A spend shows after that time at the latest
   LISTEN                 address and port, default 127.0.0.1:8787; port 0 takes a free one and logs it

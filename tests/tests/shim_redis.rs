@@ -112,7 +112,7 @@ fn a_marker_is_never_asked_for_and_stops_no_payment() {
 
 #[test]
 fn a_redis_that_is_gone_or_fails_or_is_slow_costs_some_speed_once_and_nothing_else() {
-    for mood in [Mood::Gone, Mood::Failing, Mood::Slow(Duration::from_secs(30))] {
+    for mood in [Mood::Gone, Mood::Failing, Mood::Slow(Duration::from_secs(3))] {
         let (database, stripe, redis) = (Database::with_catalog(), FakeStripe::start(), FakeRedis::start());
         redis.becomes(mood.clone());
         let shim = with_redis(&database, &stripe, &redis).with("CREDITS_MAX_AGE", MAX_AGE).start();
@@ -145,6 +145,16 @@ fn a_redis_that_breaks_later_takes_nothing_along() {
     redis.becomes(Mood::Gone);
     assert_eq!(shim.deliver(&paid_pack("cs_2", ANN).completed("evt_2")).said(), "200 applied");
     assert_eq!(balance(&shim), 1000);
+}
+
+#[test]
+fn a_redis_that_is_to_be_encrypted_and_is_not_is_one_that_failed() {
+    let (database, stripe, redis) = (Database::with_catalog(), FakeStripe::start(), FakeRedis::start());
+    let url = redis.url().replace("redis:", "rediss:");
+    let shim = app(&database, &stripe).with("REDIS_URL", &url).with("CREDITS_MAX_AGE", MAX_AGE).start();
+    assert_eq!(balance(&shim), 0);
+    assert_eq!(shim.metric("stripe_credits_redis_calls_total", &[("result", "failed")]), 1);
+    assert!(!shim.text().contains("panic"));
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! The app's side: what a browser or a server asks for with its user's token. One request, from its head to its answer,
-//! its log line and its count; what each route does is in a module of its own.
+//! The app's side: what a browser or a server asks for with its user's token. One request, from its head to its
+//! answer, its log line and its count; what each route does is in a module of its own.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,8 +1,8 @@
 //! Who asks: the user whom a bearer token names, once the token is proven.
 //!
-//! A token's algorithm chooses the kind of key, and a key is only ever used with its own algorithm: HS256 with the shared
-//! secret, ES256 and RS256 with a public key of the set at `JWKS_URL`. So a token that is signed with a public key as
-//! if it were a secret proves nothing, nor does one that is not signed at all.
+//! A token's algorithm chooses the kind of key, and a key is only ever used with its own algorithm: HS256 with the
+//! shared secret, ES256 and RS256 with a public key of the set at `JWKS_URL`. So a token that is signed with a public
+//! key as if it were a secret proves nothing, nor does one that is not signed at all.
 
 use hyper::header::{AUTHORIZATION, HeaderMap};
 use jsonwebtoken::errors::ErrorKind;
@@ -209,7 +209,12 @@ mod tests {
     use super::*;
 
     /// HS256 with [`SECRET`], of user 1, until the year 2286; made with Python's hmac.
-    const TOKEN: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIwMDAwMDAwMC0wMDAwLTAwMDAtMDAwMC0wMDAwMDAwMDAwMDEiLCJleHAiOjk5OTk5OTk5OTksImVtYWlsIjoiYW5uQHVzZXJzLnRlc3QifQ.zn8MlbrRXML8FNuCqJwfS4KCnDzDESs64esV8mWlvRY";
+    const TOKEN: &str = concat!(
+        "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.",
+        "eyJzdWIiOiIwMDAwMDAwMC0wMDAwLTAwMDAtMDAwMC0wMDAwMDAwMDAwMDEiLCJleHAiOjk5OTk5OTk5OTksImVtYW",
+        "lsIjoiYW5uQHVzZXJzLnRlc3QifQ.",
+        "zn8MlbrRXML8FNuCqJwfS4KCnDzDESs64esV8mWlvRY",
+    );
     const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
     fn authenticate(token: &str) -> Result<User, Error> {

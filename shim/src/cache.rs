@@ -1,6 +1,7 @@
-//! Redis, where there is one: what was read of a user's credits after a commit, with a time to live, and a marker of each
-//! event for people who look. Nothing is ever decided by it: a Redis that is away, slow, emptied or wrong costs speed only,
-//! and what it says of a user's credits is answered only where the configuration lets it, and for so long.
+//! Redis, where there is one: what was read of a user's credits after a commit, with a time to live, and a marker of
+//! each event for people who look. Nothing is ever decided by it: a Redis that is away, slow, emptied or wrong costs
+//! speed only, and what it says of a user's credits is answered only where the configuration lets it, and for so
+//! long.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -1,4 +1,5 @@
-//! The catalog: `catalog push FILE` makes the database's say what a document says, `GET /catalog` shows what is on sale.
+//! The catalog: `catalog push FILE` makes the database's say what a document says, `GET /catalog` shows what is on
+//! sale.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

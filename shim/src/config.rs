@@ -34,8 +34,8 @@ Environment:
   PORTAL_RETURN_URL      the same from Stripe's billing portal
   REDIS_URL              redis://… or rediss://…: keeps what was read of a user's credits after each purchase, and a
                          marker of each event, for people who look; without it nothing is missing
-  CREDITS_MAX_AGE        how old, in seconds, the credits may be that GET /credits answers from Redis; default 0: it asks
-                         the database each time. A spend shows after that time at the latest
+  CREDITS_MAX_AGE        how old, in seconds, the credits may be that GET /credits answers from Redis; default 0: it
+                         asks the database each time. A spend shows after that time at the latest
   LISTEN                 address and port, default 127.0.0.1:8787; port 0 takes a free one and logs it
   DATABASE_POOL_SIZE     default 8
   MAX_CONNECTIONS        HTTP connections at once, default 2048
@@ -49,7 +49,8 @@ const POOL_SIZE_LIMIT: usize = 1000;
 /// HTTP connections at once; further ones wait in the kernel's accept queue.
 const DEFAULT_MAX_CONNECTIONS: usize = 2048;
 const CONNECTION_LIMIT: usize = 100_000;
-/// The shortest secret of HS256, in bytes: as long as its hashes (RFC 7518, 3.2). A shorter one can be guessed from a token.
+/// The shortest secret of HS256, in bytes: as long as its hashes (RFC 7518, 3.2). A shorter one can be guessed from a
+/// token.
 const MIN_JWT_SECRET_BYTES: usize = 32;
 /// The oldest credits that may be answered from Redis, in seconds.
 const CREDITS_MAX_AGE_LIMIT: u64 = 3600;
@@ -96,7 +97,8 @@ pub(crate) struct StripeConfig {
     pub(crate) base: Uri,
 }
 
-/// How the app's tokens are proven: by a secret, by keys at a URL, or, while an app moves from one to the other, by both.
+/// How the app's tokens are proven: by a secret, by keys at a URL, or, while an app moves from one to the other, by
+/// both.
 #[derive(Debug)]
 pub(crate) struct AuthConfig {
     pub(crate) secret: Option<SecretString>,
@@ -432,8 +434,8 @@ fn credits_max_age(text: &str) -> Result<Option<Duration>, String> {
     }
 }
 
-/// https anywhere; http only to this machine, where tests and development keep their servers: keys, tokens and session ids
-/// would travel in the clear.
+/// https anywhere; http only to this machine, where tests and development keep their servers: keys, tokens and
+/// session ids would travel in the clear.
 fn server_url(text: &str) -> Result<Uri, String> {
     let uri: Uri = text.parse().map_err(|_| "is not a URL".to_owned())?;
     let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else {

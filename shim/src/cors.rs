@@ -1,5 +1,5 @@
-//! CORS: which browsers' pages may read our answers. Origins are configured and compared whole; there is no wildcard, and no
-//! cookie is ever asked for, because the token is in a header.
+//! CORS: which browsers' pages may read our answers. Origins are configured and compared whole; there is no wildcard,
+//! and no cookie is ever asked for, because the token is in a header.
 
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,

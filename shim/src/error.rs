@@ -151,7 +151,8 @@ impl Error {
         }
     }
 
-    /// Stripe failed while an app's request needed it. The app's client asked, so it learns that the fault lies behind us.
+    /// Stripe failed while an app's request needed it. The app's client asked, so it learns that the fault lies
+    /// behind us.
     pub(crate) fn at_gateway(self) -> Self {
         match self {
             Self::Stripe(error) => Self::Gateway(error),

@@ -13,12 +13,12 @@ use crate::stripe_api::Answer;
 pub(crate) const HEADER: &str = "idempotency-key";
 /// The longest such key, in bytes; Stripe's own limit.
 const MAX_KEY_BYTES: usize = 255;
-/// How long a change to an object keeps its key, in seconds. Stripe repeats what came of a key for a day, a declined card and
-/// its own failures included; a person who tries again by then means it.
+/// How long a change to an object keeps its key, in seconds. Stripe repeats what came of a key for a day, a declined
+/// card and its own failures included; a person who tries again by then means it.
 const CHANGE_SECONDS: u64 = 60;
 
-/// For what a client asks: with a key of the client's own the same each time the same user asks for the same, else a new
-/// one. A key is worth nothing to another user.
+/// For what a client asks: with a key of the client's own the same each time the same user asks for the same, else a
+/// new one. A key is worth nothing to another user.
 pub(crate) fn of_request(headers: &HeaderMap, user: Uuid, form: &Form) -> Result<String, Error> {
     let Some(value) = headers.get(HEADER) else {
         return Ok(fresh());
@@ -31,8 +31,8 @@ pub(crate) fn of_request(headers: &HeaderMap, user: Uuid, form: &Form) -> Result
     }
 }
 
-/// For a change to an object, as it was at a time of Stripe's clock. Two clicks are one change; a change back, and the same
-/// change again, are three, and so is one that is tried again a minute after it failed.
+/// For a change to an object, as it was at a time of Stripe's clock. Two clicks are one change; a change back, and
+/// the same change again, are three, and so is one that is tried again a minute after it failed.
 pub(crate) fn of_change(object: &Answer, form: &Form) -> String {
     let minute = object.as_of / CHANGE_SECONDS;
     digest(&[object.object.get(), &minute.to_string(), &form.encode()])

@@ -30,8 +30,8 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_SET_BYTES: usize = 256 * 1024;
 /// How old the keys may be: a key that was taken back is good for that long.
 const MAX_AGE: Duration = Duration::from_mins(10);
-/// How old they may be while their server is away: then a key that was taken back is good for longer, and everybody else
-/// is not locked out.
+/// How old they may be while their server is away: then a key that was taken back is good for longer, and everybody
+/// else is not locked out.
 const MAX_AGE_AWAY: Duration = Duration::from_hours(1);
 /// How soon they are fetched again, so that tokens with made-up keys cannot make us a nuisance to their server.
 const MIN_RENEWAL_INTERVAL: Duration = Duration::from_secs(5);

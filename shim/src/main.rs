@@ -6,8 +6,8 @@
 //! is what Postgres answered, and [`fetch`] gets what Postgres asks for from [`stripe_api`].
 //!
 //! The way of an app's request: [`app_side`] takes it, [`auth`] proves whose it is, with [`jwks`] or a secret, and
-//! [`reconcile`], [`credits`], [`catalog`], [`checkout`] or [`subscription`] answer it; [`cors`] says who may read, and [`cache`] keeps what
-//! was read, where there is Redis.
+//! [`reconcile`], [`credits`], [`catalog`], [`checkout`] or [`subscription`] answer it; [`cors`] says who may read,
+//! and [`cache`] keeps what was read, where there is Redis.
 
 mod app_side;
 mod auth;

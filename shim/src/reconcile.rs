@@ -1,5 +1,5 @@
-//! `POST /reconcile-stripe-credit-pack` and `/reconcile-stripe-checkout`: a browser came back from Stripe, and its purchase
-//! does not wait for the webhook. Whose the session is, and what it is worth, the database decides.
+//! `POST /reconcile-stripe-credit-pack` and `/reconcile-stripe-checkout`: a browser came back from Stripe, and its
+//! purchase does not wait for the webhook. Whose the session is, and what it is worth, the database decides.
 
 use hyper::StatusCode;
 use serde::Deserialize;
@@ -110,7 +110,8 @@ async fn apply(
     if outcome.verdict() != Verdict::NeedsFetch {
         return Ok(outcome);
     }
-    // It is this user's, or it would have been rejected, and the inbox keeps it: from here on it goes the way of a webhook.
+    // It is this user's, or it would have been rejected, and the inbox keeps it: from here on it goes the way of a
+    // webhook.
     let fetched = fetch::fetch(app.stripe.as_ref(), outcome.to_fetch()).await.map_err(Error::at_gateway)?;
     app.database.apply_kept_event(&checkout.event_id(session_id), &fetched).await
 }

@@ -37,8 +37,8 @@ const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_BUFFER_BYTES: usize = 16 * 1024;
 /// How long a shutdown waits for the requests it has taken.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
-/// Connections the kernel may keep waiting for us. With std's 128, a burst beyond them would wait a second or more, for
-/// its handshakes to be sent again.
+/// Connections the kernel may keep waiting for us. With std's 128, a burst beyond them would wait a second or more,
+/// for its handshakes to be sent again.
 const BACKLOG: u32 = 4096;
 /// How long to let be when the process has no file descriptor left for a new connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

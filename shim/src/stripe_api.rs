@@ -1,5 +1,5 @@
-//! Stripe's API: one object by its path, or one change by its form, with time-outs, bounds and every kind of failure told
-//! apart. Every change carries an idempotency key, so whoever does not know what became of it may send it again.
+//! Stripe's API: one object by its path, or one change by its form, with time-outs, bounds and every kind of failure
+//! told apart. Every change carries an idempotency key, so whoever does not know what became of it may send it again.
 
 use std::time::Duration;
 
@@ -196,8 +196,8 @@ fn failure(status: StatusCode, code: String) -> StripeError {
     }
 }
 
-/// The word in which Stripe says why it refused, such as `parameter_missing`. Its message may quote what was sent, so it
-/// goes nowhere.
+/// The word in which Stripe says why it refused, such as `parameter_missing`. Its message may quote what was sent, so
+/// it goes nowhere.
 fn refusal_code(body: &[u8]) -> String {
     #[derive(Deserialize)]
     struct Refusal {

@@ -1,5 +1,5 @@
-//! `POST /subscription/change`, `/preview-change` and `/cancel`: the user's one subscription, changed at Stripe. The books
-//! change when Stripe's webhooks say that it was paid.
+//! `POST /subscription/change`, `/preview-change` and `/cancel`: the user's one subscription, changed at Stripe. The
+//! books change when Stripe's webhooks say that it was paid.
 //!
 //! A change is billed at once and made only if that is paid (`always_invoice`, `pending_if_incomplete`). Where the new
 //! plan grants its whole amount at once, its period begins anew, so that the whole amount is paid too.

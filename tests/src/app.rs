@@ -36,7 +36,8 @@ pub fn without_stripe(database: &Database) -> Setup {
         .with("PORTAL_RETURN_URL", RETURN_URL)
 }
 
-/// Writes into the books that a user has a live subscription to `price_pro`. How it got there is not the shim's business.
+/// Writes into the books that a user has a live subscription to `price_pro`. How it got there is not the shim's
+/// business.
 pub fn subscribe(books: &mut Connection, user: Uuid, subscription_id: &str) {
     books.sign_up(user);
     books.run(&format!(

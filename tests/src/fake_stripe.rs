@@ -1,8 +1,8 @@
 //! A Stripe API of our own: a small hyper server on port 0 with the shapes of Stripe's current API, faults on demand,
 //! and a record of what it was asked.
 //!
-//! A route is one arm of [`route`]; what it answers comes from the [`Books`], which a test fills. Whatever is not there
-//! is answered as Stripe answers it, so that a wrong path shows as a 404 in the record, not as a hang.
+//! A route is one arm of [`route`]; what it answers comes from the [`Books`], which a test fills. Whatever is not
+//! there is answered as Stripe answers it, so that a wrong path shows as a 404 in the record, not as a hang.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -146,8 +146,8 @@ impl FakeStripe {
         format!("http://{}", self.address)
     }
 
-    /// Stripe has this checkout session. Its line items are a list of their own: those that were said, or the one that its
-    /// metadata name.
+    /// Stripe has this checkout session. Its line items are a list of their own: those that were said, or the one
+    /// that its metadata name.
     ///
     /// # Panics
     /// Where the object has no id.
@@ -472,7 +472,9 @@ fn change(books: &mut Books, path: &str, form: &BTreeMap<String, String>) -> Opt
         ["v1", "subscriptions", id] => {
             let Some(mut subscription) = books.objects.get(path).cloned() else {
                 let message = format!("No such subscription: '{id}'");
-                let refusal = json!({"error": {"type": "invalid_request_error", "code": "resource_missing", "message": message}});
+                let error =
+                    json!({"type": "invalid_request_error", "code": "resource_missing", "message": message});
+                let refusal = json!({"error": error});
                 return Some((StatusCode::NOT_FOUND, refusal));
             };
             update(&mut subscription, form, books.declines_cards, made);
@@ -503,7 +505,8 @@ fn made_session(id: &str, form: &BTreeMap<String, String>) -> Value {
 
 /// <https://docs.stripe.com/api/invoices/create_preview>
 fn preview(form: &BTreeMap<String, String>) -> Value {
-    let line = |amount: i64, description: &str| json!({"object": "line_item", "amount": amount, "description": description});
+    let line =
+        |amount: i64, text: &str| json!({"object": "line_item", "amount": amount, "description": text});
     json!({
         "id": "upcoming_in_1", "object": "invoice", "currency": "usd", "subscription": form.get("subscription"),
         "subtotal": 20_000, "total": 20_000, "amount_due": 20_000,
@@ -513,8 +516,8 @@ fn preview(form: &BTreeMap<String, String>) -> Value {
     })
 }
 
-/// <https://docs.stripe.com/api/subscriptions/update>, with `payment_behavior=pending_if_incomplete`: what is not paid is
-/// kept apart until it is.
+/// <https://docs.stripe.com/api/subscriptions/update>, with `payment_behavior=pending_if_incomplete`: what is not
+/// paid is kept apart until it is.
 fn update(subscription: &mut Value, form: &BTreeMap<String, String>, is_declined: bool, made: usize) {
     if form.get("cancel_at_period_end").is_some_and(|value| value == "true") {
         subscription["cancel_at_period_end"] = true.into();
@@ -545,7 +548,8 @@ fn unrecognized(method: &Method, path: &str) -> Answer {
     error(StatusCode::NOT_FOUND, "url_invalid", &format!("Unrecognized request URL ({method}: {path})."))
 }
 
-/// A session with what the query wants expanded. Of the line items Stripe shows the first page, and says whether it is all.
+/// A session with what the query wants expanded. Of the line items Stripe shows the first page, and says whether it
+/// is all.
 fn session(books: &Books, path: &str, query: &str) -> Answer {
     let Some(session) = books.objects.get(path) else {
         return missing(path);

@@ -109,7 +109,9 @@ impl Signer {
             Signer::Ec(id, key) => {
                 // An uncompressed point: a 4, then x and y.
                 let (x, y) = key.public_key().as_ref()[1..].split_at(32);
-                json!({"kty": "EC", "use": "sig", "alg": "ES256", "kid": id, "crv": "P-256", "x": number(x), "y": number(y)})
+                json!({
+                    "kty": "EC", "use": "sig", "alg": "ES256", "kid": id, "crv": "P-256", "x": number(x), "y": number(y),
+                })
             }
             Signer::Rsa(id, key) => {
                 let PublicKeyComponents { n, e } = PublicKeyComponents::<Vec<u8>>::from(key.public());

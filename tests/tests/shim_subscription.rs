@@ -274,7 +274,10 @@ fn a_cancellation_waits_for_the_periods_end() {
     for _ in 0..2 {
         assert_eq!(
             cancel().json(),
-            json!({"ok": true, "subscription_id": "sub_1", "cancel_at_period_end": true, "cancel_at": CREATED + 2_592_000})
+            json!({
+                "ok": true, "subscription_id": "sub_1", "cancel_at_period_end": true,
+                "cancel_at": CREATED + 2_592_000,
+            })
         );
     }
     let asked = posted(&stripe);

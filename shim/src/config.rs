@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use hyper::Uri;
+use hyper::header::HeaderValue;
 use secrecy::SecretString;
 use tracing::Level;
 
@@ -18,8 +19,23 @@ Environment:
   DATABASE_URL           postgres://user:password@host/database; sslmode=disable, prefer (encrypted when the server
                          can, its certificate not checked) or require (encrypted, certificate checked)
   STRIPE_WEBHOOK_SECRET  whsec_…; several, for a rotation, with commas between
-  STRIPE_SECRET_KEY      sk_… or rk_…, to get what an event lacks; without it such an event is parked
+  STRIPE_SECRET_KEY      sk_… or rk_…, to get what an event lacks and for the app's routes; without it such an event is
+                         parked and those routes answer 500
   STRIPE_API_BASE        default https://api.stripe.com
+  JWT_SECRET             proves the app's tokens of HS256, at least 32 bytes
+  JWKS_URL               where the public keys are that prove its tokens of ES256 and RS256; without either variable the
+                         app's routes answer 500, but for GET /catalog
+  JWT_AUDIENCE           what a token's aud must be or hold, Supabase's is authenticated; default: anything
+  JWT_ISSUER             what a token's iss must be; default: anything
+  CORS_ORIGINS           https://app.example; several, with commas between: whose pages may read the app's routes
+  CHECKOUT_SUCCESS_URL   the app's page that Stripe sends a buyer back to, with session_id and credits_checkout=success
+                         (a pack) or checkout=success (a plan) in its query
+  CHECKOUT_CANCEL_URL    the same for a buyer who did not buy
+  PORTAL_RETURN_URL      the same from Stripe's billing portal
+  REDIS_URL              redis://… or rediss://…: keeps what was read of a user's credits after each purchase, and a
+                         marker of each event, for people who look; without it nothing is missing
+  CREDITS_MAX_AGE        how old, in seconds, the credits may be that GET /credits answers from Redis; default 0: it
+                         asks the database each time. A spend shows after that time at the latest
   LISTEN                 address and port, default 127.0.0.1:8787; port 0 takes a free one and logs it
   DATABASE_POOL_SIZE     default 8
   MAX_CONNECTIONS        HTTP connections at once, default 2048
@@ -33,6 +49,11 @@ const POOL_SIZE_LIMIT: usize = 1000;
 /// HTTP connections at once; further ones wait in the kernel's accept queue.
 const DEFAULT_MAX_CONNECTIONS: usize = 2048;
 const CONNECTION_LIMIT: usize = 100_000;
+/// The shortest secret of HS256, in bytes: as long as its hashes (RFC 7518, 3.2). A shorter one can be guessed from a
+/// token.
+const MIN_JWT_SECRET_BYTES: usize = 32;
+/// The oldest credits that may be answered from Redis, in seconds.
+const CREDITS_MAX_AGE_LIMIT: u64 = 3600;
 /// How long one attempt to connect to Postgres may take, unless `DATABASE_URL` says otherwise.
 const DATABASE_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -52,6 +73,10 @@ pub(crate) struct ServeConfig {
     pub(crate) database: DatabaseConfig,
     pub(crate) webhook_secrets: Vec<SecretString>,
     pub(crate) stripe: Option<StripeConfig>,
+    pub(crate) auth: Option<AuthConfig>,
+    pub(crate) cors_origins: Vec<HeaderValue>,
+    pub(crate) pages: Pages,
+    pub(crate) redis: Option<RedisConfig>,
     pub(crate) listen: SocketAddr,
     pub(crate) max_connections: usize,
     pub(crate) log_level: Level,
@@ -72,6 +97,36 @@ pub(crate) struct StripeConfig {
     pub(crate) base: Uri,
 }
 
+/// How the app's tokens are proven: by a secret, by keys at a URL, or, while an app moves from one to the other, by
+/// both.
+#[derive(Debug)]
+pub(crate) struct AuthConfig {
+    pub(crate) secret: Option<SecretString>,
+    pub(crate) jwks_url: Option<Uri>,
+    pub(crate) audience: Option<String>,
+    pub(crate) issuer: Option<String>,
+}
+
+/// The app's pages that Stripe sends people back to.
+#[derive(Debug, Default)]
+pub(crate) struct Pages {
+    pub(crate) checkout_success: Option<Page>,
+    pub(crate) checkout_cancel: Option<Page>,
+    pub(crate) portal_return: Option<Page>,
+}
+
+/// The address of a page, as a browser takes it: checked, and kept as text because of its fragment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Page(String);
+
+/// Where Redis is, and whether the app may be answered from it.
+#[derive(Debug)]
+pub(crate) struct RedisConfig {
+    pub(crate) url: SecretString,
+    /// How old the credits may be that are answered from it; none where they never are.
+    pub(crate) credits_max_age: Option<Duration>,
+}
+
 /// Whether a Stripe key moves real money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StripeMode {
@@ -89,6 +144,10 @@ impl ServeConfig {
         let base = reader
             .optional("STRIPE_API_BASE", api_base)
             .unwrap_or_else(|| Uri::from_static(DEFAULT_STRIPE_API_BASE));
+        let auth = AuthConfig::read_from(&mut reader);
+        let cors_origins = reader.optional("CORS_ORIGINS", origins).unwrap_or_default();
+        let pages = Pages::read_from(&mut reader);
+        let redis = RedisConfig::read_from(&mut reader);
         let listen = reader.optional("LISTEN", listen).unwrap_or(DEFAULT_LISTEN);
         let max_connections = reader
             .optional("MAX_CONNECTIONS", |text| number(text, CONNECTION_LIMIT))
@@ -100,6 +159,10 @@ impl ServeConfig {
                 database,
                 webhook_secrets,
                 stripe: key.map(|(key, mode)| StripeConfig { key, mode, base }),
+                auth,
+                cors_origins,
+                pages,
+                redis,
                 listen,
                 max_connections,
                 log_level,
@@ -126,6 +189,53 @@ impl DatabaseConfig {
             .optional("DATABASE_POOL_SIZE", |text| number(text, POOL_SIZE_LIMIT))
             .unwrap_or(DEFAULT_POOL_SIZE);
         postgres.map(|postgres| Self { postgres, pool_size })
+    }
+}
+
+impl AuthConfig {
+    fn read_from(reader: &mut Reader) -> Option<Self> {
+        let config = Self {
+            secret: reader.optional("JWT_SECRET", jwt_secret),
+            jwks_url: reader.optional("JWKS_URL", server_url),
+            audience: reader.optional("JWT_AUDIENCE", |text| Ok(text.to_owned())),
+            issuer: reader.optional("JWT_ISSUER", |text| Ok(text.to_owned())),
+        };
+        (config.secret.is_some() || config.jwks_url.is_some()).then_some(config)
+    }
+}
+
+impl Pages {
+    fn read_from(reader: &mut Reader) -> Self {
+        Self {
+            checkout_success: reader.optional("CHECKOUT_SUCCESS_URL", page),
+            checkout_cancel: reader.optional("CHECKOUT_CANCEL_URL", page),
+            portal_return: reader.optional("PORTAL_RETURN_URL", page),
+        }
+    }
+}
+
+impl RedisConfig {
+    fn read_from(reader: &mut Reader) -> Option<Self> {
+        let url = reader.optional("REDIS_URL", redis_url);
+        let credits_max_age = reader.optional("CREDITS_MAX_AGE", credits_max_age).flatten();
+        url.map(|url| Self { url, credits_max_age })
+    }
+}
+
+impl Page {
+    /// The page with more in its query, which stands before the fragment.
+    pub(crate) fn with_query(&self, query: &str) -> String {
+        let (page, fragment) =
+            self.0.split_once('#').map_or((&*self.0, None), |(page, rest)| (page, Some(rest)));
+        let separator = if page.contains('?') { '&' } else { '?' };
+        let fragment = fragment.map(|fragment| format!("#{fragment}")).unwrap_or_default();
+        format!("{page}{separator}{query}{fragment}")
+    }
+}
+
+impl fmt::Display for Page {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
     }
 }
 
@@ -258,14 +368,80 @@ fn stripe_key(text: &str) -> Result<(SecretString, StripeMode), String> {
     Ok((SecretString::from(text), mode))
 }
 
-/// https anywhere; http only to this machine, where tests keep their own Stripe: the key would travel in the clear.
 fn api_base(text: &str) -> Result<Uri, String> {
+    match server_url(text)? {
+        uri if uri.query().is_some() => Err("must not have a query".to_owned()),
+        uri => Ok(uri),
+    }
+}
+
+fn jwt_secret(text: &str) -> Result<SecretString, String> {
+    if text.len() < MIN_JWT_SECRET_BYTES {
+        return Err(format!(
+            "is shorter than {MIN_JWT_SECRET_BYTES} bytes, and so can be guessed from a token"
+        ));
+    }
+    Ok(SecretString::from(text))
+}
+
+/// As browsers write them: a scheme, a host and a port where it is not the scheme's own, in lower case, nothing else.
+fn origins(text: &str) -> Result<Vec<HeaderValue>, String> {
+    let origin = |part: &str| {
+        let origin = part.trim();
+        if origin.contains('*') {
+            return Err("must name each origin, without *".to_owned());
+        }
+        let uri = server_url(origin)?;
+        let port = uri.port_u16().map(|port| format!(":{port}")).unwrap_or_default();
+        let written =
+            format!("{}://{}{port}", uri.scheme_str().unwrap_or_default(), uri.host().unwrap_or_default());
+        let is_default = matches!(
+            (uri.scheme_str(), uri.port_u16()),
+            (Some("https"), Some(443)) | (Some("http"), Some(80))
+        );
+        if written != origin || written.to_ascii_lowercase() != written || is_default {
+            return Err("must be origins as browsers send them, such as https://app.example, without a path"
+                .to_owned());
+        }
+        HeaderValue::from_str(origin).map_err(|_| "is not ASCII".to_owned())
+    };
+    text.split(',').map(origin).collect()
+}
+
+fn page(text: &str) -> Result<Page, String> {
+    // A Uri has no fragment; a page of an app that routes by it has.
+    server_url(text.split('#').next().unwrap_or_default())?;
+    if text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(Page(text.to_owned()))
+    } else {
+        Err("holds a character that must be escaped in a URL".to_owned())
+    }
+}
+
+/// Its password may stand in it.
+fn redis_url(text: &str) -> Result<SecretString, String> {
+    match redis::parse_redis_url(text) {
+        Some(_) if redis::Client::open(text).is_ok() => Ok(SecretString::from(text)),
+        _ => Err("is not redis://host:port/0 or rediss://…".to_owned()),
+    }
+}
+
+fn credits_max_age(text: &str) -> Result<Option<Duration>, String> {
+    match text.parse() {
+        Ok(0) => Ok(None),
+        Ok(seconds) if seconds <= CREDITS_MAX_AGE_LIMIT => Ok(Some(Duration::from_secs(seconds))),
+        _ => Err(format!("is not a number of seconds from 0 to {CREDITS_MAX_AGE_LIMIT}")),
+    }
+}
+
+/// https anywhere; http only to this machine, where tests and development keep their servers: keys, tokens and
+/// session ids would travel in the clear.
+fn server_url(text: &str) -> Result<Uri, String> {
     let uri: Uri = text.parse().map_err(|_| "is not a URL".to_owned())?;
     let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else {
         return Err("is not a URL with a scheme and a host".to_owned());
     };
     match scheme {
-        _ if uri.query().is_some() => Err("must not have a query".to_owned()),
         "https" => Ok(uri),
         "http" if is_loopback(host) => Ok(uri),
         "http" => Err("must be https, or http to a loopback host".to_owned()),
@@ -323,7 +499,7 @@ mod tests {
         let config = read(&[DATABASE_URL, WEBHOOK_SECRET]).unwrap();
         assert_eq!(config.listen.to_string(), "127.0.0.1:8787");
         assert_eq!((config.database.pool_size, config.max_connections), (8, 2048));
-        assert!(config.stripe.is_none());
+        assert!(config.stripe.is_none() && config.auth.is_none() && config.cors_origins.is_empty());
     }
 
     #[test]
@@ -332,6 +508,14 @@ mod tests {
             ("STRIPE_WEBHOOK_SECRET", "whsec_a,,whsec_b"),
             ("STRIPE_SECRET_KEY", "pk_live_hush"),
             ("STRIPE_API_BASE", "http://stripe.example"),
+            ("JWT_SECRET", "hush"),
+            ("JWKS_URL", "http://keys.example/jwks"),
+            ("CORS_ORIGINS", "https://app.example/"),
+            ("CHECKOUT_SUCCESS_URL", "/back"),
+            ("CHECKOUT_CANCEL_URL", "app://back"),
+            ("PORTAL_RETURN_URL", "http://app.example"),
+            ("REDIS_URL", "http://:hush@redis.example"),
+            ("CREDITS_MAX_AGE", "-1"),
             ("LISTEN", "8787"),
             ("DATABASE_POOL_SIZE", "0"),
             ("MAX_CONNECTIONS", "many"),
@@ -346,6 +530,14 @@ mod tests {
                 "STRIPE_WEBHOOK_SECRET",
                 "STRIPE_SECRET_KEY",
                 "STRIPE_API_BASE",
+                "JWT_SECRET",
+                "JWKS_URL",
+                "CORS_ORIGINS",
+                "CHECKOUT_SUCCESS_URL",
+                "CHECKOUT_CANCEL_URL",
+                "PORTAL_RETURN_URL",
+                "REDIS_URL",
+                "CREDITS_MAX_AGE",
                 "LISTEN",
                 "MAX_CONNECTIONS",
                 "LOG_LEVEL",
@@ -393,6 +585,77 @@ mod tests {
             ["http://10.0.0.1", "http://localhost.evil.example", "ftp://127.0.0.1", "stripe", "https://x?y"]
         {
             assert!(api_base(base).is_err(), "{base}");
+        }
+    }
+
+    #[test]
+    fn tokens_are_proven_by_a_secret_or_by_keys_or_by_both() {
+        let auth = |variables: &[(&str, &str)]| {
+            read(&[&[DATABASE_URL, WEBHOOK_SECRET], variables].concat()).unwrap().auth
+        };
+        let (secret, keys) =
+            (("JWT_SECRET", "0123456789abcdef0123456789abcdef"), ("JWKS_URL", "https://keys.example"));
+        assert!(auth(&[secret]).is_some_and(|auth| auth.secret.is_some() && auth.jwks_url.is_none()));
+        assert!(
+            auth(&[keys, ("JWT_SECRET", "")])
+                .is_some_and(|auth| auth.secret.is_none() && auth.jwks_url.is_some())
+        );
+        assert!(auth(&[secret, keys]).is_some_and(|auth| auth.secret.is_some() && auth.jwks_url.is_some()));
+        assert!(auth(&[("JWT_AUDIENCE", "authenticated")]).is_none());
+    }
+
+    #[test]
+    fn credits_are_answered_from_redis_only_where_that_is_said() {
+        let redis = |variables: &[(&str, &str)]| {
+            read(&[&[DATABASE_URL, WEBHOOK_SECRET], variables].concat())
+                .unwrap()
+                .redis
+                .map(|redis| redis.credits_max_age)
+        };
+        let url = ("REDIS_URL", "rediss://:hush@redis.example:6380/1");
+        assert_eq!(redis(&[]), None);
+        assert_eq!(redis(&[("CREDITS_MAX_AGE", "5")]), None);
+        assert_eq!(redis(&[url]), Some(None));
+        assert_eq!(redis(&[url, ("CREDITS_MAX_AGE", "0")]), Some(None));
+        assert_eq!(redis(&[url, ("CREDITS_MAX_AGE", "5")]), Some(Some(Duration::from_secs(5))));
+    }
+
+    #[test]
+    fn an_origin_is_what_a_browser_would_send() {
+        for good in [
+            "https://app.example",
+            "http://localhost:5173",
+            "https://a.example,https://b.example:8443",
+            "http://[::1]:3000",
+        ] {
+            assert!(origins(good).is_ok(), "{good}");
+        }
+        for wrong in [
+            "*",
+            "null",
+            "https://app.example/",
+            "https://app.example:443",
+            "https://App.example",
+            "app.example",
+            "https://app.example,",
+            "https://u@app.example",
+            "https://*.app.example",
+            "http://app.example",
+        ] {
+            assert!(origins(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_page_keeps_its_query_and_its_fragment() {
+        let back = |page_text| page(page_text).unwrap().with_query("x={Y}");
+        assert_eq!(back("https://app.example"), "https://app.example?x={Y}");
+        assert_eq!(back("https://app.example/back?a=b"), "https://app.example/back?a=b&x={Y}");
+        assert_eq!(back("https://app.example/#/back"), "https://app.example/?x={Y}#/back");
+        for wrong in
+            ["", "back", "https://app.example/a b", "javascript:alert(1)", "https://app.example/\u{e9}"]
+        {
+            assert!(page(wrong).is_err(), "{wrong}");
         }
     }
 

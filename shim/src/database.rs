@@ -12,6 +12,7 @@ use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres_rustls::MakeRustlsConnect;
+use uuid::Uuid;
 
 use crate::config::DatabaseConfig;
 use crate::error::{Error, with_causes};
@@ -27,6 +28,8 @@ const POOL_CREATE_TIMEOUT: Duration = Duration::from_secs(10);
 const EVENT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a catalog may take: it applies every event that was parked for want of it.
 const CATALOG_TIMEOUT: Duration = Duration::from_mins(10);
+/// How long what an app asks for may take: a person waits.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a probe or a scrape may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the server is given to take a cancel request.
@@ -47,6 +50,21 @@ pub(crate) struct Database {
 pub(crate) struct PriceChange {
     pub(crate) price_id: String,
     pub(crate) change: String,
+}
+
+/// What the catalog says of a price that is on sale.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Offer {
+    pub(crate) kind: OfferKind,
+    /// Whether a change to it grants its whole amount at once.
+    pub(crate) change_resets: bool,
+}
+
+/// What a price buys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OfferKind {
+    Pack,
+    Plan,
 }
 
 impl Database {
@@ -82,6 +100,95 @@ impl Database {
         let sql = "select json_strip_nulls(to_json(answer))::text
             from billing.apply_stripe_event(($1::text)::jsonb, ($2::text)::jsonb) as answer";
         self.outcome(sql, &[event.text(), fetched]).await
+    }
+
+    /// Applies what Stripe says of a session, as of its clock, for the user who must be its owner.
+    pub(crate) async fn reconcile_checkout_session(
+        &self,
+        session: &str,
+        user: Uuid,
+        as_of: u64,
+    ) -> Result<Outcome, Error> {
+        let sql = "select json_strip_nulls(to_json(answer))::text
+            from billing.reconcile_checkout_session(
+                ($1::text)::jsonb, ($2::text)::uuid, to_timestamp(($3::text)::bigint)) as answer";
+        self.outcome(sql, &[session, &user.to_string(), &as_of.to_string()]).await
+    }
+
+    /// Applies an event that the inbox keeps, together with what was fetched from Stripe for it.
+    pub(crate) async fn apply_kept_event(&self, event_id: &str, fetched: &str) -> Result<Outcome, Error> {
+        let sql = "select json_strip_nulls(to_json(answer))::text
+            from billing.stripe_events kept
+            cross join lateral billing.apply_stripe_event(kept.payload, ($2::text)::jsonb) as answer
+            where kept.event_id = $1";
+        self.outcome(sql, &[event_id, fetched]).await
+    }
+
+    /// Tier and balances of a user, as JSON.
+    pub(crate) async fn credits(&self, user: Uuid) -> Result<String, Error> {
+        // my_credits() asks the settings who it is. The outer row is made before the inner query runs for it, and what
+        // it set ends with the statement's transaction.
+        let sql = "select (select to_json(mine)::text from billing.my_credits() mine where me.claims is not null)
+            from (select set_config('request.jwt.claims', json_build_object('sub', $1::text)::text, true) as claims
+                  offset 0) me";
+        let rows = self.query(sql, &[&user.to_string()], READ_TIMEOUT).await?;
+        let credits: Option<String> = first(&rows)?.try_get(0).map_err(not_understood)?;
+        credits.ok_or_else(|| Error::UnexpectedAnswer("my_credits() knows nothing of the user".to_owned()))
+    }
+
+    /// The plans and packs on sale, as JSON.
+    pub(crate) async fn on_sale(&self) -> Result<String, Error> {
+        let sql = "with latest as (
+                select distinct on (p.price_id) p.* from billing.prices p
+                where p.valid_from <= statement_timestamp() order by p.price_id, p.valid_from desc),
+            offers as (
+                select l.kind, l.key, l.name, l.credits, l.rank, json_agg(l.price_id order by l.price_id) as prices
+                from latest l where not l.retired and l.kind in ('plan', 'pack')
+                group by l.kind, l.key, l.name, l.credits, l.rank)
+            select json_build_object(
+                'plans', coalesce(
+                    json_agg(json_build_object('key', o.key, 'name', o.name, 'credits', o.credits, 'rank', o.rank,
+                        'prices', o.prices) order by o.rank, o.key) filter (where o.kind = 'plan'), '[]'),
+                'packs', coalesce(
+                    json_agg(json_build_object('key', o.key, 'name', o.name, 'credits', o.credits,
+                        'prices', o.prices) order by o.credits, o.key) filter (where o.kind = 'pack'), '[]'))::text
+            from offers o";
+        text(first(&self.query(sql, &[], READ_TIMEOUT).await?)?, 0)
+    }
+
+    /// What the catalog says of a price; none where it is not on sale.
+    pub(crate) async fn offer(&self, price_id: &str) -> Result<Option<Offer>, Error> {
+        let sql = "select p.kind, p.plan_change = 'reset' from billing.resolve_price($1) p
+            where not p.retired and p.kind in ('plan', 'pack')";
+        let rows = self.query(sql, &[price_id], READ_TIMEOUT).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let kind = if text(row, 0)? == "plan" { OfferKind::Plan } else { OfferKind::Pack };
+        Ok(Some(Offer { kind, change_resets: row.try_get(1).map_err(not_understood)? }))
+    }
+
+    /// Whether a price is a plan's, on sale or not.
+    pub(crate) async fn is_plan(&self, price_id: &str) -> Result<bool, Error> {
+        let sql = "select exists (select from billing.prices p where p.price_id = $1 and p.kind = 'plan')";
+        let rows = self.query(sql, &[price_id], READ_TIMEOUT).await?;
+        first(&rows)?.try_get(0).map_err(not_understood)
+    }
+
+    /// The user's customer at Stripe, by the server's own word: what a buyer wrote into a link could lead the user to
+    /// somebody else's cards.
+    pub(crate) async fn stripe_customer(&self, user: Uuid) -> Result<Option<String>, Error> {
+        let sql = "select c.customer_id from billing.customers c
+            where c.user_id = ($1::text)::uuid and c.source = 'server'
+            order by c.as_of desc, c.customer_id limit 1";
+        let rows = self.query(sql, &[&user.to_string()], READ_TIMEOUT).await?;
+        rows.first().map(|row| text(row, 0)).transpose()
+    }
+
+    /// The user's subscription that names the tier, if one does.
+    pub(crate) async fn live_subscription(&self, user: Uuid) -> Result<Option<String>, Error> {
+        let sql = "select c.stripe_subscription_id from billing.user_credits c
+            where c.user_id = ($1::text)::uuid and c.stripe_subscription_id is not null";
+        let rows = self.query(sql, &[&user.to_string()], READ_TIMEOUT).await?;
+        rows.first().map(|row| text(row, 0)).transpose()
     }
 
     /// Whether jsonb can hold the event; some JSON it cannot, such as `\u0000` and what nests too deep.

@@ -6,11 +6,12 @@ use std::time::Duration;
 use hyper::StatusCode;
 use thiserror::Error;
 
+use crate::auth::AuthError;
+use crate::body::{BODY_READ_TIMEOUT, MAX_BODY_BYTES};
 use crate::config::Fault;
 use crate::database::describe;
 use crate::signature::SignatureError;
 use crate::stripe_api::StripeError;
-use crate::webhook::{BODY_READ_TIMEOUT, MAX_BODY_BYTES};
 
 /// Usage or configuration is wrong (`EX_USAGE` of sysexits.h).
 pub(crate) const EXIT_USAGE: u8 = 64;
@@ -41,6 +42,34 @@ pub(crate) enum Error {
     Signature(#[from] SignatureError),
     #[error("the body is not a Stripe event: {0}")]
     MalformedBody(String),
+
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    #[error("the keys that sign the app's tokens could not be fetched")]
+    KeysUnavailable,
+    #[error("a setting is missing: {}", .0.join(", "))]
+    MissingSettings(Vec<&'static str>),
+    #[error("the origin is not one of CORS_ORIGINS")]
+    OriginNotAllowed,
+    // What is wrong with it may be somebody's secret: the log says only that, the client reads the rest.
+    #[error("the request was not understood")]
+    MalformedRequest(String),
+    #[error("this is not the id of a checkout session")]
+    NotASession,
+    #[error("Stripe knows no such checkout session")]
+    UnknownSession,
+    #[error("the checkout session is not of mode {0}")]
+    WrongMode(&'static str),
+    #[error("this price is not on sale here")]
+    InvalidPrice,
+    #[error("there is a subscription already; it can be changed")]
+    AlreadySubscribed,
+    #[error("there is no subscription")]
+    NoSubscription,
+    #[error("nothing was bought yet, so Stripe has nothing to show")]
+    NoCustomer,
+    #[error("{0}")]
+    Gateway(StripeError),
 
     #[error("the database is unreachable: {0}")]
     DatabaseUnavailable(String),
@@ -90,6 +119,18 @@ impl Error {
             Self::BodyUnreadable => "body_unreadable",
             Self::Signature(signature) => signature.label(),
             Self::MalformedBody(_) => "malformed_body",
+            Self::Auth(auth) => auth.label(),
+            Self::KeysUnavailable => "token_keys_unavailable",
+            Self::MissingSettings(_) => "missing_settings",
+            Self::OriginNotAllowed => "origin_not_allowed",
+            Self::MalformedRequest(_) => "malformed_request",
+            Self::NotASession => "not_a_session",
+            Self::UnknownSession => "unknown_session",
+            Self::WrongMode(_) => "wrong_mode",
+            Self::InvalidPrice => "INVALID_PRICE",
+            Self::AlreadySubscribed => "already_subscribed",
+            Self::NoSubscription => "no_subscription",
+            Self::NoCustomer => "no_customer",
             Self::DatabaseUnavailable(_) => "database_unavailable",
             Self::ConnectionLost(_) => "database_connection_lost",
             Self::DatabaseTimeout(_) => "database_timeout",
@@ -98,7 +139,7 @@ impl Error {
             Self::Database(_) => "database_error",
             Self::UnexpectedAnswer(_) => "unexpected_answer",
             Self::ExtensionMissing => "extension_missing",
-            Self::Stripe(stripe) => stripe.label(),
+            Self::Stripe(stripe) | Self::Gateway(stripe) => stripe.label(),
             Self::ModeConflict { .. } => "mode_conflict",
             Self::Configuration(_)
             | Self::Listen(_)
@@ -110,6 +151,15 @@ impl Error {
         }
     }
 
+    /// Stripe failed while an app's request needed it. The app's client asked, so it learns that the fault lies
+    /// behind us.
+    pub(crate) fn at_gateway(self) -> Self {
+        match self {
+            Self::Stripe(error) => Self::Gateway(error),
+            other => other,
+        }
+    }
+
     /// The status an HTTP client gets. 503 promises that a retry may succeed and comes with Retry-After.
     pub(crate) fn status(&self) -> StatusCode {
         match self {
@@ -117,14 +167,28 @@ impl Error {
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::BodyUnreadable | Self::Signature(_) | Self::MalformedBody(_) => StatusCode::BAD_REQUEST,
+            Self::BodyUnreadable
+            | Self::Signature(_)
+            | Self::MalformedBody(_)
+            | Self::MalformedRequest(_)
+            | Self::NotASession
+            | Self::UnknownSession
+            | Self::WrongMode(_)
+            | Self::InvalidPrice => StatusCode::BAD_REQUEST,
+            Self::Auth(_) => StatusCode::UNAUTHORIZED,
+            Self::OriginNotAllowed => StatusCode::FORBIDDEN,
+            Self::AlreadySubscribed | Self::NoSubscription | Self::NoCustomer => StatusCode::CONFLICT,
+            Self::Gateway(StripeError::Declined(_)) => StatusCode::PAYMENT_REQUIRED,
             Self::DatabaseUnavailable(_)
             | Self::ConnectionLost(_)
             | Self::DatabaseTimeout(_)
             | Self::Conflict(_)
             | Self::ExtensionMissing
+            | Self::KeysUnavailable
             | Self::ModeConflict { .. }
-            | Self::Stripe(_) => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::Stripe(_)
+            | Self::Gateway(StripeError::RateLimited | StripeError::Busy) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Gateway(_) => StatusCode::BAD_GATEWAY,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -136,8 +200,14 @@ impl Error {
             | Self::ConnectionLost(_)
             | Self::DatabaseTimeout(_)
             | Self::Conflict(_) => "the database could not be reached in time, try again".to_owned(),
-            Self::Stripe(_) => "Stripe's API could not be asked, try again".to_owned(),
-            Self::ExtensionMissing | Self::ModeConflict { .. } => self.to_string(),
+            Self::Auth(auth) => auth.client_text().to_owned(),
+            Self::MalformedRequest(fault) => format!("the request was not understood: {fault}"),
+            Self::Gateway(StripeError::Declined(_)) => "the payment was declined".to_owned(),
+            Self::Gateway(StripeError::Refused { .. } | StripeError::NotFound) => {
+                "Stripe refused this".to_owned()
+            }
+            Self::Stripe(_) | Self::Gateway(_) => "Stripe's API could not be asked, try again".to_owned(),
+            Self::ExtensionMissing | Self::KeysUnavailable | Self::ModeConflict { .. } => self.to_string(),
             _ if self.status().is_server_error() => "internal error".to_owned(),
             _ => self.to_string(),
         }

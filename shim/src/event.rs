@@ -73,6 +73,11 @@ impl Event {
         &self.envelope.kind
     }
 
+    /// How old the event is at a time, both in seconds since 1970; none where it does not say when it was made.
+    pub(crate) fn age(&self, now: u64) -> Option<u64> {
+        self.envelope.created.map(|created| now.saturating_sub(u64::try_from(created).unwrap_or(0)))
+    }
+
     /// The checkout session the event is about.
     pub(crate) fn session_id(&self) -> Option<&str> {
         self.session_id.as_deref()
@@ -188,6 +193,15 @@ mod tests {
         assert_eq!(event.text().as_bytes(), body);
         assert_eq!((event.id(), event.kind()), ("evt_1", "checkout.session.completed"));
         assert_eq!((event.session_id(), event.payment_intent_id()), (Some("cs_1"), Some("pi_1")));
+    }
+
+    #[test]
+    fn an_event_is_as_old_as_it_says() {
+        let age = |created: &str| {
+            parse(format!(r#"{{"id":"evt_1","type":"t","created":{created}}}"#).as_bytes()).unwrap().age(100)
+        };
+        assert_eq!((age("40"), age("100"), age("160")), (Some(60), Some(0), Some(0)));
+        assert_eq!((age("-5"), age("\"40\""), age("null")), (Some(100), None, None));
     }
 
     #[test]

@@ -3,21 +3,39 @@
 //!
 //! The way of a webhook, in reading order: [`serve`] takes the connection, [`webhook`] reads the body,
 //! [`signature`] proves who wrote it, [`event`] reads its envelope, [`database`] carries it to Postgres, [`outcome`]
-//! is what Postgres answered, and [`stripe_api`] gets what Postgres asks for.
+//! is what Postgres answered, and [`fetch`] gets what Postgres asks for from [`stripe_api`].
+//!
+//! The way of an app's request: [`app_side`] takes it, [`auth`] proves whose it is, with [`jwks`] or a secret, and
+//! [`reconcile`], [`credits`], [`catalog`], [`checkout`] or [`subscription`] answer it; [`cors`] says who may read,
+//! and [`cache`] keeps what was read, where there is Redis.
 
+mod app_side;
+mod auth;
+mod body;
+mod cache;
 mod catalog;
+mod checkout;
 mod clock;
 mod config;
+mod cors;
+mod credits;
 mod database;
 mod error;
 mod event;
+mod fetch;
+mod form;
 mod health;
+mod idempotency;
+mod jwks;
 mod metrics;
 mod outcome;
+mod reconcile;
+mod ring_verifier;
 mod send_test_event;
 mod serve;
 mod signature;
 mod stripe_api;
+mod subscription;
 mod telemetry;
 mod tls;
 mod webhook;
@@ -41,7 +59,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve POST /webhooks/stripe, GET /healthz, /readyz and /metrics
+    /// Serve POST /webhooks/stripe, the app's routes, GET /healthz, /readyz and /metrics
     Serve,
     /// Make the database's catalog say what a document says
     #[command(subcommand)]

@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::clock::unix_now;
 use crate::error::Error;
 use crate::event::Event;
 use crate::outcome::{Outcome, UNKNOWN_PRICE, Verdict};
@@ -22,6 +23,9 @@ pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 /// The upper bounds of the latency histogram: 1 ms, doubling, to 16 s.
 const FIRST_BUCKET_SECONDS: f64 = 0.001;
 const BUCKETS: u16 = 15;
+/// Those of an event's age: 1 s, four times as much each, to 3 days, as long as Stripe sends again.
+const FIRST_AGE_BUCKET_SECONDS: f64 = 1.0;
+const AGE_BUCKETS: u16 = 10;
 /// The longest reason that becomes a label, in bytes; ours are words such as `unknown_price`.
 const MAX_REASON_BYTES: usize = 40;
 
@@ -67,14 +71,29 @@ pub(crate) struct Metrics {
     registry: Registry,
     deliveries: Family<DeliveryLabels, Counter>,
     delivery_seconds: Histogram,
+    event_age_seconds: Histogram,
     signature_failures: Family<KindLabels, Counter>,
-    stripe_api_calls: Family<ResultLabels, Counter>,
+    requests: Family<RequestLabels, Counter>,
+    request_seconds: Histogram,
+    stripe_calls: StripeCalls,
+    redis_calls: Family<ResultLabels, Counter>,
     unknown_price_hits: Counter,
 }
+
+/// Counts questions to Stripe's API.
+#[derive(Clone, Default)]
+pub(crate) struct StripeCalls(Family<ResultLabels, Counter>);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DeliveryLabels {
     r#type: &'static str,
+    outcome: &'static str,
+    reason: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    route: &'static str,
     outcome: &'static str,
     reason: Option<String>,
 }
@@ -96,8 +115,16 @@ impl Metrics {
             registry: registry(),
             deliveries: Family::default(),
             delivery_seconds: Histogram::new(exponential_buckets(FIRST_BUCKET_SECONDS, 2.0, BUCKETS)),
+            event_age_seconds: Histogram::new(exponential_buckets(
+                FIRST_AGE_BUCKET_SECONDS,
+                4.0,
+                AGE_BUCKETS,
+            )),
             signature_failures: Family::default(),
-            stripe_api_calls: Family::default(),
+            requests: Family::default(),
+            request_seconds: Histogram::new(exponential_buckets(FIRST_BUCKET_SECONDS, 2.0, BUCKETS)),
+            stripe_calls: StripeCalls::default(),
+            redis_calls: Family::default(),
             unknown_price_hits: Counter::default(),
         };
         let registry = &mut metrics.registry;
@@ -108,15 +135,27 @@ impl Metrics {
             metrics.delivery_seconds.clone(),
         );
         registry.register(
+            "event_age_seconds",
+            "From when Stripe made an event to its delivery",
+            metrics.event_age_seconds.clone(),
+        );
+        registry.register(
             "signature_failures",
             "Deliveries that nobody we know has signed",
             metrics.signature_failures.clone(),
         );
+        registry.register("requests", "Requests of the app answered", metrics.requests.clone());
+        registry.register(
+            "request_duration_seconds",
+            "From the head of an app's request to its answer",
+            metrics.request_seconds.clone(),
+        );
         registry.register(
             "stripe_api_calls",
             "Questions to Stripe's API by result",
-            metrics.stripe_api_calls.clone(),
+            metrics.stripe_calls.0.clone(),
         );
+        registry.register("redis_calls", "Questions to Redis by result", metrics.redis_calls.clone());
         registry.register(
             "unknown_price_hits",
             "Deliveries of a payment for a price that the catalog lacks",
@@ -134,6 +173,9 @@ impl Metrics {
         let r#type = event.map_or("unknown", |event| type_label(event.kind()));
         self.deliveries.get_or_create(&DeliveryLabels { r#type, outcome, reason }).inc();
         self.delivery_seconds.observe(took.as_secs_f64());
+        if let Some(age) = event.and_then(|event| event.age(unix_now())) {
+            self.event_age_seconds.observe(Duration::from_secs(age).as_secs_f64());
+        }
         match result {
             Err(Error::Signature(signature)) => {
                 self.signature_failures.get_or_create(&KindLabels { kind: signature.label() }).inc();
@@ -147,9 +189,27 @@ impl Metrics {
         }
     }
 
-    /// Counts a question to Stripe's API.
-    pub(crate) fn stripe_api_call(&self, result: &'static str) {
-        self.stripe_api_calls.get_or_create(&ResultLabels { result }).inc();
+    /// Counts an app's request.
+    pub(crate) fn request(
+        &self,
+        route: &'static str,
+        outcome: &'static str,
+        reason: Option<&str>,
+        took: Duration,
+    ) {
+        let reason = reason.map(reason_label);
+        self.requests.get_or_create(&RequestLabels { route, outcome, reason }).inc();
+        self.request_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts a question to Redis.
+    pub(crate) fn redis_call(&self, result: &'static str) {
+        self.redis_calls.get_or_create(&ResultLabels { result }).inc();
+    }
+
+    /// What counts the questions to Stripe's API.
+    pub(crate) fn stripe_calls(&self) -> StripeCalls {
+        self.stripe_calls.clone()
     }
 
     /// Everything counted, and what is so just now: the pool, and the parked events where they are known.
@@ -167,6 +227,18 @@ impl Metrics {
         encode_eof(&mut text)?;
         Ok(text)
     }
+}
+
+impl StripeCalls {
+    /// Counts one, by what came of it.
+    pub(crate) fn count(&self, result: &'static str) {
+        self.0.get_or_create(&ResultLabels { result }).inc();
+    }
+}
+
+/// To the microsecond: people read this.
+pub(crate) fn milliseconds(took: Duration) -> f64 {
+    (took.as_secs_f64() * 1e6).round() / 1e3
 }
 
 fn registry() -> Registry {
@@ -189,7 +261,7 @@ fn type_label(kind: &str) -> &'static str {
 
 /// A reason as a label, if it looks like one of ours.
 fn reason_label(reason: &str) -> String {
-    let is_word = reason.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    let is_word = reason.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_');
     if is_word && reason.len() <= MAX_REASON_BYTES { reason } else { "other" }.to_owned()
 }
 

@@ -2,13 +2,14 @@
 
 use hyper::StatusCode;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::error::Error;
 
 /// Why an event is parked that Stripe should send again, and a person should see: the catalog lacks something.
 pub(crate) const UNKNOWN_PRICE: &str = "unknown_price";
-const NO_CATALOG: &str = "no_catalog";
+/// The same while there is none at all.
+pub(crate) const NO_CATALOG: &str = "no_catalog";
 
 /// One outcome: its JSON as the database wrote it, nulls left out, and the columns that the shim acts on or logs.
 #[derive(Debug)]
@@ -62,6 +63,14 @@ impl Outcome {
     /// The row as JSON, for the client.
     pub(crate) fn json(&self) -> &str {
         &self.json
+    }
+
+    /// The same for an app's user: without the details, which may name other users and their events.
+    pub(crate) fn json_without_details(&self) -> String {
+        let mut row: Map<String, Value> = serde_json::from_str(&self.json).unwrap_or_default();
+        row.remove("details");
+        row.remove("to_fetch");
+        Value::Object(row).to_string()
     }
 
     /// Applied, or why not.
@@ -159,6 +168,15 @@ mod tests {
         assert_eq!((outcome.user_id(), outcome.credits()), (Some("u"), Some(-5)));
         assert_eq!(outcome.to_fetch(), ["/v1/x"]);
         assert_eq!(outcome.price_ids().as_deref(), Some("price_a,price_b"));
+    }
+
+    #[test]
+    fn an_apps_user_reads_the_row_but_for_its_details() {
+        let outcome = outcome(
+            r#"{"ok":true,"outcome":"applied","credits":5,"to_fetch":["/v1/x"],"details":{"followed":[]}}"#,
+        );
+        let row: Value = serde_json::from_str(&outcome.json_without_details()).unwrap();
+        assert_eq!(row, serde_json::json!({"ok": true, "outcome": "applied", "credits": 5}));
     }
 
     #[test]

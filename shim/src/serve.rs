@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
@@ -19,7 +19,11 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::config::{ServeConfig, StripeMode};
+use crate::app_side::{self, Route};
+use crate::auth::{Auth, AuthError};
+use crate::cache::Cache;
+use crate::config::{Pages, ServeConfig, StripeMode};
+use crate::cors::Cors;
 use crate::database::Database;
 use crate::error::{Error, RETRY_AFTER_SECONDS};
 use crate::health;
@@ -33,8 +37,8 @@ const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_BUFFER_BYTES: usize = 16 * 1024;
 /// How long a shutdown waits for the requests it has taken.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
-/// Connections the kernel may keep waiting for us. With std's 128, a burst beyond them would wait a second or more, for
-/// its handshakes to be sent again.
+/// Connections the kernel may keep waiting for us. With std's 128, a burst beyond them would wait a second or more,
+/// for its handshakes to be sent again.
 const BACKLOG: u32 = 4096;
 /// How long to let be when the process has no file descriptor left for a new connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -49,7 +53,20 @@ pub(crate) struct App {
     /// Of the Stripe key, where there is one.
     pub(crate) mode: Option<StripeMode>,
     pub(crate) webhook_secrets: Vec<SecretString>,
+    /// What proves the app's tokens, where that is configured.
+    pub(crate) auth: Option<Auth>,
+    pub(crate) cors: Cors,
+    pub(crate) pages: Pages,
+    /// Redis, where there is one. Nothing depends on it.
+    pub(crate) cache: Option<Cache>,
     pub(crate) metrics: Metrics,
+}
+
+impl App {
+    /// Stripe, for a route that cannot do without.
+    pub(crate) fn stripe(&self) -> Result<&StripeApi, Error> {
+        self.stripe.as_ref().ok_or(Error::MissingSettings(vec!["STRIPE_SECRET_KEY"]))
+    }
 }
 
 /// Takes the address, which a process that just ended may have left in TIME_WAIT.
@@ -67,12 +84,17 @@ pub(crate) async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let database = Database::new(&config.database)?;
+    let metrics = Metrics::new();
     let app = Arc::new(App {
         database,
-        stripe: config.stripe.as_ref().map(StripeApi::new),
+        stripe: config.stripe.as_ref().map(|stripe| StripeApi::new(stripe, metrics.stripe_calls())),
         mode: config.stripe.as_ref().map(|stripe| stripe.mode),
         webhook_secrets: config.webhook_secrets,
-        metrics: Metrics::new(),
+        auth: config.auth.as_ref().map(Auth::new),
+        cors: Cors::new(config.cors_origins),
+        pages: config.pages,
+        cache: config.redis.as_ref().map(Cache::new).transpose()?,
+        metrics,
     });
     match check_mode(&app).await {
         Err(error @ Error::ModeConflict { .. }) => return Err(error),
@@ -176,7 +198,10 @@ async fn route(app: Arc<App>, request: Request<Incoming>) -> Result<Response, Er
         ("/readyz", &Method::GET) => health::ready(&app).await,
         ("/metrics", &Method::GET) => health::scrape(&app).await,
         ("/healthz" | "/readyz" | "/metrics", _) => Err(Error::MethodNotAllowed("GET")),
-        _ => Err(Error::NotFound),
+        (path, _) => match Route::at(path) {
+            Some(route) => Ok(app_side::answer(app, route, request).await),
+            None => Err(Error::NotFound),
+        },
     }
 }
 
@@ -188,13 +213,26 @@ pub(crate) fn json_response(status: StatusCode, json: String) -> Response {
     response
 }
 
-/// The response that says an error: `{"error":{"code":…,"message":…}}`.
+/// The response that says an error: `{"error":{"code":…,"message":…}}`, or what the app's older clients know.
 pub(crate) fn error_response(error: &Error) -> Response {
-    let body = json!({"error": {"code": error.label(), "message": error.client_text()}});
+    let body = match error {
+        Error::Auth(_) => json!({"code": error.status().as_u16(), "message": error.client_text()}),
+        Error::MissingSettings(missing) => json!({"error": "Configuration error", "missing": missing}),
+        _ => json!({"error": {"code": error.label(), "message": error.client_text()}}),
+    };
     let mut response = json_response(error.status(), body.to_string());
     let headers = response.headers_mut();
-    if let Error::MethodNotAllowed(allowed) = error {
-        headers.insert(ALLOW, HeaderValue::from_static(allowed));
+    match error {
+        Error::MethodNotAllowed(allowed) => {
+            headers.insert(ALLOW, HeaderValue::from_static(allowed));
+        }
+        Error::Auth(AuthError::Missing) => {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        Error::Auth(_) => {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer error="invalid_token""#));
+        }
+        _ => {}
     }
     if error.status() == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));

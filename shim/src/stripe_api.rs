@@ -1,22 +1,28 @@
-//! Stripe's API, read only: one object by its path, with time-outs, bounds and every kind of failure told apart.
+//! Stripe's API: one object by its path, or one change by its form, with time-outs, bounds and every kind of failure
+//! told apart. Every change carries an idempotency key, so whoever does not know what became of it may send it again.
 
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{AUTHORIZATION, DATE, HeaderMap, HeaderValue};
-use hyper::{Request, Response, StatusCode, Uri};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue};
+use hyper::http::request::Builder;
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
 use crate::clock::unix_now;
 use crate::config::StripeConfig;
 use crate::error::with_causes;
+use crate::form::Form;
+use crate::metrics::StripeCalls;
 use crate::tls;
 
 /// The API version whose shapes we ask for, whatever the account's default is.
@@ -30,9 +36,10 @@ const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
 /// A client with one key.
 pub(crate) struct StripeApi {
-    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     base: String,
     authorization: HeaderValue,
+    calls: StripeCalls,
 }
 
 /// An object, and Stripe's clock when it was read.
@@ -55,8 +62,12 @@ pub(crate) enum StripeError {
     Unauthorized(StatusCode),
     #[error("Stripe has no such object")]
     NotFound,
-    #[error("Stripe refused the question ({0})")]
-    Refused(StatusCode),
+    #[error("Stripe works on the same request, or on the same object, just now")]
+    Busy,
+    #[error("the payment was declined ({0})")]
+    Declined(String),
+    #[error("Stripe refused the question ({status}, {code})")]
+    Refused { status: StatusCode, code: String },
     #[error("Stripe failed ({0})")]
     Failed(StatusCode),
     #[error("Stripe's answer was not understood: {0}")]
@@ -72,47 +83,96 @@ impl StripeError {
             Self::RateLimited => "stripe_rate_limited",
             Self::Unauthorized(_) => "stripe_unauthorized",
             Self::NotFound => "stripe_not_found",
-            Self::Refused(_) => "stripe_refused",
+            Self::Busy => "stripe_busy",
+            Self::Declined(_) => "stripe_declined",
+            Self::Refused { .. } => "stripe_refused",
             Self::Failed(_) => "stripe_failed",
             Self::Malformed(_) => "stripe_malformed_answer",
         }
     }
 }
 
+impl Answer {
+    /// The object's fields that are wanted.
+    pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, StripeError> {
+        // serde's own words would quote the object, and this goes into the log.
+        serde_json::from_str(self.object.get()).map_err(|fault| {
+            StripeError::Malformed(format!("a field is not as expected at column {}", fault.column()))
+        })
+    }
+}
+
 impl StripeApi {
     /// Prepares a client; nothing is opened yet.
-    pub(crate) fn new(config: &StripeConfig) -> Self {
+    pub(crate) fn new(config: &StripeConfig, calls: StripeCalls) -> Self {
         Self {
             client: Client::builder(TokioExecutor::new()).build(tls::https_connector(CONNECT_TIMEOUT)),
             base: config.base.to_string().trim_end_matches('/').to_owned(),
             authorization: bearer(&config.key),
+            calls,
         }
     }
 
     /// GETs the object at `path`, such as `/v1/checkout/sessions/cs_1/line_items?limit=100`.
     pub(crate) async fn get(&self, path: &str) -> Result<Answer, StripeError> {
-        match tokio::time::timeout(REQUEST_TIMEOUT, self.exchange(path)).await {
-            Ok(result) => result,
-            Err(_) => Err(StripeError::Timeout),
-        }
+        self.ask(self.request(Method::GET, path)?, Bytes::new()).await
     }
 
-    async fn exchange(&self, path: &str) -> Result<Answer, StripeError> {
+    /// POSTs a form to `path`. What was done under the same key within a day is not done again: Stripe says once more
+    /// what came of it.
+    pub(crate) async fn post(
+        &self,
+        path: &str,
+        form: &Form,
+        idempotency_key: &str,
+    ) -> Result<Answer, StripeError> {
+        let request = self
+            .request(Method::POST, path)?
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header("Idempotency-Key", idempotency_key);
+        self.ask(request, form.encode().into()).await
+    }
+
+    fn request(&self, method: Method, path: &str) -> Result<Builder, StripeError> {
         let uri: Uri = format!("{}{path}", self.base)
             .parse()
             .map_err(|_| StripeError::Malformed("the path asked for is not a URL's".to_owned()))?;
-        let request = Request::get(uri)
+        Ok(Request::builder()
+            .method(method)
+            .uri(uri)
             .header(AUTHORIZATION, self.authorization.clone())
-            .header("Stripe-Version", STRIPE_VERSION)
-            .body(Empty::new())
-            .map_err(|fault| StripeError::Malformed(fault.to_string()))?;
+            .header("Stripe-Version", STRIPE_VERSION))
+    }
+
+    async fn ask(&self, request: Builder, body: Bytes) -> Result<Answer, StripeError> {
+        let result = match tokio::time::timeout(REQUEST_TIMEOUT, self.exchange(request, body)).await {
+            Ok(result) => result,
+            Err(_) => Err(StripeError::Timeout),
+        };
+        self.calls.count(result.as_ref().map_or_else(StripeError::label, |_| "ok"));
+        result
+    }
+
+    async fn exchange(&self, request: Builder, body: Bytes) -> Result<Answer, StripeError> {
+        let request =
+            request.body(Full::new(body)).map_err(|fault| StripeError::Malformed(fault.to_string()))?;
         let response = self
             .client
             .request(request)
             .await
             .map_err(|error| StripeError::Unreachable(with_causes(&error)))?;
-        check(response.status())?;
-        read(response).await
+        let status = response.status();
+        let as_of = date(response.headers()).unwrap_or_else(unix_now);
+        if status == StatusCode::OK {
+            return parse(&read(response).await?, as_of);
+        }
+        // Without its code a refusal is still a refusal.
+        let code = if status.is_client_error() {
+            refusal_code(&read(response).await.unwrap_or_default())
+        } else {
+            String::new()
+        };
+        Err(failure(status, code))
     }
 }
 
@@ -123,31 +183,47 @@ fn bearer(key: &SecretString) -> HeaderValue {
     value
 }
 
-fn check(status: StatusCode) -> Result<(), StripeError> {
+fn failure(status: StatusCode, code: String) -> StripeError {
     match status.as_u16() {
-        200 => Ok(()),
-        401 | 403 => Err(StripeError::Unauthorized(status)),
-        404 => Err(StripeError::NotFound),
-        429 => Err(StripeError::RateLimited),
-        400..=499 => Err(StripeError::Refused(status)),
-        500..=599 => Err(StripeError::Failed(status)),
-        _ => Err(StripeError::Malformed(format!("status {status}"))),
+        401 | 403 => StripeError::Unauthorized(status),
+        402 => StripeError::Declined(code),
+        404 => StripeError::NotFound,
+        409 => StripeError::Busy,
+        429 => StripeError::RateLimited,
+        400..=499 => StripeError::Refused { status, code },
+        500..=599 => StripeError::Failed(status),
+        _ => StripeError::Malformed(format!("status {status}")),
     }
 }
 
-async fn read(response: Response<Incoming>) -> Result<Answer, StripeError> {
-    let as_of = date(response.headers()).unwrap_or_else(unix_now);
-    let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
-        .collect()
-        .await
-        .map_err(|error| {
-            let too_large = error.is::<LengthLimitError>();
-            let error = with_causes(&*error);
-            if too_large { StripeError::Malformed(error) } else { StripeError::Unreachable(error) }
-        })?
-        .to_bytes();
+/// The word in which Stripe says why it refused, such as `parameter_missing`. Its message may quote what was sent, so
+/// it goes nowhere.
+fn refusal_code(body: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Refusal {
+        error: Reason,
+    }
+    #[derive(Deserialize)]
+    struct Reason {
+        code: Option<String>,
+    }
+    let code = serde_json::from_slice(body).ok().and_then(|refusal: Refusal| refusal.error.code);
+    let is_word = |code: &String| code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    code.filter(is_word).unwrap_or_else(|| "no code".to_owned())
+}
+
+async fn read(response: Response<Incoming>) -> Result<Bytes, StripeError> {
+    let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await.map_err(|error| {
+        let too_large = error.is::<LengthLimitError>();
+        let error = with_causes(&*error);
+        if too_large { StripeError::Malformed(error) } else { StripeError::Unreachable(error) }
+    })?;
+    Ok(body.to_bytes())
+}
+
+fn parse(body: &[u8], as_of: u64) -> Result<Answer, StripeError> {
     let object: Box<RawValue> =
-        serde_json::from_slice(&body).map_err(|fault| StripeError::Malformed(fault.to_string()))?;
+        serde_json::from_slice(body).map_err(|fault| StripeError::Malformed(fault.to_string()))?;
     if !object.get().starts_with('{') {
         return Err(StripeError::Malformed("it is not a JSON object".to_owned()));
     }
@@ -166,19 +242,31 @@ mod tests {
 
     #[test]
     fn stripes_failures_are_told_apart_by_status() {
-        let label = |status| match check(StatusCode::from_u16(status).unwrap()) {
-            Ok(()) => "ok",
-            Err(error) => error.label(),
-        };
-        assert_eq!(label(200), "ok");
+        let label = |status| failure(StatusCode::from_u16(status).unwrap(), String::new()).label();
         assert_eq!(label(302), "stripe_malformed_answer");
         assert_eq!(label(400), "stripe_refused");
         assert_eq!(label(401), "stripe_unauthorized");
         assert_eq!(label(403), "stripe_unauthorized");
+        assert_eq!(label(402), "stripe_declined");
         assert_eq!(label(404), "stripe_not_found");
+        assert_eq!(label(409), "stripe_busy");
         assert_eq!(label(429), "stripe_rate_limited");
         assert_eq!(label(500), "stripe_failed");
         assert_eq!(label(503), "stripe_failed");
+    }
+
+    #[test]
+    fn a_refusal_is_known_by_its_code_and_quotes_nothing() {
+        let code = |body: &str| refusal_code(body.as_bytes());
+        assert_eq!(
+            code(r#"{"error":{"code":"resource_missing","message":"No such price: 'x'"}}"#),
+            "resource_missing"
+        );
+        for odd in
+            ["", "{}", r#"{"error":{}}"#, r#"{"error":{"code":"sk_test_1 Hush"}}"#, r#"{"error":{"code":7}}"#]
+        {
+            assert_eq!(code(odd), "no code", "{odd}");
+        }
     }
 
     #[test]

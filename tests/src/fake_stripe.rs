@@ -1,8 +1,8 @@
 //! A Stripe API of our own: a small hyper server on port 0 with the shapes of Stripe's current API, faults on demand,
 //! and a record of what it was asked.
 //!
-//! A route is one arm of [`route`]; what it answers comes from the [`Books`], which a test fills. Whatever is not there
-//! is answered as Stripe answers it, so that a wrong path shows as a 404 in the record, not as a hang.
+//! A route is one arm of [`route`]; what it answers comes from the [`Books`], which a test fills. Whatever is not
+//! there is answered as Stripe answers it, so that a wrong path shows as a 404 in the record, not as a hang.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -55,6 +55,20 @@ pub struct Asked {
     pub body: String,
 }
 
+impl Asked {
+    /// The fields of the form that was posted.
+    #[must_use]
+    pub fn form(&self) -> BTreeMap<String, String> {
+        form_urlencoded::parse(self.body.as_bytes()).into_owned().collect()
+    }
+
+    /// What was asked, such as `POST /v1/checkout/sessions`, with its query.
+    #[must_use]
+    pub fn line(&self) -> String {
+        format!("{} {}", self.method, self.path)
+    }
+}
+
 /// What to do instead of answering well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -66,6 +80,12 @@ pub enum Fault {
     Unauthorized,
     /// 404, `resource_missing`.
     Missing,
+    /// 402, `card_declined`.
+    Declined,
+    /// 400, `parameter_invalid_empty`.
+    Refused,
+    /// 409, as while the same request is still being worked on.
+    Busy,
     /// The request is taken and never answered.
     Silent,
     /// The connection is closed without an answer.
@@ -83,6 +103,11 @@ pub enum Fault {
 struct Books {
     objects: BTreeMap<String, Value>,
     lists: BTreeMap<String, Vec<Value>>,
+    /// Whether the cards of all customers are declined from now on.
+    declines_cards: bool,
+    /// What was posted under an idempotency key, and what was answered.
+    replays: BTreeMap<String, (String, StatusCode, Value)>,
+    made: usize,
 }
 
 #[derive(Debug, Default)]
@@ -90,6 +115,7 @@ struct State {
     books: Books,
     faults: Vec<Fault>,
     lasting_fault: Option<Fault>,
+    later_fault: Option<(usize, Fault)>,
     date: Option<HeaderValue>,
     asked: Vec<Asked>,
 }
@@ -120,7 +146,8 @@ impl FakeStripe {
         format!("http://{}", self.address)
     }
 
-    /// Stripe has this checkout session. Its line items are a list of their own.
+    /// Stripe has this checkout session. Its line items are a list of their own: those that were said, or the one
+    /// that its metadata name.
     ///
     /// # Panics
     /// Where the object has no id.
@@ -128,7 +155,10 @@ impl FakeStripe {
         let id = session["id"].as_str().expect("a session has an id").to_owned();
         let path = format!("/v1/checkout/sessions/{id}");
         let mut state = self.state();
-        state.books.lists.entry(format!("{path}/line_items")).or_default();
+        let text = |key: &str| session["metadata"][key].as_str();
+        let quantity = text("quantity").and_then(|text| text.parse().ok()).unwrap_or(1);
+        let named = text("price_id").map(|price| line_item(0, price, quantity));
+        state.books.lists.entry(format!("{path}/line_items")).or_insert_with(|| named.into_iter().collect());
         state.books.objects.insert(path, session);
     }
 
@@ -138,6 +168,11 @@ impl FakeStripe {
             "id": session_id, "object": "checkout.session", "livemode": false, "mode": "payment",
             "status": "complete", "payment_status": "paid", "metadata": {},
         }));
+        self.knows_line_items_of(session_id, items);
+    }
+
+    /// The line items of a session that Stripe has: a price and how many of it, each.
+    pub fn knows_line_items_of(&self, session_id: &str, items: &[(&str, u32)]) {
         let items =
             items.iter().enumerate().map(|(index, (price, quantity))| line_item(index, price, *quantity));
         self.state()
@@ -146,9 +181,50 @@ impl FakeStripe {
             .insert(format!("/v1/checkout/sessions/{session_id}/line_items"), items.collect());
     }
 
+    /// Stripe answers this at a path, whatever it is.
+    pub fn knows_at(&self, path: &str, object: Value) {
+        self.state().books.objects.insert(path.to_owned(), object);
+    }
+
+    /// Stripe has this subscription.
+    ///
+    /// # Panics
+    /// Where the object has no id.
+    pub fn knows_subscription(&self, subscription: Value) {
+        let id = subscription["id"].as_str().expect("a subscription has an id").to_owned();
+        self.state().books.objects.insert(format!("/v1/subscriptions/{id}"), subscription);
+    }
+
+    /// Stripe has this invoice.
+    ///
+    /// # Panics
+    /// Where the object has no id.
+    pub fn knows_invoice(&self, invoice: Value) {
+        let id = invoice["id"].as_str().expect("an invoice has an id").to_owned();
+        self.state().books.objects.insert(format!("/v1/invoices/{id}"), invoice);
+    }
+
+    /// What Stripe has at a path now.
+    #[must_use]
+    pub fn object(&self, path: &str) -> Option<Value> {
+        self.state().books.objects.get(path).cloned()
+    }
+
+    /// From now on no card pays.
+    pub fn decline_cards(&self) {
+        self.state().books.declines_cards = true;
+    }
+
     /// The next requests fail, one after the other, in this order.
     pub fn fail_next(&self, faults: impl IntoIterator<Item = Fault>) {
         self.state().faults.extend(faults);
+    }
+
+    /// So many requests are answered well, and every later one fails until [`FakeStripe::recover`].
+    pub fn fail_after(&self, requests: usize, fault: Fault) {
+        let mut state = self.state();
+        let answered = state.asked.len();
+        state.later_fault = Some((answered + requests, fault));
     }
 
     /// Every request fails until [`FakeStripe::recover`].
@@ -160,6 +236,7 @@ impl FakeStripe {
     pub fn recover(&self) {
         let mut state = self.state();
         state.lasting_fault = None;
+        state.later_fault = None;
         state.faults.clear();
     }
 
@@ -249,14 +326,27 @@ async fn respond(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result
             idempotency_key: header("idempotency-key"),
             body: String::from_utf8_lossy(&body).into_owned(),
         });
-        let fault = if state.faults.is_empty() { state.lasting_fault } else { Some(state.faults.remove(0)) };
+        let later = state.later_fault.filter(|(good, _)| state.asked.len() > *good).map(|(_, fault)| fault);
+        let fault = if state.faults.is_empty() {
+            state.lasting_fault.or(later)
+        } else {
+            Some(state.faults.remove(0))
+        };
         (fault, state.date.clone())
     };
     let good = || {
         if key.as_deref() != Some(&format!("Bearer {KEY}")) {
             return unauthorized();
         }
-        route(&locked(&state).books, &head.method, head.uri.path(), head.uri.query().unwrap_or_default())
+        let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
+        let body = str::from_utf8(&body).unwrap_or_default();
+        let request = Posted { path, body, key: header("idempotency-key") };
+        let books = &mut locked(&state).books;
+        if head.method == Method::POST {
+            post(books, &request)
+        } else {
+            route(books, &head.method, path, query)
+        }
     };
     let mut answer = match fault {
         None => good(),
@@ -270,29 +360,228 @@ async fn respond(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result
         Some(Fault::Failing) => error(StatusCode::INTERNAL_SERVER_ERROR, "", "An unknown error occurred."),
         Some(Fault::Unauthorized) => unauthorized(),
         Some(Fault::Missing) => missing(head.uri.path()),
+        Some(Fault::Declined) => {
+            error(StatusCode::PAYMENT_REQUIRED, "card_declined", "Your card was declined.")
+        }
+        Some(Fault::Refused) => {
+            error(StatusCode::BAD_REQUEST, "parameter_invalid_empty", "You passed an empty string.")
+        }
+        Some(Fault::Busy) => error(
+            StatusCode::CONFLICT,
+            "idempotency_key_in_use",
+            "There is currently another in-progress request.",
+        ),
         Some(Fault::Silent) => std::future::pending().await,
         Some(Fault::Cut) => return Err(Cut),
         Some(Fault::CutInBody) => Response::new(Truncated::Begins.boxed()),
         Some(Fault::Garbage) => json_answer(StatusCode::OK, "<html>It works!</html>".to_owned()),
     };
+    let is_kept = matches!(fault, Some(Fault::Failing | Fault::Declined));
+    if let (true, &Method::POST, Some(key)) = (is_kept, &head.method, header("idempotency-key")) {
+        answer = keep(&state, key, &head.uri.to_string(), &body, answer).await;
+    }
     if let Some(date) = date {
         answer.headers_mut().insert(DATE, date);
     }
     Ok(answer)
 }
 
-/// The routes. A new one is a new arm.
+/// The routes that read. A new one is a new arm.
 fn route(books: &Books, method: &Method, path: &str, query: &str) -> Answer {
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     match (method, segments.as_slice()) {
-        (&Method::GET, ["v1", "checkout", "sessions", _]) => object(books, path),
+        (&Method::GET, ["v1", "checkout", "sessions", _]) => session(books, path, query),
+        (&Method::GET, ["v1", "subscriptions" | "invoices", _]) => object(books, path),
         (&Method::GET, ["v1", "checkout", "sessions", _, "line_items"]) => list(books, path, query),
-        _ => error(
-            StatusCode::NOT_FOUND,
-            "url_invalid",
-            &format!("Unrecognized request URL ({method}: {path})."),
-        ),
+        _ => unrecognized(method, path),
     }
+}
+
+/// What a client posts.
+struct Posted<'a> {
+    path: &'a str,
+    body: &'a str,
+    key: Option<String>,
+}
+
+impl Posted<'_> {
+    fn form(&self) -> BTreeMap<String, String> {
+        form_urlencoded::parse(self.body.as_bytes()).into_owned().collect()
+    }
+}
+
+/// What is posted twice under one key is done once, and answered twice; something else under the same key is refused.
+/// <https://docs.stripe.com/api/idempotent_requests>
+fn post(books: &mut Books, request: &Posted) -> Answer {
+    let content = format!("{} {}", request.path, request.body);
+    match request.key.as_ref().and_then(|key| books.replays.get(key)) {
+        Some((earlier, status, answer)) if *earlier == content => {
+            return json_answer(*status, answer.to_string());
+        }
+        Some(_) => {
+            return error(
+                StatusCode::BAD_REQUEST,
+                "",
+                "Keys for idempotent requests can only be used with the same parameters.",
+            );
+        }
+        None => {}
+    }
+    let Some((status, answer)) = change(books, request.path, &request.form()) else {
+        return unrecognized(&Method::POST, request.path);
+    };
+    if let Some(key) = &request.key {
+        books.replays.insert(key.clone(), (content, status, answer.clone()));
+    }
+    json_answer(status, answer.to_string())
+}
+
+/// Stripe repeats its failures under a key, too.
+async fn keep(state: &Mutex<State>, key: String, path: &str, body: &[u8], failure: Answer) -> Answer {
+    let status = failure.status();
+    let text = failure.into_body().collect().await.map(Collected::to_bytes).unwrap_or_default();
+    let json: Value = serde_json::from_slice(&text).unwrap_or_default();
+    let content = format!("{path} {}", String::from_utf8_lossy(body));
+    locked(state).books.replays.entry(key).or_insert_with(|| (content, status, json.clone()));
+    json_answer(status, json.to_string())
+}
+
+/// The routes that change something. A new one is a new arm.
+fn change(books: &mut Books, path: &str, form: &BTreeMap<String, String>) -> Option<(StatusCode, Value)> {
+    let segments: Vec<&str> = path.split('/').skip(1).collect();
+    books.made += 1;
+    let made = books.made;
+    let answer = match segments.as_slice() {
+        ["v1", "checkout", "sessions"] => {
+            let id = format!("cs_test_made_{made}");
+            let session = made_session(&id, form);
+            let price = form.get("line_items[0][price]").map(String::as_str).unwrap_or_default();
+            let quantity =
+                form.get("line_items[0][quantity]").and_then(|text| text.parse().ok()).unwrap_or(1);
+            let path = format!("{path}/{id}");
+            books.lists.insert(format!("{path}/line_items"), vec![line_item(0, price, quantity)]);
+            books.objects.insert(path, session.clone());
+            session
+        }
+        ["v1", "billing_portal", "sessions"] => json!({
+            "id": format!("bps_{made}"), "object": "billing_portal.session", "livemode": false,
+            "customer": form.get("customer"), "return_url": form.get("return_url"),
+            "url": format!("https://billing.stripe.test/session/{made}"),
+        }),
+        ["v1", "invoices", "create_preview"] => preview(form),
+        ["v1", "subscriptions", id] => {
+            let Some(mut subscription) = books.objects.get(path).cloned() else {
+                let message = format!("No such subscription: '{id}'");
+                let error =
+                    json!({"type": "invalid_request_error", "code": "resource_missing", "message": message});
+                let refusal = json!({"error": error});
+                return Some((StatusCode::NOT_FOUND, refusal));
+            };
+            update(&mut subscription, form, books.declines_cards, made);
+            books.objects.insert(path.to_owned(), subscription.clone());
+            subscription
+        }
+        _ => return None,
+    };
+    Some((StatusCode::OK, answer))
+}
+
+/// <https://docs.stripe.com/api/checkout/sessions/create>
+fn made_session(id: &str, form: &BTreeMap<String, String>) -> Value {
+    let metadata: BTreeMap<&str, &String> = form
+        .iter()
+        .filter_map(|(name, value)| Some((name.strip_prefix("metadata[")?.strip_suffix(']')?, value)))
+        .collect();
+    json!({
+        "id": id, "object": "checkout.session", "livemode": false, "created": crate::stripe::CREATED,
+        "mode": form.get("mode"), "status": "open", "payment_status": "unpaid", "payment_intent": null,
+        "customer": form.get("customer"), "customer_email": form.get("customer_email"),
+        "client_reference_id": form.get("client_reference_id"), "metadata": metadata,
+        "amount_total": 1000, "currency": "usd",
+        "success_url": form.get("success_url"), "cancel_url": form.get("cancel_url"),
+        "url": format!("https://checkout.stripe.test/c/pay/{id}"),
+    })
+}
+
+/// <https://docs.stripe.com/api/invoices/create_preview>
+fn preview(form: &BTreeMap<String, String>) -> Value {
+    let line =
+        |amount: i64, text: &str| json!({"object": "line_item", "amount": amount, "description": text});
+    json!({
+        "id": "upcoming_in_1", "object": "invoice", "currency": "usd", "subscription": form.get("subscription"),
+        "subtotal": 20_000, "total": 20_000, "amount_due": 20_000,
+        "lines": {"object": "list", "has_more": false, "data": [
+            line(-10_000, "Unused time on Pro"), line(30_000, "Remaining time on Max"),
+        ]},
+    })
+}
+
+/// <https://docs.stripe.com/api/subscriptions/update>, with `payment_behavior=pending_if_incomplete`: what is not
+/// paid is kept apart until it is.
+fn update(subscription: &mut Value, form: &BTreeMap<String, String>, is_declined: bool, made: usize) {
+    if form.get("cancel_at_period_end").is_some_and(|value| value == "true") {
+        subscription["cancel_at_period_end"] = true.into();
+        subscription["cancel_at"] = subscription["items"]["data"][0]["current_period_end"].clone();
+    }
+    let (Some(id), Some(price)) = (form.get("items[0][id]"), form.get("items[0][price]")) else { return };
+    let quantity: u32 = form.get("items[0][quantity]").and_then(|text| text.parse().ok()).unwrap_or(1);
+    let invoice = format!("in_made_{made}");
+    let status = if is_declined { "open" } else { "paid" };
+    let url = format!("https://invoice.stripe.test/{invoice}");
+    subscription["latest_invoice"] =
+        json!({"id": invoice, "object": "invoice", "status": status, "hosted_invoice_url": url});
+    let items = subscription["items"]["data"].as_array_mut().expect("a subscription has items");
+    let item = items.iter_mut().find(|item| item["id"] == *id).expect("the item is one of them");
+    if is_declined {
+        let mut pending = item.clone();
+        pending["price"] = json!({"id": price, "object": "price"});
+        pending["quantity"] = quantity.into();
+        subscription["pending_update"] =
+            json!({"subscription_items": [pending], "expires_at": crate::stripe::CREATED + 82_800});
+    } else {
+        item["price"] = json!({"id": price, "object": "price"});
+        item["quantity"] = quantity.into();
+    }
+}
+
+fn unrecognized(method: &Method, path: &str) -> Answer {
+    error(StatusCode::NOT_FOUND, "url_invalid", &format!("Unrecognized request URL ({method}: {path})."))
+}
+
+/// A session with what the query wants expanded. Of the line items Stripe shows the first page, and says whether it
+/// is all.
+fn session(books: &Books, path: &str, query: &str) -> Answer {
+    let Some(session) = books.objects.get(path) else {
+        return missing(path);
+    };
+    let mut session = session.clone();
+    for (_, field) in form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "expand[]") {
+        let expanded = match &*field {
+            "line_items" => {
+                let path = format!("{path}/line_items");
+                let items = books.lists.get(&path).map(Vec::as_slice).unwrap_or_default();
+                let page = &items[..items.len().min(DEFAULT_PAGE)];
+                Some(
+                    json!({"object": "list", "data": page, "has_more": page.len() < items.len(), "url": path}),
+                )
+            }
+            "subscription" | "invoice" => {
+                let id = session[&*field].as_str().unwrap_or_default();
+                books.objects.get(&format!("/v1/{field}s/{id}")).cloned()
+            }
+            _ => {
+                return error(
+                    StatusCode::BAD_REQUEST,
+                    "",
+                    &format!("This property cannot be expanded ({field})."),
+                );
+            }
+        };
+        if let Some(expanded) = expanded {
+            session[&*field] = expanded;
+        }
+    }
+    json_answer(StatusCode::OK, session.to_string())
 }
 
 fn object(books: &Books, path: &str) -> Answer {

@@ -7,10 +7,12 @@
     reason = "every helper panics where it cannot do its work: that is how a test fails"
 )]
 
+pub mod app; // the app's side: its settings, its users' requests
 pub mod chance; // seeds and orders
 pub mod concurrency; // two transactions open at once
 pub mod connection; // the SQL interface by its names, and what it left in the tables
 pub mod database; // one per test, dropped at its end
+pub mod fake_redis; // a Redis that can be slow, emptied and wrong
 pub mod fake_stripe; // a Stripe API to fetch from, faults on demand
 pub mod late; // time that has passed
 pub mod money_back; // charges, refunds, disputes
@@ -18,6 +20,7 @@ pub mod shim; // the real shim as a process: started, spoken to, ended
 pub mod spends; // spends, reservations, upkeep
 pub mod stripe; // sessions, line items, events
 pub mod subscription; // subscriptions, invoices, what paid them
+pub mod tokens; // who signs users in: tokens good and bad, the public keys
 pub mod wire; // HTTP by hand, for clients that misbehave
 
 pub use concurrency::{blocked, together, waits_for};

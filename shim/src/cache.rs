@@ -1,0 +1,217 @@
+//! Redis, where there is one: what was read of a user's credits after a commit, with a time to live, and a marker of
+//! each event for people who look. Nothing is ever decided by it: a Redis that is away, slow, emptied or wrong costs
+//! speed only, and what it says of a user's credits is answered only where the configuration lets it, and for so
+//! long.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{Cmd, FromRedisValue, Pipeline, RedisError, cmd, pipe};
+use secrecy::ExposeSecret as _;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use crate::clock::unix_now;
+use crate::config::RedisConfig;
+use crate::error::Error;
+use crate::outcome::{Outcome, Verdict};
+use crate::serve::App;
+
+/// How long a connection may take, and an answer: the database would have answered by then.
+const REDIS_TIMEOUT: Duration = Duration::from_millis(250);
+/// How long Redis is left alone after it failed, so that each request does not wait for it anew.
+const PAUSE: Duration = Duration::from_secs(5);
+/// How long credits are kept where nobody is answered from them, in seconds: a change by SQL shows after that.
+const CREDITS_SECONDS: u64 = 60;
+/// How long a marker is kept, in seconds.
+const MARKER_SECONDS: u64 = 24 * 60 * 60;
+
+/// A connection that is opened when it is needed, and again when it breaks.
+pub(crate) struct Cache {
+    redis: ConnectionManager,
+    credits_max_age: Option<Duration>,
+    paused_until: Mutex<Option<Instant>>,
+}
+
+/// A user's credits as they are kept: with their time, because a time to live can be lost and a clock set back.
+#[derive(Serialize)]
+struct Kept<'a> {
+    at: u64,
+    credits: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct Found {
+    at: u64,
+    credits: Box<RawValue>,
+}
+
+impl Cache {
+    /// Prepares a connection; nothing is opened yet, so Redis may be away.
+    pub(crate) fn new(config: &RedisConfig) -> Result<Self, Error> {
+        let fault = |fault: RedisError| Error::Internal(fault.category().to_owned());
+        let client = redis::Client::open(config.url.expose_secret()).map_err(fault)?;
+        let manager = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(REDIS_TIMEOUT))
+            .set_response_timeout(Some(REDIS_TIMEOUT))
+            .set_number_of_retries(0);
+        Ok(Self {
+            redis: ConnectionManager::new_lazy_with_config(client, manager).map_err(fault)?,
+            credits_max_age: config.credits_max_age,
+            paused_until: Mutex::new(None),
+        })
+    }
+
+    fn is_paused(&self) -> bool {
+        let paused_until = self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
+        paused_until.is_some_and(|until| until > Instant::now())
+    }
+
+    fn pause(&self) {
+        let mut paused_until = self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
+        *paused_until = Some(Instant::now() + PAUSE);
+    }
+
+    fn lifetime(&self) -> u64 {
+        self.credits_max_age.map_or(CREDITS_SECONDS, |age| age.as_secs())
+    }
+}
+
+/// The user's credits from Redis, where they may be answered from it and are young enough.
+pub(crate) async fn credits(app: &App, user: Uuid) -> Option<String> {
+    let cache = app.cache.as_ref()?;
+    let max_age = cache.credits_max_age?;
+    let text: Option<String> = ask(app, cache, Question::One(cmd("GET").arg(credits_key(user)))).await?;
+    fresh(&text?, user, unix_now(), max_age)
+}
+
+/// Keeps credits that were just read.
+pub(crate) async fn keep_credits(app: &App, user: Uuid, credits: &str) {
+    if let Some(cache) = app.cache.as_ref().filter(|cache| cache.credits_max_age.is_some()) {
+        let mut commands = pipe();
+        keep(&mut commands, cache, user, credits);
+        let _: Option<()> = ask(app, cache, Question::Many(&commands)).await;
+    }
+}
+
+/// Keeps what a user has after a commit, and marks the event.
+pub(crate) async fn after_commit(app: &App, outcome: &Outcome, event_id: &str) {
+    let Some(cache) = app.cache.as_ref().filter(|cache| !cache.is_paused()) else { return };
+    let mut commands = pipe();
+    commands.cmd("SET").arg(format!("processed:{event_id}")).arg(outcome.verdict().label());
+    commands.arg("EX").arg(MARKER_SECONDS).ignore();
+    let user = outcome.user_id().and_then(|user| Uuid::try_parse(user).ok());
+    if let Some(user) =
+        user.filter(|_| matches!(outcome.verdict(), Verdict::Applied | Verdict::AlreadyApplied))
+    {
+        match app.database.credits(user).await {
+            Ok(credits) => keep(&mut commands, cache, user, &credits),
+            // What Redis has is older than the commit.
+            Err(_) => {
+                commands.cmd("DEL").arg(credits_key(user)).ignore();
+            }
+        }
+    }
+    let _: Option<()> = ask(app, cache, Question::Many(&commands)).await;
+}
+
+fn keep(commands: &mut Pipeline, cache: &Cache, user: Uuid, credits: &str) {
+    let kept = serde_json::from_str(credits)
+        .and_then(|credits| serde_json::to_string(&Kept { at: unix_now(), credits }));
+    if let Ok(kept) = kept {
+        commands.cmd("SET").arg(credits_key(user)).arg(kept).arg("EX").arg(cache.lifetime()).ignore();
+    }
+}
+
+fn credits_key(user: Uuid) -> String {
+    format!("credits:{user}")
+}
+
+/// The credits, if they are this user's and no older than that; whatever else is kept there is nothing.
+fn fresh(text: &str, user: Uuid, now: u64, max_age: Duration) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Credits {
+        user_id: Uuid,
+        #[serde(rename = "credits_balance")]
+        _balance: i64,
+    }
+    let Found { at, credits } = serde_json::from_str(text).ok()?;
+    let owner: Credits = serde_json::from_str(credits.get()).ok()?;
+    let is_fresh = now.checked_sub(at).is_some_and(|age| age < max_age.as_secs());
+    (is_fresh && owner.user_id == user).then(|| credits.get().to_owned())
+}
+
+/// What Redis is asked.
+enum Question<'a> {
+    One(&'a Cmd),
+    Many(&'a Pipeline),
+}
+
+/// Redis's answer, if it has one soon; if not, it is left alone for a while.
+async fn ask<T: FromRedisValue>(app: &App, cache: &Cache, question: Question<'_>) -> Option<T> {
+    if cache.is_paused() {
+        return None;
+    }
+    let mut redis = cache.redis.clone();
+    let answer = async {
+        match question {
+            Question::One(command) => command.query_async(&mut redis).await,
+            Question::Many(commands) => commands.query_async(&mut redis).await,
+        }
+    };
+    // The connection's own limits begin when it is there; this one holds for all of it.
+    let fault = match timeout(REDIS_TIMEOUT * 2, answer).await {
+        Ok(Ok(answer)) => {
+            app.metrics.redis_call("ok");
+            return Some(answer);
+        }
+        Ok(Err(fault)) => fault.category().to_owned(),
+        Err(_) => "no answer in time".to_owned(),
+    };
+    cache.pause();
+    app.metrics.redis_call("failed");
+    tracing::warn!(fault, "Redis is left alone for {} seconds", PAUSE.as_secs());
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANN: Uuid = Uuid::from_u128(1);
+    const BOB: Uuid = Uuid::from_u128(2);
+    const MAX_AGE: Duration = Duration::from_secs(10);
+
+    fn kept(at: i64) -> String {
+        format!(r#"{{"at":{at},"credits":{{"user_id":"{ANN}","credits_balance":7,"debt":0}}}}"#)
+    }
+
+    #[test]
+    fn credits_are_taken_only_while_they_are_young() {
+        let is_fresh = |at, now| fresh(&kept(at), ANN, now, MAX_AGE).is_some();
+        assert!(is_fresh(100, 100) && is_fresh(100, 109));
+        assert!(!is_fresh(100, 110) && !is_fresh(100, 99) && !is_fresh(-1, 0));
+    }
+
+    #[test]
+    fn whatever_else_is_kept_there_is_nothing() {
+        assert!(fresh(&kept(100), BOB, 100, MAX_AGE).is_none(), "another's");
+        for wrong in [
+            "",
+            "7",
+            "null",
+            "{}",
+            "[]",
+            r#"{"at":100}"#,
+            r#"{"at":100,"credits":null}"#,
+            r#"{"at":100,"credits":{}}"#,
+            r#"{"at":"100","credits":{"user_id":"00000000-0000-0000-0000-000000000001","credits_balance":7}}"#,
+            r#"{"at":100,"credits":{"user_id":"00000000-0000-0000-0000-000000000001","credits_balance":"7"}}"#,
+        ] {
+            assert!(fresh(wrong, ANN, 100, MAX_AGE).is_none(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The app's side: the shim with all that an app configures, and its users' requests.
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::connection::Connection;
+use crate::database::Database;
+use crate::fake_stripe::FakeStripe;
+use crate::shim::{Setup, Shim};
+use crate::tokens::{AUDIENCE, ISSUER, JWT_SECRET, token};
+use crate::wire::Answer;
+
+/// The app's own address.
+pub const ORIGIN: &str = "https://app.test";
+/// Its pages that Stripe sends people back to.
+pub const SUCCESS_URL: &str = "https://app.test/billing?tab=credits";
+/// The same.
+pub const CANCEL_URL: &str = "https://app.test/pricing";
+/// The same.
+pub const RETURN_URL: &str = "https://app.test/account#billing";
+
+/// A shim that acts as Supabase's service role and has every setting of the app's side.
+pub fn app(database: &Database, stripe: &FakeStripe) -> Setup {
+    without_stripe(database).asking(stripe)
+}
+
+/// The same without a Stripe key.
+pub fn without_stripe(database: &Database) -> Setup {
+    Setup::serve(&format!("{}?options=-c%20role%3Dservice_role", database.url()))
+        .with("JWT_SECRET", JWT_SECRET)
+        .with("JWT_AUDIENCE", AUDIENCE)
+        .with("JWT_ISSUER", ISSUER)
+        .with("CORS_ORIGINS", ORIGIN)
+        .with("CHECKOUT_SUCCESS_URL", SUCCESS_URL)
+        .with("CHECKOUT_CANCEL_URL", CANCEL_URL)
+        .with("PORTAL_RETURN_URL", RETURN_URL)
+}
+
+/// Writes into the books that a user has a live subscription to `price_pro`. How it got there is not the shim's
+/// business.
+pub fn subscribe(books: &mut Connection, user: Uuid, subscription_id: &str) {
+    books.sign_up(user);
+    books.run(&format!(
+        "insert into billing.subscriptions (subscription_id, user_id, customer_id, price_id, tier, status, quantity,
+             cancel_at_period_end, as_of, created_at, updated_at)
+         values ('{subscription_id}', '{user}', 'cus_ann', 'price_pro', 'pro', 'active', 1, false, now(), now(), now())"
+    ));
+}
+
+impl Shim {
+    /// A user's GET.
+    pub fn get_as(&self, user: Uuid, path: &str) -> Answer {
+        self.bearing("GET", path, &token(user), b"")
+    }
+
+    /// A user's POST.
+    pub fn post_as(&self, user: Uuid, path: &str, body: &Value) -> Answer {
+        self.bearing("POST", path, &token(user), body.to_string().as_bytes())
+    }
+
+    /// A request that bears a token, or what is none.
+    pub fn bearing(&self, method: &str, path: &str, token: &str, body: &[u8]) -> Answer {
+        self.ask(method, path, &[("Authorization", &format!("Bearer {token}"))], body)
+    }
+
+    /// The log's lines of a route's requests, once there are so many.
+    pub fn requests(&self, route: &str, count: usize) -> Vec<Value> {
+        self.logged(count, |line| line["message"] == "request" && line["route"] == route)
+    }
+}

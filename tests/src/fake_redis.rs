@@ -1,0 +1,170 @@
+//! A Redis of our own on port 0, for what a real one does too seldom: it can be slow, emptied, wrong and gone.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// A running fake. Dropped, it answers nobody any more.
+pub struct FakeRedis {
+    address: SocketAddr,
+    state: Arc<Mutex<State>>,
+}
+
+/// How it behaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mood {
+    /// As it should.
+    Good,
+    /// Every answer is late by this much.
+    Slow(Duration),
+    /// Every GET answers this.
+    Lying(String),
+    /// Every command is an error, as on a replica or while it loads.
+    Failing,
+    /// Every connection is closed at once.
+    Gone,
+}
+
+/// A value and its time to live, in seconds.
+pub type Kept = (String, Option<u64>);
+
+struct State {
+    mood: Mood,
+    has_ended: bool,
+    values: BTreeMap<String, Kept>,
+    commands: Vec<String>,
+}
+
+impl FakeRedis {
+    /// Listens on a port of its own.
+    ///
+    /// # Panics
+    /// Where the machine has no port left.
+    pub fn start() -> FakeRedis {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        let state =
+            State { mood: Mood::Good, has_ended: false, values: BTreeMap::new(), commands: Vec::new() };
+        let state = Arc::new(Mutex::new(state));
+        let shared = state.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if locked(&shared).has_ended {
+                    return;
+                }
+                let state = shared.clone();
+                // A connection that breaks is its client's business.
+                thread::spawn(move || serve(stream, &state));
+            }
+        });
+        FakeRedis { address, state }
+    }
+
+    /// The value for `REDIS_URL`.
+    pub fn url(&self) -> String {
+        format!("redis://{}", self.address)
+    }
+
+    /// From now on it behaves so.
+    pub fn becomes(&self, mood: Mood) {
+        self.state().mood = mood;
+    }
+
+    /// What is kept under a key, and for how long.
+    pub fn kept(&self, key: &str) -> Option<Kept> {
+        self.state().values.get(key).cloned()
+    }
+
+    /// Keeps a value.
+    pub fn keep(&self, key: &str, value: &str) {
+        self.state().values.insert(key.to_owned(), (value.to_owned(), None));
+    }
+
+    /// Keeps nothing any more.
+    pub fn flush(&self) {
+        self.state().values.clear();
+    }
+
+    /// How often a command came.
+    pub fn heard(&self, command: &str) -> usize {
+        self.state().commands.iter().filter(|heard| *heard == command).count()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        locked(&self.state)
+    }
+}
+
+impl Drop for FakeRedis {
+    fn drop(&mut self) {
+        self.becomes(Mood::Gone);
+        self.state().has_ended = true;
+        // Its thread looks at that when somebody comes.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+/// <https://redis.io/docs/latest/develop/reference/protocol-spec/>
+fn serve(stream: TcpStream, state: &Mutex<State>) -> io::Result<()> {
+    let mut answers = stream.try_clone()?;
+    let mut commands = BufReader::new(stream);
+    loop {
+        let command = read(&mut commands)?;
+        let (answer, late) = {
+            let mut state = locked(state);
+            let late = match &state.mood {
+                Mood::Gone => return Ok(()),
+                Mood::Slow(late) => Some(*late),
+                _ => None,
+            };
+            (answer(&mut state, &command), late)
+        };
+        if let Some(late) = late {
+            thread::sleep(late);
+        }
+        answers.write_all(answer.as_bytes())?;
+    }
+}
+
+/// An array of strings, each with its length.
+fn read(commands: &mut BufReader<TcpStream>) -> io::Result<Vec<String>> {
+    let parts = number(commands)?;
+    (0..parts)
+        .map(|_| {
+            let mut text = vec![0; number(commands)? + 2];
+            commands.read_exact(&mut text)?;
+            Ok(String::from_utf8_lossy(&text[..text.len() - 2]).into_owned())
+        })
+        .collect()
+}
+
+fn number(commands: &mut BufReader<TcpStream>) -> io::Result<usize> {
+    let mut line = String::new();
+    commands.read_line(&mut line)?;
+    line.trim_start_matches(['*', '$']).trim_end().parse().map_err(|_| io::ErrorKind::UnexpectedEof.into())
+}
+
+fn answer(state: &mut State, command: &[String]) -> String {
+    let words: Vec<&str> = command.iter().map(String::as_str).collect();
+    state.commands.push(words.first().map(|word| word.to_uppercase()).unwrap_or_default());
+    let text = |text: &str| format!("${}\r\n{text}\r\n", text.len());
+    match (&state.mood, words.as_slice()) {
+        (Mood::Failing, _) => "-LOADING Redis is loading the dataset in memory\r\n".to_owned(),
+        (Mood::Lying(lie), ["GET", _]) => text(lie),
+        (_, ["GET", key]) => state.values.get(*key).map_or("$-1\r\n".to_owned(), |(value, _)| text(value)),
+        (_, ["SET", key, value, "EX", seconds]) => {
+            let kept = ((*value).to_owned(), seconds.parse().ok());
+            state.values.insert((*key).to_owned(), kept);
+            "+OK\r\n".to_owned()
+        }
+        (_, ["DEL", key]) => format!(":{}\r\n", i32::from(state.values.remove(*key).is_some())),
+        _ => "+OK\r\n".to_owned(),
+    }
+}
+
+fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -299,7 +299,10 @@ fn who_has_no_subscription_has_none_to_change_and_nobody_changes_anothers() {
         assert_eq!(shim.post_as(BOB, path, &body).said(), "409 no_subscription", "{path}");
     }
     assert_eq!(stripe.asked(), []);
-    database.connect().run("update billing.subscriptions set status = 'canceled'");
+    database.connect().run(
+        "update billing.subscriptions set status = 'unpaid';
+         update billing.accounts set tier = 'free', subscription_status = 'unpaid'",
+    );
     assert_eq!(change(&shim, &body).said(), "409 no_subscription");
     assert_eq!(stripe.asked(), []);
 }

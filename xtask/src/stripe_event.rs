@@ -166,7 +166,7 @@ impl Subscription {
         let start = self.period_start(months);
         let from = if billing_reason == "subscription_update" { unix_now() } else { start };
         let invoice = json!({
-            "id": format!("in_{}_{}", self.tag, Uuid::new_v4().simple()),
+            "id": format!("in_{}", Uuid::new_v4().simple()),
             "object": "invoice",
             "status": "paid",
             "livemode": false,

@@ -1,14 +1,17 @@
 //! What the database asks for, gotten from Stripe.
 
 use serde::Serialize;
-use serde_json::value::RawValue;
+use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::clock::unix_now;
 use crate::error::Error;
-use crate::stripe_api::{StripeApi, StripeError};
+use crate::stripe_api::{Answer, StripeApi, StripeError};
 
 /// The most objects fetched for one event.
 const MAX_FETCHES: usize = 16;
+/// The most pages read of one list; a list that goes on after them stays one with more.
+const MAX_PAGES: usize = 50;
 
 /// What was fetched, for the database: the objects in the order asked for, and Stripe's clock at the last of them.
 #[derive(Serialize)]
@@ -30,7 +33,7 @@ pub(crate) async fn fetch(stripe: Option<&StripeApi>, paths: &[String]) -> Resul
         if !path.starts_with("/v1/") {
             return Err(Error::UnexpectedAnswer("it asks for a path outside of /v1/".to_owned()));
         }
-        match stripe.get(path).await {
+        match whole(stripe, path).await {
             Ok(answer) => {
                 fetched.as_of = answer.as_of;
                 fetched.objects.push(answer.object);
@@ -41,4 +44,28 @@ pub(crate) async fn fetch(stripe: Option<&StripeApi>, paths: &[String]) -> Resul
         }
     }
     serde_json::to_string(&fetched).map_err(|fault| Error::Internal(fault.to_string()))
+}
+
+/// Gets the object at a path; a list with all of its pages.
+async fn whole(stripe: &StripeApi, path: &str) -> Result<Answer, StripeError> {
+    let first = stripe.get(path).await?;
+    let mut list: Value = first.read()?;
+    if list["has_more"] != true {
+        return Ok(first);
+    }
+    let mut as_of = first.as_of;
+    for _ in 1..MAX_PAGES {
+        let last = list["data"].as_array().and_then(|data| data.last()?["id"].as_str());
+        let Some(last) = last.filter(|_| list["has_more"] == true) else { break };
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let page = stripe.get(&format!("{path}{separator}starting_after={last}")).await?;
+        let mut page_of: Value = page.read()?;
+        as_of = page.as_of;
+        if let (Some(data), Some(more)) = (list["data"].as_array_mut(), page_of["data"].as_array_mut()) {
+            data.append(more);
+        }
+        list["has_more"] = page_of["has_more"].take();
+    }
+    let object = to_raw_value(&list).map_err(|fault| StripeError::Malformed(fault.to_string()))?;
+    Ok(Answer { object, as_of })
 }

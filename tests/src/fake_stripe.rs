@@ -204,6 +204,11 @@ impl FakeStripe {
         self.state().books.objects.insert(format!("/v1/invoices/{id}"), invoice);
     }
 
+    /// Stripe has this invoice's lines, in pages.
+    pub fn knows_invoice_lines(&self, invoice_id: &str, lines: Vec<Value>) {
+        self.state().books.lists.insert(format!("/v1/invoices/{invoice_id}/lines"), lines);
+    }
+
     /// What Stripe has at a path now.
     #[must_use]
     pub fn object(&self, path: &str) -> Option<Value> {
@@ -392,7 +397,9 @@ fn route(books: &Books, method: &Method, path: &str, query: &str) -> Answer {
     match (method, segments.as_slice()) {
         (&Method::GET, ["v1", "checkout", "sessions", _]) => session(books, path, query),
         (&Method::GET, ["v1", "subscriptions" | "invoices", _]) => object(books, path),
-        (&Method::GET, ["v1", "checkout", "sessions", _, "line_items"]) => list(books, path, query),
+        (&Method::GET, ["v1", "checkout", "sessions", _, "line_items"] | ["v1", "invoices", _, "lines"]) => {
+            list(books, path, query)
+        }
         _ => unrecognized(method, path),
     }
 }

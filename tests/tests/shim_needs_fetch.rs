@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use stripe_credits_tests::fake_stripe::{Asked, FakeStripe, Fault};
 use stripe_credits_tests::shim::{Setup, Shim, deliver};
+use stripe_credits_tests::stripe::CREATED;
+use stripe_credits_tests::subscription::invoice;
 use stripe_credits_tests::{ANN, Connection, Database, Event, catalog, session};
 
 /// The API version that the shim asks for, whatever the account's default is.
@@ -64,6 +66,28 @@ fn scenario_9_three_of_a_pack_that_only_the_line_items_name_grant_1500_with_one_
 
     assert_eq!(shim.deliver(&bare("cs_1", "evt_1")).said(), "200 already_applied");
     assert_eq!(books.ledger(ANN), ["purchase 1500"]);
+}
+
+#[test]
+fn an_invoice_of_more_lines_than_a_page_is_read_page_by_page() {
+    let database = Database::with_catalog();
+    let stripe = FakeStripe::start();
+    let shirts = (0..230).map(|n| (format!("il_{n}"), "price_tshirt"));
+    let lines = shirts.chain([("il_plan".to_owned(), "price_pro")]).map(|(id, price)| {
+        json!({
+            "id": id, "object": "line_item", "amount": 1_000, "quantity": 1,
+            "pricing": {"price_details": {"price": price}}, "period": {"start": CREATED, "end": CREATED + 86_400},
+        })
+    });
+    stripe.knows_invoice_lines("in_1", lines.collect());
+    let shim = start(&database, &stripe);
+    let paid = invoice("in_1", "sub_1").of(ANN).with_more_lines().paid("evt_1");
+    assert_eq!(shim.deliver(&paid).said(), "200 applied");
+    assert_eq!(database.connect().ledger(ANN), ["subscription_grant 10000"]);
+    let paths: Vec<String> = stripe.asked().into_iter().map(|asked| asked.path).collect();
+    let lines = "/v1/invoices/in_1/lines?limit=100";
+    let after = |last: &str| format!("{lines}&starting_after={last}");
+    assert_eq!(paths, [lines.to_owned(), after("il_99"), after("il_199")]);
 }
 
 #[test]

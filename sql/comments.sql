@@ -93,6 +93,8 @@ Errors: 22004 null, 22023 blank, an infinite time, an end not after its start, n
 comment on function billing.apply_stripe_subscription_state(uuid, text, text, text, text, timestamptz, timestamptz, text, text, boolean) is
 'The older name of apply_subscription_state, for an active subscription, with the older answer: {ok, already_applied, remaining_monthly, remaining_bonus, reason}.';
 
+comment on function billing.older_answer(billing.outcome) is 'An outcome as the older names answer it.';
+
 comment on function billing.load_catalog(jsonb) is
 'Makes the catalog say what the document says, and applies what was parked for want of it. What is absent is retired from now on, what changed gets a new row in force from now on; loading the same twice changes nothing.
   catalog  the document, described in docs/catalog.md

@@ -18,12 +18,9 @@ begin
 end
 $$;
 
-create function billing.admin_apply_stripe_credit_pack_purchase(
-    p_user_id uuid, p_amount bigint, p_event_id text, p_checkout_session_id text,
-    p_payment_intent_id text default null, p_customer_id text default null, p_price_id text default null,
-    p_pack text default null
-) returns jsonb
-language sql volatile security definer set search_path = pg_catalog, pg_temp
+-- An outcome in the words of the older names.
+create function billing.older_answer(o billing.outcome) returns jsonb
+language sql immutable set search_path = pg_catalog, pg_temp
 as $$
     select jsonb_build_object(
         'ok', o.ok,
@@ -31,6 +28,16 @@ as $$
         'remaining_monthly', o.remaining_subscription,
         'remaining_bonus', o.remaining_purchased + o.remaining_promotional,
         'reason', o.reason)
+$$;
+
+create function billing.admin_apply_stripe_credit_pack_purchase(
+    p_user_id uuid, p_amount bigint, p_event_id text, p_checkout_session_id text,
+    p_payment_intent_id text default null, p_customer_id text default null, p_price_id text default null,
+    p_pack text default null
+) returns jsonb
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+    select billing.older_answer(o)
     from billing.apply_stripe_credit_pack_purchase(
         p_user_id, p_amount, p_event_id, p_checkout_session_id, p_payment_intent_id, p_customer_id, p_price_id,
         p_pack) o
@@ -43,12 +50,7 @@ create function billing.apply_stripe_subscription_state(
 ) returns jsonb
 language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
-    select jsonb_build_object(
-        'ok', o.ok,
-        'already_applied', o.already_applied,
-        'remaining_monthly', o.remaining_subscription,
-        'remaining_bonus', o.remaining_purchased + o.remaining_promotional,
-        'reason', o.reason)
+    select billing.older_answer(o)
     from billing.apply_subscription_state(
         p_user_id, p_tier, p_customer_id, p_subscription_id, p_price_id, p_cycle_start, p_cycle_end, p_event_id,
         p_invoice_id, p_reset_usage) o

@@ -25,6 +25,7 @@ is_service() -> boolean stable {"search_path=pg_catalog, pg_temp"}
 load_catalog(catalog jsonb) -> TABLE(price_id text, change text) volatile security definer {"search_path=pg_catalog, pg_temp"}
 my_credits() -> SETOF billing.user_credits volatile security definer {"search_path=pg_catalog, pg_temp"}
 my_transactions(p_limit integer DEFAULT 50, p_before bigint DEFAULT NULL::bigint) -> SETOF billing.credit_transactions stable security definer {"search_path=pg_catalog, pg_temp"}
+older_answer(o billing.outcome) -> jsonb immutable {"search_path=pg_catalog, pg_temp"}
 prune_stripe_events(p_older_than interval) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp"}
 reconcile_checkout_session(session jsonb, expected_user_id uuid, as_of timestamp with time zone DEFAULT NULL::timestamp with time zone) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 refuse_ledger_change() -> trigger volatile {"search_path=pg_catalog, pg_temp"}
@@ -424,6 +425,7 @@ billing.my_credits(): EXECUTE to authenticated
 billing.my_credits(): EXECUTE to service_role
 billing.my_transactions(integer,bigint): EXECUTE to authenticated
 billing.my_transactions(integer,bigint): EXECUTE to service_role
+billing.older_answer(billing.outcome): EXECUTE to stripe_credits_owner
 billing.prune_stripe_events(interval): EXECUTE to service_role
 billing.reconcile_checkout_session(jsonb,uuid,timestamp with time zone): EXECUTE to service_role
 billing.refuse_ledger_change(): EXECUTE to stripe_credits_owner

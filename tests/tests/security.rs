@@ -267,6 +267,7 @@ fn scenario_35_service_role_runs_the_service_functions_and_reads_every_row() {
             "installed_policies",
             "grant_access",
             "settle_account",
+            "older_answer",
         ]
         .contains(&name);
         assert_eq!(denied(fault.as_ref()), internal, "service_role and {signature}: {fault:?}");

@@ -23,6 +23,8 @@ use self::pgbench::Script;
 const DATABASE: &str = "bench";
 /// The one whose ledger is filled up.
 const FILLED_DATABASE: &str = "bench_filled";
+/// The one in whose accounts time causes something.
+const DUE_DATABASE: &str = "bench_due";
 /// Length of one measurement in seconds, and how often each is taken.
 const ROUND_SECONDS: u64 = 4;
 const ROUNDS: usize = 3;
@@ -81,7 +83,7 @@ fn start() -> Result<Cluster> {
     })?;
     let catalog = workspace::sample_catalog();
     let document = fs::read_to_string(&catalog).map_err(Error::file(&catalog))?;
-    for database in [DATABASE, FILLED_DATABASE] {
+    for database in [DATABASE, FILLED_DATABASE, DUE_DATABASE] {
         cluster.create_database(database)?;
         let mut client = cluster.connect(database)?;
         client.execute("select from billing.load_catalog(($1::text)::jsonb)", &[&document])?;
@@ -118,14 +120,14 @@ fn subscriptions(cluster: &Cluster) -> Result<Table> {
 
 /// How long `run_due` takes for many accounts at once, called as cron would, and how much memory its backend takes.
 fn due(cluster: &Cluster) -> Result<Table> {
-    let mut client = cluster.connect(FILLED_DATABASE)?;
+    let mut client = cluster.connect(DUE_DATABASE)?;
     client.batch_execute(&format!(
         "select count(billing.grant_credits(lpad(n::text, 32, '0')::uuid, 10, 'due', null,
              clock_timestamp() + interval '1 second'))
          from generate_series(1, {DUE_ACCOUNTS}) n"
     ))?;
     client.execute("select pg_sleep_until(max(next_due_at)) from billing.accounts", &[])?;
-    let mut client = cluster.connect(FILLED_DATABASE)?;
+    let mut client = cluster.connect(DUE_DATABASE)?;
     let backend: i32 = client.query_one("select pg_backend_pid()", &[])?.get(0);
     let started = Instant::now();
     let mut posted: i64 = 0;

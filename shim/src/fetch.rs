@@ -49,23 +49,23 @@ pub(crate) async fn fetch(stripe: Option<&StripeApi>, paths: &[String]) -> Resul
 /// Gets the object at a path; a list with all of its pages.
 async fn whole(stripe: &StripeApi, path: &str) -> Result<Answer, StripeError> {
     let first = stripe.get(path).await?;
-    let mut list: Value = first.read()?;
-    if list["has_more"] != true {
+    let mut joined: Value = first.read()?;
+    if joined["has_more"] != true {
         return Ok(first);
     }
     let mut as_of = first.as_of;
     for _ in 1..MAX_PAGES {
-        let last = list["data"].as_array().and_then(|data| data.last()?["id"].as_str());
-        let Some(last) = last.filter(|_| list["has_more"] == true) else { break };
+        let last = joined["data"].as_array().and_then(|data| data.last()?["id"].as_str());
+        let Some(last) = last.filter(|_| joined["has_more"] == true) else { break };
         let separator = if path.contains('?') { '&' } else { '?' };
         let page = stripe.get(&format!("{path}{separator}starting_after={last}")).await?;
         let mut page_of: Value = page.read()?;
         as_of = page.as_of;
-        if let (Some(data), Some(more)) = (list["data"].as_array_mut(), page_of["data"].as_array_mut()) {
+        if let (Some(data), Some(more)) = (joined["data"].as_array_mut(), page_of["data"].as_array_mut()) {
             data.append(more);
         }
-        list["has_more"] = page_of["has_more"].take();
+        joined["has_more"] = page_of["has_more"].take();
     }
-    let object = to_raw_value(&list).map_err(|fault| StripeError::Malformed(fault.to_string()))?;
+    let object = to_raw_value(&joined).map_err(|fault| StripeError::Malformed(fault.to_string()))?;
     Ok(Answer { object, as_of })
 }

@@ -75,9 +75,8 @@ pub(crate) fn post(sql: &mut Sql, event_id: &str, invoice: &Invoice, user: Uuid,
         true => Verdict::AlreadyApplied,
         false => Verdict::Applied,
     };
-    let prices: Vec<&str> =
-        lots.iter().map(|lot| lot.cycle.as_ref().map_or(&*lot.item, |cycle| &cycle.price_id)).collect();
-    let mut prices: Vec<String> = prices.into_iter().map(str::to_owned).collect();
+    let price = |lot: &Lot| lot.cycle.as_ref().map_or(&lot.item, |cycle| &cycle.price_id).clone();
+    let mut prices: Vec<String> = lots.iter().map(price).collect();
     prices.dedup();
     let outcome = close(sql, account, verdict).with("price_ids", prices);
     match difference.excess {
@@ -90,7 +89,7 @@ pub(crate) fn post(sql: &mut Sql, event_id: &str, invoice: &Invoice, user: Uuid,
 fn once(sql: &mut Sql, account: &Account, invoice: &Invoice, worth: Worth, held: &[Held]) -> Vec<Lot> {
     let Worth { mut lots, bonus } = worth;
     for lot in lots.iter_mut().filter(|lot| lot.item.ends_with(TRIAL)) {
-        let beside = account.trials_beside(sql, &invoice.id, TRIAL);
+        let beside = account.trials_beside(sql, &invoice.id);
         lot.credits = Credits((lot.credits.0 - beside.0).max(0));
     }
     let purchased = lots.iter().filter(|lot| !lot.item.ends_with(TRIAL)).filter_map(|lot| lot.cycle.as_ref());
@@ -99,7 +98,7 @@ fn once(sql: &mut Sql, account: &Account, invoice: &Invoice, worth: Worth, held:
         began.is_some_and(|began| first.is_none_or(|first| (began, &invoice.id) <= (first.0, &first.1)))
     };
     let granted = held.iter().any(|held| held.item == FIRST_PURCHASE_BONUS);
-    if bonus > Credits::ZERO && (granted || is_first(account.first_purchase(sql, TRIAL))) {
+    if bonus > Credits::ZERO && (granted || is_first(account.first_purchase(sql))) {
         let name = "First purchase bonus".to_owned();
         lots.push(Lot::new(FIRST_PURCHASE_BONUS.to_owned(), name, bonus, Pool::Promotional));
     }

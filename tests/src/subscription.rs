@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::connection::Connection;
-use crate::stripe::{CREATED, Event, Session, event, session};
+use crate::database::Database;
+use crate::stripe::{CREATED, Event, Session, catalog, event, session};
 
 /// When the n-th month of the tests' subscriptions begins: the first, 0, with [`CREATED`].
 pub fn month(n: u32) -> i64 {
@@ -467,4 +468,25 @@ impl Connection {
     pub fn unix_now(&mut self) -> i64 {
         self.one("select floor(extract(epoch from clock_timestamp()))::bigint", &[])
     }
+}
+
+/// The scenarios' catalog with fields of all of its plans set.
+///
+/// # Panics
+/// Where `fields` is no object.
+pub fn plans_with(fields: &Value) -> Value {
+    let mut catalog = catalog();
+    for plan in catalog["plans"].as_array_mut().expect("plans") {
+        for (field, value) in fields.as_object().expect("fields") {
+            plan[field] = value.clone();
+        }
+    }
+    catalog
+}
+
+/// A database whose catalog is [`plans_with`] these fields.
+pub fn database_with(fields: &Value) -> Database {
+    let db = Database::new();
+    db.connect().load_catalog(&plans_with(fields));
+    db
 }

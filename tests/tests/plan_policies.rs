@@ -1,33 +1,16 @@
 //! A plan's policies as catalog data: downgrades, cancellations, yearly prices that drip, changes at renewal, coming back.
 //! What time alone does is read right before anything has posted it, and posted as it was read, however late.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use stripe_credits_tests::money_back::refund;
 use stripe_credits_tests::stripe::CREATED;
 use stripe_credits_tests::subscription::{
-    Invoice, MAX, PRO, ROLL, invoice, invoice_payment, line, month, months_after, period, renewal,
-    subscription,
+    Invoice, MAX, PRO, ROLL, database_with, invoice, invoice_payment, line, month, months_after, period,
+    renewal, subscription,
 };
-use stripe_credits_tests::{ANN, Connection, Database, Event, catalog, paid_pack};
+use stripe_credits_tests::{ANN, Connection, Database, Event, paid_pack};
 
 const DAY: i64 = 86_400;
-
-/// The catalog with fields of all of its plans set.
-fn plans_with(fields: &Value) -> Value {
-    let mut catalog = catalog();
-    for plan in catalog["plans"].as_array_mut().expect("plans") {
-        for (field, value) in fields.as_object().expect("fields") {
-            plan[field] = value.clone();
-        }
-    }
-    catalog
-}
-
-fn database_with(fields: &Value) -> Database {
-    let db = Database::new();
-    db.connect().load_catalog(&plans_with(fields));
-    db
-}
 
 /// What ANN can spend and owes now, whoever reads or posts it first: the view, which posts nothing, `my_credits`, a sweep,
 /// and a spend of all of it.

@@ -6,8 +6,8 @@ use stripe_credits_tests::chance::{Chance, orders};
 use stripe_credits_tests::money_back::refund;
 use stripe_credits_tests::stripe::CREATED;
 use stripe_credits_tests::subscription::{
-    MAX, PRO, ROLL, fetched, invoice, invoice_payment, line, month, months_after, period, renewal,
-    subscribing, subscription,
+    MAX, PRO, ROLL, database_with, fetched, invoice, invoice_payment, line, month, months_after, period,
+    plans_with, renewal, subscribing, subscription,
 };
 use stripe_credits_tests::{ANN, Connection, Database, Event, catalog, nothing_fetched};
 
@@ -76,22 +76,6 @@ fn all_end_the_same(db: &Database, before: &[Step], steps: &[Step], balance: i64
         }
         c.run("rollback");
     }
-}
-
-fn plans_with(fields: &Value) -> Value {
-    let mut catalog = catalog();
-    for plan in catalog["plans"].as_array_mut().expect("plans") {
-        for (field, value) in fields.as_object().expect("fields") {
-            plan[field] = value.clone();
-        }
-    }
-    catalog
-}
-
-fn database_with(fields: &Value) -> Database {
-    let db = Database::new();
-    db.connect().load_catalog(&plans_with(fields));
-    db
 }
 
 fn state(price_id: &str) -> stripe_credits_tests::subscription::Subscription {

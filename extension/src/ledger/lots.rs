@@ -3,6 +3,7 @@
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::draw::Share;
+use stripe_credits_rules::invoice::TRIAL;
 use stripe_credits_rules::lot::Pool;
 use stripe_credits_rules::plan::{self, Grant, Holds};
 
@@ -133,31 +134,31 @@ impl Account {
     }
 
     /// How many credits of trials other invoices granted: there is one trial a user.
-    pub(crate) fn trials_beside(&self, sql: &mut Sql, invoice_id: &str, suffix: &str) -> Credits {
+    pub(crate) fn trials_beside(&self, sql: &mut Sql, invoice_id: &str) -> Credits {
         let mut rows = sql.run(
             "select coalesce(sum(amount), 0)::bigint from billing.credit_grants
              where user_id = $1 and stripe_subscription_id is not null and source_id <> $2
                  and right(item, length($3)) = $3",
-            &[uuid_datum(self.user).into(), invoice_id.into(), suffix.into()],
+            &[uuid_datum(self.user).into(), invoice_id.into(), TRIAL.into()],
         );
         assert!(rows.next(), "an aggregate has a row");
         Credits(rows.must(1))
     }
 
     /// The user's first purchase of a plan: when what was paid for began, and by which invoice.
-    pub(crate) fn first_purchase(&self, sql: &mut Sql, trial_suffix: &str) -> Option<(Time, String)> {
+    pub(crate) fn first_purchase(&self, sql: &mut Sql) -> Option<(Time, String)> {
         let mut rows = sql.run(
             "select period_start, source_id from billing.credit_grants
              where user_id = $1 and stripe_subscription_id is not null and right(item, length($2)) <> $2
              order by period_start, source_id limit 1",
-            &[uuid_datum(self.user).into(), trial_suffix.into()],
+            &[uuid_datum(self.user).into(), TRIAL.into()],
         );
         rows.next().then(|| (time(rows.must(1)).expect("only finite times are written"), rows.must(2)))
     }
 
     /// Leaves the bonus of the first purchase alone: an earlier one may have become known later.
     fn settle_bonus(&mut self, sql: &mut Sql) {
-        let Some((_, first)) = self.first_purchase(sql, stripe_credits_rules::invoice::TRIAL) else { return };
+        let Some((_, first)) = self.first_purchase(sql) else { return };
         let mut rows = sql.run(
             "select id, source_id, remaining, set_aside, amount - lapsed - reversed
              from billing.credit_grants where user_id = $1 and item = $2 and pool = 'promotional' order by id",

@@ -30,6 +30,7 @@ comment on table billing.reservations is 'Spends that can still be committed for
 comment on table billing.reversals is 'Refunds, disputes and charges'' own counts, each as far as it has come. What they take back is computed from all of them together.';
 comment on column billing.payments.owed is 'Credits reversed after they had been spent: this payment''s share of the account''s debt, settled or not.';
 comment on table billing.stripe_events is 'The inbox: every event as it was received, with what came of it. Parked rows apply by themselves once what they lack is known.';
+comment on table billing.cursors is 'How far the shim''s commands sweep and backfill have come through Stripe''s lists, so that the next run goes on there.';
 comment on view billing.user_credits is 'The read model: what each user has now, lapsed credits left out whether swept or not. bonus_* counts purchased and promotional credits together; what lapsed counts as used.';
 
 comment on function billing.apply_stripe_event(jsonb, jsonb) is
@@ -38,7 +39,7 @@ comment on function billing.apply_stripe_event(jsonb, jsonb) is
   fetched  Stripe''s answer to a needs_fetch before, {"as_of": unix seconds, "objects": […]}, or {} where nobody could ask
 Outcome: applied; already_applied; ignored (livemode, account, event_type, mode, unpaid, payment_failed, expired, no_payment_required, no_subscription, stale, nothing_billed, not_credits, trial, at_renewal, unknown_payment); parked (no_catalog, unknown_price, unknown_user, identity_conflict, unknown_charge, unfetched, shape); rejected (malformed, conflict, out_of_range); needs_fetch with to_fetch.
 Errors: 22004 event is null. Nothing in the event''s content raises.
-Stands on: Stripe''s checkout.session.completed, .async_payment_succeeded, .async_payment_failed, .expired; customer.subscription.created, .updated, .deleted, .paused, .resumed, .trial_will_end, .pending_update_applied, .pending_update_expired; invoice.paid, .payment_succeeded, .payment_failed, .voided, .marked_uncollectible; invoice_payment.paid; charge.refunded, refund.created, .updated, .failed, charge.refund.updated; charge.dispute.created, .updated, .closed, .funds_withdrawn, .funds_reinstated. Other types are recorded and ignored.';
+Stands on: Stripe''s checkout.session.completed, .async_payment_succeeded, .async_payment_failed, .expired; customer.subscription.created, .updated, .deleted, .paused, .resumed, .trial_will_end, .pending_update_applied, .pending_update_expired; invoice.paid, .payment_succeeded, .payment_failed, .voided, .marked_uncollectible; invoice_payment.paid; charge.refunded, refund.created, .updated, .failed, charge.refund.updated; charge.dispute.created, .updated, .closed, .funds_withdrawn, .funds_reinstated. Other types are recorded and ignored. The types backfill.subscription, .invoice, .refund and .dispute are an object as one of Stripe''s lists has it now: kept in the inbox only where something came of it.';
 
 comment on function billing.explain_event(jsonb, jsonb) is
 'What apply_stripe_event would answer for the same arguments, by the same path, with nothing written. details.postings are the ledger rows it would append.';
@@ -173,6 +174,12 @@ comment on function billing.retry_parked(integer) is
 
 comment on function billing.prune_stripe_events(interval) is
 'Deletes settled events that were last received longer ago than p_older_than. Never one that is parked or waits for a fetch. Returns how many. A pruned event that comes again is already_applied: its payment is known. Errors: 22004 null, 22023 negative.';
+
+comment on function billing.move_cursor(text, jsonb) is
+'Keeps how far a command has come through Stripe''s lists.
+  p_command   whose cursor: sweep, backfill
+  p_position  where its next run goes on; null forgets it
+Errors: 22004 command is null, 22023 blank.';
 
 comment on function billing.validate_credits_consistency() is
 'The books prove themselves: no row where, for every user, Σ ledger = Σ grants'' remaining − debt = cached balance. Otherwise a row per user that differs.';

@@ -12,3 +12,4 @@ select pg_catalog.pg_extension_config_dump('billing.payments', '');
 select pg_catalog.pg_extension_config_dump('billing.payment_intents', '');
 select pg_catalog.pg_extension_config_dump('billing.reversals', '');
 select pg_catalog.pg_extension_config_dump('billing.stripe_events', '');
+select pg_catalog.pg_extension_config_dump('billing.cursors', '');

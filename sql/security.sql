@@ -24,6 +24,7 @@ alter table billing.payments enable row level security;
 alter table billing.payment_intents enable row level security;
 alter table billing.reversals enable row level security;
 alter table billing.stripe_events enable row level security;
+alter table billing.cursors enable row level security;
 
 create policy own_rows on billing.accounts for select to public
     using ((select billing.current_user_id()) = user_id);
@@ -50,6 +51,7 @@ create policy service on billing.payments for select to public using ((select bi
 create policy service on billing.payment_intents for select to public using ((select billing.is_service()));
 create policy service on billing.reversals for select to public using ((select billing.is_service()));
 create policy service on billing.stripe_events for select to public using ((select billing.is_service()));
+create policy service on billing.cursors for select to public using ((select billing.is_service()));
 
 -- What security_selfcheck() compares the policies with: the same, once more, as Postgres prints them.
 create function billing.installed_policies() returns table (name text, policy text, rule text)
@@ -61,7 +63,8 @@ as $$
     union all
     select 'billing.' || t, 'service', '( SELECT billing.is_service() AS is_service)'
     from unnest(array['settings', 'accounts', 'credit_grants', 'credit_transactions', 'reservations', 'customers',
-        'subscriptions', 'payments', 'payment_intents', 'reversals', 'stripe_events']) t
+        'subscriptions', 'payments', 'payment_intents', 'reversals', 'stripe_events',
+        'cursors']) t
     union all
     select 'billing.prices', 'everyone', 'true'
 $$;

@@ -106,3 +106,25 @@ create index stripe_events_waiting on billing.stripe_events (judged_at)
 -- For windows of time at next to no cost a row: the inbox is written in order of arrival.
 create index stripe_events_received on billing.stripe_events
     using brin (first_received_at) with (autosummarize = on);
+
+-- How far the shim's commands have come through Stripe's lists, so that the next run goes on there.
+create table billing.cursors (
+    command text primary key check (command <> ''),
+    position jsonb not null,
+    moved_at timestamptz not null
+);
+
+create function billing.move_cursor(p_command text, p_position jsonb default null) returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform billing.require_named(p_command, 'p_command');
+    if p_position is null then
+        delete from billing.cursors where command = p_command;
+        return;
+    end if;
+    insert into billing.cursors as c (command, position, moved_at)
+    values (p_command, p_position, clock_timestamp())
+    on conflict (command) do update set position = excluded.position, moved_at = excluded.moved_at;
+end
+$$;

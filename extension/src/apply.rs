@@ -59,6 +59,11 @@ pub(crate) fn delivery(sql: &mut Sql, payload: &JsonText, fetched: Option<&JsonT
     if tied.is_some() {
         outcome = follow_into(sql, settings.as_ref(), &waiting, outcome);
     }
+    let came_to_nothing = matches!(outcome.verdict, Verdict::AlreadyApplied | Verdict::Ignored(_));
+    if event.is_backfill() && came_to_nothing && !inbox::holds(sql, &event.id) {
+        // Else each run through Stripe's lists would leave a copy of all that Stripe has.
+        return outcome;
+    }
     inbox::record(sql, &event, payload, fetched, &outcome);
     outcome
 }

@@ -68,6 +68,11 @@ pub(crate) fn record(
     );
 }
 
+/// Whether an event was kept.
+pub(crate) fn holds(sql: &mut Sql, event_id: &str) -> bool {
+    sql.run("select from billing.stripe_events where event_id = $1", &[event_id.into()]).next()
+}
+
 /// What Stripe answered about an event before, where it was asked and did answer.
 pub(crate) fn fetched(sql: &mut Sql, event_id: &str) -> Option<String> {
     let mut rows = sql.run(

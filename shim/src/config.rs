@@ -82,6 +82,13 @@ pub(crate) struct ServeConfig {
     pub(crate) log_level: Level,
 }
 
+/// What a command needs that asks Stripe and repairs the books.
+#[derive(Debug)]
+pub(crate) struct RepairConfig {
+    pub(crate) database: DatabaseConfig,
+    pub(crate) stripe: StripeConfig,
+}
+
 /// Where Postgres is, and how many connections to hold.
 #[derive(Debug)]
 pub(crate) struct DatabaseConfig {
@@ -141,9 +148,7 @@ impl ServeConfig {
         let database = DatabaseConfig::read_from(&mut reader);
         let webhook_secrets = reader.required("STRIPE_WEBHOOK_SECRET", webhook_secrets);
         let key = reader.optional("STRIPE_SECRET_KEY", stripe_key);
-        let base = reader
-            .optional("STRIPE_API_BASE", api_base)
-            .unwrap_or_else(|| Uri::from_static(DEFAULT_STRIPE_API_BASE));
+        let stripe = StripeConfig::read_from(&mut reader, key);
         let auth = AuthConfig::read_from(&mut reader);
         let cors_origins = reader.optional("CORS_ORIGINS", origins).unwrap_or_default();
         let pages = Pages::read_from(&mut reader);
@@ -158,7 +163,7 @@ impl ServeConfig {
             (Some(database), Some(webhook_secrets), Ok(())) => Ok(Self {
                 database,
                 webhook_secrets,
-                stripe: key.map(|(key, mode)| StripeConfig { key, mode, base }),
+                stripe,
                 auth,
                 cors_origins,
                 pages,
@@ -169,6 +174,40 @@ impl ServeConfig {
             }),
             (_, _, faults) => Err(Error::Configuration(faults.err().unwrap_or_default())),
         }
+    }
+}
+
+impl RepairConfig {
+    /// Reads the variables of a command that asks Stripe and repairs the books.
+    pub(crate) fn read(environment: &Environment) -> Result<Self, Error> {
+        let mut reader = Reader::new(environment);
+        let database = DatabaseConfig::read_from(&mut reader);
+        let key = reader.required("STRIPE_SECRET_KEY", stripe_key);
+        let stripe = StripeConfig::read_from(&mut reader, key);
+        match (database, stripe, reader.finish()) {
+            (Some(database), Some(stripe), Ok(())) => Ok(Self { database, stripe }),
+            (_, _, faults) => Err(Error::Configuration(faults.err().unwrap_or_default())),
+        }
+    }
+}
+
+impl StripeConfig {
+    /// Reads the variables of a command that only asks Stripe.
+    pub(crate) fn read(environment: &Environment) -> Result<Self, Error> {
+        let mut reader = Reader::new(environment);
+        let key = reader.required("STRIPE_SECRET_KEY", stripe_key);
+        let stripe = Self::read_from(&mut reader, key);
+        match (stripe, reader.finish()) {
+            (Some(stripe), Ok(())) => Ok(stripe),
+            (_, faults) => Err(Error::Configuration(faults.err().unwrap_or_default())),
+        }
+    }
+
+    fn read_from(reader: &mut Reader, key: Option<(SecretString, StripeMode)>) -> Option<Self> {
+        let base = reader
+            .optional("STRIPE_API_BASE", api_base)
+            .unwrap_or_else(|| Uri::from_static(DEFAULT_STRIPE_API_BASE));
+        key.map(|(key, mode)| Self { key, mode, base })
     }
 }
 

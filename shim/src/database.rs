@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use deadpool_postgres::{Client, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, Status};
+use serde_json::Value;
 use tokio::time::timeout;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
@@ -50,6 +51,17 @@ pub(crate) struct Database {
 pub(crate) struct PriceChange {
     pub(crate) price_id: String,
     pub(crate) change: String,
+}
+
+/// A price of the catalog.
+#[derive(Debug)]
+pub(crate) struct CatalogPrice {
+    pub(crate) price_id: String,
+    /// `plan`, `pack` or `not_credits`.
+    pub(crate) kind: String,
+    /// Whose price it is, such as `pro`.
+    pub(crate) key: String,
+    pub(crate) is_retired: bool,
 }
 
 /// What the catalog says of a price that is on sale.
@@ -100,6 +112,72 @@ impl Database {
         let sql = "select json_strip_nulls(to_json(answer))::text
             from billing.apply_stripe_event(($1::text)::jsonb, ($2::text)::jsonb) as answer";
         self.outcome(sql, &[event.text(), fetched]).await
+    }
+
+    /// What applying an event would come to, with what was fetched for it.
+    pub(crate) async fn explain_event(&self, event: &Event, fetched: Option<&str>) -> Result<Outcome, Error> {
+        let sql = "select json_strip_nulls(to_json(answer))::text
+            from billing.explain_event(($1::text)::jsonb, nullif($2::text, '')::jsonb) as answer";
+        self.outcome(sql, &[event.text(), fetched.unwrap_or_default()]).await
+    }
+
+    /// Those of the events that are not known to be applied: what is missing, and what may come to something else now.
+    pub(crate) async fn unapplied(&self, event_ids: &[String]) -> Result<Vec<String>, Error> {
+        let sql = "select asked.id from json_array_elements_text(($1::text)::json) as asked (id)
+            where not exists (select from billing.stripe_events e
+                where e.event_id = asked.id and e.outcome in ('applied', 'already_applied'))";
+        let ids = Value::from(event_ids).to_string();
+        let rows = self.query(sql, &[&ids], READ_TIMEOUT).await?;
+        rows.iter().map(|row| text(row, 0)).collect()
+    }
+
+    /// An event that the inbox keeps, as JSON.
+    pub(crate) async fn kept_event(&self, event_id: &str) -> Result<Option<String>, Error> {
+        let sql = "select e.payload::text from billing.stripe_events e where e.event_id = $1";
+        let rows = self.query(sql, &[event_id], READ_TIMEOUT).await?;
+        rows.first().map(|row| text(row, 0)).transpose()
+    }
+
+    /// How far a command came through Stripe's lists, as JSON; none where it came to their end or never ran.
+    pub(crate) async fn cursor(&self, command: &str) -> Result<Option<String>, Error> {
+        let sql = "select c.position::text from billing.cursors c where c.command = $1";
+        let rows = self.query(sql, &[command], READ_TIMEOUT).await?;
+        rows.first().map(|row| text(row, 0)).transpose()
+    }
+
+    /// Keeps how far a command has come; none forgets it.
+    pub(crate) async fn move_cursor(&self, command: &str, position: Option<&str>) -> Result<(), Error> {
+        let sql = "select billing.move_cursor($1, nullif($2::text, '')::jsonb)";
+        self.query(sql, &[command, position.unwrap_or_default()], EVENT_TIMEOUT).await.map(drop)
+    }
+
+    /// A time that a person wrote, or so long ago, in seconds since 1970; Postgres knows how people write both.
+    pub(crate) async fn time(&self, written: &str) -> Result<i64, Error> {
+        let is_date =
+            written.get(..5).is_some_and(|year| year.ends_with('-') && year[..4].parse::<u16>().is_ok());
+        let sql = if is_date {
+            "select extract(epoch from ($1::text)::timestamptz)::bigint"
+        } else {
+            "select extract(epoch from statement_timestamp() - ($1::text)::interval)::bigint"
+        };
+        let rows = self.query(sql, &[written], READ_TIMEOUT).await?;
+        first(&rows)?.try_get(0).map_err(not_understood)
+    }
+
+    /// Every price that the catalog knows, as it stands now.
+    pub(crate) async fn prices(&self) -> Result<Vec<CatalogPrice>, Error> {
+        let sql = "select distinct on (p.price_id) p.price_id, p.kind, p.key, p.retired from billing.prices p
+            where p.valid_from <= statement_timestamp() order by p.price_id, p.valid_from desc";
+        let rows = self.query(sql, &[], READ_TIMEOUT).await?;
+        let price = |row: &Row| {
+            Ok(CatalogPrice {
+                price_id: text(row, 0)?,
+                kind: text(row, 1)?,
+                key: text(row, 2)?,
+                is_retired: row.try_get(3).map_err(not_understood)?,
+            })
+        };
+        rows.iter().map(price).collect()
     }
 
     /// Applies what Stripe says of a session, as of its clock, for the user who must be its owner.

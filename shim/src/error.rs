@@ -13,6 +13,8 @@ use crate::database::describe;
 use crate::signature::SignatureError;
 use crate::stripe_api::StripeError;
 
+/// A command did its work, and something it named is left for a person: as diff and grep answer.
+pub(crate) const EXIT_FINDINGS: u8 = 1;
 /// Usage or configuration is wrong (`EX_USAGE` of sysexits.h).
 pub(crate) const EXIT_USAGE: u8 = 64;
 /// The input is wrong (`EX_DATAERR`).
@@ -100,6 +102,12 @@ pub(crate) enum Error {
     Input(String),
     #[error("{0}")]
     Document(String),
+    #[error("neither Stripe nor the inbox knows the event {0}; Stripe keeps events for 30 days")]
+    UnknownEvent(String),
+    #[error("the database has no catalog yet: load one with `stripe-credits catalog push FILE`")]
+    NoCatalog,
+    #[error("left for a person, and named on stdout: {0}")]
+    Findings(usize),
     #[error("no shim answers at {0}")]
     ShimUnreachable(String),
     #[error("the shim answered {0}")]
@@ -145,6 +153,9 @@ impl Error {
             | Self::Listen(_)
             | Self::Input(_)
             | Self::Document(_)
+            | Self::UnknownEvent(_)
+            | Self::NoCatalog
+            | Self::Findings(_)
             | Self::ShimUnreachable(_)
             | Self::ShimRefused(_) => "command",
             Self::Internal(_) => "internal",
@@ -158,6 +169,17 @@ impl Error {
             Self::Stripe(error) => Self::Gateway(error),
             other => other,
         }
+    }
+
+    /// Whether it lies in what was worked on, so that the next may be worked on.
+    pub(crate) fn is_of_one_object(&self) -> bool {
+        matches!(
+            self,
+            Self::Data(_)
+                | Self::MalformedBody(_)
+                | Self::UnexpectedAnswer(_)
+                | Self::Stripe(StripeError::Refused { .. } | StripeError::Malformed(_))
+        )
     }
 
     /// The status an HTTP client gets. 503 promises that a retry may succeed and comes with Retry-After.
@@ -216,8 +238,12 @@ impl Error {
     /// How the process ends when this ended a command.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Configuration(_) | Self::ModeConflict { .. } | Self::Input(_) => EXIT_USAGE,
-            Self::Data(_) | Self::Document(_) => EXIT_DATA,
+            Self::Findings(_) => EXIT_FINDINGS,
+            Self::Configuration(_) | Self::ModeConflict { .. } | Self::Input(_) | Self::NoCatalog => {
+                EXIT_USAGE
+            }
+            Self::Stripe(StripeError::Unauthorized(_)) => EXIT_USAGE,
+            Self::Data(_) | Self::Document(_) | Self::UnknownEvent(_) => EXIT_DATA,
             Self::ShimRefused(status) if status.is_client_error() => EXIT_DATA,
             Self::Listen(_) | Self::ShimUnreachable(_) | Self::ShimRefused(_) => EXIT_UNAVAILABLE,
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => EXIT_UNAVAILABLE,

@@ -1,17 +1,24 @@
 //! A Stripe event as the shim sees it: the text, carried unchanged, and the few fields of its envelope that logs,
 //! metrics and the record of an event that cannot be stored need. What is in `data` is the database's to judge.
+//!
+//! It is Stripe's word either because its body was signed, or because Stripe's API answered it to us.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use stripe_credits_rules::calendar;
+use stripe_credits_rules::event::{self as rules, Malformed};
+
+use crate::config::StripeMode;
 use crate::error::Error;
 use crate::signature::Verified;
+use crate::stripe_api::Answer;
 
 /// The longest event id or type taken, in bytes; Stripe's own are under a hundred.
 const MAX_NAME_BYTES: usize = 255;
 
-/// An event that a verified body held.
+/// An event that Stripe told.
 #[derive(Debug, Clone)]
 pub(crate) struct Event {
     text: String,
@@ -36,7 +43,35 @@ struct Envelope {
 impl Event {
     /// Reads the envelope: a JSON object, in UTF-8, with an id and a type.
     pub(crate) fn parse(body: Verified) -> Result<Self, Error> {
-        let text = String::from_utf8(body.into_body().into()).map_err(|_| malformed("it is not UTF-8"))?;
+        Self::read(String::from_utf8(body.into_body().into()).map_err(|_| malformed("it is not UTF-8"))?)
+    }
+
+    /// The event that Stripe's API told, by its id or in a list.
+    pub(crate) fn told(event: &Answer) -> Result<Self, Error> {
+        Self::read(event.object.get().to_owned())
+    }
+
+    /// An event that the inbox keeps, as it came.
+    pub(crate) fn kept(text: String) -> Result<Self, Error> {
+        Self::read(text)
+    }
+
+    /// What a checkout session that Stripe told amounts to: the same as what a browser's reconcile of it would.
+    pub(crate) fn of_session(session: &Answer) -> Result<Self, Error> {
+        Self::made(rules::reconciliation(session.object.get(), as_of(session)?))
+    }
+
+    /// What a subscription, an invoice, a refund or a dispute that Stripe told amounts to. Of which mode it is, the key
+    /// says that asked.
+    pub(crate) fn of_object(object: &Answer, mode: StripeMode) -> Result<Self, Error> {
+        Self::made(rules::backfill(object.object.get(), as_of(object)?, mode == StripeMode::Live))
+    }
+
+    fn made(event: Result<String, Malformed>) -> Result<Self, Error> {
+        Self::read(event.map_err(|fault| malformed(&fault.to_string()))?)
+    }
+
+    fn read(text: String) -> Result<Self, Error> {
         if text.starts_with('\u{feff}') {
             return Err(malformed("it begins with a byte order mark"));
         }
@@ -150,6 +185,11 @@ impl Fields<'_> {
 /// The field as a `T`, if that is what it is.
 fn typed<T: DeserializeOwned>(field: Option<&RawValue>) -> Option<T> {
     field.and_then(|raw| serde_json::from_str(raw.get()).ok())
+}
+
+fn as_of(answer: &Answer) -> Result<calendar::Time, Error> {
+    let seconds = i64::try_from(answer.as_of).ok();
+    seconds.and_then(calendar::from_unix).ok_or_else(|| malformed("Stripe's clock is not a time"))
 }
 
 fn check_name(field: &str, name: &str) -> Result<(), Error> {

@@ -16,7 +16,7 @@ pub(crate) fn alive() -> Response {
 /// The database answers, has the extension, and keeps books of the Stripe key's mode.
 pub(crate) async fn ready(app: &App) -> Result<Response, Error> {
     let version = app.database.extension_version().await?.ok_or(Error::ExtensionMissing)?;
-    check_mode(app).await?;
+    check_mode(&app.database, app.mode).await?;
     Ok(json_response(StatusCode::OK, json!({"ready": true, "extension": version}).to_string()))
 }
 

@@ -2,24 +2,31 @@
 //! verifies, carries, maps the outcome to a status and logs; no rule of money lives here.
 //!
 //! The way of a webhook, in reading order: [`serve`] takes the connection, [`webhook`] reads the body,
-//! [`signature`] proves who wrote it, [`event`] reads its envelope, [`database`] carries it to Postgres, [`outcome`]
-//! is what Postgres answered, and [`fetch`] gets what Postgres asks for from [`stripe_api`].
+//! [`signature`] proves who wrote it, [`event`] reads its envelope, [`delivery`] has [`database`] carry it to Postgres,
+//! [`outcome`] is what Postgres answered, and [`fetch`] gets what Postgres asks for from [`stripe_api`].
 //!
 //! The way of an app's request: [`app_side`] takes it, [`auth`] proves whose it is, with [`jwks`] or a secret, and
 //! [`reconcile`], [`credits`], [`catalog`], [`checkout`] or [`subscription`] answer it; [`cors`] says who may read,
 //! and [`cache`] keeps what was read, where there is Redis.
+//!
+//! What an operator runs: [`sweep`], [`backfill`] and [`replay`] bring what webhooks did not, by [`repair`]'s two
+//! connections and the [`pages`] of Stripe's lists; [`catalog_check`] and [`webhook_endpoints`] compare what Stripe is
+//! set up for; a [`report`] says what is left for a person.
 
 mod app_side;
 mod auth;
+mod backfill;
 mod body;
 mod cache;
 mod catalog;
+mod catalog_check;
 mod checkout;
 mod clock;
 mod config;
 mod cors;
 mod credits;
 mod database;
+mod delivery;
 mod error;
 mod event;
 mod fetch;
@@ -29,25 +36,40 @@ mod idempotency;
 mod jwks;
 mod metrics;
 mod outcome;
+mod pages;
 mod reconcile;
+mod repair;
+mod replay;
+mod report;
 mod ring_verifier;
 mod send_test_event;
 mod serve;
 mod signature;
 mod stripe_api;
 mod subscription;
+mod sweep;
 mod telemetry;
 mod tls;
 mod webhook;
+mod webhook_endpoints;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use hyper::Uri;
 
+use crate::backfill::Run;
 use crate::config::{DatabaseConfig, Environment, ServeConfig};
 use crate::error::{EXIT_USAGE, Error};
 use crate::send_test_event::SendTestEvent;
+
+/// How a command ends that a script runs.
+const EXIT_HELP: &str = "\
+It asks Stripe with STRIPE_SECRET_KEY, below its rate limit. It may run twice, or beside live traffic.
+
+Exit status: 0 all is well, 1 what is named on stdout is left for a person, 64 the call or the configuration is wrong,
+65 the input is, 69 Stripe or the database is away: run it again";
 
 /// Carries Stripe's webhooks to the Postgres extension `stripe_credits`.
 #[derive(Parser)]
@@ -64,6 +86,30 @@ enum Command {
     /// Make the database's catalog say what a document says
     #[command(subcommand)]
     Catalog(CatalogCommand),
+    /// Apply the events of the last days that the database lacks; from cron, beside the webhooks
+    #[command(after_help = EXIT_HELP)]
+    Sweep {
+        /// A time (2026-01-31, 2026-01-31T12:00Z) or how long ago (3 days, 12h) [default: where the last sweep began;
+        /// at first 3 days ago]
+        #[arg(long)]
+        since: Option<String>,
+    },
+    /// Go through Stripe's refunds, disputes, subscriptions and paid invoices, and repair what the database lacks
+    #[command(after_help = EXIT_HELP)]
+    Backfill {
+        /// Only tell what it would do
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Apply one event again, as Stripe has it or as the database kept it
+    #[command(after_help = EXIT_HELP)]
+    Replay {
+        /// Stripe's `evt_…`, or the id of a row of billing.stripe_events
+        event_id: String,
+    },
+    /// Look at the webhook endpoints at Stripe
+    #[command(subcommand)]
+    Webhooks(WebhooksCommand),
     /// For development: sign a checkout.session.completed event and post it to a running shim
     SendTestEvent(SendTestEvent),
 }
@@ -74,6 +120,20 @@ enum CatalogCommand {
     Push {
         /// The document, in JSON; `-` reads it from stdin
         file: PathBuf,
+    },
+    /// Name each price on which the catalog and Stripe differ
+    #[command(after_help = EXIT_HELP)]
+    Check,
+}
+
+#[derive(Subcommand)]
+enum WebhooksCommand {
+    /// Name each event type that is needed and not sent
+    #[command(after_help = EXIT_HELP)]
+    Check {
+        /// The endpoint [default: each that ends with /webhooks/stripe]
+        #[arg(long)]
+        url: Option<Uri>,
     },
 }
 
@@ -107,6 +167,15 @@ async fn run(command: Command) -> Result<(), Error> {
         }
         Command::Catalog(CatalogCommand::Push { file }) => {
             catalog::push(&file, &DatabaseConfig::read(&environment)?).await
+        }
+        Command::Catalog(CatalogCommand::Check) => catalog_check::run(&environment).await,
+        Command::Sweep { since } => sweep::run(since.as_deref(), &environment).await,
+        Command::Backfill { dry_run } => {
+            backfill::run(if dry_run { Run::Dry } else { Run::Real }, &environment).await
+        }
+        Command::Replay { event_id } => replay::run(&event_id, &environment).await,
+        Command::Webhooks(WebhooksCommand::Check { url }) => {
+            webhook_endpoints::check(url.as_ref(), &environment).await
         }
         Command::SendTestEvent(arguments) => send_test_event::run(arguments, &environment).await,
     }

@@ -11,6 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use stripe_credits_rules::event::TYPES;
 
 use crate::clock::unix_now;
 use crate::error::Error;
@@ -28,43 +29,6 @@ const FIRST_AGE_BUCKET_SECONDS: f64 = 1.0;
 const AGE_BUCKETS: u16 = 10;
 /// The longest reason that becomes a label, in bytes; ours are words such as `unknown_price`.
 const MAX_REASON_BYTES: usize = 40;
-
-/// The event types that are labels by their own name. Whatever else an endpoint may be made to send is `other`, so
-/// that no sender decides how many series there are.
-const KNOWN_EVENT_TYPES: [&str; 32] = [
-    "charge.dispute.closed",
-    "charge.dispute.created",
-    "charge.dispute.funds_reinstated",
-    "charge.dispute.funds_withdrawn",
-    "charge.dispute.updated",
-    "charge.refund.updated",
-    "charge.refunded",
-    "charge.succeeded",
-    "checkout.session.async_payment_failed",
-    "checkout.session.async_payment_succeeded",
-    "checkout.session.completed",
-    "checkout.session.expired",
-    "customer.subscription.created",
-    "customer.subscription.deleted",
-    "customer.subscription.paused",
-    "customer.subscription.pending_update_applied",
-    "customer.subscription.pending_update_expired",
-    "customer.subscription.resumed",
-    "customer.subscription.trial_will_end",
-    "customer.subscription.updated",
-    "invoice.created",
-    "invoice.finalized",
-    "invoice.marked_uncollectible",
-    "invoice.paid",
-    "invoice.payment_failed",
-    "invoice.payment_succeeded",
-    "invoice.voided",
-    "invoice_payment.paid",
-    "payment_intent.succeeded",
-    "refund.created",
-    "refund.failed",
-    "refund.updated",
-];
 
 /// What is counted as it happens.
 pub(crate) struct Metrics {
@@ -255,8 +219,10 @@ fn to_i64(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
+/// The event types that the rules read are labels by their own name. Whatever else an endpoint may be made to send is
+/// `other`, so that no sender decides how many series there are.
 fn type_label(kind: &str) -> &'static str {
-    KNOWN_EVENT_TYPES.into_iter().find(|known| *known == kind).unwrap_or("other")
+    TYPES.into_iter().find(|known| *known == kind).unwrap_or("other")
 }
 
 /// A reason as a label, if it looks like one of ours.

@@ -96,7 +96,7 @@ pub(crate) async fn run(
         cache: config.redis.as_ref().map(Cache::new).transpose()?,
         metrics,
     });
-    match check_mode(&app).await {
+    match check_mode(&app.database, app.mode).await {
         Err(error @ Error::ModeConflict { .. }) => return Err(error),
         // It will be back, and until then deliveries are answered 503; /readyz compares the modes again.
         Err(error) => tracing::warn!(%error, "the settings' livemode could not be read"),
@@ -138,9 +138,9 @@ pub(crate) fn termination() -> Result<impl Future<Output = ()>, Error> {
 }
 
 /// Refuses to mix test keys with live books, and the other way round.
-pub(crate) async fn check_mode(app: &App) -> Result<(), Error> {
-    let Some(mode) = app.mode else { return Ok(()) };
-    match app.database.livemode().await? {
+pub(crate) async fn check_mode(database: &Database, mode: Option<StripeMode>) -> Result<(), Error> {
+    let Some(mode) = mode else { return Ok(()) };
+    match database.livemode().await? {
         Some(livemode) if livemode != (mode == StripeMode::Live) => Err(Error::ModeConflict { livemode }),
         _ => Ok(()),
     }

@@ -17,6 +17,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use thiserror::Error;
+use tokio::sync::Mutex;
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
 use crate::clock::unix_now;
 use crate::config::StripeConfig;
@@ -31,8 +33,15 @@ const STRIPE_VERSION: &str = "2025-03-31.basil";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one question may take, with its answer's body.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// The largest answer read, in bytes; a page of a hundred line items is a tenth of it.
-const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
+/// The largest answer read, in bytes; a page of a hundred invoices with ten lines each is a fifth of it.
+const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+/// How often a patient client asks at most, a second: what Stripe allows a test key is 25, and webhooks need some too.
+const MAX_QUESTIONS_PER_SECOND: u32 = 20;
+/// How often a patient client asks the same question.
+const MAX_ATTEMPTS: u32 = 8;
+/// How long it waits before it asks again: this at first, twice as long each time, and no longer than the second.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// A client with one key.
 pub(crate) struct StripeApi {
@@ -40,6 +49,8 @@ pub(crate) struct StripeApi {
     base: String,
     authorization: HeaderValue,
     calls: StripeCalls,
+    /// When it may ask next, where nobody waits for the answer.
+    pace: Option<Mutex<Interval>>,
 }
 
 /// An object, and Stripe's clock when it was read.
@@ -75,6 +86,14 @@ pub(crate) enum StripeError {
 }
 
 impl StripeError {
+    /// Whether the same question may be answered later.
+    fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable(_) | Self::Timeout | Self::RateLimited | Self::Busy | Self::Failed(_)
+        )
+    }
+
     /// The failure's name, for metrics and clients.
     pub(crate) fn label(&self) -> &'static str {
         match self {
@@ -110,11 +129,36 @@ impl StripeApi {
             base: config.base.to_string().trim_end_matches('/').to_owned(),
             authorization: bearer(&config.key),
             calls,
+            pace: None,
         }
+    }
+
+    /// The same for a command that asks much and has time: it keeps below Stripe's rate limit, and asks again what may
+    /// be answered later.
+    pub(crate) fn patient(config: &StripeConfig) -> Self {
+        let mut pace = interval(Duration::from_secs(1) / MAX_QUESTIONS_PER_SECOND);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { pace: Some(Mutex::new(pace)), ..Self::new(config, StripeCalls::default()) }
     }
 
     /// GETs the object at `path`, such as `/v1/checkout/sessions/cs_1/line_items?limit=100`.
     pub(crate) async fn get(&self, path: &str) -> Result<Answer, StripeError> {
+        let Some(pace) = &self.pace else {
+            return self.get_once(path).await;
+        };
+        let mut pause = FIRST_PAUSE;
+        for attempt in 1.. {
+            pace.lock().await.tick().await;
+            match self.get_once(path).await {
+                Err(error) if error.may_pass() && attempt < MAX_ATTEMPTS => sleep(pause).await,
+                result => return result,
+            }
+            pause = LONGEST_PAUSE.min(pause * 2);
+        }
+        unreachable!("the last attempt answers")
+    }
+
+    async fn get_once(&self, path: &str) -> Result<Answer, StripeError> {
         self.ask(self.request(Method::GET, path)?, Bytes::new()).await
     }
 
@@ -253,6 +297,15 @@ mod tests {
         assert_eq!(label(429), "stripe_rate_limited");
         assert_eq!(label(500), "stripe_failed");
         assert_eq!(label(503), "stripe_failed");
+    }
+
+    #[test]
+    fn a_patient_client_asks_again_what_may_pass_and_nothing_else() {
+        let again = |status| failure(StatusCode::from_u16(status).unwrap(), String::new()).may_pass();
+        assert!(again(409) && again(429) && again(500) && again(503));
+        assert!(!again(302) && !again(400) && !again(401) && !again(402) && !again(403) && !again(404));
+        assert!(StripeError::Timeout.may_pass() && StripeError::Unreachable(String::new()).may_pass());
+        assert!(!StripeError::Malformed(String::new()).may_pass());
     }
 
     #[test]

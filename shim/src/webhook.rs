@@ -12,7 +12,7 @@ use crate::event::Event;
 use crate::metrics::milliseconds;
 use crate::outcome::{Outcome, Verdict};
 use crate::serve::{App, Response, error_response, json_response};
-use crate::{body, cache, fetch, signature};
+use crate::{body, cache, delivery, signature};
 
 /// Answers one delivery.
 pub(crate) async fn deliver(app: Arc<App>, request: Request<Incoming>) -> Response {
@@ -23,7 +23,7 @@ pub(crate) async fn deliver(app: Arc<App>, request: Request<Incoming>) -> Respon
     };
     // In a task of its own a delivery goes on to its end, its log line included, when Stripe hangs up.
     let delivery = tokio::spawn(async move {
-        let result = apply(&app, &event).await;
+        let result = delivery::apply(&app.database, app.stripe.as_ref(), &event).await;
         if let Ok(outcome) = &result {
             cache::after_commit(&app, outcome, event.id()).await;
         }
@@ -38,34 +38,6 @@ async fn receive(app: &App, request: Request<Incoming>) -> Result<Event, Error> 
     let verified =
         signature::verify(&head.headers, body::read(body).await?, &app.webhook_secrets, unix_now())?;
     Event::parse(verified)
-}
-
-/// Has the database apply the event: as it came, or with what Stripe says of it, or as far as it can be stored.
-async fn apply(app: &App, event: &Event) -> Result<Outcome, Error> {
-    let result = apply_whole(app, event).await;
-    let Err(error @ Error::Data(_)) = &result else {
-        return result;
-    };
-    // Only a body that jsonb cannot hold will never do better; any other fault is worth Stripe's retries.
-    if app.database.can_store(event).await? {
-        return result;
-    }
-    tracing::error!(event_id = event.id(), %error, "Postgres cannot store this event; recorded without its data");
-    app.database.apply_stripe_event(&event.without_data()).await
-}
-
-async fn apply_whole(app: &App, event: &Event) -> Result<Outcome, Error> {
-    let outcome = app.database.apply_stripe_event(event).await?;
-    if outcome.verdict() != Verdict::NeedsFetch {
-        return Ok(outcome);
-    }
-    // The database has recorded the event by now: a failure from here on loses nothing.
-    let fetched = fetch::fetch(app.stripe.as_ref(), outcome.to_fetch()).await?;
-    let outcome = app.database.apply_stripe_event_with(event, &fetched).await?;
-    if outcome.verdict() == Verdict::NeedsFetch {
-        return Err(Error::UnexpectedAnswer("it asks again for what was fetched".to_owned()));
-    }
-    Ok(outcome)
 }
 
 /// Counts and logs a delivery, and makes its answer.

@@ -23,6 +23,7 @@ guard_drop() -> event_trigger volatile security definer {"search_path=pg_catalog
 installed_policies() -> TABLE(name text, policy text, rule text) immutable {"search_path=pg_catalog, pg_temp"}
 is_service() -> boolean stable {"search_path=pg_catalog, pg_temp"}
 load_catalog(catalog jsonb) -> TABLE(price_id text, change text) volatile security definer {"search_path=pg_catalog, pg_temp"}
+move_cursor(p_command text, p_position jsonb DEFAULT NULL::jsonb) -> void volatile security definer {"search_path=pg_catalog, pg_temp"}
 my_credits() -> SETOF billing.user_credits volatile security definer {"search_path=pg_catalog, pg_temp"}
 my_transactions(p_limit integer DEFAULT 50, p_before bigint DEFAULT NULL::bigint) -> SETOF billing.credit_transactions stable security definer {"search_path=pg_catalog, pg_temp"}
 older_answer(o billing.outcome) -> jsonb immutable {"search_path=pg_catalog, pg_temp"}
@@ -113,6 +114,9 @@ table credit_transactions 13: stripe_payment_intent_id text
 table credit_transactions 14: stripe_invoice_id text
 table credit_transactions 15: request_id text
 table credit_transactions 16: created_at timestamp with time zone not null
+table cursors 01: command text not null
+table cursors 02: position jsonb not null
+table cursors 03: moved_at timestamp with time zone not null
 table customers 01: customer_id text not null
 table customers 02: user_id uuid not null
 table customers 03: source text not null
@@ -265,6 +269,8 @@ billing.credit_transactions: CHECK ((id > 0))
 billing.credit_transactions: CHECK ((pool = ANY (ARRAY['subscription'::text, 'purchased'::text, 'promotional'::text])))
 billing.credit_transactions: CHECK ((transaction_type = ANY (ARRAY['purchase'::text, 'subscription_grant'::text, 'signup'::text, 'bonus'::text, 'grant'::text, 'spend'::text, 'reservation'::text, 'release'::text, 'lapse'::text, 'set_aside'::text, 'restore'::text, 'reversal'::text, 'reinstatement'::text, 'debt_settlement'::text])))
 billing.credit_transactions: PRIMARY KEY (user_id, id)
+billing.cursors: CHECK ((command <> ''::text))
+billing.cursors: PRIMARY KEY (command)
 billing.customers: CHECK ((customer_id <> ''::text))
 billing.customers: CHECK ((source = ANY (ARRAY['client_reference'::text, 'server'::text])))
 billing.customers: PRIMARY KEY (customer_id)
@@ -341,6 +347,7 @@ CREATE UNIQUE INDEX accounts_pkey ON billing.accounts USING btree (user_id)
 CREATE UNIQUE INDEX credit_grants_pkey ON billing.credit_grants USING btree (user_id, id)
 CREATE UNIQUE INDEX credit_grants_user_id_source_id_item_key ON billing.credit_grants USING btree (user_id, source_id, item)
 CREATE UNIQUE INDEX credit_transactions_pkey ON billing.credit_transactions USING btree (user_id, id)
+CREATE UNIQUE INDEX cursors_pkey ON billing.cursors USING btree (command)
 CREATE UNIQUE INDEX customers_pkey ON billing.customers USING btree (customer_id)
 CREATE UNIQUE INDEX payment_intents_pkey ON billing.payment_intents USING btree (payment_intent_id)
 CREATE UNIQUE INDEX payments_pkey ON billing.payments USING btree (source_id)
@@ -365,6 +372,8 @@ credit_grants: t
 credit_transactions policy own_rows: SELECT to {public} using (( SELECT billing.current_user_id() AS current_user_id) = user_id) check none
 credit_transactions policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
 credit_transactions: t
+cursors policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+cursors: t
 customers policy own_rows: SELECT to {public} using (( SELECT billing.current_user_id() AS current_user_id) = user_id) check none
 customers policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
 customers: t
@@ -421,6 +430,7 @@ billing.is_service(): EXECUTE to authenticated
 billing.is_service(): EXECUTE to service_role
 billing.is_service(): EXECUTE to stripe_credits_owner
 billing.load_catalog(jsonb): EXECUTE to service_role
+billing.move_cursor(text,jsonb): EXECUTE to service_role
 billing.my_credits(): EXECUTE to authenticated
 billing.my_credits(): EXECUTE to service_role
 billing.my_transactions(integer,bigint): EXECUTE to authenticated
@@ -446,6 +456,7 @@ credit_grants: SELECT to authenticated
 credit_grants: SELECT to service_role
 credit_transactions: SELECT to authenticated
 credit_transactions: SELECT to service_role
+cursors: SELECT to service_role
 customers: SELECT to authenticated
 customers: SELECT to service_role
 payment_intents: SELECT to service_role

@@ -29,6 +29,8 @@ pub const KEY: &str = "sk_test_of_the_fake_stripe";
 /// Stripe's own page size where a request names none, and the largest it may name.
 const DEFAULT_PAGE: usize = 10;
 const MAX_PAGE: usize = 100;
+/// How many types of event it takes in one question.
+const MAX_TYPES: usize = 20;
 
 /// A running fake. Dropped, it is gone: the port is closed and its thread has ended.
 pub struct FakeStripe {
@@ -207,6 +209,16 @@ impl FakeStripe {
     /// Stripe has this invoice's lines, in pages.
     pub fn knows_invoice_lines(&self, invoice_id: &str, lines: Vec<Value>) {
         self.state().books.lists.insert(format!("/v1/invoices/{invoice_id}/lines"), lines);
+    }
+
+    /// Stripe has these, newest first: a whole list, such as `/v1/events`, of which a query filters and pages cut.
+    pub fn knows_list(&self, path: &str, objects: Vec<Value>) {
+        let mut state = self.state();
+        for object in &objects {
+            let id = object["id"].as_str().unwrap_or_default();
+            state.books.objects.insert(format!("{path}/{id}"), object.clone());
+        }
+        state.books.lists.insert(path.to_owned(), objects);
     }
 
     /// What Stripe has at a path now.
@@ -396,7 +408,16 @@ fn route(books: &Books, method: &Method, path: &str, query: &str) -> Answer {
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     match (method, segments.as_slice()) {
         (&Method::GET, ["v1", "checkout", "sessions", _]) => session(books, path, query),
-        (&Method::GET, ["v1", "subscriptions" | "invoices", _]) => object(books, path),
+        (&Method::GET, ["v1", "subscriptions" | "invoices" | "prices" | "events", _]) => object(books, path),
+        (
+            &Method::GET,
+            [
+                "v1",
+                "events" | "prices" | "subscriptions" | "invoices" | "refunds" | "disputes"
+                | "webhook_endpoints",
+            ]
+            | ["v1", "checkout", "sessions"],
+        ) => filtered(books, path, query),
         (&Method::GET, ["v1", "checkout", "sessions", _, "line_items"] | ["v1", "invoices", _, "lines"]) => {
             list(books, path, query)
         }
@@ -598,11 +619,40 @@ fn object(books: &Books, path: &str) -> Answer {
     }
 }
 
-/// A page of a list, as Stripe cuts them: `limit`, and `starting_after` an id.
-fn list(books: &Books, path: &str, query: &str) -> Answer {
-    let Some(items) = books.lists.get(path) else {
-        return missing(path);
+/// A page of all objects of a kind that pass the query's filters; no list at all is an empty one.
+fn filtered(books: &Books, path: &str, query: &str) -> Answer {
+    let pairs: Vec<(String, String)> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+    let types: Vec<&String> =
+        pairs.iter().filter(|(name, _)| name == "types[]").map(|(_, value)| value).collect();
+    if types.len() > MAX_TYPES {
+        return error(StatusCode::BAD_REQUEST, "", "Array types exceeds maximum 20 allowed elements.");
+    }
+    let passes = |object: &&Value| {
+        let is_of_type = types.is_empty() || types.iter().any(|event_type| object["type"] == **event_type);
+        is_of_type
+            && pairs.iter().all(|(name, value)| match name.as_str() {
+                "created[gte]" => object["created"].as_i64() >= value.parse().ok(),
+                "active" => object["active"].as_bool() == value.parse().ok(),
+                "status" => value == "all" || object["status"] == **value,
+                "subscription" => object["subscription"] == **value,
+                _ => true,
+            })
     };
+    let all = books.lists.get(path).map(Vec::as_slice).unwrap_or_default();
+    let objects: Vec<&Value> = all.iter().filter(passes).collect();
+    page(path, query, &objects)
+}
+
+/// A page of a list that is an object's own.
+fn list(books: &Books, path: &str, query: &str) -> Answer {
+    match books.lists.get(path) {
+        Some(items) => page(path, query, &items.iter().collect::<Vec<_>>()),
+        None => missing(path),
+    }
+}
+
+/// A page, as Stripe cuts them: `limit`, and `starting_after` an id.
+fn page(path: &str, query: &str, items: &[&Value]) -> Answer {
     let parameter = |name: &str| {
         query
             .split('&')

@@ -61,6 +61,14 @@ pub struct Keys<'a> {
     pub invoices: Vec<&'a str>,
 }
 
+impl Event {
+    /// Whether its object stood in a list: Stripe has it at any time, so it need not be kept unless something came of it.
+    #[must_use]
+    pub fn is_backfill(&self) -> bool {
+        self.event_type.starts_with(BACKFILL)
+    }
+}
+
 impl Subject {
     /// Its names.
     #[must_use]
@@ -114,6 +122,42 @@ pub struct Malformed {
 /// The longest id that is kept, in bytes. Stripe's are at most 255 characters, and ids are keys of the tables.
 pub const MAX_ID_BYTES: usize = 255;
 
+/// The event types that the rules read something from: what a webhook endpoint has to send, and a sweep asks for.
+pub const TYPES: [&str; 28] = [
+    "checkout.session.completed",
+    "checkout.session.async_payment_succeeded",
+    "checkout.session.async_payment_failed",
+    "checkout.session.expired",
+    "customer.subscription.created",
+    "customer.subscription.updated",
+    "customer.subscription.deleted",
+    "customer.subscription.paused",
+    "customer.subscription.resumed",
+    "customer.subscription.trial_will_end",
+    "customer.subscription.pending_update_applied",
+    "customer.subscription.pending_update_expired",
+    "invoice.paid",
+    "invoice.payment_succeeded",
+    "invoice.payment_failed",
+    "invoice.voided",
+    "invoice.marked_uncollectible",
+    "invoice_payment.paid",
+    "charge.refunded",
+    "refund.created",
+    "refund.updated",
+    "refund.failed",
+    "charge.refund.updated",
+    "charge.dispute.created",
+    "charge.dispute.updated",
+    "charge.dispute.closed",
+    "charge.dispute.funds_withdrawn",
+    "charge.dispute.funds_reinstated",
+];
+
+/// What the type of an event begins with that no webhook sent: its object stood in a list of Stripe's, and says what is
+/// so now.
+const BACKFILL: &str = "backfill.";
+
 /// Reads an event from the text of its JSON.
 ///
 /// # Errors
@@ -146,7 +190,8 @@ pub fn read(text: &str) -> Result<Event, Malformed> {
         | "customer.subscription.resumed"
         | "customer.subscription.trial_will_end"
         | "customer.subscription.pending_update_applied"
-        | "customer.subscription.pending_update_expired" => {
+        | "customer.subscription.pending_update_expired"
+        | "backfill.subscription" => {
             let subscription =
                 subscription::read(object, created).map_err(|fault| malformed(text, &fault))?;
             Subject::Subscription(Box::new(subscription))
@@ -155,7 +200,8 @@ pub fn read(text: &str) -> Result<Event, Malformed> {
         | "invoice.payment_succeeded"
         | "invoice.payment_failed"
         | "invoice.voided"
-        | "invoice.marked_uncollectible" => {
+        | "invoice.marked_uncollectible"
+        | "backfill.invoice" => {
             let invoice = invoice::read(object, created).map_err(|fault| malformed(text, &fault))?;
             Subject::Invoice(Box::new(invoice))
         }
@@ -204,33 +250,58 @@ pub fn reconciliation(session: &str, as_of: Time) -> Result<String, Malformed> {
     if fetched.object.as_deref() != Some("checkout.session") {
         return Err(fault("object is not checkout.session".into()));
     }
-    let raw: &RawValue = serde_json::from_str(session).map_err(|e| fault(e.to_string()))?;
     let door = if fetched.mode == "subscription" { "reconcile" } else { "reconcile_credit_pack" };
-    let event = ReconcileEvent {
-        id: format!("{door}:{}", fetched.id),
-        object: "event",
-        event_type: RECONCILE_SESSION,
-        created: as_of.timestamp(),
-        livemode: fetched.livemode,
-        data: ReconcileData { object: raw },
-    };
-    serde_json::to_string(&event).map_err(|e| fault(e.to_string()))
+    let id = format!("{door}:{}", fetched.id);
+    told(id, RECONCILE_SESSION.to_owned(), as_of, fetched.livemode, session)
 }
 
-#[derive(serde::Serialize)]
-struct ReconcileEvent<'a> {
+/// The event that an object of one of Stripe's lists amounts to, as text: a subscription, an invoice, a refund or a
+/// dispute, as it is now. `livemode` is the list's: not each of them says it.
+///
+/// # Errors
+/// [`Malformed`] where `object` is none of these.
+pub fn backfill(object: &str, as_of: Time, livemode: bool) -> Result<String, Malformed> {
+    #[derive(Deserialize)]
+    struct Listed {
+        id: String,
+        object: String,
+    }
+    let fault = |fault: String| Malformed { event_id: None, event_type: None, fault };
+    let listed: Listed = serde_json::from_str(object).map_err(|e| fault(e.to_string()))?;
+    if !matches!(listed.object.as_str(), "subscription" | "invoice" | "refund" | "dispute") {
+        return Err(fault("object is not a subscription, an invoice, a refund or a dispute".into()));
+    }
+    let id = format!("backfill:{}", listed.id);
+    told(id, format!("{BACKFILL}{}", listed.object), as_of, livemode, object)
+}
+
+/// An event of our own making, around an object that Stripe told.
+fn told(
     id: String,
-    object: &'static str,
-    #[serde(rename = "type")]
-    event_type: &'static str,
-    created: i64,
+    event_type: String,
+    as_of: Time,
     livemode: bool,
-    data: ReconcileData<'a>,
-}
-
-#[derive(serde::Serialize)]
-struct ReconcileData<'a> {
-    object: &'a RawValue,
+    object: &str,
+) -> Result<String, Malformed> {
+    #[derive(serde::Serialize)]
+    struct Told<'a> {
+        id: String,
+        object: &'static str,
+        #[serde(rename = "type")]
+        event_type: String,
+        created: i64,
+        livemode: bool,
+        data: Data<'a>,
+    }
+    #[derive(serde::Serialize)]
+    struct Data<'a> {
+        object: &'a RawValue,
+    }
+    let fault = |e: serde_json::Error| Malformed { event_id: None, event_type: None, fault: e.to_string() };
+    let object: &RawValue = serde_json::from_str(object).map_err(fault)?;
+    let event =
+        Told { id, object: "event", event_type, created: as_of.timestamp(), livemode, data: Data { object } };
+    serde_json::to_string(&event).map_err(fault)
 }
 
 /// What Stripe answered when it was asked for what an event lacks.
@@ -482,6 +553,40 @@ mod tests {
         assert_eq!(event.created, as_of);
         for wrong in [json!([]), json!({ "id": "cs_1" }), json!({ "object": "invoice", "id": "in_1" })] {
             assert!(reconciliation(&wrong.to_string(), as_of).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn something_is_read_from_every_type_that_is_asked_for() {
+        for event_type in TYPES {
+            let object = match event_type {
+                "invoice_payment.paid" => {
+                    json!({ "invoice": "in_1", "payment": { "payment_intent": "pi_1" } })
+                }
+                _ => json!({}),
+            };
+            let event = json!({ "id": "evt_1", "type": event_type, "created": 1, "livemode": false, "data": { "object": object } });
+            let subject = read(&event.to_string()).map(|event| event.subject);
+            assert_ne!(subject, Ok(Subject::Other), "{event_type}");
+        }
+    }
+
+    #[test]
+    fn an_object_of_a_list_is_an_event_under_its_own_key() {
+        let as_of = calendar::from_unix(99).expect("a time");
+        let event = |object: &Value| read(&backfill(&object.to_string(), as_of, true)?);
+        let invoice =
+            json!({ "id": "in_1", "object": "invoice", "status": "paid", "livemode": true, "created": 5 });
+        let refund = json!({ "id": "re_1", "object": "refund", "amount": 5, "payment_intent": "pi_1" });
+        let dispute = json!({ "id": "du_1", "object": "dispute", "amount": 5, "status": "lost" });
+        for (object, id) in [(&invoice, "in_1"), (&refund, "re_1"), (&dispute, "du_1")] {
+            let event = event(object).expect("an event");
+            assert_eq!((event.id, event.created, event.livemode), (format!("backfill:{id}"), as_of, true));
+            assert_ne!(event.subject, Subject::Other);
+        }
+        assert!(event(&invoice).expect("an event").is_backfill());
+        for wrong in [json!([]), json!({ "id": "cs_1" }), json!({ "object": "charge", "id": "ch_1" })] {
+            assert!(event(&wrong).is_err(), "{wrong}");
         }
     }
 

@@ -21,21 +21,22 @@ pub struct Reversals {
     pub said: Vec<Reversal>,
 }
 
-/// Reads the object of a `charge.refunded`, `refund.…`, `charge.refund.updated` or `charge.dispute.…` event; `None` for an
-/// event that is about none of these.
+/// Reads the object of a `charge.refunded`, `refund.…`, `charge.refund.updated` or `charge.dispute.…` event, or of a list of
+/// refunds or disputes; `None` for an event that is about none of these.
 pub(crate) fn read(object: &RawValue, event_type: &str) -> Option<Result<Reversals, String>> {
     match event_type {
         "charge.refunded" => Some(parse(object).and_then(charge)),
-        "refund.created" | "refund.updated" | "refund.failed" | "charge.refund.updated" => {
-            Some(parse(object).and_then(|object| refund(object, event_type)))
-        }
+        "refund.created"
+        | "refund.updated"
+        | "refund.failed"
+        | "charge.refund.updated"
+        | "backfill.refund" => Some(parse(object).and_then(|object| refund(object, event_type))),
         "charge.dispute.created"
         | "charge.dispute.updated"
         | "charge.dispute.closed"
         | "charge.dispute.funds_withdrawn"
-        | "charge.dispute.funds_reinstated" => {
-            Some(parse(object).and_then(|object| dispute(object, event_type)))
-        }
+        | "charge.dispute.funds_reinstated"
+        | "backfill.dispute" => Some(parse(object).and_then(|object| dispute(object, event_type))),
         _ => None,
     }
 }

@@ -1,0 +1,158 @@
+//! `backfill`: goes through what Stripe has, not through what it told, and repairs what the books lack: for an install
+//! that comes later than its first subscriptions, or that heard nothing for longer than Stripe keeps events.
+//!
+//! Refunds and disputes come first, so that no invoice is credited, and spent, before what reverses it is known; then
+//! subscriptions, which say whose an invoice is; then paid invoices.
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::unix_now;
+use crate::config::Environment;
+use crate::error::Error;
+use crate::event::Event;
+use crate::outcome::{Outcome, Verdict};
+use crate::pages::{Listed, Page, Pages};
+use crate::repair::{Repair, each_page};
+use crate::report::Report;
+
+/// The name of its cursor.
+const COMMAND: &str = "backfill";
+/// What Stripe's clock may be behind ours, in seconds.
+const CLOCK_SKEW_SECONDS: u64 = 300;
+
+/// A list of Stripe's.
+struct List {
+    name: &'static str,
+    path: &'static str,
+}
+
+/// The lists, in the order in which they are gone through.
+const LISTS: [List; 4] = [
+    List { name: "refunds", path: "/v1/refunds?" },
+    List { name: "disputes", path: "/v1/disputes?" },
+    List { name: "subscriptions", path: "/v1/subscriptions?status=all&" },
+    // Its payments say which payment intent paid it: refunds name nothing else.
+    List { name: "invoices", path: "/v1/invoices?status=paid&expand[]=data.payments&" },
+];
+
+/// How far a run has come that was stopped.
+#[derive(Serialize, Deserialize)]
+struct Cursor {
+    /// When it began, in seconds since 1970.
+    began: u64,
+    list: String,
+    /// The last object that was worked on; none before the list's first.
+    after: Option<String>,
+}
+
+/// Whether it is done, or only told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Run {
+    Real,
+    Dry,
+}
+
+/// Goes through everything; a run that was stopped is gone on with.
+pub(crate) async fn run(run: Run, environment: &Environment) -> Result<(), Error> {
+    let repair = Repair::open(environment).await?;
+    repair.needs_catalog().await?;
+    let stopped = match run {
+        Run::Real => cursor(&repair).await?,
+        Run::Dry => None,
+    };
+    let now = unix_now();
+    let mut report = Report::new();
+    if let Some(stopped) = stopped {
+        report.say(&format!("going on with the {} where a run was stopped", stopped.list));
+        let began = stopped.began;
+        go_through(&repair, run, 0, stopped, &mut report).await?;
+        // What is new since then stands before where it began.
+        let since = began.saturating_sub(CLOCK_SKEW_SECONDS);
+        go_through(&repair, run, since, Cursor::beginning(began), &mut report).await?;
+    } else {
+        go_through(&repair, run, 0, Cursor::beginning(now), &mut report).await?;
+    }
+    if run == Run::Real {
+        repair.database.move_cursor(COMMAND, None).await?;
+    } else {
+        report.say("a dry run: nothing was written, and each object was judged by the books as they are");
+    }
+    report.finish()
+}
+
+/// Goes through the objects that were made since a time, from where the cursor stands.
+async fn go_through(
+    repair: &Repair,
+    run: Run,
+    since: u64,
+    from: Cursor,
+    report: &mut Report,
+) -> Result<(), Error> {
+    let Cursor { began, list, mut after } = from;
+    let first = LISTS.iter().position(|known| known.name == list).unwrap_or(0);
+    for List { name, path } in &LISTS[first..] {
+        report.begin(name);
+        let pages = Pages::of(&repair.stripe, format!("{path}created[gte]={since}"), after.take());
+        each_page(pages, async |Page { objects, goes_on_after }| {
+            let act = async |listed: &Listed| object(repair, run, listed).await;
+            repair.each(objects, act, |id, result| report.count(id, result)).await?;
+            match goes_on_after {
+                Some(_) => {
+                    keep(repair, run, &Cursor { began, list: (*name).to_owned(), after: goes_on_after }).await
+                }
+                None => Ok(()),
+            }
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// Applies one object, or tells what that would come to.
+async fn object(repair: &Repair, run: Run, listed: &Listed) -> Result<Outcome, Error> {
+    let event = Event::of_object(&listed.answer, repair.mode)?;
+    let outcome = act(repair, run, &event).await?;
+    let is_nobodys = outcome.verdict() == Verdict::Parked && outcome.reason() == Some("unknown_user");
+    if !is_nobodys || !listed.id.starts_with("sub_") {
+        return Ok(outcome);
+    }
+    // The session that began it may say whose it is.
+    let path = format!("/v1/checkout/sessions?subscription={}", listed.id);
+    let began = Pages::of(&repair.stripe, path, None).next().await?;
+    let Some(session) = began.and_then(|page| page.objects.into_iter().next()) else { return Ok(outcome) };
+    let of_session = act(repair, run, &Event::of_session(&session.answer)?).await?;
+    match run {
+        _ if of_session.user_id().is_none() => Ok(outcome),
+        // What waited has followed by now.
+        Run::Real => act(repair, run, &event).await,
+        Run::Dry => Ok(of_session),
+    }
+}
+
+async fn act(repair: &Repair, run: Run, event: &Event) -> Result<Outcome, Error> {
+    match run {
+        Run::Real => repair.apply(event).await,
+        Run::Dry => repair.explain(event).await,
+    }
+}
+
+impl Cursor {
+    fn beginning(began: u64) -> Self {
+        Self { began, list: LISTS[0].name.to_owned(), after: None }
+    }
+}
+
+async fn cursor(repair: &Repair) -> Result<Option<Cursor>, Error> {
+    let kept = repair.database.cursor(COMMAND).await?;
+    let read = |text: String| serde_json::from_str(&text);
+    kept.map(read).transpose().map_err(|fault| Error::UnexpectedAnswer(fault.to_string()))
+}
+
+/// Keeps how far a run has come; a dry one leaves no trace.
+async fn keep(repair: &Repair, run: Run, position: &Cursor) -> Result<(), Error> {
+    if run == Run::Dry {
+        return Ok(());
+    }
+    let position = serde_json::to_string(position).expect("numbers and strings are JSON");
+    repair.database.move_cursor(COMMAND, Some(&position)).await
+}

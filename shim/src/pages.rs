@@ -51,12 +51,12 @@ impl<'a> Pages<'a> {
         let list: List = answer.read()?;
         let listed = |object| Listed::read(Answer { object, as_of: answer.as_of });
         let objects: Vec<Listed> = list.data.into_iter().map(listed).collect::<Result<_, _>>()?;
-        let last = objects.last().map(|last| last.id.clone());
-        if list.has_more && last.is_none() {
+        let end = objects.last().map(|listed| listed.id.clone());
+        if list.has_more && end.is_none() {
             return Err(StripeError::Malformed("a page without objects is not the last".to_owned()));
         }
         self.is_at_end = !list.has_more;
-        let goes_on_after = last.filter(|_| list.has_more);
+        let goes_on_after = end.filter(|_| list.has_more);
         self.after.clone_from(&goes_on_after);
         Ok(Some(Page { objects, goes_on_after }))
     }

@@ -47,8 +47,7 @@ pub(crate) async fn run(since: Option<&str>, environment: &Environment) -> Resul
     }
     report.begin("events");
     for types in TYPES.chunks(MAX_TYPES) {
-        let types: String = types.iter().map(|event_type| format!("&types[]={event_type}")).collect();
-        let path = format!("/v1/events?created[gte]={since}{types}");
+        let path = format!("/v1/events?created[gte]={since}&types[]={}", types.join("&types[]="));
         let pages = Pages::of(&repair.stripe, path, None);
         each_page(pages, async |page| apply(&repair, page, &mut report).await).await?;
     }

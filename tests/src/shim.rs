@@ -44,6 +44,8 @@ pub struct Ended {
     pub stdout: String,
     /// What it wrote to stderr.
     pub stderr: String,
+    /// The most memory it had resident, in kilobytes.
+    pub peak_memory: u64,
 }
 
 /// A shim that serves. Dropped, it is killed; after a failure it shows its log.
@@ -121,9 +123,11 @@ impl Setup {
             let stdout = scope.spawn(|| text(stdout.as_mut().expect("piped above")));
             let stderr = scope.spawn(|| text(stderr.as_mut().expect("piped above")));
             let mut status = None;
+            let mut peak_memory = 0;
             let since = Instant::now();
             while status.is_none() && since.elapsed() < PATIENCE {
                 thread::sleep(POLL);
+                peak_memory = peak_memory.max(peak_memory_of(child.id()));
                 status = child.try_wait().expect("a child of ours");
             }
             // Both fail only for one that has ended.
@@ -131,9 +135,17 @@ impl Setup {
             let _ = child.wait();
             let (stdout, stderr) = (stdout.join().expect("its stdout"), stderr.join().expect("its stderr"));
             let status = status.unwrap_or_else(|| panic!("it did not end: {stdout}{stderr}"));
-            Ended { code: status.code(), stdout, stderr }
+            Ended { code: status.code(), stdout, stderr, peak_memory }
         })
     }
+}
+
+/// The most memory that a process has had resident, in kilobytes; 0 where it is not there any more.
+fn peak_memory_of(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let peak =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
+    peak.unwrap_or(0)
 }
 
 /// The built binary, as `cargo xtask test` says.

@@ -6,6 +6,7 @@ mod pgbench;
 
 use std::fs;
 use std::net::TcpStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
@@ -15,10 +16,11 @@ use xtask::cluster::{Cluster, Durability, Options};
 use xtask::shim::Shim;
 use xtask::stages::Stages;
 use xtask::workspace::{self, Flavour};
-use xtask::{Error, Result, install};
+use xtask::{Error, Result, install, process};
 
 use self::events::{invoice, purchase, subscription};
 use self::pgbench::Script;
+use super::test::{TEMPLATE, tell};
 
 const DATABASE: &str = "bench";
 /// The one whose ledger is filled up.
@@ -70,6 +72,8 @@ pub(crate) fn run(_: &Arguments) -> Result<()> {
     println!("{}", stages.run("webhooks", || webhooks(&cluster, &shim, &secret))?);
     println!("{}", stages.run("ledger sizes", || ledger_sizes(&cluster))?);
     println!("{}", stages.run("memory", || memory(&shim, idle))?);
+    drop(shim);
+    stages.run("the app's side and backfill", || app_side(&cluster, &binary))?;
     stages.summarize();
     Ok(())
 }
@@ -248,6 +252,14 @@ fn memory(shim: &Shim, idle: f64) -> Result<Table> {
         table.add_row([when.to_owned(), format!("{megabytes:.1}")]);
     }
     Ok(table)
+}
+
+/// What needs a Stripe to ask: the tests' own, which lives in their crate.
+fn app_side(cluster: &Cluster, shim: &Path) -> Result<()> {
+    cluster.create_database(TEMPLATE)?;
+    let mut command = workspace::cargo();
+    command.args(["bench", "--quiet", "--package", "stripe_credits_tests", "--bench", "app_side"]);
+    process::run_group(tell(&mut command, cluster, shim))
 }
 
 fn resident_megabytes(shim: &Shim) -> Result<f64> {

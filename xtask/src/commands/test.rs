@@ -15,7 +15,7 @@ use xtask::workspace::{Flavour, build_shim, cargo};
 use xtask::{Error, Result, install, process};
 
 /// The database that each test's own is a copy of.
-const TEMPLATE: &str = "stripe_credits_template";
+pub(crate) const TEMPLATE: &str = "stripe_credits_template";
 /// The crates whose tests start what they need themselves.
 const SELF_CONTAINED: &[&str] = &["stripe_credits_rules", "stripe_credits_shim", "xtask"];
 /// How long clusters of interrupted tests may take to end.
@@ -56,16 +56,19 @@ fn start_cluster() -> Result<Cluster> {
     Ok(cluster)
 }
 
-fn integration(cluster: &Cluster, shim: &Path, scratch: &Scratch, arguments: &[String]) -> Result<()> {
-    let mut command = cargo_test(scratch);
+/// Tells what the tests crate starts its own databases and shims from.
+pub(crate) fn tell<'a>(command: &'a mut Command, cluster: &Cluster, shim: &Path) -> &'a mut Command {
     command
-        .args(["--package", "stripe_credits_tests"])
-        .args(arguments)
         .env("STRIPE_CREDITS_TEST_URL", cluster.server_url())
         .env("STRIPE_CREDITS_TEMPLATE", TEMPLATE)
         .env("STRIPE_CREDITS_SHIM", shim)
-        .env(PG_BIN_VARIABLE, pg_bin());
-    process::run_group(&mut command)
+        .env(PG_BIN_VARIABLE, pg_bin())
+}
+
+fn integration(cluster: &Cluster, shim: &Path, scratch: &Scratch, arguments: &[String]) -> Result<()> {
+    let mut command = cargo_test(scratch);
+    command.args(["--package", "stripe_credits_tests"]).args(arguments);
+    process::run_group(tell(&mut command, cluster, shim))
 }
 
 /// One failure does not hide the next, and temporary files go into the scratch folder.

@@ -22,6 +22,8 @@ use crate::wire::{self, Answer, Wire};
 pub const SECRET: &str = "whsec_of_the_tests";
 /// How long a condition may take to come true on a slow machine.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// How long a command may take: some go through ten thousand objects.
+const COMMAND_PATIENCE: Duration = Duration::from_mins(5);
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(10);
 /// How long Stripe's sender waits before it sends again what was not taken; hours at the real one.
@@ -125,7 +127,7 @@ impl Setup {
             let mut status = None;
             let mut peak_memory = 0;
             let since = Instant::now();
-            while status.is_none() && since.elapsed() < PATIENCE {
+            while status.is_none() && since.elapsed() < COMMAND_PATIENCE {
                 thread::sleep(POLL);
                 peak_memory = peak_memory.max(peak_memory_of(child.id()));
                 status = child.try_wait().expect("a child of ours");

@@ -15,6 +15,8 @@ use stripe_credits_tests::{ANN, BOB, Database, catalog, session, user};
 
 /// So many subscriptions, and as many invoices: more than a hundred pages.
 const MANY: usize = 5_050;
+/// What a command may take of memory, whatever Stripe has, in kilobytes.
+const FLAT_KILOBYTES: u64 = 64 * 1024;
 
 fn command(arguments: &[&str], database: &Database, stripe: &FakeStripe) -> Setup {
     let url = format!("{}?options=-c%20role%3Dservice_role", database.url());
@@ -229,6 +231,7 @@ fn ten_thousand_objects_are_backfilled_while_webhooks_bring_some_of_the_same() {
     });
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(ended.stdout.contains(&format!("subscriptions: {MANY} listed")), "{ended:?}");
+    assert!(ended.peak_memory < FLAT_KILOBYTES, "page by page, not all at once: {} kB", ended.peak_memory);
     let mut books = database.connect();
     let wrong = "select count(*) from billing.user_credits
         where credits_balance <> 10000 or subscription_tier <> 'pro' or subscription_status <> 'active'";

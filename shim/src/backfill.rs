@@ -56,12 +56,11 @@ pub(crate) enum Run {
 pub(crate) async fn run(run: Run, environment: &Environment) -> Result<(), Error> {
     let repair = Repair::open(environment).await?;
     repair.needs_catalog().await?;
-    let stopped = match run {
-        Run::Real => cursor(&repair).await?,
-        Run::Dry => None,
+    let (stopped, mut report) = match run {
+        Run::Real => (cursor(&repair).await?, Report::new()),
+        Run::Dry => (None, Report::dry()),
     };
     let now = unix_now();
-    let mut report = Report::new();
     if let Some(stopped) = stopped {
         report.say(&format!("going on with the {} where a run was stopped", stopped.list));
         let began = stopped.began;
@@ -117,16 +116,11 @@ async fn object(repair: &Repair, run: Run, listed: &Listed) -> Result<Outcome, E
         return Ok(outcome);
     }
     // The session that began it may say whose it is.
-    let path = format!("/v1/checkout/sessions?subscription={}", listed.id);
+    let path = format!("/v1/checkout/sessions?subscription={}&expand[]=data.subscription", listed.id);
     let began = Pages::of(&repair.stripe, path, None).next().await?;
     let Some(session) = began.and_then(|page| page.objects.into_iter().next()) else { return Ok(outcome) };
     let of_session = act(repair, run, &Event::of_session(&session.answer)?).await?;
-    match run {
-        _ if of_session.user_id().is_none() => Ok(outcome),
-        // What waited has followed by now.
-        Run::Real => act(repair, run, &event).await,
-        Run::Dry => Ok(of_session),
-    }
+    Ok(if of_session.user_id().is_some() { of_session } else { outcome })
 }
 
 async fn act(repair: &Repair, run: Run, event: &Event) -> Result<Outcome, Error> {

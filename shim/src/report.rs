@@ -16,6 +16,8 @@ const TICK: Duration = Duration::from_millis(100);
 pub(crate) struct Report {
     /// On stderr, and on a terminal only.
     progress: ProgressBar,
+    /// What it says of what came to something: that it was, or would be.
+    applied: &'static str,
     parts: Vec<Part>,
     findings: usize,
 }
@@ -23,6 +25,8 @@ pub(crate) struct Report {
 /// One kind of object, and what came of those there were.
 struct Part {
     name: &'static str,
+    /// Its report's word.
+    word: &'static str,
     listed: u64,
     applied: u64,
     credits: i64,
@@ -30,18 +34,28 @@ struct Part {
 }
 
 impl Report {
+    /// Of what is done.
     pub(crate) fn new() -> Self {
+        Self::saying("applied")
+    }
+
+    /// Of what would be done.
+    pub(crate) fn dry() -> Self {
+        Self::saying("to be applied")
+    }
+
+    fn saying(applied: &'static str) -> Self {
         let progress = ProgressBar::new_spinner();
         let style = ProgressStyle::with_template("{spinner} {msg}").expect("a template of two known keys");
         progress.set_style(style);
         progress.enable_steady_tick(TICK);
-        Self { progress, parts: Vec::new(), findings: 0 }
+        Self { progress, applied, parts: Vec::new(), findings: 0 }
     }
 
     /// Begins with another kind of object, or goes on with it.
     pub(crate) fn begin(&mut self, name: &'static str) {
         if self.parts.last().is_none_or(|part| part.name != name) {
-            self.parts.push(Part { name, listed: 0, applied: 0, credits: 0, left: 0 });
+            self.parts.push(Part { name, word: self.applied, listed: 0, applied: 0, credits: 0, left: 0 });
         }
     }
 
@@ -102,8 +116,8 @@ impl Report {
 
 impl Display for Part {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, listed, applied, credits, left } = self;
-        write!(formatter, "{name}: {listed} listed, {applied} applied")?;
+        let Self { name, word, listed, applied, credits, left } = self;
+        write!(formatter, "{name}: {listed} listed, {applied} {word}")?;
         if *credits != 0 {
             write!(formatter, " ({credits:+} credits)")?;
         }
@@ -167,7 +181,8 @@ mod tests {
 
     #[test]
     fn a_part_says_how_much_of_what() {
-        let part = Part { name: "invoices", listed: 12, applied: 3, credits: 30_000, left: 1 };
+        let part =
+            Part { name: "invoices", word: "applied", listed: 12, applied: 3, credits: 30_000, left: 1 };
         assert_eq!(part.to_string(), "invoices: 12 listed, 3 applied (+30000 credits), 1 left for a person");
     }
 }

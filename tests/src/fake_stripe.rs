@@ -640,7 +640,18 @@ fn filtered(books: &Books, path: &str, query: &str) -> Answer {
     };
     let all = books.lists.get(path).map(Vec::as_slice).unwrap_or_default();
     let objects: Vec<&Value> = all.iter().filter(passes).collect();
-    page(path, query, &objects)
+    if !pairs.iter().any(|(name, value)| name == "expand[]" && value == "data.subscription") {
+        return page(path, query, &objects);
+    }
+    let expanded = |object: &Value| {
+        let id = object["subscription"].as_str().unwrap_or_default();
+        let subscription = books.objects.get(&format!("/v1/subscriptions/{id}"));
+        let mut object = object.clone();
+        object["subscription"] = subscription.cloned().unwrap_or_default();
+        object
+    };
+    let objects: Vec<Value> = objects.into_iter().map(expanded).collect();
+    page(path, query, &objects.iter().collect::<Vec<_>>())
 }
 
 /// A page of a list that is an object's own.

@@ -156,6 +156,7 @@ fn nobodys_subscription_is_the_users_whom_its_session_names_or_is_named() {
     assert!(dry.stdout.contains("sub_lost  parked: unknown_user"), "{dry:?}");
     assert!(!dry.stdout.contains("sub_known"), "{dry:?}");
     assert!(dry.stdout.contains("nothing was written"), "{dry:?}");
+    assert!(dry.stdout.contains("subscriptions: 2 listed, 1 to be applied, 1 left for a person"), "{dry:?}");
     assert_eq!(books.everything(), untouched);
 
     let ended = backfill(&database, &stripe);

@@ -1,8 +1,8 @@
 /**
  * The browser's half of coming back from Stripe.
  *
- * Stripe sends the buyer back with `session_id=cs_…` and `credits_checkout=success` (a pack) or `checkout=success`
- * (a plan) in the query. The purchase is reconciled once; then the credits are read until it shows. The server counts a
+ * Stripe sends the buyer back with `session_id=cs_…` and `credits_checkout=success` (a pack) or `checkout=success` (a
+ * plan) in the query. The purchase is reconciled once; then the credits are read until it shows. The server counts a
  * purchase once however often it is told of it, so nothing has to be remembered here: a reload, a second tab and the
  * back button simply begin anew. Until the purchase shows, its parameters stay in the address: they are all that a
  * reload needs to try again.
@@ -33,10 +33,10 @@ const underWay = new Map();
  * @param {string} options.shimUrl Where the shim answers, such as `https://billing.example`.
  * @param {() => Promise<?string>} options.getToken The user's token, renewed where it has to be; null for nobody.
  * @param {() => Promise<void>} options.signOut Forgets a token that the shim refused.
- * @param {(returnTo: string) => void|Promise<void>} options.signIn Goes to the sign-in page, which comes back to the URL `returnTo`.
- *   Best by `location.replace`, so that the back button does not lead to the moment before.
- * @param {(late: Outcome) => void} [options.onLate] Called with a `late` outcome after each look that did not find the
- *   purchase, while there are more to come.
+ * @param {(returnTo: string) => void|Promise<void>} options.signIn Goes to the sign-in page, which comes back to the
+ *   URL `returnTo`. Best by `location.replace`, so that the back button does not lead to the moment before.
+ * @param {(late: Outcome) => void} [options.onLate] Called with a `late` outcome after each look that did not find
+ *   the purchase, while there are more to come.
  * @returns {Promise<Outcome>} How it ended. Rejects only with what `signIn` or `onLate` throws.
  *
  * @typedef {object} Outcome
@@ -51,7 +51,7 @@ const underWay = new Map();
  *   - `refused`: it cannot be reconciled, and asking again would not help.
  *   - `misconfigured`: the page or the shim lacks a setting.
  * @property {string} [reason] Of `late` and `refused`: the shim's word, such as `unpaid` or `unknown_session`, or
- *   `unreachable` (no answer), or `not_shown` (credited, but the balance that was read is still the old one, or none).
+ *   `unreachable` (no answer), or `not_shown` (credited, but the balance that was read is the old one, or none).
  * @property {object} [credits] Of `credited`, and of `late` where it could be read: the answer of `GET /credits`.
  * @property {string[]} [missing] Of `misconfigured`: the page's options, or the shim's settings.
  */
@@ -99,7 +99,7 @@ async function untilItShows(options, route, sessionId) {
   const read = async () => readingOf(await ask(options, 'GET', '/credits'));
   const reconcile = async () => verdictOf(await ask(options, 'POST', route, { session_id: sessionId }));
 
-  const deadline = Date.now() + POLL_LIMIT_MS;
+  const deadline = performance.now() + POLL_LIMIT_MS;
   let before = await read();
   let verdict = before.end ? before : await reconcile();
   while (!verdict.end) {
@@ -110,7 +110,7 @@ async function untilItShows(options, route, sessionId) {
     const isShown = verdict.isApplied && (hasChanged || (credits && verdict.change === 0));
     if (isShown) return { status: 'credited', credits };
     const late = { status: 'late', reason: verdict.reason, credits };
-    const left = deadline - Date.now();
+    const left = deadline - performance.now();
     if (left <= 0) return late;
     options.onLate?.(late);
     await sleep(Math.min(Math.max(POLL_INTERVAL_MS, verdict.waitMs), left));
@@ -137,7 +137,8 @@ function verdictOf(answer) {
 
 /** What an answer of `GET /credits` says: the credits, nothing, or that it is no use to go on. */
 function readingOf(answer) {
-  return { end: endOf(answer), credits: answer.status === 200 ? answer.body : undefined };
+  const isRead = answer.body.credits_balance !== undefined;
+  return { end: endOf(answer), credits: isRead ? answer.body : undefined };
 }
 
 /** The ends that every route knows. */

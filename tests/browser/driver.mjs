@@ -1,5 +1,5 @@
-// Drives Chromium for tests/src/browser.rs: a command a line on stdin, such as ["open", 0, "http://…"], and its answer
-// a line on stdout, {"value": …} or {"fault": "…"}. When stdin ends, so does the browser.
+// Drives Chromium for tests/src/browser.rs: a command a line on stdin, such as ["open", 0, "http://…"] for the first
+// tab, and its answer a line on stdout, {"value": …} or {"fault": "…"}. When stdin ends, so does the browser.
 //
 // The one argument is the folder in which playwright-core is installed.
 

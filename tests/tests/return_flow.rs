@@ -1,5 +1,5 @@
-//! examples/return-flow in a real browser: the buyer comes back from Stripe to the app's page, which asks the real shim,
-//! on another origin. What the page says, what stands in the address, what the books hold, how often was asked.
+//! examples/return-flow in a real browser: the buyer comes back from Stripe to the app's page, which asks the real
+//! shim, on another origin. What the page says, what stands in the address, what the books hold, how often was asked.
 #![allow(missing_docs)]
 
 use std::time::Duration;
@@ -70,14 +70,25 @@ impl Scene {
         self.shim.requests(route, count).iter().map(|line| line["outcome"].clone()).collect()
     }
 
+    /// How often a route was asked so far.
+    fn asked(&self, route: &str) -> u64 {
+        self.shim.metric("stripe_credits_requests_total", &[("route", route)])
+    }
+
     fn books(&self) -> Connection {
         self.database.connect()
     }
 }
 
-/// Ann's pack, paid.
+/// Ann has bought a pack, and Stripe has the money.
 fn pack_is_paid(scene: &Scene) {
     scene.stripe.knows_session(paid_pack("cs_1", ANN).json().clone());
+}
+
+/// Ann has bought a pack, and Stripe does not have the money yet.
+fn pack_is_on_its_way(scene: &Scene) {
+    let unpaid = paid_pack("cs_1", ANN).with("payment_status", "unpaid");
+    scene.stripe.knows_session(unpaid.json().clone());
 }
 
 #[test]
@@ -89,13 +100,13 @@ fn a_pack_is_reconciled_once_and_its_parameters_go_once_it_shows() {
     tab.says(HAS_500);
     scene.is_done(&tab);
     assert_eq!(scene.reconciled(PACK, 1), ["applied"]);
-    assert_eq!(scene.shim.requests(CREDITS, 2).len(), 2, "before and after");
+    assert_eq!(scene.asked(CREDITS), 2, "before and after");
     assert_eq!(scene.stripe.asked().len(), 1);
     assert_eq!(scene.books().ledger(ANN), ["purchase 500"]);
 
     tab.reload();
     tab.says("There is no purchase to confirm.");
-    assert_eq!(scene.reconciled(PACK, 1).len(), 1);
+    assert_eq!(scene.asked(PACK), 1);
 }
 
 #[test]
@@ -157,8 +168,7 @@ fn a_token_that_has_expired_is_signed_out_and_the_purchase_goes_on_after_signing
 #[test]
 fn a_token_that_expires_while_a_late_payment_is_looked_for_leads_to_sign_in_too() {
     let scene = Scene::start();
-    let unpaid = paid_pack("cs_1", ANN).with("payment_status", "unpaid");
-    scene.stripe.knows_session(unpaid.json().clone());
+    pack_is_on_its_way(&scene);
     let tab = scene.anns_tab();
     scene.comes_back(&tab, BOUGHT_PACK);
     tab.says("Your payment is still on its way to us. This page keeps looking.");
@@ -178,7 +188,7 @@ fn nobody_who_is_signed_in_goes_to_sign_in_without_a_request() {
     let tab = scene.browser.tab();
     scene.comes_back(&tab, BOUGHT_PACK);
     tab.is_at(&scene.pages.url("/sign-in.html?return_to="));
-    assert_eq!(scene.shim.requests(CREDITS, 0).len() + scene.shim.requests(PACK, 0).len(), 0);
+    assert_eq!([PACK, CREDITS].map(|route| scene.asked(route)), [0; 2]);
     tab.sign_in(&token(ANN));
     tab.says(HAS_500);
     scene.is_done(&tab);
@@ -198,8 +208,7 @@ fn a_token_that_is_refused_after_signing_in_too_is_said_and_is_no_loop() {
     assert!(tab.address().starts_with(&scene.pages.url(BOUGHT_PACK)), "{}", tab.address());
     tab.reload();
     tab.says("Your sign-in was not accepted");
-    assert_eq!(scene.shim.requests(CREDITS, 2).len(), 2, "one a visit");
-    assert_eq!(scene.shim.requests(PACK, 0), [] as [Value; 0]);
+    assert_eq!([PACK, CREDITS].map(|route| scene.asked(route)), [0, 2], "one a visit");
 
     tab.click("Sign in again");
     tab.is_at(&scene.pages.url("/sign-in.html?return_to="));
@@ -214,7 +223,7 @@ fn a_setting_that_the_shim_lacks_is_named_and_the_parameters_stay() {
     let scene = Scene::with(|shim| shim.without("STRIPE_SECRET_KEY").without("STRIPE_API_BASE"));
     let tab = scene.anns_tab();
     scene.comes_back(&tab, BOUGHT_PACK);
-    tab.says("This page is not set up completely. Missing: STRIPE_SECRET_KEY.");
+    tab.says("This page is not set up. It lacks STRIPE_SECRET_KEY.");
     assert_eq!(tab.address(), scene.pages.url(BOUGHT_PACK));
     assert_eq!(scene.shim.requests(PACK, 1).len(), 1);
     assert_eq!(scene.books().ledger(ANN), [""; 0]);
@@ -226,7 +235,7 @@ fn a_page_that_knows_no_shim_says_so() {
     let tab = scene.anns_tab();
     scene.pages.configure("");
     scene.comes_back(&tab, BOUGHT_PACK);
-    tab.says("This page is not set up completely. Missing: shimUrl.");
+    tab.says("This page is not set up. It lacks shimUrl.");
     assert_eq!(tab.address(), scene.pages.url(BOUGHT_PACK));
 
     scene.pages.configure(&format!("http://{}/", scene.shim.address()));
@@ -239,14 +248,11 @@ fn a_page_that_knows_no_shim_says_so() {
 #[test]
 fn a_payment_that_is_on_its_way_is_said_so_and_shows_once_the_webhook_comes() {
     let scene = Scene::start();
-    let unpaid = paid_pack("cs_1", ANN).with("payment_status", "unpaid");
-    scene.stripe.knows_session(unpaid.json().clone());
+    pack_is_on_its_way(&scene);
     let tab = scene.anns_tab();
     scene.comes_back(&tab, BOUGHT_PACK);
     tab.says("Your payment is still on its way to us. This page keeps looking.");
-    until("the page keeps looking", || {
-        scene.shim.metric("stripe_credits_requests_total", &[("route", CREDITS)]) >= 4
-    });
+    until("the page keeps looking", || scene.asked(CREDITS) >= 4);
     assert_eq!(tab.address(), scene.pages.url(BOUGHT_PACK));
     assert_eq!(scene.reconciled(PACK, 1), ["ignored"]);
 
@@ -262,8 +268,7 @@ fn a_payment_that_is_on_its_way_is_said_so_and_shows_once_the_webhook_comes() {
 #[test]
 fn credits_of_another_purchase_are_not_taken_for_this_one() {
     let scene = Scene::start();
-    let unpaid = paid_pack("cs_1", ANN).with("payment_status", "unpaid");
-    scene.stripe.knows_session(unpaid.json().clone());
+    pack_is_on_its_way(&scene);
     let tab = scene.anns_tab();
     scene.comes_back(&tab, BOUGHT_PACK);
     tab.says("Your payment is still on its way to us. This page keeps looking.");
@@ -282,21 +287,16 @@ fn credits_of_another_purchase_are_not_taken_for_this_one() {
 #[test]
 fn a_payment_that_does_not_come_in_time_keeps_its_parameters_and_a_later_visit_finds_it() {
     let scene = Scene::start();
-    let unpaid = paid_pack("cs_1", ANN).with("payment_status", "unpaid");
-    scene.stripe.knows_session(unpaid.json().clone());
+    pack_is_on_its_way(&scene);
     let tab = scene.anns_tab();
     scene.comes_back(&tab, BOUGHT_PACK);
     tab.says("This page keeps looking.");
     tab.advance(PAST_THE_LIMIT);
     tab.says("Your payment is still on its way to us. You can close this page: nothing is lost.");
     assert_eq!(tab.address(), scene.pages.url(BOUGHT_PACK));
-    let looks = scene.shim.metric("stripe_credits_requests_total", &[("route", CREDITS)]);
+    let looks = scene.asked(CREDITS);
     tab.advance(PAST_THE_LIMIT);
-    assert_eq!(
-        scene.shim.metric("stripe_credits_requests_total", &[("route", CREDITS)]),
-        looks,
-        "it has stopped"
-    );
+    assert_eq!(scene.asked(CREDITS), looks, "it has stopped");
 
     pack_is_paid(&scene);
     tab.click("Look again");
@@ -351,7 +351,7 @@ fn a_shim_that_asks_for_time_gets_it() {
     let since = page_time();
     until("it asks again", || {
         tab.advance(Duration::from_millis(500));
-        scene.shim.metric("stripe_credits_requests_total", &[("route", PACK)]) == 2
+        scene.asked(PACK) == 2
     });
     // 503 came with Retry-After: 10; without it two seconds are usual.
     assert!(page_time() - since > 5000, "{} ms", page_time() - since);
@@ -436,7 +436,7 @@ fn while_nothing_can_be_reached_the_parameters_stay_and_a_later_visit_finds_the_
     tab.advance(PAST_THE_LIMIT);
     tab.says("We cannot be reached just now. You can close this page: nothing is lost.");
     assert_eq!(tab.address(), scene.pages.url(BOUGHT_PACK));
-    assert_eq!(scene.shim.requests(PACK, 0).len(), 0);
+    assert_eq!(scene.asked(PACK), 0);
     tab.mend(PACK);
     tab.mend(CREDITS);
     tab.click("Look again");
@@ -541,6 +541,32 @@ fn a_page_that_asks_twice_at_once_reconciles_once() {
 }
 
 #[test]
+fn what_fails_of_the_pages_own_stops_neither_a_sign_in_nor_the_looking() {
+    let scene = Scene::start();
+    let tab = scene.anns_tab();
+    let flow = |options: &str| {
+        tab.run(&format!(
+            "(async () => {{
+                const {{ followReturn }} = await import('./return-flow.js');
+                const auth = await import('./auth.js');
+                const fails = async () => {{ throw new Error('as ordered') }};
+                const shimUrl = 'http://{}';
+                history.replaceState(null, '', '?credits_checkout=success&session_id=cs_1');
+                return new Promise((resolve) => {{ followReturn({options}).then(resolve) }});
+            }})()",
+            scene.shim.address()
+        ))
+    };
+    let missing = json!({"status": "misconfigured", "missing": ["shimUrl", "getToken", "signOut", "signIn"]});
+    assert_eq!(flow("{}"), missing);
+    let returned_to = flow("{ shimUrl, getToken: async () => null, signOut: fails, signIn: resolve }");
+    let path = "/index.html?credits_checkout=success&session_id=cs_1&after_sign_in=1";
+    assert_eq!(returned_to, scene.pages.url(path));
+    let late = flow("{ shimUrl, ...auth, getToken: fails, onLate: resolve }");
+    assert_eq!(late, json!({"status": "late", "reason": "unreachable"}));
+}
+
+#[test]
 fn the_back_button_asks_nothing_again_once_the_purchase_has_shown() {
     let scene = Scene::start();
     pack_is_paid(&scene);
@@ -556,8 +582,7 @@ fn the_back_button_asks_nothing_again_once_the_purchase_has_shown() {
 #[test]
 fn the_back_button_in_the_middle_returns_to_a_purchase_that_goes_on() {
     let scene = Scene::start();
-    let unpaid = paid_pack("cs_1", ANN).with("payment_status", "unpaid");
-    scene.stripe.knows_session(unpaid.json().clone());
+    pack_is_on_its_way(&scene);
     let tab = scene.anns_tab();
     scene.comes_back(&tab, BOUGHT_PACK);
     tab.says("This page keeps looking.");
@@ -582,9 +607,7 @@ fn a_checkout_that_was_canceled_is_said_and_asks_nothing() {
         scene.comes_back(&tab, &format!("/index.html{query}"));
         tab.says("There is no purchase to confirm.");
     }
-    for route in [PACK, PLAN, CREDITS] {
-        assert_eq!(scene.shim.requests(route, 0).len(), 0);
-    }
+    assert_eq!([PACK, PLAN, CREDITS].map(|route| scene.asked(route)), [0; 3]);
     assert_eq!(scene.stripe.asked(), []);
 }
 

@@ -22,7 +22,8 @@ const CARGO_PGRX_VERSION: &str = "0.18.1";
 /// What the tests of the browser's half run, and the packages that have it. They are looked for by their programs:
 /// Node is often there from elsewhere, with an npm that Debian's package would be at odds with.
 const BROWSER_PROGRAMS: &[(&str, &str)] = &[("chromium", "chromium"), ("node", "nodejs"), ("npm", "npm")];
-/// What npm reads, in tests/browser and where it installs.
+/// What npm reads, in tests/browser and where it installs. It asks for the last playwright-core that Debian 12's Node 18
+/// can run.
 const NPM_FILES: &[&str] = &["package.json", "package-lock.json", ".npmrc"];
 /// Beside what npm has installed, the lock file that it has installed wholly.
 const NPM_DONE: &str = "installed-package-lock.json";
@@ -38,22 +39,7 @@ pub fn tools() -> Result<()> {
 pub fn browser() -> Result<PathBuf> {
     let missing = BROWSER_PROGRAMS.iter().filter(|(program, _)| process::find(program).is_none());
     apt_install(&missing.map(|(_, package)| *package).collect::<Vec<_>>())?;
-    let (source, folder) = (root().join("tests/browser"), target_directory()?.join("browser"));
-    let lock = source.join("package-lock.json");
-    let lock = fs::read(&lock).map_err(Error::file(lock))?;
-    let done = folder.join(NPM_DONE);
-    if fs::read(&done).is_ok_and(|installed| installed == lock) {
-        return Ok(folder);
-    }
-    fs::create_dir_all(&folder).map_err(Error::file(&folder))?;
-    for name in NPM_FILES {
-        fs::copy(source.join(name), folder.join(name)).map_err(Error::file(folder.join(name)))?;
-    }
-    // The packages' own scripts could download browsers.
-    let flags = ["--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"];
-    process::run(Command::new("npm").arg("ci").args(flags).current_dir(&folder))?;
-    fs::write(&done, lock).map_err(Error::file(done))?;
-    Ok(folder)
+    playwright_core()
 }
 
 /// Builds the extension and installs it into Postgres's folders.
@@ -109,6 +95,25 @@ fn cargo_pgrx() -> Result<()> {
     }
     eprintln!("missing: {wanted} (takes some minutes)");
     process::run(cargo().args(["install", "cargo-pgrx", "--locked", "--version", CARGO_PGRX_VERSION]))
+}
+
+fn playwright_core() -> Result<PathBuf> {
+    let (source, folder) = (root().join("tests/browser"), target_directory()?.join("browser"));
+    let lock = source.join("package-lock.json");
+    let lock = fs::read(&lock).map_err(Error::file(lock))?;
+    let done = folder.join(NPM_DONE);
+    if fs::read(&done).is_ok_and(|installed| installed == lock) {
+        return Ok(folder);
+    }
+    fs::create_dir_all(&folder).map_err(Error::file(&folder))?;
+    for name in NPM_FILES {
+        fs::copy(source.join(name), folder.join(name)).map_err(Error::file(folder.join(name)))?;
+    }
+    // The packages' own scripts could download browsers.
+    let flags = ["--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"];
+    process::run(Command::new("npm").arg("ci").args(flags).current_dir(&folder))?;
+    fs::write(&done, lock).map_err(Error::file(done))?;
+    Ok(folder)
 }
 
 fn is_debians(pg_bin: &Path) -> bool {

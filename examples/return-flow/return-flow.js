@@ -50,8 +50,9 @@ const underWay = new Map();
  *   - `not_yours`: the purchase is another user's.
  *   - `refused`: it cannot be reconciled, and asking again would not help.
  *   - `misconfigured`: the page or the shim lacks a setting.
- * @property {string} [reason] Of `late` and `refused`: the shim's word, such as `unpaid` or `unknown_session`, or
- *   `unreachable` (no answer), or `not_shown` (credited, but the balance that was read is the old one, or none).
+ * @property {string} [reason] Of `late` and `refused`: the shim's word, such as `unpaid` or `unknown_session`; or
+ *   `not_shown` (credited, but the balance that was read is the old one, or none), `unreachable` (no answer),
+ *   `status_429` and the like (an answer without a word).
  * @property {object} [credits] Of `credited`, and of `late` where it could be read: the answer of `GET /credits`.
  * @property {string[]} [missing] Of `misconfigured`: the page's options, or the shim's settings.
  */
@@ -92,8 +93,8 @@ async function follow(options, route, sessionId) {
 }
 
 /**
- * Reconciles, and reads the credits until they show it. To reconcile again is worth its call to Stripe only where
- * another answer can be expected: there was none, or the credits have changed, which may be this purchase or another.
+ * Reconciles, and reads the credits until they show it. Each reconcile makes the shim ask Stripe, so it is repeated
+ * only where another answer can be expected: there was none, or the credits have changed, by this purchase or another.
  */
 async function untilItShows(options, route, sessionId) {
   const read = async () => readingOf(await ask(options, 'GET', '/credits'));

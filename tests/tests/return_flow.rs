@@ -11,7 +11,7 @@ use stripe_credits_tests::fake_redis::{FakeRedis, Mood};
 use stripe_credits_tests::fake_stripe::{FakeStripe, Fault};
 use stripe_credits_tests::pages::Pages;
 use stripe_credits_tests::shim::{Setup, Shim, unix_now, until};
-use stripe_credits_tests::subscription::{invoice, line, period, subscribing, subscription};
+use stripe_credits_tests::subscription::{Invoice, invoice, line, period, subscribing, subscription};
 use stripe_credits_tests::tokens::{Signer, claims, token};
 use stripe_credits_tests::{ANN, BOB, Connection, Database, catalog, paid_pack, session};
 
@@ -91,6 +91,19 @@ fn pack_is_on_its_way(scene: &Scene) {
     scene.stripe.knows_session(unpaid.json().clone());
 }
 
+/// Ann has bought the plan pro, whose first invoice stands like this.
+fn plan_is_bought(scene: &Scene, invoice: &Invoice) {
+    scene.stripe.knows_session(subscribing("cs_1", "sub_1", "in_1").of(ANN).json().clone());
+    scene.stripe.knows_line_items_of("cs_1", &[("price_pro", 1)]);
+    scene.stripe.knows_subscription(subscription("sub_1", "price_pro").of(ANN).json().clone());
+    scene.stripe.knows_invoice(invoice.json().clone());
+}
+
+/// That invoice, paid.
+fn plans_invoice() -> Invoice {
+    invoice("in_1", "sub_1").line(line("price_pro", 10_000, period(0))).of(ANN)
+}
+
 #[test]
 fn a_pack_is_reconciled_once_and_its_parameters_go_once_it_shows() {
     let scene = Scene::start();
@@ -112,17 +125,33 @@ fn a_pack_is_reconciled_once_and_its_parameters_go_once_it_shows() {
 #[test]
 fn a_plan_is_reconciled_by_its_own_route() {
     let scene = Scene::start();
-    let session = subscribing("cs_1", "sub_1", "in_1").of(ANN);
-    scene.stripe.knows_session(session.json().clone());
-    scene.stripe.knows_line_items_of("cs_1", &[("price_pro", 1)]);
-    scene.stripe.knows_subscription(subscription("sub_1", "price_pro").of(ANN).json().clone());
-    let invoice = invoice("in_1", "sub_1").line(line("price_pro", 10_000, period(0))).of(ANN);
-    scene.stripe.knows_invoice(invoice.json().clone());
+    plan_is_bought(&scene, &plans_invoice());
     let tab = scene.anns_tab();
     scene.comes_back(&tab, BOUGHT_PLAN);
     tab.says("you have 10,000 credits and the plan pro.");
     scene.is_done(&tab);
     assert_eq!(scene.reconciled(PLAN, 1), ["applied"]);
+    assert_eq!(scene.books().ledger(ANN), ["subscription_grant 10000"]);
+}
+
+#[test]
+fn a_plan_that_is_active_before_its_invoice_is_paid_is_still_on_its_way() {
+    let scene = Scene::start();
+    plan_is_bought(&scene, &plans_invoice().unpaid("open"));
+    let tab = scene.anns_tab();
+    scene.comes_back(&tab, BOUGHT_PLAN);
+    tab.says("Your payment is still on its way to us. This page keeps looking.");
+    // The tier shows by now, which is a change, and not the purchase.
+    until("it asks again", || scene.asked(PLAN) == 2);
+    assert_eq!(scene.books().tier(ANN), "pro active");
+    tab.says("Your payment is still on its way to us. This page keeps looking.");
+    assert_eq!(tab.address(), scene.pages.url(BOUGHT_PLAN));
+
+    plan_is_bought(&scene, &plans_invoice());
+    assert_eq!(scene.shim.deliver(&plans_invoice().paid("evt_1")).said(), "200 applied");
+    tab.says("you have 10,000 credits and the plan pro.");
+    scene.is_done(&tab);
+    assert_eq!(scene.reconciled(PLAN, 3), ["ignored", "ignored", "already_applied"]);
     assert_eq!(scene.books().ledger(ANN), ["subscription_grant 10000"]);
 }
 

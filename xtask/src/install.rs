@@ -1,5 +1,5 @@
-//! What has to be on the machine: Debian packages, cargo-pgrx, the extension itself in Postgres's folders, and for its
-//! tests a browser.
+//! What has to be on the machine: Debian packages, cargo-pgrx, the extension itself in Postgres's folders, and a
+//! browser for the tests.
 //!
 //! Everything is looked for first, so that on a machine that has it all nothing is changed and no network is used.
 
@@ -22,8 +22,8 @@ const CARGO_PGRX_VERSION: &str = "0.18.1";
 /// What the tests of the browser's half run, and the packages that have it. They are looked for by their programs:
 /// Node is often there from elsewhere, with an npm that Debian's package would be at odds with.
 const BROWSER_PROGRAMS: &[(&str, &str)] = &[("chromium", "chromium"), ("node", "nodejs"), ("npm", "npm")];
-/// What npm reads, in tests/browser and where it installs. It asks for the last playwright-core that Debian 12's Node 18
-/// can run.
+/// What npm reads, in tests/browser and where it installs. It asks for the last playwright-core that runs on Node 18,
+/// which is Debian 12's.
 const NPM_FILES: &[&str] = &["package.json", "package-lock.json", ".npmrc"];
 /// Beside what npm has installed, the lock file that it has installed wholly.
 const NPM_DONE: &str = "installed-package-lock.json";
@@ -34,8 +34,8 @@ pub fn tools() -> Result<()> {
     cargo_pgrx()
 }
 
-/// Installs what is missing to drive a browser, and answers the folder that has playwright-core in it: below the target
-/// folder, so that the source tree stays as it is.
+/// Installs what is missing to drive a browser, and answers the folder that has playwright-core in it, which is below
+/// the target folder: the source tree stays as it is.
 pub fn browser() -> Result<PathBuf> {
     let missing = BROWSER_PROGRAMS.iter().filter(|(program, _)| process::find(program).is_none());
     apt_install(&missing.map(|(_, package)| *package).collect::<Vec<_>>())?;

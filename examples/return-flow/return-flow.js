@@ -94,7 +94,7 @@ async function follow(options, route, sessionId) {
 
 /**
  * Reconciles, and reads the credits until they show it. Each reconcile makes the shim ask Stripe, so it is repeated
- * only where another answer can be expected: there was none, or the credits have changed, by this purchase or another.
+ * only where another answer can be expected: there was none, or the credits have changed, which may be it.
  */
 async function untilItShows(options, route, sessionId) {
   const read = async () => readingOf(await ask(options, 'GET', '/credits'));

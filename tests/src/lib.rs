@@ -8,6 +8,7 @@
 )]
 
 pub mod app; // the app's side: its settings, its users' requests
+pub mod browser; // Chromium, as a person uses it
 pub mod chance; // seeds and orders
 pub mod concurrency; // two transactions open at once
 pub mod connection; // the SQL interface by its names, and what it left in the tables
@@ -16,6 +17,7 @@ pub mod fake_redis; // a Redis that can be slow, emptied and wrong
 pub mod fake_stripe; // a Stripe API to fetch from, faults on demand
 pub mod late; // time that has passed
 pub mod money_back; // charges, refunds, disputes
+pub mod pages; // the app's web server
 pub mod shim; // the real shim as a process: started, spoken to, ended
 pub mod spends; // spends, reservations, upkeep
 pub mod stripe; // sessions, line items, events

@@ -1,13 +1,15 @@
-//! What has to be on the machine: Debian packages, cargo-pgrx, and the extension itself in Postgres's folders.
+//! What has to be on the machine: Debian packages, cargo-pgrx, the extension itself in Postgres's folders, and a
+//! browser for the tests.
 //!
 //! Everything is looked for first, so that on a machine that has it all nothing is changed and no network is used.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::cluster::{self, DEBIAN_PG_BIN};
-use crate::workspace::{Flavour, cargo, root};
-use crate::{Result, process};
+use crate::workspace::{Flavour, cargo, root, target_directory};
+use crate::{Error, Result, process};
 
 /// What pgrx needs to build (it reads Postgres's headers with clang, and cargo-pgrx links OpenSSL).
 const BUILD_PACKAGES: &[&str] = &["clang", "libclang-dev", "pkg-config", "libssl-dev"];
@@ -17,10 +19,27 @@ const POSTGRES_PACKAGES: &[&str] = &["postgresql-15", "postgresql-server-dev-15"
 /// The same as the crate pgrx in extension/Cargo.toml, as cargo-pgrx itself insists.
 const CARGO_PGRX_VERSION: &str = "0.18.1";
 
+/// What the tests of the browser's half run, and the packages that have it. They are looked for by their programs:
+/// Node is often there from elsewhere, with an npm that Debian's package would be at odds with.
+const BROWSER_PROGRAMS: &[(&str, &str)] = &[("chromium", "chromium"), ("node", "nodejs"), ("npm", "npm")];
+/// What npm reads, in tests/browser and where it installs. It asks for the last playwright-core that runs on Node 18,
+/// which is Debian 12's.
+const NPM_FILES: &[&str] = &["package.json", "package-lock.json", ".npmrc"];
+/// Beside what npm has installed, the lock file that it has installed wholly.
+const NPM_DONE: &str = "installed-package-lock.json";
+
 /// Installs what is missing to build and to start everything.
 pub fn tools() -> Result<()> {
     packages()?;
     cargo_pgrx()
+}
+
+/// Installs what is missing to drive a browser, and answers the folder that has playwright-core in it, which is below
+/// the target folder: the source tree stays as it is.
+pub fn browser() -> Result<PathBuf> {
+    let missing = BROWSER_PROGRAMS.iter().filter(|(program, _)| process::find(program).is_none());
+    apt_install(&missing.map(|(_, package)| *package).collect::<Vec<_>>())?;
+    playwright_core()
 }
 
 /// Builds the extension and installs it into Postgres's folders.
@@ -40,12 +59,16 @@ fn packages() -> Result<()> {
         wanted.extend(POSTGRES_PACKAGES);
     }
     wanted.retain(|package| !is_installed(package));
-    if wanted.is_empty() {
+    apt_install(&wanted)
+}
+
+fn apt_install(missing: &[&str]) -> Result<()> {
+    if missing.is_empty() {
         return Ok(());
     }
-    eprintln!("missing: {}", wanted.join(", "));
+    eprintln!("missing: {}", missing.join(", "));
     process::run(apt_get().arg("update"))?;
-    process::run(apt_get().args(["install", "--yes", "--no-install-recommends"]).args(wanted))
+    process::run(apt_get().args(["install", "--yes", "--no-install-recommends"]).args(missing))
 }
 
 /// A package that dpkg does not know is missing too, and on a system without dpkg apt-get's absence says so next.
@@ -72,6 +95,25 @@ fn cargo_pgrx() -> Result<()> {
     }
     eprintln!("missing: {wanted} (takes some minutes)");
     process::run(cargo().args(["install", "cargo-pgrx", "--locked", "--version", CARGO_PGRX_VERSION]))
+}
+
+fn playwright_core() -> Result<PathBuf> {
+    let (source, folder) = (root().join("tests/browser"), target_directory()?.join("browser"));
+    let lock = source.join("package-lock.json");
+    let lock = fs::read(&lock).map_err(Error::file(lock))?;
+    let done = folder.join(NPM_DONE);
+    if fs::read(&done).is_ok_and(|installed| installed == lock) {
+        return Ok(folder);
+    }
+    fs::create_dir_all(&folder).map_err(Error::file(&folder))?;
+    for name in NPM_FILES {
+        fs::copy(source.join(name), folder.join(name)).map_err(Error::file(folder.join(name)))?;
+    }
+    // The packages' own scripts could download browsers.
+    let flags = ["--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"];
+    process::run(Command::new("npm").arg("ci").args(flags).current_dir(&folder))?;
+    fs::write(&done, lock).map_err(Error::file(done))?;
+    Ok(folder)
 }
 
 fn is_debians(pg_bin: &Path) -> bool {

@@ -3,9 +3,10 @@
 //! Two kinds: a program that is run to its end with its output going where ours goes ([`run`], [`run_group`],
 //! [`output`]), and a server that stays ([`serve`]).
 
+use std::env;
 use std::io;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::LazyLock;
 use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
@@ -36,6 +37,13 @@ pub fn output(command: &mut Command) -> Result<String> {
     let output = command.stderr(Stdio::inherit()).output().map_err(Error::start(command))?;
     succeeded(command, output.status)?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Where a program is that is called by its name, if it is on the PATH.
+#[must_use]
+pub fn find(name: &str) -> Option<PathBuf> {
+    let folders = env::var_os("PATH")?;
+    env::split_paths(&folders).map(|folder| folder.join(name)).find(|program| program.is_file())
 }
 
 /// A command that runs as `user` (`None`: as the user we are) and gets `death` when we die without having ended it,
@@ -87,7 +95,7 @@ pub(crate) fn signal(child: &Child, signal: Signal) {
 }
 
 /// Waits until the child has ended, `None` if it still runs after `limit`.
-pub(crate) fn wait_for(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
+pub fn wait_for(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
     let start = Instant::now();
     loop {
         // An error means that there is no such child to wait for any more.
@@ -100,7 +108,7 @@ pub(crate) fn wait_for(child: &mut Child, limit: Duration) -> Option<ExitStatus>
 }
 
 /// Ends a child the hard way.
-pub(crate) fn kill(child: &mut Child) {
+pub fn kill(child: &mut Child) {
     // Both fail only for a child that is gone already.
     let _ = child.kill();
     let _ = child.wait();

@@ -72,7 +72,8 @@ pub fn build_shim(flavour: Flavour) -> Result<PathBuf> {
     Ok(target_directory()?.join(flavour.folder()).join("stripe-credits"))
 }
 
-fn target_directory() -> Result<PathBuf> {
+/// Where what is built is kept.
+pub(crate) fn target_directory() -> Result<PathBuf> {
     let metadata = process::output(cargo().args(["metadata", "--format-version=1", "--no-deps"]))?;
     let metadata: Option<Value> = serde_json::from_str(&metadata).ok();
     metadata

@@ -35,11 +35,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     // Declared first, removed last.
     let scratch = Scratch::new()?;
     stages.run("tools: apt packages, cargo-pgrx", install::tools)?;
+    let browser = stages.run("tools of the browser's tests", install::browser)?;
     stages.run("tests of the rules, the shim and xtask", || self_contained(&scratch))?;
     stages.run("extension: build and install", || install::extension(Flavour::Dev))?;
     let shim = stages.run("shim: build", || build_shim(Flavour::Dev))?;
     let cluster = stages.run("cluster: make and start", start_cluster)?;
-    stages.run("integration tests", || integration(&cluster, &shim, &scratch, &arguments.cargo_test))?;
+    let built = Built { shim: &shim, browser: &browser };
+    stages.run("integration tests", || integration(&cluster, &built, &scratch, &arguments.cargo_test))?;
     stages.summarize();
     Ok(())
 }
@@ -65,10 +67,17 @@ pub(crate) fn tell<'a>(command: &'a mut Command, cluster: &Cluster, shim: &Path)
         .env(PG_BIN_VARIABLE, pg_bin())
 }
 
-fn integration(cluster: &Cluster, shim: &Path, scratch: &Scratch, arguments: &[String]) -> Result<()> {
+/// What the integration tests start.
+struct Built<'a> {
+    shim: &'a Path,
+    browser: &'a Path,
+}
+
+fn integration(cluster: &Cluster, built: &Built, scratch: &Scratch, arguments: &[String]) -> Result<()> {
     let mut command = cargo_test(scratch);
     command.args(["--package", "stripe_credits_tests"]).args(arguments);
-    process::run_group(tell(&mut command, cluster, shim))
+    command.env("STRIPE_CREDITS_BROWSER", built.browser);
+    process::run_group(tell(&mut command, cluster, built.shim))
 }
 
 /// One failure does not hide the next, and temporary files go into the scratch folder.

@@ -1,0 +1,77 @@
+// Drives Chromium for tests/src/browser.rs: a command a line on stdin, such as ["open", 0, "http://…"] for the first
+// tab, and its answer a line on stdout, {"value": …} or {"fault": "…"}. When stdin ends, so does the browser.
+//
+// The one argument is the folder in which playwright-core is installed.
+
+import { createRequire } from 'node:module';
+import { createInterface } from 'node:readline';
+import { join } from 'node:path';
+import { env, argv, stdin, stdout } from 'node:process';
+
+const { chromium } = createRequire(join(argv[2], 'package.json'))('playwright-core');
+
+/** How long a page may take to become what a command waits for, in milliseconds. */
+const PATIENCE_MS = 30_000;
+const FLAGS = [
+  '--headless',
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+];
+
+const browser = await chromium.launch({ executablePath: env.CHROMIUM, args: FLAGS });
+const context = await browser.newContext();
+context.setDefaultTimeout(PATIENCE_MS);
+await context.clock.install();
+const tabs = [];
+const faults = [];
+
+const COMMANDS = {
+  open: (tab, url) => tab.goto(url, { waitUntil: 'commit' }),
+  reload: (tab) => tab.reload({ waitUntil: 'commit' }),
+  back: (tab) => tab.goBack({ waitUntil: 'commit' }),
+  address: (tab) => tab.url(),
+  isAt: (tab, start) => tab.waitForURL((url) => url.href.startsWith(start), { waitUntil: 'commit' }),
+  says: (tab, text) => tab.getByRole('status').filter({ hasText: text }).waitFor(),
+  text: (tab) => tab.getByRole('main').innerText(),
+  fill: (tab, label, text) => tab.getByLabel(label).fill(text),
+  click: (tab, name) => tab.getByRole('button', { name }).click(),
+  run: (tab, script) => tab.evaluate(script),
+  advance: (tab, ms) => tab.clock.fastForward(ms),
+  /** Requests for this path fail before they are sent. */
+  cut: (tab, path) => tab.route(`**${path}`, (route) => route.abort('connectionrefused')),
+  /** Requests for this path arrive, and their answers do not. */
+  lose: (tab, path) =>
+    tab.route(`**${path}`, async (route) => {
+      await route.fetch();
+      await route.abort('connectionreset');
+    }),
+  mend: (tab, path) => tab.unroute(`**${path}`),
+};
+
+async function tabOf(number) {
+  if (!tabs[number]) {
+    tabs[number] = await context.newPage();
+    tabs[number].on('pageerror', (fault) => faults.push(`in the page: ${fault.stack}`));
+  }
+  return tabs[number];
+}
+
+async function answer(line) {
+  const [command, number, ...words] = JSON.parse(line);
+  try {
+    const value = await COMMANDS[command](await tabOf(number), ...words);
+    if (faults.length > 0) return { fault: faults.join('\n') };
+    return { value: ['address', 'text', 'run'].includes(command) ? value : null };
+  } catch (fault) {
+    const body = await tabs[number]?.evaluate('document.body?.innerText').catch(String);
+    return { fault: `${line}: ${fault.message}\nat ${tabs[number]?.url()}: ${body}\n${faults.join('\n')}` };
+  }
+}
+
+for await (const line of createInterface({ input: stdin })) stdout.write(`${JSON.stringify(await answer(line))}\n`);
+await browser.close();

@@ -17,6 +17,8 @@ use crate::report::Report;
 
 /// The name of its cursor.
 const COMMAND: &str = "backfill";
+/// What is fetched where nobody asks.
+const NOT_ASKED: &str = "{}";
 /// What Stripe's clock may be behind ours, in seconds.
 const CLOCK_SKEW_SECONDS: u64 = 300;
 
@@ -124,7 +126,11 @@ async fn object(repair: &Repair, run: Run, listed: &Listed) -> Result<Outcome, E
 }
 
 async fn act(repair: &Repair, run: Run, event: &Event) -> Result<Outcome, Error> {
+    // The invoices that come next name what paid them: Stripe need not be asked so for each refund that it has.
+    let is_reversal = matches!(event.kind(), "backfill.refund" | "backfill.dispute");
     match run {
+        Run::Real if is_reversal => repair.database.apply_stripe_event_with(event, NOT_ASKED).await,
+        Run::Dry if is_reversal => repair.database.explain_event(event, Some(NOT_ASKED)).await,
         Run::Real => repair.apply(event).await,
         Run::Dry => repair.explain(event).await,
     }

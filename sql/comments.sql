@@ -3,6 +3,14 @@
 comment on type billing.outcome is
 'What a call answers. ok: true for applied and already_applied. outcome: applied, already_applied, ignored, parked, rejected or needs_fetch. reason: why, for the last four. credits: the net change of the balance. remaining_*: what the account holds now, by pool. to_fetch: Stripe API paths to read and hand back as fetched, under needs_fetch. details: postings, prices, discrepancies. Call it as select * from billing.f(…); (f(…)).* would run it once a column.';
 
+comment on domain billing.credits is 'A number of credits that something holds.';
+comment on domain billing.movement is 'A signed number of credits that moved.';
+comment on domain billing.ordinal is 'A grant or a ledger row of a user, counted from 1.';
+comment on domain billing.identifier is 'A text that names something: a Stripe id, a price, an app''s own key.';
+comment on domain billing.pool is 'Which of a user''s balances credits count into.';
+comment on domain billing.transaction_type is 'Why a row is in the ledger.';
+comment on domain billing.event_outcome is 'What came of an event.';
+
 comment on table billing.settings is 'One row: what holds for the whole install. Written by load_catalog alone; until then every event is parked.';
 comment on column billing.settings.livemode is 'Whether these books keep real money. Events of the other mode are ignored.';
 comment on column billing.settings.stripe_account is 'The connected account whose events count; null: only events without an account.';
@@ -201,4 +209,6 @@ comment on function billing.security_selfcheck() is
 
 comment on function billing.guard_drop() is 'Event trigger: refuses to drop the books while the ledger holds rows, unless stripe_credits.allow_drop is on.';
 comment on event trigger stripe_credits_drop_guard is 'Refuses to drop the books by accident; SET stripe_credits.allow_drop = on allows it.';
+comment on function billing.draw_rank(text) is 'Of grants that are lost at the same time, which pool is drawn first: subscription, then promotional, then purchased.';
+comment on function billing.adds_up(billing.credit_grants) is 'The CHECK of a grant as a whole.';
 comment on function billing.refuse_ledger_change() is 'Trigger: the ledger is append-only.';

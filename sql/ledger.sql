@@ -5,10 +5,10 @@
 create table billing.accounts (
     user_id uuid primary key,
     -- Σ remaining of the posted grants, by pool.
-    subscription_credits bigint not null default 0 check (subscription_credits >= 0),
-    purchased_credits bigint not null default 0 check (purchased_credits >= 0),
-    promotional_credits bigint not null default 0 check (promotional_credits >= 0),
-    debt bigint not null default 0 check (debt >= 0),
+    subscription_credits billing.credits not null default 0,
+    purchased_credits billing.credits not null default 0,
+    promotional_credits billing.credits not null default 0,
+    debt billing.credits not null default 0,
     tier text not null default 'free',
     subscription_status text not null default 'none',
     signed_up_at timestamptz,
@@ -24,28 +24,36 @@ create table billing.accounts (
 ) with (fillfactor = 80);
 create index accounts_due on billing.accounts (next_due_at) where next_due_at is not null;
 
+-- Rule 8: of grants that are lost at the same time, which is drawn first. Like adds_up below in PL/pgSQL, which compiles it
+-- once a connection: an expression in the table is read anew by every statement that writes to it.
+create function billing.draw_rank(p_pool text) returns smallint
+language plpgsql immutable
+as $$
+begin
+    return case p_pool when 'subscription' then 1 when 'promotional' then 2 else 3 end;
+end
+$$;
+
 create table billing.credit_grants (
     user_id uuid not null,
-    id bigint not null check (id > 0),
+    id billing.ordinal not null,
     -- The payment (checkout session or invoice), or the app's own key.
-    source_id text not null check (source_id <> ''),
+    source_id billing.identifier not null,
     -- The price, or the purpose.
-    item text not null check (item <> ''),
-    pool text not null check (pool in ('subscription', 'purchased', 'promotional')),
-    amount bigint not null check (amount >= 0),
-    remaining bigint not null check (remaining >= 0),
+    item billing.identifier not null,
+    pool billing.pool not null,
+    amount billing.credits not null,
+    remaining billing.credits not null,
     -- Where the rest is, but for what was spent: to come with available_from, kept back while its lot is not current,
     -- lapsed unspent, taken back by reversals, taken to settle debt.
-    pending bigint not null default 0 check (pending >= 0),
-    set_aside bigint not null default 0 check (set_aside >= 0),
-    lapsed bigint not null default 0 check (lapsed >= 0),
-    reversed bigint not null default 0 check (reversed >= 0),
-    settled bigint not null default 0 check (settled >= 0),
+    pending billing.credits not null default 0,
+    set_aside billing.credits not null default 0,
+    lapsed billing.credits not null default 0,
+    reversed billing.credits not null default 0,
+    settled billing.credits not null default 0,
     -- What the spending index holds. Used-up grants are not in it, and a draw that leaves something changes no index.
     spendable boolean not null generated always as (remaining > 0) stored,
-    -- Of grants that are lost at the same time, which is drawn first.
-    draw_rank smallint not null generated always as (
-        case pool when 'subscription' then 1 when 'promotional' then 2 else 3 end) stored,
+    draw_rank smallint not null generated always as (billing.draw_rank(pool)) stored,
     available_from timestamptz,
     lapses_at timestamptz,
     -- Of a subscription's lot: what was paid for, when, and the policies of its price then.
@@ -54,21 +62,32 @@ create table billing.credit_grants (
     period_start timestamptz,
     period_end timestamptz,
     paid_at timestamptz,
-    max_rollover bigint check (max_rollover >= 0),
+    max_rollover billing.credits,
     expires boolean,
     -- When what is left of it is lost: its lapse, or the renewal that resets it.
     lost_at timestamptz generated always as (
         least(lapses_at, case when max_rollover = 0 then period_end end)) stored,
     -- What was drawn in its time, up to which row of the ledger; null while that time is now.
-    consumed bigint check (consumed >= 0),
-    closed_through bigint check ((closed_through is null) = (consumed is null)),
+    consumed billing.credits,
+    closed_through bigint,
     created_at timestamptz not null,
     primary key (user_id, id),
-    unique (user_id, source_id, item),
-    check (remaining + pending + set_aside + lapsed + reversed + settled <= amount),
-    check (num_nulls(price_id, period_start, period_end, paid_at, max_rollover, expires)
-        = case when stripe_subscription_id is null then 6 else 0 end)
+    unique (user_id, source_id, item)
 ) with (fillfactor = 80);
+
+-- No more is in a grant's parts than was granted; a lot's time is closed as a whole; what is known of a lot is known whole.
+create function billing.adds_up(g billing.credit_grants) returns boolean
+language plpgsql immutable
+as $$
+begin
+    return g.remaining + g.pending + g.set_aside + g.lapsed + g.reversed + g.settled <= g.amount
+        and (g.closed_through is null) = (g.consumed is null)
+        and num_nulls(g.price_id, g.period_start, g.period_end, g.paid_at, g.max_rollover, g.expires)
+            = case when g.stripe_subscription_id is null then 6 else 0 end;
+end
+$$;
+alter table billing.credit_grants add check (billing.adds_up(credit_grants));
+
 -- Rule 8: what would be lost soonest is drawn first.
 create index credit_grants_draw on billing.credit_grants (user_id, lost_at, draw_rank, id) where spendable;
 create index credit_grants_lots on billing.credit_grants (user_id) where stripe_subscription_id is not null;
@@ -76,16 +95,14 @@ create index credit_grants_pending on billing.credit_grants (user_id, available_
 
 create table billing.credit_transactions (
     user_id uuid not null,
-    id bigint not null check (id > 0),
+    id billing.ordinal not null,
     -- Rows of one operation share the id of its first row.
-    operation_id bigint not null check (operation_id between 1 and id),
-    transaction_type text not null check (transaction_type in (
-        'purchase', 'subscription_grant', 'signup', 'bonus', 'grant', 'spend', 'reservation', 'release', 'lapse',
-        'set_aside', 'restore', 'reversal', 'reinstatement', 'debt_settlement')),
-    amount bigint not null check (amount <> 0),
+    operation_id billing.ordinal not null check (operation_id <= id),
+    transaction_type billing.transaction_type not null,
+    amount billing.movement not null,
     -- Null on the rows of the debt itself, which is no grant's.
     grant_id bigint,
-    pool text check (pool in ('subscription', 'purchased', 'promotional')),
+    pool billing.pool,
     -- Σ remaining − debt after this row.
     balance_after bigint not null,
     description text,
@@ -122,7 +139,7 @@ alter table billing.credit_transactions enable always trigger append_only;
 
 create table billing.reservations (
     user_id uuid not null,
-    request_id text not null check (request_id <> ''),
+    request_id billing.identifier not null,
     amount bigint not null check (amount > 0),
     committed bigint not null default 0 check (committed between 0 and amount),
     status text not null check (status in ('held', 'committed', 'released', 'expired')),

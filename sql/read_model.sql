@@ -66,7 +66,7 @@ select
     cycle.current_period_end as cycle_end_at,
     greatest(a.debt - due.credits, 0)::bigint as debt,
     coalesce(cycle.customer_id, tied.customer_id) as stripe_customer_id,
-    cycle.subscription_id as stripe_subscription_id,
+    cycle.subscription_id::text as stripe_subscription_id,
     cycle.price_id as stripe_price_id
 from billing.accounts a
 cross join lateral (

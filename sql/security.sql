@@ -85,7 +85,7 @@ declare
     -- Triggers run these, or the extension itself; nobody calls them.
     c_internal constant text[] := array[
         'guard_drop', 'refuse_ledger_change', 'require_named', 'client_functions', 'installed_policies', 'grant_access',
-        'settle_account', 'older_answer'];
+        'settle_account', 'older_answer', 'draw_rank', 'adds_up'];
     v_function record;
 begin
     if p_client is null or p_service is null then

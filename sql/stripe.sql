@@ -1,7 +1,7 @@
 -- The tables of a Stripe object, keyed by its id.
 
 create table billing.customers (
-    customer_id text primary key check (customer_id <> ''),
+    customer_id billing.identifier primary key,
     user_id uuid not null,
     source text not null check (source in ('client_reference', 'server')),
     as_of timestamptz not null
@@ -9,7 +9,7 @@ create table billing.customers (
 create index customers_user on billing.customers (user_id);
 
 create table billing.subscriptions (
-    subscription_id text primary key check (subscription_id <> ''),
+    subscription_id billing.identifier primary key,
     user_id uuid,
     customer_id text,
     price_id text,
@@ -17,7 +17,7 @@ create table billing.subscriptions (
     -- Its plan's, by the catalog: the highest of several names the account's tier.
     rank integer,
     -- The most that a lot may hold from now on that was paid for before it was this plan; null: as much as it did.
-    lot_limit bigint check (lot_limit >= 0),
+    lot_limit billing.credits,
     status text not null check (status in (
         'incomplete', 'unpaid', 'paused', 'past_due', 'trialing', 'active', 'incomplete_expired', 'canceled')),
     quantity bigint not null check (quantity > 0),
@@ -39,7 +39,7 @@ create index subscriptions_price on billing.subscriptions (price_id);
 -- What was paid. Claiming a row here is what makes a payment count once. A row that is not paid yet says whose a
 -- session is: an operator attributed it before it was paid.
 create table billing.payments (
-    source_id text primary key check (source_id <> ''),
+    source_id billing.identifier primary key,
     source_type text not null check (source_type in ('checkout_session', 'invoice')),
     user_id uuid not null,
     customer_id text,
@@ -47,20 +47,20 @@ create table billing.payments (
     amount_total bigint,
     currency text,
     -- Credits of this payment that were reversed after they had been spent: its share of the account's debt, settled or not.
-    owed bigint not null default 0 check (owed >= 0),
+    owed billing.credits not null default 0,
     paid_at timestamptz,
     created_at timestamptz not null
 );
 create index payments_user on billing.payments (user_id);
 
 create table billing.payment_intents (
-    payment_intent_id text primary key check (payment_intent_id <> ''),
-    source_id text not null check (source_id <> '')
+    payment_intent_id billing.identifier primary key,
+    source_id billing.identifier not null
 );
 create index payment_intents_source on billing.payment_intents (source_id);
 
 create table billing.reversals (
-    reversal_id text primary key check (reversal_id <> ''),
+    reversal_id billing.identifier primary key,
     kind text not null check (kind in ('refund', 'charge', 'dispute')),
     -- It only rises, in this order.
     state text not null check (state in ('inquiry', 'live', 'undone')),
@@ -76,7 +76,7 @@ create index reversals_payment_intent on billing.reversals (payment_intent_id);
 
 -- The inbox: every event as it was received, with what came of it.
 create table billing.stripe_events (
-    event_id text primary key check (event_id <> ''),
+    event_id billing.identifier primary key,
     type text,
     created timestamptz,
     api_version text,
@@ -87,8 +87,7 @@ create table billing.stripe_events (
     payload jsonb not null,
     -- What Stripe answered when it was asked, so that an event parked after the answer need not ask again.
     fetched jsonb,
-    outcome text not null check (outcome in (
-        'applied', 'already_applied', 'ignored', 'parked', 'rejected', 'needs_fetch')),
+    outcome billing.event_outcome not null,
     reason text,
     details jsonb,
     user_id uuid,
@@ -109,7 +108,7 @@ create index stripe_events_received on billing.stripe_events
 
 -- How far the shim's commands have come through Stripe's lists, so that the next run goes on there.
 create table billing.cursors (
-    command text primary key check (command <> ''),
+    command billing.identifier primary key,
     position jsonb not null,
     moved_at timestamptz not null
 );

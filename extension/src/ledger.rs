@@ -409,40 +409,6 @@ impl Account {
         (self.next_due, self.dirty) = (earliest(self.next_due, Some(at)), true);
     }
 
-    /// Takes credits from a grant, or returns them to it, and posts that. What returns to a grant that has lapsed meanwhile
-    /// lapses when the account is closed.
-    fn change(
-        &mut self,
-        sql: &mut Sql,
-        share: Share,
-        amount: Credits,
-        transaction_type: TransactionType,
-        origin: &Origin,
-    ) {
-        // Where the grant counts what it no longer holds; what was spent is what is counted nowhere. What reversals take is
-        // counted where they are settled.
-        let counted = |by| if transaction_type == by { -amount.0 } else { 0 };
-        let mut rows = sql.run(
-            "update billing.credit_grants set remaining = remaining + $3, lapsed = lapsed + $4, settled = settled + $5
-             where user_id = $1 and id = $2
-             returning lapses_at, stripe_subscription_id is not null",
-            &[
-                uuid_datum(self.user).into(),
-                share.grant_id.into(),
-                amount.0.into(),
-                counted(TransactionType::Lapse).into(),
-                counted(TransactionType::DebtSettlement).into(),
-            ],
-        );
-        assert!(rows.next(), "grants are never deleted");
-        if amount > Credits::ZERO {
-            self.next_due = earliest(self.next_due, rows.get(1).and_then(time));
-            // What returns to a lot may not be its to give any more.
-            self.lots_touched |= rows.must::<bool>(2);
-        }
-        self.post(sql, amount, Some((share.grant_id, share.pool)), transaction_type, origin);
-    }
-
     /// Appends one ledger row and carries it into the balances: a grant's pool, or without a grant the debt.
     fn post(
         &mut self,

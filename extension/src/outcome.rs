@@ -12,6 +12,7 @@ use stripe_credits_rules::reason::Reason;
 use uuid::Uuid;
 
 use crate::convert::uuid_datum;
+use crate::json::JsonText;
 
 /// The number of columns of `billing.outcome`, in sql/install.sql.
 const COLUMNS: usize = 15;
@@ -102,8 +103,9 @@ impl Outcome {
         Outcome { verdict, credits, details, ..later }
     }
 
-    pub(crate) fn details_json(&self) -> Option<JsonB> {
-        (!self.details.is_empty()).then(|| JsonB(Value::Object(self.details.clone())))
+    pub(crate) fn details_json(&self) -> Option<JsonText> {
+        (!self.details.is_empty())
+            .then(|| JsonText::from_json(serde_json::to_string(&self.details).expect("its keys are text")))
     }
 
     fn columns(self) -> [Option<pg_sys::Datum>; COLUMNS] {
@@ -126,7 +128,7 @@ impl Outcome {
             balances.map(|b| b.tier.as_str()).into_datum(),
             balances.map(|b| b.subscription_status.as_str()).into_datum(),
             (!self.to_fetch.is_empty()).then(|| JsonB(self.to_fetch.into())).into_datum(),
-            details.into_datum(),
+            details.as_ref().into_datum(),
         ]
     }
 }

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use pgrx::datum::{DatumWithOid, FromDatum, IntoDatum};
 use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
-use pgrx::spi::{OwnedPreparedStatement, SpiClient, SpiTupleTable};
+use pgrx::spi::{OwnedPreparedStatement, SpiClient, SpiHeapTupleData, SpiTupleTable};
 
 thread_local! {
     /// By the statement's address: each text is one literal of this crate.
@@ -36,22 +36,32 @@ impl<'conn> Sql<'_, 'conn> {
             KEPT.with_borrow_mut(|statements| statements.insert(key, Rc::clone(&statement)));
             statement
         });
-        Rows(self.0.update(&*statement, None, args).unwrap_or_report())
+        Rows { table: self.0.update(&*statement, None, args).unwrap_or_report(), row: None }
     }
 }
 
 /// The rows of a statement, read one after the other.
-pub(crate) struct Rows<'conn>(SpiTupleTable<'conn>);
+pub(crate) struct Rows<'conn> {
+    table: SpiTupleTable<'conn>,
+    row: Option<SpiHeapTupleData<'conn>>,
+}
 
 impl Rows<'_> {
+    /// How many rows the statement answered, or changed.
+    pub(crate) fn count(&self) -> usize {
+        self.table.len()
+    }
+
     /// Steps to the next row, at first to the first.
     pub(crate) fn next(&mut self) -> bool {
-        self.0.next().is_some()
+        self.row = self.table.next();
+        self.row.is_some()
     }
 
     /// A column of the current row, counted from 1.
     pub(crate) fn get<T: FromDatum + IntoDatum>(&self, column: usize) -> Option<T> {
-        self.0.get(column).unwrap_or_report()
+        let row = self.row.as_ref().expect("there is a current row");
+        row.get(column).unwrap_or_report()
     }
 
     /// A column that is never null.

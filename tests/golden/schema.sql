@@ -1,6 +1,7 @@
 -- What schema billing offers, from the catalogs. Written by tests/tests/schema_dump.rs; not to be executed.
 
 -- Functions
+adds_up(g billing.credit_grants) -> boolean immutable
 admin_apply_stripe_credit_pack_purchase(p_user_id uuid, p_amount bigint, p_event_id text, p_checkout_session_id text, p_payment_intent_id text DEFAULT NULL::text, p_customer_id text DEFAULT NULL::text, p_price_id text DEFAULT NULL::text, p_pack text DEFAULT NULL::text) -> jsonb volatile security definer {"search_path=pg_catalog, pg_temp"}
 apply_stripe_credit_pack_purchase(p_user_id uuid, p_amount bigint, p_event_id text, p_checkout_session_id text, p_payment_intent_id text DEFAULT NULL::text, p_customer_id text DEFAULT NULL::text, p_price_id text DEFAULT NULL::text, p_pack text DEFAULT NULL::text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 apply_stripe_event(event jsonb, fetched jsonb DEFAULT NULL::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
@@ -13,6 +14,7 @@ client_functions() -> regprocedure[] stable {"search_path=pg_catalog, pg_temp"}
 commit_reservation(p_user_id uuid, p_request_id text, p_amount bigint DEFAULT NULL::bigint) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 credit_system_metrics(p_window interval DEFAULT '01:00:00'::interval) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
 current_user_id() -> uuid stable {"search_path=pg_catalog, pg_temp"}
+draw_rank(p_pool text) -> smallint immutable
 explain_checkout_session(p_session_id text) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
 explain_event(event jsonb, fetched jsonb DEFAULT NULL::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 free_plan() -> TABLE(credits bigint, every interval) stable security definer {"search_path=pg_catalog, pg_temp"}
@@ -48,10 +50,10 @@ outcome: ok boolean, outcome text, already_applied boolean, reason text, user_id
 
 -- Columns
 table accounts 01: user_id uuid not null
-table accounts 02: subscription_credits bigint not null default 0
-table accounts 03: purchased_credits bigint not null default 0
-table accounts 04: promotional_credits bigint not null default 0
-table accounts 05: debt bigint not null default 0
+table accounts 02: subscription_credits billing.credits not null default 0
+table accounts 03: purchased_credits billing.credits not null default 0
+table accounts 04: promotional_credits billing.credits not null default 0
+table accounts 05: debt billing.credits not null default 0
 table accounts 06: tier text not null default 'free'::text
 table accounts 07: subscription_status text not null default 'none'::text
 table accounts 08: signed_up_at timestamp with time zone
@@ -63,24 +65,19 @@ table accounts 13: version bigint not null default 0
 table accounts 14: created_at timestamp with time zone not null
 table accounts 15: updated_at timestamp with time zone not null
 table credit_grants 01: user_id uuid not null
-table credit_grants 02: id bigint not null
-table credit_grants 03: source_id text not null
-table credit_grants 04: item text not null
-table credit_grants 05: pool text not null
-table credit_grants 06: amount bigint not null
-table credit_grants 07: remaining bigint not null
-table credit_grants 08: pending bigint not null default 0
-table credit_grants 09: set_aside bigint not null default 0
-table credit_grants 10: lapsed bigint not null default 0
-table credit_grants 11: reversed bigint not null default 0
-table credit_grants 12: settled bigint not null default 0
-table credit_grants 13: spendable boolean not null generated (remaining > 0)
-table credit_grants 14: draw_rank smallint not null generated 
-CASE pool
-    WHEN 'subscription'::text THEN 1
-    WHEN 'promotional'::text THEN 2
-    ELSE 3
-END
+table credit_grants 02: id billing.ordinal not null
+table credit_grants 03: source_id billing.identifier not null
+table credit_grants 04: item billing.identifier not null
+table credit_grants 05: pool billing.pool not null
+table credit_grants 06: amount billing.credits not null
+table credit_grants 07: remaining billing.credits not null
+table credit_grants 08: pending billing.credits not null default 0
+table credit_grants 09: set_aside billing.credits not null default 0
+table credit_grants 10: lapsed billing.credits not null default 0
+table credit_grants 11: reversed billing.credits not null default 0
+table credit_grants 12: settled billing.credits not null default 0
+table credit_grants 13: spendable boolean not null generated ((remaining)::bigint > 0)
+table credit_grants 14: draw_rank smallint not null generated billing.draw_rank((pool)::text)
 table credit_grants 15: available_from timestamp with time zone
 table credit_grants 16: lapses_at timestamp with time zone
 table credit_grants 17: stripe_subscription_id text
@@ -88,23 +85,23 @@ table credit_grants 18: price_id text
 table credit_grants 19: period_start timestamp with time zone
 table credit_grants 20: period_end timestamp with time zone
 table credit_grants 21: paid_at timestamp with time zone
-table credit_grants 22: max_rollover bigint
+table credit_grants 22: max_rollover billing.credits
 table credit_grants 23: expires boolean
 table credit_grants 24: lost_at timestamp with time zone generated LEAST(lapses_at,
 CASE
-    WHEN (max_rollover = 0) THEN period_end
+    WHEN ((max_rollover)::bigint = 0) THEN period_end
     ELSE NULL::timestamp with time zone
 END)
-table credit_grants 25: consumed bigint
+table credit_grants 25: consumed billing.credits
 table credit_grants 26: closed_through bigint
 table credit_grants 27: created_at timestamp with time zone not null
 table credit_transactions 01: user_id uuid not null
-table credit_transactions 02: id bigint not null
-table credit_transactions 03: operation_id bigint not null
-table credit_transactions 04: transaction_type text not null
-table credit_transactions 05: amount bigint not null
+table credit_transactions 02: id billing.ordinal not null
+table credit_transactions 03: operation_id billing.ordinal not null
+table credit_transactions 04: transaction_type billing.transaction_type not null
+table credit_transactions 05: amount billing.movement not null
 table credit_transactions 06: grant_id bigint
-table credit_transactions 07: pool text
+table credit_transactions 07: pool billing.pool
 table credit_transactions 08: balance_after bigint not null
 table credit_transactions 09: description text
 table credit_transactions 10: metadata jsonb
@@ -114,43 +111,43 @@ table credit_transactions 13: stripe_payment_intent_id text
 table credit_transactions 14: stripe_invoice_id text
 table credit_transactions 15: request_id text
 table credit_transactions 16: created_at timestamp with time zone not null
-table cursors 01: command text not null
+table cursors 01: command billing.identifier not null
 table cursors 02: position jsonb not null
 table cursors 03: moved_at timestamp with time zone not null
-table customers 01: customer_id text not null
+table customers 01: customer_id billing.identifier not null
 table customers 02: user_id uuid not null
 table customers 03: source text not null
 table customers 04: as_of timestamp with time zone not null
-table payment_intents 01: payment_intent_id text not null
-table payment_intents 02: source_id text not null
-table payments 01: source_id text not null
+table payment_intents 01: payment_intent_id billing.identifier not null
+table payment_intents 02: source_id billing.identifier not null
+table payments 01: source_id billing.identifier not null
 table payments 02: source_type text not null
 table payments 03: user_id uuid not null
 table payments 04: customer_id text
 table payments 05: subscription_id text
 table payments 06: amount_total bigint
 table payments 07: currency text
-table payments 08: owed bigint not null default 0
+table payments 08: owed billing.credits not null default 0
 table payments 09: paid_at timestamp with time zone
 table payments 10: created_at timestamp with time zone not null
-table prices 01: price_id text not null
+table prices 01: price_id billing.identifier not null
 table prices 02: valid_from timestamp with time zone not null
 table prices 03: kind text not null
 table prices 04: key text not null
 table prices 05: name text not null
-table prices 06: credits bigint not null
+table prices 06: credits billing.credits not null
 table prices 07: rank integer not null
 table prices 08: drip interval
 table prices 09: renewal text not null
-table prices 10: max_rollover bigint not null
+table prices 10: max_rollover billing.credits not null
 table prices 11: plan_change text not null
 table prices 12: cancellation text not null
-table prices 13: trial_credits bigint not null
-table prices 14: first_purchase_bonus bigint not null
+table prices 13: trial_credits billing.credits not null
+table prices 14: first_purchase_bonus billing.credits not null
 table prices 15: expires_after interval
 table prices 16: retired boolean not null
 table reservations 01: user_id uuid not null
-table reservations 02: request_id text not null
+table reservations 02: request_id billing.identifier not null
 table reservations 03: amount bigint not null
 table reservations 04: committed bigint not null default 0
 table reservations 05: status text not null
@@ -158,7 +155,7 @@ table reservations 06: description text
 table reservations 07: expires_at timestamp with time zone not null
 table reservations 08: created_at timestamp with time zone not null
 table reservations 09: updated_at timestamp with time zone not null
-table reversals 01: reversal_id text not null
+table reversals 01: reversal_id billing.identifier not null
 table reversals 02: kind text not null
 table reversals 03: state text not null
 table reversals 04: payment_intent_id text
@@ -171,15 +168,15 @@ table reversals 10: updated_at timestamp with time zone not null
 table settings 01: singleton boolean not null default true
 table settings 02: livemode boolean not null
 table settings 03: stripe_account text
-table settings 04: signup_credits bigint not null
+table settings 04: signup_credits billing.credits not null
 table settings 05: reversal_policy text not null
 table settings 06: no_payment_required text not null
 table settings 07: free_plan_key text
 table settings 08: free_plan_name text
-table settings 09: free_plan_credits bigint
+table settings 09: free_plan_credits billing.credits
 table settings 10: free_plan_every interval
 table settings 11: loaded_at timestamp with time zone not null
-table stripe_events 01: event_id text not null
+table stripe_events 01: event_id billing.identifier not null
 table stripe_events 02: type text
 table stripe_events 03: created timestamp with time zone
 table stripe_events 04: api_version text
@@ -189,7 +186,7 @@ table stripe_events 07: object_id text
 table stripe_events 08: customer_id text
 table stripe_events 09: payload jsonb not null
 table stripe_events 10: fetched jsonb
-table stripe_events 11: outcome text not null
+table stripe_events 11: outcome billing.event_outcome not null
 table stripe_events 12: reason text
 table stripe_events 13: details jsonb
 table stripe_events 14: user_id uuid
@@ -198,13 +195,13 @@ table stripe_events 16: first_received_at timestamp with time zone not null
 table stripe_events 17: last_received_at timestamp with time zone not null
 table stripe_events 18: judged_at timestamp with time zone not null
 table stripe_events 19: applied_at timestamp with time zone
-table subscriptions 01: subscription_id text not null
+table subscriptions 01: subscription_id billing.identifier not null
 table subscriptions 02: user_id uuid
 table subscriptions 03: customer_id text
 table subscriptions 04: price_id text
 table subscriptions 05: tier text not null
 table subscriptions 06: rank integer
-table subscriptions 07: lot_limit bigint
+table subscriptions 07: lot_limit billing.credits
 table subscriptions 08: status text not null
 table subscriptions 09: quantity bigint not null
 table subscriptions 10: current_period_start timestamp with time zone not null
@@ -235,98 +232,59 @@ view user_credits 16: stripe_subscription_id text
 view user_credits 17: stripe_price_id text
 
 -- Constraints
-billing.accounts: CHECK ((debt >= 0))
-billing.accounts: CHECK ((promotional_credits >= 0))
-billing.accounts: CHECK ((purchased_credits >= 0))
-billing.accounts: CHECK ((subscription_credits >= 0))
 billing.accounts: PRIMARY KEY (user_id)
-billing.credit_grants: CHECK (((((((remaining + pending) + set_aside) + lapsed) + reversed) + settled) <= amount))
-billing.credit_grants: CHECK (((closed_through IS NULL) = (consumed IS NULL)))
-billing.credit_grants: CHECK ((amount >= 0))
-billing.credit_grants: CHECK ((consumed >= 0))
-billing.credit_grants: CHECK ((id > 0))
-billing.credit_grants: CHECK ((item <> ''::text))
-billing.credit_grants: CHECK ((lapsed >= 0))
-billing.credit_grants: CHECK ((max_rollover >= 0))
-billing.credit_grants: CHECK ((num_nulls(price_id, period_start, period_end, paid_at, max_rollover, expires) =
-CASE
-    WHEN (stripe_subscription_id IS NULL) THEN 6
-    ELSE 0
-END))
-billing.credit_grants: CHECK ((pending >= 0))
-billing.credit_grants: CHECK ((pool = ANY (ARRAY['subscription'::text, 'purchased'::text, 'promotional'::text])))
-billing.credit_grants: CHECK ((remaining >= 0))
-billing.credit_grants: CHECK ((reversed >= 0))
-billing.credit_grants: CHECK ((set_aside >= 0))
-billing.credit_grants: CHECK ((settled >= 0))
-billing.credit_grants: CHECK ((source_id <> ''::text))
+billing.credit_grants: CHECK (billing.adds_up(credit_grants.*))
 billing.credit_grants: PRIMARY KEY (user_id, id)
 billing.credit_grants: UNIQUE (user_id, source_id, item)
 billing.credit_transactions: CHECK (((grant_id IS NULL) = (pool IS NULL)))
-billing.credit_transactions: CHECK (((operation_id >= 1) AND (operation_id <= id)))
-billing.credit_transactions: CHECK ((amount <> 0))
-billing.credit_transactions: CHECK ((id > 0))
-billing.credit_transactions: CHECK ((pool = ANY (ARRAY['subscription'::text, 'purchased'::text, 'promotional'::text])))
-billing.credit_transactions: CHECK ((transaction_type = ANY (ARRAY['purchase'::text, 'subscription_grant'::text, 'signup'::text, 'bonus'::text, 'grant'::text, 'spend'::text, 'reservation'::text, 'release'::text, 'lapse'::text, 'set_aside'::text, 'restore'::text, 'reversal'::text, 'reinstatement'::text, 'debt_settlement'::text])))
+billing.credit_transactions: CHECK (((operation_id)::bigint <= (id)::bigint))
 billing.credit_transactions: PRIMARY KEY (user_id, id)
-billing.cursors: CHECK ((command <> ''::text))
 billing.cursors: PRIMARY KEY (command)
-billing.customers: CHECK ((customer_id <> ''::text))
 billing.customers: CHECK ((source = ANY (ARRAY['client_reference'::text, 'server'::text])))
 billing.customers: PRIMARY KEY (customer_id)
-billing.payment_intents: CHECK ((payment_intent_id <> ''::text))
-billing.payment_intents: CHECK ((source_id <> ''::text))
 billing.payment_intents: PRIMARY KEY (payment_intent_id)
-billing.payments: CHECK ((owed >= 0))
-billing.payments: CHECK ((source_id <> ''::text))
 billing.payments: CHECK ((source_type = ANY (ARRAY['checkout_session'::text, 'invoice'::text])))
 billing.payments: PRIMARY KEY (source_id)
 billing.prices: CHECK ((cancellation = ANY (ARRAY['keep'::text, 'expire'::text])))
-billing.prices: CHECK ((credits >= 0))
 billing.prices: CHECK ((drip > '00:00:00'::interval))
 billing.prices: CHECK ((expires_after > '00:00:00'::interval))
-billing.prices: CHECK ((first_purchase_bonus >= 0))
 billing.prices: CHECK ((kind = ANY (ARRAY['plan'::text, 'pack'::text, 'not_credits'::text])))
-billing.prices: CHECK ((max_rollover >= 0))
 billing.prices: CHECK ((plan_change = ANY (ARRAY['reset'::text, 'at_renewal'::text])))
-billing.prices: CHECK ((price_id <> ''::text))
 billing.prices: CHECK ((renewal = ANY (ARRAY['reset'::text, 'rollover'::text])))
-billing.prices: CHECK ((trial_credits >= 0))
 billing.prices: PRIMARY KEY (price_id, valid_from)
 billing.reservations: CHECK (((committed >= 0) AND (committed <= amount)))
 billing.reservations: CHECK ((amount > 0))
-billing.reservations: CHECK ((request_id <> ''::text))
 billing.reservations: CHECK ((status = ANY (ARRAY['held'::text, 'committed'::text, 'released'::text, 'expired'::text])))
 billing.reservations: PRIMARY KEY (user_id, request_id)
 billing.reversals: CHECK ((amount >= 0))
 billing.reversals: CHECK ((charged >= 0))
 billing.reversals: CHECK ((kind = ANY (ARRAY['refund'::text, 'charge'::text, 'dispute'::text])))
-billing.reversals: CHECK ((reversal_id <> ''::text))
 billing.reversals: CHECK ((state = ANY (ARRAY['inquiry'::text, 'live'::text, 'undone'::text])))
 billing.reversals: PRIMARY KEY (reversal_id)
-billing.settings: CHECK ((free_plan_credits >= 0))
 billing.settings: CHECK ((no_payment_required = ANY (ARRAY['grant'::text, 'ignore'::text])))
 billing.settings: CHECK ((num_nulls(free_plan_key, free_plan_name, free_plan_credits, free_plan_every) = ANY (ARRAY[0, 4])))
 billing.settings: CHECK ((reversal_policy = ANY (ARRAY['debt'::text, 'forgive'::text])))
-billing.settings: CHECK ((signup_credits >= 0))
 billing.settings: CHECK (singleton)
 billing.settings: PRIMARY KEY (singleton)
 billing.stripe_events: CHECK ((attempts > 0))
-billing.stripe_events: CHECK ((event_id <> ''::text))
-billing.stripe_events: CHECK ((outcome = ANY (ARRAY['applied'::text, 'already_applied'::text, 'ignored'::text, 'parked'::text, 'rejected'::text, 'needs_fetch'::text])))
 billing.stripe_events: PRIMARY KEY (event_id)
 billing.subscriptions: CHECK (((ended_at IS NOT NULL) = (status = ANY (ARRAY['incomplete_expired'::text, 'canceled'::text]))))
-billing.subscriptions: CHECK ((lot_limit >= 0))
 billing.subscriptions: CHECK ((quantity > 0))
 billing.subscriptions: CHECK ((status = ANY (ARRAY['incomplete'::text, 'unpaid'::text, 'paused'::text, 'past_due'::text, 'trialing'::text, 'active'::text, 'incomplete_expired'::text, 'canceled'::text])))
-billing.subscriptions: CHECK ((subscription_id <> ''::text))
 billing.subscriptions: PRIMARY KEY (subscription_id)
+domain billing.credits as bigint: CHECK ((VALUE >= 0))
+domain billing.event_outcome as text: CHECK ((VALUE = ANY (ARRAY['applied'::text, 'already_applied'::text, 'ignored'::text, 'parked'::text, 'rejected'::text, 'needs_fetch'::text])))
+domain billing.identifier as text: CHECK ((VALUE <> ''::text))
+domain billing.movement as bigint: CHECK ((VALUE <> 0))
+domain billing.ordinal as bigint: CHECK ((VALUE > 0))
+domain billing.pool as text: CHECK ((VALUE = ANY (ARRAY['subscription'::text, 'purchased'::text, 'promotional'::text])))
+domain billing.transaction_type as text: CHECK ((VALUE = ANY (ARRAY['purchase'::text, 'subscription_grant'::text, 'signup'::text, 'bonus'::text, 'grant'::text, 'spend'::text, 'reservation'::text, 'release'::text, 'lapse'::text, 'set_aside'::text, 'restore'::text, 'reversal'::text, 'reinstatement'::text, 'debt_settlement'::text])))
 
 -- Indexes
 CREATE INDEX accounts_due ON billing.accounts USING btree (next_due_at) WHERE (next_due_at IS NOT NULL)
 CREATE INDEX credit_grants_draw ON billing.credit_grants USING btree (user_id, lost_at, draw_rank, id) WHERE spendable
 CREATE INDEX credit_grants_lots ON billing.credit_grants USING btree (user_id) WHERE (stripe_subscription_id IS NOT NULL)
-CREATE INDEX credit_grants_pending ON billing.credit_grants USING btree (user_id, available_from) WHERE (pending > 0)
+CREATE INDEX credit_grants_pending ON billing.credit_grants USING btree (user_id, available_from) WHERE ((pending)::bigint > 0)
 CREATE INDEX credit_transactions_created ON billing.credit_transactions USING brin (created_at) WITH (autosummarize='on')
 CREATE INDEX credit_transactions_request ON billing.credit_transactions USING btree (user_id, request_id) WHERE (request_id IS NOT NULL)
 CREATE INDEX credit_transactions_session ON billing.credit_transactions USING btree (stripe_checkout_session_id) WHERE (stripe_checkout_session_id IS NOT NULL)
@@ -337,9 +295,9 @@ CREATE INDEX prices_key ON billing.prices USING btree (key, valid_from)
 CREATE INDEX reservations_held ON billing.reservations USING btree (user_id, expires_at) WHERE (status = 'held'::text)
 CREATE INDEX reversals_payment_intent ON billing.reversals USING btree (payment_intent_id)
 CREATE INDEX stripe_events_object ON billing.stripe_events USING btree (object_id)
-CREATE INDEX stripe_events_parked_customer ON billing.stripe_events USING btree (customer_id) WHERE (outcome = 'parked'::text)
+CREATE INDEX stripe_events_parked_customer ON billing.stripe_events USING btree (customer_id) WHERE ((outcome)::text = 'parked'::text)
 CREATE INDEX stripe_events_received ON billing.stripe_events USING brin (first_received_at) WITH (autosummarize='on')
-CREATE INDEX stripe_events_waiting ON billing.stripe_events USING btree (judged_at) WHERE (outcome = ANY (ARRAY['parked'::text, 'needs_fetch'::text]))
+CREATE INDEX stripe_events_waiting ON billing.stripe_events USING btree (judged_at) WHERE ((outcome)::text = ANY (ARRAY['parked'::text, 'needs_fetch'::text]))
 CREATE INDEX subscriptions_customer ON billing.subscriptions USING btree (customer_id)
 CREATE INDEX subscriptions_price ON billing.subscriptions USING btree (price_id)
 CREATE INDEX subscriptions_user ON billing.subscriptions USING btree (user_id)
@@ -404,6 +362,7 @@ user_credits: {security_invoker=true}
 -- Grants
 accounts: SELECT to authenticated
 accounts: SELECT to service_role
+billing.adds_up(billing.credit_grants): EXECUTE to stripe_credits_owner
 billing.admin_apply_stripe_credit_pack_purchase(uuid,bigint,text,text,text,text,text,text): EXECUTE to service_role
 billing.apply_stripe_credit_pack_purchase(uuid,bigint,text,text,text,text,text,text): EXECUTE to service_role
 billing.apply_stripe_event(jsonb,jsonb): EXECUTE to service_role
@@ -418,6 +377,7 @@ billing.credit_system_metrics(interval): EXECUTE to service_role
 billing.current_user_id(): EXECUTE to authenticated
 billing.current_user_id(): EXECUTE to service_role
 billing.current_user_id(): EXECUTE to stripe_credits_owner
+billing.draw_rank(text): EXECUTE to stripe_credits_owner
 billing.explain_checkout_session(text): EXECUTE to service_role
 billing.explain_event(jsonb,jsonb): EXECUTE to service_role
 billing.free_plan(): EXECUTE to authenticated

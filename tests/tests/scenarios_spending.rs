@@ -27,7 +27,7 @@ fn subscription_grant(c: &mut Connection, user: Uuid, amount: i64, source_id: &s
              ), lot as (
                  insert into billing.credit_grants
                      (user_id, id, source_id, item, pool, amount, remaining, lapses_at, created_at)
-                 select user_id, last_grant_id, $3, 'price_pro', 'subscription', $2, $2, {lapses_at}, now()
+                 select user_id, last_grant_id, $3::text, 'price_pro', 'subscription', $2, $2, {lapses_at}, now()
                  from account
              )
              insert into billing.credit_transactions

@@ -37,7 +37,9 @@ const PARTS: &[(&str, &str)] = &[
     ),
     (
         "Constraints",
-        "select format('%s: %s', conrelid::regclass, pg_get_constraintdef(oid)) from pg_constraint
+        "select format('%s: %s', case conrelid when 0 then 'domain ' || contypid::regtype || ' as '
+                    || (select t.typbasetype::regtype from pg_type t where t.oid = contypid)
+                else conrelid::regclass::text end, pg_get_constraintdef(oid)) from pg_constraint
          where connamespace = 'billing'::regnamespace and contype <> 'n'",
     ),
     (

@@ -268,6 +268,8 @@ fn scenario_35_service_role_runs_the_service_functions_and_reads_every_row() {
             "grant_access",
             "settle_account",
             "older_answer",
+            "draw_rank",
+            "adds_up",
         ]
         .contains(&name);
         assert_eq!(denied(fault.as_ref()), internal, "service_role and {signature}: {fault:?}");

@@ -3,8 +3,8 @@
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::draw::{self, Share};
 
-use super::{Account, Origin, TransactionType, shares};
-use crate::convert::uuid_datum;
+use super::{Account, Origin, TransactionType, earliest, shares};
+use crate::convert::{time, uuid_datum};
 use crate::sql::Sql;
 
 /// How many grants a spend reads at first, and by what it multiplies that where they do not cover it: one live grant
@@ -13,19 +13,21 @@ const FIRST_GRANTS_READ: i64 = 8;
 const GRANTS_READ_GROWTH: i64 = 16;
 
 impl Account {
-    /// What a request was applied as before, and its amount in all.
+    /// What a request was applied as before, and its amount in all: it has a row a grant that it drew from.
     pub(crate) fn requested(&self, sql: &mut Sql, request_id: &str) -> Option<(TransactionType, Credits)> {
         let mut rows = sql.run(
-            "select transaction_type = 'spend', sum(amount)::bigint from billing.credit_transactions
-             where user_id = $1 and request_id = $2 and transaction_type in ('spend', 'reservation')
-             group by transaction_type",
+            "select transaction_type = 'spend', amount from billing.credit_transactions
+             where user_id = $1 and request_id = $2 and transaction_type in ('spend', 'reservation')",
             &[uuid_datum(self.user).into(), request_id.into()],
         );
-        rows.next().then(|| {
+        let mut made = None;
+        let mut amount = 0;
+        while rows.next() {
             let spend: bool = rows.must(1);
-            let made = if spend { TransactionType::Spend } else { TransactionType::Reservation };
-            (made, Credits(rows.must(2)))
-        })
+            made = Some(if spend { TransactionType::Spend } else { TransactionType::Reservation });
+            amount += rows.must::<i64>(2);
+        }
+        made.map(|made| (made, Credits(amount)))
     }
 
     /// Takes credits from the grants in draw order; `false`, and nothing taken, where there are fewer.
@@ -60,6 +62,7 @@ impl Account {
         true
     }
 
+    /// Takes credits from a grant, and posts that.
     pub(super) fn draw_from(
         &mut self,
         sql: &mut Sql,
@@ -67,7 +70,45 @@ impl Account {
         transaction_type: TransactionType,
         origin: &Origin,
     ) {
-        self.change(sql, share, Credits(-share.credits.0), transaction_type, origin);
+        // What was spent is what the grant counts nowhere. What reversals take is counted where they are settled.
+        let counted = |by| if transaction_type == by { share.credits.0 } else { 0 };
+        let drawn = sql.run(
+            "update billing.credit_grants set remaining = remaining - $3, lapsed = lapsed + $4, settled = settled + $5
+             where user_id = $1 and id = $2",
+            &[
+                uuid_datum(self.user).into(),
+                share.grant_id.into(),
+                share.credits.0.into(),
+                counted(TransactionType::Lapse).into(),
+                counted(TransactionType::DebtSettlement).into(),
+            ],
+        );
+        assert!(drawn.count() == 1, "grants are never deleted");
+        let grant = Some((share.grant_id, share.pool));
+        self.post(sql, Credits(-share.credits.0), grant, transaction_type, origin);
+    }
+
+    /// Returns credits to a grant, and posts that. What returns to a grant that has lapsed meanwhile lapses when the
+    /// account is closed.
+    pub(super) fn return_to(
+        &mut self,
+        sql: &mut Sql,
+        share: Share,
+        transaction_type: TransactionType,
+        origin: &Origin,
+    ) {
+        let settled = if transaction_type == TransactionType::DebtSettlement { share.credits.0 } else { 0 };
+        let mut rows = sql.run(
+            "update billing.credit_grants set remaining = remaining + $3, settled = settled - $4
+             where user_id = $1 and id = $2
+             returning lapses_at, stripe_subscription_id is not null",
+            &[uuid_datum(self.user).into(), share.grant_id.into(), share.credits.0.into(), settled.into()],
+        );
+        assert!(rows.next(), "grants are never deleted");
+        self.next_due = earliest(self.next_due, rows.get(1).and_then(time));
+        // What returns to a lot may not be its to give any more.
+        self.lots_touched |= rows.must::<bool>(2);
+        self.post(sql, share.credits, Some((share.grant_id, share.pool)), transaction_type, origin);
     }
 
     /// What a reservation took, in the order in which it did.
@@ -83,7 +124,7 @@ impl Account {
     pub(crate) fn put_back(&mut self, sql: &mut Sql, request_id: &str, back: &[Share]) {
         let origin = Origin { request_id: Some(request_id), ..Origin::default() };
         for share in back {
-            self.change(sql, *share, share.credits, TransactionType::Release, &origin);
+            self.return_to(sql, *share, TransactionType::Release, &origin);
             self.forget(sql, request_id, *share);
         }
         let grants: Vec<i64> = back.iter().map(|share| share.grant_id).collect();

@@ -142,7 +142,7 @@ impl Account {
                 &[uuid_datum(self.user).into()],
             ));
             for share in draw::draw(&grants, settled) {
-                self.change(sql, share, share.credits, TransactionType::DebtSettlement, origin);
+                self.return_to(sql, share, TransactionType::DebtSettlement, origin);
                 self.post(sql, Credits(-share.credits.0), None, TransactionType::DebtSettlement, origin);
             }
             self.post(sql, Credits(-amount.0), None, TransactionType::Reinstatement, origin);

@@ -161,9 +161,8 @@ fn spends(cluster: &Cluster) -> Result<Table> {
         "select count(billing.grant_credits(u::text::uuid, 1000000000, 'bench'))
          from (select lpad(n::text, 32, '0') as u from generate_series(1, {ACCOUNTS}) n) users;
          select count(billing.grant_credits('{many}', 1000000000, 'bench-' || n)) from generate_series(1, {MANY_GRANTS}) n;
-         insert into baseline.accounts (user_id, purchased_credits, created_at, updated_at)
-         select lpad(n::text, 32, '0')::uuid, 1000000000000, now(), now() from generate_series(1, {ACCOUNTS}) n
-         on conflict (user_id) do update set purchased_credits = excluded.purchased_credits;
+         insert into baseline.balances (user_id, balance)
+         select lpad(n::text, 32, '0')::uuid, 1000000000000 from generate_series(1, {ACCOUNTS}) n;
          analyze",
         many = Uuid::max(),
     ))?;

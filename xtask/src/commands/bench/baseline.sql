@@ -1,11 +1,13 @@
--- What the extension is measured against: the same writes into tables of the same shape, without any rule. No locks, no
--- catalog, no identity, no idempotency: what anybody's first version does, and the least that a purchase or a spend can cost.
+-- What the extension is measured against: the least that a purchase or a spend can cost, without any rule: no catalog, no
+-- identity, no grants that lapse in an order, no answer to a request that is repeated.
+
+-- A purchase makes the same writes into tables of the same shape.
 
 create schema baseline;
 create table baseline.accounts (like billing.accounts including all) with (fillfactor = 80);
 create table baseline.payments (like billing.payments including all);
 create table baseline.payment_intents (like billing.payment_intents including all);
-create table baseline.credit_grants (like billing.credit_grants including all) with (fillfactor = 80);
+create table baseline.credit_grants (like billing.credit_grants including all excluding constraints) with (fillfactor = 80);
 create table baseline.credit_transactions (like billing.credit_transactions including all);
 create table baseline.stripe_events (like billing.stripe_events including all);
 
@@ -46,20 +48,39 @@ begin
 end
 $$;
 
+-- A spend, as a founder writes it first: a balance with its guard, and a ledger whose request ids are unique.
+create table baseline.balances (
+    user_id uuid primary key,
+    balance bigint not null check (balance >= 0),
+    updated_at timestamptz not null default now()
+) with (fillfactor = 80);
+create table baseline.ledger (
+    id bigint generated always as identity primary key,
+    user_id uuid not null,
+    transaction_type text not null check (transaction_type in ('purchase', 'spend', 'refund')),
+    amount bigint not null,
+    balance_after bigint not null,
+    description text,
+    metadata jsonb not null default '{}',
+    request_id text not null,
+    created_at timestamptz not null default now(),
+    unique (user_id, request_id)
+);
+create index ledger_created on baseline.ledger (user_id, created_at);
+
 create function baseline.spend(p_user uuid, p_amount bigint, p_request_id text) returns bigint
 language plpgsql as $$
 declare
-    account baseline.accounts;
+    v_balance bigint;
 begin
-    update baseline.accounts a set
-        purchased_credits = a.purchased_credits - p_amount, last_transaction_id = a.last_transaction_id + 1,
-        version = a.version + 1, updated_at = now()
-    where a.user_id = p_user and a.purchased_credits >= p_amount
-    returning * into account;
-    insert into baseline.credit_transactions
-        (user_id, id, operation_id, transaction_type, amount, grant_id, pool, balance_after, request_id, created_at)
-    values (p_user, account.last_transaction_id, account.last_transaction_id, 'spend', -p_amount, 1, 'purchased',
-        account.purchased_credits, p_request_id, now());
-    return account.purchased_credits;
+    update baseline.balances set balance = balance - p_amount, updated_at = now()
+    where user_id = p_user and balance >= p_amount
+    returning balance into v_balance;
+    if not found then
+        raise exception 'not enough credits';
+    end if;
+    insert into baseline.ledger (user_id, transaction_type, amount, balance_after, request_id)
+    values (p_user, 'spend', -p_amount, v_balance, p_request_id);
+    return v_balance;
 end
 $$;

@@ -1,0 +1,95 @@
+//! What the tables refuse, whoever writes: each rule of theirs is broken from outside, by a superuser.
+
+use stripe_credits_tests::{ANN, Database, paid_pack};
+
+/// Each of these changes one thing about a pack's grant, or about a lot, that must not be.
+const GRANTS: &[&str] = &[
+    "id = 0",
+    "source_id = ''",
+    "item = ''",
+    "pool = 'debt'",
+    "amount = -1, remaining = 0",
+    "remaining = -1",
+    "pending = -1",
+    "set_aside = -1",
+    "lapsed = -1",
+    "reversed = -1",
+    "settled = -1",
+    "consumed = -1, closed_through = 1",
+    "remaining = amount + 1",
+    "pending = 1",
+    "set_aside = 1",
+    "lapsed = 1",
+    "reversed = 1",
+    "settled = 1",
+    "remaining = 0, pending = amount, settled = 1",
+    "amount = amount - 1",
+    "consumed = 1",
+    "closed_through = 1",
+    "price_id = 'price_pro'",
+    "stripe_subscription_id = 'sub_1'",
+    "max_rollover = 0, period_end = now()",
+];
+
+const ACCOUNTS: &[&str] =
+    &["subscription_credits = -1", "purchased_credits = -1", "promotional_credits = -1", "debt = -1"];
+
+/// Columns of a ledger row as they may be, and each with a value that it must not have.
+const LEDGER: &[(&str, &str)] = &[
+    ("id", "0"),
+    ("operation_id", "0"),
+    ("operation_id", "100"),
+    ("transaction_type", "'gift'"),
+    ("amount", "0"),
+    ("pool", "'debt'"),
+    ("pool", "null"),
+    ("grant_id", "null"),
+];
+
+#[test]
+fn grants_and_accounts_that_do_not_add_up_are_refused() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    assert_eq!(c.apply(&paid_pack("cs_1", ANN).completed("evt_1")).said(), "applied");
+    for (table, changes) in [("credit_grants", GRANTS), ("accounts", ACCOUNTS)] {
+        for change in changes {
+            let fault = c.refusal(&format!("update billing.{table} set {change}"));
+            assert_eq!(fault.code, "23514", "{change}: {fault:?}");
+        }
+    }
+    // What may be, so that it is not the statement that is refused.
+    c.run("begin; update billing.credit_grants set remaining = 0, settled = amount; rollback");
+    c.run("begin; update billing.credit_grants set consumed = 0, closed_through = 1; rollback");
+}
+
+#[test]
+fn ledger_rows_of_nothing_and_of_no_kind_are_refused() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    let insert = |(column, value): (&str, &str)| {
+        let mut row = [
+            ("id", "99"),
+            ("operation_id", "99"),
+            ("transaction_type", "'bonus'"),
+            ("amount", "1"),
+            ("pool", "'promotional'"),
+            ("grant_id", "1"),
+        ];
+        for (name, kept) in &mut row {
+            if *name == column {
+                *kept = value;
+            }
+        }
+        let [names, values] = [row.map(|(name, _)| name), row.map(|(_, value)| value)];
+        format!(
+            "insert into billing.credit_transactions (user_id, balance_after, created_at, {}) values ('{ANN}', 1, now(), {})",
+            names.join(", "),
+            values.join(", ")
+        )
+    };
+    for fault in LEDGER {
+        let refusal = c.refusal(&insert(*fault));
+        assert_eq!(refusal.code, "23514", "{fault:?}: {refusal:?}");
+    }
+    c.run(&format!("begin; {}; rollback", insert(("amount", "1"))));
+}

@@ -35,3 +35,6 @@ pub mod reason;
 pub mod amount;
 pub mod calendar;
 mod word;
+
+#[cfg(any(test, feature = "model"))]
+pub mod model;

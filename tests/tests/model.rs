@@ -386,7 +386,9 @@ fn with_others_and_a_sweep_at_once_everybody_ends_as_the_model_says() {
                 .collect();
             let ended: Vec<_> = crowd.into_iter().map(thread::ScopedJoinHandle::join).collect();
             over.store(true, Ordering::Relaxed);
-            ended.into_iter().for_each(|ended| ended.unwrap_or_else(|panic| resume_unwind(panic)));
+            for ended in ended {
+                ended.unwrap_or_else(|panic| resume_unwind(panic));
+            }
         });
         db.check_books();
     }

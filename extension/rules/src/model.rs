@@ -346,8 +346,10 @@ impl Person {
                 self.grant(request, Pool::Promotional, *amount, *lapses_at, None);
                 "applied"
             }
-            Operation::Spend { request, amount } => self.take(request, *amount, Why::Spent),
-            Operation::Reserve { request, amount } => self.take(request, *amount, Why::Held(request.clone())),
+            Operation::Spend { request, amount } => self.take(request, *amount, &Why::Spent),
+            Operation::Reserve { request, amount } => {
+                self.take(request, *amount, &Why::Held(request.clone()))
+            }
             Operation::Commit { request, amount } => self.commit(request, *amount),
             Operation::Release { request } => self.release(request),
             Operation::RunOut { request } => {
@@ -473,15 +475,12 @@ impl Person {
         let known = self.payments.entry(session.to_owned()).or_default().bought;
         let missing = worth - known.map_or(0, |(_, grant)| self.grants[grant].amount);
         if missing > 0 {
-            match known {
-                Some((_, grant)) => {
-                    self.grants[grant].amount += missing;
-                    self.grants[grant].remaining += missing;
-                }
-                None => {
-                    let grant = self.grant(session, Pool::Purchased, missing, None, None);
-                    self.payment(session).bought = Some((PACK_CENTS, grant));
-                }
+            if let Some((_, grant)) = known {
+                self.grants[grant].amount += missing;
+                self.grants[grant].remaining += missing;
+            } else {
+                let grant = self.grant(session, Pool::Purchased, missing, None, None);
+                self.payment(session).bought = Some((PACK_CENTS, grant));
             }
         }
         let changed = self.reverse(session);
@@ -509,9 +508,10 @@ impl Person {
         let grant = &mut self.grants[at];
         let target = payment.target(charged, grant.amount);
         // What is gone with a lapse counts as given back, and what was taken of it before can no longer return.
-        let (gone, taken, there) = match grant.over {
-            true => (grant.amount - drawn - grant.remaining, 0, grant.remaining),
-            false => (grant.lapsed, grant.reversed, kept),
+        let (gone, taken, there) = if grant.over {
+            (grant.amount - drawn - grant.remaining, 0, grant.remaining)
+        } else {
+            (grant.lapsed, grant.reversed, kept)
         };
         let back = target.min(gone + taken + there);
         let more = (back - gone).max(0) - taken;
@@ -556,8 +556,8 @@ impl Person {
 
 /// Spends and reservations.
 impl Person {
-    fn take(&mut self, request: &str, amount: i64, why: Why) -> &'static str {
-        let hold = why != Why::Spent;
+    fn take(&mut self, request: &str, amount: i64, why: &Why) -> &'static str {
+        let hold = *why != Why::Spent;
         let same = match self.requests.get(request) {
             None => None,
             Some(Request::Spent(before)) => Some(!hold && *before == amount),
@@ -573,7 +573,7 @@ impl Person {
             None if amount > self.available() => return "rejected insufficient_credits",
             None => {}
         }
-        self.draw(amount, &why);
+        self.draw(amount, why);
         let made = if hold { Request::Held { amount } } else { Request::Spent(amount) };
         self.requests.insert(request.to_owned(), made);
         "applied"

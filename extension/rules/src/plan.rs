@@ -165,7 +165,9 @@ pub fn settle(
     share_debts(&mut of);
     let mut holds = Vec::with_capacity(grants.len());
     for mut chain in chains(of, &known) {
-        returned.iter().for_each(|returned| chain.take_return(*returned));
+        for returned in returned {
+            chain.take_return(*returned);
+        }
         chain.settle();
         holds.extend(chain.lots.iter().flat_map(|lot| lot.members.iter().map(|member| member.holds)));
     }

@@ -1,6 +1,7 @@
 //! What the lots of a user's subscriptions hold: what rules/plan.rs says, and the posting of it.
 
 use stripe_credits_rules::amount::Credits;
+use stripe_credits_rules::bonus::{self, Bonus};
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::draw::Share;
 use stripe_credits_rules::invoice::TRIAL;
@@ -177,42 +178,44 @@ impl Account {
 
     /// Leaves the bonus of the first purchase alone: an earlier one may have become known later.
     fn settle_bonus(&mut self, sql: &mut Sql) {
+        let bonuses = self.bonuses(sql);
+        if bonuses.is_empty() {
+            return;
+        }
         let Some((_, first)) = self.first_purchase(sql) else { return };
+        for keeps in bonus::settle(&bonuses, &first) {
+            let before = bonuses.iter().find(|bonus| bonus.id == keeps.id).expect("it is one of these");
+            if keeps.remaining == before.remaining {
+                continue;
+            }
+            sql.run(
+                "update billing.credit_grants set remaining = $3, set_aside = $4 where user_id = $1 and id = $2",
+                &[
+                    uuid_datum(self.user).into(),
+                    keeps.id.into(),
+                    keeps.remaining.0.into(),
+                    keeps.set_aside.0.into(),
+                ],
+            );
+            let change = Credits(keeps.remaining.0 - before.remaining.0);
+            self.post_kept(sql, change, (keeps.id, Pool::Promotional), &before.source_id);
+        }
+    }
+
+    fn bonuses(&self, sql: &mut Sql) -> Vec<Bonus> {
         let mut rows = sql.run(
-            "select id, source_id, remaining, set_aside, amount - lapsed - reversed
+            "select id, source_id, amount, remaining, set_aside, lapsed, reversed
              from billing.credit_grants where user_id = $1 and item = $2 and pool = 'promotional' order by id",
             &[uuid_datum(self.user).into(), FIRST_PURCHASE_BONUS.into()],
         );
-        let mut bonuses: Vec<(i64, String, [i64; 3])> = Vec::new();
+        let mut bonuses = Vec::new();
         while rows.next() {
-            bonuses.push((rows.must(1), rows.must(2), [rows.must(3), rows.must(4), rows.must(5)]));
+            let [granted, remaining, set_aside, lapsed, reversed] =
+                [3, 4, 5, 6, 7].map(|column| Credits(rows.must(column)));
+            let (id, source_id) = (rows.must(1), rows.must(2));
+            bonuses.push(Bonus { id, source_id, granted, remaining, set_aside, lapsed, reversed });
         }
-        if bonuses.len() < 2 && bonuses.first().is_none_or(|(_, source_id, _)| *source_id == first) {
-            return;
-        }
-        let worth: i64 =
-            bonuses.iter().filter(|(_, source_id, _)| *source_id == first).map(|(.., [_, _, w])| w).sum();
-        let drawn: i64 =
-            bonuses.iter().map(|(.., [remaining, aside, worth])| worth - remaining - aside).sum();
-        let mut left = (worth - drawn).max(0);
-        // The first one's own grant first.
-        bonuses.sort_by_key(|(id, source_id, _)| (*source_id != first, *id));
-        for (id, source_id, [remaining, set_aside, _]) in bonuses {
-            let keeps = (remaining + set_aside).min(left);
-            left -= keeps;
-            if keeps != remaining {
-                sql.run(
-                    "update billing.credit_grants set remaining = $3, set_aside = $4 where user_id = $1 and id = $2",
-                    &[
-                        uuid_datum(self.user).into(),
-                        id.into(),
-                        keeps.into(),
-                        (remaining + set_aside - keeps).into(),
-                    ],
-                );
-                self.post_kept(sql, Credits(keeps - remaining), (id, Pool::Promotional), &source_id);
-            }
-        }
+        bonuses
     }
 
     /// Posts the parts of a period's credits whose time has come by a time.

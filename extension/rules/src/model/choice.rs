@@ -61,13 +61,13 @@ impl Person {
             7..=9 => Some(self.reservation(dice)),
             10..=11 => self.committed(dice),
             12 => self.released(dice),
-            13 => self.committed_anything(dice),
+            13 => Some(self.committed_anything(dice)),
             14..=17 => Some(self.refund(dice)),
             18..=19 => Some(self.dispute(dice)),
             20..=21 => Some(self.count(dice)),
             22..=23 => self.held(dice).map(|request| Operation::RunOut { request }),
             24 => self.lapse(dice),
-            25..=27 => self.change(dice),
+            25..=27 => Some(self.change(dice)),
             _ => self.bill(dice).map(Operation::Pay),
         }
     }
@@ -76,7 +76,7 @@ impl Person {
     #[must_use]
     pub fn choose_of_subscription(&mut self, number: u64) -> Option<Operation> {
         let mut dice = Dice(number);
-        if dice.once_in(2) { self.change(&mut dice) } else { self.bill(&mut dice).map(Operation::Pay) }
+        if dice.once_in(2) { Some(self.change(&mut dice)) } else { self.bill(&mut dice).map(Operation::Pay) }
     }
 
     fn fresh(&mut self, prefix: &str) -> String {
@@ -176,8 +176,8 @@ impl Person {
         Some(Operation::Commit { request, amount })
     }
 
-    fn committed_anything(&mut self, dice: &mut Dice) -> Option<Operation> {
-        Some(Operation::Commit { request: self.request(dice), amount: Some(1) })
+    fn committed_anything(&mut self, dice: &mut Dice) -> Operation {
+        Operation::Commit { request: self.request(dice), amount: Some(1) }
     }
 
     fn released(&mut self, dice: &mut Dice) -> Option<Operation> {
@@ -227,12 +227,12 @@ impl Person {
     }
 
     /// What Stripe says next of the person's subscription, or of a new one.
-    fn change(&mut self, dice: &mut Dice) -> Option<Operation> {
+    fn change(&mut self, dice: &mut Dice) -> Operation {
         let at = self.at + dice.between(1, 60);
         let plan = [Plan::Roll, Plan::Pro, Plan::Max][dice.below(3)];
         let subscription = self.subscriptions.len().saturating_sub(1);
         let known = self.subscriptions.last().map(|(said, _)| *said).filter(|said| said.ended_at.is_none());
-        let Some(known) = known else { return Some(self.begin(dice, plan)) };
+        let Some(known) = known else { return self.begin(dice, plan) };
         // A past period that is over would lapse at once: only its end may say so, for that is not taken back.
         let is_past = self.starts_at < self.now;
         let may_expire = is_past && self.policies.cancellation == Cancellation::Expire;
@@ -243,7 +243,7 @@ impl Person {
             3 => Said { trial_end: None, ..known },
             _ => Said { plan, ..known },
         };
-        Some(Operation::Say { subscription, at, said })
+        Operation::Say { subscription, at, said }
     }
 
     /// A new subscription, in the period after everything that was.

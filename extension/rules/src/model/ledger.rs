@@ -333,17 +333,18 @@ impl Ledger {
         };
         let is_over = self.is_over(grant);
         let columns = &mut self.grants[grant].columns;
-        let books = match is_over {
-            true => reversal::Books {
+        let books = if is_over {
+            reversal::Books {
                 lapsed: Credits(columns.lapsed.0 + columns.reversed.0 + columns.set_aside.0),
                 taken: Credits::ZERO,
                 kept: columns.remaining,
-            },
-            false => reversal::Books {
+            }
+        } else {
+            reversal::Books {
                 lapsed: columns.lapsed,
                 taken: columns.reversed,
                 kept: Credits(columns.remaining.0 + columns.set_aside.0),
-            },
+            }
         };
         let settlement = reversal::settle(&[books], part.of(columns.granted), self.policies.reversal);
         let more = settlement.taken[0].0 - books.taken.0;

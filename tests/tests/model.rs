@@ -186,7 +186,7 @@ impl Walk {
                 c.lapses_now(id, source);
                 return None;
             }
-            _ => self.events(operation, number).iter().map(|event| c.apply(event)).last()?,
+            _ => self.events(operation, number).iter().map(|event| c.deliver(event)).last()?,
         };
         Some(said)
     }
@@ -241,7 +241,7 @@ impl Walk {
     /// Anything that Stripe said before, again: it must change nothing, whatever happened since.
     fn redeliver(&mut self, c: &mut Connection) {
         let event = self.chance.one_of(&self.delivered).clone();
-        let said = c.apply(&event);
+        let said = c.deliver(&event);
         self.done.push(format!("again {}: {}", event.id(), said.said()));
         assert!(["already_applied", "ignored"].contains(&said.outcome.as_str()), "a redelivery: {said:?}");
         assert_eq!(said.credits, 0, "a redelivery: {said:?}");

@@ -468,7 +468,7 @@ fn a_reservation_that_ran_out_under_another_packs_debt_is_read_as_its_posting_wi
 fn scenario_31_a_refund_before_its_purchase_is_netted_in_both_orders() {
     let db = Database::with_catalog();
     let mut c = db.connect();
-    let early = c.apply(&refunded("re_1", "pi_1", 1000));
+    let early = c.deliver(&refunded("re_1", "pi_1", 1000));
     assert_eq!((early.said().as_str(), early.credits), ("ignored unknown_payment", 0));
     let late = c.apply(&bought("cs_1", ANN));
     assert_eq!((late.said().as_str(), late.credits, late.remaining_total), ("applied", 0, Some(0)));
@@ -483,7 +483,7 @@ fn scenario_31_a_refund_before_its_purchase_is_netted_in_both_orders() {
 #[test]
 fn scenario_31_refund_and_purchase_with_both_transactions_open_are_netted_whoever_is_first() {
     let purchase = |c: &mut Connection| c.apply(&bought("cs_1", ANN)).said();
-    let refund = |c: &mut Connection| c.apply(&refunded("re_1", "pi_1", 1000)).said();
+    let refund = |c: &mut Connection| c.deliver(&refunded("re_1", "pi_1", 1000)).said();
     let db = Database::with_catalog();
     let said = blocked(&db, purchase, refund);
     assert_eq!((said.0.as_str(), said.1.as_str()), ("applied", "applied"));
@@ -524,7 +524,7 @@ fn scenario_31_a_refund_of_a_session_that_names_nobody_yet_is_netted_once_it_is_
             if !refund_first {
                 events.reverse();
             }
-            let mut said: Vec<String> = events.iter().map(|event| c.apply(event).said()).collect();
+            let mut said: Vec<String> = events.iter().map(|event| c.deliver(event).said()).collect();
             said.sort();
             assert_eq!(said, ["ignored unknown_payment", "parked unknown_user"]);
             let healed = c.attribute(by, ANN);
@@ -842,7 +842,7 @@ fn a_direct_purchase_that_named_no_payment_intent_is_found_once_its_session_does
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.purchase(ANN, 500, "evt", "cs_1");
-    assert_eq!(c.apply(&refunded("re_1", "pi_1", 400)).said(), "ignored unknown_payment");
+    assert_eq!(c.deliver(&refunded("re_1", "pi_1", 400)).said(), "ignored unknown_payment");
     assert_eq!(c.apply(&bought("cs_1", ANN)).credits, -200);
 }
 
@@ -855,7 +855,7 @@ fn a_session_that_cost_nothing_has_nothing_to_refund() {
         .with("amount_total", 0)
         .with("payment_intent", Value::Null);
     assert_eq!(c.apply(&free.completed("evt_1")).credits, 500);
-    assert_eq!(c.apply(&refunded("re_1", "pi_1", 1000)).said(), "ignored unknown_payment");
+    assert_eq!(c.deliver(&refunded("re_1", "pi_1", 1000)).said(), "ignored unknown_payment");
     assert_eq!(stands(&mut c, ANN), (500, 0));
 }
 
@@ -866,7 +866,7 @@ fn a_refund_of_a_tshirts_payment_is_ignored_and_kept() {
     buy(&mut c, ANN, "cs_1");
     let tshirt = session("cs_2").of(ANN).lines(&[("price_tshirt", 1)]);
     assert_eq!(c.apply(&tshirt.completed("evt_2")).said(), "ignored not_credits");
-    let said = c.apply(&refunded("re_1", "pi_2", 1000));
+    let said = c.deliver(&refunded("re_1", "pi_2", 1000));
     assert_eq!((said.said().as_str(), said.credits), ("ignored unknown_payment", 0));
     assert_eq!(c.inbox("evt_re_1").as_deref(), Some("ignored unknown_payment"));
     let kept: Vec<String> =
@@ -888,7 +888,7 @@ fn reversals_that_name_no_payment_intent_are_kept_and_take_nothing() {
             .event("evt_3", "charge.dispute.closed"),
     ];
     for event in &events {
-        assert_eq!(c.apply(event).said(), "ignored unknown_payment");
+        assert_eq!(c.deliver(event).said(), "ignored unknown_payment");
     }
     assert_eq!(stands(&mut c, ANN), (500, 0));
     assert_eq!(c.one::<i64>("select count(*) from billing.reversals", &[]), 3);

@@ -226,7 +226,7 @@ fn the_invoice_payment_of_a_packs_own_invoice_ties_nothing_and_hurts_nothing() {
 fn a_refund_before_everything_else_is_told_of_nothing_and_netted_later() {
     let db = Database::with_catalog();
     let mut c = db.connect();
-    let said = c.apply(&refunded(0, 10_000));
+    let said = c.deliver(&refunded(0, 10_000));
     assert_eq!(said.said(), "ignored unknown_payment");
     subscribe(&mut c, "price_pro");
     for event in paid(0, false) {

@@ -40,6 +40,11 @@ impl Outcome {
             None => self.outcome.clone(),
         }
     }
+
+    /// The balance and the debt that it says were left.
+    pub fn left(&self) -> (i64, i64) {
+        (self.remaining_total.expect("a total"), self.debt.expect("a debt"))
+    }
 }
 
 /// An error of the server: SQLSTATE, message, DETAIL.

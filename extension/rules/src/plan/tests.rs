@@ -387,3 +387,15 @@ fn what_was_carried_and_spent_is_not_drawn_from_the_next_plan() {
     books.hear(&PRO_3, &mut refunded);
     assert_eq!(books.total(), 10_000);
 }
+
+#[test]
+fn of_what_settled_debts_the_latest_that_did_not_come_back_comes_back_first() {
+    let settlements = [(3, 100), (5, 200), (8, -250), (9, 70)].map(|(row, taken)| (row, Credits(taken)));
+    let came_back = |credits| -> Vec<(i64, i64)> {
+        let returned = last_settled(1, &settlements, Credits(credits));
+        returned.iter().map(|returned| (returned.drawn_by, returned.credits.0)).collect()
+    };
+    // Row 8 gave back all of row 5 and half of row 3.
+    assert_eq!(came_back(60), [(9, 60)]);
+    assert_eq!(came_back(120), [(9, 70), (3, 50)]);
+}

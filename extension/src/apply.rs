@@ -37,9 +37,10 @@ pub(crate) fn delivery(sql: &mut Sql, payload: &JsonText, fetched: Option<&JsonT
         Err(malformed) => return refuse(sql, &malformed, payload),
     };
     locks::catalog_shared();
-    let waiting = lock_event(sql, &event);
+    let answer = fetched.map(|fetched| Fetched::read(fetched.text())).transpose();
+    let waiting = lock_event(sql, &event, answer.as_ref().ok().and_then(Option::as_ref));
     let settings = catalog::settings(sql);
-    let mut judged = match fetched.map(|fetched| Fetched::read(fetched.text())).transpose() {
+    let mut judged = match answer {
         Ok(answer) => judge(sql, settings.as_ref(), &event, answer.as_ref(), door),
         Err(malformed) => unreadable(&malformed),
     };
@@ -86,14 +87,18 @@ pub(crate) fn refused(malformed: &Malformed) -> Outcome {
 }
 
 /// Takes the locks of an event and of everything that would follow it. Answers what waits for the event's customer.
-fn lock_event(sql: &mut Sql, event: &Event) -> Vec<Waiting> {
+fn lock_event(sql: &mut Sql, event: &Event, fetched: Option<&Fetched>) -> Vec<Waiting> {
     let customer_id = match &event.subject {
         Subject::CheckoutSession(_) | Subject::Subscription(_) | Subject::Invoice(_) => {
             event.customer_id.as_deref()
         }
         Subject::InvoicePayment(_) | Subject::Reversals(_) | Subject::Other => None,
     };
-    lock_payment(sql, customer_id, &event.subject.keys())
+    let mut keys = event.subject.keys();
+    // What an answer ties to a payment intent is locked as if the payment's own event had told it.
+    let paid = fetched.map_or(&[][..], Fetched::invoice_payments);
+    keys.sources.extend(paid.iter().map(|payment| payment.invoice_id.as_str()));
+    lock_payment(sql, customer_id, &keys)
 }
 
 /// Takes the locks of a payment, in rule 15's order, and of everything that waits for its customer.
@@ -227,7 +232,7 @@ fn judge(
         Subject::Subscription(said) => judge_subscription(sql, event, said, Word::Event, fetched, None),
         Subject::Invoice(invoice) => judge_invoice(sql, settings, event, invoice, fetched, None),
         Subject::InvoicePayment(payment) => Judged::untied(reversals::paid_by(sql, event, payment)),
-        Subject::Reversals(reversals) => Judged::untied(reversals::apply(sql, event, reversals)),
+        Subject::Reversals(reversals) => Judged::untied(reversals::apply(sql, event, reversals, fetched)),
         Subject::Other => Judged::untied(Outcome::of(Verdict::Ignored(Reason::EventType))),
     }
 }

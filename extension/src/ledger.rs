@@ -14,6 +14,7 @@ use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::draw::Share;
 use stripe_credits_rules::lot::{Held, Lot, Pool};
+use stripe_credits_rules::plan::Returned;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::subscription::FREE;
 use uuid::Uuid;
@@ -97,6 +98,8 @@ pub(crate) struct Account {
     lots_touched: bool,
     /// The last grant that was there when lots were settled: later ones are new.
     lots_settled: i64,
+    /// What came back to subscriptions' lots since they were settled.
+    returned: Vec<Returned>,
 }
 
 /// What an operation came to.
@@ -171,6 +174,7 @@ fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
         dirty: false,
         lots_touched: false,
         lots_settled: rows.must(10),
+        returned: Vec::new(),
     })
 }
 

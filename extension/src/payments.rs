@@ -125,6 +125,12 @@ pub(crate) fn paid_by(sql: &mut Sql, source_id: &str, payment_intent_id: &str) -
     rows.next()
 }
 
+/// Whether it is known what a payment intent paid, be that a payment of ours or not yet.
+pub(crate) fn is_tied(sql: &mut Sql, payment_intent_id: &str) -> bool {
+    let tied = "select from billing.payment_intents where payment_intent_id = $1";
+    sql.run(tied, &[payment_intent_id.into()]).next()
+}
+
 /// What is known to have paid a session or an invoice. Read under its lock.
 pub(crate) fn payment_intents(sql: &mut Sql, source_id: &str) -> Vec<String> {
     let mut rows = sql.run(

@@ -1,11 +1,13 @@
 //! Table `reversals`: refunds and disputes, each as far as it has come; and what an event about one of them does.
 
 use stripe_credits_rules::amount::MinorUnits;
-use stripe_credits_rules::event::Event;
-use stripe_credits_rules::invoice::InvoicePayment;
+use stripe_credits_rules::event::{Event, Fetched};
+use stripe_credits_rules::invoice::{self, InvoicePayment};
+use stripe_credits_rules::purchase::Refusal;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::reversal::{Kind, Reversal, Reversals, State};
 
+use crate::apply::refusal;
 use crate::convert::{clock, timestamp};
 use crate::ledger::{self, Origin};
 use crate::outcome::{Outcome, Verdict};
@@ -13,21 +15,42 @@ use crate::payments::{self, Payment};
 use crate::purchase::close;
 use crate::sql::Sql;
 
-/// Joins what an event says of a payment's reversals to what is known, and posts the difference that makes.
-pub(crate) fn apply(sql: &mut Sql, event: &Event, reversals: &Reversals) -> Outcome {
+/// Joins what an event says of a payment's reversals to what is known, and posts the difference that makes. Newer invoices
+/// do not name what paid them: where nothing is known of the payment intent, Stripe is asked once which invoices it paid.
+pub(crate) fn apply(
+    sql: &mut Sql,
+    event: &Event,
+    reversals: &Reversals,
+    fetched: Option<&Fetched>,
+) -> Outcome {
     for said in &reversals.said {
         join(sql, reversals, said);
     }
-    let payment = reversals.payment_intent_id.as_deref().and_then(|payment_intent_id| {
-        let payment = payments::of_payment_intent(sql, payment_intent_id).filter(|payment| payment.paid)?;
-        Some((payment, payment_intent_id))
-    });
-    match payment {
-        Some((payment, payment_intent_id)) => {
-            settle(sql, event, &payment, payment_intent_id, Verdict::AlreadyApplied)
-        }
-        None => Outcome::of(Verdict::Ignored(Reason::UnknownPayment)),
+    let Some(payment_intent_id) = reversals.payment_intent_id.as_deref() else {
+        return Outcome::of(Verdict::Ignored(Reason::UnknownPayment));
+    };
+    let told = fetched.map_or(&[][..], Fetched::invoice_payments);
+    for paid in told.iter().filter(|paid| paid.payment_intent_id == payment_intent_id) {
+        payments::paid_by(sql, &paid.invoice_id, payment_intent_id);
     }
+    if let Some(payment) = payments::of_payment_intent(sql, payment_intent_id).filter(|payment| payment.paid)
+    {
+        return settle(sql, event, &payment, payment_intent_id, Verdict::AlreadyApplied);
+    }
+    let is_known =
+        fetched.is_some() || payments::is_tied(sql, payment_intent_id) || was_asked(sql, payment_intent_id);
+    if is_known {
+        Outcome::of(Verdict::Ignored(Reason::UnknownPayment))
+    } else {
+        refusal(Refusal::NeedsFetch(vec![invoice::payments_path(payment_intent_id)]))
+    }
+}
+
+/// Whether Stripe answered another event of this payment intent's already. It says the same again.
+fn was_asked(sql: &mut Sql, payment_intent_id: &str) -> bool {
+    let asked = "select from billing.reversals r join billing.stripe_events e on e.object_id = r.reversal_id
+                 where r.payment_intent_id = $1 and e.fetched <> '{}' limit 1";
+    sql.run(asked, &[payment_intent_id.into()]).next()
 }
 
 /// Notes which payment intent paid which invoice, and posts what is known to reverse it.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::stripe::{Event, Session};
+use crate::stripe::{Event, Session, nothing_fetched};
 
 /// `billing.outcome`, column by column.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -39,6 +39,11 @@ impl Outcome {
             Some(reason) => format!("{} {reason}", self.outcome),
             None => self.outcome.clone(),
         }
+    }
+
+    /// The balance and the debt that it says were left.
+    pub fn left(&self) -> (i64, i64) {
+        (self.remaining_total.expect("a total"), self.debt.expect("a debt"))
     }
 }
 
@@ -173,6 +178,12 @@ impl Connection {
     /// `apply_stripe_event` with what Stripe answered.
     pub fn apply_fetched(&mut self, event: &Event, fetched: &Value) -> Outcome {
         self.call("apply_stripe_event($1, $2)", &[event.json(), fetched])
+    }
+
+    /// A delivery as by a shim that has no Stripe key: what is asked for cannot be fetched.
+    pub fn deliver(&mut self, event: &Event) -> Outcome {
+        let said = self.apply(event);
+        if said.outcome == "needs_fetch" { self.apply_fetched(event, &nothing_fetched()) } else { said }
     }
 
     /// `explain_event`.

@@ -221,6 +221,11 @@ impl FakeStripe {
         state.books.lists.insert(path.to_owned(), objects);
     }
 
+    /// Stripe has these payments of invoices.
+    pub fn knows_invoice_payments(&self, payments: Vec<Value>) {
+        self.state().books.lists.insert("/v1/invoice_payments".to_owned(), payments);
+    }
+
     /// What Stripe has at a path now.
     #[must_use]
     pub fn object(&self, path: &str) -> Option<Value> {
@@ -421,6 +426,7 @@ fn route(books: &Books, method: &Method, path: &str, query: &str) -> Answer {
         (&Method::GET, ["v1", "checkout", "sessions", _, "line_items"] | ["v1", "invoices", _, "lines"]) => {
             list(books, path, query)
         }
+        (&Method::GET, ["v1", "invoice_payments"]) => invoice_payments(books, path, query),
         _ => unrecognized(method, path),
     }
 }
@@ -682,6 +688,19 @@ fn page(path: &str, query: &str, items: &[&Value]) -> Answer {
     };
     let page = &rest[..limit.clamp(1, MAX_PAGE).min(rest.len())];
     let body = json!({"object": "list", "data": page, "has_more": page.len() < rest.len(), "url": path});
+    json_answer(StatusCode::OK, body.to_string())
+}
+
+/// The invoices that a payment intent paid.
+fn invoice_payments(books: &Books, path: &str, query: &str) -> Answer {
+    let asked = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "payment[payment_intent]");
+    let paid_by = asked.map(|(_, payment_intent)| payment_intent.into_owned());
+    let all = books.lists.get(path).map_or(&[][..], Vec::as_slice);
+    let of_it: Vec<&Value> = all
+        .iter()
+        .filter(|payment| payment["payment"]["payment_intent"].as_str() == paid_by.as_deref())
+        .collect();
+    let body = json!({"object": "list", "data": of_it, "has_more": false, "url": path});
     json_answer(StatusCode::OK, body.to_string())
 }
 

@@ -13,6 +13,7 @@ pub mod chance; // seeds and orders
 pub mod concurrency; // two transactions open at once
 pub mod connection; // the SQL interface by its names, and what it left in the tables
 pub mod database; // one per test, dropped at its end
+pub mod every_order; // a set of events in every order
 pub mod fake_redis; // a Redis that can be slow, emptied and wrong
 pub mod fake_stripe; // a Stripe API to fetch from, faults on demand
 pub mod late; // time that has passed

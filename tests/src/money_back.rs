@@ -1,8 +1,41 @@
 //! What Stripe would send about money that goes back: charges, refunds, disputes.
 
 use serde_json::{Value, json};
+use uuid::Uuid;
 
-use crate::stripe::{CREATED, Event, event};
+use crate::connection::Connection;
+use crate::stripe::{CREATED, Event, event, paid_pack};
+
+/// The event by which `price_pack` was bought with `cs_name`, paid by `pi_name`.
+pub fn bought(session_id: &str, user: Uuid) -> Event {
+    paid_pack(session_id, user).completed(&format!("evt_{session_id}"))
+}
+
+/// A refund's event under its own id.
+pub fn refunded(refund_id: &str, payment_intent: &str, amount: i64) -> Event {
+    refund(refund_id, payment_intent, amount).event(&format!("evt_{refund_id}"), "refund.created")
+}
+
+/// The failure of that refund.
+pub fn failed(refund_id: &str, payment_intent: &str, amount: i64) -> Event {
+    refund(refund_id, payment_intent, amount)
+        .with("status", "failed")
+        .event(&format!("evt_{refund_id}_failed"), "refund.failed")
+}
+
+impl Connection {
+    /// Buys `price_pack`: see [`bought`].
+    pub fn buy(&mut self, user: Uuid, session_id: &str) {
+        assert_eq!(self.apply(&bought(session_id, user)).said(), "applied");
+    }
+
+    /// What a user can spend, and what they owe.
+    pub fn stands(&mut self, user: Uuid) -> (i64, i64) {
+        let stands = (self.balance(user), self.debt(user));
+        assert_eq!(self.reads(user), stands, "every reader reads the same");
+        stands
+    }
+}
 
 /// A charge, a refund or a dispute.
 #[derive(Debug, Clone, PartialEq)]

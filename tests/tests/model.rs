@@ -1,626 +1,430 @@
-//! Thousands of random operations on the database and on a plain model of the rules, compared after each of them.
+//! Random operations on the database and on the plain model of `rules/`, compared after each of them: one after the other,
+//! at once with other people's, and at once on one person, where some order of them must explain what came.
 //!
-//! The model knows the rules of money (5, 8, 9 and what a reservation is) and nothing of events, locks, rows or SQL. Every
-//! run of a seed is the same; a failure names the seed and the operations that led to it.
+//! The model knows the rules of money and nothing of events, locks, rows or SQL. Every run of a seed is the same; a failure
+//! names the seed and the operations that led to it.
 
-use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
-use serde_json::Value;
-use stripe_credits_tests::chance::Chance;
+use serde_json::json;
+use stripe_credits_rules::catalog::{Cancellation, PlanChange, ReversalPolicy};
+use stripe_credits_rules::model::{
+    Among, Bill, Books, Money, Operation, PACK_CENTS, PERIOD, Person, Policies, Said, TRIAL_CREDITS,
+};
+use stripe_credits_tests::chance::{Chance, orders};
 use stripe_credits_tests::money_back::{charge, dispute, refund};
-use stripe_credits_tests::{Connection, Database, Event, Outcome, catalog, paid_pack, user};
+use stripe_credits_tests::subscription::{invoice, invoice_payment, line, plans_with, subscription};
+use stripe_credits_tests::{Connection, Database, Event, Outcome, nothing_fetched, paid_pack, user};
 use uuid::Uuid;
 
-const STEPS: usize = 700;
-const BOOKS_EVERY: usize = 50;
-const USERS: usize = 3;
-const PACK: i64 = 500;
-/// What every session costs.
-const CHARGED: i64 = 1000;
-const NEVER: i64 = i64::MAX;
+/// How many people there are under each set of policies, each with a history of their own.
+const PEOPLE: u64 = 14;
+/// How many operations a history has.
+const STEPS: usize = 60;
+/// How many people's histories happen at once.
+const CROWD: u64 = 4;
+/// How many people have operations that come at once, how often, and how many each time.
+const HURRIED: u64 = 6;
+const BATCHES: usize = 10;
+const AT_ONCE: usize = 4;
+/// When periods begin that are over, and periods that are not.
+const PAST: i64 = 1_000_000_000;
+const FUTURE: i64 = 4_000_000_000;
+/// What the model takes for the database's time: anything between the two.
+const NOW: i64 = 1_800_000_000;
 
-/// One lot of credits. What is counted nowhere was spent, or is held.
-struct Lot {
-    source: String,
-    bought: bool,
-    amount: i64,
-    remaining: i64,
-    lapsed: i64,
-    taken: i64,
-    settled: i64,
-    /// In which order lots lapse.
-    lapses: i64,
-    dead: bool,
+/// How much one has patience for: so many times the people, by `STRIPE_CREDITS_MODEL_TIMES`.
+fn people() -> u64 {
+    let times = std::env::var("STRIPE_CREDITS_MODEL_TIMES");
+    PEOPLE * times.map_or(1, |times| times.parse::<u64>().expect("a number"))
 }
 
-/// What is known of a payment's money, and what is owed of its credits.
-#[derive(Default)]
-struct Payment {
-    lot: Option<usize>,
-    refunds: BTreeMap<String, (i64, bool)>,
-    counted: i64,
-    disputes: BTreeMap<String, (i64, Money)>,
-    owed: i64,
+/// A database whose catalog has these policies.
+fn database(policies: Policies) -> Database {
+    let word = |keep| if keep { "keep" } else { "expire" };
+    let mut catalog = plans_with(&json!({
+        "trial_credits": TRIAL_CREDITS,
+        "cancellation": word(policies.cancellation == Cancellation::Keep),
+        "plan_change": if policies.plan_change == PlanChange::Reset { "reset" } else { "at_renewal" },
+    }));
+    let forgives = policies.reversal == ReversalPolicy::Forgive;
+    catalog["reversal_policy"] = if forgives { "forgive" } else { "debt" }.into();
+    let db = Database::new();
+    db.connect().load_catalog(&catalog);
+    db
 }
 
-/// Where a dispute's money is; it only rises.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Money {
-    Untouched,
-    Withdrawn,
-    Reinstated,
-}
-
-enum Request {
-    Spent(i64),
-    Held { amount: i64, drawn: Vec<(usize, i64)> },
-    Committed { amount: i64, kept: i64 },
-    Ended { amount: i64 },
-}
-
-#[derive(Default)]
-struct Person {
-    lots: Vec<Lot>,
-    payments: BTreeMap<String, Payment>,
-    requests: BTreeMap<String, Request>,
-    debt: i64,
-    /// The policy: what was spent before it was reversed is written off.
-    forgiven: bool,
-}
-
-impl Payment {
-    /// Rule 5.
-    fn target(&self, granted: i64) -> i64 {
-        let sum = |failed| {
-            self.refunds.values().filter(|refund| refund.1 == failed).map(|refund| refund.0).sum::<i64>()
-        };
-        let refunded = sum(false).max(self.counted - sum(true)).max(0);
-        let withdrawn: i64 = self
-            .disputes
-            .values()
-            .filter(|dispute| dispute.1 == Money::Withdrawn)
-            .map(|dispute| dispute.0)
-            .sum();
-        granted * CHARGED.min(refunded + withdrawn) / CHARGED
-    }
-}
-
-impl Person {
-    fn available(&self) -> i64 {
-        self.lots.iter().map(|lot| lot.remaining).sum()
-    }
-
-    fn pools(&self) -> (i64, i64, i64) {
-        let pool =
-            |bought| self.lots.iter().filter(|lot| lot.bought == bought).map(|lot| lot.remaining).sum();
-        (pool(true), pool(false), self.debt)
-    }
-
-    /// Rule 8: what would be lost soonest, promotional before purchased, oldest.
-    fn draw(&mut self, amount: i64) -> Vec<(usize, i64)> {
-        let mut order: Vec<usize> = (0..self.lots.len()).collect();
-        order.sort_by_key(|index| (self.lots[*index].lapses, self.lots[*index].bought, *index));
-        let mut left = amount;
-        let mut drawn = Vec::new();
-        for index in order {
-            let part = left.min(self.lots[index].remaining);
-            if part > 0 {
-                self.lots[index].remaining -= part;
-                left -= part;
-                drawn.push((index, part));
-            }
-        }
-        assert_eq!(left, 0, "the caller has looked");
-        drawn
-    }
-
-    /// What follows every operation: the dead lapse, and what is there repays.
-    fn settle(&mut self) {
-        for lot in self.lots.iter_mut().filter(|lot| lot.dead) {
-            lot.lapsed += lot.remaining;
-            lot.remaining = 0;
-        }
-        let repaid = self.debt.min(self.available());
-        self.debt -= repaid;
-        for (index, part) in self.draw(repaid) {
-            self.lots[index].settled += part;
-        }
-    }
-
-    fn grant(&mut self, source: &str, bought: bool, amount: i64, lapses: i64) -> usize {
-        self.lots.push(Lot {
-            source: source.to_owned(),
-            bought,
-            amount,
-            remaining: amount,
-            lapsed: 0,
-            taken: 0,
-            settled: 0,
-            lapses,
-            dead: false,
-        });
-        self.lots.len() - 1
-    }
-
-    /// Rules 5 and 9 for one payment: whether anything changed.
-    fn reverse(&mut self, session: &str) -> bool {
-        let Some(payment) = self.payments.get_mut(session) else { return false };
-        let Some(index) = payment.lot else { return false };
-        let lot = &mut self.lots[index];
-        let target = payment.target(lot.amount);
-        // What is gone with a lapse counts as given back, and what was taken of it before can no longer return.
-        let (gone, taken) = if lot.dead { (lot.lapsed + lot.taken, 0) } else { (lot.lapsed, lot.taken) };
-        let back = target.min(gone + taken + lot.remaining);
-        let more_taken = (back - gone).max(0) - taken;
-        let owed = if self.forgiven { 0 } else { target - back };
-        let changed = more_taken != 0 || owed != payment.owed;
-        lot.remaining -= more_taken;
-        lot.taken += more_taken;
-        let more = owed - payment.owed;
-        payment.owed = owed;
-        self.debt += more;
-        // A debt below nothing was settled: it comes back to what settled it, the latest first.
-        let mut overpaid = (-self.debt).max(0);
-        self.debt = self.debt.max(0);
-        for lot in self.lots.iter_mut().rev() {
-            let part = overpaid.min(lot.settled);
-            lot.settled -= part;
-            lot.remaining += part;
-            overpaid -= part;
-        }
-        assert_eq!(overpaid, 0);
-        changed
-    }
-
-    fn buy(&mut self, session: &str, worth: i64) -> &'static str {
-        let known = self.payments.entry(session.to_owned()).or_default().lot;
-        let missing = worth - known.map_or(0, |index| self.lots[index].amount);
-        if missing > 0 {
-            if let Some(index) = known {
-                self.lots[index].amount += missing;
-                self.lots[index].remaining += missing;
-            } else {
-                let index = self.grant(session, true, missing, NEVER);
-                self.payments.get_mut(session).expect("just made").lot = Some(index);
-            }
-        }
-        let changed = self.reverse(session) || missing > 0;
-        self.settle();
-        if changed { "applied" } else { "already_applied" }
-    }
-
-    fn money_moved(&mut self, session: &str, what: impl FnOnce(&mut Payment)) -> &'static str {
-        let payment = self.payments.entry(session.to_owned()).or_default();
-        what(payment);
-        if payment.lot.is_none() {
-            return "ignored unknown_payment";
-        }
-        let changed = self.reverse(session);
-        self.settle();
-        if changed { "applied" } else { "already_applied" }
-    }
-
-    fn take(&mut self, request: &str, amount: i64, hold: bool) -> &'static str {
-        let same = match self.requests.get(request) {
-            None => None,
-            Some(Request::Spent(before)) => Some(!hold && *before == amount),
-            Some(
-                Request::Held { amount: before, .. }
-                | Request::Committed { amount: before, .. }
-                | Request::Ended { amount: before },
-            ) => Some(hold && *before == amount),
-        };
-        match same {
-            Some(true) => return "already_applied",
-            Some(false) => return "rejected conflict",
-            None if amount > self.available() => return "rejected insufficient_credits",
-            None => {}
-        }
-        let drawn = self.draw(amount);
-        let made = if hold { Request::Held { amount, drawn } } else { Request::Spent(amount) };
-        self.requests.insert(request.to_owned(), made);
-        "applied"
-    }
-
-    /// Ends a held request with `kept` of it spent.
-    fn end(&mut self, request: &str, kept: i64) {
-        let Some(Request::Held { amount, drawn }) = self.requests.remove(request) else {
-            panic!("it is held")
-        };
-        let mut left = kept;
-        let mut touched = Vec::new();
-        for (index, part) in drawn {
-            let keep = left.min(part);
-            left -= keep;
-            self.lots[index].remaining += part - keep;
-            touched.push(self.lots[index].source.clone());
-        }
-        touched.sort();
-        for source in touched {
-            self.reverse(&source);
-        }
-        self.settle();
-        let ended = if kept > 0 { Request::Committed { amount, kept } } else { Request::Ended { amount } };
-        self.requests.insert(request.to_owned(), ended);
-    }
-
-    fn commit(&mut self, request: &str, amount: Option<i64>) -> &'static str {
-        match self.requests.get(request) {
-            None | Some(Request::Spent(_)) => "rejected unknown_reservation",
-            Some(Request::Ended { .. }) => "rejected reservation_ended",
-            Some(Request::Committed { amount: all, kept }) if amount.unwrap_or(*all) == *kept => {
-                "already_applied"
-            }
-            Some(Request::Committed { .. }) => "rejected conflict",
-            Some(Request::Held { amount: all, .. }) if amount.unwrap_or(*all) > *all => {
-                "rejected exceeds_reservation"
-            }
-            Some(Request::Held { amount: all, .. }) => {
-                let kept = amount.unwrap_or(*all);
-                self.end(request, kept);
-                "applied"
+fn all_policies() -> Vec<Policies> {
+    let mut all = Vec::new();
+    for reversal in [ReversalPolicy::Debt, ReversalPolicy::Forgive] {
+        for cancellation in [Cancellation::Keep, Cancellation::Expire] {
+            for plan_change in [PlanChange::Reset, PlanChange::AtRenewal] {
+                all.push(Policies { reversal, cancellation, plan_change });
             }
         }
     }
-
-    fn release(&mut self, request: &str) -> &'static str {
-        match self.requests.get(request) {
-            None | Some(Request::Spent(_)) => "rejected unknown_reservation",
-            Some(Request::Ended { .. }) => "already_applied",
-            Some(Request::Committed { .. }) => "rejected conflict",
-            Some(Request::Held { .. }) => {
-                self.end(request, 0);
-                "applied"
-            }
-        }
-    }
+    all
 }
 
-/// A database, the model beside it, and what was done to both.
-struct Run {
-    c: Connection,
+/// As by a shim without a Stripe key. A reversal is heard before Stripe is asked about it: should its purchase come before
+/// the answer does, that has nothing left to say.
+fn deliver(c: &mut Connection, event: &Event) -> Outcome {
+    let said = c.apply(event);
+    if said.outcome != "needs_fetch" {
+        return said;
+    }
+    let answered = c.apply_fetched(event, &nothing_fetched());
+    assert!(
+        ["ignored unknown_payment", "already_applied"].contains(&answered.said().as_str()),
+        "{answered:?}"
+    );
+    Outcome { outcome: "ignored".into(), reason: Some("unknown_payment".into()), ..said }
+}
+
+fn intent(source: &str) -> String {
+    format!("pi_{}", &source[3..])
+}
+
+/// Somebody in the database, and in the model.
+struct Walk {
+    id: Uuid,
+    name: String,
     chance: Chance,
+    /// The model: everything that may be so by what was seen. That is one, but where what came at once leaves it open.
     people: Vec<Person>,
-    delivered: Vec<(usize, Event)>,
-    count: usize,
+    starts_at: i64,
+    delivered: Vec<Event>,
     done: Vec<String>,
 }
 
-impl Run {
-    fn new(db: &Database, seed: u64) -> Run {
-        let forgiven = seed.is_multiple_of(4);
-        let people = (0..USERS).map(|_| Person { forgiven, ..Person::default() }).collect();
-        Run {
-            c: db.connect(),
-            chance: Chance::new(seed),
-            people,
+impl Walk {
+    fn new(policies: Policies, seed: u64) -> Walk {
+        let mut chance = Chance::new(seed);
+        let name = format!("p{seed:03}x");
+        let starts_at = *chance.one_of(&[PAST, FUTURE]);
+        Walk {
+            id: user(u128::from(seed) + 1),
+            people: vec![Person::new(&name, policies, starts_at, NOW)],
+            name,
+            chance,
+            starts_at,
             delivered: Vec::new(),
-            count: 0,
-            done: Vec::new(),
+            done: vec![format!("{policies:?}, seed {seed}, from {starts_at}")],
         }
     }
 
-    fn fresh(&mut self, prefix: &str) -> String {
-        self.count += 1;
-        format!("{prefix}_{:06}", self.count)
-    }
-
-    /// A session of this person's, mostly one that was seen before.
-    fn session(&mut self, who: usize) -> String {
-        let known: Vec<String> = self.people[who].payments.keys().cloned().collect();
-        if known.is_empty() || self.chance.once_in(6) {
-            self.fresh("cs")
-        } else {
-            self.chance.one_of(&known).clone()
-        }
-    }
-
-    /// A request of this person's, mostly a new one.
-    fn request(&mut self, who: usize) -> String {
-        let known: Vec<String> = self.people[who].requests.keys().cloned().collect();
-        if known.is_empty() || !self.chance.once_in(8) {
-            self.fresh("job")
-        } else {
-            self.chance.one_of(&known).clone()
-        }
-    }
-
-    /// A held request where there is one.
-    fn held(&mut self, who: usize) -> Option<String> {
-        let held = |request: &Request| matches!(request, Request::Held { .. });
-        let ids: Vec<String> =
-            self.people[who].requests.iter().filter(|r| held(r.1)).map(|r| r.0.clone()).collect();
-        (!ids.is_empty()).then(|| self.chance.one_of(&ids).clone())
-    }
-
-    /// The outcome says what the model says, and where it stands.
-    fn says(&mut self, who: usize, what: &str, said: &Outcome, expected: &str) {
-        self.done.push(format!("{what}: {}", said.said()));
-        assert_eq!(said.said(), expected, "{what}");
-        if let (Some(purchased), Some(promotional), Some(debt)) =
-            (said.remaining_purchased, said.remaining_promotional, said.debt)
-        {
-            assert_eq!((purchased, promotional, debt), self.people[who].pools(), "{what}: the outcome");
-        }
-    }
-
-    fn deliver(&mut self, who: usize, event: Event, expected: &str) {
-        let object: Value = event.json()["data"]["object"].clone();
-        let what = format!(
-            "{who} {} {} {} {}",
-            event.json()["type"],
-            object["id"],
-            object["payment_intent"],
-            object["amount"]
-        );
-        let said = self.c.apply(&event);
-        self.says(who, &what, &said, expected);
-        self.delivered.push((who, event));
-    }
-
-    fn step(&mut self) {
-        let who = self.chance.below(USERS);
-        let id = user(who as u128 + 1);
-        match self.chance.below(24) {
-            0..=2 => self.purchase(who, id),
-            3 => {
-                let (source, days) = (self.fresh("gift"), self.chance.between(1, 20));
-                let amount = self.chance.between(1, 300);
-                let lapses = if self.chance.once_in(2) { days } else { NEVER };
-                let said = if lapses == NEVER {
-                    self.c.grant(id, amount, &source)
-                } else {
-                    // The same day is the same moment, so that ties are broken by the rules.
-                    self.c.call(
-                        "grant_credits($1, $2, $3, p_expires_at => date_trunc('day', now()) + make_interval(days => $4 + 1))",
-                        &[&id, &amount, &source, &i32::try_from(days).expect("small")],
-                    )
+    /// What Stripe would send of an operation; nothing for what is none of Stripe's. The last one is the operation's own.
+    fn events(&self, operation: &Operation, number: u64) -> Vec<Event> {
+        let evt = format!("evt_{}_{number}", self.name);
+        let event = match operation {
+            Operation::Buy { session, packs } => {
+                paid_pack(session, self.id).lines(&[("price_pack", *packs)]).completed(&evt)
+            }
+            Operation::Refund { source, refund: id, cents, failed } => {
+                let refund = refund(id, &intent(source), *cents);
+                match failed {
+                    true => refund.with("status", "failed").event(&evt, "refund.failed"),
+                    false => refund.event(&evt, "refund.updated"),
+                }
+            }
+            Operation::Count { source, cents } => {
+                charge(&intent(source), PACK_CENTS.max(*cents), *cents).event(&evt, "charge.refunded")
+            }
+            Operation::Dispute { source, dispute: id, cents, money } => {
+                let (status, event_type) = match money {
+                    Money::Untouched => ("warning_needs_response", "charge.dispute.created"),
+                    Money::Withdrawn => ("under_review", "charge.dispute.funds_withdrawn"),
+                    Money::Reinstated => ("won", "charge.dispute.closed"),
                 };
-                self.people[who].grant(&source, false, amount, lapses);
-                self.people[who].settle();
-                self.says(who, &format!("{who} grant {source} {amount}"), &said, "applied");
+                dispute(id, &intent(source), *cents, status).event(&evt, event_type)
             }
-            4..=8 => self.spend(who, id, false),
-            9..=11 => self.spend(who, id, true),
-            12..=13 => {
-                let Some(request) = self.held(who) else { return };
-                let amount = (!self.chance.once_in(3)).then(|| self.chance.between(1, 200));
-                let said = self.c.commit(id, &request, amount);
-                let expected = self.people[who].commit(&request, amount);
-                self.says(who, &format!("{who} commit {request} {amount:?}"), &said, expected);
-            }
-            14 => {
-                let request = if self.chance.once_in(4) { Some(self.request(who)) } else { self.held(who) };
-                let Some(request) = request else { return };
-                let said = self.c.release(id, &request);
-                let expected = self.people[who].release(&request);
-                self.says(who, &format!("{who} release {request}"), &said, expected);
-            }
-            15 => {
-                let request = self.request(who);
-                let said = self.c.commit(id, &request, Some(1));
-                let expected = self.people[who].commit(&request, Some(1));
-                self.says(who, &format!("{who} commit {request} 1"), &said, expected);
-            }
-            16 => self.run_out(who, id),
-            17 => self.lapse(who, id),
-            18..=20 => self.refund(who),
-            21 => self.dispute(who),
-            22 => {
-                let session = self.session(who);
-                let amount = self.chance.between(0, CHARGED);
-                let event = charge(&session.replace("cs_", "pi_"), CHARGED, amount);
-                let event = event.event(&self.fresh("evt"), "charge.refunded");
-                let expected = self.people[who]
-                    .money_moved(&session, |payment| payment.counted = payment.counted.max(amount));
-                self.deliver(who, event, expected);
-            }
-            _ => self.redeliver(),
-        }
-    }
-
-    fn purchase(&mut self, who: usize, id: Uuid) {
-        let session = self.session(who);
-        let dead = |lot: usize| self.people[who].lots[lot].dead;
-        // Only here can evidence come with another lapse than its lot has by now: no more is said of a lot that lapsed.
-        let lapsed =
-            self.people[who].payments.get(&session).and_then(|payment| payment.lot).is_some_and(dead);
-        let quantity = if lapsed { 1 } else { self.chance.between(1, 3) };
-        let paid = paid_pack(&session, id).lines(&[("price_pack", quantity)]);
-        let event = paid.completed(&self.fresh("evt"));
-        let expected = self.people[who].buy(&session, PACK * quantity);
-        self.deliver(who, event, expected);
-    }
-
-    fn spend(&mut self, who: usize, id: Uuid, hold: bool) {
-        let request = self.request(who);
-        let amount = match self.people[who].requests.get(&request) {
-            Some(
-                Request::Spent(amount)
-                | Request::Held { amount, .. }
-                | Request::Committed { amount, .. }
-                | Request::Ended { amount },
-            ) if self.chance.once_in(2) => *amount,
-            _ => self.chance.between(1, 400),
+            Operation::Say { subscription, at, said } => self.says(*subscription, *at, *said, &evt),
+            Operation::Pay(bill) => return self.pays(bill, &evt),
+            _ => return Vec::new(),
         };
-        let said =
-            if hold { self.c.reserve(id, amount, &request) } else { self.c.spend(id, amount, &request) };
-        let expected = self.people[who].take(&request, amount, hold);
-        let what = if hold { "reserve" } else { "spend" };
-        self.says(who, &format!("{who} {what} {request} {amount}"), &said, expected);
+        vec![event]
     }
 
-    fn run_out(&mut self, who: usize, id: Uuid) {
-        let Some(request) = self.held(who) else { return };
-        // Where nothing of a reversal is outstanding. Where something is, scenarios_reversals.rs says what is read.
-        let person = &self.people[who];
-        let outstanding = |payment: &Payment| {
-            let reversed = payment.lot.is_some_and(|lot| payment.target(person.lots[lot].amount) > 0);
-            payment.owed > 0 || (person.forgiven && reversed)
-        };
-        let free = person.debt == 0 && !person.payments.values().any(outstanding);
-        self.done.push(format!("{who} runs out: {request}"));
-        self.c.runs_out_now(id, &request);
-        self.people[who].end(&request, 0);
-        if free {
-            let (purchased, promotional, debt) = self.people[who].pools();
-            let read = self.c.reads(id);
-            assert_eq!(read, (purchased + promotional, debt), "read before it is posted");
+    fn says(&self, number: usize, at: i64, said: Said, evt: &str) -> Event {
+        let start = self.starts_at + PERIOD * said.period;
+        let object = subscription(&format!("sub_{}_{number}", self.name), said.plan.price_id())
+            .of(self.id)
+            .with("customer", format!("cus_{}", self.name))
+            .with("cancel_at_period_end", said.cancel_at_period_end)
+            .with("trial_end", said.trial_end)
+            .status(said.status())
+            .during((start, start + PERIOD));
+        match said.ended_at {
+            Some(ended_at) => object.deleted(evt, ended_at),
+            None => object.updated(evt, at),
         }
-        self.posts_time(id);
     }
 
-    fn lapse(&mut self, who: usize, id: Uuid) {
-        let live: Vec<usize> =
-            (0..self.people[who].lots.len()).filter(|index| !self.people[who].lots[*index].dead).collect();
-        if live.is_empty() {
-            return;
-        }
-        let index = *self.chance.one_of(&live);
-        let source = self.people[who].lots[index].source.clone();
-        self.done.push(format!("{who} lapses: {source}"));
-        self.c.lapses_now(id, &source);
-        self.people[who].lots[index].dead = true;
-        self.people[who].settle();
-        self.compare(id, who, "read before it is posted");
-        self.posts_time(id);
-    }
-
-    /// By the sweep, or by an access that does nothing else.
-    fn posts_time(&mut self, id: Uuid) {
-        if self.chance.once_in(2) {
-            assert_eq!(self.c.run_due(), 1);
+    /// In either shape; in the newer one another event says what paid it.
+    fn pays(&self, bill: &Bill, evt: &str) -> Vec<Event> {
+        let line = line(bill.plan.price_id(), bill.cents, bill.period);
+        let object = invoice(&bill.id, &format!("sub_{}_{}", self.name, bill.subscription))
+            .of(self.id)
+            .with("customer", format!("cus_{}", self.name))
+            .line(if bill.mid_period { line.prorated() } else { line })
+            .paid_at(bill.at);
+        let object = if bill.mid_period { object.mid_period() } else { object };
+        let paid_by = intent(&bill.id);
+        if bill.at % 2 == 0 {
+            vec![object.older().with("payment_intent", paid_by).paid(evt)]
         } else {
-            assert_eq!(self.c.release(id, "nobody's").said(), "rejected unknown_reservation");
+            vec![invoice_payment(&format!("{evt}_by"), &bill.id, &paid_by), object.paid(evt)]
         }
     }
 
-    fn refund(&mut self, who: usize) {
-        let session = self.session(who);
-        let intent = session.replace("cs_", "pi_");
-        let known: Vec<(String, i64)> = self.people[who]
-            .payments
-            .get(&session)
-            .map(|payment| payment.refunds.iter().map(|(id, refund)| (id.clone(), refund.0)).collect())
-            .unwrap_or_default();
-        let new = known.is_empty() || self.chance.once_in(3);
-        let (refund_id, amount) = if new {
-            let amount = if self.chance.once_in(3) { CHARGED } else { self.chance.between(1, 700) };
-            (self.fresh("re"), amount)
-        } else {
-            self.chance.one_of(&known).clone()
+    /// Carries an operation out on the database. Answers what it said.
+    fn carry_out(&self, c: &mut Connection, operation: &Operation, number: u64) -> Option<Outcome> {
+        let id = self.id;
+        let said = match operation {
+            Operation::Grant { request, amount, lapses_at: None } => c.grant(id, *amount, request),
+            Operation::Grant { request, amount, lapses_at: Some(lapses_at) } => c.call(
+                "grant_credits($1, $2, $3, p_expires_at => to_timestamp($4::bigint))",
+                &[&id, amount, request, lapses_at],
+            ),
+            Operation::Spend { request, amount } => c.spend(id, *amount, request),
+            Operation::Reserve { request, amount } => c.reserve(id, *amount, request),
+            Operation::Commit { request, amount } => c.commit(id, request, *amount),
+            Operation::Release { request } => c.release(id, request),
+            Operation::RunOut { request } => {
+                c.runs_out_now(id, request);
+                return None;
+            }
+            Operation::Lapse { source } => {
+                c.lapses_now(id, source);
+                return None;
+            }
+            _ => self.events(operation, number).iter().map(|event| deliver(c, event)).last()?,
         };
-        let fails = self.chance.once_in(if new { 8 } else { 2 });
-        let status = if fails { *self.chance.one_of(&["failed", "canceled"]) } else { "succeeded" };
-        let event_type = if fails { "refund.failed" } else { "refund.updated" };
-        let event =
-            refund(&refund_id, &intent, amount).with("status", status).event(&self.fresh("evt"), event_type);
-        let expected = self.people[who].money_moved(&session, |payment| {
-            let known = payment.refunds.entry(refund_id).or_insert((amount, fails));
-            known.1 |= fails;
-        });
-        self.deliver(who, event, expected);
+        Some(said)
     }
 
-    fn dispute(&mut self, who: usize) {
-        let session = self.session(who);
-        let intent = session.replace("cs_", "pi_");
-        let known = self.people[who]
-            .payments
-            .get(&session)
-            .and_then(|payment| payment.disputes.iter().next().map(|(id, dispute)| (id.clone(), dispute.0)));
-        let (dispute_id, amount) =
-            known.unwrap_or_else(|| (self.fresh("dp"), self.chance.between(1, CHARGED)));
-        let (status, event_type, money) = *self.chance.one_of(&[
-            ("warning_needs_response", "charge.dispute.created", Money::Untouched),
-            ("needs_response", "charge.dispute.created", Money::Withdrawn),
-            ("under_review", "charge.dispute.funds_withdrawn", Money::Withdrawn),
-            ("lost", "charge.dispute.closed", Money::Withdrawn),
-            ("won", "charge.dispute.closed", Money::Reinstated),
-            ("won", "charge.dispute.funds_reinstated", Money::Reinstated),
-        ]);
-        let event = dispute(&dispute_id, &intent, amount, status).event(&self.fresh("evt"), event_type);
-        let expected = self.people[who].money_moved(&session, |payment| {
-            let known = payment.disputes.entry(dispute_id).or_insert((amount, money));
-            known.1 = known.1.max(money);
-        });
-        self.deliver(who, event, expected);
+    fn step(&mut self, c: &mut Connection) {
+        let number = self.chance.number();
+        if self.chance.once_in(16) && !self.delivered.is_empty() {
+            return self.redeliver(c);
+        }
+        let Some(operation) = self.people[0].choose(number, Among::Everything) else { return };
+        self.done.push(format!("{operation:?}"));
+        let exact = match &operation {
+            Operation::RunOut { request } => self.people.iter().all(|person| person.returns_whole(request)),
+            _ => true,
+        };
+        let said = self.carry_out(c, &operation, number);
+        let words = said.as_ref().map_or("applied".to_owned(), Outcome::said);
+        self.can_be(&format!("said {words}"), |person| person.apply(&operation) == words);
+        let Some(said) = said else {
+            if exact {
+                self.compare(c, "read before it is posted");
+            }
+            return self.posts_time(c);
+        };
+        if let (Some(subscription), Some(purchased), Some(promotional), Some(debt)) =
+            (said.remaining_subscription, said.remaining_purchased, said.remaining_promotional, said.debt)
+        {
+            let told = ([subscription, purchased, promotional], debt);
+            self.can_be(&format!("told {told:?}"), |person| {
+                let books = person.books();
+                told == (books.pools, books.debt)
+            });
+        }
+        self.delivered.extend(self.events(&operation, number));
+    }
+
+    /// What was seen, and in whom that can be; it must be so in somebody.
+    fn can_be(&mut self, seen: &str, mut person_says: impl FnMut(&mut Person) -> bool) {
+        let first = self.people[0].clone();
+        self.people.iter_mut().for_each(|person| person.names_like(&first));
+        self.people.retain_mut(|person| person_says(person));
+        assert!(!self.people.is_empty(), "{seen}, but the model: {:?}", first.books());
+    }
+
+    /// By a sweep, or by an access that does nothing else. A sweep leaves what another one is at.
+    fn posts_time(&mut self, c: &mut Connection) {
+        if self.chance.once_in(2) || c.run_due() == 0 {
+            assert_eq!(c.release(self.id, "nobody's").said(), "rejected unknown_reservation");
+        }
     }
 
     /// Anything that Stripe said before, again: it must change nothing, whatever happened since.
-    fn redeliver(&mut self) {
-        if self.delivered.is_empty() {
-            return;
+    fn redeliver(&mut self, c: &mut Connection) {
+        let event = self.chance.one_of(&self.delivered).clone();
+        let said = c.deliver(&event);
+        self.done.push(format!("again {}: {}", event.id(), said.said()));
+        assert!(["already_applied", "ignored"].contains(&said.outcome.as_str()), "a redelivery: {said:?}");
+        assert_eq!(said.credits, 0, "a redelivery: {said:?}");
+    }
+
+    /// What a read that posts nothing says. What remains of each grant is not asked here, for time may have to post first.
+    fn read(&self, c: &mut Connection) -> Books {
+        let read = "select subscription_credits_balance, purchased_credits_balance, promotional_credits_balance, debt,
+                        subscription_tier, subscription_status
+                    from billing.user_credits where user_id = $1";
+        let Some(row) = c.query_opt(read, &[&self.id]).expect("it is read") else {
+            return Books {
+                pools: [0; 3],
+                debt: 0,
+                grants: Vec::new(),
+                tier: ("free".into(), "none".into()),
+            };
+        };
+        let (pools, tier) = ([row.get(0), row.get(1), row.get(2)], (row.get(4), row.get(5)));
+        Books { pools, debt: row.get(3), grants: Vec::new(), tier }
+    }
+
+    fn compare(&mut self, c: &mut Connection, when: &str) {
+        let read = self.read(c);
+        self.can_be(&format!("{when}, {read:?}"), |person| {
+            read == Books { grants: Vec::new(), ..person.books() }
+        });
+    }
+
+    fn compare_grants(&mut self, c: &mut Connection) {
+        let remains = "select source_id, remaining from billing.credit_grants where user_id = $1 order by id";
+        let rows = c.query(remains, &[&self.id]).expect("it is read");
+        let grants: Vec<(String, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        self.can_be(&format!("what remains is {grants:?}"), |person| person.books().grants == grants);
+    }
+
+    /// Runs something that may fail, and says then what led to it.
+    fn told<T>(&mut self, what: impl FnOnce(&mut Walk) -> T) -> T {
+        catch_unwind(AssertUnwindSafe(|| what(self))).unwrap_or_else(|panic| {
+            let last = self.done.len().saturating_sub(80);
+            eprintln!("{}\n...\n{}", self.done[0], self.done[last..].join("\n"));
+            resume_unwind(panic)
+        })
+    }
+
+    /// Operations that come at once, of which at most one is of the subscription: those of Stripe's words that the model
+    /// hears in order.
+    fn several(&mut self) -> Vec<(u64, Operation)> {
+        let mut several = Vec::new();
+        for n in 0..AT_ONCE {
+            let number = self.chance.number();
+            let operation = match n {
+                0 => self.people[0].choose_of_subscription(number),
+                _ => self.people[0].choose(number, Among::AtOnce),
+            };
+            several.extend(operation.map(|operation| (number, operation)));
         }
-        let (who, event) = self.chance.one_of(&self.delivered).clone();
-        let said = self.c.apply(&event);
-        self.done.push(format!("{who} again {}: {}", event.id(), said.said()));
-        let unchanged = ["already_applied", "ignored unknown_payment"].contains(&said.said().as_str());
-        assert!(unchanged, "a redelivery: {said:?}");
+        several
     }
 
-    fn compare(&mut self, id: Uuid, who: usize, when: &str) {
-        let rows = self
-            .c
-            .query(
-                "select purchased_credits_balance, promotional_credits_balance, debt from billing.user_credits
-                 where user_id = $1",
-                &[&id],
-            )
-            .expect("a row");
-        let stands = rows.first().map_or((0, 0, 0), |row| (row.get(0), row.get(1), row.get(2)));
-        assert_eq!(stands, self.people[who].pools(), "user {who}, {when}: purchased, promotional, debt");
+    /// Carries operations out at once, each on a connection of its own. In some order of them the model says the same.
+    fn at_once(&mut self, connections: &mut [Connection]) {
+        let several = self.several();
+        self.done.push(format!("at once: {several:?}"));
+        let barrier = Barrier::new(several.len());
+        let walk = &*self;
+        let said: Vec<String> = thread::scope(|scope| {
+            let work = |((number, operation), c): (&(u64, Operation), &mut Connection)| {
+                barrier.wait();
+                walk.carry_out(c, operation, *number).expect("it is not of time").said()
+            };
+            let running: Vec<_> =
+                several.iter().zip(connections).map(|one| scope.spawn(move || work(one))).collect();
+            running.into_iter().map(|thread| thread.join().expect("each of the connections")).collect()
+        });
+        self.done.push(format!("{said:?}"));
+        let before = std::mem::take(&mut self.people);
+        for order in orders(several.len()) {
+            for mut person in before.iter().cloned() {
+                person.names_like(&before[0]);
+                let same = order.iter().all(|at| person.apply(&several[*at].1) == said[*at]);
+                if same && !self.people.contains(&person) {
+                    self.people.push(person);
+                }
+            }
+        }
+        assert!(!self.people.is_empty(), "no order of these says so");
+        for (number, operation) in &several {
+            self.delivered.extend(self.events(operation, *number));
+        }
     }
 
-    fn compare_all(&mut self) {
-        for who in 0..USERS {
-            let id = user(who as u128 + 1);
-            self.compare(id, who, "after the step");
-            let mut grants: Vec<String> =
-                self.people[who].lots.iter().map(|lot| format!("{} {}", lot.source, lot.remaining)).collect();
-            let mut held = self.c.grants(id);
-            grants.sort();
-            held.sort();
-            assert_eq!(held, grants, "user {who}: what remains of each grant");
+    fn history(&mut self, c: &mut Connection) {
+        for _ in 0..STEPS {
+            self.told(|walk| {
+                walk.step(c);
+                walk.compare(c, "after the step");
+                walk.compare_grants(c);
+            });
         }
     }
 }
 
-fn walk(seed: u64) {
-    let db = Database::with_catalog();
-    let mut run = Run::new(&db, seed);
-    if run.people[0].forgiven {
-        let mut forgiving = catalog();
-        forgiving["reversal_policy"] = "forgive".into();
-        run.c.load_catalog(&forgiving);
+/// One after the other, a person's history at a time.
+fn histories(policies: impl IntoIterator<Item = Policies>) {
+    for policies in policies {
+        let db = database(policies);
+        let mut c = db.connect();
+        for seed in 1..=people() {
+            Walk::new(policies, seed).history(&mut c);
+            db.check_books();
+        }
     }
-    for step in 1..=STEPS {
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            run.step();
-            run.compare_all();
-            if step % BOOKS_EVERY == 0 {
+}
+
+#[test]
+fn under_policy_debt_whatever_happens_the_database_says_what_the_model_says() {
+    histories(all_policies().into_iter().filter(|policies| policies.reversal == ReversalPolicy::Debt));
+}
+
+#[test]
+fn under_policy_forgive_whatever_happens_the_database_says_what_the_model_says() {
+    histories(all_policies().into_iter().filter(|policies| policies.reversal == ReversalPolicy::Forgive));
+}
+
+#[test]
+fn with_others_and_a_sweep_at_once_everybody_ends_as_the_model_says() {
+    for (round, policies) in (0..).zip(all_policies()) {
+        let db = database(policies);
+        let (db, over) = (&db, &AtomicBool::new(false));
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                let mut c = db.connect();
+                while !over.load(Ordering::Relaxed) {
+                    c.run_due();
+                    c.run("select count(*) from billing.retry_parked()");
+                }
+            });
+            let seeds = (1..=CROWD).map(|n| 1000 + round * CROWD + n);
+            let crowd: Vec<_> = seeds
+                .map(|seed| scope.spawn(move || Walk::new(policies, seed).history(&mut db.connect())))
+                .collect();
+            let ended: Vec<_> = crowd.into_iter().map(thread::ScopedJoinHandle::join).collect();
+            over.store(true, Ordering::Relaxed);
+            for ended in ended {
+                ended.unwrap_or_else(|panic| resume_unwind(panic));
+            }
+        });
+        db.check_books();
+    }
+}
+
+#[test]
+fn what_comes_at_once_on_one_account_ends_as_in_some_order_of_it() {
+    for (round, policies) in (0..).zip(all_policies()) {
+        let db = database(policies);
+        let mut connections: Vec<Connection> = (0..AT_ONCE).map(|_| db.connect()).collect();
+        for seed in (1..=HURRIED).map(|n| 2000 + round * HURRIED + n) {
+            let mut walk = Walk::new(policies, seed);
+            for _ in 0..BATCHES {
+                walk.told(|walk| {
+                    walk.step(&mut connections[0]);
+                    walk.at_once(&mut connections);
+                    walk.compare(&mut connections[0], "after the batch");
+                    walk.compare_grants(&mut connections[0]);
+                });
                 db.check_books();
             }
-        }));
-        if let Err(panic) = outcome {
-            let last = run.done.len().saturating_sub(60);
-            eprintln!("seed {seed}, step {step}; the last operations: {:#?}", &run.done[last..]);
-            std::panic::resume_unwind(panic);
         }
     }
-}
-
-/// How many walks there are: a few by default, as many as one has patience for with `STRIPE_CREDITS_MODEL_SEEDS`.
-fn seeds() -> u64 {
-    std::env::var("STRIPE_CREDITS_MODEL_SEEDS").map_or(8, |seeds| seeds.parse().expect("a number of seeds"))
-}
-
-#[test]
-fn odd_seeds_do_on_the_database_what_they_do_on_the_model() {
-    (1..=seeds()).step_by(2).for_each(walk);
-}
-
-#[test]
-fn even_seeds_do_on_the_database_what_they_do_on_the_model() {
-    (2..=seeds()).step_by(2).for_each(walk);
 }

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use stripe_credits_tests::fake_stripe::{Asked, FakeStripe, Fault};
+use stripe_credits_tests::money_back::{charge, refunded};
 use stripe_credits_tests::shim::{Setup, Shim, deliver};
 use stripe_credits_tests::stripe::CREATED;
-use stripe_credits_tests::subscription::invoice;
+use stripe_credits_tests::subscription::{PRO, invoice, invoice_payment, renewal, subscription};
 use stripe_credits_tests::{ANN, Connection, Database, Event, catalog, session};
 
 /// The API version that the shim asks for, whatever the account's default is.
@@ -66,6 +67,31 @@ fn scenario_9_three_of_a_pack_that_only_the_line_items_name_grant_1500_with_one_
 
     assert_eq!(shim.deliver(&bare("cs_1", "evt_1")).said(), "200 already_applied");
     assert_eq!(books.ledger(ANN), ["purchase 1500"]);
+}
+
+#[test]
+fn a_refund_of_an_invoice_whose_payment_nobody_told_asks_once_which_invoice_that_was() {
+    let database = Database::with_catalog();
+    let stripe = FakeStripe::start();
+    let payment = invoice_payment("evt_by", "in_1", "pi_1").json()["data"]["object"].clone();
+    stripe.knows_invoice_payments(vec![payment]);
+    let shim = start(&database, &stripe);
+    let mut books = database.connect();
+    shim.deliver(&subscription("sub_1", "price_pro").of(ANN).created("evt_created"));
+    shim.deliver(&renewal("in_1", "sub_1", PRO, 0).paid("evt_paid"));
+
+    let refunded = refunded("re_1", "pi_1", 5_000);
+    assert_eq!(shim.deliver(&refunded).said(), "200 applied");
+    assert_eq!(books.ledger(ANN), ["subscription_grant 10000", "reversal -5000"]);
+    assert_eq!(shim.deliver(&refunded).said(), "200 already_applied");
+    // Of a payment that is no invoice's Stripe knows none, and neither does anybody ask again.
+    let other = charge("pi_2", 1_000, 500).event("evt_count", "charge.refunded");
+    for _ in 0..2 {
+        assert_eq!(shim.deliver(&other).said(), "200 ignored unknown_payment");
+    }
+    let asked: Vec<String> = stripe.asked().into_iter().map(|asked| asked.path).collect();
+    let path = "/v1/invoice_payments?payment[type]=payment_intent&payment[payment_intent]=";
+    assert_eq!(asked, [format!("{path}pi_1&limit=100"), format!("{path}pi_2&limit=100")]);
 }
 
 #[test]

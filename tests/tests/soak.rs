@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use stripe_credits_tests::chance::Chance;
 use stripe_credits_tests::connection::Fault;
 use stripe_credits_tests::money_back::{charge, dispute, refund};
-use stripe_credits_tests::{ANN, BOB, Connection, Database, Event, catalog, paid_pack, session};
+use stripe_credits_tests::{ANN, BOB, Connection, Database, Event, Outcome, catalog, paid_pack, session};
 use uuid::Uuid;
 
 const WORKERS: u64 = 64;
@@ -49,6 +49,15 @@ fn bought(n: i64) -> Event {
     paid.completed(&format!("evt_{n}"))
 }
 
+/// As by a shim without a Stripe key: what is asked for cannot be fetched.
+fn deliver(c: &mut Connection, event: &Event) -> Result<Outcome, Fault> {
+    let said = c.try_call("apply_stripe_event($1)", &[event.json()])?;
+    match said.outcome.as_str() {
+        "needs_fetch" => c.try_call("apply_stripe_event($1, '{}')", &[event.json()]),
+        _ => Ok(said),
+    }
+}
+
 /// One random call. What it answers is an outcome.
 fn call(c: &mut Connection, chance: &mut Chance, sessions: &AtomicI64) -> Result<String, Fault> {
     let newest = sessions.load(Ordering::Relaxed);
@@ -56,7 +65,6 @@ fn call(c: &mut Connection, chance: &mut Chance, sessions: &AtomicI64) -> Result
     let (user, intent) = (owner(n), format!("pi_{n}"));
     let mine = *chance.one_of(&[ANN, BOB]);
     let request = format!("job-{n}-{}", chance.between(0, 30));
-    let deliver = |c: &mut Connection, event: &Event| c.try_call("apply_stripe_event($1)", &[event.json()]);
     let outcome = match chance.below(26) {
         0..=1 => deliver(c, &bought(sessions.fetch_add(1, Ordering::Relaxed) + 1)),
         2..=3 => deliver(c, &bought(n)),

@@ -29,6 +29,10 @@ fn carried<'a>(event: Event, answer: Value) -> Step<'a> {
 
 fn accepted(c: &mut Connection, event: &Event, answer: Option<&Value>) -> String {
     let mut said = c.apply(event);
+    // Of a refund that is heard before its payment, Stripe says nothing more here.
+    let nothing = nothing_fetched();
+    let is_refund = event.json()["data"]["object"]["object"] == "refund";
+    let answer = answer.or(is_refund.then_some(&nothing));
     if let Some(answer) = answer.filter(|_| said.outcome == "needs_fetch") {
         said = c.apply_fetched(event, answer);
     }

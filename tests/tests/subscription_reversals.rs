@@ -1,7 +1,7 @@
 //! Money that goes back of a subscription's invoices: which payment intent paid which invoice, known before and after
 //! the refund and the invoice, in both shapes, in part and whole, across renewals.
 
-use stripe_credits_tests::chance::orders;
+use stripe_credits_tests::every_order::{in_every_order, nothing};
 use stripe_credits_tests::money_back::{charge, dispute, refund};
 use stripe_credits_tests::subscription::{MAX, PRO, ROLL, invoice_payment, month, renewal, subscription};
 use stripe_credits_tests::{ANN, Connection, Database, Event, paid_pack};
@@ -33,29 +33,6 @@ fn stands(c: &mut Connection) -> (i64, i64) {
     assert_eq!(c.my_credits(ANN), stands);
     stands
 }
-
-/// Every order of the events, each twice, after `before`: all end in `(balance, debt)` and one same state.
-fn in_every_order(db: &Database, before: impl Fn(&mut Connection), events: &[Event], expected: (i64, i64)) {
-    let mut c = db.connect();
-    let mut first = None;
-    for order in orders(events.len()) {
-        c.run("begin");
-        before(&mut c);
-        for event in order.iter().flat_map(|n| [*n, *n]).chain(order.iter().copied()) {
-            let said = c.apply(&events[event]);
-            assert_ne!(said.outcome, "rejected", "{said:?}");
-        }
-        assert_eq!(c.reads(ANN), expected, "order {order:?}: {:?}", c.ledger(ANN));
-        let broken: i64 = c.one("select count(*) from billing.validate_credits_consistency()", &[]);
-        assert_eq!(broken, 0, "the books after order {order:?}");
-        let end = c.subscribed_state();
-        let (one, state) = first.get_or_insert_with(|| (order.clone(), end.clone()));
-        assert_eq!(&end, state, "order {order:?} against {one:?}");
-        c.run("rollback");
-    }
-}
-
-fn nothing(_: &mut Connection) {}
 
 #[test]
 fn scenario_30b_the_first_invoice_refunded_after_the_renewal_leaves_6000_in_both_orders() {
@@ -226,7 +203,7 @@ fn the_invoice_payment_of_a_packs_own_invoice_ties_nothing_and_hurts_nothing() {
 fn a_refund_before_everything_else_is_told_of_nothing_and_netted_later() {
     let db = Database::with_catalog();
     let mut c = db.connect();
-    let said = c.apply(&refunded(0, 10_000));
+    let said = c.deliver(&refunded(0, 10_000));
     assert_eq!(said.said(), "ignored unknown_payment");
     subscribe(&mut c, "price_pro");
     for event in paid(0, false) {

@@ -317,6 +317,8 @@ pub struct Fetched {
     subscriptions: Vec<Subscription>,
     /// Lines by the invoice they are of.
     invoice_lines: Vec<(String, Vec<invoice::Line>)>,
+    /// Which payment intents paid which invoices.
+    invoice_payments: Vec<InvoicePayment>,
 }
 
 impl Fetched {
@@ -361,6 +363,14 @@ impl Fetched {
                         fetched.invoice_lines.push((invoice_id.to_owned(), lines));
                     }
                 }
+                (Some("list"), ..) if any.url.as_deref() == Some(invoice::PAYMENTS) => {
+                    let list: stripe::List<&RawValue> =
+                        serde_json::from_str(object.get()).map_err(|e| place(&e))?;
+                    for payment in list.data {
+                        let payment = invoice::read_payment(payment).map_err(|e| place(&e))?;
+                        fetched.invoice_payments.extend(payment);
+                    }
+                }
                 _ => {}
             }
         }
@@ -394,6 +404,12 @@ impl Fetched {
     pub fn invoice_lines_of(&self, invoice_id: &str) -> Option<&[invoice::Line]> {
         let of = self.invoice_lines.iter().find(|(id, _)| id == invoice_id);
         of.map(|(_, lines)| lines.as_slice())
+    }
+
+    /// Which invoices were paid by which payment intents.
+    #[must_use]
+    pub fn invoice_payments(&self) -> &[InvoicePayment] {
+        &self.invoice_payments
     }
 
     /// A session as Stripe has it now.
@@ -602,6 +618,17 @@ mod tests {
         assert_eq!(fetched.lines_of("cs_1").map(<[Line]>::len), Some(1));
         assert_eq!(fetched.lines_of("cs_2"), None);
         assert_eq!(Fetched::read("{}"), Ok(Fetched::default()));
+        let payment = |invoice: &str| {
+            json!({ "object": "invoice_payment", "invoice": invoice,
+                    "payment": { "type": "payment_intent", "payment_intent": "pi_1" } })
+        };
+        let list = json!({ "object": "list", "url": "/v1/invoice_payments", "has_more": false,
+                           "data": [payment("in_1"), { "invoice": "in_2", "payment": { "type": "charge" } }] });
+        let text = json!({ "as_of": 9, "objects": [list] }).to_string();
+        let fetched = Fetched::read(&text).expect("an answer");
+        let paid_by =
+            fetched.invoice_payments().iter().map(|p| (p.invoice_id.as_str(), p.payment_intent_id.as_str()));
+        assert_eq!(paid_by.collect::<Vec<_>>(), [("in_1", "pi_1")]);
         assert!(Fetched::read(r#"{"objects": 1}"#).is_err());
     }
 

@@ -171,6 +171,15 @@ pub fn lines_path(invoice_id: &str) -> String {
     format!("/v1/invoices/{invoice_id}/lines?limit=100")
 }
 
+/// The path of invoices' payments, and the url of a list of them.
+pub(crate) const PAYMENTS: &str = "/v1/invoice_payments";
+
+/// The path whose answer names the invoices that a payment intent paid.
+#[must_use]
+pub fn payments_path(payment_intent_id: &str) -> String {
+    format!("{PAYMENTS}?payment[type]=payment_intent&payment[payment_intent]={payment_intent_id}&limit=100")
+}
+
 /// The invoice whose lines a list's url names.
 pub(crate) fn of_lines(url: &str) -> Option<&str> {
     url.strip_prefix("/v1/invoices/")?.strip_suffix("/lines")

@@ -9,9 +9,12 @@
 //! 4. [`identity`]: whose it is;
 //! 5. [`catalog`]: what prices are worth, as data that a founder writes;
 //! 6. [`purchase`]: what a checkout session is worth, by what is known of it;
-//! 7. [`lot`]: what each grant should hold beside what it does hold: the difference that the ledger posts.
-//! 8. [`reversal`]: what refunds and disputes take back;
-//! 9. [`draw`]: which grants a spend is taken from.
+//! 7. [`lot`]: what each grant should hold beside what it does hold: the difference that the ledger posts;
+//! 8. [`plan`] and [`bonus`]: what a plan's lots, and first purchases' bonuses, leave of each other;
+//! 9. [`reversal`]: what refunds and disputes take back;
+//! 10. [`draw`]: which grants a spend is taken from.
+//!
+//! `model`, which only tests are built with, says all of it once more, plainly, to be compared with.
 //!
 //! One idea carries all of it. What is known of a Stripe object only grows, what it is worth is a pure function of
 //! what is known, and the ledger posts the difference to what it already says. So order, repetition and races cannot
@@ -28,6 +31,7 @@ pub mod catalog;
 pub mod purchase;
 pub mod lot;
 pub mod plan;
+pub mod bonus;
 pub mod reversal;
 pub mod draw;
 
@@ -35,3 +39,6 @@ pub mod reason;
 pub mod amount;
 pub mod calendar;
 mod word;
+
+#[cfg(any(test, feature = "model"))]
+pub mod model;

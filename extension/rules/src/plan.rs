@@ -54,8 +54,22 @@ pub struct Grant {
     pub owed: Credits,
     /// What was drawn in its time; `None` while that is now.
     pub consumed: Option<Credits>,
+    /// The last row of the ledger that `consumed` counts.
+    pub closed_through: Option<i64>,
     /// Whether it became known just now.
     pub is_new: bool,
+}
+
+/// Credits that came back to a grant since its account's lots were settled last: a reservation's, or what had settled a
+/// debt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Returned {
+    /// The grant.
+    pub grant_id: i64,
+    /// Which row of the ledger had drawn them.
+    pub drawn_by: i64,
+    /// How many.
+    pub credits: Credits,
 }
 
 /// A subscription as far as it decides what its lots hold.
@@ -117,9 +131,15 @@ impl Grant {
     }
 }
 
-/// What every grant of an account's subscriptions is to hold by `now`, in no particular order.
+/// What every grant of an account's subscriptions is to hold by `now`, in no particular order. `returned` was returned since
+/// that was asked last.
 #[must_use]
-pub fn settle(grants: &[Grant], subscriptions: &[Subscription], now: Time) -> Vec<Holds> {
+pub fn settle(
+    grants: &[Grant],
+    subscriptions: &[Subscription],
+    returned: &[Returned],
+    now: Time,
+) -> Vec<Holds> {
     let known: BTreeMap<&str, &Subscription> = subscriptions.iter().map(|s| (s.id.as_str(), s)).collect();
     let members: Vec<Member> = grants
         .iter()
@@ -145,10 +165,44 @@ pub fn settle(grants: &[Grant], subscriptions: &[Subscription], now: Time) -> Ve
     share_debts(&mut of);
     let mut holds = Vec::with_capacity(grants.len());
     for mut chain in chains(of, &known) {
+        for returned in returned {
+            chain.take_return(*returned);
+        }
         chain.settle();
         holds.extend(chain.lots.iter().flat_map(|lot| lot.members.iter().map(|member| member.holds)));
     }
     holds
+}
+
+/// What comes back of a grant that settled debts, by its rows of the ledger in their order, each with what it took, or below
+/// nothing what it gave back: the latest that was not given back yet.
+#[must_use]
+pub fn last_settled(grant_id: i64, settlements: &[(i64, Credits)], credits: Credits) -> Vec<Returned> {
+    let mut standing: Vec<Returned> = Vec::new();
+    for &(drawn_by, taken) in settlements {
+        if taken < Credits::ZERO {
+            pop(&mut standing, -taken.0);
+        } else {
+            standing.push(Returned { grant_id, drawn_by, credits: taken });
+        }
+    }
+    pop(&mut standing, credits.0)
+}
+
+/// Takes so many credits from the last of these.
+fn pop(standing: &mut Vec<Returned>, credits: i64) -> Vec<Returned> {
+    let (mut left, mut popped) = (credits, Vec::new());
+    while left > 0
+        && let Some(last) = standing.last_mut()
+    {
+        let taken = left.min(last.credits.0);
+        popped.push(Returned { credits: Credits(taken), ..*last });
+        (last.credits.0, left) = (last.credits.0 - taken, left - taken);
+        if last.credits == Credits::ZERO {
+            standing.pop();
+        }
+    }
+    popped
 }
 
 /// A grant, and what it is to hold.
@@ -334,6 +388,26 @@ fn chains<'a, 's>(
 }
 
 impl Chain<'_, '_> {
+    /// What came back was drawn by nobody: the lot in whose time it was drawn no longer counts it.
+    fn take_return(&mut self, returned: Returned) {
+        if !self.members().any(|member| member.grant.id == returned.grant_id) {
+            return;
+        }
+        let mut counting: Vec<(i64, &mut Credits)> = self
+            .lots
+            .iter_mut()
+            .flat_map(|lot| &mut lot.members)
+            .filter_map(|member| Some((member.grant.closed_through?, member.holds.consumed.as_mut()?)))
+            .filter(|(through, _)| *through >= returned.drawn_by)
+            .collect();
+        counting.sort_by_key(|(through, _)| *through);
+        let mut left = returned.credits.0;
+        for (_, consumed) in counting {
+            let less = left.min(consumed.0);
+            (consumed.0, left) = (consumed.0 - less, left - less);
+        }
+    }
+
     fn settle(&mut self) {
         // What has yet to begin takes over from nothing.
         let begun = self.lots.iter().rposition(Lot::has_begun);
@@ -374,9 +448,10 @@ impl Chain<'_, '_> {
 
     /// Closes the lots that are not current, and opens the current one, unless a lesser plan has closed it.
     fn close(&mut self, last: usize, limited: bool) {
+        let is_open = |member: &Member| member.holds.consumed.is_none();
+        let left = self.left(last);
         for index in 0..=last {
             let closed = index < last || limited;
-            let is_open = |member: &Member| member.holds.consumed.is_none();
             if !closed {
                 if !self.lots[index].members.iter().any(is_open) {
                     let newest = self.lots[index].members.last_mut().expect("a lot has a grant");
@@ -384,15 +459,44 @@ impl Chain<'_, '_> {
                 }
                 continue;
             }
+            // What no closed lot counts was drawn in the current lot's time, whatever that was worth.
+            let was_current = left == Some(index) || index == last;
+            if was_current && !self.lots[index].members.iter().any(is_open) && index < last {
+                // A lesser plan had closed it. What was drawn under that was drawn in its time all the same.
+                let uncounted = self.uncounted().max(0);
+                let newest = self.lots[index].members.last_mut().expect("a lot has a grant");
+                newest.holds.consumed = newest.holds.consumed.map(|before| Credits(before.0 + uncounted));
+            }
             while let Some(at) = self.lots[index].members.iter().rposition(is_open) {
-                let lot = &self.lots[index];
-                let room = (lot.highest(Member::worth) - lot.consumed()).max(0);
-                let uncounted = self.uncounted().clamp(0, room);
+                let room = self.room(index);
+                let uncounted = self.uncounted().clamp(0, if was_current { i64::MAX } else { room });
                 let is_late = self.lots[index].members[at].grant.is_new;
-                let taken = if is_late { self.take_over(index, room - uncounted) } else { 0 };
+                let taken = if is_late { self.take_over(index, (room - uncounted).max(0)) } else { 0 };
                 self.lots[index].members[at].holds.consumed = Some(Credits(uncounted + taken));
             }
         }
+    }
+
+    /// The lot that was current until something became known just now.
+    fn left(&self, last: usize) -> Option<usize> {
+        let known = self.lots.iter().enumerate().filter_map(|(index, lot)| {
+            let of = &lot.newest().subscription_id;
+            let subscription = self.lots.iter().position(|lot| lot.newest().subscription_id == *of);
+            let newest = lot.members.iter().rfind(|member| !member.grant.is_new)?.grant;
+            lot.has_begun().then_some(((subscription, lot.end(), newest.period.0, &newest.price_id), index))
+        });
+        known.max().map(|(_, index)| index).filter(|index| *index != last)
+    }
+
+    /// The most that may have been drawn in a lot's time and is counted by none yet: what it was worth, and what of the lots
+    /// before it stayed.
+    fn room(&self, index: usize) -> i64 {
+        let mut had = 0;
+        for (at, lot) in self.lots[..=index].iter().enumerate() {
+            let stayed = if at == 0 { 0 } else { had.clamp(0, lot.newest().max_rollover.0) };
+            had = stayed + lot.highest(Member::worth) - lot.consumed();
+        }
+        had.max(0)
     }
 
     /// Takes up to `room` of what later lots count: it was drawn from them while this one was not known.

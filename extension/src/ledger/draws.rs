@@ -125,7 +125,7 @@ impl Account {
         let origin = Origin { request_id: Some(request_id), ..Origin::default() };
         for share in back {
             self.return_to(sql, *share, TransactionType::Release, &origin);
-            self.forget(sql, request_id, *share);
+            self.released(sql, request_id, *share);
         }
         let grants: Vec<i64> = back.iter().map(|share| share.grant_id).collect();
         for source_id in self.sources(sql, grants) {
@@ -134,7 +134,7 @@ impl Account {
     }
 
     /// What these grants were made for.
-    fn sources(&self, sql: &mut Sql, grant_ids: Vec<i64>) -> Vec<String> {
+    pub(super) fn sources(&self, sql: &mut Sql, grant_ids: Vec<i64>) -> Vec<String> {
         let mut rows = sql.run(
             "select distinct source_id from billing.credit_grants where user_id = $1 and id = any ($2)
              order by source_id",

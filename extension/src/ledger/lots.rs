@@ -1,11 +1,12 @@
 //! What the lots of a user's subscriptions hold: what rules/plan.rs says, and the posting of it.
 
 use stripe_credits_rules::amount::Credits;
+use stripe_credits_rules::bonus::{self, Bonus};
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::draw::Share;
 use stripe_credits_rules::invoice::TRIAL;
 use stripe_credits_rules::lot::Pool;
-use stripe_credits_rules::plan::{self, Grant, Holds};
+use stripe_credits_rules::plan::{self, Grant, Holds, Returned};
 
 use super::{Account, Origin, TransactionType, earliest};
 use crate::convert::{time, timestamp, uuid_datum};
@@ -32,7 +33,8 @@ impl Account {
         }
         self.lots_settled = self.last_grant_id;
         let subscriptions = subscriptions::of_user(sql, self.user);
-        for holds in plan::settle(&grants, &subscriptions, self.now) {
+        let returned = std::mem::take(&mut self.returned);
+        for holds in plan::settle(&grants, &subscriptions, &returned, self.now) {
             let before = grants.iter().find(|grant| grant.id == holds.id).expect("it is one of these");
             if holds != Holds::from(before) {
                 self.hold(sql, before, &holds);
@@ -45,7 +47,7 @@ impl Account {
         let mut rows = sql.run(
             "select g.id, g.source_id, g.stripe_subscription_id, g.price_id, g.period_start, g.period_end, g.paid_at,
                     g.max_rollover, g.expires, g.available_from, g.lapses_at, g.amount, g.remaining, g.set_aside,
-                    g.pending, g.lapsed, g.reversed, coalesce(p.owed, 0), g.consumed
+                    g.pending, g.lapsed, g.reversed, coalesce(p.owed, 0), g.consumed, g.closed_through
              from billing.credit_grants g left join billing.payments p using (source_id)
              where g.user_id = $1 and g.stripe_subscription_id is not null order by g.id",
             &[uuid_datum(self.user).into()],
@@ -73,6 +75,7 @@ impl Account {
                 reversed: Credits(rows.must(17)),
                 owed: Credits(rows.must(18)),
                 consumed: rows.get(19).map(Credits),
+                closed_through: rows.get(20),
                 is_new: rows.must::<i64>(1) > self.lots_settled,
             });
         }
@@ -83,7 +86,8 @@ impl Account {
     fn hold(&mut self, sql: &mut Sql, before: &Grant, holds: &Holds) {
         sql.run(
             "update billing.credit_grants set remaining = $3, set_aside = $4, pending = $5, lapsed = $6, lapses_at = $7,
-                 consumed = $8, closed_through = case when $8 is null then null else coalesce(closed_through, $9) end
+                 consumed = $8,
+                 closed_through = case when $8 is null then null when $8 <= consumed then closed_through else $9 end
              where user_id = $1 and id = $2",
             &[
                 uuid_datum(self.user).into(),
@@ -117,20 +121,36 @@ impl Account {
         self.post(sql, change, Some(grant), transaction_type, &origin);
     }
 
-    /// Of what a closed lot counts as drawn in its time: what a reservation had drawn by then, and returned.
-    pub(super) fn forget(&mut self, sql: &mut Sql, request_id: &str, returned: Share) {
-        sql.run(
-            "update billing.credit_grants g set consumed = greatest(g.consumed - $4, 0)
-             where g.user_id = $1 and g.id = $3 and g.closed_through >= (
-                 select max(t.id) from billing.credit_transactions t
-                 where t.user_id = $1 and t.request_id = $2 and t.grant_id = $3 and t.transaction_type = 'reservation')",
-            &[
-                uuid_datum(self.user).into(),
-                request_id.into(),
-                returned.grant_id.into(),
-                returned.credits.0.into(),
-            ],
+    /// Notes what a reservation returned: a lot that was closed since counts it as drawn in its time.
+    pub(super) fn released(&mut self, sql: &mut Sql, request_id: &str, share: Share) {
+        if share.pool != Pool::Subscription {
+            return;
+        }
+        let mut rows = sql.run(
+            "select max(id) from billing.credit_transactions
+             where user_id = $1 and request_id = $2 and grant_id = $3 and transaction_type = 'reservation'",
+            &[uuid_datum(self.user).into(), request_id.into(), share.grant_id.into()],
         );
+        assert!(rows.next(), "an aggregate has a row");
+        let Share { grant_id, credits, .. } = share;
+        self.returned.push(Returned { grant_id, drawn_by: rows.must(1), credits });
+    }
+
+    /// The same of what had settled a debt, before its return is posted.
+    pub(super) fn unsettled(&mut self, sql: &mut Sql, share: Share) {
+        if share.pool != Pool::Subscription {
+            return;
+        }
+        let mut rows = sql.run(
+            "select id, -amount from billing.credit_transactions
+             where user_id = $1 and grant_id = $2 and transaction_type = 'debt_settlement' order by id",
+            &[uuid_datum(self.user).into(), share.grant_id.into()],
+        );
+        let mut settlements = Vec::new();
+        while rows.next() {
+            settlements.push((rows.must(1), Credits(rows.must(2))));
+        }
+        self.returned.extend(plan::last_settled(share.grant_id, &settlements, share.credits));
     }
 
     /// How many credits of trials other invoices granted: there is one trial a user.
@@ -158,42 +178,44 @@ impl Account {
 
     /// Leaves the bonus of the first purchase alone: an earlier one may have become known later.
     fn settle_bonus(&mut self, sql: &mut Sql) {
+        let bonuses = self.bonuses(sql);
+        if bonuses.is_empty() {
+            return;
+        }
         let Some((_, first)) = self.first_purchase(sql) else { return };
+        for keeps in bonus::settle(&bonuses, &first) {
+            let before = bonuses.iter().find(|bonus| bonus.id == keeps.id).expect("it is one of these");
+            if keeps.remaining == before.remaining {
+                continue;
+            }
+            sql.run(
+                "update billing.credit_grants set remaining = $3, set_aside = $4 where user_id = $1 and id = $2",
+                &[
+                    uuid_datum(self.user).into(),
+                    keeps.id.into(),
+                    keeps.remaining.0.into(),
+                    keeps.set_aside.0.into(),
+                ],
+            );
+            let change = Credits(keeps.remaining.0 - before.remaining.0);
+            self.post_kept(sql, change, (keeps.id, Pool::Promotional), &before.source_id);
+        }
+    }
+
+    fn bonuses(&self, sql: &mut Sql) -> Vec<Bonus> {
         let mut rows = sql.run(
-            "select id, source_id, remaining, set_aside, amount - lapsed - reversed
+            "select id, source_id, amount, remaining, set_aside, lapsed, reversed
              from billing.credit_grants where user_id = $1 and item = $2 and pool = 'promotional' order by id",
             &[uuid_datum(self.user).into(), FIRST_PURCHASE_BONUS.into()],
         );
-        let mut bonuses: Vec<(i64, String, [i64; 3])> = Vec::new();
+        let mut bonuses = Vec::new();
         while rows.next() {
-            bonuses.push((rows.must(1), rows.must(2), [rows.must(3), rows.must(4), rows.must(5)]));
+            let [granted, remaining, set_aside, lapsed, reversed] =
+                [3, 4, 5, 6, 7].map(|column| Credits(rows.must(column)));
+            let (id, source_id) = (rows.must(1), rows.must(2));
+            bonuses.push(Bonus { id, source_id, granted, remaining, set_aside, lapsed, reversed });
         }
-        if bonuses.len() < 2 && bonuses.first().is_none_or(|(_, source_id, _)| *source_id == first) {
-            return;
-        }
-        let worth: i64 =
-            bonuses.iter().filter(|(_, source_id, _)| *source_id == first).map(|(.., [_, _, w])| w).sum();
-        let drawn: i64 =
-            bonuses.iter().map(|(.., [remaining, aside, worth])| worth - remaining - aside).sum();
-        let mut left = (worth - drawn).max(0);
-        // The first one's own grant first.
-        bonuses.sort_by_key(|(id, source_id, _)| (*source_id != first, *id));
-        for (id, source_id, [remaining, set_aside, _]) in bonuses {
-            let keeps = (remaining + set_aside).min(left);
-            left -= keeps;
-            if keeps != remaining {
-                sql.run(
-                    "update billing.credit_grants set remaining = $3, set_aside = $4 where user_id = $1 and id = $2",
-                    &[
-                        uuid_datum(self.user).into(),
-                        id.into(),
-                        keeps.into(),
-                        (remaining + set_aside - keeps).into(),
-                    ],
-                );
-                self.post_kept(sql, Credits(keeps - remaining), (id, Pool::Promotional), &source_id);
-            }
-        }
+        bonuses
     }
 
     /// Posts the parts of a period's credits whose time has come by a time.

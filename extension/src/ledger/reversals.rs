@@ -45,10 +45,16 @@ impl Account {
         for (grant, taken) in grants.iter().zip(settlement.taken) {
             self.take_back(sql, grant, Credits(taken.0 - grant.books.taken.0), origin);
         }
-        self.owe(sql, Credits(settlement.owed.0 - owed.0), origin);
         if settlement.owed != owed {
             payments::owe(sql, source_id, settlement.owed);
             self.lots_touched = true;
+        }
+        let returned_to = self.owe(sql, Credits(settlement.owed.0 - owed.0), origin);
+        if !returned_to.is_empty() {
+            // What comes back may be reversed itself. Each round returns less, so there is an end.
+            for source_id in self.sources(sql, returned_to) {
+                self.settle_reversals(sql, &source_id, origin);
+            }
         }
         part.is_some()
     }
@@ -131,8 +137,9 @@ impl Account {
     }
 
     /// Owes this many credits more, or fewer where it is negative. What was settled of a debt that is undone returns to the
-    /// grants that settled it, the latest first.
-    fn owe(&mut self, sql: &mut Sql, amount: Credits, origin: &Origin) {
+    /// grants that settled it, the latest first: these are answered.
+    fn owe(&mut self, sql: &mut Sql, amount: Credits, origin: &Origin) -> Vec<i64> {
+        let mut returned_to = Vec::new();
         if amount > Credits::ZERO {
             self.post(sql, Credits(-amount.0), None, TransactionType::Reversal, origin);
         } else if amount < Credits::ZERO {
@@ -142,11 +149,14 @@ impl Account {
                 &[uuid_datum(self.user).into()],
             ));
             for share in draw::draw(&grants, settled) {
+                self.unsettled(sql, share);
                 self.return_to(sql, share, TransactionType::DebtSettlement, origin);
+                returned_to.push(share.grant_id);
                 self.post(sql, Credits(-share.credits.0), None, TransactionType::DebtSettlement, origin);
             }
             self.post(sql, Credits(-amount.0), None, TransactionType::Reinstatement, origin);
         }
+        returned_to
     }
 
     /// Settles debt from whatever there is, in draw order.

@@ -62,6 +62,7 @@ impl Books {
                     reversed: Credits::ZERO,
                     owed: Credits::ZERO,
                     consumed: None,
+                    closed_through: None,
                     is_new: true,
                 });
             }
@@ -104,7 +105,7 @@ impl Books {
     }
 
     fn settle(&mut self) {
-        for holds in settle(&self.grants, &self.subscriptions, at(5_000)) {
+        for holds in settle(&self.grants, &self.subscriptions, &[], at(5_000)) {
             let grant = self.grants.iter_mut().find(|grant| grant.id == holds.id).expect("one of them");
             let Holds { remaining, set_aside, pending, lapsed, lapses_at, consumed, .. } = holds;
             assert!(remaining.0 >= 0 && set_aside.0 >= 0 && pending.0 >= 0, "{holds:?}");
@@ -363,4 +364,38 @@ proptest! {
             prop_assert_eq!(drawn, spent);
         }
     }
+}
+
+#[test]
+fn what_was_drawn_under_a_lesser_plan_is_not_drawn_from_its_renewal() {
+    let (mut books, mut refunded) = (Books::default(), Vec::new());
+    books.hear(&MAX_1, &mut refunded);
+    books.hear(&News::Plan("sub_1", "pro", 10_000, 1600), &mut refunded);
+    assert!(books.spend(4000));
+    assert_eq!(books.total(), 6000);
+    books.hear(&PRO_2, &mut refunded);
+    assert_eq!(books.total(), 10_000);
+}
+
+#[test]
+fn what_was_carried_and_spent_is_not_drawn_from_the_next_plan() {
+    let roll = |invoice, period| News::Paid(invoice, "sub_1", "roll", 1000, period, 500);
+    let (mut books, mut refunded) = (Books::default(), Vec::new());
+    books.hear(&roll("in_1", (1000, 2000)), &mut refunded);
+    books.hear(&roll("in_2", (2000, 3000)), &mut refunded);
+    assert!(books.spend(1300));
+    books.hear(&PRO_3, &mut refunded);
+    assert_eq!(books.total(), 10_000);
+}
+
+#[test]
+fn of_what_settled_debts_the_latest_that_did_not_come_back_comes_back_first() {
+    let settlements = [(3, 100), (5, 200), (8, -250), (9, 70)].map(|(row, taken)| (row, Credits(taken)));
+    let came_back = |credits| -> Vec<(i64, i64)> {
+        let returned = last_settled(1, &settlements, Credits(credits));
+        returned.iter().map(|returned| (returned.drawn_by, returned.credits.0)).collect()
+    };
+    // Row 8 gave back all of row 5 and half of row 3.
+    assert_eq!(came_back(60), [(9, 60)]);
+    assert_eq!(came_back(120), [(9, 70), (3, 50)]);
 }

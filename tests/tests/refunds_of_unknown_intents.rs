@@ -1,0 +1,181 @@
+//! Refunds whose payment intent no payment names: Stripe is asked once which invoices it paid, and whatever it answers, what
+//! is known in the end is the same in either order.
+
+use serde_json::{Value, json};
+use stripe_credits_tests::money_back::{charge, refund};
+use stripe_credits_tests::stripe::CREATED;
+use stripe_credits_tests::subscription::{PRO, fetched, renewal, subscription};
+use stripe_credits_tests::{ANN, Connection, Database, Event, blocked, nothing_fetched, paid_pack};
+
+const ASKED: &str =
+    "/v1/invoice_payments?payment[type]=payment_intent&payment[payment_intent]=pi_1&limit=100";
+
+/// A refund of half of what `pi_1` paid, by a pack's price or a plan's.
+fn half(cents: i64) -> Event {
+    refund("re_1", "pi_1", cents / 2).event("evt_re_1", "refund.created")
+}
+
+/// What Stripe answers: `pi_1` paid these invoices.
+fn paid(invoices: &[&str]) -> Value {
+    let payment = |invoice: &&str| {
+        json!({
+            "id": "inpay_1", "object": "invoice_payment", "invoice": invoice, "status": "paid",
+            "payment": { "type": "payment_intent", "payment_intent": "pi_1" },
+        })
+    };
+    let data: Vec<Value> = invoices.iter().map(payment).collect();
+    let list = json!({ "object": "list", "url": "/v1/invoice_payments", "has_more": false, "data": data });
+    fetched(CREATED + 60, &[&list])
+}
+
+fn asks(c: &mut Connection, event: &Event) {
+    let said = c.apply(event);
+    assert_eq!(said.said(), "needs_fetch");
+    assert_eq!(said.to_fetch.as_deref(), Some(&[ASKED.to_owned()][..]));
+}
+
+/// The plan's first invoice, in the newer shape: it does not say what paid it.
+fn bill() -> Event {
+    renewal("in_1", "sub_1", PRO, 0).of(ANN).paid("evt_paid")
+}
+
+fn subscribed() -> (Database, Connection) {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    c.apply(&subscription("sub_1", "price_pro").of(ANN).created("evt_created"));
+    (db, c)
+}
+
+#[test]
+fn a_refund_of_an_invoice_whose_payment_nobody_told_takes_its_part_once_stripe_is_asked() {
+    let (db, mut c) = subscribed();
+    assert_eq!(c.apply(&bill()).said(), "applied");
+    asks(&mut c, &half(10_000));
+    assert_eq!(c.reads(ANN), (10_000, 0));
+    assert_eq!(c.apply_fetched(&half(10_000), &paid(&["in_1"])).said(), "applied");
+    assert_eq!(c.ledger(ANN), ["subscription_grant 10000", "reversal -5000"]);
+    for _ in 0..2 {
+        assert_eq!(c.apply(&half(10_000)).said(), "already_applied");
+        assert_eq!(c.apply_fetched(&half(10_000), &paid(&["in_1"])).said(), "already_applied");
+        assert_eq!(c.apply(&bill()).said(), "already_applied");
+    }
+    assert_eq!(c.reads(ANN), (5_000, 0));
+    assert_eq!(c.inbox("evt_re_1").as_deref(), Some("applied"));
+    db.check_books();
+}
+
+#[test]
+fn what_stripe_answered_before_the_invoice_came_is_netted_when_it_does() {
+    let (db, mut c) = subscribed();
+    asks(&mut c, &half(10_000));
+    let answered = c.apply_fetched(&half(10_000), &paid(&["in_1"]));
+    assert_eq!(answered.said(), "ignored unknown_payment");
+    // It is known what the payment intent paid: nobody has to be asked again.
+    assert_eq!(c.apply(&half(10_000)).said(), "ignored unknown_payment");
+    let count = charge("pi_1", 10_000, 5_000).event("evt_count", "charge.refunded");
+    assert_eq!(c.apply(&count).said(), "ignored unknown_payment");
+    let said = c.apply(&bill());
+    assert_eq!((said.said().as_str(), said.credits), ("applied", 5_000));
+    assert_eq!(c.ledger(ANN), ["subscription_grant 10000", "reversal -5000"]);
+    assert_eq!(c.apply(&half(10_000)).said(), "already_applied");
+    assert_eq!(c.inbox("evt_re_1").as_deref(), Some("already_applied"));
+    db.check_books();
+}
+
+#[test]
+fn an_empty_answer_is_an_answer_and_the_pack_is_netted_when_it_comes() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    asks(&mut c, &half(1_000));
+    assert_eq!(c.apply_fetched(&half(1_000), &paid(&[])).said(), "ignored unknown_payment");
+    // Neither it nor another event of the same payment intent asks again.
+    let count = charge("pi_1", 1_000, 500).event("evt_count", "charge.refunded");
+    for event in [&half(1_000), &count, &count] {
+        assert_eq!(c.apply(event).said(), "ignored unknown_payment");
+    }
+    let said = c.apply(&paid_pack("cs_1", ANN).completed("evt_cs_1"));
+    assert_eq!((said.said().as_str(), said.credits), ("applied", 250));
+    assert_eq!(c.apply(&half(1_000)).said(), "already_applied");
+    assert_eq!(c.reads(ANN), (250, 0));
+    db.check_books();
+}
+
+#[test]
+fn without_a_stripe_key_it_is_kept_and_netted_when_its_purchase_comes() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    for _ in 0..2 {
+        asks(&mut c, &half(1_000));
+        assert_eq!(c.apply_fetched(&half(1_000), &nothing_fetched()).said(), "ignored unknown_payment");
+    }
+    assert_eq!(c.apply(&paid_pack("cs_1", ANN).completed("evt_cs_1")).credits, 250);
+    assert_eq!(c.apply(&half(1_000)).said(), "already_applied");
+    db.check_books();
+}
+
+#[test]
+fn with_stripe_away_it_is_netted_by_its_purchase_and_its_retry_finds_nothing_left_to_do() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    asks(&mut c, &half(1_000));
+    assert_eq!(c.inbox("evt_re_1").as_deref(), Some("needs_fetch"));
+    assert_eq!(c.apply(&paid_pack("cs_1", ANN).completed("evt_cs_1")).credits, 250);
+    assert_eq!(c.apply(&half(1_000)).said(), "already_applied");
+    assert_eq!(c.inbox("evt_re_1").as_deref(), Some("already_applied"));
+    assert_eq!(c.ledger(ANN), ["purchase 500", "reversal -250"]);
+}
+
+#[test]
+fn the_payment_of_a_packs_own_invoice_is_the_sessions_once_it_comes() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    asks(&mut c, &half(1_000));
+    assert_eq!(c.apply_fetched(&half(1_000), &paid(&["in_pack"])).said(), "ignored unknown_payment");
+    let said = c.apply(&paid_pack("cs_1", ANN).completed("evt_cs_1"));
+    assert_eq!((said.said().as_str(), said.credits), ("applied", 250));
+    // Told again, the answer takes the payment intent from nobody.
+    assert_eq!(c.apply_fetched(&half(1_000), &paid(&["in_pack"])).said(), "already_applied");
+    assert_eq!(c.reads(ANN), (250, 0));
+    db.check_books();
+}
+
+#[test]
+fn a_refund_of_what_is_known_asks_nobody() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    c.apply(&paid_pack("cs_1", ANN).completed("evt_cs_1"));
+    assert_eq!(c.apply(&half(1_000)).said(), "applied");
+}
+
+#[test]
+fn the_answer_and_its_invoice_with_both_transactions_open_are_netted_whoever_is_first() {
+    let (db, mut c) = subscribed();
+    asks(&mut c, &half(10_000));
+    let said = blocked(
+        &db,
+        |c| c.apply_fetched(&half(10_000), &paid(&["in_1"])).said(),
+        |c| c.apply(&bill()).said(),
+    );
+    assert_eq!((said.0.as_str(), said.1.as_str()), ("ignored unknown_payment", "applied"));
+    assert_eq!(c.reads(ANN), (5_000, 0));
+    let (db, mut c) = subscribed();
+    asks(&mut c, &half(10_000));
+    let said = blocked(
+        &db,
+        |c| c.apply(&bill()).said(),
+        |c| c.apply_fetched(&half(10_000), &paid(&["in_1"])).said(),
+    );
+    assert_eq!((said.0.as_str(), said.1.as_str()), ("applied", "applied"));
+    assert_eq!(c.reads(ANN), (5_000, 0));
+    db.check_books();
+}
+
+#[test]
+fn of_an_answer_about_another_payment_intent_nothing_is_believed() {
+    let (_db, mut c) = subscribed();
+    c.apply(&bill());
+    let other = refund("re_2", "pi_2", 5_000).event("evt_re_2", "refund.created");
+    assert_eq!(c.apply(&other).said(), "needs_fetch");
+    assert_eq!(c.apply_fetched(&other, &paid(&["in_1"])).said(), "ignored unknown_payment");
+    assert_eq!(c.reads(ANN), (10_000, 0));
+}

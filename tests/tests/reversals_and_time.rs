@@ -1,0 +1,227 @@
+//! Reversals of what lapses, and at once with purchases, spends and releases.
+
+use serde_json::json;
+use stripe_credits_tests::concurrency::{blocked, together, waits_for};
+use stripe_credits_tests::money_back::{bought, charge, failed, refunded};
+use stripe_credits_tests::{ANN, BOB, Connection, Database, catalog, session};
+
+// Lapses.
+
+#[test]
+fn what_lapsed_unspent_counts_as_given_back() {
+    for swept in [true, false] {
+        let db = Database::with_catalog();
+        let mut c = db.connect();
+        c.buy(ANN, "cs_1");
+        c.spend(ANN, 100, "job-1");
+        c.lapses_now(ANN, "cs_1");
+        if swept {
+            c.run_due();
+        }
+        c.apply(&refunded("re_1", "pi_1", 600));
+        assert_eq!(c.stands(ANN), (0, 0), "400 lapsed, 300 are wanted back");
+        c.apply(&refunded("re_2", "pi_1", 400));
+        assert_eq!(c.stands(ANN), (0, 100), "what was spent is owed");
+        c.apply(&failed("re_1", "pi_1", 600));
+        assert_eq!(c.stands(ANN), (0, 0));
+        assert_eq!(c.grants(ANN), ["cs_1 0"], "what lapsed does not come back");
+    }
+}
+
+/// A database that sells 200 credits for a year and 300 for good, both bought as `cs_1`.
+fn short_and_long() -> Database {
+    let db = Database::new();
+    let mut c = db.connect();
+    let mut wanted = catalog();
+    wanted["packs"] = json!([
+        {"key": "short", "credits": 200, "prices": ["price_short"], "expires_after": "1 year"},
+        {"key": "long", "credits": 300, "prices": ["price_long"]},
+    ]);
+    c.load_catalog(&wanted);
+    let created: i64 = c.one("select extract(epoch from clock_timestamp())::bigint", &[]);
+    let both =
+        session("cs_1").of(ANN).with("created", created).lines(&[("price_short", 1), ("price_long", 1)]);
+    assert_eq!(c.reconcile(&both, ANN).credits, 500);
+    db
+}
+
+/// The short one of the two lapsed.
+fn short_lapses(c: &mut Connection) {
+    c.run(
+        "update billing.credit_grants set lapses_at = clock_timestamp() - interval '1 millisecond'
+         where item = 'price_short';
+         update billing.accounts set next_due_at = clock_timestamp() - interval '1 millisecond'",
+    );
+    assert_eq!(c.run_due(), 1);
+}
+
+#[test]
+fn a_pack_that_partly_lapsed_gives_what_is_left_of_it() {
+    let db = short_and_long();
+    let mut c = db.connect();
+    short_lapses(&mut c);
+    assert_eq!(c.balance(ANN), 300);
+    assert_eq!(c.apply(&refunded("re_1", "pi_1", 600)).credits, -100, "300 wanted, 200 lapsed");
+    assert_eq!(c.apply(&refunded("re_2", "pi_1", 400)).credits, -200);
+    assert_eq!(c.stands(ANN), (0, 0));
+    assert_eq!(c.apply(&failed("re_2", "pi_1", 400)).credits, 200, "as if it had never been");
+    assert_eq!(c.stands(ANN), (200, 0));
+}
+
+#[test]
+fn a_partial_refund_takes_first_what_would_be_lost_first_so_that_a_lapse_before_or_after_it_is_the_same() {
+    let refund = refunded("re_1", "pi_1", 600);
+    for lapse_first in [true, false] {
+        let db = short_and_long();
+        let mut c = db.connect();
+        if lapse_first {
+            short_lapses(&mut c);
+            c.apply(&refund);
+        } else {
+            c.apply(&refund);
+            assert_eq!(c.balance(ANN), 200);
+            short_lapses(&mut c);
+        }
+        assert_eq!(c.stands(ANN), (200, 0), "lapse first: {lapse_first}");
+    }
+}
+
+#[test]
+fn a_refund_told_again_after_a_lapse_changes_nothing() {
+    let db = short_and_long();
+    let mut c = db.connect();
+    for amount in [200, 600] {
+        c.run("begin");
+        let refund = refunded("re_1", "pi_1", amount);
+        c.apply(&refund);
+        short_lapses(&mut c);
+        let before = c.stands(ANN);
+        assert_eq!(c.apply(&refund).said(), "already_applied", "{amount}");
+        assert_eq!(c.stands(ANN), before);
+        c.run("rollback");
+    }
+}
+
+#[test]
+fn a_refund_that_fails_after_the_lapse_gives_nothing_back_to_spend() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    c.buy(ANN, "cs_1");
+    c.spend(ANN, 100, "job-1");
+    c.apply(&refunded("re_1", "pi_1", 1000));
+    assert_eq!(c.stands(ANN), (0, 100));
+    c.run("update billing.credit_grants set lapses_at = clock_timestamp() - interval '1 second'");
+    c.apply(&failed("re_1", "pi_1", 1000));
+    assert_eq!(c.stands(ANN), (0, 0));
+}
+
+// At once.
+
+#[test]
+fn refund_purchase_and_spend_at_once_end_in_one_of_the_two_ways_they_can() {
+    type Work<'a> = Box<dyn FnOnce(&mut Connection) -> String + Send + 'a>;
+    let db = Database::with_catalog();
+    let mut spends = 0;
+    for round in 0..50 {
+        let user = stripe_credits_tests::user(1000 + round);
+        let (session, intent) = (format!("cs_{round}"), format!("pi_{round}"));
+        let purchase = bought(&session, user);
+        let refund = refunded(&format!("re_{round}"), &intent, 1000);
+        let works: Vec<Work> = vec![
+            Box::new(|c| c.apply(&purchase).said()),
+            Box::new(|c| c.apply(&refund).said()),
+            Box::new(|c| c.spend(user, 200, "job-1").said()),
+            Box::new(|c| c.apply(&refund).said()),
+        ];
+        let said = together(&db, works);
+        let mut c = db.connect();
+        let spent = said[2] == "applied";
+        spends += usize::from(spent);
+        let expected = if spent { (0, 200) } else { (0, 0) };
+        assert_eq!(c.stands(user), expected, "round {round}: {said:?} {:?}", c.ledger(user));
+    }
+    println!("{spends} of 50 spends came between purchase and refund");
+}
+
+#[test]
+fn a_release_and_a_refund_with_both_transactions_open_end_the_same_whoever_is_first() {
+    let release = |c: &mut Connection| c.release(ANN, "job-1").said();
+    let refund = |c: &mut Connection| c.apply(&refunded("re_1", "pi_1", 1000)).said();
+    for release_first in [true, false] {
+        let db = Database::with_catalog();
+        let mut c = db.connect();
+        c.buy(ANN, "cs_1");
+        c.reserve(ANN, 300, "job-1");
+        let said = if release_first { blocked(&db, release, refund) } else { blocked(&db, refund, release) };
+        assert_eq!((said.0.as_str(), said.1.as_str()), ("applied", "applied"));
+        assert_eq!(c.stands(ANN), (0, 0), "release first: {release_first}");
+    }
+}
+
+#[test]
+fn an_attribution_of_a_paid_session_and_a_release_of_its_reversed_credits_do_not_deadlock() {
+    // The session was paid by a direct call while its own event is still parked for want of a user.
+    let db = Database::with_catalog();
+    let (mut c, mut holder) = (db.connect(), db.connect());
+    let nobodys = session("cs_1").metadata("price_id", "price_pack");
+    assert_eq!(c.apply(&nobodys.completed("evt_1")).said(), "parked unknown_user");
+    c.call("apply_stripe_credit_pack_purchase($1, 500, 'evt', 'cs_1', 'pi_1')", &[&ANN]);
+    c.reserve(ANN, 300, "job-1");
+    c.apply(&charge("pi_1", 1000, 1000).event("evt_c", "charge.refunded"));
+    assert_eq!(c.debt(ANN), 300);
+    // Somebody holds the account, the release waits for it first, then the attribution.
+    holder.run(&format!("begin; select from billing.accounts where user_id = '{ANN}' for update"));
+    let (mut one, mut two) = (db.connect(), db.connect());
+    let waits = |pid: i32| {
+        format!("select exists (select from pg_stat_activity where pid = {pid} and wait_event_type = 'Lock')")
+    };
+    let (first, second) = (waits(one.pid()), waits(two.pid()));
+    std::thread::scope(|scope| {
+        let releasing = scope.spawn(move || one.try_call("release_reservation($1, 'job-1')", &[&ANN]));
+        waits_for(&mut c, &first);
+        let attributing = scope.spawn(move || two.try_call("attribute('cs_1', $1)", &[&ANN]));
+        waits_for(&mut c, &second);
+        holder.run("commit");
+        let released = releasing.join().expect("a thread");
+        let attributed = attributing.join().expect("a thread");
+        assert_eq!(released.map(|outcome| outcome.said()), Ok("applied".to_owned()));
+        assert!(attributed.is_ok(), "{attributed:?}");
+    });
+    assert_eq!(c.stands(ANN), (0, 0));
+}
+
+#[test]
+fn two_users_reversals_do_not_wait_for_each_other() {
+    let db = Database::with_catalog();
+    let (mut one, mut other) = (db.connect(), db.connect());
+    one.buy(ANN, "cs_1");
+    one.buy(BOB, "cs_2");
+    other.run("set lock_timeout = '1s'");
+    one.run("begin");
+    one.apply(&refunded("re_1", "pi_1", 1000));
+    assert_eq!(other.apply(&refunded("re_2", "pi_2", 1000)).said(), "applied");
+    one.run("commit");
+}
+
+#[test]
+fn a_reservation_that_ran_out_before_its_grant_lapsed_repays_a_debt_however_late_that_is_posted() {
+    let mut ends = Vec::new();
+    for late in [false, true] {
+        let db = Database::with_catalog();
+        let mut c = db.connect();
+        c.buy(ANN, "cs_1");
+        c.spend(ANN, 500, "job-1");
+        c.grant_for_days(ANN, 100, "gift", 1);
+        c.reserve(ANN, 100, "job-2");
+        c.apply(&refunded("re_1", "pi_1", 1000));
+        assert_eq!(c.stands(ANN), (0, 500));
+        c.runs_out_now(ANN, "job-2");
+        if !late {
+            assert_eq!(c.run_due(), 1);
+        }
+        c.lapses_now(ANN, "gift");
+        c.run_due();
+        ends.push(c.stands(ANN));
+    }
+    assert_eq!(ends, [(0, 400), (0, 400)]);
+}

@@ -4,7 +4,7 @@
 //!
 //! 1. [`stripe`]: the fields of Stripe's objects that the rules read, in both shapes of its API;
 //! 2. [`event`]: one delivered text becomes an [`event::Event`] with one [`event::Subject`], or a refusal, by way of
-//!    [`session`] and [`reversal`];
+//!    [`session`], [`subscription`], [`invoice`] and [`reversal`];
 //! 3. [`wall`]: whether the event is ours at all;
 //! 4. [`identity`]: whose it is;
 //! 5. [`catalog`]: what prices are worth, as data that a founder writes;

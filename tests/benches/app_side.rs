@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::Table;
 use serde_json::Value;
 use stripe_credits_tests::app::app;
 use stripe_credits_tests::fake_stripe::FakeStripe;
@@ -16,6 +15,7 @@ use stripe_credits_tests::tokens::token;
 use stripe_credits_tests::wire::{self, Wire};
 use stripe_credits_tests::{Database, paid_pack, user};
 use uuid::Uuid;
+use xtask::figures::{add, median, table};
 
 /// Length of one measurement, and how often each is taken, turn by turn.
 const ROUND: Duration = Duration::from_secs(4);
@@ -194,31 +194,7 @@ fn compare(measures: &[&dyn Fn() -> f64]) -> Vec<f64> {
             rates.push(measure());
         }
     }
-    let median = |mut rates: Vec<f64>| {
-        rates.sort_by(f64::total_cmp);
-        rates[ROUNDS / 2]
-    };
     rates.into_iter().map(median).collect()
-}
-
-fn table(heads: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED).set_header(heads.iter().copied());
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
-}
-
-fn add(table: &mut Table, what: &str, connections: usize, rates: &[f64]) {
-    let [baseline, ours] = rates else { return };
-    table.add_row([
-        what.to_owned(),
-        connections.to_string(),
-        format!("{baseline:.0}"),
-        format!("{ours:.0}"),
-        format!("{:.2}", ours / baseline),
-    ]);
 }
 
 fn as_f64(count: usize) -> f64 {

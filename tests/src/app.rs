@@ -24,9 +24,18 @@ pub fn app(database: &Database, stripe: &FakeStripe) -> Setup {
     without_stripe(database).asking(stripe)
 }
 
-/// The same without a Stripe key.
+/// A command of the operator's, which acts as the shim does.
+pub fn command(arguments: &[&str], database: &Database, stripe: &FakeStripe) -> Setup {
+    Setup::command(arguments).with("DATABASE_URL", &as_service(database)).asking(stripe)
+}
+
+fn as_service(database: &Database) -> String {
+    format!("{}?options=-c%20role%3Dservice_role", database.url())
+}
+
+/// The same as [`app`] without a Stripe key.
 pub fn without_stripe(database: &Database) -> Setup {
-    Setup::serve(&format!("{}?options=-c%20role%3Dservice_role", database.url()))
+    Setup::serve(&as_service(database))
         .with("JWT_SECRET", JWT_SECRET)
         .with("JWT_AUDIENCE", AUDIENCE)
         .with("JWT_ISSUER", ISSUER)

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use stripe_credits_tests::app::command;
 use stripe_credits_tests::fake_stripe::{FakeStripe, Fault};
 use stripe_credits_tests::money_back::{dispute, refund};
 use stripe_credits_tests::shim::{Ended, Setup};
@@ -17,11 +18,6 @@ use stripe_credits_tests::{ANN, BOB, Database, catalog, session, user};
 const MANY: usize = 5_050;
 /// What a command may take of memory, whatever Stripe has, in kilobytes.
 const FLAT_KILOBYTES: u64 = 64 * 1024;
-
-fn command(arguments: &[&str], database: &Database, stripe: &FakeStripe) -> Setup {
-    let url = format!("{}?options=-c%20role%3Dservice_role", database.url());
-    Setup::command(arguments).with("DATABASE_URL", &url).asking(stripe)
-}
 
 fn backfill(database: &Database, stripe: &FakeStripe) -> Ended {
     command(&["backfill"], database, stripe).run()

@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 use stripe_credits_tests::Database;
+use stripe_credits_tests::app::command;
 use stripe_credits_tests::fake_stripe::{FakeStripe, Fault};
 use stripe_credits_tests::shim::{Ended, Setup};
 
@@ -19,8 +20,7 @@ fn prices() -> Vec<Value> {
 }
 
 fn check_catalog(database: &Database, stripe: &FakeStripe) -> Ended {
-    let url = format!("{}?options=-c%20role%3Dservice_role", database.url());
-    Setup::command(&["catalog", "check"]).with("DATABASE_URL", &url).asking(stripe).run()
+    command(&["catalog", "check"], database, stripe).run()
 }
 
 #[test]

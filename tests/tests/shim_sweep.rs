@@ -4,6 +4,7 @@
 use std::thread;
 
 use serde_json::{Value, json};
+use stripe_credits_tests::app::command;
 use stripe_credits_tests::fake_stripe::{FakeStripe, Fault};
 use stripe_credits_tests::shim::{Ended, Setup, unix_now};
 use stripe_credits_tests::subscription::{PRO, renewal, subscription};
@@ -11,12 +12,6 @@ use stripe_credits_tests::{ANN, BOB, Database, Event, catalog, paid_pack, sessio
 
 /// More events than a hundred pages hold.
 const MANY: usize = 10_050;
-
-/// The commands act as the shim does: as the service role.
-fn command(arguments: &[&str], database: &Database, stripe: &FakeStripe) -> Setup {
-    let url = format!("{}?options=-c%20role%3Dservice_role", database.url());
-    Setup::command(arguments).with("DATABASE_URL", &url).asking(stripe)
-}
 
 fn sweep(database: &Database, stripe: &FakeStripe) -> Ended {
     command(&["sweep"], database, stripe).run()

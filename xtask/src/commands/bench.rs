@@ -9,10 +9,10 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::Table;
 use uuid::Uuid;
 use xtask::cluster::{Cluster, Durability, Options};
+use xtask::figures::{add, median, table};
 use xtask::shim::Shim;
 use xtask::stages::Stages;
 use xtask::workspace::{self, Flavour};
@@ -196,7 +196,7 @@ fn webhooks(cluster: &Cluster, shim: &Shim, secret: &str) -> Result<Table> {
             loads.push(http_load::run(shim.address(), secret, connections)?);
         }
         loads.sort_by(|a, b| a.rate.total_cmp(&b.rate));
-        let (direct, load) = (pgbench::median(rates), loads.swap_remove(ROUNDS / 2));
+        let (direct, load) = (median(rates), loads.swap_remove(ROUNDS / 2));
         let milliseconds = |latency: Duration| format!("{:.2}", latency.as_secs_f64() * 1e3);
         table.add_row([
             "POST /webhooks/stripe".to_owned(),
@@ -282,24 +282,4 @@ fn spend<'a>(schema: &'a str, set: &str, user: &str) -> Script<'a> {
         "{set}\\set n random(1, 9000000000000000)\nselect {function}({user}, 1, 'request-' || :n::bigint);\n"
     );
     Script { database: DATABASE, name: schema, text }
-}
-
-fn table(heads: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED).set_header(heads.iter().copied());
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
-}
-
-fn add(table: &mut Table, what: &str, clients: usize, rates: &[f64]) {
-    let [baseline, ours] = rates else { return };
-    table.add_row([
-        what.to_owned(),
-        clients.to_string(),
-        format!("{baseline:.0}"),
-        format!("{ours:.0}"),
-        format!("{:.2}", ours / baseline),
-    ]);
 }

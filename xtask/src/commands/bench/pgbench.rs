@@ -3,6 +3,7 @@
 use std::fs;
 
 use xtask::cluster::{Cluster, pg_bin};
+use xtask::figures::median;
 use xtask::{Error, Result, process, signals};
 
 use super::{ROUND_SECONDS, ROUNDS};
@@ -55,10 +56,4 @@ pub(super) fn run(cluster: &Cluster, script: &Script, clients: usize) -> Result<
         .find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok())
         .filter(|_| !failed);
     rate.ok_or_else(|| Error::Unmet(format!("pgbench of {} answered:\n{answer}", script.name)))
-}
-
-/// The middle one.
-pub(super) fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
 }

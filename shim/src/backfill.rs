@@ -22,19 +22,28 @@ const NOT_ASKED: &str = "{}";
 /// What Stripe's clock may be behind ours, in seconds.
 const CLOCK_SKEW_SECONDS: u64 = 300;
 
+/// What a list holds.
+#[derive(Clone, Copy)]
+enum Kind {
+    Reversal,
+    Subscription,
+    Invoice,
+}
+
 /// A list of Stripe's.
 struct List {
     name: &'static str,
+    kind: Kind,
     path: &'static str,
 }
 
 /// The lists, in the order in which they are gone through.
 const LISTS: [List; 4] = [
-    List { name: "refunds", path: "/v1/refunds?" },
-    List { name: "disputes", path: "/v1/disputes?" },
-    List { name: "subscriptions", path: "/v1/subscriptions?status=all&" },
+    List { name: "refunds", kind: Kind::Reversal, path: "/v1/refunds?" },
+    List { name: "disputes", kind: Kind::Reversal, path: "/v1/disputes?" },
+    List { name: "subscriptions", kind: Kind::Subscription, path: "/v1/subscriptions?status=all&" },
     // Its payments say which payment intent paid it: refunds name nothing else.
-    List { name: "invoices", path: "/v1/invoices?status=paid&expand[]=data.payments&" },
+    List { name: "invoices", kind: Kind::Invoice, path: "/v1/invoices?status=paid&expand[]=data.payments&" },
 ];
 
 /// How far a run has come that was stopped.
@@ -58,8 +67,8 @@ pub(crate) enum Run {
 pub(crate) async fn run(run: Run, environment: &Environment) -> Result<(), Error> {
     let repair = Repair::open(environment).await?;
     repair.needs_catalog().await?;
-    let (stopped, mut report) = match run {
-        Run::Real => (cursor(&repair).await?, Report::new()),
+    let (stopped, mut report): (Option<Cursor>, _) = match run {
+        Run::Real => (repair.cursor(COMMAND).await?, Report::new()),
         Run::Dry => (None, Report::dry()),
     };
     let now = unix_now();
@@ -91,18 +100,18 @@ async fn go_through(
 ) -> Result<(), Error> {
     let Cursor { began, list, mut after } = from;
     let first = LISTS.iter().position(|known| known.name == list).unwrap_or(0);
-    for List { name, path } in &LISTS[first..] {
+    for List { name, kind, path } in &LISTS[first..] {
         report.begin(name);
         let pages = Pages::of(&repair.stripe, format!("{path}created[gte]={since}"), after.take());
         each_page(pages, async |Page { objects, goes_on_after }| {
-            let act = async |listed: &Listed| object(repair, run, listed).await;
+            let act = async |listed: &Listed| object(repair, run, *kind, listed).await;
             repair.each(objects, act, |id, result| report.count(id, result)).await?;
-            match goes_on_after {
-                Some(_) => {
-                    keep(repair, run, &Cursor { began, list: (*name).to_owned(), after: goes_on_after }).await
-                }
-                None => Ok(()),
+            // A dry run leaves no trace, and after a list's end comes the next.
+            if run == Run::Dry || goes_on_after.is_none() {
+                return Ok(());
             }
+            let position = Cursor { began, list: (*name).to_owned(), after: goes_on_after };
+            repair.keep(COMMAND, &position).await
         })
         .await?;
     }
@@ -110,15 +119,30 @@ async fn go_through(
 }
 
 /// Applies one object, or tells what that would come to.
-async fn object(repair: &Repair, run: Run, listed: &Listed) -> Result<Outcome, Error> {
+async fn object(repair: &Repair, run: Run, kind: Kind, listed: &Listed) -> Result<Outcome, Error> {
     let event = Event::of_object(&listed.answer, repair.mode)?;
-    let outcome = act(repair, run, &event).await?;
-    let is_nobodys = outcome.verdict() == Verdict::Parked && outcome.reason() == Some("unknown_user");
-    if !is_nobodys || !listed.id.starts_with("sub_") {
+    match kind {
+        Kind::Reversal => reversal(repair, run, &event).await,
+        Kind::Subscription => subscription(repair, run, &event, &listed.id).await,
+        Kind::Invoice => act(repair, run, &event).await,
+    }
+}
+
+/// The invoices that come next name what paid them: Stripe need not be asked so for each refund that it has.
+async fn reversal(repair: &Repair, run: Run, event: &Event) -> Result<Outcome, Error> {
+    match run {
+        Run::Real => repair.database.apply_stripe_event_with(event, NOT_ASKED).await,
+        Run::Dry => repair.database.explain_event(event, Some(NOT_ASKED)).await,
+    }
+}
+
+/// Where a subscription does not say whose it is, the session that began it may.
+async fn subscription(repair: &Repair, run: Run, event: &Event, id: &str) -> Result<Outcome, Error> {
+    let outcome = act(repair, run, event).await?;
+    if outcome.verdict() != Verdict::Parked || outcome.reason() != Some("unknown_user") {
         return Ok(outcome);
     }
-    // The session that began it may say whose it is.
-    let path = format!("/v1/checkout/sessions?subscription={}&expand[]=data.subscription", listed.id);
+    let path = format!("/v1/checkout/sessions?subscription={id}&expand[]=data.subscription");
     let began = Pages::of(&repair.stripe, path, None).next().await?;
     let Some(session) = began.and_then(|page| page.objects.into_iter().next()) else { return Ok(outcome) };
     let of_session = act(repair, run, &Event::of_session(&session.answer)?).await?;
@@ -126,11 +150,7 @@ async fn object(repair: &Repair, run: Run, listed: &Listed) -> Result<Outcome, E
 }
 
 async fn act(repair: &Repair, run: Run, event: &Event) -> Result<Outcome, Error> {
-    // The invoices that come next name what paid them: Stripe need not be asked so for each refund that it has.
-    let is_reversal = matches!(event.kind(), "backfill.refund" | "backfill.dispute");
     match run {
-        Run::Real if is_reversal => repair.database.apply_stripe_event_with(event, NOT_ASKED).await,
-        Run::Dry if is_reversal => repair.database.explain_event(event, Some(NOT_ASKED)).await,
         Run::Real => repair.apply(event).await,
         Run::Dry => repair.explain(event).await,
     }
@@ -140,19 +160,4 @@ impl Cursor {
     fn beginning(began: u64) -> Self {
         Self { began, list: LISTS[0].name.to_owned(), after: None }
     }
-}
-
-async fn cursor(repair: &Repair) -> Result<Option<Cursor>, Error> {
-    let kept = repair.database.cursor(COMMAND).await?;
-    let read = |text: String| serde_json::from_str(&text);
-    kept.map(read).transpose().map_err(|fault| Error::UnexpectedAnswer(fault.to_string()))
-}
-
-/// Keeps how far a run has come; a dry one leaves no trace.
-async fn keep(repair: &Repair, run: Run, position: &Cursor) -> Result<(), Error> {
-    if run == Run::Dry {
-        return Ok(());
-    }
-    let position = serde_json::to_string(position).expect("numbers and strings are JSON");
-    repair.database.move_cursor(COMMAND, Some(&position)).await
 }

@@ -6,6 +6,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::clock::unix_now;
 use crate::error::Error;
+use crate::pages::going_on;
 use crate::stripe_api::{Answer, StripeApi, StripeError};
 
 /// The most objects fetched for one event.
@@ -57,8 +58,7 @@ async fn whole(stripe: &StripeApi, path: &str) -> Result<Answer, StripeError> {
     for _ in 1..MAX_PAGES {
         let last = joined["data"].as_array().and_then(|data| data.last()?["id"].as_str());
         let Some(last) = last.filter(|_| joined["has_more"] == true) else { break };
-        let separator = if path.contains('?') { '&' } else { '?' };
-        let page = stripe.get(&format!("{path}{separator}starting_after={last}")).await?;
+        let page = stripe.get(&going_on(path, last)).await?;
         let mut page_of: Value = page.read()?;
         as_of = page.as_of;
         if let (Some(data), Some(more)) = (joined["data"].as_array_mut(), page_of["data"].as_array_mut()) {

@@ -62,11 +62,19 @@ impl<'a> Pages<'a> {
     }
 
     fn question(&self) -> String {
-        let path = &self.path;
-        let separator = if path.contains('?') { '&' } else { '?' };
-        let after = self.after.as_ref().map(|id| format!("&starting_after={id}")).unwrap_or_default();
-        format!("{path}{separator}limit={PAGE_SIZE}{after}")
+        let first = with(&self.path, &format!("limit={PAGE_SIZE}"));
+        self.after.as_ref().map_or_else(|| first.clone(), |id| going_on(&first, id))
     }
+}
+
+/// The path of a list's page that begins after an object.
+pub(crate) fn going_on(path: &str, id: &str) -> String {
+    with(path, &format!("starting_after={id}"))
+}
+
+fn with(path: &str, parameter: &str) -> String {
+    let separator = if path.contains('?') { '&' } else { '?' };
+    format!("{path}{separator}{parameter}")
 }
 
 impl Listed {

@@ -4,6 +4,8 @@
 use std::pin::pin;
 
 use futures_util::{StreamExt as _, stream};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::config::{Environment, RepairConfig, StripeMode};
 use crate::database::Database;
@@ -51,6 +53,19 @@ impl Repair {
     /// What applying it would come to.
     pub(crate) async fn explain(&self, event: &Event) -> Result<Outcome, Error> {
         delivery::explain(&self.database, &self.stripe, event).await
+    }
+
+    /// How far a command came through Stripe's lists; none where it came to their end or never ran.
+    pub(crate) async fn cursor<T: DeserializeOwned>(&self, command: &str) -> Result<Option<T>, Error> {
+        let kept = self.database.cursor(command).await?;
+        let read = |text: String| serde_json::from_str(&text);
+        kept.map(read).transpose().map_err(|fault| Error::UnexpectedAnswer(fault.to_string()))
+    }
+
+    /// Keeps how far a command has come.
+    pub(crate) async fn keep<T: Serialize>(&self, command: &str, cursor: &T) -> Result<(), Error> {
+        let position = serde_json::to_string(cursor).map_err(|fault| Error::Internal(fault.to_string()))?;
+        self.database.move_cursor(command, Some(&position)).await
     }
 
     /// Does something with each object, several at once, and passes on what came of it as it comes. A fault that lies in

@@ -35,7 +35,8 @@ pub(crate) async fn run(since: Option<&str>, environment: &Environment) -> Resul
     let repair = Repair::open(environment).await?;
     repair.needs_catalog().await?;
     let now = unix_now();
-    let known = cursor(&repair).await?;
+    let known: Option<Cursor> = repair.cursor(COMMAND).await?;
+    let known = known.map(|cursor| cursor.until);
     let since = match since {
         Some(written) => time(&repair, written).await?,
         None => known
@@ -53,8 +54,7 @@ pub(crate) async fn run(since: Option<&str>, environment: &Environment) -> Resul
     }
     // A run that began after the last one's end knows nothing of the time between.
     if known.is_none_or(|until| since <= until) {
-        let cursor = serde_json::to_string(&Cursor { until: now }).expect("a number is JSON");
-        repair.database.move_cursor(COMMAND, Some(&cursor)).await?;
+        repair.keep(COMMAND, &Cursor { until: now }).await?;
     }
     report.finish()
 }
@@ -68,12 +68,6 @@ async fn time(repair: &Repair, written: &str) -> Result<u64, Error> {
         ))),
         Err(error) => Err(error),
     }
-}
-
-async fn cursor(repair: &Repair) -> Result<Option<u64>, Error> {
-    let kept = repair.database.cursor(COMMAND).await?;
-    let read = |text: String| serde_json::from_str(&text).map(|Cursor { until }| until);
-    kept.map(read).transpose().map_err(|fault| Error::UnexpectedAnswer(fault.to_string()))
 }
 
 /// Applies the events of a page that the inbox lacks.

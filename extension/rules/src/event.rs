@@ -245,10 +245,9 @@ pub fn reconciliation(session: &str, as_of: Time) -> Result<String, Malformed> {
         livemode: bool,
         mode: String,
     }
-    let fault = |fault: String| Malformed { event_id: None, event_type: None, fault };
-    let fetched: Fetched = serde_json::from_str(session).map_err(|e| fault(e.to_string()))?;
+    let fetched: Fetched = serde_json::from_str(session).map_err(nameless)?;
     if fetched.object.as_deref() != Some("checkout.session") {
-        return Err(fault("object is not checkout.session".into()));
+        return Err(nameless("object is not checkout.session"));
     }
     let door = if fetched.mode == "subscription" { "reconcile" } else { "reconcile_credit_pack" };
     let id = format!("{door}:{}", fetched.id);
@@ -266,10 +265,9 @@ pub fn backfill(object: &str, as_of: Time, livemode: bool) -> Result<String, Mal
         id: String,
         object: String,
     }
-    let fault = |fault: String| Malformed { event_id: None, event_type: None, fault };
-    let listed: Listed = serde_json::from_str(object).map_err(|e| fault(e.to_string()))?;
+    let listed: Listed = serde_json::from_str(object).map_err(nameless)?;
     if !matches!(listed.object.as_str(), "subscription" | "invoice" | "refund" | "dispute") {
-        return Err(fault("object is not a subscription, an invoice, a refund or a dispute".into()));
+        return Err(nameless("object is not a subscription, an invoice, a refund or a dispute"));
     }
     let id = format!("backfill:{}", listed.id);
     told(id, format!("{BACKFILL}{}", listed.object), as_of, livemode, object)
@@ -297,11 +295,10 @@ fn told(
     struct Data<'a> {
         object: &'a RawValue,
     }
-    let fault = |e: serde_json::Error| Malformed { event_id: None, event_type: None, fault: e.to_string() };
-    let object: &RawValue = serde_json::from_str(object).map_err(fault)?;
+    let object: &RawValue = serde_json::from_str(object).map_err(nameless)?;
     let event =
         Told { id, object: "event", event_type, created: as_of.timestamp(), livemode, data: Data { object } };
-    serde_json::to_string(&event).map_err(fault)
+    serde_json::to_string(&event).map_err(nameless)
 }
 
 /// What Stripe answered when it was asked for what an event lacks.
@@ -333,13 +330,12 @@ impl Fetched {
             #[serde(borrow, default)]
             objects: Vec<&'a RawValue>,
         }
-        let fault = |fault: String| Malformed { event_id: None, event_type: None, fault };
-        let answer: Answer = serde_json::from_str(text).map_err(|e| fault(format!("fetched: {e}")))?;
+        let answer: Answer = serde_json::from_str(text).map_err(|e| nameless(format!("fetched: {e}")))?;
         let as_of = answer.as_of.and_then(calendar::from_unix).unwrap_or_default();
         let asked = answer.as_of.is_some() || !answer.objects.is_empty();
         let mut fetched = Fetched { asked, ..Fetched::default() };
         for (index, object) in answer.objects.into_iter().enumerate() {
-            let place = |e: &dyn std::fmt::Display| fault(format!("fetched.objects[{index}]: {e}"));
+            let place = |e: &dyn std::fmt::Display| nameless(format!("fetched.objects[{index}]: {e}"));
             let any: stripe::AnyObject = serde_json::from_str(object.get()).map_err(|e| place(&e))?;
             let of_session = any.url.as_deref().and_then(session::of_line_items);
             let of_invoice = any.url.as_deref().and_then(invoice::of_lines);
@@ -429,6 +425,12 @@ pub(crate) fn check_id(field: &str, id: Option<&str>) -> Result<(), String> {
 
 pub(crate) fn in_object(fault: &serde_json::Error) -> String {
     format!("data.object: {fault}")
+}
+
+/// What is wrong with something that has no event's id.
+#[expect(clippy::needless_pass_by_value, reason = "the shape map_err asks for")]
+fn nameless(fault: impl ToString) -> Malformed {
+    Malformed { event_id: None, event_type: None, fault: fault.to_string() }
 }
 
 /// Reads what can be read of something that is not an event, so that the refusal can be kept under its id.

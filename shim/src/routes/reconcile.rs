@@ -4,11 +4,11 @@
 use hyper::StatusCode;
 use serde::Deserialize;
 
-use crate::app_side::{Asked, Reply, Subject};
 use crate::error::Error;
 use crate::outcome::{NO_CATALOG, Outcome, UNKNOWN_PRICE, Verdict};
+use crate::routes::user::{Asked, Reply, Subject};
 use crate::serve::App;
-use crate::stripe_api::{Answer, StripeError};
+use crate::stripe::client::{Answer, StripeError};
 use crate::{cache, fetch};
 
 /// The longest session id taken, in bytes; Stripe's are under a hundred.

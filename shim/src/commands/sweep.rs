@@ -5,12 +5,12 @@ use serde::{Deserialize, Serialize};
 use stripe_credits_rules::event::TYPES;
 
 use crate::clock::unix_now;
+use crate::commands::repair::{Repair, each_page};
+use crate::commands::report::Report;
 use crate::config::Environment;
 use crate::error::Error;
 use crate::event::Event;
-use crate::pages::{Listed, Page, Pages};
-use crate::repair::{Repair, each_page};
-use crate::report::Report;
+use crate::stripe::pages::{Listed, Page, Pages};
 
 /// The name of its cursor.
 const COMMAND: &str = "sweep";

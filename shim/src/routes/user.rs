@@ -10,13 +10,15 @@ use hyper::{Method, Request, StatusCode};
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use crate::auth::User;
+use crate::auth::token::User;
+use crate::body;
+use crate::commands::catalog_push as catalog;
 use crate::error::Error;
 use crate::metrics::milliseconds;
 use crate::outcome::Outcome;
-use crate::reconcile::{self, Checkout};
+use crate::routes::reconcile::{self, Checkout};
+use crate::routes::{checkout, credits, subscription};
 use crate::serve::{App, Response, error_response, json_response};
-use crate::{body, catalog, checkout, credits, subscription};
 
 /// The setting that every route but the catalog's cannot do without.
 const JWT: &str = "JWT_SECRET or JWKS_URL";

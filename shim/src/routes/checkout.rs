@@ -4,12 +4,12 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::app_side::{Asked, Reply, Subject};
 use crate::database::{Offer, OfferKind};
 use crate::error::Error;
-use crate::form::Form;
-use crate::idempotency;
+use crate::routes::user::{Asked, Reply, Subject};
 use crate::serve::App;
+use crate::stripe::form::Form;
+use crate::stripe::idempotency;
 
 /// The longest price id taken, in bytes; Stripe's are under a hundred.
 const MAX_PRICE_ID_BYTES: usize = 255;

@@ -7,14 +7,14 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::app_side::{Asked, Reply, Subject};
-use crate::checkout::Choice;
 use crate::database::{Offer, OfferKind};
 use crate::error::Error;
-use crate::form::Form;
-use crate::idempotency;
+use crate::routes::checkout::Choice;
+use crate::routes::user::{Asked, Reply, Subject};
 use crate::serve::App;
-use crate::stripe_api::{Answer, StripeError};
+use crate::stripe::client::{Answer, StripeError};
+use crate::stripe::form::Form;
+use crate::stripe::idempotency;
 
 /// What is read of Stripe's subscription.
 #[derive(Deserialize)]

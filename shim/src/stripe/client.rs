@@ -23,8 +23,8 @@ use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 use crate::clock::unix_now;
 use crate::config::StripeConfig;
 use crate::error::with_causes;
-use crate::form::Form;
 use crate::metrics::StripeCalls;
+use crate::stripe::form::Form;
 use crate::tls;
 
 /// The API version whose shapes we ask for, whatever the account's default is.

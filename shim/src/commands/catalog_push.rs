@@ -11,10 +11,10 @@ use hyper::body::Bytes;
 use hyper::header::{CACHE_CONTROL, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH};
 use sha2::{Digest as _, Sha256};
 
-use crate::app_side::Reply;
 use crate::config::DatabaseConfig;
 use crate::database::{Database, PriceChange, describe};
 use crate::error::Error;
+use crate::routes::user::Reply;
 use crate::serve::{App, Response, json_response};
 
 /// How long anybody may keep the catalog: as long, a change may go unnoticed on a pricing page.

@@ -4,12 +4,12 @@ use hyper::Uri;
 use serde::Deserialize;
 use stripe_credits_rules::event::TYPES;
 
+use crate::commands::repair::each_page;
+use crate::commands::report::Report;
 use crate::config::{Environment, StripeConfig};
 use crate::error::Error;
-use crate::pages::Pages;
-use crate::repair::each_page;
-use crate::report::Report;
-use crate::stripe_api::StripeApi;
+use crate::stripe::client::StripeApi;
+use crate::stripe::pages::Pages;
 
 /// Where the shim takes webhooks.
 const PATH: &str = "/webhooks/stripe";

@@ -18,7 +18,7 @@ use serde_json::Value;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::timeout;
 
-use crate::auth::AuthError;
+use crate::auth::token::AuthError;
 use crate::error::{Error, with_causes};
 use crate::tls;
 

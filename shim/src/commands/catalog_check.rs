@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use crate::commands::repair::{Repair, each_page};
+use crate::commands::report::Report;
 use crate::config::Environment;
 use crate::database::CatalogPrice;
 use crate::error::Error;
-use crate::pages::Pages;
-use crate::repair::{Repair, each_page};
-use crate::report::Report;
-use crate::stripe_api::StripeError;
+use crate::stripe::client::StripeError;
+use crate::stripe::pages::Pages;
 
 /// <https://docs.stripe.com/api/prices/object>
 #[derive(Deserialize)]

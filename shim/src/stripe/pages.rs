@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::stripe_api::{Answer, StripeApi, StripeError};
+use crate::stripe::client::{Answer, StripeApi, StripeError};
 
 /// How many objects a page has at most; Stripe gives no more.
 const PAGE_SIZE: usize = 100;

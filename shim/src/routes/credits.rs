@@ -3,10 +3,10 @@
 use hyper::header::{CACHE_CONTROL, HeaderValue};
 use uuid::Uuid;
 
-use crate::app_side::Reply;
-use crate::auth::User;
+use crate::auth::token::User;
 use crate::cache;
 use crate::error::Error;
+use crate::routes::user::Reply;
 use crate::serve::App;
 
 /// Answers the row of `billing.my_credits()`; to whom nothing was granted yet, zeros.

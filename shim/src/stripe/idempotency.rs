@@ -6,8 +6,8 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::error::Error;
-use crate::form::Form;
-use crate::stripe_api::Answer;
+use crate::stripe::client::Answer;
+use crate::stripe::form::Form;
 
 /// The header in which an app's client may send a key of its own, as Stripe's is named.
 pub(crate) const HEADER: &str = "idempotency-key";

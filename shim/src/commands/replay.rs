@@ -1,11 +1,11 @@
 //! `replay EVENT_ID`: applies one event again, as Stripe has it now, or as the inbox kept it.
 
+use crate::commands::repair::Repair;
+use crate::commands::report::left;
 use crate::config::Environment;
 use crate::error::Error;
 use crate::event::Event;
-use crate::repair::Repair;
-use crate::report::left;
-use crate::stripe_api::StripeError;
+use crate::stripe::client::StripeError;
 
 /// Applies the event and prints the outcome.
 pub(crate) async fn run(event_id: &str, environment: &Environment) -> Result<(), Error> {

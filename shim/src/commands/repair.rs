@@ -12,8 +12,8 @@ use crate::database::Database;
 use crate::error::Error;
 use crate::event::Event;
 use crate::outcome::Outcome;
-use crate::pages::{Listed, Page, Pages};
-use crate::stripe_api::StripeApi;
+use crate::stripe::client::StripeApi;
+use crate::stripe::pages::{Listed, Page, Pages};
 use crate::{delivery, serve};
 
 /// Stripe on the one side, the books on the other.

@@ -1,6 +1,5 @@
 //! examples/return-flow in a real browser: the buyer comes back from Stripe to the app's page, which asks the real
 //! shim, on another origin. What the page says, what stands in the address, what the books hold, how often was asked.
-#![allow(missing_docs)]
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
 //! Who asks: tokens by a secret and by public keys, every wrong one refused, and what stands in the log of them.
-#![allow(missing_docs)]
 
 use serde_json::{Value, json};
 use stripe_credits_tests::app::{app, without_stripe};

@@ -1,5 +1,4 @@
 //! `stripe-credits backfill`: what Stripe has and the books lack.
-#![allow(missing_docs)]
 
 use std::thread;
 use std::time::Duration;

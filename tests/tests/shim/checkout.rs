@@ -1,5 +1,4 @@
 //! What may be bought, by the catalog alone; what Stripe is asked for it; and that a purchase so made is credited.
-#![allow(missing_docs)]
 
 use std::collections::BTreeMap;
 

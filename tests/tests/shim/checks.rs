@@ -1,5 +1,4 @@
 //! `stripe-credits catalog check` and `webhooks check`: what Stripe is set up for, beside what is needed.
-#![allow(missing_docs)]
 
 use serde_json::{Value, json};
 use stripe_credits_tests::Database;

@@ -1,5 +1,4 @@
 //! The commands of the binary, as a person or a script runs them.
-#![allow(missing_docs)]
 
 use std::fs;
 use std::net::TcpListener;

@@ -1,5 +1,4 @@
 //! Which pages may read the answers: those of the configured origins, and no others.
-#![allow(missing_docs)]
 
 use stripe_credits_tests::app::{ORIGIN, without_stripe};
 use stripe_credits_tests::shim::Shim;

@@ -1,5 +1,4 @@
 //! What an app reads: a user's credits, and what is on sale.
-#![allow(missing_docs)]
 
 use std::thread;
 

@@ -1,6 +1,5 @@
 //! The database goes away and comes back while deliveries go on: every paid session is granted exactly once, and the shim
 //! needs no restart. On a cluster of each test's own, for these tests stop and kill it.
-#![allow(missing_docs)]
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

@@ -1,6 +1,5 @@
 //! Bodies that nobody should send, all of them signed well: a clear answer each, the server alive, and nothing written
 //! but the record.
-#![allow(missing_docs)]
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,4 @@
 //! The shim's start and its ends, wanted or not, and what it says of itself meanwhile.
-#![allow(missing_docs)]
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};

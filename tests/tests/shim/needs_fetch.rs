@@ -1,5 +1,4 @@
 //! What an event lacks is fetched from Stripe; and what happens while Stripe fails.
-#![allow(missing_docs)]
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -1,5 +1,4 @@
 //! Real payloads, from 2017 to today's API, signed, through the shim.
-#![allow(missing_docs)]
 
 use std::collections::BTreeMap;
 use std::fs;

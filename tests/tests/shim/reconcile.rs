@@ -1,5 +1,4 @@
 //! The browser that comes back applies its own purchase, by the same function as the webhook; and nobody another's.
-#![allow(missing_docs)]
 
 use std::sync::Barrier;
 use std::thread;

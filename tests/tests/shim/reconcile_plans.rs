@@ -1,5 +1,4 @@
 //! The browser that comes back from buying a plan: its paid invoice grants, by the same function as the webhooks.
-#![allow(missing_docs)]
 
 use std::sync::Barrier;
 use std::thread;

@@ -1,5 +1,4 @@
 //! Redis keeps what was read, for speed and for people who look. Nothing depends on it, whatever becomes of it.
-#![allow(missing_docs)]
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,4 @@
 //! Signatures that Stripe's own libraries made, from their own tests: recorded bytes, secret, time and v1.
-#![allow(missing_docs)]
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,4 @@
 //! Changes to a subscription: billed at once and made only if paid, previewed by the same form, and never twice.
-#![allow(missing_docs)]
 
 use std::sync::Barrier;
 use std::thread;

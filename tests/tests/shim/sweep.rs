@@ -1,5 +1,4 @@
 //! `stripe-credits sweep` and `replay`: what webhooks did not bring.
-#![allow(missing_docs)]
 
 use std::thread;
 

@@ -1,5 +1,4 @@
 //! `POST /webhooks/stripe`: what each delivery is answered, and what it leaves in the books.
-#![allow(missing_docs)]
 
 use std::sync::Barrier;
 use std::thread;

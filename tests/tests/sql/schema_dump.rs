@@ -85,7 +85,7 @@ const PARTS: &[(&str, &str)] = &[
 
 fn dump(c: &mut Connection) -> String {
     let mut text = String::from(
-        "-- What schema billing offers, from the catalogs. Written by tests/tests/schema_dump.rs; not to be executed.\n",
+        "-- What schema billing offers, from the catalogs. Written by tests/tests/sql/schema_dump.rs; not to be executed.\n",
     );
     for (title, query) in PARTS {
         let mut lines: Vec<String> = c.column(query, &[]);

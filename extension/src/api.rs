@@ -16,16 +16,19 @@ use stripe_credits_rules::lot::{Lot, Pool};
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::subscription::Status;
 
-use crate::apply::{self, Door};
-use crate::convert::{clock, time, uuid};
-use crate::error::{named, named_if_given, positive, raise, required};
-use crate::json::JsonText;
+use crate::entry::attribute;
+use crate::entry::event::{self as apply, Door};
 use crate::ledger::{self, Origin, TransactionType};
 use crate::outcome::{Outcome, Verdict};
-use crate::purchase::{self, DirectPurchase};
-use crate::sql::connected;
-use crate::state::{self, DirectState};
-use crate::{attribute, catalog, inbox, locks, spending};
+use crate::pg::convert::{clock, time, uuid};
+use crate::pg::error::{named, named_if_given, positive, raise, required};
+use crate::pg::json::JsonText;
+use crate::pg::locks;
+use crate::pg::sql::connected;
+use crate::posting::pack::{self as purchase, DirectPurchase};
+use crate::posting::spend as spending;
+use crate::posting::subscription::{self as state, DirectState};
+use crate::tables::{catalog, inbox};
 
 /// The grant of a user's signup credits, and of credits given by hand, within their source.
 const SIGNUP: &str = "signup";

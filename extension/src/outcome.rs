@@ -11,8 +11,8 @@ use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::reason::Reason;
 use uuid::Uuid;
 
-use crate::convert::uuid_datum;
-use crate::json::JsonText;
+use crate::pg::convert::uuid_datum;
+use crate::pg::json::JsonText;
 
 /// The number of columns of `billing.outcome`, in sql/install.sql.
 const COLUMNS: usize = 15;

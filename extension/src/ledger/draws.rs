@@ -4,8 +4,8 @@ use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::draw::{self, Share};
 
 use super::{Account, Origin, TransactionType, earliest, shares};
-use crate::convert::{time, uuid_datum};
-use crate::sql::Sql;
+use crate::pg::convert::{time, uuid_datum};
+use crate::pg::sql::Sql;
 
 /// How many grants a spend reads at first, and by what it multiplies that where they do not cover it: one live grant
 /// covers most spends, and a thousand must not be read for one of them.

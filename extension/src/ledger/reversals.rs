@@ -7,9 +7,9 @@ use stripe_credits_rules::lot::Pool;
 use stripe_credits_rules::reversal::{self, Books};
 
 use super::{Account, Origin, TransactionType, earliest, shares};
-use crate::convert::{time, timestamp, uuid_datum};
-use crate::sql::Sql;
-use crate::{catalog, payments, reversals};
+use crate::pg::convert::{time, timestamp, uuid_datum};
+use crate::pg::sql::Sql;
+use crate::tables::{catalog, payments, reversals};
 
 /// A grant of a payment that may be reversed.
 struct Reversible {

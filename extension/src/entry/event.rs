@@ -12,14 +12,15 @@ use stripe_credits_rules::session::{Item, Mode, PaymentStatus, Session};
 use stripe_credits_rules::subscription::Subscription;
 use uuid::Uuid;
 
-use crate::inbox::{self, Waiting};
-use crate::json::JsonText;
+use crate::ledger;
 use crate::outcome::{Outcome, Verdict};
-use crate::sql::Sql;
-use crate::state::Word;
-use crate::{
-    catalog, customers, invoice, ledger, locks, payments, purchase, reversals, state, subscriptions,
-};
+use crate::pg::json::JsonText;
+use crate::pg::locks;
+use crate::pg::sql::Sql;
+use crate::posting::subscription::Word;
+use crate::posting::{invoice, pack as purchase, subscription as state};
+use crate::tables::inbox::{self, Waiting};
+use crate::tables::{catalog, customers, payments, reversals, subscriptions};
 
 /// Through which door an event came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,9 +5,9 @@ use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::reversal::Paid;
 use uuid::Uuid;
 
-use crate::convert::{timestamp, uuid, uuid_datum};
 use crate::ledger::Origin;
-use crate::sql::{Rows, Sql};
+use crate::pg::convert::{timestamp, uuid, uuid_datum};
+use crate::pg::sql::{Rows, Sql};
 
 /// A row of `payments`.
 pub(crate) struct Payment {

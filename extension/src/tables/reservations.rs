@@ -4,8 +4,8 @@ use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::Time;
 use uuid::Uuid;
 
-use crate::convert::{time, timestamp, uuid_datum};
-use crate::sql::Sql;
+use crate::pg::convert::{time, timestamp, uuid_datum};
+use crate::pg::sql::Sql;
 
 /// How a reservation stands; the words of its CHECK.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,9 +8,9 @@ use uuid::Uuid;
 
 use crate::ledger::{self, Account, Origin, TransactionType};
 use crate::outcome::{Outcome, Verdict};
-use crate::purchase::close;
-use crate::reservations::{self, Status};
-use crate::sql::Sql;
+use crate::pg::sql::Sql;
+use crate::posting::pack::close;
+use crate::tables::reservations::{self, Status};
 
 /// Spends credits.
 pub(crate) fn spend(sql: &mut Sql, user: Uuid, amount: Credits, origin: &Origin) -> Outcome {

@@ -10,8 +10,8 @@ use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
 use pgrx::spi;
 
-use crate::error::raise;
-use crate::sql::{Sql, connected};
+use crate::pg::error::raise;
+use crate::pg::sql::{Sql, connected};
 
 static ALLOW_DROP: GucSetting<bool> = GucSetting::<bool>::new(false);
 

@@ -6,11 +6,14 @@ use stripe_credits_rules::identity::{Source, Tie};
 use stripe_credits_rules::reason::Reason;
 use uuid::Uuid;
 
-use crate::convert::clock;
-use crate::inbox::{self, Waiting};
+use crate::entry::event as apply;
+use crate::ledger;
 use crate::outcome::{Outcome, Verdict};
-use crate::sql::Sql;
-use crate::{apply, catalog, customers, ledger, locks, payments};
+use crate::pg::convert::clock;
+use crate::pg::locks;
+use crate::pg::sql::Sql;
+use crate::tables::inbox::{self, Waiting};
+use crate::tables::{catalog, customers, payments};
 
 /// Ties a customer to a user.
 pub(crate) fn customer(sql: &mut Sql, customer_id: &str, user: Uuid) -> Outcome {

@@ -7,13 +7,13 @@ use stripe_credits_rules::purchase::Refusal;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::reversal::{Kind, Reversal, Reversals, State};
 
-use crate::apply::refusal;
-use crate::convert::{clock, timestamp};
+use crate::entry::event::refusal;
 use crate::ledger::{self, Origin};
 use crate::outcome::{Outcome, Verdict};
-use crate::payments::{self, Payment};
-use crate::purchase::close;
-use crate::sql::Sql;
+use crate::pg::convert::{clock, timestamp};
+use crate::pg::sql::Sql;
+use crate::posting::pack::close;
+use crate::tables::payments::{self, Payment};
 
 /// Joins what an event says of a payment's reversals to what is known, and posts the difference that makes. Newer invoices
 /// do not name what paid them: where nothing is known of the payment intent, Stripe is asked once which invoices it paid.

@@ -13,8 +13,8 @@ use stripe_credits_rules::catalog::{
 use stripe_credits_rules::session::Item;
 use stripe_credits_rules::wall::Wall;
 
-use crate::convert::{clock, span, timestamp};
-use crate::sql::{Rows, Sql};
+use crate::pg::convert::{clock, span, timestamp};
+use crate::pg::sql::{Rows, Sql};
 
 /// The settings, or `None` before the first catalog.
 pub(crate) fn settings(sql: &mut Sql) -> Option<Settings> {

@@ -9,13 +9,13 @@ use stripe_credits_rules::purchase::Refusal;
 use stripe_credits_rules::reason::Reason;
 use uuid::Uuid;
 
-use crate::catalog;
 use crate::ledger::{self, Account, FIRST_PURCHASE_BONUS, Origin, TransactionType};
 use crate::outcome::{Outcome, Verdict};
-use crate::payments::{self, Said, SourceType};
-use crate::purchase::close;
-use crate::sql::Sql;
-use crate::subscriptions::Subscription;
+use crate::pg::sql::Sql;
+use crate::posting::pack::close;
+use crate::tables::catalog;
+use crate::tables::payments::{self, Said, SourceType};
+use crate::tables::subscriptions::Subscription;
 
 /// What a paid invoice's lines are worth by the catalog, or why it is worth nothing, yet or ever.
 pub(crate) fn worth(

@@ -12,13 +12,16 @@ use stripe_credits_rules::session::Item;
 use stripe_credits_rules::subscription::{self as rules, Joined, Plan, State, Status};
 use uuid::Uuid;
 
-use crate::convert::clock;
+use crate::entry::event as apply;
 use crate::ledger::{self, Account};
 use crate::outcome::{Outcome, Verdict};
-use crate::purchase::close;
-use crate::sql::Sql;
-use crate::subscriptions::{self, Subscription};
-use crate::{apply, catalog, customers, invoice, locks, payments};
+use crate::pg::convert::clock;
+use crate::pg::locks;
+use crate::pg::sql::Sql;
+use crate::posting::invoice;
+use crate::posting::pack::close;
+use crate::tables::subscriptions::{self, Subscription};
+use crate::tables::{catalog, customers, payments};
 
 /// Whose word a state is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,12 +11,14 @@ use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::session::{Item, Session};
 use uuid::Uuid;
 
-use crate::convert::clock;
+use crate::entry::event as apply;
 use crate::ledger::{self, Account, Closed, Origin, TransactionType};
 use crate::outcome::{Outcome, Verdict};
-use crate::payments::{self, Payment, Said, SourceType};
-use crate::sql::Sql;
-use crate::{apply, catalog, customers, locks};
+use crate::pg::convert::clock;
+use crate::pg::locks;
+use crate::pg::sql::Sql;
+use crate::tables::payments::{self, Payment, Said, SourceType};
+use crate::tables::{catalog, customers};
 
 /// The item of a direct purchase that names neither price nor pack.
 const DIRECT: &str = "credit_pack";

@@ -2,8 +2,8 @@
 
 use stripe_credits_rules::identity::{Source, Tie};
 
-use crate::convert::{time, timestamp, uuid, uuid_datum};
-use crate::sql::Sql;
+use crate::pg::convert::{time, timestamp, uuid, uuid_datum};
+use crate::pg::sql::Sql;
 
 /// The customer's tie. Read under the customer's lock, its absence stays true until the end of the transaction.
 pub(crate) fn tie(sql: &mut Sql, customer_id: &str) -> Option<Tie> {

@@ -5,8 +5,8 @@ use stripe_credits_rules::plan;
 use stripe_credits_rules::subscription::{FREE, Plan, State, Status};
 use uuid::Uuid;
 
-use crate::convert::{clock, time, timestamp, uuid, uuid_datum};
-use crate::sql::Sql;
+use crate::pg::convert::{clock, time, timestamp, uuid, uuid_datum};
+use crate::pg::sql::Sql;
 
 /// A row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub(crate) fn find(sql: &mut Sql, subscription_id: &str) -> Option<Subscription>
         &[subscription_id.into()],
     );
     let at =
-        |rows: &crate::sql::Rows, column| time(rows.must(column)).expect("only finite times are written");
+        |rows: &crate::pg::sql::Rows, column| time(rows.must(column)).expect("only finite times are written");
     rows.next().then(|| Subscription {
         user: rows.get(1).map(uuid),
         customer_id: rows.get(2),

@@ -5,10 +5,10 @@ use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::event::{Event, Malformed};
 use stripe_credits_rules::reason::Reason;
 
-use crate::convert::{clock, timestamp, uuid, uuid_datum};
-use crate::json::JsonText;
 use crate::outcome::Outcome;
-use crate::sql::{Rows, Sql};
+use crate::pg::convert::{clock, timestamp, uuid, uuid_datum};
+use crate::pg::json::JsonText;
+use crate::pg::sql::{Rows, Sql};
 
 /// An event that waits in the inbox.
 pub(crate) struct Waiting {

@@ -71,10 +71,8 @@ pub(crate) fn post(sql: &mut Sql, event_id: &str, invoice: &Invoice, user: Uuid,
     payments::claim(sql, SourceType::Invoice, &invoice.id, &said, user, account.now());
     // A refund may have come before its purchase, or the claim may have said what was charged.
     account.settle_reversals(sql, &invoice.id, &origin);
-    let verdict = match difference.add.is_empty() && !account.is_changed() {
-        true => Verdict::AlreadyApplied,
-        false => Verdict::Applied,
-    };
+    let unchanged = difference.add.is_empty() && !account.is_changed();
+    let verdict = if unchanged { Verdict::AlreadyApplied } else { Verdict::Applied };
     let price = |lot: &Lot| lot.cycle.as_ref().map_or(&lot.item, |cycle| &cycle.price_id).clone();
     let mut prices: Vec<String> = lots.iter().map(price).collect();
     prices.dedup();

@@ -174,12 +174,11 @@ fn direct_lot(sql: &mut Sql, call: &DirectPurchase, account: &Account) -> Lot {
         (None, None) => None,
     };
     let price = item.and_then(|item| catalog::prices_in_force(sql, [&item], account.now()).remove(&item));
-    let (item, name, expires_after) = match price {
-        Some(price) => (price.price_id, price.name, price.expires_after),
-        None => {
-            let named = call.price_id.as_deref().or(call.pack.as_deref()).unwrap_or(DIRECT);
-            (named.to_owned(), named.to_owned(), None)
-        }
+    let (item, name, expires_after) = if let Some(price) = price {
+        (price.price_id, price.name, price.expires_after)
+    } else {
+        let named = call.price_id.as_deref().or(call.pack.as_deref()).unwrap_or(DIRECT);
+        (named.to_owned(), named.to_owned(), None)
     };
     let lapses_at = expires_after.and_then(|span| span.after(account.now()));
     Lot { lapses_at, ..Lot::new(item, name, call.credits, Pool::Purchased) }

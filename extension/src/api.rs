@@ -4,6 +4,8 @@
 //! outcome row. What is raised is a call that is wrong in itself: a null (22004), a blank or impossible value (22023),
 //! an amount out of range (22003).
 
+#![allow(clippy::needless_pass_by_value, reason = "pgrx hands every argument over by value")]
+
 use pgrx::datum::{Interval, TimestampWithTimeZone};
 use pgrx::prelude::*;
 use stripe_credits_rules::amount::Credits;
@@ -14,16 +16,19 @@ use stripe_credits_rules::lot::{Lot, Pool};
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::subscription::Status;
 
-use crate::apply::{self, Door};
-use crate::convert::{clock, time, uuid};
-use crate::error::{named, named_if_given, positive, raise, required};
-use crate::json::JsonText;
+use crate::entry::attribute;
+use crate::entry::event::{self as apply, Door};
 use crate::ledger::{self, Origin, TransactionType};
 use crate::outcome::{Outcome, Verdict};
-use crate::purchase::{self, DirectPurchase};
-use crate::sql::connected;
-use crate::state::{self, DirectState};
-use crate::{attribute, catalog, inbox, locks, spending};
+use crate::pg::convert::{clock, time, uuid};
+use crate::pg::error::{named, named_if_given, positive, raise, required};
+use crate::pg::json::JsonText;
+use crate::pg::locks;
+use crate::pg::sql::connected;
+use crate::posting::pack::{self as purchase, DirectPurchase};
+use crate::posting::spend as spending;
+use crate::posting::subscription::{self as state, DirectState};
+use crate::tables::{catalog, inbox};
 
 /// The grant of a user's signup credits, and of credits given by hand, within their source.
 const SIGNUP: &str = "signup";
@@ -443,7 +448,7 @@ fn run_due(p_limit: default!(Option<i32>, "1000")) -> i64 {
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn settle_account(p_user_id: Option<pgrx::Uuid>) {
-    // SAFETY: reads whether this transaction may write.
+    // SAFETY: a backend is one thread, and reads its own flag: whether this transaction may write.
     let read_only = unsafe { pgrx::pg_sys::XactReadOnly };
     if let Some(user) = p_user_id.filter(|_| !read_only) {
         connected(|sql| ledger::settle_due(sql, uuid(user)));

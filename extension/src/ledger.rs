@@ -19,10 +19,10 @@ use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::subscription::FREE;
 use uuid::Uuid;
 
-use crate::convert::{clock, time, timestamp, uuid, uuid_datum};
-use crate::json::JsonText;
 use crate::outcome::Balances;
-use crate::sql::{Rows, Sql};
+use crate::pg::convert::{clock, time, timestamp, uuid, uuid_datum};
+use crate::pg::json::JsonText;
+use crate::pg::sql::{Rows, Sql};
 
 /// Why a row is in the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

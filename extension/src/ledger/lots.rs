@@ -9,9 +9,9 @@ use stripe_credits_rules::plan::{self, Grant, Holds, Returned};
 use stripe_credits_rules::worth::invoice::TRIAL;
 
 use super::{Account, Origin, TransactionType, earliest};
-use crate::convert::{time, timestamp, uuid_datum};
-use crate::sql::Sql;
-use crate::subscriptions;
+use crate::pg::convert::{time, timestamp, uuid_datum};
+use crate::pg::sql::Sql;
+use crate::tables::subscriptions;
 
 /// The item of a first purchase's bonus.
 pub(crate) const FIRST_PURCHASE_BONUS: &str = "first_purchase_bonus";

@@ -30,6 +30,7 @@ pub mod identity;
 pub mod catalog;
 pub mod purchase;
 pub mod lot;
+pub mod streams;
 pub mod plan;
 pub mod bonus;
 pub mod reversal;

@@ -35,6 +35,7 @@ pub mod fetched;
 pub mod identity;
 pub mod lot;
 pub mod worth;
+pub mod streams;
 pub mod plan;
 pub mod bonus;
 pub mod draw;

@@ -4,6 +4,8 @@
 //! outcome row. What is raised is a call that is wrong in itself: a null (22004), a blank or impossible value (22023),
 //! an amount out of range (22003).
 
+#![allow(clippy::needless_pass_by_value, reason = "pgrx hands every argument over by value")]
+
 use pgrx::datum::{Interval, TimestampWithTimeZone};
 use pgrx::prelude::*;
 
@@ -285,7 +287,7 @@ fn run_due(p_limit: default!(Option<i32>, "1000")) -> i64 {
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn settle_account(p_user_id: Option<pgrx::Uuid>) {
-    // SAFETY: reads whether this transaction may write.
+    // SAFETY: a backend is one thread, and reads its own flag: whether this transaction may write.
     let read_only = unsafe { pgrx::pg_sys::XactReadOnly };
     if let Some(user) = p_user_id.filter(|_| !read_only) {
         connected(|sql| ledger::settle_due(sql, uuid(user)));

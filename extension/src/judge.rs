@@ -5,13 +5,14 @@
 use serde_json::json;
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::catalog::Settings;
-use stripe_credits_rules::event::{Event, Fetched, Subject};
+use stripe_credits_rules::event::{Event, Subject};
+use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::identity::{self, Claims, Identity, Tie};
 use stripe_credits_rules::invoice::Invoice;
-use stripe_credits_rules::purchase::Refusal;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::session::{Mode, PaymentStatus, Session};
 use stripe_credits_rules::subscription::Subscription;
+use stripe_credits_rules::worth::Refusal;
 use uuid::Uuid;
 
 use crate::ledger;
@@ -76,7 +77,7 @@ pub(crate) fn judge(
     let Some(settings) = settings else {
         return Outcome::of(Verdict::Parked(Reason::NoCatalog)).into();
     };
-    if let Some(reason) = settings.wall.refuses(event) {
+    if let Some(reason) = settings.wall.refuses(event.livemode, event.account.as_deref()) {
         return Outcome::of(Verdict::Ignored(reason)).into();
     }
     let context = Context { settings, event, fetched, caller };

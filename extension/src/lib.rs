@@ -3,6 +3,11 @@
 //! The SQL files below load in this order and hold all of the data; the modules are in reading order, which is the order
 //! of a payment, and each uses only modules further down. The rules of money are the crate `stripe_credits_rules`, which knows no Postgres.
 
+#![allow(
+    unsafe_code,
+    reason = "Postgres is C: its functions and node trees are reached through pgrx::pg_sys"
+)]
+
 use pgrx::prelude::*;
 
 mod api; // every function that moves money

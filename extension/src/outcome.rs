@@ -8,10 +8,10 @@ use pgrx::pgrx_sql_entity_graph::metadata::{
 };
 use serde_json::{Map, Value};
 use stripe_credits_rules::amount::Credits;
+use stripe_credits_rules::catalog::Item;
 use stripe_credits_rules::event::Malformed;
-use stripe_credits_rules::purchase::Refusal;
 use stripe_credits_rules::reason::Reason;
-use stripe_credits_rules::session::Item;
+use stripe_credits_rules::worth::Refusal;
 use uuid::Uuid;
 
 use crate::pg::convert::uuid_datum;
@@ -183,11 +183,14 @@ unsafe impl BoxRet for Outcome {
                 (datums[index], nulls[index]) = (datum, false);
             }
         }
+        // SAFETY: get_call_result_type fills in the descriptor of the call that fcinfo describes, and the assertion
+        // proves that both arrays are as long as it before heap_form_tuple reads them.
         unsafe {
             let class =
                 pg_sys::get_call_result_type(fcinfo.as_mut_ptr(), std::ptr::null_mut(), &raw mut descriptor);
             assert!(
-                class == pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE && (*descriptor).natts as usize == COLUMNS,
+                class == pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE
+                    && usize::try_from((*descriptor).natts) == Ok(COLUMNS),
                 "billing.outcome has other columns than this library"
             );
             let tuple = pg_sys::heap_form_tuple(descriptor, datums.as_mut_ptr(), nulls.as_mut_ptr());

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 use stripe_credits_rules::catalog::Settings;
-use stripe_credits_rules::event::{self, Fetched, Keys, Malformed, Subject};
+use stripe_credits_rules::event::{self, Keys, Malformed, Subject};
+use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::reason::Reason;
 
 use crate::judge::{Caller, Judged, judge};

@@ -3,11 +3,11 @@
 use serde_json::json;
 use stripe_credits_rules::amount::{Credits, Quantity};
 use stripe_credits_rules::calendar::{SubsecRound, Time};
+use stripe_credits_rules::catalog::Item;
 use stripe_credits_rules::event::Keys;
 use stripe_credits_rules::invoice::{Charge, Invoice, Line};
 use stripe_credits_rules::lot::{Lot, Pool};
 use stripe_credits_rules::reason::Reason;
-use stripe_credits_rules::session::Item;
 use stripe_credits_rules::subscription::{self as rules, Status};
 use uuid::Uuid;
 
@@ -94,12 +94,11 @@ impl DirectPurchase {
             (None, None) => None,
         };
         let price = item.and_then(|item| catalog::prices_in_force(sql, [&item], now).remove(&item));
-        let (item, name, expires_after) = match price {
-            Some(price) => (price.price_id, price.name, price.expires_after),
-            None => {
-                let named = self.price_id.as_deref().or(self.pack.as_deref()).unwrap_or(UNNAMED_PACK);
-                (named.to_owned(), named.to_owned(), None)
-            }
+        let (item, name, expires_after) = if let Some(price) = price {
+            (price.price_id, price.name, price.expires_after)
+        } else {
+            let named = self.price_id.as_deref().or(self.pack.as_deref()).unwrap_or(UNNAMED_PACK);
+            (named.to_owned(), named.to_owned(), None)
         };
         let lapses_at = expires_after.and_then(|span| span.after(now));
         Lot { lapses_at, ..Lot::new(item, name, self.credits, Pool::Purchased) }

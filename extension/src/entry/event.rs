@@ -2,7 +2,8 @@
 
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::catalog::Settings;
-use stripe_credits_rules::event::{self, Event, Fetched, Subject};
+use stripe_credits_rules::event::{self, Event, Subject};
+use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::reason::Reason;
 use uuid::Uuid;
 

@@ -53,7 +53,10 @@ impl Account {
             if covered == amount.0 {
                 break drawn;
             }
-            assert!(in_order.len() as i64 == grants, "the grants hold less than the account says");
+            assert!(
+                i64::try_from(in_order.len()) == Ok(grants),
+                "the grants hold less than the account says"
+            );
             grants *= GRANTS_READ_GROWTH;
         };
         for share in drawn {

@@ -23,7 +23,7 @@ pub(crate) fn time(timestamp: TimestampWithTimeZone) -> Option<Time> {
 /// The wall clock, read now. An operation reads it once, after the account's lock, so that its rows are in the order in
 /// which operations had the account.
 pub(crate) fn clock() -> Time {
-    // SAFETY: reads the system clock.
+    // SAFETY: it reads the system clock and has no preconditions.
     let now = unsafe { pg_sys::GetCurrentTimestamp() };
     Time::from_timestamp_micros(now + POSTGRES_EPOCH_MICROSECONDS).expect("the clock is within the calendar")
 }

@@ -1,5 +1,7 @@
 //! Refuses `DROP EXTENSION`, `DROP SCHEMA` and `DROP OWNED` that would take the books along, by the statement's parse tree.
 
+#![allow(clippy::cast_ptr_alignment, reason = "Postgres allocates a node as the struct that its tag names")]
+
 use std::ffi::c_char;
 
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
@@ -26,6 +28,7 @@ pub(crate) fn define_setting() {
 }
 
 /// Tells Postgres the calling convention of `guard_drop`, as PG_FUNCTION_INFO_V1 does in C.
+#[allow(unreachable_pub, reason = "Postgres looks it up by its symbol")]
 #[unsafe(no_mangle)]
 pub extern "C" fn pg_finfo_guard_drop() -> &'static pg_sys::Pg_finfo_record {
     const VERSION_1: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
@@ -61,6 +64,9 @@ pub unsafe extern "C-unwind" fn guard_drop(fcinfo: pg_sys::FunctionCallInfo) -> 
 
 /// Whether a statement drops a ledger that holds rows: with the extension, with its schema under whatever name, or with all
 /// that an owner of either owns.
+///
+/// # Safety
+/// `statement` is the root of a parse tree that Postgres made.
 unsafe fn drops_books(sql: &mut Sql, statement: *mut pg_sys::Node) -> bool {
     let mut rows = sql.run(
         "select e.oid, n.oid, n.nspname::text, array[e.extowner, n.nspowner, c.relowner]
@@ -75,6 +81,7 @@ unsafe fn drops_books(sql: &mut Sql, statement: *mut pg_sys::Node) -> bool {
     }
     let (extension, schema): (pg_sys::Oid, pg_sys::Oid) = (rows.must(1), rows.must(2));
     let owners: Vec<pg_sys::Oid> = rows.must(4);
+    // SAFETY: a node's tag names its struct, which is looked at only as that; the lists hold what the grammar puts there.
     let drops = unsafe {
         match (*statement).type_ {
             NodeTag::T_DropStmt => {
@@ -101,13 +108,23 @@ unsafe fn drops_books(sql: &mut Sql, statement: *mut pg_sys::Node) -> bool {
     drops && holds_rows(&rows.must::<String>(3))
 }
 
+/// The nodes of a list; Postgres writes an empty one as a null pointer.
+///
+/// # Safety
+/// `list` is null or a list of nodes, and stays one while the iterator is used.
 unsafe fn elements(list: *mut pg_sys::List) -> impl Iterator<Item = *mut pg_sys::Node> {
+    // SAFETY: it is not null, and so a list, as the caller promises.
     let length = if list.is_null() { 0 } else { unsafe { (*list).length } };
+    // SAFETY: every index is below the list's length.
     (0..length).map(move |index| unsafe { pg_sys::list_nth(list, index) }.cast())
 }
 
 /// The text of a String node.
+///
+/// # Safety
+/// `node` is a node of a parse tree.
 unsafe fn string(node: *mut pg_sys::Node) -> Option<*const c_char> {
+    // SAFETY: the tag says that it is a String before it is read as one.
     unsafe {
         ((*node).type_ == NodeTag::T_String).then(|| (*node.cast::<pg_sys::String>()).sval.cast_const())
     }

@@ -8,7 +8,7 @@ use pgrx::prelude::*;
 use stripe_credits_rules::amount::{Credits, MAX_CREDITS};
 use stripe_credits_rules::calendar::{Time, TimeDelta};
 use stripe_credits_rules::catalog::{self, Catalog};
-use stripe_credits_rules::event::MAX_ID_BYTES;
+use stripe_credits_rules::stripe::MAX_ID_BYTES;
 use stripe_credits_rules::subscription::Status;
 
 use crate::pg::convert::time;

@@ -24,7 +24,7 @@ impl JsonText {
     /// Text that is JSON already, made by serde.
     pub(crate) fn from_json(text: String) -> JsonText {
         let cstring = std::ffi::CString::new(text.as_str()).expect("serde escapes NUL");
-        // SAFETY: jsonb_in takes a C string and answers a jsonb.
+        // SAFETY: jsonb_in takes one C string, which outlives the call.
         let datum =
             unsafe { direct_function_call_as_datum(pg_sys::jsonb_in, &[Some(cstring.as_ptr().into())]) };
         JsonText { datum: datum.expect("jsonb_in never answers NULL"), text }
@@ -71,10 +71,12 @@ unsafe impl SqlTranslatable for JsonText {
 // SAFETY: as for pgrx's own types that are read through FromDatum.
 unsafe impl<'fcx> ArgAbi<'fcx> for JsonText {
     unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
+        // SAFETY: the caller's promise, that the argument is a jsonb, is the one that FromDatum asks for.
         unsafe { arg.unbox_arg_using_from_datum().expect("a jsonb argument is not null") }
     }
 
     unsafe fn unbox_nullable_arg(arg: Arg<'_, 'fcx>) -> Nullable<Self> {
+        // SAFETY: as above.
         unsafe { arg.unbox_arg_using_from_datum().into() }
     }
 }
@@ -87,6 +89,7 @@ unsafe impl UnboxDatum for JsonText {
     where
         Self: 'src,
     {
+        // SAFETY: the caller's promise, that the datum is a jsonb, is the one that FromDatum asks for.
         unsafe { JsonText::from_datum(datum.sans_lifetime(), false).expect("a jsonb argument is not null") }
     }
 }

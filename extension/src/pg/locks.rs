@@ -50,6 +50,7 @@ fn sorted<'a>(class: i32, ids: impl IntoIterator<Item = &'a str>) {
     }
 }
 
+// SAFETY: declared as in Postgres's common/hashfn.h.
 unsafe extern "C-unwind" {
     /// Postgres's own hash (common/hashfn.h), the same in every version of this library that may run side by side.
     fn hash_bytes(key: *const u8, length: i32) -> u32;
@@ -57,11 +58,11 @@ unsafe extern "C-unwind" {
 
 fn hash(key: &str) -> i32 {
     let length = i32::try_from(key.len()).expect("jsonb strings are under 256 MB");
-    // SAFETY: reads `length` bytes.
+    // SAFETY: it reads `length` bytes from the pointer, which are the key's own.
     unsafe { hash_bytes(key.as_ptr(), length) }.cast_signed()
 }
 
 fn take(function: unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum, class: i32, key: i32) {
-    // SAFETY: both take two int4 and answer void.
+    // SAFETY: the callers name functions of Postgres that take two int4 and return void.
     unsafe { direct_function_call::<()>(function, &[class.into_datum(), key.into_datum()]) };
 }

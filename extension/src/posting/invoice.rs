@@ -2,11 +2,12 @@
 
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::catalog::Settings;
-use stripe_credits_rules::event::Fetched;
-use stripe_credits_rules::invoice::{self as rules, Invoice, TRIAL, Trial, Worth};
+use stripe_credits_rules::fetched::Fetched;
+use stripe_credits_rules::invoice::Invoice;
 use stripe_credits_rules::lot::{self, Held, Lot, Pool};
-use stripe_credits_rules::purchase::Refusal;
 use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::worth::Refusal;
+use stripe_credits_rules::worth::invoice::{self as rules, TRIAL, Trial, Worth};
 use uuid::Uuid;
 
 use crate::ledger::{Account, FIRST_PURCHASE_BONUS, Origin, TransactionType};
@@ -70,10 +71,8 @@ pub(crate) fn post(sql: &mut Sql, event_id: &str, invoice: &Invoice, user: Uuid,
     payments::claim(sql, SourceType::Invoice, &invoice.id, &said, user, account.now());
     // A refund may have come before its purchase, or the claim may have said what was charged.
     account.settle_reversals(sql, &invoice.id, &origin);
-    let verdict = match difference.add.is_empty() && !account.is_changed() {
-        true => Verdict::AlreadyApplied,
-        false => Verdict::Applied,
-    };
+    let unchanged = difference.add.is_empty() && !account.is_changed();
+    let verdict = if unchanged { Verdict::AlreadyApplied } else { Verdict::Applied };
     let price = |lot: &Lot| lot.cycle.as_ref().map_or(&lot.item, |cycle| &cycle.price_id).clone();
     let mut prices: Vec<String> = lots.iter().map(price).collect();
     prices.dedup();

@@ -3,11 +3,11 @@
 use serde_json::json;
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::catalog::Settings;
-use stripe_credits_rules::event::Fetched;
+use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::lot::{self, Lot};
-use stripe_credits_rules::purchase::{self as rules, Refusal};
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::session::Session;
+use stripe_credits_rules::worth::{Refusal, session as rules};
 use uuid::Uuid;
 
 use crate::ledger::{Account, Origin, TransactionType};

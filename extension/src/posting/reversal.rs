@@ -1,10 +1,11 @@
 //! Refunds and disputes: what an event about one of them takes back from a payment, or gives back to it.
 
-use stripe_credits_rules::event::{Event, Fetched};
+use stripe_credits_rules::event::Event;
+use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::invoice::{self, InvoicePayment};
-use stripe_credits_rules::purchase::Refusal;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::reversal::Reversals;
+use stripe_credits_rules::worth::Refusal;
 
 use crate::ledger::{Account, Origin};
 use crate::outcome::{Outcome, Verdict};

@@ -1,11 +1,11 @@
 //! A subscription's state: merged with what is known of it, and what that makes of the account.
 
 use stripe_credits_rules::calendar::Time;
-use stripe_credits_rules::event::Fetched;
-use stripe_credits_rules::purchase::{Refusal, ask};
+use stripe_credits_rules::catalog::Item;
+use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::reason::Reason;
-use stripe_credits_rules::session::Item;
 use stripe_credits_rules::subscription::{self as rules, Joined, Plan, State};
+use stripe_credits_rules::worth::{Refusal, ask};
 use uuid::Uuid;
 
 use crate::ledger::Account;

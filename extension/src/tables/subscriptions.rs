@@ -163,8 +163,9 @@ pub(crate) fn tier(sql: &mut Sql, user: Uuid) -> (String, String) {
          limit 1",
         &[uuid_datum(user).into()],
     );
-    match rows.next() {
-        true => (rows.get(1).unwrap_or_else(|| FREE.to_owned()), rows.must(2)),
-        false => (FREE.to_owned(), "none".to_owned()),
+    if rows.next() {
+        (rows.get(1).unwrap_or_else(|| FREE.to_owned()), rows.must(2))
+    } else {
+        (FREE.to_owned(), "none".to_owned())
     }
 }

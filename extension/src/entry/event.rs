@@ -223,7 +223,7 @@ fn judge(
     let Some(settings) = settings else {
         return Judged::untied(Outcome::of(Verdict::Parked(Reason::NoCatalog)));
     };
-    if let Some(reason) = settings.wall.refuses(event.livemode, event.account.as_deref()) {
+    if let Some(reason) = settings.scope.excludes(event.livemode, event.account.as_deref()) {
         return Judged::untied(Outcome::of(Verdict::Ignored(reason)));
     }
     match &event.subject {

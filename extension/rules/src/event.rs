@@ -7,7 +7,7 @@ use crate::calendar::{self, Time};
 use crate::invoice::{self, Invoice, InvoicePayment};
 use crate::reversal::{self, Reversals};
 use crate::session::{self, Session};
-use crate::stripe::{self, check_id, in_object};
+use crate::stripe::{self, check_id, parse};
 use crate::subscription::{self, Subscription};
 
 /// What is recorded of every event, and what it is about.
@@ -166,8 +166,7 @@ pub fn read(text: &str) -> Result<Event, Malformed> {
     let created =
         calendar::from_unix(envelope.created).ok_or_else(|| malformed(text, "created is not a time"))?;
     let object = envelope.data.object;
-    let any: stripe::AnyObject =
-        serde_json::from_str(object.get()).map_err(|fault| malformed(text, &in_object(&fault)))?;
+    let any: stripe::AnyObject = parse(object).map_err(|fault| malformed(text, &fault))?;
     let customer_id = any.customer.map(stripe::Expandable::into_id);
     check_id("data.object.id", any.id.as_deref()).map_err(|fault| malformed(text, &fault))?;
     check_id("data.object.customer", customer_id.as_deref()).map_err(|fault| malformed(text, &fault))?;

@@ -1,12 +1,11 @@
 //! Refunds and disputes (rules 5 and 9): each is a state that only rises, and what they take back is computed from all of
 //! them together, so that it cannot matter in which order, how often or how late they are told.
 
-use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use crate::amount::{Credits, MinorUnits};
 use crate::catalog::ReversalPolicy;
-use crate::stripe::{self, check_id, in_object};
+use crate::stripe::{self, check_id, parse};
 use crate::text_enum::words;
 
 /// What one event says of the reversals of one payment.
@@ -38,10 +37,6 @@ pub(crate) fn read(object: &RawValue, event_type: &str) -> Option<Result<Reversa
         | "backfill.dispute" => Some(parse(object).and_then(|object| dispute(object, event_type))),
         _ => None,
     }
-}
-
-fn parse<T: DeserializeOwned>(object: &RawValue) -> Result<T, String> {
-    serde_json::from_str(object.get()).map_err(|fault| in_object(&fault))
 }
 
 fn charge(charge: stripe::Charge) -> Result<Reversals, String> {

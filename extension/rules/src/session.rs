@@ -7,7 +7,7 @@ use crate::amount::{MinorUnits, Quantity};
 use crate::calendar::{self, Time};
 use crate::catalog::Item;
 use crate::invoice::{self, Invoice};
-use crate::stripe::{self, check_id, in_object, metadata_user};
+use crate::stripe::{self, check_id, metadata_user, parse};
 use crate::subscription::{self, Subscription};
 
 /// A checkout session's facts.
@@ -82,8 +82,7 @@ pub struct Line {
 
 /// Reads a session as an event of `event_type` carried it, made at `event_created`.
 pub(crate) fn read(object: &RawValue, event_type: &str, event_created: Time) -> Result<Session, String> {
-    let session: stripe::CheckoutSession =
-        serde_json::from_str(object.get()).map_err(|fault| in_object(&fault))?;
+    let session: stripe::CheckoutSession = parse(object)?;
     let created = match session.created {
         Some(seconds) => calendar::from_unix(seconds).ok_or("data.object: created is not a time")?,
         None => event_created,

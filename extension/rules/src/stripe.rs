@@ -411,8 +411,9 @@ pub(crate) fn check_id(field: &str, id: Option<&str>) -> Result<(), String> {
     }
 }
 
-pub(crate) fn in_object(fault: &serde_json::Error) -> String {
-    format!("data.object: {fault}")
+/// Reads the object of an event.
+pub(crate) fn parse<'a, T: Deserialize<'a>>(object: &'a RawValue) -> Result<T, String> {
+    serde_json::from_str(object.get()).map_err(|fault| format!("data.object: {fault}"))
 }
 
 /// The user that the app's server wrote into an object's metadata, by one of the keys that apps use.

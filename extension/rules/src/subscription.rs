@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::amount::{Credits, Quantity};
 use crate::calendar::{self, Time};
 use crate::catalog::{Item, Kind, PlanChange, Price};
-use crate::stripe::{self, Expandable, check_id, in_object, metadata_user};
+use crate::stripe::{self, Expandable, check_id, metadata_user, parse};
 use crate::text_enum::words;
 
 /// A subscription's facts, as one object said them.
@@ -77,7 +77,7 @@ impl Status {
 
 /// Reads a subscription's object as it was at a time.
 pub(crate) fn read(object: &RawValue, as_of: Time) -> Result<Subscription, String> {
-    let said: stripe::Subscription = serde_json::from_str(object.get()).map_err(|fault| in_object(&fault))?;
+    let said: stripe::Subscription = parse(object)?;
     check_id("data.object.id", Some(&said.id))?;
     let status = Status::parse(&said.status)
         .ok_or_else(|| format!("data.object: status {:?} is none of Stripe's", said.status))?;

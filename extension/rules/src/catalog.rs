@@ -11,7 +11,7 @@ use serde::de::{self, Deserializer, MapAccess, Visitor, value::MapAccessDeserial
 use crate::amount::Credits;
 use crate::calendar::Span;
 use crate::reason::Reason;
-use crate::text_enum::words;
+use crate::text_enum::text_enum;
 
 /// The longest key, name or price id, in bytes.
 pub const MAX_NAME_BYTES: usize = 255;
@@ -108,7 +108,7 @@ pub enum Item {
     Unpriced,
 }
 
-words! {
+text_enum! {
     /// What a price sells.
     #[derive(Default)]
     Kind {
@@ -121,7 +121,7 @@ words! {
         NotCredits => "not_credits",
     }
 }
-words! {
+text_enum! {
     /// What becomes of credits that were spent before they were reversed.
     #[derive(Default)]
     ReversalPolicy {
@@ -132,7 +132,7 @@ words! {
         Forgive => "forgive",
     }
 }
-words! {
+text_enum! {
     /// Whether a session that had nothing to pay, by a 100 % discount, grants.
     #[derive(Default)]
     NoPaymentRequired {
@@ -143,7 +143,7 @@ words! {
         Ignore => "ignore",
     }
 }
-words! {
+text_enum! {
     /// What a renewal does to credits that are left of the period before.
     #[derive(Default)]
     Renewal {
@@ -154,7 +154,7 @@ words! {
         Rollover => "rollover",
     }
 }
-words! {
+text_enum! {
     /// What a change of plan does within a period.
     #[derive(Default)]
     PlanChange {
@@ -165,7 +165,7 @@ words! {
         AtRenewal => "at_renewal",
     }
 }
-words! {
+text_enum! {
     /// What becomes of a plan's credits when it is canceled.
     #[derive(Default)]
     Cancellation {
@@ -451,7 +451,7 @@ pub struct Stored {
     pub retired: bool,
 }
 
-words! {
+text_enum! {
     /// What loading a catalog does to one price.
     Change {
         /// Not known before.

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use crate::amount::{Credits, MinorUnits};
 use crate::catalog::ReversalPolicy;
 use crate::stripe::{self, check_id, parse};
-use crate::text_enum::words;
+use crate::text_enum::text_enum;
 
 /// What one event says of the reversals of one payment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,7 +111,7 @@ fn money(field: &str, amount: i64) -> Result<MinorUnits, String> {
     if amount < 0 { Err(format!("data.object: {field} is negative")) } else { Ok(MinorUnits(amount)) }
 }
 
-words! {
+text_enum! {
     /// What a row of `reversals` is about.
     Kind {
         /// One refund.
@@ -123,7 +123,7 @@ words! {
     }
 }
 
-words! {
+text_enum! {
     /// How far a reversal has come, in rising order; what was told last does not matter, only what is highest.
     State {
         /// A dispute that moves no money: an inquiry, or one that was prevented.

@@ -11,7 +11,7 @@ use crate::amount::{Credits, Quantity};
 use crate::calendar::{self, Time};
 use crate::catalog::{Item, Kind, PlanChange, Price};
 use crate::stripe::{self, Expandable, check_id, metadata_user, parse};
-use crate::text_enum::words;
+use crate::text_enum::text_enum;
 
 /// A subscription's facts, as one object said them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub struct Subscription {
     pub as_of: Time,
 }
 
-words! {
+text_enum! {
     /// Stripe's statuses of a subscription, in the order in which a tie of two is broken: what is worth less to the user
     /// first, what is final last.
     Status {

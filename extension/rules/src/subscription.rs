@@ -62,16 +62,22 @@ text_enum! {
 }
 
 impl Status {
-    /// Whether nothing can follow it.
-    #[must_use]
-    pub fn is_final(self) -> bool {
-        matches!(self, Status::Canceled | Status::IncompleteExpired)
-    }
+    /// The statuses under which a subscription's plan is the user's tier.
+    pub const NAMING_TIER: [Status; 3] = [Status::Active, Status::Trialing, Status::PastDue];
 
-    /// Whether it names the user's tier.
+    /// The statuses that no other can follow.
+    pub const FINAL: [Status; 2] = [Status::Canceled, Status::IncompleteExpired];
+
+    /// Whether the subscription's plan is the user's tier.
     #[must_use]
     pub fn names_tier(self) -> bool {
-        matches!(self, Status::Active | Status::Trialing | Status::PastDue)
+        Status::NAMING_TIER.contains(&self)
+    }
+
+    /// Whether no other status can follow.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        Status::FINAL.contains(&self)
     }
 }
 

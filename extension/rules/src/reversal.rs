@@ -19,27 +19,9 @@ pub struct Reversals {
     pub said: Vec<Reversal>,
 }
 
-/// Reads the object of a `charge.refunded`, `refund.…`, `charge.refund.updated` or `charge.dispute.…` event, or of a list of
-/// refunds or disputes; `None` for an event that is about none of these.
-pub(crate) fn read(object: &RawValue, event_type: &str) -> Option<Result<Reversals, String>> {
-    match event_type {
-        "charge.refunded" => Some(parse(object).and_then(charge)),
-        "refund.created"
-        | "refund.updated"
-        | "refund.failed"
-        | "charge.refund.updated"
-        | "backfill.refund" => Some(parse(object).and_then(|object| refund(object, event_type))),
-        "charge.dispute.created"
-        | "charge.dispute.updated"
-        | "charge.dispute.closed"
-        | "charge.dispute.funds_withdrawn"
-        | "charge.dispute.funds_reinstated"
-        | "backfill.dispute" => Some(parse(object).and_then(|object| dispute(object, event_type))),
-        _ => None,
-    }
-}
-
-fn charge(charge: stripe::Charge) -> Result<Reversals, String> {
+/// Reads the charge of a `charge.refunded` event.
+pub(crate) fn read_charge(object: &RawValue) -> Result<Reversals, String> {
+    let charge: stripe::Charge = parse(object)?;
     let mut said = vec![Reversal {
         id: charge.id.clone(),
         kind: Kind::Charge,
@@ -54,7 +36,9 @@ fn charge(charge: stripe::Charge) -> Result<Reversals, String> {
     reversals(charge.payment_intent, Some(charge.id), said)
 }
 
-fn refund(mut refund: stripe::Refund, event_type: &str) -> Result<Reversals, String> {
+/// Reads a refund as an event of `event_type` carried it, or a list.
+pub(crate) fn read_refund(object: &RawValue, event_type: &str) -> Result<Reversals, String> {
+    let mut refund: stripe::Refund = parse(object)?;
     let (payment_intent, charge) = (refund.payment_intent.take(), refund.charge.take());
     let said = of_refund(refund, event_type)?;
     reversals(payment_intent, charge.map(stripe::Expandable::into_id), vec![said])
@@ -73,8 +57,10 @@ fn of_refund(refund: stripe::Refund, event_type: &str) -> Result<Reversal, Strin
     })
 }
 
-/// The event's name says what happened to the money where the status does not: an inquiry whose funds were withdrawn.
-fn dispute(dispute: stripe::Dispute, event_type: &str) -> Result<Reversals, String> {
+/// Reads a dispute as an event of `event_type` carried it, or a list. The event's type says what happened to the money if
+/// the status does not: an inquiry whose funds were withdrawn.
+pub(crate) fn read_dispute(object: &RawValue, event_type: &str) -> Result<Reversals, String> {
+    let dispute: stripe::Dispute = parse(object)?;
     let state = match (event_type, dispute.status.as_str()) {
         ("charge.dispute.funds_reinstated", _) | (_, "won") => State::Undone,
         ("charge.dispute.funds_withdrawn", _) | (_, "needs_response" | "under_review" | "lost") => {

@@ -56,6 +56,17 @@ pub enum Mode {
     Other,
 }
 
+impl Mode {
+    /// The mode that Stripe writes as this text.
+    pub(crate) fn of(text: &str) -> Mode {
+        match text {
+            "payment" => Mode::Payment,
+            "subscription" => Mode::Subscription,
+            _ => Mode::Other,
+        }
+    }
+}
+
 /// Stripe's payment statuses of a session, and why an unpaid one is unpaid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PaymentStatus {
@@ -105,11 +116,7 @@ pub(crate) fn read(object: &RawValue, event_type: &str, event_created: Time) -> 
     let metadata = |key: &str| metadata.get(key).and_then(stripe::MetadataValue::as_text);
     Ok(Session {
         id: session.id,
-        mode: match session.mode.as_str() {
-            "payment" => Mode::Payment,
-            "subscription" => Mode::Subscription,
-            _ => Mode::Other,
-        },
+        mode: Mode::of(&session.mode),
         payment: session.payment_status.as_deref().map(|status| payment_status(status, event_type)),
         created,
         customer_id: session.customer.map(stripe::Expandable::into_id),

@@ -11,10 +11,8 @@ use serde::de::{self, Deserializer, MapAccess, Visitor, value::MapAccessDeserial
 use crate::amount::Credits;
 use crate::calendar::Span;
 use crate::reason::Reason;
+use crate::stripe::MAX_ID_BYTES;
 use crate::text_enum::text_enum;
-
-/// The longest key, name or price id, in bytes.
-pub const MAX_NAME_BYTES: usize = 255;
 
 /// A whole catalog, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -431,8 +429,8 @@ impl Reader {
 fn named(path: &str, text: &str) -> Result<(), Fault> {
     if text.trim() != text || text.is_empty() {
         Err(fault_at(path, format!("{text:?} is blank or has blanks around it")))
-    } else if text.len() > MAX_NAME_BYTES {
-        Err(fault_at(path, format!("longer than {MAX_NAME_BYTES} bytes")))
+    } else if text.len() > MAX_ID_BYTES {
+        Err(fault_at(path, format!("longer than {MAX_ID_BYTES} bytes")))
     } else {
         Ok(())
     }

@@ -77,7 +77,7 @@ pub(crate) fn judge(
     let Some(settings) = settings else {
         return Outcome::of(Verdict::Parked(Reason::NoCatalog)).into();
     };
-    if let Some(reason) = settings.wall.refuses(event.livemode, event.account.as_deref()) {
+    if let Some(reason) = settings.scope.excludes(event.livemode, event.account.as_deref()) {
         return Outcome::of(Verdict::Ignored(reason)).into();
     }
     let context = Context { settings, event, fetched, caller };

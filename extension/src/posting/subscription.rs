@@ -4,7 +4,7 @@ use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::catalog::Item;
 use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::reason::Reason;
-use stripe_credits_rules::subscription::{self as rules, Joined, Plan, State};
+use stripe_credits_rules::subscription::{self as rules, Joined, Plan, SubscriptionState};
 use stripe_credits_rules::worth::{Refusal, ask};
 use uuid::Uuid;
 
@@ -126,9 +126,9 @@ fn merge(sql: &mut Sql, incoming: &Incoming, known: Option<&Subscription>) -> Re
     merged.filter(|_| has_period).ok_or_else(|| ask(fetched, rules::path(&facts.id)))
 }
 
-fn state(facts: &rules::Subscription, plan: &Plan, period: (Time, Time)) -> State {
+fn state(facts: &rules::Subscription, plan: &Plan, period: (Time, Time)) -> SubscriptionState {
     let (price_id, quantity) = plan.priced();
-    State {
+    SubscriptionState {
         as_of: facts.as_of,
         status: facts.status,
         price_id: price_id.map(str::to_owned),

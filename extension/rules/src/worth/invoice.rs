@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{MAX_PAYMENT_CREDITS, Refusal, ask};
 use crate::amount::{Credits, Quantity};
 use crate::calendar::Time;
-use crate::catalog::{Cancellation, Item, Kind, NoPaymentRequired, PlanChange, Price};
+use crate::catalog::{Cancellation, Item, NoPaymentRequired, PlanChange, Price, PriceKind};
 use crate::fetched::Fetched;
 use crate::invoice::{Charge, Invoice, Line, lines_path};
 use crate::lot::{Cycle, Lot, Pool};
@@ -80,7 +80,7 @@ pub fn worth(
     for (line, price) in lines.iter().filter_map(|(line, price)| Some((line, price.as_ref()?))) {
         let (start, end) = line.period;
         let in_trial = match (line.charge, trial) {
-            _ if price.kind == Kind::NotCredits => false,
+            _ if price.kind == PriceKind::NotCredits => false,
             (Charge::Nothing, None) => return Err(ask(fetched, subscription::path(subscription_id))),
             (Charge::Nothing, Some(trial)) => trial.end.is_some_and(|trial_end| end <= trial_end),
             _ => false,
@@ -92,7 +92,7 @@ pub fn worth(
             continue;
         }
         let bought = Bought { price, quantity: line.quantity, start };
-        if price.kind == Kind::Pack {
+        if price.kind == PriceKind::Pack {
             let sum = match packs.get(price.price_id.as_str()) {
                 Some(known) => Bought {
                     quantity: known.quantity.checked_add(bought.quantity).ok_or(TOO_MANY)?,
@@ -151,8 +151,8 @@ fn worthless(
     policy: NoPaymentRequired,
     in_trial: bool,
 ) -> Option<Reason> {
-    let is_plan = price.kind == Kind::Plan;
-    if price.kind == Kind::NotCredits {
+    let is_plan = price.kind == PriceKind::Plan;
+    if price.kind == PriceKind::NotCredits {
         Some(Reason::NotCredits)
     } else if in_trial {
         (!is_plan || price.trial_credits == Credits::ZERO).then_some(Reason::Trial)

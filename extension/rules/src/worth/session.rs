@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{MAX_PAYMENT_CREDITS, Refusal, ask};
 use crate::amount::{Credits, Quantity};
 use crate::calendar::Time;
-use crate::catalog::{Item, Kind, NoPaymentRequired, Price};
+use crate::catalog::{Item, NoPaymentRequired, Price, PriceKind};
 use crate::fetched::Fetched;
 use crate::lot::{Lot, Pool};
 use crate::reason::Reason;
@@ -56,8 +56,8 @@ pub fn worth(lines: &[Line], prices: &BTreeMap<Item, Price>, created: Time) -> R
     let too_many = Refusal::Rejected(Reason::OutOfRange);
     for line in lines {
         match prices.get(&line.item) {
-            Some(Price { kind: Kind::NotCredits, .. }) => {}
-            Some(price) if price.kind == Kind::Pack => {
+            Some(Price { kind: PriceKind::NotCredits, .. }) => {}
+            Some(price) if price.kind == PriceKind::Pack => {
                 let sum = match bought.get(price.price_id.as_str()) {
                     Some((_, quantity)) => quantity.checked_add(line.quantity).ok_or(too_many.clone())?,
                     None => line.quantity,

@@ -32,12 +32,12 @@ pub struct Invoice {
     /// What paid it, as far as the object says.
     pub payment_intent_ids: Vec<String>,
     /// Every line that bills something, where the object carries all of them.
-    pub lines: Option<Vec<Line>>,
+    pub lines: Option<Vec<InvoiceLine>>,
 }
 
 /// A line that bills something: not a credit for unused time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
+pub struct InvoiceLine {
     /// What names the price.
     pub item: Item,
     /// How many.
@@ -115,7 +115,7 @@ pub(crate) fn read(object: &RawValue, event_created: Time) -> Result<Invoice, St
 }
 
 /// The lines of a page that bill something, where it is the only page and each says what a line has to say.
-pub(crate) fn complete(list: stripe::List<stripe::InvoiceLine>) -> Option<Vec<Line>> {
+pub(crate) fn complete(list: stripe::List<stripe::InvoiceLine>) -> Option<Vec<InvoiceLine>> {
     if list.has_more {
         return None;
     }
@@ -128,7 +128,7 @@ pub(crate) fn complete(list: stripe::List<stripe::InvoiceLine>) -> Option<Vec<Li
             let discounts: i64 = line.discount_amounts.iter().flatten().map(|discount| discount.amount).sum();
             let period = line.period?;
             let priced = line.pricing.and_then(|pricing| pricing.price_details?.price);
-            Some(Line {
+            Some(InvoiceLine {
                 item: Item::Price(priced.or(line.price).or(line.plan)?.into_id()),
                 quantity: Quantity::new(line.quantity.unwrap_or(1))?,
                 charge: match line.amount? {

@@ -7,7 +7,7 @@ use crate::amount::{Credits, Quantity};
 use crate::calendar::Time;
 use crate::catalog::{Cancellation, Item, NoPaymentRequired, PlanChange, Price, PriceKind};
 use crate::fetched::Fetched;
-use crate::invoice::{Charge, Invoice, Line, lines_path};
+use crate::invoice::{Charge, Invoice, InvoiceLine, lines_path};
 use crate::lot::{Cycle, Lot, Pool};
 use crate::reason::Reason;
 use crate::subscription;
@@ -22,7 +22,7 @@ pub const MAX_DRIPS: u32 = 3_660;
 pub fn lines<'a>(
     invoice: &'a Invoice,
     fetched: Option<&'a Fetched>,
-) -> Result<(&'a str, &'a [Line]), Refusal> {
+) -> Result<(&'a str, &'a [InvoiceLine]), Refusal> {
     let Some(subscription_id) = invoice.subscription_id.as_deref() else {
         return Err(Refusal::Ignored(Reason::NoSubscription));
     };
@@ -54,7 +54,7 @@ pub struct Trial {
 }
 
 /// A line and what its price is worth; `None` where the catalog does not know it.
-pub type Priced = (Line, Option<Price>);
+pub type Priced = (InvoiceLine, Option<Price>);
 
 /// What the lines of a paid invoice are worth, by the prices in force when each line's period began. `trial` is what is
 /// known of the subscription; `None` where nothing is, and then Stripe is asked about it if that matters.
@@ -146,7 +146,7 @@ pub fn worth(
 /// Why a line grants nothing by the catalog's policies, if it does not.
 fn worthless(
     invoice: &Invoice,
-    line: &Line,
+    line: &InvoiceLine,
     price: &Price,
     policy: NoPaymentRequired,
     in_trial: bool,
@@ -269,7 +269,7 @@ mod tests {
             "packs": [{ "key": "small", "credits": 500, "prices": ["price_pack"] }] }"#;
         let catalog = catalog::read(document).expect("a catalog").prices;
         let (subscription_id, lines) = lines(invoice, None)?;
-        let price = |line: &Line| match &line.item {
+        let price = |line: &InvoiceLine| match &line.item {
             Item::Price(id) => catalog.get(id).cloned(),
             Item::Pack(_) | Item::Unpriced => None,
         };

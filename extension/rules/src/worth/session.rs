@@ -9,7 +9,7 @@ use crate::catalog::{Item, NoPaymentRequired, Price, PriceKind};
 use crate::fetched::Fetched;
 use crate::lot::{Lot, Pool};
 use crate::reason::Reason;
-use crate::session::{self, Line, Mode, PaymentStatus, Session};
+use crate::session::{self, LineItem, Mode, PaymentStatus, Session};
 
 /// What was bought: the best lines that are known of a paid session. With `fetched`, Stripe has been asked, and is
 /// not asked again.
@@ -20,7 +20,7 @@ pub fn lines(
     session: &Session,
     policy: NoPaymentRequired,
     fetched: Option<&Fetched>,
-) -> Result<Vec<Line>, Refusal> {
+) -> Result<Vec<LineItem>, Refusal> {
     if session.mode != Mode::Payment {
         return Err(Refusal::Ignored(Reason::Mode));
     }
@@ -50,7 +50,7 @@ pub fn lines(
 ///
 /// # Errors
 /// A [`Refusal`] where a price is unknown, every line is somebody else's business, or it is more than can be held.
-pub fn worth(lines: &[Line], prices: &BTreeMap<Item, Price>, created: Time) -> Result<Vec<Lot>, Refusal> {
+pub fn worth(lines: &[LineItem], prices: &BTreeMap<Item, Price>, created: Time) -> Result<Vec<Lot>, Refusal> {
     let mut unknown = Vec::new();
     let mut bought: BTreeMap<&str, (&Price, Quantity)> = BTreeMap::new();
     let too_many = Refusal::Rejected(Reason::OutOfRange);
@@ -111,11 +111,14 @@ mod tests {
         catalog.prices.into_iter().map(|(id, price)| (Item::Price(id), price)).collect()
     }
 
-    fn line(price_id: &str, quantity: i64) -> Line {
-        Line { item: Item::Price(price_id.into()), quantity: Quantity::new(quantity).expect("a quantity") }
+    fn line(price_id: &str, quantity: i64) -> LineItem {
+        LineItem {
+            item: Item::Price(price_id.into()),
+            quantity: Quantity::new(quantity).expect("a quantity"),
+        }
     }
 
-    fn credits(lines: &[Line]) -> Result<Vec<(String, i64)>, Refusal> {
+    fn credits(lines: &[LineItem]) -> Result<Vec<(String, i64)>, Refusal> {
         let created = calendar::from_unix(1_700_000_000).expect("a time");
         worth(lines, &prices(), created)
             .map(|lots| lots.into_iter().map(|lot| (lot.item, lot.credits.0)).collect())

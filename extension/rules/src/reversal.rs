@@ -21,7 +21,7 @@ pub struct Reversals {
 
 /// Reads the charge of a `charge.refunded` event.
 pub(crate) fn read_charge(object: &RawValue) -> Result<Reversals, String> {
-    let charge: stripe::Charge = parse(object)?;
+    let charge: stripe::ChargeObject = parse(object)?;
     let mut said = vec![Reversal {
         id: charge.id.clone(),
         kind: ReversalKind::Charge,
@@ -38,13 +38,13 @@ pub(crate) fn read_charge(object: &RawValue) -> Result<Reversals, String> {
 
 /// Reads a refund as an event of `event_type` carried it, or a list.
 pub(crate) fn read_refund(object: &RawValue, event_type: &str) -> Result<Reversals, String> {
-    let mut refund: stripe::Refund = parse(object)?;
+    let mut refund: stripe::RefundObject = parse(object)?;
     let (payment_intent, charge) = (refund.payment_intent.take(), refund.charge.take());
     let said = of_refund(refund, event_type)?;
     reversals(payment_intent, charge.map(stripe::Expandable::into_id), vec![said])
 }
 
-fn of_refund(refund: stripe::Refund, event_type: &str) -> Result<Reversal, String> {
+fn of_refund(refund: stripe::RefundObject, event_type: &str) -> Result<Reversal, String> {
     let failed =
         event_type == "refund.failed" || matches!(refund.status.as_deref(), Some("failed" | "canceled"));
     Ok(Reversal {
@@ -60,7 +60,7 @@ fn of_refund(refund: stripe::Refund, event_type: &str) -> Result<Reversal, Strin
 /// Reads a dispute as an event of `event_type` carried it, or a list. The event's type says what happened to the money if
 /// the status does not: an inquiry whose funds were withdrawn.
 pub(crate) fn read_dispute(object: &RawValue, event_type: &str) -> Result<Reversals, String> {
-    let dispute: stripe::Dispute = parse(object)?;
+    let dispute: stripe::DisputeObject = parse(object)?;
     let state = match (event_type, dispute.status.as_str()) {
         ("charge.dispute.funds_reinstated", _) | (_, "won") => ReversalState::Undone,
         ("charge.dispute.funds_withdrawn", _) | (_, "needs_response" | "under_review" | "lost") => {

@@ -93,7 +93,7 @@ pub struct LineItem {
 
 /// Reads a session as an event of `event_type` carried it, made at `event_created`.
 pub(crate) fn read(object: &RawValue, event_type: &str, event_created: Time) -> Result<Session, String> {
-    let session: stripe::CheckoutSession = parse(object)?;
+    let session: stripe::CheckoutSessionObject = parse(object)?;
     let created = match session.created {
         Some(seconds) => calendar::from_unix(seconds).ok_or("data.object: created is not a time")?,
         None => event_created,
@@ -158,7 +158,7 @@ fn named_line(price_id: Option<&str>, pack: Option<&str>, quantity: Option<&str>
 }
 
 /// The lines of a page, where it is the only one and each line counts something.
-pub(crate) fn complete(list: stripe::List<stripe::LineItem>) -> Option<Vec<LineItem>> {
+pub(crate) fn complete(list: stripe::List<stripe::LineItemObject>) -> Option<Vec<LineItem>> {
     if list.has_more {
         return None;
     }

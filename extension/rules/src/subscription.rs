@@ -83,7 +83,7 @@ impl Status {
 
 /// Reads a subscription's object as it was at a time.
 pub(crate) fn read(object: &RawValue, as_of: Time) -> Result<Subscription, String> {
-    let said: stripe::Subscription = parse(object)?;
+    let said: stripe::SubscriptionObject = parse(object)?;
     check_id("data.object.id", Some(&said.id))?;
     let status = Status::parse(&said.status)
         .ok_or_else(|| format!("data.object: status {:?} is none of Stripe's", said.status))?;

@@ -383,7 +383,7 @@ fn under_policy_forgive_whatever_happens_the_database_says_what_the_model_says()
 }
 
 #[test]
-fn with_others_and_a_sweep_at_once_everybody_ends_as_the_model_says() {
+fn with_others_and_a_sweep_at_once_every_user_ends_as_the_model_says() {
     for (round, policies) in (0..).zip(all_policies()) {
         let db = database(policies);
         let (db, over) = (&db, &AtomicBool::new(false));

@@ -101,7 +101,7 @@ fn scenario_02_webhook_and_reconcile_of_one_pack_in_every_order() {
 }
 
 #[test]
-fn scenario_03_two_events_a_reconcile_and_a_direct_call_of_one_session_in_every_order() {
+fn scenario_03_two_events_a_reconcile_and_a_direct_call_in_every_order() {
     let db = Database::with_catalog();
     let paid = paid_pack("cs_1", ANN).with("customer", "cus_1");
     let steps = [
@@ -144,7 +144,7 @@ fn scenario_06_unpaid_then_failed_in_every_order() {
 }
 
 #[test]
-fn scenario_07_a_pack_of_nobody_and_whatever_names_its_customer_in_every_order() {
+fn scenario_07_an_unowned_pack_and_whatever_names_its_customer_in_every_order() {
     let db = Database::with_catalog();
     let nobodys = session("cs_1").metadata("price_id", "price_pack").with("customer", "cus_1");
     let tying = paid_pack("cs_2", ANN).with("customer", "cus_1");
@@ -154,7 +154,7 @@ fn scenario_07_a_pack_of_nobody_and_whatever_names_its_customer_in_every_order()
 }
 
 #[test]
-fn scenario_07_a_pack_of_nobody_and_its_session_attributed_in_every_order() {
+fn scenario_07_an_unowned_pack_and_its_attributed_session_in_every_order() {
     let db = Database::with_catalog();
     let nobodys = session("cs_1").metadata("price_id", "price_pack").with("customer", "cus_1");
     let steps = [
@@ -166,7 +166,7 @@ fn scenario_07_a_pack_of_nobody_and_its_session_attributed_in_every_order() {
 }
 
 #[test]
-fn scenario_07_a_session_attributed_under_another_payment_of_its_payment_intent_in_every_order() {
+fn scenario_07_attributing_one_of_two_sessions_of_a_payment_intent_in_every_order() {
     // One payment intent, two sessions: one payment, whichever of them an operator named.
     let db = Database::with_catalog();
     let nobodys = session("cs_1").metadata("price_id", "price_pack");

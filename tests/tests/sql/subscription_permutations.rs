@@ -136,7 +136,7 @@ fn scenario_14_the_first_purchase_as_stripe_really_sends_it_in_every_order() {
 }
 
 #[test]
-fn scenario_14_a_first_purchase_that_names_nobody_and_its_session_or_customer_attributed_in_every_order() {
+fn scenario_14_an_unowned_first_purchase_and_its_attribution_in_every_order() {
     let db = Database::with_catalog();
     for stripe_id in ["cs_1", "cus_1"] {
         let mut steps = delivered([
@@ -370,7 +370,7 @@ fn scenario_24_a_trial_and_the_first_real_invoice_in_every_order() {
 }
 
 #[test]
-fn scenario_24_a_trials_invoice_that_nobody_could_ask_about_in_every_order() {
+fn scenario_24_a_trial_invoice_without_stripes_answer_in_every_order() {
     let db = database_with(&json!({"trial_credits": 300}));
     let free = invoice("in_trial", "sub_1").of(ANN).line(line("price_pro", 0, period(0)));
     let mut steps = delivered([state("price_pro").trial(period(0)).created("evt_created")]);
@@ -379,7 +379,7 @@ fn scenario_24_a_trials_invoice_that_nobody_could_ask_about_in_every_order() {
 }
 
 #[test]
-fn scenario_30b_a_refund_its_failure_and_the_renewal_in_every_order_with_and_without_a_spend_before_them() {
+fn scenario_30b_refund_failure_and_renewal_in_every_order_with_and_without_a_spend() {
     let db = Database::with_catalog();
     let begun = || [state("price_pro").created("evt_created"), paid(PRO, 0)];
     let rest = || [paid(PRO, 1), refunded(0, 10_000)];
@@ -393,7 +393,7 @@ fn scenario_30b_a_refund_its_failure_and_the_renewal_in_every_order_with_and_wit
 }
 
 #[test]
-fn partial_refunds_of_two_periods_that_roll_over_in_every_order_with_and_without_a_spend_before_them() {
+fn partial_refunds_of_two_rollover_periods_in_every_order_with_and_without_a_spend() {
     let db = Database::with_catalog();
     let begun = || [state("price_roll").created("evt_created"), paid(ROLL, 0)];
     let rest = || [paid(ROLL, 1), refunded(0, 500), refunded(1, 500)];
@@ -405,7 +405,7 @@ fn partial_refunds_of_two_periods_that_roll_over_in_every_order_with_and_without
 }
 
 #[test]
-fn a_subscription_that_ended_and_the_next_one_in_every_order_with_and_without_a_spend_before() {
+fn an_ended_subscription_and_the_next_one_in_every_order_with_and_without_a_spend() {
     let db = Database::with_catalog();
     let again = subscription("sub_2", "price_pro").of(ANN).during(period(2));
     let begun = || [state("price_max").created("evt_created"), paid(MAX, 0)];

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use stripe_credits_tests::app::command;
 use stripe_credits_tests::fake_stripe::{FakeStripe, Fault};
-use stripe_credits_tests::money_back::{dispute, refund};
+use stripe_credits_tests::refunds::{dispute, refund};
 use stripe_credits_tests::shim::{Ended, Setup};
 use stripe_credits_tests::subscription::{
     Invoice, MAX, PRO, Subscription, invoice_payment, month, period, renewal, subscribing, subscription,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use stripe_credits_tests::fake_stripe::{Asked, FakeStripe, Fault};
-use stripe_credits_tests::money_back::{charge, refunded};
+use stripe_credits_tests::refunds::{charge, refunded};
 use stripe_credits_tests::shim::{Setup, Shim, deliver};
 use stripe_credits_tests::stripe::CREATED;
 use stripe_credits_tests::subscription::{PRO, invoice, invoice_payment, renewal, subscription};

@@ -493,7 +493,7 @@ fn scenario_38_a_shim_killed_while_browsers_reconcile_has_granted_each_once() {
                 body.as_bytes(),
             );
             scope.spawn(move || {
-                // Whether it is answered before the end is chance.
+                // Whether it is answered before the end is rng.
                 let wire = stripe_credits_tests::wire::Wire::try_open(address);
                 let _ = wire.and_then(|mut wire| wire.send(&request).and_then(|()| wire.answer()));
             });

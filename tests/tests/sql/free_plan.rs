@@ -2,7 +2,7 @@
 //! has posted them, however late that is.
 
 use serde_json::{Value, json};
-use stripe_credits_tests::money_back::refund;
+use stripe_credits_tests::refunds::refund;
 use stripe_credits_tests::subscription::{invoice, line, subscription};
 use stripe_credits_tests::{ANN, BOB, Connection, Database, catalog, paid_pack};
 

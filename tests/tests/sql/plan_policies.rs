@@ -2,7 +2,7 @@
 //! What time alone does is read right before anything has posted it, and posted as it was read, however late.
 
 use serde_json::json;
-use stripe_credits_tests::money_back::refund;
+use stripe_credits_tests::refunds::refund;
 use stripe_credits_tests::stripe::CREATED;
 use stripe_credits_tests::subscription::{
     Invoice, MAX, PRO, ROLL, database_with, invoice, invoice_payment, line, month, months_after, period,
@@ -234,7 +234,7 @@ fn a_new_subscriptions_first_lot_sets_aside_what_the_ended_one_left_in_every_ord
         renewal("in_2", "sub_2", PRO, 2).paid("evt_paid_2"),
     ];
     let mut first = None;
-    for order in stripe_credits_tests::chance::orders(3) {
+    for order in stripe_credits_tests::permutations::orders(3) {
         c.run("begin");
         for event in &order {
             c.twice(&events[*event]);

@@ -2,7 +2,7 @@
 //! is known in the end is the same in either order.
 
 use serde_json::{Value, json};
-use stripe_credits_tests::money_back::{charge, refund};
+use stripe_credits_tests::refunds::{charge, refund};
 use stripe_credits_tests::stripe::CREATED;
 use stripe_credits_tests::subscription::{PRO, fetched, renewal, subscription};
 use stripe_credits_tests::{ANN, Connection, Database, Event, blocked, nothing_fetched, paid_pack};

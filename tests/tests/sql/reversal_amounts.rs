@@ -2,9 +2,8 @@
 //! little or nonsense.
 
 use serde_json::{Value, json};
-use stripe_credits_tests::chance::orders;
-use stripe_credits_tests::every_order::{in_every_order, nothing};
-use stripe_credits_tests::money_back::{bought, charge, dispute, failed, refund, refunded};
+use stripe_credits_tests::permutations::{in_every_order, nothing, orders};
+use stripe_credits_tests::refunds::{bought, charge, dispute, failed, refund, refunded};
 use stripe_credits_tests::{ANN, Database, catalog, fetched_lines, paid_pack, session};
 
 // Amounts and currencies.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use stripe_credits_tests::concurrency::{blocked, together, waits_for};
-use stripe_credits_tests::money_back::{bought, charge, failed, refunded};
+use stripe_credits_tests::refunds::{bought, charge, failed, refunded};
 use stripe_credits_tests::{ANN, BOB, Connection, Database, catalog, session};
 
 // Lapses.

@@ -2,9 +2,8 @@
 //! reversal is undone; or written off, where the catalog forgives.
 
 use serde_json::{Value, json};
-use stripe_credits_tests::chance::orders;
-use stripe_credits_tests::every_order::{in_every_order, nothing};
-use stripe_credits_tests::money_back::{bought, charge, failed, refund, refunded};
+use stripe_credits_tests::permutations::{in_every_order, nothing, orders};
+use stripe_credits_tests::refunds::{bought, charge, failed, refund, refunded};
 use stripe_credits_tests::{ANN, Connection, Database, catalog};
 
 // 30: what was spent is owed.

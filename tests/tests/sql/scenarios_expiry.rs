@@ -212,8 +212,7 @@ fn the_balance_at_a_time_falls_below_zero_while_there_is_debt() {
     let mut c = db.connect();
     c.buy(ANN, "cs_1");
     c.spend(ANN, 300, "job-1");
-    let refund =
-        stripe_credits_tests::money_back::refund("re_1", "pi_1", 1000).event("evt_r", "refund.created");
+    let refund = stripe_credits_tests::refunds::refund("re_1", "pi_1", 1000).event("evt_r", "refund.created");
     assert_eq!(c.apply(&refund).said(), "applied");
     assert_eq!(c.one::<i64>("select billing.balance_at($1, now())", &[&ANN]), -300);
     c.grant(ANN, 1000, "gift");

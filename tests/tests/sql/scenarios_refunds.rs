@@ -2,8 +2,8 @@
 
 use serde_json::json;
 use stripe_credits_tests::concurrency::{blocked, together};
-use stripe_credits_tests::every_order::{in_every_order, nothing};
-use stripe_credits_tests::money_back::{bought, charge, failed, refund, refunded};
+use stripe_credits_tests::permutations::{in_every_order, nothing};
+use stripe_credits_tests::refunds::{bought, charge, failed, refund, refunded};
 use stripe_credits_tests::{ANN, Connection, Database, Event, catalog, paid_pack, session};
 
 // 29: partial refunds.

@@ -1,8 +1,8 @@
 //! Scenarios of credits that are spent: what is drawn first, once per request, and at once with others.
 
 use serde_json::{Value, json};
-use stripe_credits_tests::chance::Chance;
 use stripe_credits_tests::concurrency::{blocked, blocked_until, together};
+use stripe_credits_tests::seeds::Rng;
 use stripe_credits_tests::{ANN, BOB, Connection, Database, catalog, paid_pack};
 use uuid::Uuid;
 
@@ -345,10 +345,10 @@ fn thirty_two_connections_spend_one_account_to_the_last_credit_and_not_below() {
     let works: Vec<_> = (0..32)
         .map(|n| {
             move |c: &mut Connection| -> (i64, i64) {
-                let mut chance = Chance::new(n);
+                let mut rng = Rng::new(n);
                 let (mut taken, mut refused) = (0, 0);
                 for request in 0..25 {
-                    let spent = c.spend(ANN, chance.between(1, 40), &format!("job-{n}-{request}"));
+                    let spent = c.spend(ANN, rng.between(1, 40), &format!("job-{n}-{request}"));
                     match spent.said().as_str() {
                         "applied" => taken -= spent.credits,
                         "rejected insufficient_credits" => refused += 1,

@@ -2,7 +2,7 @@
 //! ledger's rows.
 
 use serde_json::{Value, json};
-use stripe_credits_tests::chance::orders;
+use stripe_credits_tests::permutations::orders;
 use stripe_credits_tests::stripe::CREATED;
 use stripe_credits_tests::subscription::{
     MAX, PRO, ROLL, fetched, invoice, line, month, period, renewal, subscribing, subscription,

@@ -2,7 +2,7 @@
 
 use stripe_credits_tests::concurrency::{blocked, together};
 use stripe_credits_tests::connection::Fault;
-use stripe_credits_tests::money_back::refund;
+use stripe_credits_tests::refunds::refund;
 use stripe_credits_tests::stripe::CREATED;
 use stripe_credits_tests::subscription::{
     PRO, invoice, invoice_payment, line, month, period, renewal, subscribing, subscription,

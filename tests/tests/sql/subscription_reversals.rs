@@ -1,8 +1,8 @@
 //! Money that goes back of a subscription's invoices: which payment intent paid which invoice, known before and after
 //! the refund and the invoice, in both shapes, in part and whole, across renewals.
 
-use stripe_credits_tests::every_order::{in_every_order, nothing};
-use stripe_credits_tests::money_back::{charge, dispute, refund};
+use stripe_credits_tests::permutations::{in_every_order, nothing};
+use stripe_credits_tests::refunds::{charge, dispute, refund};
 use stripe_credits_tests::subscription::{MAX, PRO, ROLL, invoice_payment, month, renewal, subscription};
 use stripe_credits_tests::{ANN, Connection, Database, Event, paid_pack};
 

@@ -2,7 +2,7 @@
 //! are final, missing periods, unknown prices and users, by events and by SQL.
 
 use serde_json::{Value, json};
-use stripe_credits_tests::chance::orders;
+use stripe_credits_tests::permutations::orders;
 use stripe_credits_tests::stripe::CREATED;
 use stripe_credits_tests::subscription::{
     PRO, fetched, invoice, line, month, period, renewal, subscribing, subscription,

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::calendar;
-use crate::event::{Malformed, RECONCILE_SESSION, nameless};
+use crate::event::{Malformed, RECONCILE_SESSION};
 use crate::invoice::{self, InvoicePayment};
 use crate::session::{self, Line, Session};
 use crate::stripe;
@@ -39,12 +39,14 @@ impl Fetched {
             #[serde(borrow, default)]
             objects: Vec<&'a RawValue>,
         }
-        let answer: Answer = serde_json::from_str(text).map_err(|e| nameless(format!("fetched: {e}")))?;
+        let answer: Answer =
+            serde_json::from_str(text).map_err(|e| Malformed::unnamed(format!("fetched: {e}")))?;
         let as_of = answer.as_of.and_then(calendar::from_unix).unwrap_or_default();
         let asked = answer.as_of.is_some() || !answer.objects.is_empty();
         let mut fetched = Fetched { asked, ..Fetched::default() };
         for (index, object) in answer.objects.into_iter().enumerate() {
-            let place = |e: &dyn std::fmt::Display| nameless(format!("fetched.objects[{index}]: {e}"));
+            let place =
+                |e: &dyn std::fmt::Display| Malformed::unnamed(format!("fetched.objects[{index}]: {e}"));
             let any: stripe::AnyObject = serde_json::from_str(object.get()).map_err(|e| place(&e))?;
             let of_session = any.url.as_deref().and_then(session::of_line_items);
             let of_invoice = any.url.as_deref().and_then(invoice::of_lines);

@@ -7,7 +7,7 @@ use crate::amount::{MinorUnits, Quantity};
 use crate::calendar::{self, Time};
 use crate::catalog::Item;
 use crate::invoice::{self, Invoice};
-use crate::stripe::{self, check_id, in_object, metadata_user};
+use crate::stripe::{self, check_id, metadata_user, parse};
 use crate::subscription::{self, Subscription};
 
 /// A checkout session's facts.
@@ -56,6 +56,17 @@ pub enum Mode {
     Other,
 }
 
+impl Mode {
+    /// The mode that Stripe writes as this text.
+    pub(crate) fn of(text: &str) -> Mode {
+        match text {
+            "payment" => Mode::Payment,
+            "subscription" => Mode::Subscription,
+            _ => Mode::Other,
+        }
+    }
+}
+
 /// Stripe's payment statuses of a session, and why an unpaid one is unpaid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PaymentStatus {
@@ -82,8 +93,7 @@ pub struct Line {
 
 /// Reads a session as an event of `event_type` carried it, made at `event_created`.
 pub(crate) fn read(object: &RawValue, event_type: &str, event_created: Time) -> Result<Session, String> {
-    let session: stripe::CheckoutSession =
-        serde_json::from_str(object.get()).map_err(|fault| in_object(&fault))?;
+    let session: stripe::CheckoutSession = parse(object)?;
     let created = match session.created {
         Some(seconds) => calendar::from_unix(seconds).ok_or("data.object: created is not a time")?,
         None => event_created,
@@ -106,11 +116,7 @@ pub(crate) fn read(object: &RawValue, event_type: &str, event_created: Time) -> 
     let metadata = |key: &str| metadata.get(key).and_then(stripe::MetadataValue::as_text);
     Ok(Session {
         id: session.id,
-        mode: match session.mode.as_str() {
-            "payment" => Mode::Payment,
-            "subscription" => Mode::Subscription,
-            _ => Mode::Other,
-        },
+        mode: Mode::of(&session.mode),
         payment: session.payment_status.as_deref().map(|status| payment_status(status, event_type)),
         created,
         customer_id: session.customer.map(stripe::Expandable::into_id),

@@ -9,7 +9,7 @@ use crate::text_enum::text_enum;
 text_enum! {
     /// Who says that a customer is a user, weakest first: a buyer writes a client_reference_id into a link; the app's
     /// server writes metadata, calls a function, or an operator attributes by hand.
-    Source {
+    LinkSource {
         /// `client_reference_id`.
         ClientReference => "client_reference",
         /// A server's own word.
@@ -19,26 +19,28 @@ text_enum! {
 
 /// A Stripe customer known to be a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tie {
+pub struct CustomerLink {
     /// The user.
     pub user: Uuid,
-    /// Who said so.
-    pub source: Source,
-    /// As of when it was said: the object's own time, so that order of arrival does not matter.
+    /// Who incoming so.
+    pub source: LinkSource,
+    /// As of when it was incoming: the object's own time, so that order of arrival does not matter.
     pub as_of: Time,
 }
 
-impl Tie {
-    /// What is known once `said` has been heard too. A server's word beats a buyer's; of two servers' words the later
+impl CustomerLink {
+    /// What is known once `incoming` has been heard too. A server's word beats a buyer's; of two servers' words the later
     /// stands; of two at one time the same one every time.
     #[must_use]
-    pub fn join(known: Option<Tie>, said: Tie) -> Tie {
+    pub fn merge(known: Option<CustomerLink>, incoming: CustomerLink) -> CustomerLink {
         match known {
-            None => said,
-            Some(known) if said.source == Source::ClientReference && known.user != said.user => known,
+            None => incoming,
+            Some(known) if incoming.source == LinkSource::ClientReference && known.user != incoming.user => {
+                known
+            }
             Some(known) => {
-                let rank = |tie: &Tie| (tie.source, tie.as_of, tie.user);
-                if rank(&said) > rank(&known) { said } else { known }
+                let rank = |link: &CustomerLink| (link.source, link.as_of, link.user);
+                if rank(&incoming) > rank(&known) { incoming } else { known }
             }
         }
     }
@@ -54,7 +56,7 @@ pub struct Claims {
     /// The user to whom an operator attributed the session by hand.
     pub attributed: Option<Uuid>,
     /// The customer's tie.
-    pub tie: Option<Uuid>,
+    pub link: Option<Uuid>,
     /// What the buyer's link carried.
     pub client_reference: Option<Uuid>,
 }
@@ -64,7 +66,7 @@ pub struct Claims {
 pub struct Identity {
     /// The user.
     pub user: Uuid,
-    /// Another user whom the customer was tied to: recorded beside the payment.
+    /// Another user whom the customer was linked to: recorded beside the payment.
     pub mismatch: Option<Uuid>,
 }
 
@@ -74,7 +76,7 @@ pub struct Identity {
 /// [`Reason::UnknownUser`] where nothing names anybody; [`Reason::IdentityConflict`] where only a buyer's link does,
 /// against a tie; [`Reason::Conflict`] where the server names another user than the payment was applied for.
 pub fn identify(claims: Claims) -> Result<Identity, Reason> {
-    let mismatch = |user: Uuid| claims.tie.filter(|tied| *tied != user);
+    let mismatch = |user: Uuid| claims.link.filter(|linked| *linked != user);
     if let Some(user) = claims.paid_for {
         // A tie may have moved on since; what was paid stays where it is, unless the session itself says otherwise.
         return match claims.metadata {
@@ -85,8 +87,8 @@ pub fn identify(claims: Claims) -> Result<Identity, Reason> {
     if let Some(user) = claims.metadata.or(claims.attributed) {
         return Ok(Identity { user, mismatch: mismatch(user) });
     }
-    match (claims.tie, claims.client_reference) {
-        (Some(tied), Some(buyer)) if tied != buyer => Err(Reason::IdentityConflict),
+    match (claims.link, claims.client_reference) {
+        (Some(linked), Some(buyer)) if linked != buyer => Err(Reason::IdentityConflict),
         (Some(user), _) | (None, Some(user)) => Ok(Identity { user, mismatch: None }),
         (None, None) => Err(Reason::UnknownUser),
     }
@@ -94,9 +96,13 @@ pub fn identify(claims: Claims) -> Result<Identity, Reason> {
 
 /// What a session says about its customer: the server's metadata, else the buyer's link.
 #[must_use]
-pub fn tie_said(metadata: Option<Uuid>, client_reference: Option<Uuid>, as_of: Time) -> Option<Tie> {
-    let server = metadata.map(|user| Tie { user, source: Source::Server, as_of });
-    server.or(client_reference.map(|user| Tie { user, source: Source::ClientReference, as_of }))
+pub fn stated_link(
+    metadata: Option<Uuid>,
+    client_reference: Option<Uuid>,
+    as_of: Time,
+) -> Option<CustomerLink> {
+    let server = metadata.map(|user| CustomerLink { user, source: LinkSource::Server, as_of });
+    server.or(client_reference.map(|user| CustomerLink { user, source: LinkSource::ClientReference, as_of }))
 }
 
 #[cfg(test)]
@@ -110,11 +116,11 @@ mod tests {
     fn claims() -> impl Strategy<Value = Claims> {
         let user = || prop_oneof![Just(None), Just(Some(A)), Just(Some(B))];
         (user(), user(), user(), user(), user()).prop_map(
-            |(paid_for, metadata, attributed, tie, client_reference)| Claims {
+            |(paid_for, metadata, attributed, link, client_reference)| Claims {
                 paid_for,
                 metadata,
                 attributed,
-                tie,
+                link,
                 client_reference,
             },
         )
@@ -137,11 +143,11 @@ mod tests {
 
         #[test]
         fn a_buyers_link_never_wins_over_a_tie(claims in claims()) {
-            let Claims { paid_for: None, metadata: None, attributed: None, tie: Some(tie), .. } = claims else {
+            let Claims { paid_for: None, metadata: None, attributed: None, link: Some(link), .. } = claims else {
                 return Ok(());
             };
             if let Ok(identity) = identify(claims) {
-                prop_assert_eq!(identity.user, tie);
+                prop_assert_eq!(identity.user, link);
             }
         }
 
@@ -150,12 +156,12 @@ mod tests {
             words in proptest::collection::vec((0..3u128, 0..3i64), 1..5),
             seed in any::<prop::sample::Index>(),
         ) {
-            let tie = |&(user, second): &(u128, i64)| Tie {
+            let link = |&(user, second): &(u128, i64)| CustomerLink {
                 user: Uuid::from_u128(user),
-                source: Source::Server,
+                source: LinkSource::Server,
                 as_of: crate::calendar::from_unix(second).expect("a time"),
             };
-            let joined = |words: &[(u128, i64)]| words.iter().map(tie).fold(None, |k, s| Some(Tie::join(k, s)));
+            let joined = |words: &[(u128, i64)]| words.iter().map(link).fold(None, |k, s| Some(CustomerLink::merge(k, s)));
             let mut turned = words.clone();
             turned.rotate_left(seed.index(words.len()));
             let mut reversed = words.clone();

@@ -12,7 +12,7 @@ use stripe_credits_rules::invoice::Invoice;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::session::{Mode, PaymentStatus, Session};
 use stripe_credits_rules::subscription::Subscription;
-use stripe_credits_rules::worth::Refusal;
+use stripe_credits_rules::worth::NoGrant;
 use uuid::Uuid;
 
 use crate::ledger;
@@ -118,7 +118,7 @@ fn judge_pack_session(sql: &mut Sql, context: &Context, session: &Session) -> Ju
         }
         (Ok(_), Err(reason)) => unowned(reason),
         // The session names no lines, but its payment is in the books: there is nothing to ask Stripe for.
-        (Err(Refusal::NeedsFetch(_)), Ok(_)) if claims.paid_for.is_some() => {
+        (Err(NoGrant::NeedsFetch(_)), Ok(_)) if claims.paid_for.is_some() => {
             Outcome::of(Verdict::AlreadyApplied)
         }
         (Err(refusal), _) => refusal.into(),

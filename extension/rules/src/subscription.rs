@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::amount::{Credits, Quantity};
 use crate::calendar::{self, Time};
-use crate::catalog::{Item, Kind, PlanChange, Price};
+use crate::catalog::{Item, PlanChange, Price, PriceKind};
 use crate::stripe::{self, Expandable, check_id, metadata_user, parse};
 use crate::text_enum::text_enum;
 
@@ -83,7 +83,7 @@ impl Status {
 
 /// Reads a subscription's object as it was at a time.
 pub(crate) fn read(object: &RawValue, as_of: Time) -> Result<Subscription, String> {
-    let said: stripe::Subscription = parse(object)?;
+    let said: stripe::SubscriptionObject = parse(object)?;
     check_id("data.object.id", Some(&said.id))?;
     let status = Status::parse(&said.status)
         .ok_or_else(|| format!("data.object: status {:?} is none of Stripe's", said.status))?;
@@ -169,7 +169,7 @@ impl Subscription {
         let known = |price_id: &String| prices.get(&Item::Price(price_id.clone()));
         let plans = self.items.iter().filter_map(|(price_id, quantity)| Some((known(price_id)?, *quantity)));
         let best = plans
-            .filter(|(price, _)| price.kind == Kind::Plan)
+            .filter(|(price, _)| price.kind == PriceKind::Plan)
             .max_by(|(a, n), (b, m)| (a.rank, &a.price_id, n).cmp(&(b.rank, &b.price_id, m)));
         if let Some((price, quantity)) = best {
             return Plan::Known(Box::new(price.clone()), quantity);
@@ -186,8 +186,8 @@ impl Plan {
     #[must_use]
     pub fn of(price: Price, quantity: Quantity) -> Plan {
         match price.kind {
-            Kind::Plan => Plan::Known(Box::new(price), quantity),
-            Kind::Pack | Kind::NotCredits => Plan::None,
+            PriceKind::Plan => Plan::Known(Box::new(price), quantity),
+            PriceKind::Pack | PriceKind::NotCredits => Plan::None,
         }
     }
 
@@ -238,7 +238,7 @@ pub const FREE: &str = "free";
 
 /// A subscription's state as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct State {
+pub struct SubscriptionState {
     /// As of when Stripe says all this.
     pub as_of: Time,
     /// Stripe's status.
@@ -270,10 +270,10 @@ pub enum Joined {
     Tie,
 }
 
-impl State {
+impl SubscriptionState {
     /// How `said` relates to this. What is final stays, and is never a tie.
     #[must_use]
-    pub fn hear(&self, said: &State) -> Joined {
+    pub fn hear(&self, said: &SubscriptionState) -> Joined {
         if self.key() == said.key() {
             return if said.as_of > self.as_of { Joined::Newer } else { Joined::Same };
         }
@@ -291,15 +291,23 @@ impl State {
 
     /// Of two states in a tie, the same one every time.
     #[must_use]
-    pub fn wins_tie(&self, other: &State) -> bool {
+    pub fn wins_tie(&self, other: &SubscriptionState) -> bool {
         self.key() > other.key()
     }
 
     /// What is said, without as of when.
     #[allow(clippy::type_complexity)]
     fn key(&self) -> (Status, (Time, Time), &Option<String>, Quantity, bool, Option<Time>, Option<Time>) {
-        let State { status, period, price_id, quantity, cancel_at_period_end, trial_end, ended_at, .. } =
-            self;
+        let SubscriptionState {
+            status,
+            period,
+            price_id,
+            quantity,
+            cancel_at_period_end,
+            trial_end,
+            ended_at,
+            ..
+        } = self;
         (*status, *period, price_id, *quantity, *cancel_at_period_end, *trial_end, *ended_at)
     }
 }
@@ -365,7 +373,7 @@ mod tests {
         assert_eq!(plan(&["price_tshirt"]), Plan::None);
     }
 
-    fn state() -> impl Strategy<Value = State> {
+    fn state() -> impl Strategy<Value = SubscriptionState> {
         let status = prop::sample::select(vec![
             Status::Incomplete,
             Status::PastDue,
@@ -375,7 +383,7 @@ mod tests {
         ]);
         let price = prop::sample::select(vec!["price_pro", "price_max"]);
         (status, price, 0..4i64, any::<bool>()).prop_map(|(status, price, second, cancel_at_period_end)| {
-            State {
+            SubscriptionState {
                 as_of: calendar::from_unix(second).expect("a time"),
                 status,
                 price_id: Some(price.into()),
@@ -392,8 +400,8 @@ mod tests {
     }
 
     /// As state.rs joins them where nobody can ask Stripe.
-    fn joined<'a>(said: impl IntoIterator<Item = &'a State>) -> Option<State> {
-        said.into_iter().fold(None, |known: Option<State>, said| match &known {
+    fn joined<'a>(said: impl IntoIterator<Item = &'a SubscriptionState>) -> Option<SubscriptionState> {
+        said.into_iter().fold(None, |known: Option<SubscriptionState>, said| match &known {
             None => Some(said.clone()),
             Some(before) => match before.hear(said) {
                 Joined::Newer => Some(said.clone()),

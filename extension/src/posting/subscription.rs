@@ -4,7 +4,7 @@ use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::catalog::Item;
 use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::reason::Reason;
-use stripe_credits_rules::subscription::{self as rules, Joined, Plan, SubscriptionState};
+use stripe_credits_rules::subscription::{self as rules, Freshness, Plan, SubscriptionState};
 use stripe_credits_rules::worth::{NoGrant, fetch_or_park};
 use uuid::Uuid;
 
@@ -101,21 +101,23 @@ fn merge(sql: &mut Sql, incoming: &Incoming, known: Option<&Subscription>) -> Re
         let plan = facts.plan(&catalog::prices_in_force(sql, &facts.priced(), period.0));
         let state = state(facts, &plan, period);
         let before = merged.as_ref().map(|merged| &merged.now);
-        let joined = before.map_or(Joined::Newer, |before| before.state.hear(&state));
+        let joined = before.map_or(Freshness::Newer, |before| before.state.freshness_of(&state));
         let wins = match joined {
-            Joined::Newer | Joined::Same => true,
-            Joined::Stale => false,
-            Joined::Tie if word == Word::Current => true,
-            Joined::Tie if fetched.is_none() => {
+            Freshness::Newer | Freshness::Same => true,
+            Freshness::Stale => false,
+            Freshness::Ambiguous if word == Word::Current => true,
+            Freshness::Ambiguous if fetched.is_none() => {
                 return Err(NoGrant::NeedsFetch(vec![rules::path(&facts.id)]));
             }
             // Stripe's answer comes next, or nobody could ask.
-            Joined::Tie => answer.is_none() && before.is_some_and(|before| state.wins_tie(&before.state)),
+            Freshness::Ambiguous => {
+                answer.is_none() && before.is_some_and(|before| state.outranks(&before.state))
+            }
         };
         if wins {
             let mut now = match before {
                 // The same state, which is known as of the later time already.
-                Some(before) if joined == Joined::Same => before.clone(),
+                Some(before) if joined == Freshness::Same => before.clone(),
                 Some(before) => Subscription { state, ..before.clone() },
                 None => Subscription::new(state),
             };

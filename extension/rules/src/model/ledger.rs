@@ -302,17 +302,17 @@ impl Ledger {
         self.lots_settled = self.grants.len();
         let through = i64::try_from(self.rows.len()).expect("few") - 1;
         let returned = std::mem::take(&mut self.returned);
-        for holds in plan::settle(&lots, &self.subscriptions, &returned, self.now) {
-            let Grant { columns, lapses_at, .. } = &mut self.grants[index(holds.id)];
-            *lapses_at = holds.lapses_at;
+        for target in plan::settle(&lots, &self.subscriptions, &returned, self.now) {
+            let Grant { columns, lapses_at, .. } = &mut self.grants[index(target.id)];
+            *lapses_at = target.lapses_at;
             (columns.remaining, columns.set_aside, columns.lapsed) =
-                (holds.remaining, holds.set_aside, holds.lapsed);
-            columns.closed_through = match (holds.consumed, columns.consumed) {
+                (target.remaining, target.set_aside, target.lapsed);
+            columns.closed_through = match (target.consumed, columns.consumed) {
                 (None, _) => None,
                 (Some(now), Some(before)) if now <= before => columns.closed_through,
                 (Some(_), _) => Some(through),
             };
-            columns.consumed = holds.consumed;
+            columns.consumed = target.consumed;
         }
     }
 

@@ -105,10 +105,10 @@ impl Books {
     }
 
     fn settle(&mut self) {
-        for holds in settle(&self.grants, &self.subscriptions, &[], at(5_000)) {
-            let grant = self.grants.iter_mut().find(|grant| grant.id == holds.id).expect("one of them");
-            let Holds { remaining, set_aside, pending, lapsed, lapses_at, consumed, .. } = holds;
-            assert!(remaining.0 >= 0 && set_aside.0 >= 0 && pending.0 >= 0, "{holds:?}");
+        for target in settle(&self.grants, &self.subscriptions, &[], at(5_000)) {
+            let grant = self.grants.iter_mut().find(|grant| grant.id == target.id).expect("one of them");
+            let Target { remaining, set_aside, pending, lapsed, lapses_at, consumed, .. } = target;
+            assert!(remaining.0 >= 0 && set_aside.0 >= 0 && pending.0 >= 0, "{target:?}");
             (grant.remaining, grant.set_aside, grant.pending) = (remaining, set_aside, pending);
             (grant.lapsed, grant.lapses_at, grant.consumed) = (lapsed, lapses_at, consumed);
             grant.is_new = false;

@@ -74,7 +74,7 @@ pub struct Returned {
 
 /// A subscription as far as it decides what its lots hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Subscription {
+pub struct SubscribedPlan {
     /// Its id.
     pub id: String,
     /// What it subscribes to now.
@@ -136,11 +136,11 @@ impl Grant {
 #[must_use]
 pub fn settle(
     grants: &[Grant],
-    subscriptions: &[Subscription],
+    subscriptions: &[SubscribedPlan],
     returned: &[Returned],
     now: Time,
 ) -> Vec<Target> {
-    let known: BTreeMap<&str, &Subscription> = subscriptions.iter().map(|s| (s.id.as_str(), s)).collect();
+    let known: BTreeMap<&str, &SubscribedPlan> = subscriptions.iter().map(|s| (s.id.as_str(), s)).collect();
     let members: Vec<Member> = grants
         .iter()
         .map(|grant| Member::new(grant, known.get(grant.subscription_id.as_str()).copied(), now))
@@ -226,7 +226,7 @@ enum Phase {
 }
 
 impl<'a> Member<'a> {
-    fn new(grant: &'a Grant, subscription: Option<&Subscription>, now: Time) -> Member<'a> {
+    fn new(grant: &'a Grant, subscription: Option<&SubscribedPlan>, now: Time) -> Member<'a> {
         let mut target = Target::from(grant);
         if !grant.is_part() {
             let expires = grant.expires && subscription.is_some_and(|subscription| subscription.ends);
@@ -312,7 +312,7 @@ impl<'a> Lot<'a> {
     }
 
     /// The limit that a later, lesser plan sets it.
-    fn limit(&self, subscription: Option<&Subscription>) -> Option<i64> {
+    fn limit(&self, subscription: Option<&SubscribedPlan>) -> Option<i64> {
         let subscription = subscription?;
         let limit = subscription.lot_limit?;
         let paid_at = self.members.iter().map(|member| member.grant.paid_at).max()?;
@@ -321,7 +321,7 @@ impl<'a> Lot<'a> {
     }
 
     /// Whether what it has yet to give comes: not once the plan is another.
-    fn continues(&self, subscription: Option<&Subscription>) -> bool {
+    fn continues(&self, subscription: Option<&SubscribedPlan>) -> bool {
         let newest = self.newest();
         subscription.is_none_or(|subscription| {
             let other = subscription.price_id.as_deref() != Some(newest.price_id.as_str());
@@ -346,13 +346,13 @@ fn share_debts(of: &mut BTreeMap<&str, Vec<Lot>>) {
 struct Chain<'a, 's> {
     lots: Vec<Lot<'a>>,
     /// The subscription of the last one.
-    subscription: Option<&'s Subscription>,
+    subscription: Option<&'s SubscribedPlan>,
 }
 
 /// Joins the lots of subscriptions that ended to those of the one that began next.
 fn chains<'a, 's>(
     mut of: BTreeMap<&str, Vec<Lot<'a>>>,
-    known: &BTreeMap<&str, &'s Subscription>,
+    known: &BTreeMap<&str, &'s SubscribedPlan>,
 ) -> Vec<Chain<'a, 's>> {
     let first_starts: BTreeMap<String, Time> = of
         .iter()
@@ -371,7 +371,8 @@ fn chains<'a, 's>(
             .map(|(other, _)| other.clone())
     };
     // Earlier ones first, so that each is whole when it is put in front of the next.
-    let mut in_order: Vec<(Time, String)> = first_starts.iter().map(|(id, start)| (*start, id.clone())).collect();
+    let mut in_order: Vec<(Time, String)> =
+        first_starts.iter().map(|(id, start)| (*start, id.clone())).collect();
     in_order.sort();
     let mut before: BTreeMap<String, Vec<Lot>> = BTreeMap::new();
     let mut chains = Vec::new();

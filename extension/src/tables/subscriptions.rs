@@ -130,7 +130,7 @@ pub(crate) fn save(sql: &mut Sql, subscription_id: &str, known: &Subscription, e
 }
 
 /// A user's subscriptions, as far as they decide what their lots hold. Read under the account's lock.
-pub(crate) fn of_user(sql: &mut Sql, user: Uuid) -> Vec<plan::Subscription> {
+pub(crate) fn of_user(sql: &mut Sql, user: Uuid) -> Vec<plan::SubscribedPlan> {
     let mut rows = sql.run(
         "select subscription_id, price_id, lot_limit, as_of, ended_at, cancel_at_period_end or ended_at is not null
          from billing.subscriptions where user_id = $1",
@@ -138,7 +138,7 @@ pub(crate) fn of_user(sql: &mut Sql, user: Uuid) -> Vec<plan::Subscription> {
     );
     let mut subscriptions = Vec::new();
     while rows.next() {
-        subscriptions.push(plan::Subscription {
+        subscriptions.push(plan::SubscribedPlan {
             id: rows.must(1),
             price_id: rows.get(2),
             lot_limit: rows.get(3).map(Credits),

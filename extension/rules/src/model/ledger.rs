@@ -41,7 +41,7 @@ pub(super) struct Ledger {
     now: Time,
     grants: Vec<Grant>,
     rows: Vec<Row>,
-    subscriptions: Vec<plan::Subscription>,
+    subscriptions: Vec<plan::SubscribedPlan>,
     paid: BTreeMap<String, Paid>,
     owed: BTreeMap<String, i64>,
     reversals: BTreeMap<String, Vec<Reversal>>,
@@ -129,7 +129,7 @@ impl Ledger {
             }
             Operation::Say { subscription, at: as_of, said } => {
                 let at_once = self.policies.plan_change == PlanChange::Reset;
-                let known = plan::Subscription {
+                let known = plan::SubscribedPlan {
                     id: id(*subscription),
                     price_id: Some(said.plan.price_id().to_owned()),
                     lot_limit: at_once.then_some(Credits(said.plan.credits())),

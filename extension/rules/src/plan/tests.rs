@@ -13,7 +13,7 @@ fn at(seconds: i64) -> Time {
 #[derive(Clone, Default)]
 struct Books {
     grants: Vec<Grant>,
-    subscriptions: Vec<Subscription>,
+    subscriptions: Vec<SubscribedPlan>,
 }
 
 /// What becomes known.
@@ -89,9 +89,9 @@ impl Books {
         self.settle();
     }
 
-    fn subscription(&mut self, id: &str) -> &mut Subscription {
+    fn subscription(&mut self, id: &str) -> &mut SubscribedPlan {
         let at_index = self.subscriptions.iter().position(|known| known.id == id).unwrap_or_else(|| {
-            self.subscriptions.push(Subscription {
+            self.subscriptions.push(SubscribedPlan {
                 id: id.into(),
                 price_id: None,
                 lot_limit: None,

@@ -13,6 +13,8 @@
 mod serve;
 mod routes;
 mod commands;
+mod app;
+mod response;
 mod delivery;
 mod fetch;
 mod cache;
@@ -144,7 +146,7 @@ async fn run(command: Command) -> Result<(), Error> {
             serve::run(listener, config, serve::termination()?).await
         }
         Command::Catalog(CatalogCommand::Push { file }) => {
-            catalog_push::push(&file, &DatabaseConfig::read(&environment)?).await
+            catalog_push::run(&file, &DatabaseConfig::read(&environment)?).await
         }
         Command::Catalog(CatalogCommand::Check) => catalog_check::run(&environment).await,
         Command::Sweep { since } => sweep::run(since.as_deref(), &environment).await,

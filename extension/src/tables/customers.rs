@@ -1,8 +1,9 @@
 //! Table `customers`: which Stripe customer is which user.
 
 use stripe_credits_rules::identity::{Source, Tie};
+use uuid::Uuid;
 
-use crate::pg::convert::{time, timestamp, uuid, uuid_datum};
+use crate::pg::convert::{clock, time, timestamp, uuid, uuid_datum};
 use crate::pg::sql::Sql;
 
 /// The customer's tie. Read under the customer's lock, its absence stays true until the end of the transaction.
@@ -16,6 +17,12 @@ pub(crate) fn tie(sql: &mut Sql, customer_id: &str) -> Option<Tie> {
         source: Source::parse(&rows.must::<String>(2)).expect("its CHECK allows no other word"),
         as_of: time(rows.must(3)).expect("only finite times are written"),
     })
+}
+
+/// Links a customer to a user by a server's statement of now. Answers whether that changed the user.
+pub(crate) fn link_by_server(sql: &mut Sql, customer_id: &str, user: Uuid) -> bool {
+    let known = tie(sql, customer_id);
+    say(sql, customer_id, known, Tie { user, source: Source::Server, as_of: clock() })
 }
 
 /// Joins what was said to what is known. Answers whether the customer is another user than before.

@@ -1,7 +1,7 @@
 //! What can end a request or a command, in one enum: the log's text (`Display`), the client's text, the metric's label,
 //! the HTTP status and the exit code of one failure all come from the same variant.
 //!
-//! The modules below name their own errors, and [`Error`] wraps them: [`BodyError`], [`SignatureError`] and
+//! The modules below name their own errors, and [`enum@Error`] wraps them: [`BodyError`], [`SignatureError`] and
 //! [`MalformedEvent`] while a request is read; [`AuthError`] while its user is proven; [`DatabaseError`] from every
 //! statement; [`StripeError`] from every call to Stripe's API; [`ConfigError`] before anything is opened. `Stripe` is for
 //! webhooks and commands, which are tried again (503); `Gateway` is the same fault for an app's client (502).

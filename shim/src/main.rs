@@ -1,14 +1,11 @@
 //! `stripe-credits`, the shim: it verifies Stripe's webhooks and hands them to `billing.apply_stripe_event`. It
 //! verifies, carries, maps the outcome to a status and logs; no rule of money lives here.
 //!
-//! The way of a webhook, in reading order: [`serve`] takes the connection, [`routes::webhook`] reads the body,
-//! [`signature`] proves who wrote it, [`event`] reads its envelope, [`delivery`] has [`database`] carry it to Postgres,
-//! [`outcome`] is what Postgres answered, and [`fetch`] gets what Postgres asks for from [`stripe`].
+//! A webhook passes [`serve`], [`routes`], [`signature`], [`event`], [`delivery`] and [`database`]; [`outcome`] is what
+//! Postgres answered, and [`fetch`] gets from [`stripe`] what Postgres asks for. A request of the app passes [`auth`]
+//! instead of the signature. [`commands`] are what an operator runs.
 //!
-//! The way of an app's request: [`routes::user`] takes it, [`auth`] proves whose it is, a module of [`routes`] answers
-//! it, and [`cache`] keeps what was read, where there is Redis.
-//!
-//! What an operator runs is in [`commands`].
+//! A module uses only the modules below it in this list; tests/arrows.rs checks that.
 
 mod serve;
 mod routes;

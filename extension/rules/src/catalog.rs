@@ -10,8 +10,8 @@ use serde::de::{self, Deserializer, MapAccess, Visitor, value::MapAccessDeserial
 
 use crate::amount::Credits;
 use crate::calendar::Span;
-use crate::wall::Wall;
-use crate::word::words;
+use crate::reason::Reason;
+use crate::text_enum::words;
 
 /// The longest key, name or price id, in bytes.
 pub const MAX_NAME_BYTES: usize = 255;
@@ -38,6 +38,29 @@ pub struct Settings {
     pub no_payment_required: NoPaymentRequired,
     /// Monthly credits for users without a plan.
     pub free_plan: Option<FreePlan>,
+}
+
+/// The part of the settings that decides whose events are read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wall {
+    /// Whether this install keeps real money's books.
+    pub livemode: bool,
+    /// The one connected account whose events count; `None`: only events without an account.
+    pub stripe_account: Option<String>,
+}
+
+impl Wall {
+    /// Why the event stays outside, or `None` where it may come in. Never final: changed settings judge again.
+    #[must_use]
+    pub fn refuses(&self, livemode: bool, account: Option<&str>) -> Option<Reason> {
+        if livemode != self.livemode {
+            Some(Reason::Livemode)
+        } else if account != self.stripe_account.as_deref() {
+            Some(Reason::Account)
+        } else {
+            None
+        }
+    }
 }
 
 /// One price, with the policies of the plan or pack that it sells.
@@ -71,6 +94,17 @@ pub struct Price {
     pub first_purchase_bonus: Credits,
     /// When a pack's credits lapse.
     pub expires_after: Option<Span>,
+}
+
+/// What names a price.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Item {
+    /// A Stripe price id.
+    Price(String),
+    /// A catalog key of a pack.
+    Pack(String),
+    /// A line item that carries no price id: nothing that a catalog could know.
+    Unpriced,
 }
 
 words! {
@@ -560,5 +594,17 @@ mod tests {
             changes(&stored, &wanted).values().all(|(change, _)| *change == Change::Changed),
             "on sale again"
         );
+    }
+
+    #[test]
+    fn only_events_of_our_mode_and_account_come_in() {
+        let ours = Wall { livemode: true, stripe_account: None };
+        assert_eq!(ours.refuses(true, None), None);
+        assert_eq!(ours.refuses(false, None), Some(Reason::Livemode));
+        assert_eq!(ours.refuses(true, Some("acct_1")), Some(Reason::Account));
+        let connected = Wall { livemode: true, stripe_account: Some("acct_1".into()) };
+        assert_eq!(connected.refuses(true, Some("acct_1")), None);
+        assert_eq!(connected.refuses(true, Some("acct_2")), Some(Reason::Account));
+        assert_eq!(connected.refuses(true, None), Some(Reason::Account));
     }
 }

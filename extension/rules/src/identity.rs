@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use crate::calendar::Time;
 use crate::reason::Reason;
-use crate::word::words;
+use crate::text_enum::words;
 
 words! {
     /// Who says that a customer is a user, weakest first: a buyer writes a client_reference_id into a link; the app's

@@ -2,7 +2,7 @@
 
 use crate::amount::Credits;
 use crate::calendar::Time;
-use crate::word::words;
+use crate::text_enum::words;
 
 words! {
     /// The three kinds of credits an account holds.

@@ -1,6 +1,6 @@
 //! Why an outcome is what it is: the closed list of words that `outcome.reason`, logs and metrics share.
 
-use crate::word::words;
+use crate::text_enum::words;
 
 words! {
     /// Why something was ignored, parked or rejected.

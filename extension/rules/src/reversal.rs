@@ -6,9 +6,8 @@ use serde_json::value::RawValue;
 
 use crate::amount::{Credits, MinorUnits};
 use crate::catalog::ReversalPolicy;
-use crate::event::{check_id, in_object};
-use crate::stripe;
-use crate::word::words;
+use crate::stripe::{self, check_id, in_object};
+use crate::text_enum::words;
 
 /// What one event says of the reversals of one payment.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,9 +5,9 @@ use uuid::Uuid;
 
 use crate::amount::{MinorUnits, Quantity};
 use crate::calendar::{self, Time};
-use crate::event::{check_id, in_object};
+use crate::catalog::Item;
 use crate::invoice::{self, Invoice};
-use crate::stripe;
+use crate::stripe::{self, check_id, in_object, metadata_user};
 use crate::subscription::{self, Subscription};
 
 /// A checkout session's facts.
@@ -80,17 +80,6 @@ pub struct Line {
     pub quantity: Quantity,
 }
 
-/// What names a price.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Item {
-    /// A Stripe price id.
-    Price(String),
-    /// A catalog key of a pack.
-    Pack(String),
-    /// A line item that carries no price id: nothing that a catalog could know.
-    Unpriced,
-}
-
 /// Reads a session as an event of `event_type` carried it, made at `event_created`.
 pub(crate) fn read(object: &RawValue, event_type: &str, event_created: Time) -> Result<Session, String> {
     let session: stripe::CheckoutSession =
@@ -136,14 +125,6 @@ pub(crate) fn read(object: &RawValue, event_type: &str, event_created: Time) -> 
         invoice,
         stated_credits: metadata("credits").map(str::to_owned),
     })
-}
-
-/// The user that the app's server wrote into an object's metadata, by one of the keys that apps use.
-pub(crate) fn metadata_user(metadata: &stripe::Metadata) -> Option<Uuid> {
-    let metadata = |key| metadata.get(key).and_then(stripe::MetadataValue::as_text);
-    ["user_id", "userId", "supabase_user_id"]
-        .into_iter()
-        .find_map(|key| metadata(key).and_then(|text| Uuid::try_parse(text).ok()))
 }
 
 /// The session's own state decides; the event's name only says why an unpaid session is unpaid.

@@ -8,6 +8,10 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
+use uuid::Uuid;
+
+/// The longest id that is kept, in bytes. Stripe's are at most 255 characters, and ids are keys of the tables.
+pub const MAX_ID_BYTES: usize = 255;
 
 /// An event's envelope. `data.object` is read once its type is known.
 #[derive(Debug, Deserialize)]
@@ -397,4 +401,24 @@ pub struct InvoicePayment {
 pub struct InvoicePaymentBy {
     /// `pi_…`; none where something else paid.
     pub payment_intent: Option<Expandable>,
+}
+
+pub(crate) fn check_id(field: &str, id: Option<&str>) -> Result<(), String> {
+    match id {
+        Some(id) if id.trim().is_empty() => Err(format!("{field} is blank")),
+        Some(id) if id.len() > MAX_ID_BYTES => Err(format!("{field} is longer than {MAX_ID_BYTES} bytes")),
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn in_object(fault: &serde_json::Error) -> String {
+    format!("data.object: {fault}")
+}
+
+/// The user that the app's server wrote into an object's metadata, by one of the keys that apps use.
+pub(crate) fn metadata_user(metadata: &Metadata) -> Option<Uuid> {
+    let metadata = |key| metadata.get(key).and_then(MetadataValue::as_text);
+    ["user_id", "userId", "supabase_user_id"]
+        .into_iter()
+        .find_map(|key| metadata(key).and_then(|text| Uuid::try_parse(text).ok()))
 }

@@ -9,11 +9,9 @@ use uuid::Uuid;
 
 use crate::amount::{Credits, Quantity};
 use crate::calendar::{self, Time};
-use crate::catalog::{Kind, PlanChange, Price};
-use crate::event::{check_id, in_object};
-use crate::session::{Item, metadata_user};
-use crate::stripe::{self, Expandable};
-use crate::word::words;
+use crate::catalog::{Item, Kind, PlanChange, Price};
+use crate::stripe::{self, Expandable, check_id, in_object, metadata_user};
+use crate::text_enum::words;
 
 /// A subscription's facts, as one object said them.
 #[derive(Debug, Clone, PartialEq, Eq)]

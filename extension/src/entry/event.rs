@@ -2,14 +2,15 @@
 
 use serde_json::{Value, json};
 use stripe_credits_rules::calendar::Time;
-use stripe_credits_rules::catalog::Settings;
-use stripe_credits_rules::event::{self, Event, Fetched, Keys, Malformed, Subject};
+use stripe_credits_rules::catalog::{Item, Settings};
+use stripe_credits_rules::event::{self, Event, Keys, Malformed, Subject};
+use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::identity::{self, Claims, Identity};
 use stripe_credits_rules::invoice::Invoice;
-use stripe_credits_rules::purchase::Refusal;
 use stripe_credits_rules::reason::Reason;
-use stripe_credits_rules::session::{Item, Mode, PaymentStatus, Session};
+use stripe_credits_rules::session::{Mode, PaymentStatus, Session};
 use stripe_credits_rules::subscription::Subscription;
+use stripe_credits_rules::worth::Refusal;
 use uuid::Uuid;
 
 use crate::ledger;
@@ -222,7 +223,7 @@ fn judge(
     let Some(settings) = settings else {
         return Judged::untied(Outcome::of(Verdict::Parked(Reason::NoCatalog)));
     };
-    if let Some(reason) = settings.wall.refuses(event) {
+    if let Some(reason) = settings.wall.refuses(event.livemode, event.account.as_deref()) {
         return Judged::untied(Outcome::of(Verdict::Ignored(reason)));
     }
     match &event.subject {

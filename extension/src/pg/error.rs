@@ -5,7 +5,7 @@
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use stripe_credits_rules::amount::{Credits, MAX_CREDITS};
-use stripe_credits_rules::event::MAX_ID_BYTES;
+use stripe_credits_rules::stripe::MAX_ID_BYTES;
 
 /// Raises an ERROR with a SQLSTATE, a message that names the argument, and a DETAIL that names the value.
 pub(crate) fn raise(code: PgSqlErrorCode, message: String, detail: String) -> ! {

@@ -2,11 +2,12 @@
 
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::catalog::Settings;
-use stripe_credits_rules::event::Fetched;
-use stripe_credits_rules::invoice::{self as rules, Invoice, TRIAL, Trial, Worth};
+use stripe_credits_rules::fetched::Fetched;
+use stripe_credits_rules::invoice::Invoice;
 use stripe_credits_rules::lot::{self, Held, Lot, Pool};
-use stripe_credits_rules::purchase::Refusal;
 use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::worth::Refusal;
+use stripe_credits_rules::worth::invoice::{self as rules, TRIAL, Trial, Worth};
 use uuid::Uuid;
 
 use crate::ledger::{self, Account, FIRST_PURCHASE_BONUS, Origin, TransactionType};

@@ -2,13 +2,15 @@
 
 use serde_json::json;
 use stripe_credits_rules::amount::Credits;
-use stripe_credits_rules::catalog::Settings;
-use stripe_credits_rules::event::{Event, Fetched, Keys};
+use stripe_credits_rules::catalog::{Item, Settings};
+use stripe_credits_rules::event::{Event, Keys};
+use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::identity::{Identity, Source, Tie};
 use stripe_credits_rules::lot::{self, Lot, Pool};
-use stripe_credits_rules::purchase::{self as rules, Refusal};
 use stripe_credits_rules::reason::Reason;
-use stripe_credits_rules::session::{Item, Session};
+use stripe_credits_rules::session::Session;
+use stripe_credits_rules::worth::Refusal;
+use stripe_credits_rules::worth::session as rules;
 use uuid::Uuid;
 
 use crate::entry::event as apply;

@@ -3,13 +3,14 @@
 use serde_json::{Value, json};
 use stripe_credits_rules::amount::Quantity;
 use stripe_credits_rules::calendar::{SubsecRound, Time};
-use stripe_credits_rules::event::{Fetched, Keys};
+use stripe_credits_rules::catalog::Item;
+use stripe_credits_rules::event::Keys;
+use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::identity::{Source, Tie};
 use stripe_credits_rules::invoice::{Charge, Invoice, Line};
-use stripe_credits_rules::purchase::{Refusal, ask};
 use stripe_credits_rules::reason::Reason;
-use stripe_credits_rules::session::Item;
 use stripe_credits_rules::subscription::{self as rules, Joined, Plan, State, Status};
+use stripe_credits_rules::worth::{Refusal, ask};
 use uuid::Uuid;
 
 use crate::entry::event as apply;

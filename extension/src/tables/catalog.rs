@@ -7,11 +7,9 @@ use pgrx::prelude::*;
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::catalog::{
-    Cancellation, Catalog, Change, FreePlan, Kind, NoPaymentRequired, PlanChange, Price, Renewal,
-    ReversalPolicy, Settings, Stored, changes,
+    Cancellation, Catalog, Change, FreePlan, Item, Kind, NoPaymentRequired, PlanChange, Price, Renewal,
+    ReversalPolicy, Settings, Stored, Wall, changes,
 };
-use stripe_credits_rules::session::Item;
-use stripe_credits_rules::wall::Wall;
 
 use crate::pg::convert::{clock, span, timestamp};
 use crate::pg::sql::{Rows, Sql};

@@ -1,11 +1,12 @@
 //! Table `reversals`: refunds and disputes, each as far as it has come; and what an event about one of them does.
 
 use stripe_credits_rules::amount::MinorUnits;
-use stripe_credits_rules::event::{Event, Fetched};
+use stripe_credits_rules::event::Event;
+use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::invoice::{self, InvoicePayment};
-use stripe_credits_rules::purchase::Refusal;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::reversal::{Kind, Reversal, Reversals, State};
+use stripe_credits_rules::worth::Refusal;
 
 use crate::entry::event::refusal;
 use crate::ledger::{self, Origin};

@@ -2,29 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use super::{MAX_PAYMENT_CREDITS, Refusal, ask};
 use crate::amount::{Credits, Quantity};
 use crate::calendar::Time;
-use crate::catalog::{Kind, NoPaymentRequired, Price};
-use crate::event::Fetched;
+use crate::catalog::{Item, Kind, NoPaymentRequired, Price};
+use crate::fetched::Fetched;
 use crate::lot::{Lot, Pool};
 use crate::reason::Reason;
-use crate::session::{self, Item, Line, Mode, PaymentStatus, Session};
-
-/// The most credits that one payment may grant: far above any sale, far below what a bigint of balances can hold.
-pub const MAX_PAYMENT_CREDITS: Credits = Credits(1_000_000_000_000_000);
-
-/// Why a session grants nothing, so far or at all.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
-    /// Nothing to grant; judged again when something new is known.
-    Ignored(Reason),
-    /// Stripe is to be asked for these paths.
-    NeedsFetch(Vec<String>),
-    /// To be kept until what it lacks is known; the items are what the catalog does not know.
-    Parked(Reason, Vec<Item>),
-    /// Refused for good.
-    Rejected(Reason),
-}
+use crate::session::{self, Line, Mode, PaymentStatus, Session};
 
 /// What was bought: the best lines that are known of a paid session. With `fetched`, Stripe has been asked, and is
 /// not asked again.
@@ -57,16 +42,6 @@ pub fn lines(
         (Some(lines), _) => Ok(lines.to_vec()),
         (None, Some(named)) => Ok(vec![named.clone()]),
         (None, None) => Err(ask(fetched, session::line_items_path(&session.id))),
-    }
-}
-
-/// What to do about something that the event lacks: ask Stripe for it, or where that was done, wait.
-#[must_use]
-pub fn ask(fetched: Option<&Fetched>, path: String) -> Refusal {
-    match fetched {
-        None => Refusal::NeedsFetch(vec![path]),
-        Some(answer) if !answer.asked() => Refusal::Parked(Reason::Unfetched, Vec::new()),
-        Some(_) => Refusal::Parked(Reason::Shape, Vec::new()),
     }
 }
 

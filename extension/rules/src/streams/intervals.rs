@@ -83,12 +83,11 @@ pub(super) fn own_parts(
 ) -> Result<Vec<(Period, Share)>, OutOfRange> {
     let (length, long) = (period.seconds(), interval_before.seconds().max(1));
     let times = u32::try_from((2 * length + long) / (2 * long)).unwrap_or(MAX_PARTS).clamp(1, MAX_PARTS);
-    let nominal = match times {
-        1 => long,
-        _ => {
-            let spans = interval.times(times).ok_or(OutOfRange::Calendar(period.end))?;
-            counted_back(period.end, spans)?.seconds()
-        }
+    let nominal = if times == 1 {
+        long
+    } else {
+        let intervals = interval.times(times).ok_or(OutOfRange::Calendar(period.end))?;
+        counted_back(period.end, intervals)?.seconds()
     };
     let is_whole = (length - nominal).abs() <= WHOLE_WITHIN_SECONDS;
     let Some(drip) = drip else {

@@ -64,6 +64,16 @@ impl Streams {
         self.places.get(key).map_or(0, |(_, place)| *place)
     }
 
+    /// Every stream.
+    pub(super) fn ids(&self) -> impl Iterator<Item = StreamId> {
+        0..self.chains.len()
+    }
+
+    /// The subscription of a stream.
+    pub(super) fn subscription(&self, id: StreamId) -> &str {
+        &self.chains[id][0].subscription
+    }
+
     /// The items of a stream, the first one first.
     pub(super) fn items(&self, id: StreamId) -> &[StreamKey] {
         &self.chains[id]

@@ -1,4 +1,4 @@
-//! The commands, and what two of them share: the service, and the story that is told with it.
+//! The commands, and what several of them share: the service, the demo's story and its transcript.
 
 pub(crate) mod bench;
 pub(crate) mod demo;
@@ -8,3 +8,4 @@ pub(crate) mod up;
 
 mod service;
 mod story;
+mod transcript;

@@ -8,7 +8,7 @@ use super::lots::{Lot, Lots};
 use super::share::whole;
 use super::succession::Streams;
 use crate::amount::Credits;
-use crate::catalog::Kind;
+use crate::catalog::PriceKind;
 use crate::lot::Pool;
 
 /// The bonus, by the earliest paid invoice that still stands: a reversal is counted over what stands.
@@ -20,8 +20,9 @@ pub(super) fn first_purchase(facts: &Facts) -> Option<Lot> {
         })
         .collect::<Vec<_>>();
     let (_, first) = purchases.iter().min_by_key(|(_, payment)| (payment.paid_at, &payment.id))?;
-    let own =
-        purchases.iter().filter(|(line, payment)| payment.id == first.id && line.terms.kind == Kind::Plan);
+    let own = purchases
+        .iter()
+        .filter(|(line, payment)| payment.id == first.id && line.terms.kind == PriceKind::Plan);
     let bonus =
         own.map(|(line, _)| line.terms.first_purchase_bonus).max().filter(|bonus| *bonus > Credits::ZERO)?;
     let mut lot = Lot::new(GrantKey::FirstPurchaseBonus, Pool::Promotional, first.paid_at);
@@ -36,7 +37,7 @@ pub(super) fn trial(facts: &Facts, streams: &Streams, lots: &Lots) -> Option<Lot
     let payments = by_id(facts);
     let trials = of_subscriptions(facts, &payments).filter(|(line, _)| {
         let is_zero = line.amount.0 == 0 && !line.is_credit() && !line.is_proration && line.quantity > 0;
-        is_zero && line.terms.kind == Kind::Plan && line.terms.trial_credits > Credits::ZERO
+        is_zero && line.terms.kind == PriceKind::Plan && line.terms.trial_credits > Credits::ZERO
     });
     let (line, payment) = trials.min_by_key(|(line, payment)| {
         (line.period, &line.subscription, &line.item, &payment.id, &line.price)
@@ -65,6 +66,6 @@ fn of_subscriptions<'a>(
 ) -> impl Iterator<Item = (&'a Line, &'a Payment)> {
     let lines = facts.first_lines.iter().chain(&facts.lines);
     lines
-        .filter(|line| line.subscription.is_some() && line.terms.kind != Kind::NotCredits)
+        .filter(|line| line.subscription.is_some() && line.terms.kind != PriceKind::NotCredits)
         .filter_map(|line| Some((line, *payments.get(line.payment.as_str())?)))
 }

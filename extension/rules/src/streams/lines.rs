@@ -8,7 +8,7 @@ use super::intervals::is_about;
 use super::share::{Share, share, whole};
 use super::succession::{StreamId, Streams};
 use crate::calendar::Span;
-use crate::catalog::{Kind, NoPaymentRequired, ReversalPolicy};
+use crate::catalog::{NoPaymentRequired, PriceKind, ReversalPolicy};
 
 /// A line of a stream: all lines of one item, price, period and direction on one invoice.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl Billed<'_> {
 
     /// Whether it is a plan's, not a recurring pack's.
     pub(super) fn is_plan(&self) -> bool {
-        self.line.terms.kind == Kind::Plan
+        self.line.terms.kind == PriceKind::Plan
     }
 
     /// Of a plan in parts: how long a part is.
@@ -86,7 +86,7 @@ pub(super) fn billed<'a>(facts: &'a Facts, streams: &Streams) -> Result<Vec<Bill
         let (amount, discount) = (sum(|line| line.amount.0), sum(|line| line.discount.0));
         let (interval, is_credit) = (line.interval.unwrap_or(line.terms.every), line.is_credit());
         let is_charge = !line.is_proration && amount > 0 && !is_credit;
-        let is_pack = line.terms.kind == Kind::Pack;
+        let is_pack = line.terms.kind == PriceKind::Pack;
         let mut one = Billed {
             line,
             payment,
@@ -144,15 +144,15 @@ impl Line {
     /// Whether it is a line of a subscription that bills a period. A pack sold once, beside a plan, is not.
     fn is_of_a_stream(&self) -> bool {
         match self.terms.kind {
-            Kind::Plan => self.subscription.is_some(),
-            Kind::Pack => self.subscription.is_some() && !self.is_sold_once(),
-            Kind::NotCredits => false,
+            PriceKind::Plan => self.subscription.is_some(),
+            PriceKind::Pack => self.subscription.is_some() && !self.is_sold_once(),
+            PriceKind::NotCredits => false,
         }
     }
 
     /// Whether it bills a pack that is no item of a subscription.
     pub(super) fn is_sold_once(&self) -> bool {
-        self.terms.kind == Kind::Pack && self.item.is_none() && !self.is_proration
+        self.terms.kind == PriceKind::Pack && self.item.is_none() && !self.is_proration
     }
 
     /// Whether it is the invoice's line of what a direct call told.

@@ -9,7 +9,7 @@ use super::facts::{Facts, ItemContent, ItemState, StreamKey, Terms};
 use super::intervals::months;
 use super::share::{Share, whole};
 use crate::calendar::Time;
-use crate::catalog::Kind;
+use crate::catalog::PriceKind;
 
 /// The index of a stream in [`Streams`].
 pub(super) type StreamId = usize;
@@ -161,7 +161,7 @@ fn same_price(old: &ItemState, new: &ItemState) -> bool {
 
 /// A pack never goes on with a plan's stream, nor the other way round.
 fn same_kind(old: &ItemState, new: &ItemState) -> bool {
-    let kind = |state: &ItemState| terms(state).map(|(terms, _)| terms.kind == Kind::Pack);
+    let kind = |state: &ItemState| terms(state).map(|(terms, _)| terms.kind == PriceKind::Pack);
     kind(old) == kind(new)
 }
 

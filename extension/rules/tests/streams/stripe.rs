@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use stripe_credits_rules::amount::{Credits, MinorUnits};
 use stripe_credits_rules::calendar::{Span, Time, from_unix};
-use stripe_credits_rules::catalog::{Kind, NoPaymentRequired, ReversalPolicy};
+use stripe_credits_rules::catalog::{NoPaymentRequired, PriceKind, ReversalPolicy};
 use stripe_credits_rules::lot::Pool;
 use stripe_credits_rules::streams::facts::{
     CameBack, Facts, ItemContent, ItemState, Known, Line, Payment, Period, Single, SubscriptionState, Terms,
@@ -56,7 +56,7 @@ impl Catalog {
             for price in plan["prices"].as_array().expect("prices") {
                 let id = price.as_str().map_or_else(|| text(&price["id"]), str::to_owned);
                 let terms = Terms {
-                    kind: Kind::Plan,
+                    kind: PriceKind::Plan,
                     credits: credits("credits"),
                     every: span(&price["every"]).unwrap_or(Span::Months(1)),
                     drip: span(&price["drip"]),
@@ -73,7 +73,7 @@ impl Catalog {
         for pack in all("packs") {
             for id in pack["prices"].as_array().expect("prices") {
                 let terms = Terms {
-                    kind: Kind::Pack,
+                    kind: PriceKind::Pack,
                     credits: Credits(number(&pack["credits"])),
                     every: Span::Months(1),
                     drip: None,

@@ -7,7 +7,7 @@ use stripe_credits_rules::lot::Pool;
 use stripe_credits_rules::reversal::{self, Books};
 
 use super::{Account, Origin, TransactionType, earliest, shares};
-use crate::pg::convert::{time, timestamp, uuid_datum};
+use crate::pg::convert::{timestamp, uuid_datum};
 use crate::pg::sql::Sql;
 use crate::tables::{catalog, payments, reversals};
 
@@ -16,12 +16,28 @@ struct Reversible {
     id: i64,
     pool: Pool,
     granted: Credits,
-    books: Books,
+    lapsed: Credits,
+    reversed: Credits,
     remaining: Credits,
     set_aside: Credits,
     pending: Credits,
     is_to_come: bool,
     is_lot: bool,
+    has_lapsed: bool,
+}
+
+impl Reversible {
+    /// What reversals may still take of it, and what they took. A grant that has lapsed keeps only what remains: what was
+    /// set aside, pending or given back to it is gone too.
+    fn books(&self) -> Books {
+        let held_back = Credits(self.set_aside.0 + self.pending.0);
+        if self.has_lapsed {
+            let lapsed = Credits(self.lapsed.0 + self.reversed.0 + held_back.0);
+            Books { lapsed, taken: Credits::ZERO, kept: self.remaining }
+        } else {
+            Books { lapsed: self.lapsed, taken: self.reversed, kept: Credits(self.remaining.0 + held_back.0) }
+        }
+    }
 }
 
 impl Account {
@@ -38,12 +54,12 @@ impl Account {
             catalog::settings(sql).map_or(ReversalPolicy::default(), |settings| settings.reversal_policy);
         let grants = self.reversible(sql, source_id);
         let granted = Credits(grants.iter().map(|grant| grant.granted.0).sum());
-        let books: Vec<Books> = grants.iter().map(|grant| grant.books).collect();
+        let books: Vec<Books> = grants.iter().map(Reversible::books).collect();
         // Also where they wait: what is posted is always what is known says, not what was known in between.
         let target = part.map_or(Credits::ZERO, |part| part.of(granted));
         let settlement = reversal::settle(&books, target, policy);
-        for (grant, taken) in grants.iter().zip(settlement.taken) {
-            self.take_back(sql, grant, Credits(taken.0 - grant.books.taken.0), origin);
+        for ((grant, before), taken) in grants.iter().zip(&books).zip(settlement.taken) {
+            self.take_back(sql, grant, Credits(taken.0 - before.taken.0), origin);
         }
         if settlement.owed != owed {
             payments::owe(sql, source_id, settlement.owed);
@@ -61,38 +77,27 @@ impl Account {
 
     /// A payment's grants, in the order in which credits are taken from them: what would be lost soonest first.
     fn reversible(&self, sql: &mut Sql, source_id: &str) -> Vec<Reversible> {
-        let mut rows = sql.run(
-            "select id, pool, amount, lapses_at <= $3, lapsed, reversed, remaining, set_aside, pending,
-                    coalesce(available_from > $3, false), stripe_subscription_id is not null
+        let rows = sql.query(
+            "select id, pool, amount, lapsed, reversed, remaining, set_aside, pending,
+                    coalesce(available_from > $3, false), stripe_subscription_id is not null,
+                    coalesce(lapses_at <= $3, false)
              from billing.credit_grants where user_id = $1 and source_id = $2 order by lost_at, draw_rank, id",
             &[uuid_datum(self.user).into(), source_id.into(), timestamp(self.now).into()],
         );
-        let mut grants = Vec::new();
-        while rows.next() {
-            let credits = |column| Credits(rows.must(column));
-            let [lapsed, reversed, remaining, set_aside, pending] = [5, 6, 7, 8, 9].map(credits);
-            // What a grant that has lapsed was given back to, or kept back, is gone with it.
-            let books = match rows.get(4) {
-                Some(true) => Books {
-                    lapsed: Credits(lapsed.0 + reversed.0 + set_aside.0 + pending.0),
-                    taken: Credits::ZERO,
-                    kept: remaining,
-                },
-                _ => Books { lapsed, taken: reversed, kept: Credits(remaining.0 + set_aside.0 + pending.0) },
-            };
-            grants.push(Reversible {
-                id: rows.must(1),
-                pool: Pool::parse(&rows.must::<String>(2)).expect("its CHECK allows no other word"),
-                granted: credits(3),
-                books,
-                remaining,
-                set_aside,
-                pending,
-                is_to_come: rows.must(10),
-                is_lot: rows.must(11),
-            });
-        }
-        grants
+        rows.map(|mut row| Reversible {
+            id: row.get(),
+            pool: row.parse(Pool::parse),
+            granted: row.get(),
+            lapsed: row.get(),
+            reversed: row.get(),
+            remaining: row.get(),
+            set_aside: row.get(),
+            pending: row.get(),
+            is_to_come: row.get(),
+            is_lot: row.get(),
+            has_lapsed: row.get(),
+        })
+        .collect()
     }
 
     /// Takes this many credits more from a grant, or gives them back where it is negative. What cannot be spent goes
@@ -109,7 +114,7 @@ impl Account {
         };
         let remaining = amount.0 - set_aside - pending;
         debug_assert!(remaining <= grant.remaining.0, "no more is taken than there is");
-        let mut rows = sql.run(
+        let mut row = sql.query_one(
             "update billing.credit_grants set remaining = remaining - $3, set_aside = set_aside - $4,
                  pending = pending - $5, reversed = reversed + $6
              where user_id = $1 and id = $2
@@ -123,9 +128,8 @@ impl Account {
                 amount.0.into(),
             ],
         );
-        assert!(rows.next(), "grants are never deleted");
         if amount < Credits::ZERO {
-            self.next_due = earliest(self.next_due, rows.get(1).and_then(time));
+            self.next_due = earliest(self.next_due, row.get_opt());
         }
         (self.lots_touched, self.dirty) = (self.lots_touched || grant.is_lot, true);
         let transaction_type = match amount.0 {
@@ -145,7 +149,7 @@ impl Account {
             self.post(sql, Credits(-amount.0), None, TransactionType::Reversal, origin);
         } else if amount < Credits::ZERO {
             let settled = Credits((-amount.0 - self.balances.debt.0).max(0));
-            let grants = shares(sql.run(
+            let grants = shares(sql.query(
                 "select id, pool, settled from billing.credit_grants where user_id = $1 and settled > 0 order by id desc",
                 &[uuid_datum(self.user).into()],
             ));

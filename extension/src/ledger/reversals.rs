@@ -4,7 +4,7 @@ use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::catalog::ReversalPolicy;
 use stripe_credits_rules::draw;
 use stripe_credits_rules::lot::Pool;
-use stripe_credits_rules::reversal::{self, Books};
+use stripe_credits_rules::reversal::{self, GrantBalance};
 
 use super::{Account, Origin, TransactionType, earliest, shares};
 use crate::pg::convert::{timestamp, uuid_datum};
@@ -29,13 +29,17 @@ struct Reversible {
 impl Reversible {
     /// What reversals may still take of it, and what they took. A grant that has lapsed keeps only what remains: what was
     /// set aside, pending or given back to it is gone too.
-    fn books(&self) -> Books {
+    fn balance(&self) -> GrantBalance {
         let held_back = Credits(self.set_aside.0 + self.pending.0);
         if self.has_lapsed {
             let lapsed = Credits(self.lapsed.0 + self.reversed.0 + held_back.0);
-            Books { lapsed, taken: Credits::ZERO, kept: self.remaining }
+            GrantBalance { lapsed, reversed: Credits::ZERO, available: self.remaining }
         } else {
-            Books { lapsed: self.lapsed, taken: self.reversed, kept: Credits(self.remaining.0 + held_back.0) }
+            GrantBalance {
+                lapsed: self.lapsed,
+                reversed: self.reversed,
+                available: Credits(self.remaining.0 + held_back.0),
+            }
         }
     }
 }
@@ -54,12 +58,12 @@ impl Account {
             catalog::settings(sql).map_or(ReversalPolicy::default(), |settings| settings.reversal_policy);
         let grants = self.reversible(sql, source_id);
         let granted = Credits(grants.iter().map(|grant| grant.granted.0).sum());
-        let books: Vec<Books> = grants.iter().map(Reversible::books).collect();
+        let balances: Vec<GrantBalance> = grants.iter().map(Reversible::balance).collect();
         // Also where they wait: what is posted is always what is known says, not what was known in between.
         let target = part.map_or(Credits::ZERO, |part| part.of(granted));
-        let settlement = reversal::settle(&books, target, policy);
-        for ((grant, before), taken) in grants.iter().zip(&books).zip(settlement.taken) {
-            self.take_back(sql, grant, Credits(taken.0 - before.taken.0), origin);
+        let settlement = reversal::settle(&balances, target, policy);
+        for ((grant, before), reversed) in grants.iter().zip(&balances).zip(settlement.reversed) {
+            self.take_back(sql, grant, Credits(reversed.0 - before.reversed.0), origin);
         }
         if settlement.owed != owed {
             payments::owe(sql, source_id, settlement.owed);

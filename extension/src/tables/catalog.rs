@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pgrx::datum::TimestampWithTimeZone;
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::catalog::{
-    Cancellation, Catalog, Change, FreePlan, Item, Kind, NoPaymentRequired, PlanChange, Price, Renewal,
+    Cancellation, Catalog, Change, FreePlan, Item, NoPaymentRequired, PlanChange, Price, PriceKind, Renewal,
     ReversalPolicy, Scope, Settings, Stored, changes,
 };
 
@@ -109,7 +109,7 @@ fn stored(sql: &mut Sql) -> BTreeMap<String, Stored> {
 fn price(row: &mut Row) -> Price {
     Price {
         price_id: row.get(),
-        kind: row.parse(Kind::parse),
+        kind: row.parse(PriceKind::parse),
         key: row.get(),
         name: row.get(),
         credits: row.get(),

@@ -1,6 +1,6 @@
 //! Table `reversals`: refunds and disputes, each as far as it has come.
 
-use stripe_credits_rules::reversal::{Kind, Reversal, Reversals, State};
+use stripe_credits_rules::reversal::{Reversal, ReversalKind, ReversalState, Reversals};
 
 use crate::pg::convert::{clock, timestamp};
 use crate::pg::sql::Sql;
@@ -51,8 +51,8 @@ pub(crate) fn of_payment(sql: &mut Sql, source_id: &str) -> Vec<Reversal> {
     );
     rows.map(|mut row| Reversal {
         id: row.get(),
-        kind: row.parse(Kind::parse),
-        state: row.parse(State::parse),
+        kind: row.parse(ReversalKind::parse),
+        state: row.parse(ReversalState::parse),
         amount: row.get(),
         currency: row.get_opt(),
         charged: row.get_opt(),

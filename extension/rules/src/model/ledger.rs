@@ -9,7 +9,7 @@ use crate::catalog::{Cancellation, PlanChange};
 use crate::draw::{Share, draw, give_back};
 use crate::lot::{self, Held, Lot, Pool};
 use crate::plan::{self, Returned};
-use crate::reversal::{self, Kind, Paid, Reversal, State};
+use crate::reversal::{self, Paid, Reversal, ReversalKind, ReversalState};
 
 /// A row of `credit_grants`.
 struct Grant {
@@ -113,19 +113,19 @@ impl Ledger {
                 grant.expect("it was granted").lapses_at = Some(self.now);
             }
             Operation::Refund { source, refund, cents, failed } => {
-                let state = if *failed { State::Undone } else { State::Live };
-                self.reversed(source, reversal(refund, Kind::Refund, state, *cents));
+                let state = if *failed { ReversalState::Undone } else { ReversalState::Live };
+                self.reversed(source, reversal(refund, ReversalKind::Refund, state, *cents));
             }
             Operation::Count { source, cents } => {
-                self.reversed(source, reversal(source, Kind::Charge, State::Live, *cents));
+                self.reversed(source, reversal(source, ReversalKind::Charge, ReversalState::Live, *cents));
             }
             Operation::Dispute { source, dispute, cents, money } => {
                 let state = match money {
-                    Money::Untouched => State::Inquiry,
-                    Money::Withdrawn => State::Live,
-                    Money::Reinstated => State::Undone,
+                    Money::Untouched => ReversalState::Inquiry,
+                    Money::Withdrawn => ReversalState::Live,
+                    Money::Reinstated => ReversalState::Undone,
                 };
-                self.reversed(source, reversal(dispute, Kind::Dispute, state, *cents));
+                self.reversed(source, reversal(dispute, ReversalKind::Dispute, state, *cents));
             }
             Operation::Say { subscription, at: as_of, said } => {
                 let at_once = self.policies.plan_change == PlanChange::Reset;
@@ -319,7 +319,7 @@ impl Ledger {
     fn reversed(&mut self, source: &str, said: Reversal) {
         let known = self.reversals.entry(source.to_owned()).or_default();
         match known.iter().position(|known| known.id == said.id) {
-            Some(at) => known[at] = known[at].clone().join(said),
+            Some(at) => known[at] = known[at].clone().merge(said),
             None => known.push(said),
         }
         self.reverse(source);
@@ -334,20 +334,20 @@ impl Ledger {
         let is_over = self.is_over(grant);
         let columns = &mut self.grants[grant].columns;
         let books = if is_over {
-            reversal::Books {
+            reversal::GrantBalance {
                 lapsed: Credits(columns.lapsed.0 + columns.reversed.0 + columns.set_aside.0),
-                taken: Credits::ZERO,
-                kept: columns.remaining,
+                reversed: Credits::ZERO,
+                available: columns.remaining,
             }
         } else {
-            reversal::Books {
+            reversal::GrantBalance {
                 lapsed: columns.lapsed,
-                taken: columns.reversed,
-                kept: Credits(columns.remaining.0 + columns.set_aside.0),
+                reversed: columns.reversed,
+                available: Credits(columns.remaining.0 + columns.set_aside.0),
             }
         };
         let settlement = reversal::settle(&[books], part.of(columns.granted), self.policies.reversal);
-        let more = settlement.taken[0].0 - books.taken.0;
+        let more = settlement.reversed[0].0 - books.reversed.0;
         let set_aside = more.clamp(0, columns.set_aside.0);
         columns.set_aside.0 -= set_aside;
         columns.reversed.0 += more;
@@ -383,7 +383,7 @@ impl Ledger {
     }
 }
 
-fn reversal(id: &str, kind: Kind, state: State, cents: i64) -> Reversal {
+fn reversal(id: &str, kind: ReversalKind, state: ReversalState, cents: i64) -> Reversal {
     Reversal {
         id: id.to_owned(),
         kind,

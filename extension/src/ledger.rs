@@ -17,9 +17,10 @@ use stripe_credits_rules::lot::{Held, Lot, Pool};
 use stripe_credits_rules::plan::Returned;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::subscription::FREE;
+use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
 
-use crate::outcome::{Balances, Outcome, Verdict};
+use crate::outcome::{Balances, Outcome};
 use crate::pg::convert::{clock, timestamp, uuid_datum};
 use crate::pg::json::JsonText;
 use crate::pg::sql::{Row, Sql};

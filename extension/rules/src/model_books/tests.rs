@@ -1,0 +1,3 @@
+//! The model against the vectors and the scenarios.
+
+mod vectors;

@@ -284,7 +284,7 @@ fn lines_of_session<'a>(world: &World, session: &'a Session) -> Vec<Bought<'a>> 
 /// that still stands and whose plan gives some.
 pub(super) fn trial(lines: &[Line]) -> Option<(Grant, Stream)> {
     let trials = lines.iter().filter_map(|line| {
-        let credits = line.sold.plan().filter(|_| line.kind == Kind::Trial)?.plan.trial_credits;
+        let credits = line.sold.plan().filter(|_| line.kind == Kind::Trial && line.stands)?.plan.trial_credits;
         (credits > 0).then_some((line, credits))
     });
     let (line, credits) = trials.min_by_key(|(line, _)| order(line))?;
@@ -296,7 +296,7 @@ pub(super) fn trial(lines: &[Line]) -> Option<(Grant, Stream)> {
 /// "First-purchase bonus: once per user, by the earliest paid invoice that still stands; a reversal is counted over what
 /// stands." "A first invoice discounted to 0 earns no bonus."
 pub(super) fn bonus(lines: &[Line]) -> Option<Grant> {
-    let is_paid = |line: &&Line| matches!(line.kind, Kind::Whole | Kind::Charge) && !line.is_free;
+    let is_paid = |line: &&Line| matches!(line.kind, Kind::Whole | Kind::Charge) && !line.is_free && line.stands;
     let paid = || lines.iter().filter(|line| line.sold.plan().is_some()).filter(is_paid);
     let first = paid().min_by_key(|line| order(line))?;
     let its = paid().filter(|line| line.invoice == first.invoice);

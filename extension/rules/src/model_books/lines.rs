@@ -53,7 +53,7 @@ impl Sold {
     }
 }
 
-/// A line of a plan's or a pack's price on a paid invoice whose money did not all come back.
+/// A line of a plan's or a pack's price on a paid invoice.
 #[derive(Debug, Clone)]
 pub(super) struct Line {
     pub(super) invoice: String,
@@ -77,6 +77,8 @@ pub(super) struct Line {
     pub(super) is_free: bool,
     /// How much of it counts after a part of the money came back; a credit line stands whole.
     pub(super) counts: Fraction,
+    /// Whether any of its money stayed.
+    pub(super) stands: bool,
 }
 
 impl Line {
@@ -91,14 +93,19 @@ pub(super) fn lines(world: &World) -> Vec<Line> {
     for invoice in world.facts.invoices.values() {
         let Some(paid_at) = invoice.paid_at else { continue };
         let part = part_back(world, &invoice.id);
-        // "All of it came back (part = 1): the payment is as if it had never been, its credit lines too."
-        if part == whole(1) {
-            continue;
-        }
+        let all_came_back = part == whole(1);
         let counts = share_that_counts(world, invoice, &part);
         for group in groups(world, invoice) {
-            if let Some(mut line) = group.judge(world, invoice, paid_at) {
-                line.counts = if line.kind == Kind::Credit { whole(1) } else { counts.clone() };
+            let Some(mut line) = group.judge(world, invoice, paid_at) else { continue };
+            line.stands = !all_came_back;
+            if all_came_back {
+                line.counts = whole(0);
+            } else if line.kind != Kind::Credit {
+                line.counts.clone_from(&counts);
+            }
+            // "All of it came back (part = 1): the payment is as if it had never been, its credit lines too." The period of
+            // a whole line is still one, worth nothing, that later credits and charges find.
+            if line.stands || line.kind == Kind::Whole {
                 lines.push(line);
             }
         }
@@ -216,6 +223,7 @@ impl Group<'_> {
             is_proration: line.is_proration,
             is_free,
             counts: whole(1),
+            stands: true,
         })
     }
 

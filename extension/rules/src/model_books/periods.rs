@@ -44,9 +44,9 @@ impl Period {
         self.lines.iter().filter(|placed| placed.opens).map(|placed| &placed.line)
     }
 
-    /// "When it was first paid."
+    /// "When it was first paid"; nothing if it is reversed whole.
     pub(super) fn first_paid_at(&self) -> Option<i64> {
-        self.openers().map(|line| line.paid_at).min()
+        self.openers().filter(|line| line.stands).map(|line| line.paid_at).min()
     }
 
     fn is(&self, line: &Line) -> bool {

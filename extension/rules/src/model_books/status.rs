@@ -105,17 +105,22 @@ fn down(world: &World, periods: &[Period], stream: &Stream) -> Option<Down> {
 /// gives what one of them bills is accounted for.
 fn latest_bill<'a>(periods: &'a [Period], stream: &Stream) -> Option<(i64, Fraction, &'a Line)> {
     let its = periods.iter().filter(|period| period.stream == *stream && !period.is_purchased);
-    let lines: Vec<&Line> = its.flat_map(|period| &period.lines).map(|placed| &placed.line).collect();
+    let lines: Vec<&Line> = its.flat_map(|period| &period.lines).map(|placed| &placed.line).filter(|line| line.stands).collect();
     let latest = lines.iter().map(|line| (line.start, line.invoice_created)).max()?;
     let latest: Vec<&Line> =
         lines.into_iter().filter(|line| (line.start, line.invoice_created) == latest).collect();
     let bill_of = |invoice: &str| {
-        let its = latest.iter().filter(|line| line.invoice == invoice && line.kind != Kind::Credit);
+        let its = latest.iter().filter(|line| line.invoice == invoice && bills(line));
         its.filter_map(|line| per_month(line)).fold(whole(0), |sum, bill| sum + bill)
     };
     let bill = latest.iter().map(|line| bill_of(&line.invoice)).min()?;
-    let charge = latest.iter().filter(|line| line.kind != Kind::Credit).max_by_key(|line| line.sold.credits())?;
+    let charge = latest.iter().filter(|line| bills(line)).max_by_key(|line| line.sold.credits())?;
     Some((charge.start, bill, charge))
+}
+
+/// Whether a line is a charge that bills something: a proration of 0 does not.
+fn bills(line: &Line) -> bool {
+    line.kind == Kind::Whole || line.kind == Kind::Charge && !line.is_free
 }
 
 fn per_month(line: &Line) -> Option<Fraction> {

@@ -107,3 +107,20 @@ fn every_vector_is_played_with_its_numbers_after_each_step() {
     }
     assert!(failed.is_empty(), "{} differ:\n{}", failed.len(), failed.join("\n"));
 }
+
+#[test]
+fn show_one() {
+    let Ok(name) = std::env::var("SHOW") else { return };
+    for vector in vectors().iter().filter(|v| v["name"] == name.as_str()) {
+        let base = std::env::var("BASE").map_or(vector["base"].as_i64().unwrap_or(IN_NOVEMBER), |b| b.parse().unwrap());
+        let mut customer = Customer::new(&vector["catalog"]);
+        for step in vector["steps"].as_array().unwrap() {
+            let now = base + step["at"].as_i64().unwrap();
+            let happens = if let Some(amount) = step["spend"].as_i64() { Step::Spend { request_id: step["request_id"].as_str().unwrap().into(), amount } } else if step["deliver"].is_object() { Step::Deliver(at_base(&step["deliver"], base)) } else { Step::Look };
+            customer.apply(now, &happens);
+            let b = customer.books();
+            eprintln!("{:.3}d {} -> bal {} debt {} (must {} {})", step["at"].as_i64().unwrap() as f64 / 86400.0, step["deliver"]["type"], b.balance, b.debt, step["expect"]["balance"], step["expect"]["debt"]);
+            for g in &b.grants { if let super::super::Key::Period { stream, start, end, part, is_below_zero, .. } = &g.key { eprintln!("      {} [{:.3},{:.3}] part {:?} below {} worth {} drawn {} left {}", stream.item.as_deref().unwrap_or("-"), (start-base) as f64/86400.0, (end-base) as f64/86400.0, part.map(|p| (p-base) as f64/86400.0), is_below_zero, g.worth, g.drawn, g.left) } else { eprintln!("      {:?} worth {} drawn {} left {}", g.key, g.worth, g.drawn, g.left) } }
+        }
+    }
+}

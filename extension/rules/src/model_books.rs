@@ -196,7 +196,9 @@ impl Customer {
         let outcome = match step {
             Step::Deliver(event) => self.deliver(event),
             Step::Spend { request_id, amount } => self.spend(request_id, *amount, None),
-            Step::Reserve { request_id, amount, seconds } => self.spend(request_id, *amount, Some(at + seconds)),
+            Step::Reserve { request_id, amount, seconds } => {
+                self.spend(request_id, *amount, Some(at + seconds))
+            }
             Step::Commit { request_id, amount } => self.commit(request_id, *amount),
             Step::Release { request_id } => self.release(request_id),
             Step::RefundSpend { spend_request_id, request_id, amount } => {

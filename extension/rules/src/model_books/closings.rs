@@ -4,10 +4,10 @@ use super::facts::Facts;
 use super::grants::{Grant, Key};
 use super::lay;
 use super::lines::Kind;
+use super::lines::World;
 use super::number::whole;
 use super::periods::{Origin, Period};
 use super::status;
-use super::lines::World;
 use super::subscription;
 
 /// A moment at which of what is left of some grants only so much stays.
@@ -162,8 +162,8 @@ pub(super) fn end_of_trial(
 
 /// When the next period of its item opens, for each period of a plan.
 pub(super) fn next_opening(openings: &[Opening], period: &Period) -> Option<i64> {
-    let its = openings.iter().filter(|opening| {
-        opening.period.stream == period.stream && opening.period.start > period.start
-    });
+    let its = openings
+        .iter()
+        .filter(|opening| opening.period.stream == period.stream && opening.period.start > period.start);
     its.map(|opening| opening.at).min()
 }

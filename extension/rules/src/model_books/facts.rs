@@ -112,7 +112,11 @@ impl Facts {
         .filter_map(id)
         .collect();
         for payment in list(&object["payments"]["data"]) {
-            names.extend([&payment["payment"]["payment_intent"], &payment["payment"]["charge"]].into_iter().filter_map(id));
+            names.extend(
+                [&payment["payment"]["payment_intent"], &payment["payment"]["charge"]]
+                    .into_iter()
+                    .filter_map(id),
+            );
         }
         names.extend(list(&object["charges"]["data"]).iter().filter_map(id));
         if ["invoice", "checkout.session", "payment_intent", "charge"]
@@ -164,7 +168,8 @@ impl Session {
         }
         self.total = integer(&object["amount_total"]).or(self.total);
         self.currency = object["currency"].as_str().map(str::to_owned).or(self.currency.take());
-        if object["line_items"]["data"].is_array() && object["line_items"]["has_more"].as_bool() != Some(true) {
+        if object["line_items"]["data"].is_array() && object["line_items"]["has_more"].as_bool() != Some(true)
+        {
             let lines = list(&object["line_items"]["data"]);
             self.lines = Some(lines.iter().map(session_line).collect());
         }

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use super::catalog::Worth;
 use super::facts::Session;
 use super::lay::{self, Entry};
 use super::lines::{self, Kind, Line, Sold, World};
 use super::number::{Fraction, floor, ratio, whole};
 use super::periods::{Origin, Period};
 use super::subscription::{self, Stream};
-use super::catalog::Worth;
 
 /// Which of the three balances a grant is counted in, in draw order: "subscription before promotional before purchased".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -139,7 +139,8 @@ pub(super) fn of_period(world: &World, period: &Period) -> Vec<Grant> {
     let parts = period.parts();
     let opener = period.openers().max_by_key(|line| line.sold.credits() * line.quantity);
     let plan = opener.and_then(|line| line.sold.plan()).map(|price| &price.plan);
-    let expires = plan.filter(|plan| plan.expires_on_cancellation).and_then(|_| end_by_cancellation(world, period));
+    let expires =
+        plan.filter(|plan| plan.expires_on_cancellation).and_then(|_| end_by_cancellation(world, period));
     let paid_at = period.first_paid_at().unwrap_or(period.start);
     let mut grants = Vec::new();
     for (part, entries) in lay::entries(period, &parts) {
@@ -194,7 +195,9 @@ pub(super) fn packs(world: &World, lines: &[Line]) -> Vec<Grant> {
         let bought = bought_once(world, names);
         if !bought.is_empty() {
             for (price, quantity, session) in bought {
-                let Some(Worth::Pack(pack)) = world.catalog.worth(&price.0, price.1.as_deref()) else { continue };
+                let Some(Worth::Pack(pack)) = world.catalog.worth(&price.0, price.1.as_deref()) else {
+                    continue;
+                };
                 let worth = whole(pack.credits) * whole(quantity) * (whole(1) - &part);
                 let expires = pack.expires_after.map(|span| span.after(session.created, 1));
                 add_pack(&mut grants, payment, &price.0, session.created, worth, expires);
@@ -264,7 +267,10 @@ fn lines_of_session<'a>(world: &World, session: &'a Session) -> Vec<Bought<'a>> 
     let pack = session.metadata_pack.as_ref().and_then(|key| world.catalog.price_of_pack(key));
     let named = session.metadata_price.as_ref().or(pack);
     let Some(lines) = &session.lines else {
-        return named.map(|price| ((price.clone(), None), session.metadata_quantity, session)).into_iter().collect();
+        return named
+            .map(|price| ((price.clone(), None), session.metadata_quantity, session))
+            .into_iter()
+            .collect();
     };
     let is_known = |price: &Option<String>, product: &Option<String>| {
         price.as_ref().is_some_and(|price| world.catalog.worth(price, product.as_deref()).is_some())
@@ -284,7 +290,8 @@ fn lines_of_session<'a>(world: &World, session: &'a Session) -> Vec<Bought<'a>> 
 /// that still stands and whose plan gives some.
 pub(super) fn trial(lines: &[Line]) -> Option<(Grant, Stream)> {
     let trials = lines.iter().filter_map(|line| {
-        let credits = line.sold.plan().filter(|_| line.kind == Kind::Trial && line.stands)?.plan.trial_credits;
+        let credits =
+            line.sold.plan().filter(|_| line.kind == Kind::Trial && line.stands)?.plan.trial_credits;
         (credits > 0).then_some((line, credits))
     });
     let (line, credits) = trials.min_by_key(|(line, _)| order(line))?;
@@ -296,11 +303,13 @@ pub(super) fn trial(lines: &[Line]) -> Option<(Grant, Stream)> {
 /// "First-purchase bonus: once per user, by the earliest paid invoice that still stands; a reversal is counted over what
 /// stands." "A first invoice discounted to 0 earns no bonus."
 pub(super) fn bonus(lines: &[Line]) -> Option<Grant> {
-    let is_paid = |line: &&Line| matches!(line.kind, Kind::Whole | Kind::Charge) && !line.is_free && line.stands;
+    let is_paid =
+        |line: &&Line| matches!(line.kind, Kind::Whole | Kind::Charge) && !line.is_free && line.stands;
     let paid = || lines.iter().filter(|line| line.sold.plan().is_some()).filter(is_paid);
     let first = paid().min_by_key(|line| order(line))?;
     let its = paid().filter(|line| line.invoice == first.invoice);
-    let worths = its.filter_map(|line| Some(whole(line.sold.plan()?.plan.first_purchase_bonus) * &line.counts));
+    let worths =
+        its.filter_map(|line| Some(whole(line.sold.plan()?.plan.first_purchase_bonus) * &line.counts));
     let worth = worths.max().filter(|worth| *worth > whole(0))?;
     let key = Key::Bonus { invoice: first.invoice.clone() };
     Some(Grant { place: first.place, ..Grant::new(key, Pool::Promotional, first.paid_at, worth) })

@@ -54,7 +54,9 @@ pub(super) fn interval(price: &Value) -> Option<Span> {
 
 /// Whether a price or plan object is billed by usage.
 pub(super) fn is_metered(price: &Value) -> bool {
-    [&price["usage_type"], &price["recurring"]["usage_type"]].iter().any(|usage| usage.as_str() == Some("metered"))
+    [&price["usage_type"], &price["recurring"]["usage_type"]]
+        .iter()
+        .any(|usage| usage.as_str() == Some("metered"))
 }
 
 /// Whether an invoice, a line or a subscription carries a discount.

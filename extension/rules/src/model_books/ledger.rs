@@ -144,8 +144,12 @@ impl Ledger {
 
     /// "debt = Σ over grants max(0, drawn − worth) − what was settled".
     pub(super) fn debt(&self, view: &View) -> i64 {
-        let keys: BTreeSet<&Key> =
-            view.grants.iter().map(|grant| &grant.key).chain(self.draws.iter().map(|draw| &draw.key)).collect();
+        let keys: BTreeSet<&Key> = view
+            .grants
+            .iter()
+            .map(|grant| &grant.key)
+            .chain(self.draws.iter().map(|draw| &draw.key))
+            .collect();
         let missing: i64 = keys.into_iter().map(|key| view.missing(key, self.drawn(key))).sum();
         let settlements = self.draws.iter().filter(|draw| draw.cause == Cause::Settlement);
         missing - settlements.map(|draw| draw.amount).sum::<i64>()

@@ -117,7 +117,8 @@ fn period_that_ends_with<'a>(
     periods: impl Iterator<Item = (usize, &'a Period)>,
     line: &Line,
 ) -> Option<usize> {
-    let its = periods.filter(|(_, period)| period.is(line) && period.end == line.end && period.start <= line.start);
+    let its =
+        periods.filter(|(_, period)| period.is(line) && period.end == line.end && period.start <= line.start);
     its.max_by_key(|(_, period)| (period.origin == Origin::Whole, period.start)).map(|(at, _)| at)
 }
 
@@ -129,7 +130,8 @@ fn place_charge(periods: &mut Vec<Period>, line: Line) {
     let ends_with_whole = its().any(|period| period.origin == Origin::Whole && period.end == line.end);
     match found.filter(|_| !follows || ends_with_whole) {
         Some(at) => {
-            let intervals = intervals_of_own(&periods[at], &line).unwrap_or_else(|| line_intervals(periods, &line));
+            let intervals =
+                intervals_of_own(&periods[at], &line).unwrap_or_else(|| line_intervals(periods, &line));
             periods[at].lines.push(Placed { line, intervals, opens: false });
         }
         None => {
@@ -143,10 +145,12 @@ fn place_credit(periods: &mut Vec<Period>, line: Line) {
     let is_own = |period: &Period| period.is(&line) && (period.start, period.end) == (line.start, line.end);
     let exact = periods.iter().position(|period| period.origin == Origin::Charge && is_own(period));
     // "A credit never changes a period that a whole line of its own invoice opens."
-    let allowed = || periods.iter().enumerate().filter(|(_, period)| !period.is_opened_only_by(&line.invoice));
+    let allowed =
+        || periods.iter().enumerate().filter(|(_, period)| !period.is_opened_only_by(&line.invoice));
     let paid = || allowed().filter(|(_, period)| period.origin != Origin::Credit);
     if let Some(at) = exact.or_else(|| period_that_ends_with(paid(), &line)) {
-        let intervals = intervals_of_own(&periods[at], &line).unwrap_or_else(|| line_intervals(periods, &line));
+        let intervals =
+            intervals_of_own(&periods[at], &line).unwrap_or_else(|| line_intervals(periods, &line));
         periods[at].lines.push(Placed { line, intervals, opens: false });
         return;
     }
@@ -155,7 +159,8 @@ fn place_credit(periods: &mut Vec<Period>, line: Line) {
     let begins_in = |(_, period): &(usize, &Period)| {
         period.is(&line) && period.start <= line.start && line.start < period.end
     };
-    let found = paid().filter(begins_in).max_by_key(|(_, period)| (period.origin == Origin::Whole, period.start));
+    let found =
+        paid().filter(begins_in).max_by_key(|(_, period)| (period.origin == Origin::Whole, period.start));
     let counted_back = ratio(line.seconds(), line.interval.seconds_before(line.end));
     match found.map(|(at, _)| at) {
         Some(at) => periods[at].lines.push(Placed { line, intervals: counted_back, opens: false }),
@@ -169,7 +174,8 @@ fn place_credit(periods: &mut Vec<Period>, line: Line) {
 /// A line with the start and end of the period that a prorated charge opened is as long as that charge.
 fn intervals_of_own(period: &Period, line: &Line) -> Option<Fraction> {
     let is_same = (period.start, period.end) == (line.start, line.end);
-    let mut openers = period.lines.iter().filter(|placed| placed.opens && placed.line.interval == line.interval);
+    let mut openers =
+        period.lines.iter().filter(|placed| placed.opens && placed.line.interval == line.interval);
     let opener = openers.next().filter(|_| is_same && period.origin == Origin::Charge)?;
     Some(opener.intervals.clone())
 }
@@ -186,7 +192,8 @@ fn interval_seconds(periods: &[Period], line: &Line) -> i64 {
     let back = line.interval.seconds_before(line.end);
     let subscription = line.stream.as_ref().map(|stream| &stream.subscription);
     let its = periods.iter().filter(|period| {
-        let is_whole = period.origin == Origin::Whole && period.openers().any(|line_| line_.interval == line.interval);
+        let is_whole =
+            period.origin == Origin::Whole && period.openers().any(|line_| line_.interval == line.interval);
         let is_short = (back - period.seconds()) * 10 > back;
         is_whole && !is_short && Some(&period.stream.subscription) == subscription && period.end == line.end
     });

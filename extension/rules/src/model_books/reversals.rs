@@ -102,7 +102,8 @@ impl CreditNote {
         self.total = integer(&object["total"]).or(integer(&object["amount"])).unwrap_or(0);
         self.is_pre_payment = object["type"].as_str() == Some("pre_payment");
         self.refund = first_id(&[&object["refund"]]);
-        self.refunded = list(&object["refunds"]).iter().filter_map(|refund| integer(&refund["amount_refunded"])).sum();
+        self.refunded =
+            list(&object["refunds"]).iter().filter_map(|refund| integer(&refund["amount_refunded"])).sum();
     }
 
     /// "Issued and not void: `pre_payment_amount` + (`post_payment_amount` − Σ refunds' amounts); older shape: `total`
@@ -136,7 +137,8 @@ pub(super) fn part_back(facts: &Facts, names: &BTreeSet<String>) -> Fraction {
 fn charged(facts: &Facts, names: &BTreeSet<String>) -> Option<i64> {
     let currency = currency(facts, names);
     let charges = || names.iter().filter_map(|name| facts.charges.get(name));
-    if currency.is_some() && charges().any(|charge| charge.currency.is_some() && charge.currency != currency) {
+    if currency.is_some() && charges().any(|charge| charge.currency.is_some() && charge.currency != currency)
+    {
         return Some(charges().filter_map(|charge| charge.amount).sum());
     }
     let invoices = names.iter().filter_map(|name| facts.invoices.get(name)?.total);
@@ -157,8 +159,11 @@ fn currency(facts: &Facts, names: &BTreeSet<String>) -> Option<String> {
 /// "max(Σ live refunds, Σ over charges of each charge's highest cumulative − those failed refunds that the cumulative
 /// included)."
 fn refunds(facts: &Facts, names: &BTreeSet<String>) -> i64 {
-    let its: Vec<&Refund> =
-        facts.refunds.values().filter(|refund| refund.payment.iter().any(|name| names.contains(name))).collect();
+    let its: Vec<&Refund> = facts
+        .refunds
+        .values()
+        .filter(|refund| refund.payment.iter().any(|name| names.contains(name)))
+        .collect();
     let live: i64 = its.iter().filter(|refund| refund.failed_at.is_none()).map(|refund| refund.amount).sum();
     let mut told = 0;
     for (id, charge) in facts.charges.iter().filter(|(id, _)| names.contains(*id)) {
@@ -176,7 +181,8 @@ fn refunds(facts: &Facts, names: &BTreeSet<String>) -> i64 {
 /// Disputes count "at most what was left of the charge; in another currency [one] counts whole".
 fn disputes(facts: &Facts, names: &BTreeSet<String>, charged: i64, refunds: i64) -> i64 {
     let currency = currency(facts, names);
-    let its = facts.disputes.values().filter(|dispute| dispute.payment.iter().any(|name| names.contains(name)));
+    let its =
+        facts.disputes.values().filter(|dispute| dispute.payment.iter().any(|name| names.contains(name)));
     let withdrawn = its.filter(|dispute| dispute.is_withdrawn()).map(|dispute| {
         let is_other = currency.is_some() && dispute.currency.is_some() && dispute.currency != currency;
         if is_other { charged } else { dispute.amount }

@@ -42,7 +42,8 @@ pub(super) fn limits(world: &World, periods: &[Period], grants: &[Grant], now: i
         });
         let Some(running) = running.max_by_key(|period| period.start) else { continue };
         for grant in grants {
-            let Key::Period { stream: its, start, end, is_purchased: false, is_below_zero: false, .. } = &grant.key
+            let Key::Period { stream: its, start, end, is_purchased: false, is_below_zero: false, .. } =
+                &grant.key
             else {
                 continue;
             };
@@ -105,7 +106,8 @@ fn down(world: &World, periods: &[Period], stream: &Stream) -> Option<Down> {
 /// gives what one of them bills is accounted for.
 fn latest_bill<'a>(periods: &'a [Period], stream: &Stream) -> Option<(i64, Fraction, &'a Line)> {
     let its = periods.iter().filter(|period| period.stream == *stream && !period.is_purchased);
-    let lines: Vec<&Line> = its.flat_map(|period| &period.lines).map(|placed| &placed.line).filter(|line| line.stands).collect();
+    let lines: Vec<&Line> =
+        its.flat_map(|period| &period.lines).map(|placed| &placed.line).filter(|line| line.stands).collect();
     let latest = lines.iter().map(|line| (line.start, line.invoice_created)).max()?;
     let latest: Vec<&Line> =
         lines.into_iter().filter(|line| (line.start, line.invoice_created) == latest).collect();

@@ -111,7 +111,8 @@ impl Takeovers {
         let mut takeovers = Takeovers::default();
         for (subscription, states) in &facts.subscriptions {
             for pair in states.windows(2).filter(|pair| pair[0].is_complete && pair[1].is_complete) {
-                let gone = pair[0].items.iter().filter(|old| pair[1].items.iter().all(|new| new.id != old.id));
+                let gone =
+                    pair[0].items.iter().filter(|old| pair[1].items.iter().all(|new| new.id != old.id));
                 let new = pair[1].items.iter().filter(|new| pair[0].items.iter().all(|old| old.id != new.id));
                 for (old, new) in gone.zip(new) {
                     takeovers.add(subscription, &old.id, &new.id);
@@ -125,12 +126,15 @@ impl Takeovers {
     }
 
     fn read_lines(&mut self, facts: &Facts, invoice: &Invoice) {
-        let times: BTreeSet<_> = invoice.lines.iter().map(|line| (line.subscription.clone(), line.start)).collect();
+        let times: BTreeSet<_> =
+            invoice.lines.iter().map(|line| (line.subscription.clone(), line.start)).collect();
         for (subscription, start) in times {
             let Some(subscription) = subscription else { continue };
             let billed = facts.billed_items(&subscription);
             let here = invoice.lines.iter().filter(|line| {
-                line.subscription.as_ref() == Some(&subscription) && line.start == start && line.item.is_some()
+                line.subscription.as_ref() == Some(&subscription)
+                    && line.start == start
+                    && line.item.is_some()
             });
             let (mut gone, mut new) = (Vec::new(), Vec::new());
             for line in here {
@@ -160,8 +164,7 @@ impl Takeovers {
 
     /// The stream that an item goes on with.
     pub(super) fn stream(&self, subscription: &str, item: Option<&str>) -> Stream {
-        let mut stream =
-            Stream { subscription: subscription.to_owned(), item: item.map(str::to_owned) };
+        let mut stream = Stream { subscription: subscription.to_owned(), item: item.map(str::to_owned) };
         while let Some(older) = self.0.get(&stream) {
             stream.item = Some(older.clone());
         }

@@ -1,3 +1,7 @@
 //! The model against the vectors and the scenarios.
 
+mod changes;
+mod invoices;
+mod money_back;
+mod stripe;
 mod vectors;

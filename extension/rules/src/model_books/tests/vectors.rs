@@ -25,7 +25,8 @@ fn vectors() -> Vec<Value> {
         eprintln!("skipped: the vectors are not here");
         return Vec::new();
     };
-    let mut files: Vec<_> = fs::read_dir(folder).expect("a folder").map(|file| file.expect("a file").path()).collect();
+    let mut files: Vec<_> =
+        fs::read_dir(folder).expect("a folder").map(|file| file.expect("a file").path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "json"));
     files.sort();
     let read = |file| serde_json::from_str(&fs::read_to_string(file).expect("a file")).expect("JSON");
@@ -70,7 +71,10 @@ enum Clock {
 
 fn happens(step: &Value, base: i64) -> Step {
     if let Some(amount) = step["spend"].as_i64() {
-        return Step::Spend { request_id: step["request_id"].as_str().expect("a request id").to_owned(), amount };
+        return Step::Spend {
+            request_id: step["request_id"].as_str().expect("a request id").to_owned(),
+            amount,
+        };
     }
     if step["deliver"].is_object() { Step::Deliver(at_base(&step["deliver"], base)) } else { Step::Look }
 }

@@ -5,10 +5,10 @@
 //! step everything is computed anew from all of them. The one thing that is noted as it happens is from which grant a
 //! spend, a reservation or a debt was drawn.
 //!
-//! In reading order: [`json`], [`number`] and [`catalog`] read; [`facts`], [`invoice`], [`subscription`] and [`reversals`]
-//! keep what Stripe said; [`lines`] judges each paid line, [`periods`] finds the period that it opens or changes, [`lay`]
-//! says what it is worth there, and [`grants`] adds up; [`closings`] and [`status`] set aside; [`view`] is all of it at one
-//! moment; [`ledger`] draws, settles and counts what is left.
+//! In reading order: `json`, `number` and `catalog` read; `facts`, `invoice`, `subscription` and `reversals` keep what Stripe
+//! said; `lines` judges each paid line, `periods` finds the period that it opens or changes, `lay` says what it is worth
+//! there, and `grants` adds up; `closings` and `status` set aside; `view` is all of it at one moment; `ledger` draws, settles
+//! and counts what is left; `requests` and `promotions` are the app's calls.
 
 mod json;
 mod number;
@@ -25,6 +25,8 @@ mod closings;
 mod status;
 mod view;
 mod ledger;
+mod requests;
+mod promotions;
 #[cfg(test)]
 mod tests;
 
@@ -36,8 +38,8 @@ use catalog::Catalog;
 use facts::Facts;
 use grants::Grant;
 pub use grants::{Key, Pool};
-use ledger::{Balance, Cause, Ledger};
-use number::whole;
+use ledger::{Balance, Ledger};
+use requests::Request;
 pub use subscription::Stream;
 use view::View;
 
@@ -139,16 +141,6 @@ pub struct Held {
     pub drawn: i64,
     /// What can be spent of it now.
     pub left: i64,
-}
-
-#[derive(Debug)]
-struct Request {
-    amount: i64,
-    /// When a reservation that is neither committed nor released lapses.
-    reserved_until: Option<i64>,
-    /// Whether it can no longer be committed or released.
-    is_closed: bool,
-    is_reservation: bool,
 }
 
 /// One customer, from the first step on.
@@ -259,17 +251,6 @@ impl Customer {
         self.now = to;
     }
 
-    fn end_reservations(&mut self) {
-        let view = self.view();
-        for (request_id, request) in &mut self.requests {
-            if !request.is_closed && request.reserved_until.is_some_and(|until| until <= view.now) {
-                request.is_closed = true;
-                let cause = Cause::Request(request_id.clone());
-                self.ledger.give_back(&view, &cause, self.ledger.drawn_for(&cause));
-            }
-        }
-    }
-
     fn deliver(&mut self, event: &Value) -> Outcome {
         // "An event whose livemode is not the settings' is `ignored`."
         if event["livemode"].as_bool().unwrap_or(false) == self.catalog.livemode {
@@ -277,124 +258,6 @@ impl Customer {
             self.ledger.rename(&self.facts);
         }
         Outcome::Applied
-    }
-
-    /// "Idempotent by request_id. Not enough is `rejected`, `insufficient_credits`, and leaves no trace."
-    fn spend(&mut self, request_id: &str, amount: i64, reserved_until: Option<i64>) -> Outcome {
-        assert!(amount > 0, "an amount is above 0");
-        if let Some(known) = self.requests.get(request_id) {
-            let is_same = known.amount == amount && known.is_reservation == reserved_until.is_some();
-            return if is_same { Outcome::AlreadyApplied } else { Outcome::Rejected };
-        }
-        let view = self.view();
-        if self.ledger.balances(&view).iter().map(|held| held.left).sum::<i64>() < amount {
-            return Outcome::Rejected;
-        }
-        self.ledger.draw(&view, &Cause::Request(request_id.to_owned()), amount);
-        let is_reservation = reserved_until.is_some();
-        let request = Request { amount, reserved_until, is_closed: !is_reservation, is_reservation };
-        self.requests.insert(request_id.to_owned(), request);
-        Outcome::Applied
-    }
-
-    fn commit(&mut self, request_id: &str, amount: Option<i64>) -> Outcome {
-        let Some(request) = self.requests.get_mut(request_id).filter(|request| !request.is_closed) else {
-            return Outcome::Rejected;
-        };
-        let amount = amount.unwrap_or(request.amount);
-        assert!(amount > 0, "an amount is above 0");
-        if amount > request.amount {
-            return Outcome::Rejected;
-        }
-        request.is_closed = true;
-        let rest = request.amount - amount;
-        self.ledger.give_back(&self.view(), &Cause::Request(request_id.to_owned()), rest);
-        Outcome::Applied
-    }
-
-    fn release(&mut self, request_id: &str) -> Outcome {
-        let Some(request) = self.requests.get_mut(request_id).filter(|request| !request.is_closed) else {
-            return Outcome::Rejected;
-        };
-        request.is_closed = true;
-        let amount = request.amount;
-        self.ledger.give_back(&self.view(), &Cause::Request(request_id.to_owned()), amount);
-        Outcome::Applied
-    }
-
-    /// "Idempotent by its own request id, never more than was spent."
-    fn refund_spend(&mut self, spend: &str, request_id: &str, amount: Option<i64>) -> Outcome {
-        let cause = Cause::Request(spend.to_owned());
-        let left = self.ledger.drawn_for(&cause);
-        if let Some((of, refunded)) = self.refunds.get(request_id) {
-            let is_same = of == spend && amount.is_none_or(|amount| amount == *refunded);
-            return if is_same { Outcome::AlreadyApplied } else { Outcome::Rejected };
-        }
-        let amount = amount.unwrap_or(left);
-        let is_spent = self.requests.get(spend).is_some_and(|request| request.is_closed);
-        if !is_spent || amount > left || left == 0 {
-            return Outcome::Rejected;
-        }
-        assert!(amount > 0, "an amount is above 0");
-        self.ledger.give_back(&self.view(), &cause, amount);
-        self.refunds.insert(request_id.to_owned(), (spend.to_owned(), amount));
-        Outcome::Applied
-    }
-
-    fn give(&mut self, request_id: &str, amount: i64, expires: Option<i64>) -> Outcome {
-        assert!(amount > 0, "an amount is above 0");
-        let key = Key::Gift { request_id: request_id.to_owned() };
-        let gift = Grant { expires, ..Grant::new(key, Pool::Promotional, self.now, whole(amount)) };
-        if let Some(known) = self.gifts.get(request_id) {
-            let is_same = known.worth() == amount && known.expires == expires;
-            return if is_same { Outcome::AlreadyApplied } else { Outcome::Rejected };
-        }
-        self.gifts.insert(request_id.to_owned(), gift);
-        Outcome::Applied
-    }
-
-    fn sign_up(&mut self) -> Outcome {
-        if self.signed_up_at.is_some() {
-            return Outcome::AlreadyApplied;
-        }
-        self.signed_up_at = Some(self.now);
-        Outcome::Applied
-    }
-
-    /// The credits of the signup, and "a free plan's months: promotional, lapsing after the month".
-    fn free_grants(&self) -> Vec<Grant> {
-        let Some(at) = self.signed_up_at else { return Vec::new() };
-        let signup = whole(self.catalog.signup_credits);
-        let mut grants = vec![Grant::new(Key::Signup, Pool::Promotional, at, signup)];
-        for month in &self.free_months {
-            let start = self.free_month_start(*month);
-            let credits = self.catalog.free_plan.as_ref().map_or(0, |plan| plan.credits);
-            let grant = Grant::new(Key::Free { month: *month }, Pool::Promotional, start, whole(credits));
-            let ends = self.free_month_start(month + 1);
-            grants.push(Grant { ends: Some(ends), expires: Some(ends), ..grant });
-        }
-        grants
-    }
-
-    /// A month of the free plan goes to "accounts that called grant_signup_credits and have no paid tier".
-    fn note_free_month(&mut self) {
-        if let Some(month) = self.free_month()
-            && self.view().tier == "free"
-        {
-            self.free_months.insert(month);
-        }
-    }
-
-    /// Which month of the free plan runs.
-    fn free_month(&self) -> Option<i64> {
-        self.catalog.free_plan.as_ref()?;
-        self.signed_up_at?;
-        (0..).find(|month| self.free_month_start(month + 1) > self.now)
-    }
-
-    fn free_month_start(&self, month: i64) -> i64 {
-        let plan = self.catalog.free_plan.as_ref().expect("there is a free plan");
-        plan.every.after(self.signed_up_at.expect("the user has signed up"), month)
     }
 }
 

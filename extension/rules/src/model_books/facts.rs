@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::invoice::Invoice;
-use super::json::{first_id, id, integer, interval, list, metadata, quantity};
+use super::json::{first_id, id, integer, interval, list, metadata, quantity, said_quantity};
 use super::number::Span;
 use super::reversals::{CreditNote, Dispute, Refund};
 use super::subscription::{self, State};
@@ -34,11 +34,18 @@ pub(super) struct Session {
     pub(super) status: String,
     pub(super) total: Option<i64>,
     pub(super) currency: Option<String>,
-    /// Stripe's own lines: price, product, quantity.
-    pub(super) lines: Option<Vec<(Option<String>, Option<String>, i64)>>,
+    /// Stripe's own lines.
+    pub(super) lines: Option<Vec<SessionLine>>,
     pub(super) metadata_price: Option<String>,
     pub(super) metadata_pack: Option<String>,
     pub(super) metadata_quantity: i64,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct SessionLine {
+    pub(super) price: Option<String>,
+    pub(super) product: Option<String>,
+    pub(super) quantity: i64,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -164,14 +171,14 @@ impl Session {
         self.is_payment |= object["mode"].as_str() == Some("payment");
         // Paid is what a session stays once an event has said it.
         if self.status != "paid" && self.status != "no_payment_required" {
-            self.status = object["payment_status"].as_str().unwrap_or_default().to_owned();
+            object["payment_status"].as_str().unwrap_or_default().clone_into(&mut self.status);
         }
         self.total = integer(&object["amount_total"]).or(self.total);
         self.currency = object["currency"].as_str().map(str::to_owned).or(self.currency.take());
         if object["line_items"]["data"].is_array() && object["line_items"]["has_more"].as_bool() != Some(true)
         {
             let lines = list(&object["line_items"]["data"]);
-            self.lines = Some(lines.iter().map(session_line).collect());
+            self.lines = Some(lines.iter().map(SessionLine::read).collect());
         }
         self.learn_metadata(object);
     }
@@ -184,9 +191,14 @@ impl Session {
     }
 }
 
-fn session_line(line: &Value) -> (Option<String>, Option<String>, i64) {
-    let count = super::json::said_quantity(line).and_then(quantity).unwrap_or(1);
-    (first_id(&[&line["price"]]), first_id(&[&line["price"]["product"]]), count)
+impl SessionLine {
+    fn read(line: &Value) -> SessionLine {
+        SessionLine {
+            price: first_id(&[&line["price"]]),
+            product: first_id(&[&line["price"]["product"]]),
+            quantity: said_quantity(line).and_then(quantity).unwrap_or(1),
+        }
+    }
 }
 
 impl Intent {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::catalog::Worth;
-use super::facts::Session;
+use super::facts::{Session, SessionLine};
 use super::lay::{self, Entry};
 use super::lines::{self, Kind, Line, Sold, World};
 use super::number::{Fraction, floor, ratio, whole};
@@ -209,9 +209,10 @@ pub(super) fn packs(world: &World, lines: &[Line]) -> Vec<Grant> {
             if line.kind == Kind::Trial {
                 continue;
             }
-            let length = match line.is_proration && line.seconds() > 0 {
-                true => ratio(line.seconds(), line.interval.seconds_before(line.end)),
-                false => whole(1),
+            let length = if line.is_proration && line.seconds() > 0 {
+                ratio(line.seconds(), line.interval.seconds_before(line.end))
+            } else {
+                whole(1)
             };
             let worth = whole(credits) * whole(line.quantity) * length * &line.counts;
             let worth = if line.kind == Kind::Credit { -worth } else { worth };
@@ -272,17 +273,17 @@ fn lines_of_session<'a>(world: &World, session: &'a Session) -> Vec<Bought<'a>> 
             .into_iter()
             .collect();
     };
-    let is_known = |price: &Option<String>, product: &Option<String>| {
-        price.as_ref().is_some_and(|price| world.catalog.worth(price, product.as_deref()).is_some())
+    let is_known = |line: &SessionLine| {
+        line.price.as_ref().is_some_and(|price| world.catalog.worth(price, line.product.as_deref()).is_some())
     };
-    if let ([(price, product, quantity)], Some(named)) = (lines.as_slice(), named)
-        && !is_known(price, product)
+    if let ([line], Some(named)) = (lines.as_slice(), named)
+        && !is_known(line)
     {
-        return vec![((named.clone(), None), *quantity, session)];
+        return vec![((named.clone(), None), line.quantity, session)];
     }
-    let priced = lines.iter().filter_map(|(price, product, quantity)| {
-        Some(((price.clone()?, product.clone()), *quantity, session))
-    });
+    let priced = lines
+        .iter()
+        .filter_map(|line| Some(((line.price.clone()?, line.product.clone()), line.quantity, session)));
     priced.collect()
 }
 

@@ -25,6 +25,15 @@ struct Listing {
     as_of: i64,
 }
 
+/// The quantity that a line says.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Quantity {
+    Whole(i64),
+    /// One that is not whole.
+    Odd,
+    Unsaid,
+}
+
 /// One line as Stripe lists it.
 #[derive(Debug, Clone)]
 pub(super) struct RawLine {
@@ -34,8 +43,7 @@ pub(super) struct RawLine {
     pub(super) product: Option<String>,
     pub(super) interval: Option<Span>,
     pub(super) is_metered: bool,
-    /// `None`: the line says none. `Some(None)`: it says one that is not whole.
-    pub(super) quantity: Option<Option<i64>>,
+    pub(super) quantity: Quantity,
     pub(super) amount: i64,
     pub(super) discount: i64,
     pub(super) start: i64,
@@ -96,7 +104,11 @@ fn read_line(line: &Value, invoice: &Value) -> RawLine {
         product: first_id(&[&newer["product"], &price["product"], &line["plan"]["product"]]),
         interval: interval(price).or_else(|| interval(&newer["price"])).or_else(|| interval(&line["plan"])),
         is_metered: is_metered(price) || is_metered(&newer["price"]) || is_metered(&line["plan"]),
-        quantity: said_quantity(line).map(quantity),
+        quantity: match said_quantity(line).map(quantity) {
+            Some(Some(quantity)) => Quantity::Whole(quantity),
+            Some(None) => Quantity::Odd,
+            None => Quantity::Unsaid,
+        },
         amount: integer(&line["amount"]).unwrap_or(0),
         discount: amounts.iter().filter_map(|amount| integer(&amount["amount"])).sum(),
         start: integer(&line["period"]["start"]).unwrap_or(0),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::catalog::{Catalog, PlanPrice, Worth};
 use super::facts::Facts;
-use super::invoice::{Invoice, RawLine};
+use super::invoice::{Invoice, Quantity, RawLine};
 use super::number::{Fraction, Span, ratio, whole};
 use super::reversals;
 use super::subscription::{Stream, Takeovers};
@@ -114,9 +114,10 @@ pub(super) fn lines(world: &World) -> Vec<Line> {
 }
 
 pub(super) fn part_back(world: &World, name: &str) -> Fraction {
-    match world.counts_reversals {
-        true => reversals::part_back(world.facts, &world.facts.names(name)),
-        false => whole(0),
+    if world.counts_reversals {
+        reversals::part_back(world.facts, &world.facts.names(name))
+    } else {
+        whole(0)
     }
 }
 
@@ -181,8 +182,10 @@ fn groups<'a>(world: &World, invoice: &'a Invoice) -> Vec<Group<'a>> {
 /// "A plan's or pack's must be whole; null on a plan's line is the item's, else 1": the item's by the last state that
 /// is not newer than the invoice, else by the first.
 fn quantity(world: &World, invoice: &Invoice, line: &RawLine) -> Option<i64> {
-    if let Some(said) = line.quantity {
-        return said;
+    match line.quantity {
+        Quantity::Whole(quantity) => return Some(quantity),
+        Quantity::Odd => return None,
+        Quantity::Unsaid => {}
     }
     let states = line.subscription.as_ref().and_then(|id| world.facts.subscriptions.get(id));
     let states = states.map_or(&[][..], Vec::as_slice);

@@ -128,16 +128,13 @@ fn place_charge(periods: &mut Vec<Period>, line: Line) {
     // "Or starts where a period of its stream ends while no whole line's period ends with it": a period of its own.
     let follows = its().any(|period| period.end == line.start);
     let ends_with_whole = its().any(|period| period.origin == Origin::Whole && period.end == line.end);
-    match found.filter(|_| !follows || ends_with_whole) {
-        Some(at) => {
-            let intervals =
-                intervals_of_own(&periods[at], &line).unwrap_or_else(|| line_intervals(periods, &line));
-            periods[at].lines.push(Placed { line, intervals, opens: false });
-        }
-        None => {
-            let intervals = own_intervals(periods, &line);
-            open(periods, line, Origin::Charge, intervals);
-        }
+    if let Some(at) = found.filter(|_| !follows || ends_with_whole) {
+        let intervals =
+            intervals_of_own(&periods[at], &line).unwrap_or_else(|| line_intervals(periods, &line));
+        periods[at].lines.push(Placed { line, intervals, opens: false });
+    } else {
+        let intervals = own_intervals(periods, &line);
+        open(periods, line, Origin::Charge, intervals);
     }
 }
 
@@ -162,12 +159,11 @@ fn place_credit(periods: &mut Vec<Period>, line: Line) {
     let found =
         paid().filter(begins_in).max_by_key(|(_, period)| (period.origin == Origin::Whole, period.start));
     let counted_back = ratio(line.seconds(), line.interval.seconds_before(line.end));
-    match found.map(|(at, _)| at) {
-        Some(at) => periods[at].lines.push(Placed { line, intervals: counted_back, opens: false }),
-        None => {
-            let intervals = line_intervals(periods, &line);
-            open(periods, line, Origin::Credit, intervals);
-        }
+    if let Some((at, _)) = found {
+        periods[at].lines.push(Placed { line, intervals: counted_back, opens: false });
+    } else {
+        let intervals = line_intervals(periods, &line);
+        open(periods, line, Origin::Credit, intervals);
     }
 }
 

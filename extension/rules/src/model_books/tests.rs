@@ -3,5 +3,6 @@
 mod changes;
 mod invoices;
 mod money_back;
+mod requests;
 mod stripe;
 mod vectors;

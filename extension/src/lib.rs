@@ -1,7 +1,7 @@
 //! stripe_credits: a Stripe payment becomes credits inside Postgres, exactly once.
 //!
 //! The SQL files below load in this order and hold all of the data; the modules are in reading order, which is the order
-//! of a payment. The rules of money are the crate `stripe_credits_rules`, which knows no Postgres.
+//! of a payment, and each uses only modules further down. The rules of money are the crate `stripe_credits_rules`, which knows no Postgres.
 
 #![allow(
     unsafe_code,
@@ -12,20 +12,26 @@ use pgrx::prelude::*;
 
 mod api; // every function that moves money
 mod entry {
-    //! What can be called, one transaction each.
-    pub(crate) mod event; // one event of Stripe's
-    pub(crate) mod attribute; // whose it is, said by hand
+    //! What can be called, one transaction each: takes every lock, calls down, records last.
+    pub(crate) mod event; // an event of Stripe's, a reconcile, a retry
+    pub(crate) mod direct; // a payment or a subscription that a caller states by SQL
+    pub(crate) mod attribute; // the user of a customer or a session, by hand
+    pub(crate) mod catalog; // a new catalog
 }
+mod parked; // events that wait, and judging them again
+mod judge; // one event: who owns it, what it is worth
 mod posting {
-    //! One kind of posting, one file.
+    //! One kind of posting, one file, its public functions on top.
     pub(crate) mod pack; // a paid credit pack
     pub(crate) mod subscription; // a subscription's state
     pub(crate) mod invoice; // a subscription's paid invoice
+    pub(crate) mod reversal; // refunds and disputes
+    pub(crate) mod promotion; // credits that are given
     pub(crate) mod spend; // spends and reservations
 }
 mod ledger; // accounts, credit_grants, credit_transactions: their only writer
 mod tables {
-    //! One module per family of tables: SQL and rows.
+    //! SQL and rows of the other tables, no decision.
     pub(crate) mod catalog; // settings, prices
     pub(crate) mod customers; // customers
     pub(crate) mod subscriptions; // subscriptions
@@ -37,12 +43,12 @@ mod tables {
 mod outcome; // what a call answers
 mod pg {
     //! Between Rust and Postgres.
-    pub(crate) mod sql; // statements
+    pub(crate) mod drop_guard; // the books cannot be dropped by accident
+    pub(crate) mod sql; // statements and rows
+    pub(crate) mod error; // arguments, and errors for calls that are wrong in themselves
     pub(crate) mod json; // jsonb arguments
     pub(crate) mod convert; // the rules' types and Postgres's
     pub(crate) mod locks; // rule 15
-    pub(crate) mod error; // errors for calls that are wrong in themselves
-    pub(crate) mod drop_guard; // the books cannot be dropped by accident
 }
 
 pgrx::pg_module_magic!(name, version);

@@ -8,7 +8,10 @@ use pgrx::pgrx_sql_entity_graph::metadata::{
 };
 use serde_json::{Map, Value};
 use stripe_credits_rules::amount::Credits;
+use stripe_credits_rules::catalog::Item;
+use stripe_credits_rules::event::Malformed;
 use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::worth::NoGrant;
 use uuid::Uuid;
 
 use crate::pg::convert::uuid_datum;
@@ -86,6 +89,11 @@ impl Outcome {
         }
     }
 
+    /// A text that is no event that the rules can read.
+    pub(crate) fn malformed(malformed: &Malformed) -> Outcome {
+        Outcome::of(Verdict::Rejected(Reason::Malformed)).with("fault", malformed.fault.as_str())
+    }
+
     pub(crate) fn with(mut self, key: &str, value: impl Into<Value>) -> Outcome {
         self.details.insert(key.to_owned(), value.into());
         self
@@ -130,6 +138,28 @@ impl Outcome {
             (!self.to_fetch.is_empty()).then(|| JsonB(self.to_fetch.into())).into_datum(),
             details.as_ref().into_datum(),
         ]
+    }
+}
+
+impl From<NoGrant> for Outcome {
+    fn from(refusal: NoGrant) -> Outcome {
+        match refusal {
+            NoGrant::Ignored(reason) => Outcome::of(Verdict::Ignored(reason)),
+            NoGrant::NeedsFetch(paths) => Outcome { to_fetch: paths, ..Outcome::of(Verdict::NeedsFetch) },
+            NoGrant::Parked(reason, unknown) if unknown.is_empty() => Outcome::of(Verdict::Parked(reason)),
+            NoGrant::Parked(reason, unknown) => {
+                let missing: Vec<Value> = unknown.iter().map(|item| lookup_key(item).into()).collect();
+                Outcome::of(Verdict::Parked(reason)).with("missing_prices", missing)
+            }
+            NoGrant::Rejected(reason) => Outcome::of(Verdict::Rejected(reason)),
+        }
+    }
+}
+
+fn lookup_key(item: &Item) -> &str {
+    match item {
+        Item::Price(key) | Item::Pack(key) => key,
+        Item::Unpriced => "(none)",
     }
 }
 

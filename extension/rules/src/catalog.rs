@@ -11,10 +11,8 @@ use serde::de::{self, Deserializer, MapAccess, Visitor, value::MapAccessDeserial
 use crate::amount::Credits;
 use crate::calendar::Span;
 use crate::reason::Reason;
-use crate::text_enum::words;
-
-/// The longest key, name or price id, in bytes.
-pub const MAX_NAME_BYTES: usize = 255;
+use crate::stripe::MAX_ID_BYTES;
+use crate::text_enum::text_enum;
 
 /// A whole catalog, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +27,7 @@ pub struct Catalog {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Whose events are read.
-    pub wall: Wall,
+    pub scope: Scope,
     /// Promotional credits for a new user, once.
     pub signup_credits: Credits,
     /// What becomes of credits that were spent before they were reversed.
@@ -40,19 +38,20 @@ pub struct Settings {
     pub free_plan: Option<FreePlan>,
 }
 
-/// The part of the settings that decides whose events are read.
+/// Whose events have an effect: a test event has none in a live install, nor has a foreign account's.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wall {
-    /// Whether this install keeps real money's books.
+pub struct Scope {
+    /// Whether this install takes real money.
     pub livemode: bool,
     /// The one connected account whose events count; `None`: only events without an account.
     pub stripe_account: Option<String>,
 }
 
-impl Wall {
-    /// Why the event stays outside, or `None` where it may come in. Never final: changed settings judge again.
+impl Scope {
+    /// Why an event of this mode and account has no effect, or `None` if it may have one. Never final: it is judged again
+    /// by changed settings.
     #[must_use]
-    pub fn refuses(&self, livemode: bool, account: Option<&str>) -> Option<Reason> {
+    pub fn excludes(&self, livemode: bool, account: Option<&str>) -> Option<Reason> {
         if livemode != self.livemode {
             Some(Reason::Livemode)
         } else if account != self.stripe_account.as_deref() {
@@ -69,7 +68,7 @@ pub struct Price {
     /// Stripe's `price_…`.
     pub price_id: String,
     /// What it sells.
-    pub kind: Kind,
+    pub kind: PriceKind,
     /// The catalog key of its plan or pack.
     pub key: String,
     /// The name that people read.
@@ -107,10 +106,10 @@ pub enum Item {
     Unpriced,
 }
 
-words! {
+text_enum! {
     /// What a price sells.
     #[derive(Default)]
-    Kind {
+    PriceKind {
         /// A subscription's plan.
         Plan => "plan",
         /// Credits, once.
@@ -120,7 +119,7 @@ words! {
         NotCredits => "not_credits",
     }
 }
-words! {
+text_enum! {
     /// What becomes of credits that were spent before they were reversed.
     #[derive(Default)]
     ReversalPolicy {
@@ -131,7 +130,7 @@ words! {
         Forgive => "forgive",
     }
 }
-words! {
+text_enum! {
     /// Whether a session that had nothing to pay, by a 100 % discount, grants.
     #[derive(Default)]
     NoPaymentRequired {
@@ -142,7 +141,7 @@ words! {
         Ignore => "ignore",
     }
 }
-words! {
+text_enum! {
     /// What a renewal does to credits that are left of the period before.
     #[derive(Default)]
     Renewal {
@@ -153,7 +152,7 @@ words! {
         Rollover => "rollover",
     }
 }
-words! {
+text_enum! {
     /// What a change of plan does within a period.
     #[derive(Default)]
     PlanChange {
@@ -164,7 +163,7 @@ words! {
         AtRenewal => "at_renewal",
     }
 }
-words! {
+text_enum! {
     /// What becomes of a plan's credits when it is canceled.
     #[derive(Default)]
     Cancellation {
@@ -315,7 +314,7 @@ pub fn read(text: &str) -> Result<Catalog, Fault> {
         reader.pack(index, pack)?;
     }
     for (index, price_id) in document.not_credits.into_iter().enumerate() {
-        let price = Price::selling(Kind::NotCredits, &price_id, &price_id, Credits::ZERO);
+        let price = Price::selling(PriceKind::NotCredits, &price_id, &price_id, Credits::ZERO);
         reader.price(&format!("not_credits[{index}]"), price_id, price)?;
     }
     if let Some(account) = &document.stripe_account {
@@ -323,7 +322,7 @@ pub fn read(text: &str) -> Result<Catalog, Fault> {
     }
     Ok(Catalog {
         settings: Settings {
-            wall: Wall { livemode: document.livemode, stripe_account: document.stripe_account },
+            scope: Scope { livemode: document.livemode, stripe_account: document.stripe_account },
             signup_credits: document.signup_credits,
             reversal_policy: document.reversal_policy,
             no_payment_required: document.no_payment_required,
@@ -335,7 +334,7 @@ pub fn read(text: &str) -> Result<Catalog, Fault> {
 
 impl Price {
     /// A price with every policy at its default.
-    fn selling(kind: Kind, key: &str, name: &str, credits: Credits) -> Price {
+    fn selling(kind: PriceKind, key: &str, name: &str, credits: Credits) -> Price {
         Price {
             price_id: String::new(),
             kind,
@@ -380,7 +379,7 @@ impl Reader {
             cancellation: plan.cancellation,
             trial_credits: plan.trial_credits,
             first_purchase_bonus: plan.first_purchase_bonus,
-            ..Price::selling(Kind::Plan, &plan.key, name, plan.credits)
+            ..Price::selling(PriceKind::Plan, &plan.key, name, plan.credits)
         };
         named(&format!("{path}.name"), name)?;
         for (at, price) in plan.prices.into_iter().enumerate() {
@@ -400,7 +399,7 @@ impl Reader {
         named(&format!("{path}.name"), name)?;
         let sold = Price {
             expires_after: pack.expires_after,
-            ..Price::selling(Kind::Pack, &pack.key, name, pack.credits)
+            ..Price::selling(PriceKind::Pack, &pack.key, name, pack.credits)
         };
         for (at, price_id) in pack.prices.into_iter().enumerate() {
             self.price(&format!("{path}.prices[{at}]"), price_id, sold.clone())?;
@@ -430,8 +429,8 @@ impl Reader {
 fn named(path: &str, text: &str) -> Result<(), Fault> {
     if text.trim() != text || text.is_empty() {
         Err(fault_at(path, format!("{text:?} is blank or has blanks around it")))
-    } else if text.len() > MAX_NAME_BYTES {
-        Err(fault_at(path, format!("longer than {MAX_NAME_BYTES} bytes")))
+    } else if text.len() > MAX_ID_BYTES {
+        Err(fault_at(path, format!("longer than {MAX_ID_BYTES} bytes")))
     } else {
         Ok(())
     }
@@ -450,7 +449,7 @@ pub struct Stored {
     pub retired: bool,
 }
 
-words! {
+text_enum! {
     /// What loading a catalog does to one price.
     Change {
         /// Not known before.
@@ -597,14 +596,14 @@ mod tests {
     }
 
     #[test]
-    fn only_events_of_our_mode_and_account_come_in() {
-        let ours = Wall { livemode: true, stripe_account: None };
-        assert_eq!(ours.refuses(true, None), None);
-        assert_eq!(ours.refuses(false, None), Some(Reason::Livemode));
-        assert_eq!(ours.refuses(true, Some("acct_1")), Some(Reason::Account));
-        let connected = Wall { livemode: true, stripe_account: Some("acct_1".into()) };
-        assert_eq!(connected.refuses(true, Some("acct_1")), None);
-        assert_eq!(connected.refuses(true, Some("acct_2")), Some(Reason::Account));
-        assert_eq!(connected.refuses(true, None), Some(Reason::Account));
+    fn only_events_of_our_mode_and_account_are_in_scope() {
+        let ours = Scope { livemode: true, stripe_account: None };
+        assert_eq!(ours.excludes(true, None), None);
+        assert_eq!(ours.excludes(false, None), Some(Reason::Livemode));
+        assert_eq!(ours.excludes(true, Some("acct_1")), Some(Reason::Account));
+        let connected = Scope { livemode: true, stripe_account: Some("acct_1".into()) };
+        assert_eq!(connected.excludes(true, Some("acct_1")), None);
+        assert_eq!(connected.excludes(true, Some("acct_2")), Some(Reason::Account));
+        assert_eq!(connected.excludes(true, None), Some(Reason::Account));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The modules stand in an order in which each uses only those above it:
 //!
-//! 1. [`amount`], [`calendar`], [`reason`]: credits and money, times and spans, and the closed list of reasons;
+//! 1. [`amount`], [`calendar`], [`reason`], [`verdict`]: credits and money, times and spans, what a call answers and why;
 //! 2. [`stripe`]: the fields of Stripe's objects that the rules read, in both shapes of its API;
 //! 3. [`catalog`]: what prices are worth and whose events count, as data that a founder writes;
 //! 4. [`subscription`], [`invoice`], [`session`], [`reversal`]: one Stripe object becomes facts;
@@ -24,6 +24,7 @@ pub mod amount;
 pub mod calendar;
 mod text_enum;
 pub mod reason;
+pub mod verdict;
 pub mod stripe;
 pub mod catalog;
 pub mod subscription;

@@ -7,7 +7,7 @@ use crate::amount::{MinorUnits, Quantity};
 use crate::calendar::{self, Time};
 use crate::catalog::Item;
 use crate::invoice::{self, Invoice};
-use crate::stripe::{self, check_id, in_object, metadata_user};
+use crate::stripe::{self, check_id, metadata_user, parse};
 use crate::subscription::{self, Subscription};
 
 /// A checkout session's facts.
@@ -34,9 +34,9 @@ pub struct Session {
     /// The currency of `amount_total`.
     pub currency: Option<String>,
     /// The line that the metadata names.
-    pub named: Option<Line>,
+    pub named: Option<LineItem>,
     /// All line items, where the object carries all of them.
-    pub lines: Option<Vec<Line>>,
+    pub lines: Option<Vec<LineItem>>,
     /// In mode `subscription`: what it began, where the object carries it.
     pub subscription: Option<Box<Subscription>>,
     /// In mode `subscription`: what was paid, where the object carries it.
@@ -56,6 +56,17 @@ pub enum Mode {
     Other,
 }
 
+impl Mode {
+    /// The mode that Stripe writes as this text.
+    pub(crate) fn of(text: &str) -> Mode {
+        match text {
+            "payment" => Mode::Payment,
+            "subscription" => Mode::Subscription,
+            _ => Mode::Other,
+        }
+    }
+}
+
 /// Stripe's payment statuses of a session, and why an unpaid one is unpaid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PaymentStatus {
@@ -73,7 +84,7 @@ pub enum PaymentStatus {
 
 /// How many of what was bought.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
+pub struct LineItem {
     /// What names the price.
     pub item: Item,
     /// How many.
@@ -82,8 +93,7 @@ pub struct Line {
 
 /// Reads a session as an event of `event_type` carried it, made at `event_created`.
 pub(crate) fn read(object: &RawValue, event_type: &str, event_created: Time) -> Result<Session, String> {
-    let session: stripe::CheckoutSession =
-        serde_json::from_str(object.get()).map_err(|fault| in_object(&fault))?;
+    let session: stripe::CheckoutSessionObject = parse(object)?;
     let created = match session.created {
         Some(seconds) => calendar::from_unix(seconds).ok_or("data.object: created is not a time")?,
         None => event_created,
@@ -106,11 +116,7 @@ pub(crate) fn read(object: &RawValue, event_type: &str, event_created: Time) -> 
     let metadata = |key: &str| metadata.get(key).and_then(stripe::MetadataValue::as_text);
     Ok(Session {
         id: session.id,
-        mode: match session.mode.as_str() {
-            "payment" => Mode::Payment,
-            "subscription" => Mode::Subscription,
-            _ => Mode::Other,
-        },
+        mode: Mode::of(&session.mode),
         payment: session.payment_status.as_deref().map(|status| payment_status(status, event_type)),
         created,
         customer_id: session.customer.map(stripe::Expandable::into_id),
@@ -140,7 +146,7 @@ fn payment_status(status: &str, event_type: &str) -> PaymentStatus {
 }
 
 /// A quantity that is no quantity names no line: Stripe is asked instead of guessing.
-fn named_line(price_id: Option<&str>, pack: Option<&str>, quantity: Option<&str>) -> Option<Line> {
+fn named_line(price_id: Option<&str>, pack: Option<&str>, quantity: Option<&str>) -> Option<LineItem> {
     let named = |text: &&str| !text.trim().is_empty();
     let item = match (price_id.filter(named), pack.filter(named)) {
         (Some(price), _) => Item::Price(price.to_owned()),
@@ -148,11 +154,11 @@ fn named_line(price_id: Option<&str>, pack: Option<&str>, quantity: Option<&str>
         (None, None) => return None,
     };
     let quantity = quantity.map_or(Some(Quantity::ONE), Quantity::parse)?;
-    Some(Line { item, quantity })
+    Some(LineItem { item, quantity })
 }
 
 /// The lines of a page, where it is the only one and each line counts something.
-pub(crate) fn complete(list: stripe::List<stripe::LineItem>) -> Option<Vec<Line>> {
+pub(crate) fn complete(list: stripe::List<stripe::LineItemObject>) -> Option<Vec<LineItem>> {
     if list.has_more {
         return None;
     }
@@ -160,7 +166,7 @@ pub(crate) fn complete(list: stripe::List<stripe::LineItem>) -> Option<Vec<Line>
         .into_iter()
         .filter(|line| line.quantity != Some(0))
         .map(|line| {
-            Some(Line {
+            Some(LineItem {
                 item: line.price.map_or(Item::Unpriced, |price| Item::Price(price.into_id())),
                 quantity: Quantity::new(line.quantity.unwrap_or(1))?,
             })

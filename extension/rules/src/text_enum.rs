@@ -1,28 +1,28 @@
-//! Closed lists of words: an enum here, a checked text column in the tables, one spelling.
+//! Enums that are text in JSON and in the tables, each spelled once.
 
-/// Declares an enum whose variants have one word each, in JSON and in the tables.
-macro_rules! words {
-    ($(#[$meta:meta])+ $name:ident { $($(#[$about:meta])+ $variant:ident => $word:literal,)+ }) => {
+/// Declares an enum whose variants are text in JSON and in the tables.
+macro_rules! text_enum {
+    ($(#[$meta:meta])+ $name:ident { $($(#[$about:meta])+ $variant:ident => $text:literal,)+ }) => {
         $(#[$meta])+
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Deserialize)]
         pub enum $name {
-            $($(#[$about])+ #[serde(rename = $word)] $variant,)+
+            $($(#[$about])+ #[serde(rename = $text)] $variant,)+
         }
 
         impl $name {
-            /// The word in JSON and in the tables.
+            /// Its text in JSON and in the tables.
             #[must_use]
             pub fn as_str(self) -> &'static str {
-                match self { $($name::$variant => $word,)+ }
+                match self { $($name::$variant => $text,)+ }
             }
 
-            /// What the word says, where it is one of them.
+            /// The variant of this text, if there is one.
             #[must_use]
-            pub fn parse(word: &str) -> Option<$name> {
-                match word { $($word => Some($name::$variant),)+ _ => None }
+            pub fn parse(text: &str) -> Option<$name> {
+                match text { $($text => Some($name::$variant),)+ _ => None }
             }
         }
     };
 }
 
-pub(crate) use words;
+pub(crate) use text_enum;

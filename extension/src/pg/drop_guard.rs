@@ -45,8 +45,8 @@ pub unsafe extern "C-unwind" fn guard_drop(fcinfo: pg_sys::FunctionCallInfo) -> 
         if context.is_null() || (*context).type_ != NodeTag::T_EventTriggerData {
             raise(
                 PgSqlErrorCode::ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED,
-                "billing.guard_drop() is an event trigger".into(),
-                "it was called as a function".into(),
+                "billing.guard_drop() is an event trigger",
+                "it was called as a function",
             );
         }
         (*context.cast::<pg_sys::EventTriggerData>()).parsetree
@@ -55,8 +55,8 @@ pub unsafe extern "C-unwind" fn guard_drop(fcinfo: pg_sys::FunctionCallInfo) -> 
     if !ALLOW_DROP.get() && connected(|sql| unsafe { drops_books(sql, statement) }) {
         raise(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            "the ledger holds rows: dropping stripe_credits would delete the books".into(),
-            "SET stripe_credits.allow_drop = on allows it.".into(),
+            "the ledger holds rows: dropping stripe_credits would delete the books",
+            "SET stripe_credits.allow_drop = on allows it.",
         );
     }
     pg_sys::Datum::from(0)

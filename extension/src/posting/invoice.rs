@@ -6,14 +6,13 @@ use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::invoice::Invoice;
 use stripe_credits_rules::lot::{self, Held, Lot, Pool};
 use stripe_credits_rules::reason::Reason;
-use stripe_credits_rules::worth::Refusal;
+use stripe_credits_rules::worth::NoGrant;
 use stripe_credits_rules::worth::invoice::{self as rules, TRIAL, Trial, Worth};
 use uuid::Uuid;
 
-use crate::ledger::{self, Account, FIRST_PURCHASE_BONUS, Origin, TransactionType};
+use crate::ledger::{Account, FIRST_PURCHASE_BONUS, Origin, TransactionType};
 use crate::outcome::{Outcome, Verdict};
 use crate::pg::sql::Sql;
-use crate::posting::pack::close;
 use crate::tables::catalog;
 use crate::tables::payments::{self, Said, SourceType};
 use crate::tables::subscriptions::Subscription;
@@ -25,7 +24,7 @@ pub(crate) fn worth(
     invoice: &Invoice,
     subscription: Option<&Subscription>,
     fetched: Option<&Fetched>,
-) -> Result<Worth, Refusal> {
+) -> Result<Worth, NoGrant> {
     let (subscription_id, lines) = rules::lines(invoice, fetched)?;
     let mut priced = Vec::new();
     for line in lines {
@@ -40,7 +39,7 @@ pub(crate) fn worth(
 
 /// Claims the payment and posts the difference between what the invoice is worth and what was granted for it.
 pub(crate) fn post(sql: &mut Sql, event_id: &str, invoice: &Invoice, user: Uuid, worth: Worth) -> Outcome {
-    let mut account = ledger::lock(sql, user);
+    let mut account = Account::open(sql, user);
     let held = account.held(sql, &invoice.id);
     let lots = once(sql, &account, invoice, worth, &held);
     let Some(difference) = lot::difference(&held, &lots) else {
@@ -77,7 +76,7 @@ pub(crate) fn post(sql: &mut Sql, event_id: &str, invoice: &Invoice, user: Uuid,
     let price = |lot: &Lot| lot.cycle.as_ref().map_or(&lot.item, |cycle| &cycle.price_id).clone();
     let mut prices: Vec<String> = lots.iter().map(price).collect();
     prices.dedup();
-    let outcome = close(sql, account, verdict).with("price_ids", prices);
+    let outcome = account.close(sql, verdict).with("price_ids", prices);
     match difference.excess {
         Credits::ZERO => outcome,
         excess => outcome.with("granted_beyond_this_evidence", excess.0),

@@ -7,8 +7,8 @@ use pgrx::prelude::*;
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::catalog::{
-    Cancellation, Catalog, Change, FreePlan, Item, Kind, NoPaymentRequired, PlanChange, Price, Renewal,
-    ReversalPolicy, Settings, Stored, Wall, changes,
+    Cancellation, Catalog, Change, FreePlan, Item, NoPaymentRequired, PlanChange, Price, PriceKind, Renewal,
+    ReversalPolicy, Scope, Settings, Stored, changes,
 };
 
 use crate::pg::convert::{clock, span, timestamp};
@@ -23,7 +23,7 @@ pub(crate) fn settings(sql: &mut Sql) -> Option<Settings> {
         &[],
     );
     rows.next().then(|| Settings {
-        wall: Wall { livemode: rows.must(1), stripe_account: rows.get(2) },
+        scope: Scope { livemode: rows.must(1), stripe_account: rows.get(2) },
         signup_credits: Credits(rows.must(3)),
         reversal_policy: word(&rows, 4, ReversalPolicy::parse),
         no_payment_required: word(&rows, 5, NoPaymentRequired::parse),
@@ -115,7 +115,7 @@ fn price(rows: &Rows) -> Price {
     let interval = |column| rows.get::<Interval>(column).as_ref().map(span);
     Price {
         price_id: rows.must(1),
-        kind: word(rows, 2, Kind::parse),
+        kind: word(rows, 2, PriceKind::parse),
         key: rows.must(3),
         name: rows.must(4),
         credits: Credits(rows.must(5)),
@@ -149,8 +149,8 @@ fn save_settings(sql: &mut Sql, settings: &Settings, now: TimestampWithTimeZone)
                 excluded.no_payment_required, excluded.free_plan_key, excluded.free_plan_name,
                 excluded.free_plan_credits, excluded.free_plan_every, excluded.loaded_at)",
         &[
-            settings.wall.livemode.into(),
-            settings.wall.stripe_account.as_deref().into(),
+            settings.scope.livemode.into(),
+            settings.scope.stripe_account.as_deref().into(),
             settings.signup_credits.0.into(),
             settings.reversal_policy.as_str().into(),
             settings.no_payment_required.as_str().into(),

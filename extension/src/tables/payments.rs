@@ -5,7 +5,6 @@ use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::reversal::Paid;
 use uuid::Uuid;
 
-use crate::ledger::Origin;
 use crate::pg::convert::{timestamp, uuid, uuid_datum};
 use crate::pg::sql::{Rows, Sql};
 
@@ -17,16 +16,6 @@ pub(crate) struct Payment {
     /// Whether it was applied, or only says whose it will be.
     pub(crate) paid: bool,
     pub(crate) source_type: SourceType,
-}
-
-impl Payment {
-    /// Under which id the ledger's rows name it: as a session or as an invoice.
-    pub(crate) fn named<'a>(&'a self, origin: Origin<'a>) -> Origin<'a> {
-        match self.source_type {
-            SourceType::CheckoutSession => Origin { session_id: Some(&self.source_id), ..origin },
-            SourceType::Invoice => Origin { invoice_id: Some(&self.source_id), ..origin },
-        }
-    }
 }
 
 fn payment(rows: &Rows) -> Payment {

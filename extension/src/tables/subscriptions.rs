@@ -2,24 +2,35 @@
 
 use stripe_credits_rules::amount::{Credits, Quantity};
 use stripe_credits_rules::plan;
-use stripe_credits_rules::subscription::{FREE, Plan, State, Status};
+use stripe_credits_rules::subscription::{FREE, Plan, Status, SubscriptionState};
 use uuid::Uuid;
 
 use crate::pg::convert::{clock, time, timestamp, uuid, uuid_datum};
-use crate::pg::sql::Sql;
+use crate::pg::sql::{Rows, Sql};
 
 /// A row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Subscription {
     pub(crate) user: Option<Uuid>,
     pub(crate) customer_id: Option<String>,
-    pub(crate) state: State,
+    pub(crate) state: SubscriptionState,
     pub(crate) tier: String,
     pub(crate) rank: Option<i32>,
     pub(crate) lot_limit: Option<Credits>,
 }
 
 impl Subscription {
+    /// One without an owner, whose plan is not known yet.
+    pub(crate) fn new(state: SubscriptionState) -> Subscription {
+        Subscription { user: None, customer_id: None, state, tier: FREE.into(), rank: None, lot_limit: None }
+    }
+
+    /// Whether anything but `as_of` differs.
+    pub(crate) fn differs(&self, other: &Subscription) -> bool {
+        let state = SubscriptionState { as_of: other.state.as_of, ..self.state.clone() };
+        Subscription { state, ..self.clone() } != *other
+    }
+
     /// What the catalog makes of it.
     pub(crate) fn subscribes_to(&mut self, plan: &Plan) {
         self.tier = plan.tier();
@@ -28,33 +39,56 @@ impl Subscription {
     }
 }
 
+/// The columns that [`subscription`] reads, in its order.
+macro_rules! columns {
+    () => {
+        "user_id, customer_id, price_id, tier, rank, lot_limit, status, quantity, current_period_start, \
+         current_period_end, trial_end, cancel_at_period_end, ended_at, as_of"
+    };
+}
+
 /// What is known of a subscription. Read under its lock, its absence stays true until the end of the transaction.
 pub(crate) fn find(sql: &mut Sql, subscription_id: &str) -> Option<Subscription> {
-    let mut rows = sql.run(
-        "select user_id, customer_id, price_id, tier, rank, lot_limit, status, quantity, current_period_start,
-                current_period_end, trial_end, cancel_at_period_end, ended_at, as_of
-         from billing.subscriptions where subscription_id = $1",
-        &[subscription_id.into()],
+    const BY_ID: &str =
+        concat!("select ", columns!(), " from billing.subscriptions where subscription_id = $1");
+    let mut rows = sql.run(BY_ID, &[subscription_id.into()]);
+    rows.next().then(|| subscription(&rows))
+}
+
+/// The subscriptions to a price and their ids, in the order of their users.
+pub(crate) fn to_price(sql: &mut Sql, price_id: &str) -> Vec<(String, Subscription)> {
+    const BY_PRICE: &str = concat!(
+        "select ",
+        columns!(),
+        ", subscription_id from billing.subscriptions where price_id = $1 order by user_id, subscription_id"
     );
-    let at =
-        |rows: &crate::pg::sql::Rows, column| time(rows.must(column)).expect("only finite times are written");
-    rows.next().then(|| Subscription {
+    let mut rows = sql.run(BY_PRICE, &[price_id.into()]);
+    let mut subscriptions = Vec::new();
+    while rows.next() {
+        subscriptions.push((rows.must(15), subscription(&rows)));
+    }
+    subscriptions
+}
+
+fn subscription(rows: &Rows) -> Subscription {
+    let at = |column| time(rows.must(column)).expect("only finite times are written");
+    Subscription {
         user: rows.get(1).map(uuid),
         customer_id: rows.get(2),
         tier: rows.must(4),
         rank: rows.get(5),
         lot_limit: rows.get(6).map(Credits),
-        state: State {
+        state: SubscriptionState {
             price_id: rows.get(3),
             status: Status::parse(&rows.must::<String>(7)).expect("its CHECK allows no other word"),
             quantity: Quantity::new(rows.must(8)).unwrap_or(Quantity::ONE),
-            period: (at(&rows, 9), at(&rows, 10)),
+            period: (at(9), at(10)),
             trial_end: rows.get(11).and_then(time),
             cancel_at_period_end: rows.must(12),
             ended_at: rows.get(13).and_then(time),
-            as_of: at(&rows, 14),
+            as_of: at(14),
         },
-    })
+    }
 }
 
 /// Writes down what is known of a subscription now. The caller holds its lock.
@@ -134,17 +168,4 @@ pub(crate) fn tier(sql: &mut Sql, user: Uuid) -> (String, String) {
     } else {
         (FREE.to_owned(), "none".to_owned())
     }
-}
-
-/// The subscriptions to a price, in the order of their users.
-pub(crate) fn to_price(sql: &mut Sql, price_id: &str) -> Vec<String> {
-    let mut rows = sql.run(
-        "select subscription_id from billing.subscriptions where price_id = $1 order by user_id, subscription_id",
-        &[price_id.into()],
-    );
-    let mut ids = Vec::new();
-    while rows.next() {
-        ids.push(rows.must(1));
-    }
-    ids
 }

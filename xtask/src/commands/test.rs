@@ -91,7 +91,7 @@ fn integration(cluster: &Cluster, built: &Built, scratch: &Scratch, arguments: &
 /// One failure does not hide the next, and temporary files go into the scratch folder.
 fn cargo_test(scratch: &Scratch) -> Command {
     let mut command = cargo();
-    command.args(["test", "--no-fail-fast"]).env("TMPDIR", scratch.0.path());
+    command.args(["test", "--locked", "--no-fail-fast"]).env("TMPDIR", scratch.0.path());
     command
 }
 

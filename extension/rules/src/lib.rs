@@ -44,3 +44,5 @@ pub mod draw;
 
 #[cfg(any(test, feature = "model"))]
 pub mod model;
+#[cfg(any(test, feature = "model"))]
+pub mod model_books;

@@ -42,3 +42,6 @@ mod word;
 
 #[cfg(any(test, feature = "model"))]
 pub mod model;
+
+#[cfg(any(test, feature = "model"))]
+pub mod simulator;

@@ -39,7 +39,7 @@ mod properties;
 #[cfg(test)]
 mod tests;
 
-pub use account::{Accounts, Event, Happening, Stripe, clock_event};
+pub use account::{Accounts, Event, Happening, Stripe, Usable, clock_event};
 pub use change::{Anchor, Proration, Start};
 pub use choice::{CHANGES, Choice, EVERYTHING, HONEST, HONEST_FLEXIBLE, Kind, operation};
 pub use ending::CancelAt;

@@ -51,8 +51,17 @@ pub struct Happening {
     pub events: Vec<Event>,
     /// The money once it was over.
     pub accounts: Accounts,
-    /// What its payments bought for use at once, in credits.
-    pub usable: i64,
+    /// What its payments bought for use at once.
+    pub usable: Usable,
+}
+
+/// What payments bought for use at once, in credits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usable {
+    /// How many credits.
+    pub credits: i64,
+    /// How many of them rounding, seconds and months may cost.
+    pub tolerance: i64,
 }
 
 /// One customer at Stripe.
@@ -71,7 +80,7 @@ pub struct Stripe {
     pub(super) paid: i64,
     pub(super) returned: i64,
     pub(super) credit: i64,
-    pub(super) usable: i64,
+    pub(super) usable: Usable,
     pub(super) events: Vec<Event>,
     pub(super) happenings: Vec<Happening>,
 }
@@ -93,7 +102,7 @@ impl Stripe {
             paid: 0,
             returned: 0,
             credit: 0,
-            usable: 0,
+            usable: Usable::default(),
             events: Vec::new(),
             happenings: Vec::new(),
             settings,
@@ -162,7 +171,7 @@ impl Stripe {
 
     /// Runs `act`, and logs what it caused as one happening.
     pub(super) fn happens<T>(&mut self, what: String, act: impl FnOnce(&mut Self) -> T) -> T {
-        self.usable = 0;
+        self.usable = Usable::default();
         let answer = act(self);
         self.happenings.push(Happening {
             at: self.now,
@@ -172,6 +181,13 @@ impl Stripe {
             usable: self.usable,
         });
         answer
+    }
+
+    /// Counts what a payment bought for use at once.
+    pub(super) fn count_usable(&mut self, payment: usize) {
+        let payment = &self.payments[payment];
+        self.usable.credits += payment.usable(self.now);
+        self.usable.tolerance += 1 + payment.lines.iter().map(|line| line.tolerance).sum::<i64>();
     }
 
     /// Sends an event of an object.

@@ -100,7 +100,7 @@ impl Stripe {
         let payment = &mut self.payments[invoice];
         (payment.status, payment.paid_at) = (InvoiceStatus::Paid, Some(now));
         self.paid += payment.due;
-        self.usable += payment.usable(now);
+        self.count_usable(invoice);
         self.tell_invoice("paid", invoice);
         let payment = &self.payments[invoice];
         if payment.due > 0 && self.objects.api == Api::Current {
@@ -156,9 +156,9 @@ impl Stripe {
             is_discounted: false,
         };
         self.paid += payment.due;
-        self.usable += payment.usable(self.now);
         self.tell("checkout.session.completed", &self.objects.session(&payment));
         self.payments.push(payment);
+        self.count_usable(self.payments.len() - 1);
     }
 
     /// A pack is bought by an invoice of its own.

@@ -180,7 +180,7 @@ fn beginning(kind: Kind, how: u8, with: u8, mode: BillingMode) -> Option<Operati
     let (start, percent_off) = match kind {
         Kind::Subscribe => (Start::Paid, 0),
         Kind::SubscribeWithTrial => (Start::Trial(14), 0),
-        Kind::SubscribeWithPart => (pick(how, &[Start::Part(10), Start::UnflaggedPart(20)]), 0),
+        Kind::SubscribeWithPart => (pick(how, &[Start::Part(10), Start::Part(20)]), 0),
         Kind::SubscribeDiscounted => (Start::Paid, pick(how, &[50, 100])),
         _ => return None,
     };

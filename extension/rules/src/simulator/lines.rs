@@ -101,14 +101,13 @@ impl Lines {
     fn credit_of(&mut self, subscription: &Subscription, item: &Item, charge: &Line, now: i64) -> Line {
         let start = now.max(charge.start);
         let (part, whole) = (charge.end - start, charge.end - charge.start);
+        let as_charged = Item { price: charge.price, quantity: charge.quantity, ..item.clone() };
+        let kind = LineKind::Credit(Some(charge.number));
         Line {
-            price: charge.price,
-            quantity: charge.quantity,
             amount: -share(charge.net(), part, whole),
             amount_at_list: -share(charge.amount_at_list, part, whole),
             is_proration: true,
-            tolerance: charge.tolerance + 1,
-            ..self.blank(subscription, item, (start, charge.end), LineKind::Credit(Some(charge.number)))
+            ..self.blank(subscription, &as_charged, (start, charge.end), kind)
         }
     }
 

@@ -179,6 +179,7 @@ impl Stripe {
                 self.card_works = could_pay;
                 if renewed {
                     self.wait_until(self.now + days * DAY, operation);
+                    self.advance(self.now + self.settings.seconds_between);
                     self.happens(format!("{operation:?}: paid"), Stripe::pay_all);
                 }
                 renewed

@@ -111,8 +111,8 @@ pub fn fair<P: FnMut(Step<'_>) -> Books>(history: &[Happening], play: P) -> Resu
     })
 }
 
-/// Who pays and never goes down has the whole amount of what was just paid, and owes nothing, whatever was spent before:
-/// of what is there, the shares of 255 that `spends` says, in turn.
+/// Who pays and never goes down has the whole amount of what was just paid, and owes nothing (but for what rounding leaves),
+/// whatever was spent before: of what is there, the shares of 255 that `spends` says, in turn.
 ///
 /// # Errors
 /// The first moment at which it is not so.
@@ -122,14 +122,12 @@ pub fn honest<P: FnMut(Step<'_>) -> Books>(
     play: P,
 ) -> Result<(), Violation> {
     let mut player = Player::new(play);
-    let mut tolerance = 0;
     for (index, happening) in history.iter().enumerate() {
         player.deliver(&happening.events);
         let books = player.look(happening.at);
-        let least = happening.usable - (happening.accounts.tolerance - tolerance);
-        tolerance = happening.accounts.tolerance;
-        if books.debt > 0 || books.balance < least {
-            let numbers = format!("{books:?}, just bought {}", happening.usable);
+        let bought = happening.usable;
+        if books.debt > happening.accounts.tolerance || books.balance < bought.credits - bought.tolerance {
+            let numbers = format!("{books:?}, just bought {bought:?}");
             return Err(player.violation("honest", numbers, &history[..=index]));
         }
         if !spends.is_empty() {

@@ -152,8 +152,8 @@ impl Subscription {
             let first = &self.items[0];
             return (first.start, first.end);
         }
-        if self.status == Status::Trialing {
-            return (now, self.next_end());
+        if let (Status::Trialing, Some(trial_end)) = (self.status, self.trial_end) {
+            return (now, trial_end);
         }
         let (start, end) = months.period(self.anchor, price.months, now);
         (start, end - short)

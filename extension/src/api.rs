@@ -4,36 +4,25 @@
 //! outcome row. What is raised is a call that is wrong in itself: a null (22004), a blank or impossible value (22023),
 //! an amount out of range (22003).
 
+#![allow(clippy::needless_pass_by_value, reason = "pgrx hands every argument over by value")]
+
 use pgrx::datum::{Interval, TimestampWithTimeZone};
 use pgrx::prelude::*;
-use stripe_credits_rules::amount::Credits;
-use stripe_credits_rules::calendar::{Time, TimeDelta};
-use stripe_credits_rules::catalog::{self as catalog_document, Change, Settings};
-use stripe_credits_rules::event;
-use stripe_credits_rules::lot::{Lot, Pool};
-use stripe_credits_rules::reason::Reason;
-use stripe_credits_rules::subscription::Status;
 
-use crate::apply::{self, Door};
-use crate::convert::{clock, time, uuid};
-use crate::error::{named, named_if_given, positive, raise, required};
-use crate::json::JsonText;
-use crate::ledger::{self, Origin, TransactionType};
-use crate::outcome::{Outcome, Verdict};
-use crate::purchase::{self, DirectPurchase};
-use crate::sql::connected;
-use crate::state::{self, DirectState};
-use crate::{attribute, catalog, inbox, locks, spending};
-
-/// The grant of a user's signup credits, and of credits given by hand, within their source.
-const SIGNUP: &str = "signup";
-const GRANT: &str = "grant";
-
-/// How long a reservation may hold credits, in days.
-const MAX_RESERVATION_DAYS: i64 = 30;
-
-/// How many parked events are in memory at a time while everything parked is judged.
-const PARKED_BATCH: i64 = 1_000;
+use crate::entry::direct::{self, DirectPurchase, DirectState};
+use crate::entry::{attribute, catalog, event};
+use crate::ledger;
+use crate::outcome::Outcome;
+use crate::pg::convert::{clock, time, uuid};
+use crate::pg::error::{
+    catalog_document, expiry, named, named_if_given, not_negative, period, positive, raise_invalid, required,
+    subscription_status, time_to_live,
+};
+use crate::pg::json::JsonText;
+use crate::pg::sql::connected;
+use crate::posting::promotion::{self, ManualGrant};
+use crate::posting::spend::{self, Request};
+use crate::tables::inbox;
 
 /// Applies a whole Stripe event in one transaction, in any order, any number of times, with the same end state.
 ///
@@ -43,7 +32,7 @@ const PARKED_BATCH: i64 = 1_000;
 #[search_path(pg_catalog, pg_temp)]
 fn apply_stripe_event(event: Option<JsonText>, fetched: default!(Option<JsonText>, "NULL")) -> Outcome {
     let event = required(event, "event");
-    connected(|sql| apply::delivery(sql, &event, fetched.as_ref(), Door::Event))
+    connected(|sql| event::deliver(sql, &event, fetched.as_ref()))
 }
 
 /// Applies what Stripe says of a session now, for the user whose browser came back from it.
@@ -59,13 +48,9 @@ fn reconcile_checkout_session(
     as_of: default!(Option<TimestampWithTimeZone>, "NULL"),
 ) -> Outcome {
     let session = required(session, "session");
-    let user = uuid(required(expected_user_id, "expected_user_id"));
+    let expected = uuid(required(expected_user_id, "expected_user_id"));
     let as_of = as_of.and_then(time).unwrap_or_else(clock);
-    let event = match event::reconciliation(session.text(), as_of) {
-        Ok(event) => JsonText::from_json(event),
-        Err(malformed) => return apply::refused(&malformed),
-    };
-    connected(|sql| apply::delivery(sql, &event, None, Door::Reconcile(user)))
+    connected(|sql| event::reconcile(sql, &session, expected, as_of))
 }
 
 /// Ties a checkout session (`cs_…`) or a customer (`cus_…`) to a user, and applies what was parked for want of that.
@@ -80,10 +65,9 @@ fn attribute(p_stripe_id: Option<String>, p_user_id: Option<pgrx::Uuid>) -> Outc
     connected(|sql| match stripe_id.split_once('_') {
         Some(("cus", _)) => attribute::customer(sql, &stripe_id, user),
         Some(("cs", _)) => attribute::session(sql, &stripe_id, user),
-        _ => raise(
-            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-            "p_stripe_id must be a checkout session (cs_…) or a customer (cus_…)".into(),
-            format!("p_stripe_id = {stripe_id:?}"),
+        _ => raise_invalid(
+            "p_stripe_id must be a checkout session (cs_…) or a customer (cus_…)",
+            &format!("p_stripe_id = {stripe_id:?}"),
         ),
     })
 }
@@ -115,7 +99,7 @@ fn apply_stripe_credit_pack_purchase(
         price_id: named_if_given(p_price_id, "p_price_id"),
         pack: named_if_given(p_pack, "p_pack"),
     };
-    connected(|sql| purchase::direct(sql, &call))
+    connected(|sql| direct::purchase(sql, &call))
 }
 
 /// Sets a subscription's state by SQL: the same subscription as its events', whichever come first.
@@ -140,49 +124,20 @@ fn apply_subscription_state(
     p_status: default!(Option<String>, "'active'"),
     p_cancel_at_period_end: default!(Option<bool>, "false"),
 ) -> Outcome {
-    let user = uuid(required(p_user_id, "p_user_id"));
-    let start = finite(p_cycle_start, "p_cycle_start");
-    let end = finite(p_cycle_end, "p_cycle_end");
-    let status = named(p_status, "p_status");
-    let wrong = |message: String, value: String| -> ! {
-        raise(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, value)
-    };
-    if end <= start {
-        wrong(
-            "p_cycle_end must be after p_cycle_start".into(),
-            format!("p_cycle_start = {start}, p_cycle_end = {end}"),
-        );
-    }
+    required(p_reset_usage, "p_reset_usage");
     let call = DirectState {
+        user: uuid(required(p_user_id, "p_user_id")),
         tier: named(p_tier, "p_tier"),
         customer_id: named_if_given(p_customer_id, "p_customer_id"),
         subscription_id: named(p_subscription_id, "p_subscription_id"),
         price_id: named(p_price_id, "p_price_id"),
-        period: (start, end),
+        period: period((p_cycle_start, "p_cycle_start"), (p_cycle_end, "p_cycle_end")),
         event_id: named(p_event_id, "p_event_id"),
         invoice_id: named_if_given(p_invoice_id, "p_invoice_id"),
-        status: Status::parse(&status).unwrap_or_else(|| {
-            wrong(
-                "p_status must be one of Stripe's subscription statuses".into(),
-                format!("p_status = {status:?}"),
-            )
-        }),
+        status: subscription_status(p_status, "p_status"),
         cancel_at_period_end: required(p_cancel_at_period_end, "p_cancel_at_period_end"),
-        user,
     };
-    required(p_reset_usage, "p_reset_usage");
-    connected(|sql| state::direct(sql, &call))
-}
-
-fn finite(at: Option<TimestampWithTimeZone>, argument: &str) -> Time {
-    let at = required(at, argument);
-    time(at).unwrap_or_else(|| {
-        raise(
-            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-            format!("{argument} must be finite"),
-            format!("{argument} = {at}"),
-        )
-    })
+    connected(|sql| direct::subscription_state(sql, &call))
 }
 
 /// Makes the catalog say what the document says, and applies what was parked for want of it.
@@ -194,38 +149,8 @@ fn finite(at: Option<TimestampWithTimeZone>, argument: &str) -> Time {
 fn load_catalog(
     catalog: Option<JsonText>,
 ) -> TableIterator<'static, (name!(price_id, String), name!(change, String))> {
-    let document = required(catalog, "catalog");
-    let catalog = catalog_document::read(document.text()).unwrap_or_else(|fault| {
-        raise(
-            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-            format!("the catalog is faulty at {fault}"),
-            format!("path = {}", fault.path),
-        )
-    });
-    let changes = connected(|sql| {
-        locks::catalog_exclusive();
-        let grants_months = |settings: &Settings| {
-            settings.free_plan.as_ref().is_some_and(|plan| plan.credits > Credits::ZERO)
-        };
-        let granted_months = catalog::settings(sql).is_some_and(|settings| grants_months(&settings));
-        let changes = catalog::load(sql, &catalog);
-        let started = clock();
-        loop {
-            let parked = inbox::parked(sql, started, PARKED_BATCH);
-            if parked.is_empty() {
-                for (price_id, _) in changes.iter().filter(|(_, change)| *change != Change::Unchanged) {
-                    state::reprice(sql, price_id);
-                }
-                if !granted_months && grants_months(&catalog.settings) {
-                    ledger::begin_free_plan(sql);
-                }
-                return changes;
-            }
-            for waiting in parked {
-                apply::retry(sql, Some(&catalog.settings), &waiting);
-            }
-        }
-    });
+    let document = catalog_document(catalog, "catalog");
+    let changes = connected(|sql| catalog::load(sql, &document));
     TableIterator::new(changes.into_iter().map(|(price_id, change)| (price_id, change.as_str().to_owned())))
 }
 
@@ -235,20 +160,7 @@ fn load_catalog(
 #[search_path(pg_catalog, pg_temp)]
 fn retry_parked(p_limit: default!(Option<i32>, "1000")) -> SetOfIterator<'static, Outcome> {
     let limit = positive(p_limit.map(i64::from), "p_limit").0;
-    let outcomes = connected(|sql| {
-        locks::catalog_exclusive();
-        let settings = catalog::settings(sql);
-        let mut outcomes = Vec::new();
-        for waiting in inbox::parked(sql, clock(), limit) {
-            if waiting.user.is_some_and(|user| ledger::is_busy(sql, user)) {
-                continue;
-            }
-            let outcome = apply::retry(sql, settings.as_ref(), &waiting);
-            outcomes.push(outcome.with("event_id", waiting.event_id));
-        }
-        outcomes
-    });
-    SetOfIterator::new(outcomes)
+    SetOfIterator::new(connected(|sql| event::retry_parked(sql, limit)))
 }
 
 /// Grants the catalog's signup credits, once per user.
@@ -258,24 +170,7 @@ fn retry_parked(p_limit: default!(Option<i32>, "1000")) -> SetOfIterator<'static
 #[search_path(pg_catalog, pg_temp)]
 fn grant_signup_credits(p_user_id: Option<pgrx::Uuid>) -> Outcome {
     let user = uuid(required(p_user_id, "p_user_id"));
-    connected(|sql| {
-        let Some(settings) = catalog::settings(sql) else {
-            return Outcome::of(Verdict::Rejected(Reason::NoCatalog));
-        };
-        let mut account = ledger::lock(sql, user);
-        if !account.sign_up() {
-            return purchase::close(sql, account, Verdict::AlreadyApplied);
-        }
-        let lots: Vec<Lot> = (settings.signup_credits > Credits::ZERO)
-            .then(|| promotional(SIGNUP, "Signup credits", settings.signup_credits))
-            .into_iter()
-            .collect();
-        let granted = account.grant(sql, SIGNUP, &lots, TransactionType::Signup, &Origin::default());
-        match granted {
-            Ok(()) => purchase::close(sql, account, Verdict::Applied),
-            Err(reason) => Outcome::of(Verdict::Rejected(reason)),
-        }
-    })
+    connected(|sql| promotion::signup(sql, user))
 }
 
 /// Grants promotional credits by hand, once per `p_request_id`.
@@ -290,49 +185,15 @@ fn grant_credits(
     p_description: default!(Option<String>, "NULL"),
     p_expires_at: default!(Option<TimestampWithTimeZone>, "NULL"),
 ) -> Outcome {
-    let user = uuid(required(p_user_id, "p_user_id"));
-    let amount = positive(p_amount, "p_amount");
     let request_id = named(p_request_id, "p_request_id");
-    let lapses_at = expiry(p_expires_at);
-    connected(|sql| {
-        let mut account = ledger::lock(sql, user);
-        if let Some(granted) = account.granted(sql, &request_id, GRANT) {
-            let same = granted.amount == amount && granted.lapses_at == lapses_at;
-            let verdict = if same { Verdict::AlreadyApplied } else { Verdict::Rejected(Reason::Conflict) };
-            return purchase::close(sql, account, verdict);
-        }
-        if let Some(past) = lapses_at.filter(|lapses_at| *lapses_at <= account.now()) {
-            raise_past_expiry(&past.to_string());
-        }
-        let lot = Lot { lapses_at, ..promotional(GRANT, "Granted", amount) };
-        let origin = Origin {
-            description: p_description.as_deref(),
-            request_id: Some(&request_id),
-            ..Origin::default()
-        };
-        match account.grant(sql, &request_id, &[lot], TransactionType::Grant, &origin) {
-            Ok(()) => purchase::close(sql, account, Verdict::Applied),
-            Err(reason) => Outcome::of(Verdict::Rejected(reason)),
-        }
-    })
-}
-
-/// When a grant lapses: never where it is null or infinity.
-fn expiry(p_expires_at: Option<TimestampWithTimeZone>) -> Option<Time> {
-    let at = p_expires_at.filter(|at| *at != TimestampWithTimeZone::positive_infinity())?;
-    Some(time(at).unwrap_or_else(|| raise_past_expiry("-infinity")))
-}
-
-fn raise_past_expiry(value: &str) -> ! {
-    raise(
-        PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-        "p_expires_at must be in the future".into(),
-        format!("p_expires_at = {value}"),
-    )
-}
-
-fn promotional(item: &str, name: &str, credits: Credits) -> Lot {
-    Lot::new(item.into(), name.into(), credits, Pool::Promotional)
+    let call = ManualGrant {
+        user: uuid(required(p_user_id, "p_user_id")),
+        amount: positive(p_amount, "p_amount"),
+        request_id: &request_id,
+        description: p_description.as_deref(),
+        expires_at: expiry(p_expires_at, "p_expires_at"),
+    };
+    connected(|sql| promotion::grant(sql, &call))
 }
 
 /// Spends credits, those that would be lost soonest first, once per `p_request_id`.
@@ -348,16 +209,15 @@ fn spend_credits(
     p_description: default!(Option<String>, "NULL"),
     p_metadata: default!(Option<JsonText>, "'{}'"),
 ) -> Outcome {
-    let user = uuid(required(p_user_id, "p_user_id"));
-    let amount = positive(p_amount, "p_amount");
     let request_id = named(p_request_id, "p_request_id");
-    let origin = Origin {
+    let request = Request {
+        user: uuid(required(p_user_id, "p_user_id")),
+        amount: positive(p_amount, "p_amount"),
+        request_id: &request_id,
         description: p_description.as_deref(),
-        request_id: Some(&request_id),
         metadata: p_metadata.as_ref().filter(|metadata| metadata.text() != "{}"),
-        ..Origin::default()
     };
-    connected(|sql| spending::spend(sql, user, amount, &origin))
+    connected(|sql| spend::spend(sql, &request))
 }
 
 /// Holds credits for a job that may fail, once per `p_request_id`: they are taken at once, and come back by themselves
@@ -371,27 +231,16 @@ fn reserve_credits(
     p_ttl: default!(Option<Interval>, "'15 minutes'"),
     p_description: default!(Option<String>, "NULL"),
 ) -> Outcome {
-    let user = uuid(required(p_user_id, "p_user_id"));
-    let amount = positive(p_amount, "p_amount");
     let request_id = named(p_request_id, "p_request_id");
-    let ttl = time_to_live(&required(p_ttl, "p_ttl"));
-    let origin =
-        Origin { description: p_description.as_deref(), request_id: Some(&request_id), ..Origin::default() };
-    connected(|sql| spending::reserve(sql, user, amount, |now| now + ttl, &origin))
-}
-
-/// A reservation's time to live: above 0, at most [`MAX_RESERVATION_DAYS`]. A month counts 30 days.
-fn time_to_live(ttl: &Interval) -> TimeDelta {
-    let days = i64::from(ttl.months()) * 30 + i64::from(ttl.days());
-    let ttl = TimeDelta::days(days) + TimeDelta::microseconds(ttl.micros());
-    if ttl <= TimeDelta::zero() || ttl > TimeDelta::days(MAX_RESERVATION_DAYS) {
-        raise(
-            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-            format!("p_ttl must be above 0 and at most {MAX_RESERVATION_DAYS} days"),
-            format!("p_ttl = {ttl}"),
-        );
-    }
-    ttl
+    let request = Request {
+        user: uuid(required(p_user_id, "p_user_id")),
+        amount: positive(p_amount, "p_amount"),
+        request_id: &request_id,
+        description: p_description.as_deref(),
+        metadata: None,
+    };
+    let ttl = time_to_live(p_ttl, "p_ttl");
+    connected(|sql| spend::reserve(sql, &request, ttl))
 }
 
 /// Ends a reservation with `p_amount` of it spent, by default all; the rest goes back to the grants it came from.
@@ -408,7 +257,7 @@ fn commit_reservation(
     let user = uuid(required(p_user_id, "p_user_id"));
     let request_id = named(p_request_id, "p_request_id");
     let amount = p_amount.map(|amount| positive(Some(amount), "p_amount"));
-    connected(|sql| spending::commit(sql, user, &request_id, amount))
+    connected(|sql| spend::commit(sql, user, &request_id, amount))
 }
 
 /// Ends a reservation with nothing of it spent.
@@ -420,7 +269,7 @@ fn commit_reservation(
 fn release_reservation(p_user_id: Option<pgrx::Uuid>, p_request_id: Option<String>) -> Outcome {
     let user = uuid(required(p_user_id, "p_user_id"));
     let request_id = named(p_request_id, "p_request_id");
-    connected(|sql| spending::release(sql, user, &request_id))
+    connected(|sql| spend::release(sql, user, &request_id))
 }
 
 /// Posts what time alone has caused for up to `p_limit` accounts that are due. Answers how many; fewer than the limit
@@ -429,13 +278,8 @@ fn release_reservation(p_user_id: Option<pgrx::Uuid>, p_request_id: Option<Strin
 #[search_path(pg_catalog, pg_temp)]
 fn run_due(p_limit: default!(Option<i32>, "1000")) -> i64 {
     let limit = positive(p_limit.map(i64::from), "p_limit").0;
-    connected(|sql| {
-        let users = ledger::due(sql, limit);
-        for user in &users {
-            ledger::lock(sql, *user);
-        }
-        i64::try_from(users.len()).expect("no more than the limit")
-    })
+    let accounts = connected(|sql| ledger::run_due(sql, limit));
+    i64::try_from(accounts).expect("no more than the limit")
 }
 
 /// Posts what time alone has caused in a user's account, where there is anything and the transaction may write: so that
@@ -443,7 +287,7 @@ fn run_due(p_limit: default!(Option<i32>, "1000")) -> i64 {
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn settle_account(p_user_id: Option<pgrx::Uuid>) {
-    // SAFETY: reads whether this transaction may write.
+    // SAFETY: a backend is one thread, and reads its own flag: whether this transaction may write.
     let read_only = unsafe { pgrx::pg_sys::XactReadOnly };
     if let Some(user) = p_user_id.filter(|_| !read_only) {
         connected(|sql| ledger::settle_due(sql, uuid(user)));
@@ -455,19 +299,7 @@ fn settle_account(p_user_id: Option<pgrx::Uuid>) {
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn prune_stripe_events(p_older_than: Option<Interval>) -> i64 {
-    let older_than = required(p_older_than, "p_older_than");
-    if older_than.months() < 0 || older_than.days() < 0 || older_than.micros() < 0 {
-        raise(
-            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-            "p_older_than must not be negative".into(),
-            format!(
-                "p_older_than = {} months {} days {} microseconds",
-                older_than.months(),
-                older_than.days(),
-                older_than.micros()
-            ),
-        );
-    }
+    let older_than = not_negative(p_older_than, "p_older_than");
     connected(|sql| inbox::prune(sql, older_than))
 }
 

@@ -19,10 +19,10 @@ use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::subscription::FREE;
 use uuid::Uuid;
 
-use crate::convert::{clock, time, timestamp, uuid, uuid_datum};
-use crate::json::JsonText;
-use crate::outcome::Balances;
-use crate::sql::{Rows, Sql};
+use crate::outcome::{Balances, Outcome, Verdict};
+use crate::pg::convert::{clock, time, timestamp, uuid, uuid_datum};
+use crate::pg::json::JsonText;
+use crate::pg::sql::{Rows, Sql};
 
 /// Why a row is in the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,54 +102,32 @@ pub(crate) struct Account {
     returned: Vec<Returned>,
 }
 
-/// What an operation came to.
-pub(crate) struct Closed {
-    pub(crate) user: Uuid,
-    /// The net change of the balance.
-    pub(crate) change: Credits,
-    /// What the account holds now.
-    pub(crate) balances: Balances,
-    /// The operation's rows, for the outcome's details.
-    pub(crate) postings: Vec<Value>,
-}
-
 /// A grant as an idempotency check compares it.
 pub(crate) struct Granted {
     pub(crate) amount: Credits,
     pub(crate) lapses_at: Option<Time>,
 }
 
-/// Locks a user's account, made where it was missing, and posts what time alone has caused.
-pub(crate) fn lock(sql: &mut Sql, user: Uuid) -> Account {
-    lock_existing(sql, user).unwrap_or_else(|| {
-        sql.run(
-            "insert into billing.accounts (user_id, created_at, updated_at) values ($1, $2, $2)
-             on conflict (user_id) do nothing",
-            &[uuid_datum(user).into(), timestamp(clock()).into()],
-        );
-        lock_existing(sql, user).expect("the account was made just now, and accounts are never deleted")
-    })
-}
-
-/// Posts what time alone has caused, where there is anything.
+/// Posts what time alone has caused in a user's account, if there is anything.
 pub(crate) fn settle_due(sql: &mut Sql, user: Uuid) {
     let due = "select from billing.accounts where user_id = $1 and next_due_at <= $2";
     if sql.run(due, &[uuid_datum(user).into(), timestamp(clock()).into()]).next() {
-        lock(sql, user);
+        settle(sql, user);
     }
 }
 
-/// The same, for an operation that makes no sense without an account.
-pub(crate) fn lock_existing(sql: &mut Sql, user: Uuid) -> Option<Account> {
-    let mut account = locked(sql, user)?;
-    account.settle_time(sql);
-    account.settle_debt(sql);
-    // Written at once: whoever refuses after this owes the account nothing.
-    account.save(sql);
-    account.operation_id = account.last_transaction_id + 1;
-    account.opened_with = account.total();
-    account.postings.clear();
-    Some(account)
+/// Posts what time alone has caused in up to `limit` accounts that are due. Answers in how many.
+pub(crate) fn run_due(sql: &mut Sql, limit: i64) -> usize {
+    let users = due(sql, limit);
+    for user in &users {
+        settle(sql, *user);
+    }
+    users.len()
+}
+
+/// Opening an account posts what time alone has caused, and there is nothing else to post.
+fn settle(sql: &mut Sql, user: Uuid) {
+    let _ = Account::open_existing(sql, user);
 }
 
 fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
@@ -215,7 +193,7 @@ pub(crate) fn is_busy(sql: &mut Sql, user: Uuid) -> bool {
 }
 
 /// Up to `limit` users whose accounts are due, locked, in the order of their ids; busy ones are left to their holders.
-pub(crate) fn due(sql: &mut Sql, limit: i64) -> Vec<Uuid> {
+fn due(sql: &mut Sql, limit: i64) -> Vec<Uuid> {
     let mut rows = sql.run(
         "select user_id from billing.accounts where next_due_at <= $1
          order by user_id limit $2 for update skip locked",
@@ -239,7 +217,7 @@ pub(crate) fn begin_free_plan(sql: &mut Sql) {
 
 /// Makes the cached balances what the grants and the ledger say. Answers the balance: Σ remaining − debt.
 pub(crate) fn sync(sql: &mut Sql, user: Uuid) -> Credits {
-    let account = lock(sql, user);
+    let account = Account::open(sql, user);
     let mut rows = sql.run(
         "update billing.accounts a set
              (subscription_credits, purchased_credits, promotional_credits) = (
@@ -271,6 +249,34 @@ pub(crate) fn sync(sql: &mut Sql, user: Uuid) -> Credits {
 }
 
 impl Account {
+    /// Locks a user's account, made if it is missing, and posts what time alone has caused.
+    #[must_use = "an account that is posted to has to be closed"]
+    pub(crate) fn open(sql: &mut Sql, user: Uuid) -> Account {
+        Account::open_existing(sql, user).unwrap_or_else(|| {
+            sql.run(
+                "insert into billing.accounts (user_id, created_at, updated_at) values ($1, $2, $2)
+                 on conflict (user_id) do nothing",
+                &[uuid_datum(user).into(), timestamp(clock()).into()],
+            );
+            Account::open_existing(sql, user)
+                .expect("the account was made just now, and accounts are never deleted")
+        })
+    }
+
+    /// The same, for an operation that makes no sense without an account.
+    #[must_use = "an account that is posted to has to be closed"]
+    pub(crate) fn open_existing(sql: &mut Sql, user: Uuid) -> Option<Account> {
+        let mut account = locked(sql, user)?;
+        account.settle_time(sql);
+        account.settle_debt(sql);
+        // Saved at once, so that a caller that posts nothing may drop the account.
+        account.save(sql);
+        account.operation_id = account.last_transaction_id + 1;
+        account.opened_with = account.total();
+        account.postings.clear();
+        Some(account)
+    }
+
     pub(crate) fn now(&self) -> Time {
         self.now
     }
@@ -473,15 +479,21 @@ impl Account {
         Credits(subscription.0 + purchased.0 + promotional.0 - debt.0)
     }
 
-    /// Ends the operation.
-    pub(crate) fn close(mut self, sql: &mut Sql) -> Closed {
+    /// Ends the operation, and answers what it came to and what the account holds now.
+    #[must_use]
+    pub(crate) fn close(mut self, sql: &mut Sql, verdict: Verdict) -> Outcome {
         self.settle_lots(sql);
         // What was granted late may have lapsed already.
         self.settle_time(sql);
         self.settle_debt(sql);
         self.save(sql);
-        let change = Credits(self.total().0 - self.opened_with.0);
-        Closed { user: self.user, change, balances: self.balances, postings: self.postings }
+        let outcome = Outcome {
+            user: Some(self.user),
+            credits: Credits(self.total().0 - self.opened_with.0),
+            balances: Some(self.balances),
+            ..Outcome::of(verdict)
+        };
+        if self.postings.is_empty() { outcome } else { outcome.with("postings", self.postings) }
     }
 
     fn save(&mut self, sql: &mut Sql) {

@@ -1,35 +1,55 @@
 //! stripe_credits: a Stripe payment becomes credits inside Postgres, exactly once.
 //!
 //! The SQL files below load in this order and hold all of the data; the modules are in reading order, which is the order
-//! of a payment. The rules of money are the crate `stripe_credits_rules`, which knows no Postgres.
+//! of a payment, and each uses only modules further down. The rules of money are the crate `stripe_credits_rules`, which knows no Postgres.
+
+#![allow(
+    unsafe_code,
+    reason = "Postgres is C: its functions and node trees are reached through pgrx::pg_sys"
+)]
 
 use pgrx::prelude::*;
 
-// What can be called, and the way of an event.
 mod api; // every function that moves money
-mod apply; // one event: read, lock, judge, follow, write down
-mod purchase; // a paid credit pack, by whichever door
-mod state; // a subscription's state, by whichever door
-mod invoice; // a subscription's paid invoice, by whichever door
-mod attribute; // whose it is, said by hand
-mod spending; // spends and reservations
-mod locks; // rule 15
-// The tables, one module per family.
-mod catalog; // settings, prices
-mod customers; // customers
-mod subscriptions; // subscriptions
-mod payments; // payments, payment_intents
+mod entry {
+    //! What can be called, one transaction each: takes every lock, calls down, records last.
+    pub(crate) mod event; // an event of Stripe's, a reconcile, a retry
+    pub(crate) mod direct; // a payment or a subscription that a caller states by SQL
+    pub(crate) mod attribute; // the user of a customer or a session, by hand
+    pub(crate) mod catalog; // a new catalog
+}
+mod parked; // events that wait, and judging them again
+mod judge; // one event: who owns it, what it is worth
+mod posting {
+    //! One kind of posting, one file, its public functions on top.
+    pub(crate) mod pack; // a paid credit pack
+    pub(crate) mod subscription; // a subscription's state
+    pub(crate) mod invoice; // a subscription's paid invoice
+    pub(crate) mod reversal; // refunds and disputes
+    pub(crate) mod promotion; // credits that are given
+    pub(crate) mod spend; // spends and reservations
+}
 mod ledger; // accounts, credit_grants, credit_transactions: their only writer
-mod reservations; // reservations
-mod reversals; // reversals: refunds and disputes
-mod inbox; // stripe_events
-mod drop_guard; // the books cannot be dropped by accident
-// Between Rust and Postgres.
-mod sql;
-mod json;
-mod outcome;
-mod error;
-mod convert;
+mod tables {
+    //! SQL and rows of the other tables, no decision.
+    pub(crate) mod catalog; // settings, prices
+    pub(crate) mod customers; // customers
+    pub(crate) mod subscriptions; // subscriptions
+    pub(crate) mod payments; // payments, payment_intents
+    pub(crate) mod reservations; // reservations
+    pub(crate) mod reversals; // reversals: refunds and disputes
+    pub(crate) mod inbox; // stripe_events
+}
+mod outcome; // what a call answers
+mod pg {
+    //! Between Rust and Postgres.
+    pub(crate) mod drop_guard; // the books cannot be dropped by accident
+    pub(crate) mod sql; // statements and rows
+    pub(crate) mod error; // arguments, and errors for calls that are wrong in themselves
+    pub(crate) mod json; // jsonb arguments
+    pub(crate) mod convert; // the rules' types and Postgres's
+    pub(crate) mod locks; // rule 15
+}
 
 pgrx::pg_module_magic!(name, version);
 
@@ -77,5 +97,5 @@ extension_sql_file!("../../sql/security.sql", name = "security", finalize);
 /// Runs once in every backend that loads the library.
 #[pg_guard]
 extern "C-unwind" fn _PG_init() {
-    drop_guard::define_setting();
+    pg::drop_guard::define_setting();
 }

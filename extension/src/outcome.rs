@@ -8,11 +8,14 @@ use pgrx::pgrx_sql_entity_graph::metadata::{
 };
 use serde_json::{Map, Value};
 use stripe_credits_rules::amount::Credits;
+use stripe_credits_rules::catalog::Item;
+use stripe_credits_rules::event::Malformed;
 use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::worth::Refusal;
 use uuid::Uuid;
 
-use crate::convert::uuid_datum;
-use crate::json::JsonText;
+use crate::pg::convert::uuid_datum;
+use crate::pg::json::JsonText;
 
 /// The number of columns of `billing.outcome`, in sql/install.sql.
 const COLUMNS: usize = 15;
@@ -86,6 +89,11 @@ impl Outcome {
         }
     }
 
+    /// A text that is no event that the rules can read.
+    pub(crate) fn malformed(malformed: &Malformed) -> Outcome {
+        Outcome::of(Verdict::Rejected(Reason::Malformed)).with("fault", malformed.fault.as_str())
+    }
+
     pub(crate) fn with(mut self, key: &str, value: impl Into<Value>) -> Outcome {
         self.details.insert(key.to_owned(), value.into());
         self
@@ -133,6 +141,28 @@ impl Outcome {
     }
 }
 
+impl From<Refusal> for Outcome {
+    fn from(refusal: Refusal) -> Outcome {
+        match refusal {
+            Refusal::Ignored(reason) => Outcome::of(Verdict::Ignored(reason)),
+            Refusal::NeedsFetch(paths) => Outcome { to_fetch: paths, ..Outcome::of(Verdict::NeedsFetch) },
+            Refusal::Parked(reason, unknown) if unknown.is_empty() => Outcome::of(Verdict::Parked(reason)),
+            Refusal::Parked(reason, unknown) => {
+                let missing: Vec<Value> = unknown.iter().map(|item| lookup_key(item).into()).collect();
+                Outcome::of(Verdict::Parked(reason)).with("missing_prices", missing)
+            }
+            Refusal::Rejected(reason) => Outcome::of(Verdict::Rejected(reason)),
+        }
+    }
+}
+
+fn lookup_key(item: &Item) -> &str {
+    match item {
+        Item::Price(key) | Item::Pack(key) => key,
+        Item::Unpriced => "(none)",
+    }
+}
+
 // SAFETY: names the type that sql/install.sql creates before any function.
 unsafe impl SqlTranslatable for Outcome {
     const TYPE_IDENT: &'static str = pgrx::pgrx_resolved_type!(Outcome);
@@ -153,11 +183,14 @@ unsafe impl BoxRet for Outcome {
                 (datums[index], nulls[index]) = (datum, false);
             }
         }
+        // SAFETY: get_call_result_type fills in the descriptor of the call that fcinfo describes, and the assertion
+        // proves that both arrays are as long as it before heap_form_tuple reads them.
         unsafe {
             let class =
                 pg_sys::get_call_result_type(fcinfo.as_mut_ptr(), std::ptr::null_mut(), &raw mut descriptor);
             assert!(
-                class == pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE && (*descriptor).natts as usize == COLUMNS,
+                class == pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE
+                    && usize::try_from((*descriptor).natts) == Ok(COLUMNS),
                 "billing.outcome has other columns than this library"
             );
             let tuple = pg_sys::heap_form_tuple(descriptor, datums.as_mut_ptr(), nulls.as_mut_ptr());

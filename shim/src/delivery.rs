@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::fetch;
 use crate::outcome::{Outcome, Verdict};
-use crate::stripe_api::StripeApi;
+use crate::stripe::client::StripeApi;
 
 /// Has the database apply the event.
 pub(crate) async fn apply(

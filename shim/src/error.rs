@@ -6,12 +6,12 @@ use std::time::Duration;
 use hyper::StatusCode;
 use thiserror::Error;
 
-use crate::auth::AuthError;
+use crate::auth::token::AuthError;
 use crate::body::{BODY_READ_TIMEOUT, MAX_BODY_BYTES};
 use crate::config::Fault;
 use crate::database::describe;
 use crate::signature::SignatureError;
-use crate::stripe_api::StripeError;
+use crate::stripe::client::StripeError;
 
 /// A command did its work, and something it named is left for a person: as diff and grep answer.
 pub(crate) const EXIT_FINDINGS: u8 = 1;

@@ -13,7 +13,7 @@ use stripe_credits_rules::event::{self as rules, Malformed};
 use crate::config::StripeMode;
 use crate::error::Error;
 use crate::signature::Verified;
-use crate::stripe_api::Answer;
+use crate::stripe::client::Answer;
 
 /// The longest event id or type taken, in bytes; Stripe's own are under a hundred.
 const MAX_NAME_BYTES: usize = 255;

@@ -6,8 +6,8 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::clock::unix_now;
 use crate::error::Error;
-use crate::pages::going_on;
-use crate::stripe_api::{Answer, StripeApi, StripeError};
+use crate::stripe::client::{Answer, StripeApi, StripeError};
+use crate::stripe::pages::going_on;
 
 /// The most objects fetched for one event.
 const MAX_FETCHES: usize = 16;

@@ -1,57 +1,34 @@
 //! `stripe-credits`, the shim: it verifies Stripe's webhooks and hands them to `billing.apply_stripe_event`. It
 //! verifies, carries, maps the outcome to a status and logs; no rule of money lives here.
 //!
-//! The way of a webhook, in reading order: [`serve`] takes the connection, [`webhook`] reads the body,
+//! The way of a webhook, in reading order: [`serve`] takes the connection, [`routes::webhook`] reads the body,
 //! [`signature`] proves who wrote it, [`event`] reads its envelope, [`delivery`] has [`database`] carry it to Postgres,
-//! [`outcome`] is what Postgres answered, and [`fetch`] gets what Postgres asks for from [`stripe_api`].
+//! [`outcome`] is what Postgres answered, and [`fetch`] gets what Postgres asks for from [`stripe`].
 //!
-//! The way of an app's request: [`app_side`] takes it, [`auth`] proves whose it is, with [`jwks`] or a secret, and
-//! [`reconcile`], [`credits`], [`catalog`], [`checkout`] or [`subscription`] answer it; [`cors`] says who may read,
-//! and [`cache`] keeps what was read, where there is Redis.
+//! The way of an app's request: [`routes::user`] takes it, [`auth`] proves whose it is, a module of [`routes`] answers
+//! it, and [`cache`] keeps what was read, where there is Redis.
 //!
-//! What an operator runs: [`sweep`], [`backfill`] and [`replay`] bring what webhooks did not, by [`repair`]'s two
-//! connections and the [`pages`] of Stripe's lists; [`catalog_check`] and [`webhook_endpoints`] compare what Stripe is
-//! set up for; a [`report`] says what is left for a person.
+//! What an operator runs is in [`commands`].
 
-mod app_side;
-mod auth;
-mod backfill;
-mod body;
-mod cache;
-mod catalog;
-mod catalog_check;
-mod checkout;
-mod clock;
-mod config;
-mod cors;
-mod credits;
-mod database;
-mod delivery;
-mod error;
-mod event;
-mod fetch;
-mod form;
-mod health;
-mod idempotency;
-mod jwks;
-mod metrics;
-mod outcome;
-mod pages;
-mod reconcile;
-mod repair;
-mod replay;
-mod report;
-mod ring_verifier;
-mod send_test_event;
 mod serve;
+mod routes;
+mod commands;
+mod delivery;
+mod fetch;
+mod cache;
+mod error;
+mod database;
+mod stripe;
+mod auth;
+mod event;
+mod outcome;
 mod signature;
-mod stripe_api;
-mod subscription;
-mod sweep;
-mod telemetry;
+mod metrics;
+mod config;
+mod body;
 mod tls;
-mod webhook;
-mod webhook_endpoints;
+mod telemetry;
+mod clock;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -59,10 +36,11 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use hyper::Uri;
 
-use crate::backfill::Run;
+use crate::commands::backfill::{self, Run};
+use crate::commands::send_test_event::{self, SendTestEvent};
+use crate::commands::{catalog_check, catalog_push, replay, sweep, webhooks_check};
 use crate::config::{DatabaseConfig, Environment, ServeConfig};
 use crate::error::{EXIT_USAGE, Error};
-use crate::send_test_event::SendTestEvent;
 
 /// How a command ends that a script runs.
 const EXIT_HELP: &str = "\
@@ -166,7 +144,7 @@ async fn run(command: Command) -> Result<(), Error> {
             serve::run(listener, config, serve::termination()?).await
         }
         Command::Catalog(CatalogCommand::Push { file }) => {
-            catalog::push(&file, &DatabaseConfig::read(&environment)?).await
+            catalog_push::push(&file, &DatabaseConfig::read(&environment)?).await
         }
         Command::Catalog(CatalogCommand::Check) => catalog_check::run(&environment).await,
         Command::Sweep { since } => sweep::run(since.as_deref(), &environment).await,
@@ -175,7 +153,7 @@ async fn run(command: Command) -> Result<(), Error> {
         }
         Command::Replay { event_id } => replay::run(&event_id, &environment).await,
         Command::Webhooks(WebhooksCommand::Check { url }) => {
-            webhook_endpoints::check(url.as_ref(), &environment).await
+            webhooks_check::check(url.as_ref(), &environment).await
         }
         Command::SendTestEvent(arguments) => send_test_event::run(arguments, &environment).await,
     }

@@ -19,17 +19,17 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::app_side::{self, Route};
-use crate::auth::{Auth, AuthError};
+use crate::auth::token::{Auth, AuthError};
 use crate::cache::Cache;
 use crate::config::{Pages, ServeConfig, StripeMode};
-use crate::cors::Cors;
 use crate::database::Database;
 use crate::error::{Error, RETRY_AFTER_SECONDS};
-use crate::health;
 use crate::metrics::Metrics;
-use crate::stripe_api::StripeApi;
-use crate::webhook;
+use crate::routes::cors::Cors;
+use crate::routes::health;
+use crate::routes::user::{self, Route};
+use crate::routes::webhook;
+use crate::stripe::client::StripeApi;
 
 /// How long a request's head may take, and a connection may idle between two requests.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
@@ -199,7 +199,7 @@ async fn route(app: Arc<App>, request: Request<Incoming>) -> Result<Response, Er
         ("/metrics", &Method::GET) => health::scrape(&app).await,
         ("/healthz" | "/readyz" | "/metrics", _) => Err(Error::MethodNotAllowed("GET")),
         (path, _) => match Route::at(path) {
-            Some(route) => Ok(app_side::answer(app, route, request).await),
+            Some(route) => Ok(user::answer(app, route, request).await),
             None => Err(Error::NotFound),
         },
     }

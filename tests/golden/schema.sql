@@ -1,4 +1,4 @@
--- What schema billing offers, from the catalogs. Written by tests/tests/schema_dump.rs; not to be executed.
+-- What schema billing offers, from the catalogs. Written by tests/tests/sql/schema_dump.rs; not to be executed.
 
 -- Functions
 adds_up(g billing.credit_grants) -> boolean immutable

@@ -17,7 +17,11 @@ const BUILD_PACKAGES: &[&str] = &["clang", "libclang-dev", "pkg-config", "libssl
 /// installation of these packages; nothing here uses or touches that one.
 const POSTGRES_PACKAGES: &[&str] = &["postgresql-15", "postgresql-server-dev-15"];
 /// The same as the crate pgrx in extension/Cargo.toml, as cargo-pgrx itself insists.
-const CARGO_PGRX_VERSION: &str = "0.18.1";
+const CARGO_PGRX: Tool = Tool { name: "pgrx", version: "0.18.1", arguments: &[] };
+/// Reads deny.toml. Built without optimization, which takes a minute instead of several, and without what downloads
+/// crates and advisories: it checks what Cargo has resolved.
+const CARGO_DENY: Tool =
+    Tool { name: "deny", version: "0.20.2", arguments: &["--debug", "--no-default-features"] };
 
 /// What the tests of the browser's half run, and the packages that have it. They are looked for by their programs:
 /// Node is often there from elsewhere, with an npm that Debian's package would be at odds with.
@@ -28,10 +32,23 @@ const NPM_FILES: &[&str] = &["package.json", "package-lock.json", ".npmrc"];
 /// Beside what npm has installed, the lock file that it has installed wholly.
 const NPM_DONE: &str = "installed-package-lock.json";
 
+/// A subcommand of Cargo: the crate `cargo-` and its name.
+struct Tool {
+    name: &'static str,
+    version: &'static str,
+    /// For `cargo install`.
+    arguments: &'static [&'static str],
+}
+
 /// Installs what is missing to build and to start everything.
 pub fn tools() -> Result<()> {
     packages()?;
-    cargo_pgrx()
+    cargo_tool(&CARGO_PGRX)
+}
+
+/// Installs what is missing to check the dependencies by deny.toml.
+pub fn checkers() -> Result<()> {
+    cargo_tool(&CARGO_DENY)
 }
 
 /// Installs what is missing to drive a browser, and answers the folder that has playwright-core in it, which is below
@@ -87,14 +104,17 @@ fn apt_get() -> Command {
     command
 }
 
-fn cargo_pgrx() -> Result<()> {
-    let version = cargo().args(["pgrx", "--version"]).output();
-    let wanted = format!("cargo-pgrx {CARGO_PGRX_VERSION}");
+fn cargo_tool(tool: &Tool) -> Result<()> {
+    let version = cargo().args([tool.name, "--version"]).output();
+    let package = format!("cargo-{}", tool.name);
+    let wanted = format!("{package} {}", tool.version);
     if version.is_ok_and(|answer| String::from_utf8_lossy(&answer.stdout).trim() == wanted) {
         return Ok(());
     }
     eprintln!("missing: {wanted} (takes some minutes)");
-    process::run(cargo().args(["install", "cargo-pgrx", "--locked", "--version", CARGO_PGRX_VERSION]))
+    let mut command = cargo();
+    command.args(["install", &package, "--locked", "--version", tool.version]).args(tool.arguments);
+    process::run(&mut command)
 }
 
 fn playwright_core() -> Result<PathBuf> {

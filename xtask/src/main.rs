@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use xtask::{Error, Result, signals};
 
-use crate::commands::{bench, demo, test, up};
+use crate::commands::{bench, demo, test, tools, up};
 
 /// What shells expect of a command that Ctrl-C ended.
 const EXIT_INTERRUPTED: u8 = 130;
@@ -29,6 +29,8 @@ enum Command {
     Test(test::Arguments),
     /// Start a cluster and the shim for development, until Ctrl-C
     Up(up::Arguments),
+    /// Install what the other commands and the checks need
+    Tools,
     /// Measure, as ratios to a baseline in the same run
     Bench(bench::Arguments),
 }
@@ -51,6 +53,7 @@ fn run(command: Command) -> Result<()> {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Up(arguments) => up::run(&arguments),
+        Command::Tools => tools::run(),
         Command::Bench(arguments) => bench::run(&arguments),
     }
 }

@@ -68,13 +68,16 @@ pub fn cargo() -> Command {
 
 /// Builds the shim and says where its binary is.
 pub fn build_shim(flavour: Flavour) -> Result<PathBuf> {
-    process::run(cargo().args(["build", "--package", "stripe_credits_shim"]).args(flavour.arguments()))?;
+    process::run(
+        cargo().args(["build", "--locked", "--package", "stripe_credits_shim"]).args(flavour.arguments()),
+    )?;
     Ok(target_directory()?.join(flavour.folder()).join("stripe-credits"))
 }
 
 /// Where what is built is kept.
 pub(crate) fn target_directory() -> Result<PathBuf> {
-    let metadata = process::output(cargo().args(["metadata", "--format-version=1", "--no-deps"]))?;
+    let metadata =
+        process::output(cargo().args(["metadata", "--locked", "--format-version=1", "--no-deps"]))?;
     let metadata: Option<Value> = serde_json::from_str(&metadata).ok();
     metadata
         .and_then(|metadata| metadata.get("target_directory")?.as_str().map(PathBuf::from))

@@ -10,11 +10,9 @@ use serde::de::{self, Deserializer, MapAccess, Visitor, value::MapAccessDeserial
 
 use crate::amount::Credits;
 use crate::calendar::Span;
-use crate::wall::Wall;
-use crate::word::words;
-
-/// The longest key, name or price id, in bytes.
-pub const MAX_NAME_BYTES: usize = 255;
+use crate::reason::Reason;
+use crate::stripe::MAX_ID_BYTES;
+use crate::text_enum::text_enum;
 
 /// A whole catalog, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +27,7 @@ pub struct Catalog {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Whose events are read.
-    pub wall: Wall,
+    pub scope: Scope,
     /// Promotional credits for a new user, once.
     pub signup_credits: Credits,
     /// What becomes of credits that were spent before they were reversed.
@@ -38,6 +36,30 @@ pub struct Settings {
     pub no_payment_required: NoPaymentRequired,
     /// Monthly credits for users without a plan.
     pub free_plan: Option<FreePlan>,
+}
+
+/// Whose events have an effect: a test event has none in a live install, nor has a foreign account's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope {
+    /// Whether this install takes real money.
+    pub livemode: bool,
+    /// The one connected account whose events count; `None`: only events without an account.
+    pub stripe_account: Option<String>,
+}
+
+impl Scope {
+    /// Why an event of this mode and account has no effect, or `None` if it may have one. Never final: it is judged again
+    /// by changed settings.
+    #[must_use]
+    pub fn excludes(&self, livemode: bool, account: Option<&str>) -> Option<Reason> {
+        if livemode != self.livemode {
+            Some(Reason::Livemode)
+        } else if account != self.stripe_account.as_deref() {
+            Some(Reason::Account)
+        } else {
+            None
+        }
+    }
 }
 
 /// One price, with the policies of the plan or pack that it sells.
@@ -73,7 +95,18 @@ pub struct Price {
     pub expires_after: Option<Span>,
 }
 
-words! {
+/// What names a price.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Item {
+    /// A Stripe price id.
+    Price(String),
+    /// A catalog key of a pack.
+    Pack(String),
+    /// A line item that carries no price id: nothing that a catalog could know.
+    Unpriced,
+}
+
+text_enum! {
     /// What a price sells.
     #[derive(Default)]
     Kind {
@@ -86,7 +119,7 @@ words! {
         NotCredits => "not_credits",
     }
 }
-words! {
+text_enum! {
     /// What becomes of credits that were spent before they were reversed.
     #[derive(Default)]
     ReversalPolicy {
@@ -97,7 +130,7 @@ words! {
         Forgive => "forgive",
     }
 }
-words! {
+text_enum! {
     /// Whether a session that had nothing to pay, by a 100 % discount, grants.
     #[derive(Default)]
     NoPaymentRequired {
@@ -108,7 +141,7 @@ words! {
         Ignore => "ignore",
     }
 }
-words! {
+text_enum! {
     /// What a renewal does to credits that are left of the period before.
     #[derive(Default)]
     Renewal {
@@ -119,7 +152,7 @@ words! {
         Rollover => "rollover",
     }
 }
-words! {
+text_enum! {
     /// What a change of plan does within a period.
     #[derive(Default)]
     PlanChange {
@@ -130,7 +163,7 @@ words! {
         AtRenewal => "at_renewal",
     }
 }
-words! {
+text_enum! {
     /// What becomes of a plan's credits when it is canceled.
     #[derive(Default)]
     Cancellation {
@@ -289,7 +322,7 @@ pub fn read(text: &str) -> Result<Catalog, Fault> {
     }
     Ok(Catalog {
         settings: Settings {
-            wall: Wall { livemode: document.livemode, stripe_account: document.stripe_account },
+            scope: Scope { livemode: document.livemode, stripe_account: document.stripe_account },
             signup_credits: document.signup_credits,
             reversal_policy: document.reversal_policy,
             no_payment_required: document.no_payment_required,
@@ -396,8 +429,8 @@ impl Reader {
 fn named(path: &str, text: &str) -> Result<(), Fault> {
     if text.trim() != text || text.is_empty() {
         Err(fault_at(path, format!("{text:?} is blank or has blanks around it")))
-    } else if text.len() > MAX_NAME_BYTES {
-        Err(fault_at(path, format!("longer than {MAX_NAME_BYTES} bytes")))
+    } else if text.len() > MAX_ID_BYTES {
+        Err(fault_at(path, format!("longer than {MAX_ID_BYTES} bytes")))
     } else {
         Ok(())
     }
@@ -416,7 +449,7 @@ pub struct Stored {
     pub retired: bool,
 }
 
-words! {
+text_enum! {
     /// What loading a catalog does to one price.
     Change {
         /// Not known before.
@@ -560,5 +593,17 @@ mod tests {
             changes(&stored, &wanted).values().all(|(change, _)| *change == Change::Changed),
             "on sale again"
         );
+    }
+
+    #[test]
+    fn only_events_of_our_mode_and_account_are_in_scope() {
+        let ours = Scope { livemode: true, stripe_account: None };
+        assert_eq!(ours.excludes(true, None), None);
+        assert_eq!(ours.excludes(false, None), Some(Reason::Livemode));
+        assert_eq!(ours.excludes(true, Some("acct_1")), Some(Reason::Account));
+        let connected = Scope { livemode: true, stripe_account: Some("acct_1".into()) };
+        assert_eq!(connected.excludes(true, Some("acct_1")), None);
+        assert_eq!(connected.excludes(true, Some("acct_2")), Some(Reason::Account));
+        assert_eq!(connected.excludes(true, None), Some(Reason::Account));
     }
 }

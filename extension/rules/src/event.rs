@@ -6,8 +6,8 @@ use serde_json::value::RawValue;
 use crate::calendar::{self, Time};
 use crate::invoice::{self, Invoice, InvoicePayment};
 use crate::reversal::{self, Reversals};
-use crate::session::{self, Line, Session};
-use crate::stripe;
+use crate::session::{self, Mode, Session};
+use crate::stripe::{self, check_id, parse};
 use crate::subscription::{self, Subscription};
 
 /// What is recorded of every event, and what it is about.
@@ -119,103 +119,125 @@ pub struct Malformed {
     pub fault: String,
 }
 
-/// The longest id that is kept, in bytes. Stripe's are at most 255 characters, and ids are keys of the tables.
-pub const MAX_ID_BYTES: usize = 255;
+impl Malformed {
+    /// What is wrong with an event, under its id and type if these can be read.
+    fn of(text: &str, fault: String) -> Malformed {
+        #[derive(Deserialize)]
+        struct Named {
+            id: String,
+            #[serde(rename = "type", default)]
+            event_type: Option<serde_json::Value>,
+        }
+        let named: Option<Named> =
+            serde_json::from_str(text).ok().filter(|named: &Named| check_id("id", Some(&named.id)).is_ok());
+        let (event_id, event_type) = named.map_or((None, None), |named| {
+            let event_type = named.event_type.and_then(|event_type| event_type.as_str().map(str::to_owned));
+            (Some(named.id), event_type)
+        });
+        Malformed { event_id, event_type, fault }
+    }
 
-/// The event types that the rules read something from: what a webhook endpoint has to send, and a sweep asks for.
-pub const TYPES: [&str; 28] = [
-    "checkout.session.completed",
-    "checkout.session.async_payment_succeeded",
-    "checkout.session.async_payment_failed",
-    "checkout.session.expired",
-    "customer.subscription.created",
-    "customer.subscription.updated",
-    "customer.subscription.deleted",
-    "customer.subscription.paused",
-    "customer.subscription.resumed",
-    "customer.subscription.trial_will_end",
-    "customer.subscription.pending_update_applied",
-    "customer.subscription.pending_update_expired",
-    "invoice.paid",
-    "invoice.payment_succeeded",
-    "invoice.payment_failed",
-    "invoice.voided",
-    "invoice.marked_uncollectible",
-    "invoice_payment.paid",
-    "charge.refunded",
-    "refund.created",
-    "refund.updated",
-    "refund.failed",
-    "charge.refund.updated",
-    "charge.dispute.created",
-    "charge.dispute.updated",
-    "charge.dispute.closed",
-    "charge.dispute.funds_withdrawn",
-    "charge.dispute.funds_reinstated",
+    /// What is wrong with something that has no event's id.
+    #[expect(clippy::needless_pass_by_value, reason = "the shape map_err asks for")]
+    pub(crate) fn unnamed(fault: impl ToString) -> Malformed {
+        Malformed { event_id: None, event_type: None, fault: fault.to_string() }
+    }
+}
+
+/// What an event's object is, as far as the rules read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ObjectKind {
+    CheckoutSession,
+    Subscription,
+    Invoice,
+    InvoicePayment,
+    Charge,
+    Refund,
+    Dispute,
+}
+
+/// Stripe's event types that the rules read something from, and what their objects are.
+const STRIPE_TYPES: [(&str, ObjectKind); 28] = [
+    ("checkout.session.completed", ObjectKind::CheckoutSession),
+    ("checkout.session.async_payment_succeeded", ObjectKind::CheckoutSession),
+    ("checkout.session.async_payment_failed", ObjectKind::CheckoutSession),
+    ("checkout.session.expired", ObjectKind::CheckoutSession),
+    ("customer.subscription.created", ObjectKind::Subscription),
+    ("customer.subscription.updated", ObjectKind::Subscription),
+    ("customer.subscription.deleted", ObjectKind::Subscription),
+    ("customer.subscription.paused", ObjectKind::Subscription),
+    ("customer.subscription.resumed", ObjectKind::Subscription),
+    ("customer.subscription.trial_will_end", ObjectKind::Subscription),
+    ("customer.subscription.pending_update_applied", ObjectKind::Subscription),
+    ("customer.subscription.pending_update_expired", ObjectKind::Subscription),
+    ("invoice.paid", ObjectKind::Invoice),
+    ("invoice.payment_succeeded", ObjectKind::Invoice),
+    ("invoice.payment_failed", ObjectKind::Invoice),
+    ("invoice.voided", ObjectKind::Invoice),
+    ("invoice.marked_uncollectible", ObjectKind::Invoice),
+    ("invoice_payment.paid", ObjectKind::InvoicePayment),
+    ("charge.refunded", ObjectKind::Charge),
+    ("refund.created", ObjectKind::Refund),
+    ("refund.updated", ObjectKind::Refund),
+    ("refund.failed", ObjectKind::Refund),
+    ("charge.refund.updated", ObjectKind::Refund),
+    ("charge.dispute.created", ObjectKind::Dispute),
+    ("charge.dispute.updated", ObjectKind::Dispute),
+    ("charge.dispute.closed", ObjectKind::Dispute),
+    ("charge.dispute.funds_withdrawn", ObjectKind::Dispute),
+    ("charge.dispute.funds_reinstated", ObjectKind::Dispute),
 ];
 
-/// What the type of an event begins with that no webhook sent: its object stood in a list of Stripe's, and says what is
-/// so now.
+/// The types of the events that [`reconciliation`] and [`backfill`] make, and what their objects are.
+const SYNTHETIC_TYPES: [(&str, ObjectKind); 5] = [
+    (RECONCILE_SESSION, ObjectKind::CheckoutSession),
+    ("backfill.subscription", ObjectKind::Subscription),
+    ("backfill.invoice", ObjectKind::Invoice),
+    ("backfill.refund", ObjectKind::Refund),
+    ("backfill.dispute", ObjectKind::Dispute),
+];
+
+/// Stripe's event types that the rules read something from: what a webhook endpoint has to send, and a sweep asks for.
+pub const TYPES: [&str; STRIPE_TYPES.len()] = {
+    let mut types = [""; STRIPE_TYPES.len()];
+    let mut index = 0;
+    while index < types.len() {
+        types[index] = STRIPE_TYPES[index].0;
+        index += 1;
+    }
+    types
+};
+
+/// The event type under which a session that Stripe was asked for is recorded.
+pub const RECONCILE_SESSION: &str = "reconcile.checkout.session";
+
+/// How the type of an event begins whose object stood in a list of Stripe's and is current.
 const BACKFILL: &str = "backfill.";
+
+/// What the object of an event of this type is; `None` if the rules read nothing from it.
+fn object_kind(event_type: &str) -> Option<ObjectKind> {
+    let mut types = STRIPE_TYPES.iter().chain(&SYNTHETIC_TYPES);
+    types.find(|(known, _)| *known == event_type).map(|(_, kind)| *kind)
+}
 
 /// Reads an event from the text of its JSON.
 ///
 /// # Errors
-/// [`Malformed`] where it is not an object with Stripe's fields in Stripe's types.
+/// [`Malformed`] if it is not an object with Stripe's fields in Stripe's types.
 pub fn read(text: &str) -> Result<Event, Malformed> {
-    let envelope: stripe::EventEnvelope =
-        serde_json::from_str(text).map_err(|fault| malformed(text, &fault.to_string()))?;
-    check_id("id", Some(&envelope.id)).map_err(|fault| malformed(text, &fault))?;
-    let created =
-        calendar::from_unix(envelope.created).ok_or_else(|| malformed(text, "created is not a time"))?;
+    read_event(text).map_err(|fault| Malformed::of(text, fault))
+}
+
+fn read_event(text: &str) -> Result<Event, String> {
+    let envelope: stripe::EventEnvelope = serde_json::from_str(text).map_err(|fault| fault.to_string())?;
+    check_id("id", Some(&envelope.id))?;
+    let created = calendar::from_unix(envelope.created).ok_or("created is not a time")?;
     let object = envelope.data.object;
-    let any: stripe::AnyObject =
-        serde_json::from_str(object.get()).map_err(|fault| malformed(text, &in_object(&fault)))?;
+    let any: stripe::AnyObject = parse(object)?;
     let customer_id = any.customer.map(stripe::Expandable::into_id);
-    check_id("data.object.id", any.id.as_deref()).map_err(|fault| malformed(text, &fault))?;
-    check_id("data.object.customer", customer_id.as_deref()).map_err(|fault| malformed(text, &fault))?;
-    let subject = match envelope.event_type.as_str() {
-        "checkout.session.completed"
-        | "checkout.session.async_payment_succeeded"
-        | "checkout.session.async_payment_failed"
-        | "checkout.session.expired"
-        | RECONCILE_SESSION => {
-            let session = session::read(object, &envelope.event_type, created);
-            Subject::CheckoutSession(Box::new(session.map_err(|fault| malformed(text, &fault))?))
-        }
-        "customer.subscription.created"
-        | "customer.subscription.updated"
-        | "customer.subscription.deleted"
-        | "customer.subscription.paused"
-        | "customer.subscription.resumed"
-        | "customer.subscription.trial_will_end"
-        | "customer.subscription.pending_update_applied"
-        | "customer.subscription.pending_update_expired"
-        | "backfill.subscription" => {
-            let subscription =
-                subscription::read(object, created).map_err(|fault| malformed(text, &fault))?;
-            Subject::Subscription(Box::new(subscription))
-        }
-        "invoice.paid"
-        | "invoice.payment_succeeded"
-        | "invoice.payment_failed"
-        | "invoice.voided"
-        | "invoice.marked_uncollectible"
-        | "backfill.invoice" => {
-            let invoice = invoice::read(object, created).map_err(|fault| malformed(text, &fault))?;
-            Subject::Invoice(Box::new(invoice))
-        }
-        "invoice_payment.paid" => {
-            match invoice::read_payment(object).map_err(|fault| malformed(text, &fault))? {
-                Some(payment) => Subject::InvoicePayment(payment),
-                None => Subject::Other,
-            }
-        }
-        event_type => match reversal::read(object, event_type) {
-            Some(reversals) => Subject::Reversals(reversals.map_err(|fault| malformed(text, &fault))?),
-            None => Subject::Other,
-        },
-    };
+    check_id("data.object.id", any.id.as_deref())?;
+    check_id("data.object.customer", customer_id.as_deref())?;
+    let subject = read_subject(object, &envelope.event_type, created)?;
     Ok(Event {
         id: envelope.id,
         event_type: envelope.event_type,
@@ -229,8 +251,33 @@ pub fn read(text: &str) -> Result<Event, Malformed> {
     })
 }
 
-/// The event type under which a session that Stripe was asked for is recorded.
-pub const RECONCILE_SESSION: &str = "reconcile.checkout.session";
+fn read_subject(object: &RawValue, event_type: &str, created: Time) -> Result<Subject, String> {
+    Ok(match object_kind(event_type) {
+        Some(ObjectKind::CheckoutSession) => {
+            Subject::CheckoutSession(Box::new(session::read(object, event_type, created)?))
+        }
+        Some(ObjectKind::Subscription) => {
+            Subject::Subscription(Box::new(subscription::read(object, created)?))
+        }
+        Some(ObjectKind::Invoice) => Subject::Invoice(Box::new(invoice::read(object, created)?)),
+        Some(ObjectKind::InvoicePayment) => {
+            invoice::read_payment(object)?.map_or(Subject::Other, Subject::InvoicePayment)
+        }
+        Some(ObjectKind::Charge) => Subject::Reversals(reversal::read_charge(object)?),
+        Some(ObjectKind::Refund) => Subject::Reversals(reversal::read_refund(object, event_type)?),
+        Some(ObjectKind::Dispute) => Subject::Reversals(reversal::read_dispute(object, event_type)?),
+        None => Subject::Other,
+    })
+}
+
+/// The id of the event that a reconciled session amounts to.
+#[must_use]
+pub fn reconcile_id(mode: Mode, session_id: &str) -> String {
+    match mode {
+        Mode::Subscription => format!("reconcile:{session_id}"),
+        Mode::Payment | Mode::Other => format!("reconcile_credit_pack:{session_id}"),
+    }
+}
 
 /// The event that a session fetched from Stripe amounts to, as text: so that a reconcile goes the way of every event,
 /// is kept in the inbox under the session's own key, and applies by itself later if it has to be parked.
@@ -245,12 +292,11 @@ pub fn reconciliation(session: &str, as_of: Time) -> Result<String, Malformed> {
         livemode: bool,
         mode: String,
     }
-    let fetched: Fetched = serde_json::from_str(session).map_err(nameless)?;
+    let fetched: Fetched = serde_json::from_str(session).map_err(Malformed::unnamed)?;
     if fetched.object.as_deref() != Some("checkout.session") {
-        return Err(nameless("object is not checkout.session"));
+        return Err(Malformed::unnamed("object is not checkout.session"));
     }
-    let door = if fetched.mode == "subscription" { "reconcile" } else { "reconcile_credit_pack" };
-    let id = format!("{door}:{}", fetched.id);
+    let id = reconcile_id(Mode::of(&fetched.mode), &fetched.id);
     told(id, RECONCILE_SESSION.to_owned(), as_of, fetched.livemode, session)
 }
 
@@ -265,12 +311,13 @@ pub fn backfill(object: &str, as_of: Time, livemode: bool) -> Result<String, Mal
         id: String,
         object: String,
     }
-    let listed: Listed = serde_json::from_str(object).map_err(nameless)?;
-    if !matches!(listed.object.as_str(), "subscription" | "invoice" | "refund" | "dispute") {
-        return Err(nameless("object is not a subscription, an invoice, a refund or a dispute"));
+    let listed: Listed = serde_json::from_str(object).map_err(Malformed::unnamed)?;
+    let event_type = format!("{BACKFILL}{}", listed.object);
+    if object_kind(&event_type).is_none() {
+        return Err(Malformed::unnamed("object is not a subscription, an invoice, a refund or a dispute"));
     }
     let id = format!("backfill:{}", listed.id);
-    told(id, format!("{BACKFILL}{}", listed.object), as_of, livemode, object)
+    told(id, event_type, as_of, livemode, object)
 }
 
 /// An event of our own making, around an object that Stripe told.
@@ -295,159 +342,10 @@ fn told(
     struct Data<'a> {
         object: &'a RawValue,
     }
-    let object: &RawValue = serde_json::from_str(object).map_err(nameless)?;
+    let object: &RawValue = serde_json::from_str(object).map_err(Malformed::unnamed)?;
     let event =
         Told { id, object: "event", event_type, created: as_of.timestamp(), livemode, data: Data { object } };
-    serde_json::to_string(&event).map_err(nameless)
-}
-
-/// What Stripe answered when it was asked for what an event lacks.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Fetched {
-    /// Whether Stripe was asked: `{}` says that nobody could.
-    asked: bool,
-    /// Line items by the session they are of.
-    line_items: Vec<(String, Vec<Line>)>,
-    /// Sessions, whole.
-    sessions: Vec<Session>,
-    /// Subscriptions, whole.
-    subscriptions: Vec<Subscription>,
-    /// Lines by the invoice they are of.
-    invoice_lines: Vec<(String, Vec<invoice::Line>)>,
-    /// Which payment intents paid which invoices.
-    invoice_payments: Vec<InvoicePayment>,
-}
-
-impl Fetched {
-    /// Reads `{"as_of": …, "objects": […]}`. `{}` is an answer too: nobody could ask.
-    ///
-    /// # Errors
-    /// [`Malformed`] where it is not of that shape. Objects of kinds that the rules do not know are read past.
-    pub fn read(text: &str) -> Result<Fetched, Malformed> {
-        #[derive(Deserialize)]
-        struct Answer<'a> {
-            as_of: Option<i64>,
-            #[serde(borrow, default)]
-            objects: Vec<&'a RawValue>,
-        }
-        let answer: Answer = serde_json::from_str(text).map_err(|e| nameless(format!("fetched: {e}")))?;
-        let as_of = answer.as_of.and_then(calendar::from_unix).unwrap_or_default();
-        let asked = answer.as_of.is_some() || !answer.objects.is_empty();
-        let mut fetched = Fetched { asked, ..Fetched::default() };
-        for (index, object) in answer.objects.into_iter().enumerate() {
-            let place = |e: &dyn std::fmt::Display| nameless(format!("fetched.objects[{index}]: {e}"));
-            let any: stripe::AnyObject = serde_json::from_str(object.get()).map_err(|e| place(&e))?;
-            let of_session = any.url.as_deref().and_then(session::of_line_items);
-            let of_invoice = any.url.as_deref().and_then(invoice::of_lines);
-            match (any.object.as_deref(), of_session, of_invoice) {
-                (Some("checkout.session"), ..) => {
-                    let session = session::read(object, RECONCILE_SESSION, as_of).map_err(|e| place(&e))?;
-                    fetched.sessions.push(session);
-                }
-                (Some("subscription"), ..) => {
-                    fetched.subscriptions.push(subscription::read(object, as_of).map_err(|e| place(&e))?);
-                }
-                (Some("list"), Some(session_id), _) => {
-                    let list = serde_json::from_str(object.get()).map_err(|e| place(&e))?;
-                    if let Some(lines) = session::complete(list) {
-                        fetched.line_items.push((session_id.to_owned(), lines));
-                    }
-                }
-                (Some("list"), _, Some(invoice_id)) => {
-                    let list = serde_json::from_str(object.get()).map_err(|e| place(&e))?;
-                    if let Some(lines) = invoice::complete(list) {
-                        fetched.invoice_lines.push((invoice_id.to_owned(), lines));
-                    }
-                }
-                (Some("list"), ..) if any.url.as_deref() == Some(invoice::PAYMENTS) => {
-                    let list: stripe::List<&RawValue> =
-                        serde_json::from_str(object.get()).map_err(|e| place(&e))?;
-                    for payment in list.data {
-                        let payment = invoice::read_payment(payment).map_err(|e| place(&e))?;
-                        fetched.invoice_payments.extend(payment);
-                    }
-                }
-                _ => {}
-            }
-        }
-        Ok(fetched)
-    }
-
-    /// Whether Stripe was asked at all.
-    #[must_use]
-    pub fn asked(&self) -> bool {
-        self.asked
-    }
-
-    /// All line items of a session, where Stripe named all of them.
-    #[must_use]
-    pub fn lines_of(&self, session_id: &str) -> Option<&[Line]> {
-        self.line_items
-            .iter()
-            .find(|(id, _)| id == session_id)
-            .map(|(_, lines)| lines.as_slice())
-            .or_else(|| self.session(session_id)?.lines.as_deref())
-    }
-
-    /// A subscription as Stripe has it now.
-    #[must_use]
-    pub fn subscription(&self, subscription_id: &str) -> Option<&Subscription> {
-        self.subscriptions.iter().find(|subscription| subscription.id == subscription_id)
-    }
-
-    /// All lines of an invoice that bill something, where Stripe named all of them.
-    #[must_use]
-    pub fn invoice_lines_of(&self, invoice_id: &str) -> Option<&[invoice::Line]> {
-        let of = self.invoice_lines.iter().find(|(id, _)| id == invoice_id);
-        of.map(|(_, lines)| lines.as_slice())
-    }
-
-    /// Which invoices were paid by which payment intents.
-    #[must_use]
-    pub fn invoice_payments(&self) -> &[InvoicePayment] {
-        &self.invoice_payments
-    }
-
-    /// A session as Stripe has it now.
-    #[must_use]
-    pub fn session(&self, session_id: &str) -> Option<&Session> {
-        self.sessions.iter().find(|session| session.id == session_id)
-    }
-}
-
-pub(crate) fn check_id(field: &str, id: Option<&str>) -> Result<(), String> {
-    match id {
-        Some(id) if id.trim().is_empty() => Err(format!("{field} is blank")),
-        Some(id) if id.len() > MAX_ID_BYTES => Err(format!("{field} is longer than {MAX_ID_BYTES} bytes")),
-        _ => Ok(()),
-    }
-}
-
-pub(crate) fn in_object(fault: &serde_json::Error) -> String {
-    format!("data.object: {fault}")
-}
-
-/// What is wrong with something that has no event's id.
-#[expect(clippy::needless_pass_by_value, reason = "the shape map_err asks for")]
-fn nameless(fault: impl ToString) -> Malformed {
-    Malformed { event_id: None, event_type: None, fault: fault.to_string() }
-}
-
-/// Reads what can be read of something that is not an event, so that the refusal can be kept under its id.
-fn malformed(text: &str, fault: &str) -> Malformed {
-    #[derive(Deserialize)]
-    struct Named {
-        id: String,
-        #[serde(rename = "type", default)]
-        event_type: Option<serde_json::Value>,
-    }
-    let named: Option<Named> =
-        serde_json::from_str(text).ok().filter(|named: &Named| check_id("id", Some(&named.id)).is_ok());
-    let (event_id, event_type) = named.map_or((None, None), |named| {
-        let event_type = named.event_type.and_then(|event_type| event_type.as_str().map(str::to_owned));
-        (Some(named.id), event_type)
-    });
-    Malformed { event_id, event_type, fault: fault.to_owned() }
+    serde_json::to_string(&event).map_err(Malformed::unnamed)
 }
 
 #[cfg(test)]
@@ -459,7 +357,9 @@ mod tests {
 
     use super::*;
     use crate::amount::Quantity;
-    use crate::session::{Item, PaymentStatus};
+    use crate::catalog::Item;
+    use crate::session::{Line, PaymentStatus};
+    use crate::stripe::MAX_ID_BYTES;
 
     fn session_event(event_type: &str, session: &Value) -> String {
         let mut object = json!({
@@ -609,32 +509,6 @@ mod tests {
     }
 
     #[test]
-    fn what_stripe_answered_is_found_by_the_session_it_is_of() {
-        let list = json!({
-            "object": "list", "url": "/v1/checkout/sessions/cs_1/line_items", "has_more": false,
-            "data": [{ "price": { "id": "price_1" }, "quantity": 3 }],
-        });
-        let text =
-            json!({ "as_of": 9, "objects": [{ "object": "customer", "id": "cus_1" }, list] }).to_string();
-        let fetched = Fetched::read(&text).expect("an answer");
-        assert_eq!(fetched.lines_of("cs_1").map(<[Line]>::len), Some(1));
-        assert_eq!(fetched.lines_of("cs_2"), None);
-        assert_eq!(Fetched::read("{}"), Ok(Fetched::default()));
-        let payment = |invoice: &str| {
-            json!({ "object": "invoice_payment", "invoice": invoice,
-                    "payment": { "type": "payment_intent", "payment_intent": "pi_1" } })
-        };
-        let list = json!({ "object": "list", "url": "/v1/invoice_payments", "has_more": false,
-                           "data": [payment("in_1"), { "invoice": "in_2", "payment": { "type": "charge" } }] });
-        let text = json!({ "as_of": 9, "objects": [list] }).to_string();
-        let fetched = Fetched::read(&text).expect("an answer");
-        let paid_by =
-            fetched.invoice_payments().iter().map(|p| (p.invoice_id.as_str(), p.payment_intent_id.as_str()));
-        assert_eq!(paid_by.collect::<Vec<_>>(), [("in_1", "pi_1")]);
-        assert!(Fetched::read(r#"{"objects": 1}"#).is_err());
-    }
-
-    #[test]
     fn a_refusal_keeps_the_id_it_can_be_recorded_under() {
         let id = |text: &str| read(text).expect_err("malformed").event_id;
         assert_eq!(id(r#"{"id": "evt_1"}"#), Some("evt_1".into()));
@@ -649,7 +523,6 @@ mod tests {
         #[test]
         fn no_text_makes_the_reader_panic(text in ".*") {
             let _ = read(&text);
-            let _ = Fetched::read(&text);
         }
 
         #[test]

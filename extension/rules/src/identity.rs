@@ -4,9 +4,9 @@ use uuid::Uuid;
 
 use crate::calendar::Time;
 use crate::reason::Reason;
-use crate::word::words;
+use crate::text_enum::text_enum;
 
-words! {
+text_enum! {
     /// Who says that a customer is a user, weakest first: a buyer writes a client_reference_id into a link; the app's
     /// server writes metadata, calls a function, or an operator attributes by hand.
     Source {

@@ -2,9 +2,9 @@
 
 use crate::amount::Credits;
 use crate::calendar::Time;
-use crate::word::words;
+use crate::text_enum::text_enum;
 
-words! {
+text_enum! {
     /// The three kinds of credits an account holds.
     Pool {
         /// From paid invoices of a subscription.

@@ -1,8 +1,8 @@
 //! Why an outcome is what it is: the closed list of words that `outcome.reason`, logs and metrics share.
 
-use crate::word::words;
+use crate::text_enum::text_enum;
 
-words! {
+text_enum! {
     /// Why something was ignored, parked or rejected.
     Reason {
         // Ignored: recorded, no effect, judged again when delivered again.

@@ -1,14 +1,12 @@
 //! Refunds and disputes (rules 5 and 9): each is a state that only rises, and what they take back is computed from all of
 //! them together, so that it cannot matter in which order, how often or how late they are told.
 
-use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use crate::amount::{Credits, MinorUnits};
 use crate::catalog::ReversalPolicy;
-use crate::event::{check_id, in_object};
-use crate::stripe;
-use crate::word::words;
+use crate::stripe::{self, check_id, parse};
+use crate::text_enum::text_enum;
 
 /// What one event says of the reversals of one payment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,31 +19,9 @@ pub struct Reversals {
     pub said: Vec<Reversal>,
 }
 
-/// Reads the object of a `charge.refunded`, `refund.…`, `charge.refund.updated` or `charge.dispute.…` event, or of a list of
-/// refunds or disputes; `None` for an event that is about none of these.
-pub(crate) fn read(object: &RawValue, event_type: &str) -> Option<Result<Reversals, String>> {
-    match event_type {
-        "charge.refunded" => Some(parse(object).and_then(charge)),
-        "refund.created"
-        | "refund.updated"
-        | "refund.failed"
-        | "charge.refund.updated"
-        | "backfill.refund" => Some(parse(object).and_then(|object| refund(object, event_type))),
-        "charge.dispute.created"
-        | "charge.dispute.updated"
-        | "charge.dispute.closed"
-        | "charge.dispute.funds_withdrawn"
-        | "charge.dispute.funds_reinstated"
-        | "backfill.dispute" => Some(parse(object).and_then(|object| dispute(object, event_type))),
-        _ => None,
-    }
-}
-
-fn parse<T: DeserializeOwned>(object: &RawValue) -> Result<T, String> {
-    serde_json::from_str(object.get()).map_err(|fault| in_object(&fault))
-}
-
-fn charge(charge: stripe::Charge) -> Result<Reversals, String> {
+/// Reads the charge of a `charge.refunded` event.
+pub(crate) fn read_charge(object: &RawValue) -> Result<Reversals, String> {
+    let charge: stripe::Charge = parse(object)?;
     let mut said = vec![Reversal {
         id: charge.id.clone(),
         kind: Kind::Charge,
@@ -60,7 +36,9 @@ fn charge(charge: stripe::Charge) -> Result<Reversals, String> {
     reversals(charge.payment_intent, Some(charge.id), said)
 }
 
-fn refund(mut refund: stripe::Refund, event_type: &str) -> Result<Reversals, String> {
+/// Reads a refund as an event of `event_type` carried it, or a list.
+pub(crate) fn read_refund(object: &RawValue, event_type: &str) -> Result<Reversals, String> {
+    let mut refund: stripe::Refund = parse(object)?;
     let (payment_intent, charge) = (refund.payment_intent.take(), refund.charge.take());
     let said = of_refund(refund, event_type)?;
     reversals(payment_intent, charge.map(stripe::Expandable::into_id), vec![said])
@@ -79,8 +57,10 @@ fn of_refund(refund: stripe::Refund, event_type: &str) -> Result<Reversal, Strin
     })
 }
 
-/// The event's name says what happened to the money where the status does not: an inquiry whose funds were withdrawn.
-fn dispute(dispute: stripe::Dispute, event_type: &str) -> Result<Reversals, String> {
+/// Reads a dispute as an event of `event_type` carried it, or a list. The event's type says what happened to the money if
+/// the status does not: an inquiry whose funds were withdrawn.
+pub(crate) fn read_dispute(object: &RawValue, event_type: &str) -> Result<Reversals, String> {
+    let dispute: stripe::Dispute = parse(object)?;
     let state = match (event_type, dispute.status.as_str()) {
         ("charge.dispute.funds_reinstated", _) | (_, "won") => State::Undone,
         ("charge.dispute.funds_withdrawn", _) | (_, "needs_response" | "under_review" | "lost") => {
@@ -117,7 +97,7 @@ fn money(field: &str, amount: i64) -> Result<MinorUnits, String> {
     if amount < 0 { Err(format!("data.object: {field} is negative")) } else { Ok(MinorUnits(amount)) }
 }
 
-words! {
+text_enum! {
     /// What a row of `reversals` is about.
     Kind {
         /// One refund.
@@ -129,7 +109,7 @@ words! {
     }
 }
 
-words! {
+text_enum! {
     /// How far a reversal has come, in rising order; what was told last does not matter, only what is highest.
     State {
         /// A dispute that moves no money: an inquiry, or one that was prevented.

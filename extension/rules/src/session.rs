@@ -5,9 +5,9 @@ use uuid::Uuid;
 
 use crate::amount::{MinorUnits, Quantity};
 use crate::calendar::{self, Time};
-use crate::event::{check_id, in_object};
+use crate::catalog::Item;
 use crate::invoice::{self, Invoice};
-use crate::stripe;
+use crate::stripe::{self, check_id, metadata_user, parse};
 use crate::subscription::{self, Subscription};
 
 /// A checkout session's facts.
@@ -56,6 +56,17 @@ pub enum Mode {
     Other,
 }
 
+impl Mode {
+    /// The mode that Stripe writes as this text.
+    pub(crate) fn of(text: &str) -> Mode {
+        match text {
+            "payment" => Mode::Payment,
+            "subscription" => Mode::Subscription,
+            _ => Mode::Other,
+        }
+    }
+}
+
 /// Stripe's payment statuses of a session, and why an unpaid one is unpaid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PaymentStatus {
@@ -80,21 +91,9 @@ pub struct Line {
     pub quantity: Quantity,
 }
 
-/// What names a price.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Item {
-    /// A Stripe price id.
-    Price(String),
-    /// A catalog key of a pack.
-    Pack(String),
-    /// A line item that carries no price id: nothing that a catalog could know.
-    Unpriced,
-}
-
 /// Reads a session as an event of `event_type` carried it, made at `event_created`.
 pub(crate) fn read(object: &RawValue, event_type: &str, event_created: Time) -> Result<Session, String> {
-    let session: stripe::CheckoutSession =
-        serde_json::from_str(object.get()).map_err(|fault| in_object(&fault))?;
+    let session: stripe::CheckoutSession = parse(object)?;
     let created = match session.created {
         Some(seconds) => calendar::from_unix(seconds).ok_or("data.object: created is not a time")?,
         None => event_created,
@@ -117,11 +116,7 @@ pub(crate) fn read(object: &RawValue, event_type: &str, event_created: Time) -> 
     let metadata = |key: &str| metadata.get(key).and_then(stripe::MetadataValue::as_text);
     Ok(Session {
         id: session.id,
-        mode: match session.mode.as_str() {
-            "payment" => Mode::Payment,
-            "subscription" => Mode::Subscription,
-            _ => Mode::Other,
-        },
+        mode: Mode::of(&session.mode),
         payment: session.payment_status.as_deref().map(|status| payment_status(status, event_type)),
         created,
         customer_id: session.customer.map(stripe::Expandable::into_id),
@@ -136,14 +131,6 @@ pub(crate) fn read(object: &RawValue, event_type: &str, event_created: Time) -> 
         invoice,
         stated_credits: metadata("credits").map(str::to_owned),
     })
-}
-
-/// The user that the app's server wrote into an object's metadata, by one of the keys that apps use.
-pub(crate) fn metadata_user(metadata: &stripe::Metadata) -> Option<Uuid> {
-    let metadata = |key| metadata.get(key).and_then(stripe::MetadataValue::as_text);
-    ["user_id", "userId", "supabase_user_id"]
-        .into_iter()
-        .find_map(|key| metadata(key).and_then(|text| Uuid::try_parse(text).ok()))
 }
 
 /// The session's own state decides; the event's name only says why an unpaid session is unpaid.

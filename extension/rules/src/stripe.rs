@@ -1,4 +1,5 @@
-//! The fields of Stripe's objects that the rules read, and nothing else, in both shapes of its API.
+//! The fields of Stripe's objects that the rules read, and nothing else, in both shapes of its API. Only this crate sees
+//! them; [`MAX_ID_BYTES`] is everyone's.
 //!
 //! Fields that Stripe may leave out or set to null are options; a field of another type than Stripe's makes the whole
 //! object malformed, which is an outcome, not an error.
@@ -8,10 +9,15 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
+use uuid::Uuid;
+
+/// The longest id, key or name that is kept, in bytes. Stripe's ids are at most 255 characters, and ids are keys of the
+/// tables.
+pub const MAX_ID_BYTES: usize = 255;
 
 /// An event's envelope. `data.object` is read once its type is known.
 #[derive(Debug, Deserialize)]
-pub struct EventEnvelope<'a> {
+pub(crate) struct EventEnvelope<'a> {
     /// `evt_…`.
     pub id: String,
     /// Such as `checkout.session.completed`.
@@ -32,7 +38,7 @@ pub struct EventEnvelope<'a> {
 
 /// The `data` of an event.
 #[derive(Debug, Deserialize)]
-pub struct EventData<'a> {
+pub(crate) struct EventData<'a> {
     /// The object as it was when the event was made.
     #[serde(borrow)]
     pub object: &'a RawValue,
@@ -40,7 +46,7 @@ pub struct EventData<'a> {
 
 /// What any Stripe object says of itself.
 #[derive(Debug, Deserialize)]
-pub struct AnyObject {
+pub(crate) struct AnyObject {
     /// Its id; a few objects (an upcoming invoice) have none.
     pub id: Option<String>,
     /// Its type, such as `checkout.session` or `list`.
@@ -53,7 +59,7 @@ pub struct AnyObject {
 
 /// <https://docs.stripe.com/api/checkout/sessions/object>
 #[derive(Debug, Deserialize)]
-pub struct CheckoutSession<'a> {
+pub(crate) struct CheckoutSession<'a> {
     /// `cs_…`.
     pub id: String,
     /// `payment`, `subscription` or `setup`.
@@ -63,6 +69,7 @@ pub struct CheckoutSession<'a> {
     /// Unix seconds; sessions of 2020 and older have none.
     pub created: Option<i64>,
     /// Whether real money moves.
+    #[expect(dead_code, reason = "an object with another type here is malformed")]
     pub livemode: bool,
     /// Who pays; none for a guest.
     pub customer: Option<Expandable>,
@@ -88,12 +95,12 @@ pub struct CheckoutSession<'a> {
 }
 
 /// Metadata as Stripe keeps it, strings to strings; other values are read past.
-pub type Metadata = BTreeMap<String, MetadataValue>;
+pub(crate) type Metadata = BTreeMap<String, MetadataValue>;
 
 /// One value of a metadata map.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-pub enum MetadataValue {
+pub(crate) enum MetadataValue {
     /// What Stripe stores.
     Text(String),
     /// What only a hand-made object has.
@@ -103,7 +110,7 @@ pub enum MetadataValue {
 impl MetadataValue {
     /// The text, where it is one.
     #[must_use]
-    pub fn as_text(&self) -> Option<&str> {
+    pub(crate) fn as_text(&self) -> Option<&str> {
         match self {
             MetadataValue::Text(text) => Some(text),
             MetadataValue::Other(_) => None,
@@ -114,7 +121,7 @@ impl MetadataValue {
 /// A reference that Stripe writes as an id, or as the object where it was expanded.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-pub enum Expandable {
+pub(crate) enum Expandable {
     /// `"cus_…"`.
     Id(String),
     /// `{"id": "cus_…", …}`.
@@ -127,7 +134,7 @@ pub enum Expandable {
 impl Expandable {
     /// The id, either way.
     #[must_use]
-    pub fn into_id(self) -> String {
+    pub(crate) fn into_id(self) -> String {
         match self {
             Expandable::Id(id) | Expandable::Object { id } => id,
         }
@@ -136,7 +143,7 @@ impl Expandable {
 
 /// A page of a list.
 #[derive(Debug, Deserialize)]
-pub struct List<T> {
+pub(crate) struct List<T> {
     /// The page.
     pub data: Vec<T>,
     /// Whether another page follows.
@@ -146,7 +153,7 @@ pub struct List<T> {
 
 /// <https://docs.stripe.com/api/checkout/sessions/line_items>
 #[derive(Debug, Deserialize)]
-pub struct LineItem {
+pub(crate) struct LineItem {
     /// None for a line that was sold by something older than prices.
     pub price: Option<Expandable>,
     /// Stripe leaves it out for metered prices.
@@ -155,7 +162,7 @@ pub struct LineItem {
 
 /// <https://docs.stripe.com/api/charges/object>, as far as refunds go.
 #[derive(Debug, Deserialize)]
-pub struct Charge {
+pub(crate) struct Charge {
     /// `ch_…`.
     pub id: String,
     /// What was charged, in minor units.
@@ -173,7 +180,7 @@ pub struct Charge {
 
 /// <https://docs.stripe.com/api/refunds/object>
 #[derive(Debug, Deserialize)]
-pub struct Refund {
+pub(crate) struct Refund {
     /// `re_…`.
     pub id: String,
     /// In minor units.
@@ -190,7 +197,7 @@ pub struct Refund {
 
 /// <https://docs.stripe.com/api/disputes/object>
 #[derive(Debug, Deserialize)]
-pub struct Dispute {
+pub(crate) struct Dispute {
     /// `dp_…`.
     pub id: String,
     /// In minor units.
@@ -207,7 +214,7 @@ pub struct Dispute {
 
 /// <https://docs.stripe.com/api/subscriptions/object>
 #[derive(Debug, Deserialize)]
-pub struct Subscription {
+pub(crate) struct Subscription {
     /// `sub_…`.
     pub id: String,
     /// Such as `active` or `canceled`.
@@ -235,7 +242,7 @@ pub struct Subscription {
 
 /// <https://docs.stripe.com/api/subscription_items/object>
 #[derive(Debug, Deserialize)]
-pub struct SubscriptionItem {
+pub(crate) struct SubscriptionItem {
     /// What it costs.
     pub price: Option<Expandable>,
     /// What it cost before there were prices.
@@ -250,7 +257,7 @@ pub struct SubscriptionItem {
 
 /// <https://docs.stripe.com/api/invoices/object>
 #[derive(Debug, Deserialize)]
-pub struct Invoice {
+pub(crate) struct Invoice {
     /// `in_…`.
     pub id: String,
     /// `draft`, `open`, `paid`, `uncollectible` or `void`; in the oldest versions of the API there is only `paid`.
@@ -288,7 +295,7 @@ pub struct Invoice {
 
 /// What an invoice bills.
 #[derive(Debug, Deserialize)]
-pub struct InvoiceParent {
+pub(crate) struct InvoiceParent {
     /// `subscription_details` or `quote_details`.
     #[serde(rename = "type")]
     pub parent_type: Option<String>,
@@ -298,7 +305,7 @@ pub struct InvoiceParent {
 
 /// The subscription of an invoice.
 #[derive(Debug, Deserialize)]
-pub struct SubscriptionDetails {
+pub(crate) struct SubscriptionDetails {
     /// `sub_…`.
     pub subscription: Option<Expandable>,
     /// What the app's server wrote to the subscription.
@@ -308,14 +315,14 @@ pub struct SubscriptionDetails {
 
 /// When an invoice changed its status.
 #[derive(Debug, Deserialize)]
-pub struct StatusTransitions {
+pub(crate) struct StatusTransitions {
     /// Unix seconds.
     pub paid_at: Option<i64>,
 }
 
 /// <https://docs.stripe.com/api/invoice-line-item/object>
 #[derive(Debug, Deserialize)]
-pub struct InvoiceLine {
+pub(crate) struct InvoiceLine {
     /// Minor units, before discounts and tax.
     pub amount: Option<i64>,
     /// What is billed, until 2025-03-31.
@@ -332,51 +339,56 @@ pub struct InvoiceLine {
     #[serde(default)]
     pub discount_amounts: Option<Vec<DiscountAmount>>,
     /// Whether it bills a part of a period, until 2025-03-31.
+    #[expect(dead_code, reason = "an object with another type here is malformed")]
     pub proration: Option<bool>,
     /// Whether it bills a part of a period, since 2025-03-31.
+    #[expect(dead_code, reason = "an object with another type here is malformed")]
     pub parent: Option<LineParent>,
 }
 
 /// The price of a line.
 #[derive(Debug, Deserialize)]
-pub struct LinePricing {
+pub(crate) struct LinePricing {
     /// Of a line with a price.
     pub price_details: Option<PriceDetails>,
 }
 
 /// The price of a line.
 #[derive(Debug, Deserialize)]
-pub struct PriceDetails {
+pub(crate) struct PriceDetails {
     /// `price_…`.
     pub price: Option<Expandable>,
 }
 
 /// Where a line comes from: one of the two.
 #[derive(Debug, Deserialize)]
-pub struct LineParent {
+pub(crate) struct LineParent {
     /// A subscription's item.
+    #[expect(dead_code, reason = "an object with another type here is malformed")]
     pub subscription_item_details: Option<LineOrigin>,
     /// An invoice item.
+    #[expect(dead_code, reason = "an object with another type here is malformed")]
     pub invoice_item_details: Option<LineOrigin>,
 }
 
 /// Where a line comes from.
 #[derive(Debug, Deserialize)]
-pub struct LineOrigin {
+pub(crate) struct LineOrigin {
     /// Whether it bills a part of a period.
+    #[expect(dead_code, reason = "an object with another type here is malformed")]
     pub proration: Option<bool>,
 }
 
 /// What one discount takes off a line.
 #[derive(Debug, Deserialize)]
-pub struct DiscountAmount {
+pub(crate) struct DiscountAmount {
     /// Minor units.
     pub amount: i64,
 }
 
 /// A span of time, in Unix seconds.
 #[derive(Debug, Deserialize)]
-pub struct Period {
+pub(crate) struct Period {
     /// From.
     pub start: i64,
     /// To.
@@ -385,7 +397,7 @@ pub struct Period {
 
 /// <https://docs.stripe.com/api/invoice-payment/object>
 #[derive(Debug, Deserialize)]
-pub struct InvoicePayment {
+pub(crate) struct InvoicePayment {
     /// What it pays.
     pub invoice: Option<Expandable>,
     /// What pays.
@@ -394,7 +406,28 @@ pub struct InvoicePayment {
 
 /// What pays an invoice.
 #[derive(Debug, Deserialize)]
-pub struct InvoicePaymentBy {
+pub(crate) struct InvoicePaymentBy {
     /// `pi_…`; none where something else paid.
     pub payment_intent: Option<Expandable>,
+}
+
+pub(crate) fn check_id(field: &str, id: Option<&str>) -> Result<(), String> {
+    match id {
+        Some(id) if id.trim().is_empty() => Err(format!("{field} is blank")),
+        Some(id) if id.len() > MAX_ID_BYTES => Err(format!("{field} is longer than {MAX_ID_BYTES} bytes")),
+        _ => Ok(()),
+    }
+}
+
+/// Reads the object of an event.
+pub(crate) fn parse<'a, T: Deserialize<'a>>(object: &'a RawValue) -> Result<T, String> {
+    serde_json::from_str(object.get()).map_err(|fault| format!("data.object: {fault}"))
+}
+
+/// The user that the app's server wrote into an object's metadata, by one of the keys that apps use.
+pub(crate) fn metadata_user(metadata: &Metadata) -> Option<Uuid> {
+    let metadata = |key| metadata.get(key).and_then(MetadataValue::as_text);
+    ["user_id", "userId", "supabase_user_id"]
+        .into_iter()
+        .find_map(|key| metadata(key).and_then(|text| Uuid::try_parse(text).ok()))
 }

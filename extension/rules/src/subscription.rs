@@ -9,11 +9,9 @@ use uuid::Uuid;
 
 use crate::amount::{Credits, Quantity};
 use crate::calendar::{self, Time};
-use crate::catalog::{Kind, PlanChange, Price};
-use crate::event::{check_id, in_object};
-use crate::session::{Item, metadata_user};
-use crate::stripe::{self, Expandable};
-use crate::word::words;
+use crate::catalog::{Item, Kind, PlanChange, Price};
+use crate::stripe::{self, Expandable, check_id, metadata_user, parse};
+use crate::text_enum::text_enum;
 
 /// A subscription's facts, as one object said them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +38,7 @@ pub struct Subscription {
     pub as_of: Time,
 }
 
-words! {
+text_enum! {
     /// Stripe's statuses of a subscription, in the order in which a tie of two is broken: what is worth less to the user
     /// first, what is final last.
     Status {
@@ -64,22 +62,28 @@ words! {
 }
 
 impl Status {
-    /// Whether nothing can follow it.
-    #[must_use]
-    pub fn is_final(self) -> bool {
-        matches!(self, Status::Canceled | Status::IncompleteExpired)
-    }
+    /// The statuses under which a subscription's plan is the user's tier.
+    pub const NAMING_TIER: [Status; 3] = [Status::Active, Status::Trialing, Status::PastDue];
 
-    /// Whether it names the user's tier.
+    /// The statuses that no other can follow.
+    pub const FINAL: [Status; 2] = [Status::Canceled, Status::IncompleteExpired];
+
+    /// Whether the subscription's plan is the user's tier.
     #[must_use]
     pub fn names_tier(self) -> bool {
-        matches!(self, Status::Active | Status::Trialing | Status::PastDue)
+        Status::NAMING_TIER.contains(&self)
+    }
+
+    /// Whether no other status can follow.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        Status::FINAL.contains(&self)
     }
 }
 
 /// Reads a subscription's object as it was at a time.
 pub(crate) fn read(object: &RawValue, as_of: Time) -> Result<Subscription, String> {
-    let said: stripe::Subscription = serde_json::from_str(object.get()).map_err(|fault| in_object(&fault))?;
+    let said: stripe::Subscription = parse(object)?;
     check_id("data.object.id", Some(&said.id))?;
     let status = Status::parse(&said.status)
         .ok_or_else(|| format!("data.object: status {:?} is none of Stripe's", said.status))?;

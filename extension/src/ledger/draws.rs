@@ -4,8 +4,8 @@ use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::draw::{self, Share};
 
 use super::{Account, Origin, TransactionType, earliest, shares};
-use crate::convert::{time, uuid_datum};
-use crate::sql::Sql;
+use crate::pg::convert::{time, uuid_datum};
+use crate::pg::sql::Sql;
 
 /// How many grants a spend reads at first, and by what it multiplies that where they do not cover it: one live grant
 /// covers most spends, and a thousand must not be read for one of them.
@@ -53,7 +53,10 @@ impl Account {
             if covered == amount.0 {
                 break drawn;
             }
-            assert!(in_order.len() as i64 == grants, "the grants hold less than the account says");
+            assert!(
+                i64::try_from(in_order.len()) == Ok(grants),
+                "the grants hold less than the account says"
+            );
             grants *= GRANTS_READ_GROWTH;
         };
         for share in drawn {

@@ -4,14 +4,14 @@ use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::bonus::{self, Bonus};
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::draw::Share;
-use stripe_credits_rules::invoice::TRIAL;
 use stripe_credits_rules::lot::Pool;
 use stripe_credits_rules::plan::{self, Grant, Holds, Returned};
+use stripe_credits_rules::worth::invoice::TRIAL;
 
 use super::{Account, Origin, TransactionType, earliest};
-use crate::convert::{time, timestamp, uuid_datum};
-use crate::sql::Sql;
-use crate::subscriptions;
+use crate::pg::convert::{time, timestamp, uuid_datum};
+use crate::pg::sql::Sql;
+use crate::tables::subscriptions;
 
 /// The item of a first purchase's bonus.
 pub(crate) const FIRST_PURCHASE_BONUS: &str = "first_purchase_bonus";

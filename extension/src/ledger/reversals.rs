@@ -7,9 +7,9 @@ use stripe_credits_rules::lot::Pool;
 use stripe_credits_rules::reversal::{self, Books};
 
 use super::{Account, Origin, TransactionType, earliest, shares};
-use crate::convert::{time, timestamp, uuid_datum};
-use crate::sql::Sql;
-use crate::{catalog, payments, reversals};
+use crate::pg::convert::{time, timestamp, uuid_datum};
+use crate::pg::sql::Sql;
+use crate::tables::{catalog, payments, reversals};
 
 /// A grant of a payment that may be reversed.
 struct Reversible {
@@ -102,9 +102,10 @@ impl Account {
             return;
         }
         let set_aside = amount.0.clamp(0, grant.set_aside.0);
-        let pending = match grant.is_to_come {
-            true => amount.0 - set_aside,
-            false => (amount.0 - set_aside).clamp(0, grant.pending.0),
+        let pending = if grant.is_to_come {
+            amount.0 - set_aside
+        } else {
+            (amount.0 - set_aside).clamp(0, grant.pending.0)
         };
         let remaining = amount.0 - set_aside - pending;
         debug_assert!(remaining <= grant.remaining.0, "no more is taken than there is");

@@ -7,10 +7,10 @@ use stripe_credits_rules::lot::{Lot, Pool};
 use stripe_credits_rules::subscription::FREE;
 
 use super::{Account, Origin, TransactionType, earliest, shares};
-use crate::catalog;
-use crate::convert::{time, timestamp, uuid_datum};
-use crate::reservations::{self, Status};
-use crate::sql::Sql;
+use crate::pg::convert::{time, timestamp, uuid_datum};
+use crate::pg::sql::Sql;
+use crate::tables::catalog;
+use crate::tables::reservations::{self, Status};
 
 /// Under which source the free plan's months are granted.
 const FREE_PLAN: &str = "free_plan";

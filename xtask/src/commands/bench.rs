@@ -257,7 +257,15 @@ fn memory(shim: &Shim, idle: f64) -> Result<Table> {
 fn app_side(cluster: &Cluster, shim: &Path) -> Result<()> {
     cluster.create_database(TEMPLATE)?;
     let mut command = workspace::cargo();
-    command.args(["bench", "--quiet", "--package", "stripe_credits_tests", "--bench", "app_side"]);
+    command.args([
+        "bench",
+        "--locked",
+        "--quiet",
+        "--package",
+        "stripe_credits_tests",
+        "--bench",
+        "app_side",
+    ]);
     process::run_group(tell(&mut command, cluster, shim))
 }
 

@@ -1,9 +1,11 @@
-//! The commands, and what two of them share: the service, and the story that is told with it.
+//! The commands, and what several of them share: the service, the demo's story and its transcript.
 
 pub(crate) mod bench;
 pub(crate) mod demo;
 pub(crate) mod test;
+pub(crate) mod tools;
 pub(crate) mod up;
 
 mod service;
 mod story;
+mod transcript;

@@ -1,11 +1,8 @@
-//! The story of the demo: what is sent, what is answered and what the ledger says, with every answer checked.
+//! The story of the demo: each request, its answer and the ledger rows that it appended, with every answer checked.
 
 use std::fmt::Debug;
 use std::fs;
 
-use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{CellAlignment, Table};
-use postgres::Row;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use xtask::http::{self, Answer};
@@ -14,6 +11,7 @@ use xtask::workspace::sample_catalog;
 use xtask::{Error, Result};
 
 use super::service::Service;
+use super::transcript::{Transcript, inbox_table, ledger_table, shortened};
 
 /// What catalog.example.json gives for a signup and for its pack.
 const SIGNUP_CREDITS: i64 = 500;
@@ -27,12 +25,15 @@ const PRO_CREDITS: i64 = 10_000;
 const PRO_PRICE: &str = "price_pro";
 const MAX_CREDITS: i64 = 30_000;
 const MAX_PRICE: &str = "price_max";
-/// What the user spends at once, and what is held for a job that then needs less.
+/// What the user spends at once, and what is reserved for a job that then needs less.
 const SPENT: i64 = 2000;
 const RESERVED: i64 = 150;
 const COMMITTED: i64 = 100;
-/// How much of an id is shown.
-const ID_CHARACTERS: usize = 16;
+/// What the transcript has instead of what differs from run to run.
+const STABLE_URL: &str = "http://127.0.0.1:8787/webhooks/stripe";
+const STABLE_SIGNATURE: &str = "t=1700000000,v1=…";
+const STABLE_USERS: [&str; 2] =
+    ["00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"];
 
 /// One user's first minutes.
 pub(crate) struct Story<'a> {
@@ -41,49 +42,56 @@ pub(crate) struct Story<'a> {
     user: Uuid,
     /// The last ledger row that was shown.
     shown: i64,
+    transcript: Transcript,
 }
 
 impl<'a> Story<'a> {
     /// About a new user.
     pub(crate) fn new(service: &'a Service) -> Result<Self> {
-        Ok(Self { service, database: service.connect()?, user: Uuid::new_v4(), shown: 0 })
+        let (user, mut transcript) = (Uuid::new_v4(), Transcript::default());
+        transcript.replace(&user.to_string(), STABLE_USERS[0]);
+        transcript.replace(&service.webhook_url(), STABLE_URL);
+        Ok(Self { service, database: service.connect()?, user, shown: 0, transcript })
     }
 
-    /// Plays it to the end; an answer or a balance that is not what the story says ends it with an error.
-    pub(crate) fn tell(mut self) -> Result<()> {
-        println!("\nThe user {} of an app that sells credits through Stripe,", self.user);
-        println!("which posts its events to {}", self.service.webhook_url());
+    /// Plays it to the end; an unexpected answer or balance ends it with an error.
+    pub(crate) fn play(mut self) -> Result<Transcript> {
+        self.transcript.print(&format!(
+            "\nThe user {} of an app that sells credits through Stripe,\nwhich posts its events to {}",
+            self.user,
+            self.service.webhook_url()
+        ));
         let mut balance = SIGNUP_CREDITS;
         self.signup(balance)?;
 
-        title(2, "A pack is bought: Stripe posts checkout.session.completed");
+        self.transcript.title(2, "A pack is bought: Stripe posts checkout.session.completed");
         let pack = Event::checkout_completed(self.user, PACK_PRICE);
         balance += PACK_CREDITS;
         self.deliver(&pack, 200, "applied")?;
         self.ledger(balance)?;
 
-        title(3, "Stripe delivers the same event again");
+        self.transcript.title(3, "Stripe delivers the same event again");
         self.deliver(&pack, 200, "already_applied")?;
         self.ledger(balance)?;
 
-        title(4, "Somebody forges a purchase, without the secret");
+        self.transcript.title(4, "A forged purchase, signed with another secret");
         self.forge()?;
         self.ledger(balance)?;
 
-        title(
+        self.transcript.title(
             5,
-            "A pack is bought whose price the catalog does not know: kept, and Stripe is told to try again",
+            "A pack is bought at a price that is not in the catalog: kept, and answered 500 so that Stripe retries",
         );
         let new_pack = Event::checkout_completed(self.user, NEW_PACK_PRICE);
         self.deliver(&new_pack, 500, "parked")?;
         self.ledger(balance)?;
 
-        title(6, "The catalog learns the price, and what was parked applies itself");
+        self.transcript.title(6, "The price is added to the catalog, and the parked event applies itself");
         balance += NEW_PACK_CREDITS;
-        self.teach_the_price()?;
+        self.add_the_price()?;
         self.ledger(balance)?;
 
-        title(7, "Stripe's second try of that delivery");
+        self.transcript.title(7, "Stripe's second try of that delivery");
         self.deliver(&new_pack, 200, "already_applied")?;
         self.ledger(balance)?;
 
@@ -91,20 +99,21 @@ impl<'a> Story<'a> {
         self.refund(&pack, balance)?;
         self.subscription()?;
         self.inbox()?;
-        self.proof()
+        self.proof()?;
+        Ok(self.transcript)
     }
 
-    /// Credits are spent, and held for a job.
+    /// Credits are spent, and reserved for a job.
     fn spending(&mut self, balance: &mut i64) -> Result<()> {
-        title(
+        self.transcript.title(
             8,
-            "The user spends: what would be lost soonest first, here the promotional credits, then the oldest pack",
+            "The user spends: first the credits that expire soonest, here the promotional ones, then the oldest pack",
         );
         self.call("spend_credits", &format!("{SPENT}, 'job-1', 'a large picture'"))?;
         *balance -= SPENT;
         self.ledger(*balance)?;
 
-        title(9, "Credits are held for a job; it needs fewer, and the rest comes back");
+        self.transcript.title(9, "Credits are reserved for a job; it needs fewer, and the rest comes back");
         self.call("reserve_credits", &format!("{RESERVED}, 'job-2'"))?;
         self.call("commit_reservation", &format!("'job-2', {COMMITTED}"))?;
         *balance -= COMMITTED;
@@ -113,20 +122,20 @@ impl<'a> Story<'a> {
 
     /// The first pack's money goes back after its credits were spent.
     fn refund(&mut self, pack: &Event, mut balance: i64) -> Result<()> {
-        title(
+        self.transcript.title(
             10,
-            "The first pack is refunded, though its credits are spent: what there is settles some of the debt",
+            "The first pack is refunded after its credits were spent: the remaining balance settles part of the debt",
         );
         self.deliver(&pack.refund("refund.created", "succeeded"), 200, "applied")?;
         balance -= PACK_CREDITS;
         self.ledger(balance)?;
 
-        title(11, "The next pack settles the rest of the debt first");
+        self.transcript.title(11, "The next pack settles the rest of the debt first");
         self.deliver(&Event::checkout_completed(self.user, PACK_PRICE), 200, "applied")?;
         balance += PACK_CREDITS;
         self.ledger(balance)?;
 
-        title(12, "The bank refuses the refund: what was settled comes back");
+        self.transcript.title(12, "The bank rejects the refund: the settled credits come back");
         self.deliver(&pack.refund("refund.failed", "failed"), 200, "applied")?;
         balance += PACK_CREDITS;
         self.ledger(balance)
@@ -135,12 +144,13 @@ impl<'a> Story<'a> {
     /// Another user's subscription, from its first payment to its end.
     fn subscription(&mut self) -> Result<()> {
         (self.user, self.shown) = (Uuid::new_v4(), 0);
-        println!("\nAnother user, {}, subscribes.", self.user);
+        self.transcript.replace(&self.user.to_string(), STABLE_USERS[1]);
+        self.transcript.print(&format!("\nAnother user, {}, subscribes.", self.user));
         let subscription = Subscription::of(self.user);
 
-        title(
+        self.transcript.title(
             13,
-            "A first purchase sends three events in any order; those that come before their user is known wait",
+            "A first purchase sends three events in any order; those that arrive before their user is known are parked",
         );
         self.deliver(&subscription.paid(PRO_PRICE, 0, "subscription_create"), 200, "parked")?;
         self.deliver(
@@ -151,15 +161,18 @@ impl<'a> Story<'a> {
         self.deliver(&subscription.session(), 200, "ignored")?;
         self.ledger(PRO_CREDITS)?;
 
-        title(
+        self.transcript.title(
             14,
-            "Some are spent, and the renewal is paid: the next month's credits, and nothing of the last",
+            "Some credits are spent, then the renewal is paid: a new month's credits, and none of the last month's",
         );
         self.call("spend_credits", &format!("{SPENT}, 'job-3'"))?;
         self.deliver(&subscription.paid(PRO_PRICE, 1, "subscription_cycle"), 200, "applied")?;
         self.ledger(PRO_CREDITS)?;
 
-        title(15, "An upgrade in mid-period: the status alone grants nothing, its paid invoice does");
+        self.transcript.title(
+            15,
+            "An upgrade in mid-period: the new status alone grants nothing, its paid invoice does",
+        );
         self.deliver(
             &subscription.state("customer.subscription.updated", "active", MAX_PRICE, 1),
             200,
@@ -169,7 +182,7 @@ impl<'a> Story<'a> {
         self.deliver(&subscription.paid(MAX_PRICE, 1, "subscription_update"), 200, "applied")?;
         self.ledger(MAX_CREDITS)?;
 
-        title(16, "It is canceled: what was paid for stays until it is spent");
+        self.transcript.title(16, "The subscription is canceled: paid credits stay until they are spent");
         self.deliver(
             &subscription.state("customer.subscription.deleted", "canceled", MAX_PRICE, 1),
             200,
@@ -179,7 +192,7 @@ impl<'a> Story<'a> {
     }
 
     fn signup(&mut self, balance: i64) -> Result<()> {
-        title(1, "A signup: the app's server calls the database");
+        self.transcript.title(1, "A signup: the app's server calls the database");
         self.call("grant_signup_credits", "")?;
         self.ledger(balance)
     }
@@ -188,36 +201,40 @@ impl<'a> Story<'a> {
     fn call(&mut self, function: &str, arguments: &str) -> Result<()> {
         let comma = if arguments.is_empty() { "" } else { ", " };
         let call = format!("billing.{function}('{}'{comma}{arguments})", self.user);
-        sent(&format!("select * from {call}"));
+        self.transcript.sent(&format!("select * from {call}"));
         let outcome: Value =
             self.database.query_one(&format!("select to_jsonb(o) from {call} o"), &[])?.get(0);
-        answered(&summary(&outcome));
+        self.transcript.answered(&summary(&outcome));
         expect("the outcome", &word(&outcome, "outcome"), &"applied")
     }
 
     /// Posts an event as Stripe does.
-    fn deliver(&self, event: &Event, status: u16, outcome: &str) -> Result<()> {
+    fn deliver(&mut self, event: &Event, status: u16, outcome: &str) -> Result<()> {
         let answer = self.post(event, &event.signature(self.service.webhook_secret()))?;
-        let said: Value = serde_json::from_str(&answer.body).unwrap_or_default();
-        answered(&format!("{}, {}", answer.status, summary(&said)));
+        let outcome_row: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+        self.transcript.answered(&format!("{}, {}", answer.status, summary(&outcome_row)));
         expect("the status", &answer.status, &status)?;
-        expect("the outcome", &word(&said, "outcome"), &outcome)
+        expect("the outcome", &word(&outcome_row, "outcome"), &outcome)
     }
 
-    fn forge(&self) -> Result<()> {
+    fn forge(&mut self) -> Result<()> {
         let event = Event::checkout_completed(self.user, PACK_PRICE);
         let answer = self.post(&event, &event.signature("whsec_a_guess"))?;
-        answered(&format!("{}, {}", answer.status, answer.body.trim()));
+        self.transcript.answered(&format!("{}, {}", answer.status, answer.body.trim()));
         expect("the status", &answer.status, &400)
     }
 
-    fn post(&self, event: &Event, signature: &str) -> Result<Answer> {
-        sent(&format!("{}  {SIGNATURE_HEADER}: {}", short(&event.id), short(signature)));
+    fn post(&mut self, event: &Event, signature: &str) -> Result<Answer> {
+        let shown = shortened(signature);
+        self.transcript.replace_id(&event.id);
+        self.transcript.replace_id(&event.object_id);
+        self.transcript.replace(&shown, STABLE_SIGNATURE);
+        self.transcript.sent(&format!("{}  {SIGNATURE_HEADER}: {shown}", shortened(&event.id)));
         http::post(&self.service.webhook_url(), &[(SIGNATURE_HEADER, signature)], &event.body)
     }
 
     /// Pushes the sample catalog with one more pack in it.
-    fn teach_the_price(&self) -> Result<()> {
+    fn add_the_price(&mut self) -> Result<()> {
         let sample = sample_catalog();
         let text = fs::read_to_string(&sample).map_err(Error::file(&sample))?;
         let mut catalog: Value = serde_json::from_str(&text)
@@ -233,12 +250,12 @@ impl<'a> Story<'a> {
         let document = tempfile::Builder::new().prefix("catalog-").suffix(".json").tempfile();
         let document = document.map_err(Error::file("a temporary file"))?;
         fs::write(document.path(), catalog.to_string()).map_err(Error::file(document.path()))?;
-        sent("stripe-credits catalog push catalog.json");
-        answered(self.service.push_catalog(document.path())?.trim_end());
+        self.transcript.sent("stripe-credits catalog push catalog.json");
+        self.transcript.answered(self.service.push_catalog(document.path())?.trim_end());
         Ok(())
     }
 
-    /// Prints what the step appended to the user's ledger, whose balance must now be this.
+    /// Prints the ledger rows that the step appended for the user, and checks the new balance.
     fn ledger(&mut self, balance: i64) -> Result<()> {
         let rows = self.database.query(
             "select id, transaction_type, coalesce(pool, 'debt'), amount, balance_after,
@@ -247,7 +264,7 @@ impl<'a> Story<'a> {
             &[&self.user, &self.shown],
         )?;
         if !rows.is_empty() {
-            println!("{}", ledger_table(&rows));
+            self.transcript.print(&ledger_table(&rows).to_string());
         }
         self.shown = rows.last().map_or(self.shown, |row| row.get(0));
         let statement = "select credits_balance, debt from billing.user_credits where user_id = $1";
@@ -255,67 +272,31 @@ impl<'a> Story<'a> {
         let (credits, debt): (i64, i64) = (row.get(0), row.get(1));
         let unchanged = if rows.is_empty() { "the ledger is unchanged: " } else { "" };
         let owed = if debt == 0 { String::new() } else { format!(", debt {debt}") };
-        println!("   {unchanged}balance {credits}{owed}");
+        self.transcript.print(&format!("   {unchanged}balance {credits}{owed}"));
         if let Some(row) = rows.last() {
             expect("the ledger's balance", &row.get::<_, i64>(4), &balance)?;
         }
         expect("the user's balance", &(credits - debt), &balance)
     }
 
-    /// Prints what the database kept of Stripe's events: the forged one is not there.
+    /// Prints the events that the database kept: the forged one is not among them.
     fn inbox(&mut self) -> Result<()> {
-        println!("\nThe inbox: every event with what became of it");
+        self.transcript.print("\nThe inbox: every event and its outcome");
         let rows = self.database.query(
             "select event_id, type, outcome, attempts::text from billing.stripe_events order by first_received_at",
             &[],
         )?;
-        let mut table = table(&["event", "type", "outcome", "attempts"]);
-        for row in &rows {
-            table.add_row([id_of(row, 0), text(row, 1), text(row, 2), text(row, 3)]);
-        }
-        println!("{table}");
+        self.transcript.print(&inbox_table(&rows).to_string());
         expect("the number of events in the inbox", &rows.len(), &12)
     }
 
     /// Has the books prove themselves.
     fn proof(&mut self) -> Result<()> {
-        println!("\nThe proof: select * from billing.validate_credits_consistency()");
+        self.transcript.print("\nThe proof: select * from billing.validate_credits_consistency()");
         let faults = self.database.query("select * from billing.validate_credits_consistency()", &[])?;
-        expect("the number of accounts whose balance is not the sum of their ledger", &faults.len(), &0)?;
-        println!("no rows: every balance is the sum of its ledger\n");
+        expect("the number of inconsistent accounts", &faults.len(), &0)?;
+        self.transcript.print("no rows: every balance is the sum of its ledger\n");
         Ok(())
-    }
-}
-
-fn ledger_table(rows: &[Row]) -> Table {
-    let mut table = table(&["id", "type", "pool", "amount", "balance", "paid by, or request", "event"]);
-    for row in rows {
-        let amount = format!("{:+}", row.get::<_, i64>(3));
-        let (id, after) = (row.get::<_, i64>(0).to_string(), row.get::<_, i64>(4).to_string());
-        table.add_row([id, text(row, 1), text(row, 2), amount, after, id_of(row, 5), id_of(row, 6)]);
-    }
-    for column in [0, 3, 4] {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table
-}
-
-fn title(step: u32, text: &str) {
-    println!("\n{step}. {text}");
-}
-
-fn sent(text: &str) {
-    println!("   sent      {text}");
-}
-
-fn answered(text: &str) {
-    // Of several lines, the later ones under the first.
-    let mut label = "answered";
-    for line in text.lines().filter(|line| !line.is_empty()) {
-        println!("   {label:8}  {line}");
-        label = "";
     }
 }
 
@@ -323,7 +304,7 @@ fn expect<T: PartialEq + Debug>(what: &str, actual: &T, expected: &T) -> Result<
     if actual == expected {
         Ok(())
     } else {
-        Err(Error::Unmet(format!("{what} is {actual:?} where the story says {expected:?}")))
+        Err(Error::Unmet(format!("{what} is {actual:?} instead of {expected:?}")))
     }
 }
 
@@ -342,25 +323,4 @@ fn summary(outcome: &Value) -> String {
 
 fn word<'a>(outcome: &'a Value, field: &str) -> &'a str {
     outcome.get(field).and_then(Value::as_str).unwrap_or_default()
-}
-
-fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED).set_header(header.iter().copied());
-    table
-}
-
-fn text(row: &Row, column: usize) -> String {
-    row.get(column)
-}
-
-fn id_of(row: &Row, column: usize) -> String {
-    short(row.get(column))
-}
-
-fn short(id: &str) -> String {
-    match id.char_indices().nth(ID_CHARACTERS) {
-        Some((end, _)) => format!("{}…", &id[..end]),
-        None => id.to_owned(),
-    }
 }

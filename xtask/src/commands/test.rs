@@ -18,25 +18,33 @@ use xtask::{Error, Result, install, process};
 pub(crate) const TEMPLATE: &str = "stripe_credits_template";
 /// The crates whose tests start what they need themselves.
 const SELF_CONTAINED: &[&str] = &["stripe_credits_rules", "stripe_credits_shim", "xtask"];
+/// Connections at a time: one test takes up to 70, and as many tests run at once as the machine has cores.
+const MAX_CONNECTIONS: u32 = 1000;
 /// How long clusters of interrupted tests may take to end.
 const LEFTOVER_LIMIT: Duration = Duration::from_secs(10);
 const LEFTOVER_POLL: Duration = Duration::from_millis(100);
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// For `cargo test` of the integration tests: a test's name, `--test security -- --nocapture`
+    /// Selects integration tests, and passes flags to `cargo test`
+    ///
+    /// `scenario_09` runs every test with that in its name, `scenarios_packs` the tests of a module, `--test shim` a
+    /// whole binary (`sql`, `shim` or `browser`), `--test shim webhooks::` a module of it, and `scenario_09 -- --nocapture`
+    /// shows what the tests print. With any of these, the tests of the rules, the shim's own and xtask's do not run.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     cargo_test: Vec<String>,
 }
 
-/// Runs the tests, and prints how long each part took.
+/// Runs the tests, or the integration tests that were selected, and prints how long each part took.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut stages = Stages::default();
     // Declared first, removed last.
     let scratch = Scratch::new()?;
     stages.run("tools: apt packages, cargo-pgrx", install::tools)?;
     let browser = stages.run("tools of the browser's tests", install::browser)?;
-    stages.run("tests of the rules, the shim and xtask", || self_contained(&scratch))?;
+    if arguments.cargo_test.is_empty() {
+        stages.run("tests of the rules, the shim and xtask", || self_contained(&scratch))?;
+    }
     stages.run("extension: build and install", || install::extension(Flavour::Dev))?;
     let shim = stages.run("shim: build", || build_shim(Flavour::Dev))?;
     let cluster = stages.run("cluster: make and start", start_cluster)?;
@@ -53,7 +61,7 @@ fn self_contained(scratch: &Scratch) -> Result<()> {
 }
 
 fn start_cluster() -> Result<Cluster> {
-    let cluster = Cluster::start(Options::default())?;
+    let cluster = Cluster::start(Options { max_connections: MAX_CONNECTIONS, ..Options::default() })?;
     cluster.create_database(TEMPLATE)?;
     Ok(cluster)
 }
@@ -83,7 +91,7 @@ fn integration(cluster: &Cluster, built: &Built, scratch: &Scratch, arguments: &
 /// One failure does not hide the next, and temporary files go into the scratch folder.
 fn cargo_test(scratch: &Scratch) -> Command {
     let mut command = cargo();
-    command.args(["test", "--no-fail-fast"]).env("TMPDIR", scratch.0.path());
+    command.args(["test", "--locked", "--no-fail-fast"]).env("TMPDIR", scratch.0.path());
     command
 }
 

@@ -1,0 +1,403 @@
+//! What a subscription's invoice is worth once it is paid (rules 3, 4 and 7).
+
+use std::collections::BTreeMap;
+
+use super::{MAX_PAYMENT_CREDITS, Refusal, ask};
+use crate::amount::{Credits, Quantity};
+use crate::calendar::Time;
+use crate::catalog::{Cancellation, Item, Kind, NoPaymentRequired, PlanChange, Price};
+use crate::fetched::Fetched;
+use crate::invoice::{Charge, Invoice, Line, lines_path};
+use crate::lot::{Cycle, Lot, Pool};
+use crate::reason::Reason;
+use crate::subscription;
+
+/// The most lots that one invoice line may drip: a day's, over ten years.
+pub const MAX_DRIPS: u32 = 3_660;
+
+/// The lines of a paid invoice of a subscription, and that subscription. With `fetched`, Stripe has been asked.
+///
+/// # Errors
+/// A [`Refusal`] where it is not paid, bills no subscription, or does not name its lines.
+pub fn lines<'a>(
+    invoice: &'a Invoice,
+    fetched: Option<&'a Fetched>,
+) -> Result<(&'a str, &'a [Line]), Refusal> {
+    let Some(subscription_id) = invoice.subscription_id.as_deref() else {
+        return Err(Refusal::Ignored(Reason::NoSubscription));
+    };
+    if !invoice.paid {
+        return Err(Refusal::Ignored(Reason::Unpaid));
+    }
+    let lines =
+        fetched.and_then(|fetched| fetched.invoice_lines_of(&invoice.id)).or(invoice.lines.as_deref());
+    match lines {
+        Some(lines) => Ok((subscription_id, lines)),
+        None => Err(ask(fetched, lines_path(&invoice.id))),
+    }
+}
+
+/// What an invoice is worth.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Worth {
+    /// Its lots.
+    pub lots: Vec<Lot>,
+    /// What its plan grants on top, should it be the user's first purchase.
+    pub bonus: Credits,
+}
+
+/// What of a subscription decides what its invoices are worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trial {
+    /// When its trial ends or ended.
+    pub end: Option<Time>,
+}
+
+/// A line and what its price is worth; `None` where the catalog does not know it.
+pub type Priced = (Line, Option<Price>);
+
+/// What the lines of a paid invoice are worth, by the prices in force when each line's period began. `trial` is what is
+/// known of the subscription; `None` where nothing is, and then Stripe is asked about it if that matters.
+///
+/// # Errors
+/// A [`Refusal`] where a price is unknown, nothing of it is credits, or it is more than can be held.
+pub fn worth(
+    invoice: &Invoice,
+    subscription_id: &str,
+    lines: &[Priced],
+    policy: NoPaymentRequired,
+    trial: Option<Trial>,
+    fetched: Option<&Fetched>,
+) -> Result<Worth, Refusal> {
+    let unknown: Vec<Item> =
+        lines.iter().filter(|(_, price)| price.is_none()).map(|(line, _)| line.item.clone()).collect();
+    if !unknown.is_empty() {
+        return Err(Refusal::Parked(Reason::UnknownPrice, unknown));
+    }
+    let mut nothing = Reason::NothingBilled;
+    let mut packs: BTreeMap<&str, Bought> = BTreeMap::new();
+    let mut plans: BTreeMap<(&str, bool), BTreeMap<Time, Bought>> = BTreeMap::new();
+    for (line, price) in lines.iter().filter_map(|(line, price)| Some((line, price.as_ref()?))) {
+        let (start, end) = line.period;
+        let in_trial = match (line.charge, trial) {
+            _ if price.kind == Kind::NotCredits => false,
+            (Charge::Nothing, None) => return Err(ask(fetched, subscription::path(subscription_id))),
+            (Charge::Nothing, Some(trial)) => trial.end.is_some_and(|trial_end| end <= trial_end),
+            _ => false,
+        };
+        if let Some(reason) = worthless(invoice, line, price, policy, in_trial) {
+            if matches!(nothing, Reason::NothingBilled | Reason::NotCredits) {
+                nothing = reason;
+            }
+            continue;
+        }
+        let bought = Bought { price, quantity: line.quantity, start };
+        if price.kind == Kind::Pack {
+            let sum = match packs.get(price.price_id.as_str()) {
+                Some(known) => Bought {
+                    quantity: known.quantity.checked_add(bought.quantity).ok_or(TOO_MANY)?,
+                    start: known.start.min(start),
+                    price,
+                },
+                None => bought,
+            };
+            packs.insert(&price.price_id, sum);
+        } else {
+            let lot = plans.entry((&price.price_id, in_trial)).or_default().entry(end).or_insert(bought);
+            (lot.quantity, lot.start) = (lot.quantity.max(bought.quantity), lot.start.max(start));
+        }
+    }
+    let mut lots = Vec::new();
+    for ((_, in_trial), periods) in &plans {
+        let last = periods.keys().next_back();
+        for (end, bought) in periods {
+            // The newest period of a price has its name to itself.
+            let suffix = if Some(end) == last { String::new() } else { format!("@{}", end.timestamp()) };
+            let cycle = bought.cycle(invoice, subscription_id, *end);
+            if *in_trial {
+                let item = format!("{}{suffix}{TRIAL}", cycle.price_id);
+                let lot = bought.lot(item, bought.price.trial_credits, Pool::Subscription);
+                lots.push(Lot { cycle: Some(cycle), ..lot });
+            } else {
+                lots.extend(bought.lots_of_period(&suffix, &cycle)?);
+            }
+        }
+    }
+    for (price_id, bought) in packs {
+        let expires_after = bought.price.expires_after;
+        let lapses_at = expires_after.map(|span| span.after(bought.start).ok_or(TOO_MANY)).transpose()?;
+        let lot = bought.lot(price_id.to_owned(), bought.credits()?, Pool::Purchased);
+        lots.push(Lot { lapses_at, ..lot });
+    }
+    lots.retain(|lot| lot.credits > Credits::ZERO);
+    let total = lots.iter().try_fold(Credits::ZERO, |sum, lot| sum.checked_add(lot.credits));
+    if total.is_none_or(|total| total > MAX_PAYMENT_CREDITS) {
+        return Err(TOO_MANY);
+    }
+    if lots.is_empty() {
+        return Err(Refusal::Ignored(nothing));
+    }
+    let purchases =
+        plans.iter().filter(|((_, in_trial), _)| !in_trial).flat_map(|(_, periods)| periods.values());
+    let first = purchases.min_by_key(|bought| bought.start);
+    Ok(Worth { lots, bonus: first.map_or(Credits::ZERO, |bought| bought.price.first_purchase_bonus) })
+}
+
+/// Why a line grants nothing by the catalog's policies, if it does not.
+fn worthless(
+    invoice: &Invoice,
+    line: &Line,
+    price: &Price,
+    policy: NoPaymentRequired,
+    in_trial: bool,
+) -> Option<Reason> {
+    let is_plan = price.kind == Kind::Plan;
+    if price.kind == Kind::NotCredits {
+        Some(Reason::NotCredits)
+    } else if in_trial {
+        (!is_plan || price.trial_credits == Credits::ZERO).then_some(Reason::Trial)
+    } else if line.charge != Charge::Money && policy == NoPaymentRequired::Ignore {
+        Some(Reason::NoPaymentRequired)
+    } else if is_plan && price.plan_change == PlanChange::AtRenewal && invoice.mid_period {
+        Some(Reason::AtRenewal)
+    } else {
+        None
+    }
+}
+
+/// What was bought of one price for one period.
+#[derive(Clone, Copy)]
+struct Bought<'a> {
+    price: &'a Price,
+    quantity: Quantity,
+    start: Time,
+}
+
+impl Bought<'_> {
+    fn credits(&self) -> Result<Credits, Refusal> {
+        self.price.credits.times(self.quantity).ok_or(TOO_MANY)
+    }
+
+    fn lot(&self, item: String, credits: Credits, pool: Pool) -> Lot {
+        Lot::new(item, self.price.name.clone(), credits, pool)
+    }
+
+    fn cycle(&self, invoice: &Invoice, subscription_id: &str, end: Time) -> Cycle {
+        Cycle {
+            subscription_id: subscription_id.to_owned(),
+            price_id: self.price.price_id.clone(),
+            start: self.start,
+            end,
+            max_rollover: self.price.max_rollover,
+            expires: self.price.cancellation == Cancellation::Expire,
+            paid_at: invoice.paid_at,
+        }
+    }
+
+    /// One lot, or where the price drips one for each of its spans, counted from the period's start.
+    fn lots_of_period(&self, suffix: &str, cycle: &Cycle) -> Result<Vec<Lot>, Refusal> {
+        let lot = |item: String| -> Result<Lot, Refusal> {
+            Ok(Lot { cycle: Some(cycle.clone()), ..self.lot(item, self.credits()?, Pool::Subscription) })
+        };
+        let Some(drip) = self.price.drip else {
+            return Ok(vec![lot(format!("{}{suffix}", cycle.price_id))?]);
+        };
+        let mut lots = Vec::new();
+        let mut from = cycle.start;
+        for count in 1..=MAX_DRIPS {
+            if from >= cycle.end {
+                return Ok(lots);
+            }
+            let next = drip.times(count).and_then(|span| span.after(cycle.start)).ok_or(TOO_MANY)?;
+            lots.push(Lot {
+                available_from: Some(from),
+                lapses_at: Some(next.min(cycle.end)),
+                ..lot(format!("{}{suffix}#{count}", cycle.price_id))?
+            });
+            from = next;
+        }
+        Err(TOO_MANY)
+    }
+}
+
+const TOO_MANY: Refusal = Refusal::Rejected(Reason::OutOfRange);
+
+/// How the item of a trial's lot ends.
+pub const TRIAL: &str = "#trial";
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::calendar::{self, Span};
+    use crate::{catalog, invoice};
+
+    const JANUARY: i64 = 1_767_225_600;
+    const YEAR_AFTER: i64 = 1_798_761_600;
+
+    fn invoice(fields: &Value) -> Invoice {
+        let mut object = json!({
+            "id": "in_1", "object": "invoice", "status": "paid", "created": JANUARY, "customer": "cus_1",
+            "subscription": "sub_1", "total": 10000, "currency": "usd", "billing_reason": "subscription_cycle",
+            "lines": { "has_more": false, "data": [] },
+        });
+        for (key, value) in fields.as_object().expect("an object") {
+            object[key] = value.clone();
+        }
+        let object = serde_json::value::to_raw_value(&object).expect("JSON");
+        invoice::read(&object, calendar::from_unix(JANUARY).expect("a time")).expect("an invoice")
+    }
+
+    fn line(price: &str, amount: i64, quantity: i64, period: (i64, i64)) -> Value {
+        json!({
+            "amount": amount, "quantity": quantity, "price": { "id": price },
+            "period": { "start": period.0, "end": period.1 },
+        })
+    }
+
+    fn billing(lines: &[Value]) -> Invoice {
+        invoice(&json!({ "lines": { "has_more": false, "data": lines } }))
+    }
+
+    fn judged(invoice: &Invoice, trial: Option<Trial>) -> Result<Worth, Refusal> {
+        let document = r#"{ "livemode": false, "not_credits": ["price_tshirt"],
+            "plans": [
+                { "key": "pro", "credits": 10000, "first_purchase_bonus": 70, "trial_credits": 50,
+                  "prices": ["price_pro", { "id": "price_year", "drip": "1 month" }] },
+                { "key": "slow", "credits": 500, "prices": ["price_slow"], "plan_change": "at_renewal" } ],
+            "packs": [{ "key": "small", "credits": 500, "prices": ["price_pack"] }] }"#;
+        let catalog = catalog::read(document).expect("a catalog").prices;
+        let (subscription_id, lines) = lines(invoice, None)?;
+        let price = |line: &Line| match &line.item {
+            Item::Price(id) => catalog.get(id).cloned(),
+            Item::Pack(_) | Item::Unpriced => None,
+        };
+        let priced: Vec<Priced> = lines.iter().map(|line| (line.clone(), price(line))).collect();
+        worth(invoice, subscription_id, &priced, NoPaymentRequired::Grant, trial, None)
+    }
+
+    fn lots(invoice: &Invoice) -> Result<Vec<(String, i64)>, Refusal> {
+        let worth = judged(invoice, Some(Trial { end: calendar::from_unix(JANUARY + 500) }))?;
+        Ok(worth.lots.into_iter().map(|lot| (lot.item, lot.credits.0)).collect())
+    }
+
+    const MONTH: (i64, i64) = (JANUARY, JANUARY + 2_678_400);
+
+    #[test]
+    fn only_paid_invoices_of_subscriptions_grant() {
+        let of = |fields: Value| lots(&invoice(&fields));
+        let unpaid = json!({ "status": "open", "paid": true });
+        assert_eq!(of(unpaid), Err(Refusal::Ignored(Reason::Unpaid)));
+        let own = json!({ "subscription": null });
+        assert_eq!(of(own), Err(Refusal::Ignored(Reason::NoSubscription)));
+        let oldest = json!({ "status": null, "paid": true });
+        assert_eq!(of(oldest), Err(Refusal::Ignored(Reason::NothingBilled)), "it is paid");
+        let newer = json!({ "subscription": null, "parent": {
+            "type": "subscription_details", "subscription_details": { "subscription": "sub_2" } } });
+        assert_eq!(invoice(&newer).subscription_id.as_deref(), Some("sub_2"));
+        let quote = json!({ "subscription": null, "parent": {
+            "type": "quote_details", "subscription_details": { "subscription": "sub_2" } } });
+        assert_eq!(invoice(&quote).subscription_id, None);
+    }
+
+    #[test]
+    fn lines_of_both_shapes_are_read_and_credits_for_unused_time_passed_over() {
+        let newer = json!({
+            "amount": 10000, "quantity": 2, "pricing": { "price_details": { "price": "price_pro" } },
+            "period": { "start": MONTH.0, "end": MONTH.1 },
+        });
+        let unused = line("price_slow", -500, 1, MONTH);
+        assert_eq!(lots(&billing(&[newer, unused.clone()])), Ok(vec![("price_pro".into(), 20_000)]));
+        assert_eq!(lots(&billing(&[unused])), Err(Refusal::Ignored(Reason::NothingBilled)));
+    }
+
+    #[test]
+    fn what_lines_are_missing_or_say_too_little_is_asked_for() {
+        let path = "/v1/invoices/in_1/lines?limit=100".to_owned();
+        let more = invoice(&json!({ "lines": { "has_more": true, "data": [] } }));
+        assert_eq!(lots(&more), Err(Refusal::NeedsFetch(vec![path.clone()])));
+        let mut nameless = line("price_pro", 10_000, 1, MONTH);
+        nameless["price"] = Value::Null;
+        assert_eq!(lots(&billing(&[nameless])), Err(Refusal::NeedsFetch(vec![path])));
+        let free = billing(&[line("price_pro", 0, 1, MONTH)]);
+        let path = "/v1/subscriptions/sub_1".to_owned();
+        assert_eq!(judged(&free, None), Err(Refusal::NeedsFetch(vec![path])), "is it a trial?");
+    }
+
+    #[test]
+    fn the_highest_quantity_of_a_period_counts_and_packs_beside_it_are_purchased() {
+        let lines = [
+            line("price_pro", 100, 3, (JANUARY + 5, MONTH.1)),
+            line("price_pro", 10_000, 1, MONTH),
+            line("price_pack", 1000, 2, MONTH),
+            line("price_tshirt", 2000, 1, MONTH),
+        ];
+        assert_eq!(
+            lots(&billing(&lines)),
+            Ok(vec![("price_pro".into(), 30_000), ("price_pack".into(), 1000)])
+        );
+        let unknown = Refusal::Parked(Reason::UnknownPrice, vec![Item::Price("price_new".into())]);
+        assert_eq!(
+            lots(&billing(&[line("price_pro", 1, 1, MONTH), line("price_new", 1, 1, MONTH)])),
+            Err(unknown)
+        );
+        let shirt = billing(&[line("price_tshirt", 2000, 1, MONTH)]);
+        assert_eq!(lots(&shirt), Err(Refusal::Ignored(Reason::NotCredits)));
+    }
+
+    #[test]
+    fn a_trial_a_free_price_and_a_whole_discount_are_told_apart() {
+        let trial = billing(&[line("price_pro", 0, 1, (JANUARY, JANUARY + 500))]);
+        assert_eq!(lots(&trial), Ok(vec![("price_pro#trial".into(), 50)]));
+        assert_eq!(judged(&trial, Some(Trial { end: None })).map(|worth| worth.bonus), Ok(Credits(70)));
+        let slow = billing(&[line("price_slow", 0, 1, (JANUARY, JANUARY + 500))]);
+        assert_eq!(lots(&slow), Err(Refusal::Ignored(Reason::Trial)));
+        let after = billing(&[line("price_pro", 0, 1, (JANUARY, JANUARY + 501))]);
+        assert_eq!(lots(&after), Ok(vec![("price_pro".into(), 10_000)]), "nothing to pay, and no trial");
+        let mut discounted = line("price_pro", 10_000, 1, MONTH);
+        discounted["discount_amounts"] = json!([{ "amount": 10_000 }]);
+        assert_eq!(lots(&billing(&[discounted])), Ok(vec![("price_pro".into(), 10_000)]));
+    }
+
+    #[test]
+    fn a_plan_that_changes_at_renewal_grants_nothing_in_between() {
+        let lines = json!({ "has_more": false, "data": [line("price_slow", 10, 1, MONTH)] });
+        let change = invoice(&json!({ "billing_reason": "subscription_update", "lines": lines }));
+        assert_eq!(lots(&change), Err(Refusal::Ignored(Reason::AtRenewal)));
+        let renewal = invoice(&json!({ "lines": lines }));
+        assert_eq!(lots(&renewal), Ok(vec![("price_slow".into(), 500)]));
+    }
+
+    #[test]
+    fn a_year_drips_in_twelve_months_that_follow_one_another() {
+        let year = billing(&[line("price_year", 100_000, 1, (JANUARY, YEAR_AFTER))]);
+        let worth = judged(&year, Some(Trial { end: None })).expect("worth");
+        assert_eq!(worth.lots.len(), 12);
+        let start = calendar::from_unix(JANUARY).expect("a time");
+        for (month, lot) in (0..).zip(&worth.lots) {
+            assert_eq!(lot.credits, Credits(10_000));
+            assert_eq!(lot.available_from, Span::Months(month).after(start));
+            assert_eq!(lot.lapses_at, Span::Months(month + 1).after(start));
+        }
+        // Months are counted from the 31st, and clamp.
+        let from = JANUARY + 30 * 86_400;
+        let clamped = billing(&[line("price_year", 100_000, 1, (from, from + 365 * 86_400))]);
+        let worth = judged(&clamped, Some(Trial { end: None })).expect("worth");
+        let days: Vec<String> = worth
+            .lots
+            .iter()
+            .filter_map(|lot| Some(lot.available_from?.format("%m-%d").to_string()))
+            .collect();
+        assert_eq!(days[..4], ["01-31", "02-28", "03-31", "04-30"]);
+        assert_eq!(days.len(), 12);
+    }
+
+    #[test]
+    fn two_periods_of_one_price_are_two_lots() {
+        let next = (MONTH.1, MONTH.1 + 2_419_200);
+        let both = billing(&[line("price_pro", 400, 1, MONTH), line("price_pro", 10_000, 1, next)]);
+        let earlier = format!("price_pro@{}", MONTH.1);
+        assert_eq!(lots(&both), Ok(vec![(earlier, 10_000), ("price_pro".into(), 10_000)]));
+    }
+}

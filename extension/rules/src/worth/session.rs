@@ -1,0 +1,243 @@
+//! What a checkout session in mode `payment` is worth, by what is known of it (rules 3 and 4).
+
+use std::collections::BTreeMap;
+
+use super::{MAX_PAYMENT_CREDITS, Refusal, ask};
+use crate::amount::{Credits, Quantity};
+use crate::calendar::Time;
+use crate::catalog::{Item, Kind, NoPaymentRequired, Price};
+use crate::fetched::Fetched;
+use crate::lot::{Lot, Pool};
+use crate::reason::Reason;
+use crate::session::{self, Line, Mode, PaymentStatus, Session};
+
+/// What was bought: the best lines that are known of a paid session. With `fetched`, Stripe has been asked, and is
+/// not asked again.
+///
+/// # Errors
+/// A [`Refusal`] where the session is not paid, is no pack, or names no lines.
+pub fn lines(
+    session: &Session,
+    policy: NoPaymentRequired,
+    fetched: Option<&Fetched>,
+) -> Result<Vec<Line>, Refusal> {
+    if session.mode != Mode::Payment {
+        return Err(Refusal::Ignored(Reason::Mode));
+    }
+    let asked = fetched.and_then(|fetched| fetched.session(&session.id));
+    match asked.and_then(|session| session.payment).or(session.payment) {
+        None => return Err(ask(fetched, session::path(&session.id))),
+        Some(PaymentStatus::Paid) => {}
+        Some(PaymentStatus::NoPaymentRequired) if policy == NoPaymentRequired::Grant => {}
+        Some(PaymentStatus::NoPaymentRequired) => {
+            return Err(Refusal::Ignored(Reason::NoPaymentRequired));
+        }
+        Some(PaymentStatus::Unpaid) => return Err(Refusal::Ignored(Reason::Unpaid)),
+        Some(PaymentStatus::Failed) => return Err(Refusal::Ignored(Reason::PaymentFailed)),
+        Some(PaymentStatus::Expired) => return Err(Refusal::Ignored(Reason::Expired)),
+    }
+    // Stripe's own lines before what the app's server wrote about them.
+    let stripes = fetched.and_then(|fetched| fetched.lines_of(&session.id)).or(session.lines.as_deref());
+    match (stripes, &session.named) {
+        (Some(lines), _) => Ok(lines.to_vec()),
+        (None, Some(named)) => Ok(vec![named.clone()]),
+        (None, None) => Err(ask(fetched, session::line_items_path(&session.id))),
+    }
+}
+
+/// What the lines are worth, one lot a price: its credits times the quantity of all its lines, by the catalog alone.
+/// `prices` are the rows in force when the session was `created`, from which a pack's expiry counts too.
+///
+/// # Errors
+/// A [`Refusal`] where a price is unknown, every line is somebody else's business, or it is more than can be held.
+pub fn worth(lines: &[Line], prices: &BTreeMap<Item, Price>, created: Time) -> Result<Vec<Lot>, Refusal> {
+    let mut unknown = Vec::new();
+    let mut bought: BTreeMap<&str, (&Price, Quantity)> = BTreeMap::new();
+    let too_many = Refusal::Rejected(Reason::OutOfRange);
+    for line in lines {
+        match prices.get(&line.item) {
+            Some(Price { kind: Kind::NotCredits, .. }) => {}
+            Some(price) if price.kind == Kind::Pack => {
+                let sum = match bought.get(price.price_id.as_str()) {
+                    Some((_, quantity)) => quantity.checked_add(line.quantity).ok_or(too_many.clone())?,
+                    None => line.quantity,
+                };
+                bought.insert(&price.price_id, (price, sum));
+            }
+            _ => unknown.push(line.item.clone()),
+        }
+    }
+    if !unknown.is_empty() {
+        return Err(Refusal::Parked(Reason::UnknownPrice, unknown));
+    }
+    if bought.is_empty() {
+        return Err(Refusal::Ignored(Reason::NotCredits));
+    }
+    let mut total = Credits::ZERO;
+    let mut lots = Vec::new();
+    for (price, quantity) in bought.into_values() {
+        let credits = price.credits.times(quantity).ok_or(too_many.clone())?;
+        total =
+            total.checked_add(credits).filter(|sum| *sum <= MAX_PAYMENT_CREDITS).ok_or(too_many.clone())?;
+        let lapses_at = match price.expires_after {
+            Some(span) => Some(span.after(created).ok_or(too_many.clone())?),
+            None => None,
+        };
+        let lot = Lot::new(price.price_id.clone(), price.name.clone(), credits, Pool::Purchased);
+        lots.push(Lot { lapses_at, ..lot });
+    }
+    Ok(lots)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::amount::{MAX_CREDITS, MAX_QUANTITY};
+    use crate::calendar::{self, Span};
+    use crate::catalog;
+
+    fn prices() -> BTreeMap<Item, Price> {
+        let document = r#"{
+            "livemode": false, "not_credits": ["price_tshirt"],
+            "plans": [{ "key": "pro", "credits": 10000, "prices": ["price_pro"] }],
+            "packs": [
+                { "key": "small", "credits": 500, "prices": ["price_pack"] },
+                { "key": "month", "credits": 100, "prices": ["price_month"], "expires_after": "1 month" },
+                { "key": "huge", "credits": 1000000000000, "prices": ["price_huge"] }
+            ] }"#;
+        let catalog = catalog::read(document).expect("a catalog");
+        catalog.prices.into_iter().map(|(id, price)| (Item::Price(id), price)).collect()
+    }
+
+    fn line(price_id: &str, quantity: i64) -> Line {
+        Line { item: Item::Price(price_id.into()), quantity: Quantity::new(quantity).expect("a quantity") }
+    }
+
+    fn credits(lines: &[Line]) -> Result<Vec<(String, i64)>, Refusal> {
+        let created = calendar::from_unix(1_700_000_000).expect("a time");
+        worth(lines, &prices(), created)
+            .map(|lots| lots.into_iter().map(|lot| (lot.item, lot.credits.0)).collect())
+    }
+
+    fn session(payment: Option<PaymentStatus>) -> Session {
+        Session {
+            id: "cs_1".into(),
+            mode: Mode::Payment,
+            payment,
+            created: calendar::from_unix(1_700_000_000).expect("a time"),
+            customer_id: None,
+            payment_intent_id: None,
+            metadata_user: None,
+            client_reference: None,
+            amount_total: None,
+            currency: None,
+            named: Some(line("price_pack", 1)),
+            lines: None,
+            stated_credits: None,
+            subscription: None,
+            invoice: None,
+        }
+    }
+
+    #[test]
+    fn lines_of_one_price_are_summed() {
+        assert_eq!(
+            credits(&[line("price_pack", 2), line("price_pack", 1)]),
+            Ok(vec![("price_pack".into(), 1500)])
+        );
+    }
+
+    #[test]
+    fn a_shirt_beside_a_pack_changes_nothing_and_alone_is_ignored() {
+        assert_eq!(
+            credits(&[line("price_pack", 1), line("price_tshirt", 1)]),
+            Ok(vec![("price_pack".into(), 500)])
+        );
+        assert_eq!(credits(&[line("price_tshirt", 1)]), Err(Refusal::Ignored(Reason::NotCredits)));
+    }
+
+    #[test]
+    fn one_unknown_price_parks_the_whole_and_is_named() {
+        let unknown = Refusal::Parked(Reason::UnknownPrice, vec![Item::Price("price_new".into())]);
+        assert_eq!(credits(&[line("price_pack", 1), line("price_new", 1)]), Err(unknown));
+        let plan = Refusal::Parked(Reason::UnknownPrice, vec![Item::Price("price_pro".into())]);
+        assert_eq!(credits(&[line("price_pro", 1)]), Err(plan), "a plan is not sold by one payment");
+    }
+
+    #[test]
+    fn more_than_can_be_held_is_refused_and_never_wraps() {
+        assert_eq!(credits(&[line("price_huge", MAX_QUANTITY)]), Err(Refusal::Rejected(Reason::OutOfRange)));
+        assert!(MAX_CREDITS.checked_mul(MAX_QUANTITY).is_some());
+        let many = vec![line("price_pack", MAX_QUANTITY); 2];
+        assert_eq!(credits(&many), Err(Refusal::Rejected(Reason::OutOfRange)));
+    }
+
+    #[test]
+    fn a_packs_expiry_counts_from_the_session_not_from_its_delivery() {
+        let created = calendar::from_unix(1_700_000_000).expect("a time");
+        let lots = worth(&[line("price_month", 1)], &prices(), created).expect("worth");
+        assert_eq!(lots[0].lapses_at, Span::Months(1).after(created));
+    }
+
+    #[test]
+    fn only_paid_is_paid() {
+        let judged = |payment, policy| lines(&session(payment), policy, None).map(|lines| lines.len());
+        let (grant, ignore) = (NoPaymentRequired::Grant, NoPaymentRequired::Ignore);
+        assert_eq!(judged(Some(PaymentStatus::Paid), ignore), Ok(1));
+        assert_eq!(judged(Some(PaymentStatus::NoPaymentRequired), grant), Ok(1));
+        for (status, reason) in [
+            (PaymentStatus::NoPaymentRequired, Reason::NoPaymentRequired),
+            (PaymentStatus::Unpaid, Reason::Unpaid),
+            (PaymentStatus::Failed, Reason::PaymentFailed),
+            (PaymentStatus::Expired, Reason::Expired),
+        ] {
+            assert_eq!(judged(Some(status), ignore), Err(Refusal::Ignored(reason)));
+        }
+        for mode in [Mode::Subscription, Mode::Other] {
+            let other = Session { mode, ..session(Some(PaymentStatus::Paid)) };
+            assert_eq!(lines(&other, grant, None), Err(Refusal::Ignored(Reason::Mode)));
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_asked_for_once_and_then_waited_for() {
+        let nameless = Session { named: None, ..session(Some(PaymentStatus::Paid)) };
+        let ask = |session: &Session, fetched: Option<&str>| {
+            let fetched = fetched.map(|text| Fetched::read(text).expect("an answer"));
+            lines(session, NoPaymentRequired::Grant, fetched.as_ref())
+        };
+        let path = "/v1/checkout/sessions/cs_1/line_items?limit=100".to_owned();
+        assert_eq!(ask(&nameless, None), Err(Refusal::NeedsFetch(vec![path])));
+        assert_eq!(ask(&nameless, Some("{}")), Err(Refusal::Parked(Reason::Unfetched, vec![])));
+        let other = r#"{"objects": [{"object": "list", "url": "/v1/checkout/sessions/cs_2/line_items", "data": []}]}"#;
+        assert_eq!(ask(&nameless, Some(other)), Err(Refusal::Parked(Reason::Shape, vec![])));
+        let statusless = session(None);
+        let path = "/v1/checkout/sessions/cs_1".to_owned();
+        assert_eq!(ask(&statusless, None), Err(Refusal::NeedsFetch(vec![path])));
+    }
+
+    #[test]
+    fn stripes_lines_come_before_what_the_metadata_says() {
+        let both = Session { lines: Some(vec![line("price_pack", 3)]), ..session(Some(PaymentStatus::Paid)) };
+        assert_eq!(lines(&both, NoPaymentRequired::Grant, None), Ok(vec![line("price_pack", 3)]));
+    }
+
+    proptest! {
+        #[test]
+        fn worth_does_not_depend_on_the_order_of_lines(
+            mut bought in proptest::collection::vec(
+                (prop::sample::select(vec!["price_pack", "price_month", "price_tshirt", "price_new"]), 1..50i64), 1..6),
+            seed in any::<prop::sample::Index>(),
+        ) {
+            let lines = |bought: &[(&str, i64)]| bought.iter().map(|(p, n)| line(p, *n)).collect::<Vec<_>>();
+            let forward = credits(&lines(&bought)).ok();
+            let turn = seed.index(bought.len());
+            bought.rotate_left(turn);
+            prop_assert_eq!(&forward, &credits(&lines(&bought)).ok());
+            bought.reverse();
+            prop_assert_eq!(&forward, &credits(&lines(&bought)).ok());
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! One event of Stripe's in one transaction: read, lock, judge, re-apply what was parked for it, record.
+
+use stripe_credits_rules::calendar::Time;
+use stripe_credits_rules::catalog::Settings;
+use stripe_credits_rules::event::{self, Event, Subject};
+use stripe_credits_rules::fetched::Fetched;
+use stripe_credits_rules::reason::Reason;
+use uuid::Uuid;
+
+use crate::judge::{Caller, Judged, judge};
+use crate::ledger;
+use crate::outcome::{Outcome, Verdict};
+use crate::parked;
+use crate::pg::convert::clock;
+use crate::pg::json::JsonText;
+use crate::pg::locks;
+use crate::pg::sql::Sql;
+use crate::tables::catalog;
+use crate::tables::inbox::{self, Waiting};
+
+/// Applies one delivery: the event's text, and what Stripe answered about it if it was asked.
+pub(crate) fn deliver(sql: &mut Sql, payload: &JsonText, fetched: Option<&JsonText>) -> Outcome {
+    apply(sql, payload, fetched, Caller::Stripe)
+}
+
+/// Applies a session as Stripe has it now, for the user whose browser came back from it.
+pub(crate) fn reconcile(sql: &mut Sql, session: &JsonText, expected: Uuid, as_of: Time) -> Outcome {
+    match event::reconciliation(session.text(), as_of) {
+        Ok(event) => apply(sql, &JsonText::from_json(event), None, Caller::Browser { expected }),
+        Err(malformed) => Outcome::malformed(&malformed),
+    }
+}
+
+/// Judges up to `limit` parked events again, those that waited longest first. An account that is busy is left for the next
+/// time.
+pub(crate) fn retry_parked(sql: &mut Sql, limit: i64) -> Vec<Outcome> {
+    locks::catalog_exclusive();
+    let settings = catalog::settings(sql);
+    let mut outcomes = Vec::new();
+    for waiting in inbox::parked(sql, clock(), limit) {
+        if waiting.user.is_some_and(|user| ledger::is_busy(sql, user)) {
+            continue;
+        }
+        let outcome = parked::retry(sql, settings.as_ref(), &waiting);
+        outcomes.push(outcome.with("event_id", waiting.event_id));
+    }
+    outcomes
+}
+
+fn apply(sql: &mut Sql, payload: &JsonText, fetched: Option<&JsonText>, caller: Caller) -> Outcome {
+    let event = match event::read(payload.text()) {
+        Ok(event) => event,
+        Err(malformed) => {
+            let outcome = Outcome::malformed(&malformed);
+            inbox::record_malformed(sql, &malformed, payload, &outcome);
+            return outcome;
+        }
+    };
+    locks::catalog_shared();
+    let answer = fetched.map(|fetched| Fetched::read(fetched.text())).transpose();
+    let waiting = lock(sql, &event, answer.as_ref().ok().and_then(Option::as_ref));
+    let settings = catalog::settings(sql);
+    let Judged { mut outcome, unblocked } = match answer {
+        Ok(answer) => judge_delivery(sql, settings.as_ref(), &event, answer.as_ref(), caller),
+        Err(malformed) => parked::unreadable_answer(&malformed).into(),
+    };
+    if caller != Caller::Stripe && matches!(outcome.verdict, Verdict::Rejected(_)) {
+        return outcome;
+    }
+    if unblocked.is_some() {
+        outcome = parked::with_reapplied(sql, settings.as_ref(), &waiting, outcome);
+    }
+    let no_effect = matches!(outcome.verdict, Verdict::AlreadyApplied | Verdict::Ignored(_));
+    if event.is_backfill() && no_effect && !inbox::holds(sql, &event.id) {
+        // Otherwise each run through Stripe's lists would store a copy of everything that Stripe has.
+        return outcome;
+    }
+    inbox::record(sql, &event, payload, fetched, &outcome);
+    outcome
+}
+
+/// Takes the locks of an event and of everything that it may unblock. Answers what is parked for the event's customer.
+fn lock(sql: &mut Sql, event: &Event, fetched: Option<&Fetched>) -> Vec<Waiting> {
+    let customer_id = match &event.subject {
+        Subject::CheckoutSession(_) | Subject::Subscription(_) | Subject::Invoice(_) => {
+            event.customer_id.as_deref()
+        }
+        Subject::InvoicePayment(_) | Subject::Reversals(_) | Subject::Other => None,
+    };
+    let mut keys = event.subject.keys();
+    // The invoices that Stripe names in its answer are locked as if the events of their payments had come.
+    let paid = fetched.map_or(&[][..], Fetched::invoice_payments);
+    keys.sources.extend(paid.iter().map(|payment| payment.invoice_id.as_str()));
+    parked::lock_with_parked(sql, customer_id, &keys)
+}
+
+/// Judges a delivery by the answer that came with it, or else by the one that came with an earlier delivery of the same
+/// event, which was parked for something else.
+fn judge_delivery(
+    sql: &mut Sql,
+    settings: Option<&Settings>,
+    event: &Event,
+    answer: Option<&Fetched>,
+    caller: Caller,
+) -> Judged {
+    let judged = judge(sql, settings, event, answer, caller);
+    if judged.outcome.verdict != Verdict::NeedsFetch || caller != Caller::Stripe {
+        return judged;
+    }
+    let Some(Ok(earlier)) = inbox::fetched(sql, &event.id).map(|fetched| Fetched::read(&fetched)) else {
+        return judged;
+    };
+    let again = judge(sql, settings, event, Some(&earlier), caller);
+    if again.outcome.verdict == Verdict::Parked(Reason::Shape) {
+        return judged;
+    }
+    Judged { unblocked: judged.unblocked.or(again.unblocked), ..again }
+}

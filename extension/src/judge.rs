@@ -1,0 +1,264 @@
+//! What an event comes to: who owns its subject, what it is worth to them, and the posting of that.
+//!
+//! One function per kind of subject. The caller holds every lock of the event.
+
+use serde_json::json;
+use stripe_credits_rules::calendar::Time;
+use stripe_credits_rules::catalog::Settings;
+use stripe_credits_rules::event::{Event, Subject};
+use stripe_credits_rules::fetched::Fetched;
+use stripe_credits_rules::identity::{self, Claims, Identity, Tie};
+use stripe_credits_rules::invoice::Invoice;
+use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::session::{Mode, PaymentStatus, Session};
+use stripe_credits_rules::subscription::Subscription;
+use stripe_credits_rules::worth::Refusal;
+use uuid::Uuid;
+
+use crate::ledger;
+use crate::outcome::{Outcome, Verdict};
+use crate::pg::sql::Sql;
+use crate::posting::subscription::{Incoming, Word};
+use crate::posting::{invoice, pack, reversal, subscription};
+use crate::tables::{customers, payments, subscriptions};
+
+/// Who asks for an event to be applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// Stripe's webhook, or an event that was parked.
+    Stripe,
+    /// A user's browser that came back from checkout: the session must be this user's, and a rejection writes nothing.
+    Browser { expected: Uuid },
+}
+
+impl Caller {
+    /// Checks, before anything is written, that a browser gets only its own user's session: else one could learn of
+    /// another user's session, or move it, by naming it.
+    fn check_owner(self, owner: Result<Identity, Reason>) -> Result<(), Reason> {
+        match (self, owner) {
+            (Caller::Stripe, _) => Ok(()),
+            (Caller::Browser { expected }, Ok(identity)) if identity.user == expected => Ok(()),
+            (Caller::Browser { .. }, Err(Reason::UnknownUser)) => Err(Reason::NoOwner),
+            (Caller::Browser { .. }, _) => Err(Reason::NotOwner),
+        }
+    }
+}
+
+/// What an event came to.
+pub(crate) struct Judged {
+    pub(crate) outcome: Outcome,
+    /// The event's customer, if events that are parked for that customer can be applied now: it was linked to another user,
+    /// or one of its subscriptions became known.
+    pub(crate) unblocked: Option<String>,
+}
+
+impl From<Outcome> for Judged {
+    fn from(outcome: Outcome) -> Judged {
+        Judged { outcome, unblocked: None }
+    }
+}
+
+/// Everything that an event is judged by, beside the tables.
+struct Context<'a> {
+    settings: &'a Settings,
+    event: &'a Event,
+    fetched: Option<&'a Fetched>,
+    caller: Caller,
+}
+
+/// Judges an event by what is known now, and posts what that comes to.
+pub(crate) fn judge(
+    sql: &mut Sql,
+    settings: Option<&Settings>,
+    event: &Event,
+    fetched: Option<&Fetched>,
+    caller: Caller,
+) -> Judged {
+    let Some(settings) = settings else {
+        return Outcome::of(Verdict::Parked(Reason::NoCatalog)).into();
+    };
+    if let Some(reason) = settings.scope.excludes(event.livemode, event.account.as_deref()) {
+        return Outcome::of(Verdict::Ignored(reason)).into();
+    }
+    let context = Context { settings, event, fetched, caller };
+    match &event.subject {
+        Subject::CheckoutSession(session) if session.mode == Mode::Subscription => {
+            judge_subscription_session(sql, &context, session)
+        }
+        Subject::CheckoutSession(session) => judge_pack_session(sql, &context, session),
+        Subject::Subscription(facts) => judge_subscription(sql, &context, facts, Word::Event, None),
+        Subject::Invoice(invoice) => judge_invoice(sql, &context, invoice, None),
+        Subject::InvoicePayment(payment) => reversal::invoice_paid_by(sql, event, payment).into(),
+        Subject::Reversals(reversals) => reversal::apply(sql, event, reversals, fetched).into(),
+        Subject::Other => Outcome::of(Verdict::Ignored(Reason::EventType)).into(),
+    }
+}
+
+/// A session that sells credit packs.
+fn judge_pack_session(sql: &mut Sql, context: &Context, session: &Session) -> Judged {
+    let known = payments::of_source(sql, &session.id, session.payment_intent_id.as_deref());
+    let user_if_paid =
+        |paid| known.as_ref().filter(|payment| payment.paid == paid).map(|payment| payment.user);
+    let claims = Claims {
+        paid_for: user_if_paid(true),
+        metadata: session.metadata_user,
+        attributed: user_if_paid(false),
+        tie: None,
+        client_reference: session.client_reference,
+    };
+    let ownership = resolve_owner(sql, session.customer_id.as_deref(), claims, session.created);
+    if let Err(reason) = context.caller.check_owner(ownership.owner) {
+        return Outcome::of(Verdict::Rejected(reason)).into();
+    }
+    let unblocked = ownership.link_customer(sql);
+    let worth = pack::worth(sql, context.settings, session, context.fetched);
+    let outcome = match (worth, ownership.owner) {
+        (Ok(lots), Ok(owner)) => {
+            pack::post_session(sql, &context.event.id, session, known.as_ref(), owner.user, &lots)
+        }
+        (Ok(_), Err(reason)) => unowned(reason),
+        // The session names no lines, but its payment is in the books: there is nothing to ask Stripe for.
+        (Err(Refusal::NeedsFetch(_)), Ok(_)) if claims.paid_for.is_some() => {
+            Outcome::of(Verdict::AlreadyApplied)
+        }
+        (Err(refusal), _) => refusal.into(),
+    };
+    Judged { outcome: ownership.with_owner(sql, outcome), unblocked }
+}
+
+/// A session that starts a subscription. By itself it only says who owns the customer; the subscription and its invoice count
+/// if the object carries them.
+fn judge_subscription_session(sql: &mut Sql, context: &Context, session: &Session) -> Judged {
+    let attributed = payments::of_source(sql, &session.id, None).map(|payment| payment.user);
+    let claims = Claims {
+        // An attribution of this session holds for all that the session started.
+        metadata: session.metadata_user.or(attributed),
+        client_reference: session.client_reference,
+        ..Claims::default()
+    };
+    let ownership = resolve_owner(sql, session.customer_id.as_deref(), claims, session.created);
+    if let Err(reason) = context.caller.check_owner(ownership.owner) {
+        return Outcome::of(Verdict::Rejected(reason)).into();
+    }
+    let mut unblocked = ownership.link_customer(sql);
+    let user = ownership.user().ok();
+    let mut outcome = None;
+    if let Some(facts) = &session.subscription {
+        let started = judge_subscription(sql, context, facts, Word::Current, user);
+        unblocked = unblocked.or(started.unblocked);
+        outcome = Some(started.outcome);
+    }
+    if let Some(invoice) = &session.invoice {
+        let paid = judge_invoice(sql, context, invoice, user).outcome;
+        outcome = Some(match outcome {
+            Some(started) => started.and_then(paid),
+            None => paid,
+        });
+    }
+    let outcome = outcome.unwrap_or_else(|| {
+        let unpaid = session.payment == Some(PaymentStatus::Unpaid);
+        Outcome::of(Verdict::Ignored(if unpaid { Reason::Unpaid } else { Reason::Mode }))
+    });
+    Judged { outcome: ownership.with_owner(sql, outcome), unblocked }
+}
+
+/// A subscription's state. `session_user` owns the session that started it.
+fn judge_subscription(
+    sql: &mut Sql,
+    context: &Context,
+    facts: &Subscription,
+    word: Word,
+    session_user: Option<Uuid>,
+) -> Judged {
+    let known = subscriptions::find(sql, &facts.id);
+    let attributed = known.as_ref().and_then(|known| known.user).or(session_user);
+    let claims = Claims { metadata: facts.metadata_user, attributed, ..Claims::default() };
+    let ownership = resolve_owner(sql, facts.customer_id.as_deref(), claims, facts.as_of);
+    let relinked = ownership.link_customer(sql);
+    let incoming = Incoming { event_id: &context.event.id, facts, word, fetched: context.fetched };
+    let outcome = match subscription::apply(sql, &incoming, known.as_ref(), ownership.user()) {
+        Ok((outcome, _)) => outcome,
+        Err(refusal) => refusal.into(),
+    };
+    // An invoice may be parked until its subscription is known.
+    let first_known = facts.customer_id.clone().filter(|_| known.is_none());
+    Judged { outcome: ownership.with_owner(sql, outcome), unblocked: relinked.or(first_known) }
+}
+
+/// A subscription's invoice. `session_user` owns the session that started the subscription.
+fn judge_invoice(sql: &mut Sql, context: &Context, invoice: &Invoice, session_user: Option<Uuid>) -> Judged {
+    let Some(subscription_id) = invoice.subscription_id.as_deref() else {
+        return Outcome::of(Verdict::Ignored(Reason::NoSubscription)).into();
+    };
+    let known = subscriptions::find(sql, subscription_id);
+    let payment = payments::of_source(sql, &invoice.id, None).filter(|payment| payment.paid);
+    let claims = Claims {
+        paid_for: payment.map(|payment| payment.user),
+        metadata: invoice.metadata_user,
+        attributed: known.as_ref().and_then(|known| known.user).or(session_user),
+        ..Claims::default()
+    };
+    let ownership = resolve_owner(sql, invoice.customer_id.as_deref(), claims, invoice.paid_at);
+    let unblocked = ownership.link_customer(sql);
+    let worth = invoice::worth(sql, context.settings, invoice, known.as_ref(), context.fetched);
+    let outcome = match (worth, ownership.user()) {
+        (Ok(worth), Ok(user)) => invoice::post(sql, &context.event.id, invoice, user, worth),
+        (Ok(_), Err(reason)) => unowned(reason),
+        (Err(refusal), _) => refusal.into(),
+    };
+    Judged { outcome: ownership.with_owner(sql, outcome), unblocked }
+}
+
+/// Who owns an object, and what it says about its customer.
+struct Ownership<'a> {
+    owner: Result<Identity, Reason>,
+    customer_id: Option<&'a str>,
+    known: Option<Tie>,
+    incoming: Option<Tie>,
+}
+
+/// Resolves who owns an object (rule 11), with its customer's link added to `claims`. Writes nothing.
+fn resolve_owner<'a>(
+    sql: &mut Sql,
+    customer_id: Option<&'a str>,
+    claims: Claims,
+    as_of: Time,
+) -> Ownership<'a> {
+    let known = customer_id.and_then(|customer_id| customers::tie(sql, customer_id));
+    let owner = identity::identify(Claims { tie: known.map(|link| link.user), ..claims });
+    let incoming = identity::tie_said(claims.metadata, claims.client_reference, as_of);
+    Ownership { owner, customer_id, known, incoming }
+}
+
+impl Ownership<'_> {
+    fn user(&self) -> Result<Uuid, Reason> {
+        self.owner.map(|identity| identity.user)
+    }
+
+    /// Links the customer by what the object says, if the object has an owner. Answers the customer if that makes it
+    /// another user's than before.
+    fn link_customer(&self, sql: &mut Sql) -> Option<String> {
+        let (Some(customer_id), Some(incoming), Ok(_)) = (self.customer_id, self.incoming, self.owner) else {
+            return None;
+        };
+        customers::say(sql, customer_id, self.known, incoming).then(|| customer_id.to_owned())
+    }
+
+    /// Adds the owner and their balances to an outcome.
+    fn with_owner(&self, sql: &mut Sql, mut outcome: Outcome) -> Outcome {
+        let Ok(Identity { user, mismatch }) = self.owner else { return outcome };
+        outcome.user = Some(user);
+        if outcome.balances.is_none() {
+            outcome.balances = ledger::balances(sql, user);
+        }
+        match mismatch {
+            Some(other) => outcome.with("identity_mismatch", json!({ "customer_tied_to": other })),
+            None => outcome,
+        }
+    }
+}
+
+/// What a payment comes to that is worth credits, but has no owner.
+fn unowned(reason: Reason) -> Outcome {
+    Outcome::of(if reason == Reason::Conflict { Verdict::Rejected(reason) } else { Verdict::Parked(reason) })
+}

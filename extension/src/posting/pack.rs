@@ -1,0 +1,102 @@
+//! A paid credit pack: what it is worth, and the posting of it, for every caller that brings a payment.
+
+use serde_json::json;
+use stripe_credits_rules::amount::Credits;
+use stripe_credits_rules::catalog::Settings;
+use stripe_credits_rules::fetched::Fetched;
+use stripe_credits_rules::lot::{self, Lot};
+use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::session::Session;
+use stripe_credits_rules::worth::{Refusal, session as rules};
+use uuid::Uuid;
+
+use crate::ledger::{Account, Origin, TransactionType};
+use crate::outcome::{Outcome, Verdict};
+use crate::pg::sql::Sql;
+use crate::tables::catalog;
+use crate::tables::payments::{self, Payment, Said, SourceType};
+
+/// What a session's lines are worth by the catalog, or why it is worth nothing, yet or ever.
+pub(crate) fn worth(
+    sql: &mut Sql,
+    settings: &Settings,
+    session: &Session,
+    fetched: Option<&Fetched>,
+) -> Result<Vec<Lot>, Refusal> {
+    let lines = rules::lines(session, settings.no_payment_required, fetched)?;
+    let prices = catalog::prices_in_force(sql, lines.iter().map(|line| &line.item), session.created);
+    rules::worth(&lines, &prices, session.created)
+}
+
+/// A payment, by the ids that its event or call gives it.
+pub(crate) struct Purchase<'a> {
+    pub(crate) session_id: &'a str,
+    /// An earlier claim of it, which may be under another session's id.
+    pub(crate) known: Option<&'a Payment>,
+    pub(crate) said: Said<'a>,
+    pub(crate) origin: Origin<'a>,
+}
+
+/// Claims a session's payment and posts the difference between what it is worth and what was granted for it.
+pub(crate) fn post_session(
+    sql: &mut Sql,
+    event_id: &str,
+    session: &Session,
+    known: Option<&Payment>,
+    user: Uuid,
+    lots: &[Lot],
+) -> Outcome {
+    let payment_intent_id = session.payment_intent_id.as_deref();
+    let purchase = Purchase {
+        session_id: &session.id,
+        known,
+        said: Said {
+            payment_intent_ids: payment_intent_id.into_iter().collect(),
+            customer_id: session.customer_id.as_deref(),
+            amount_total: session.amount_total,
+            currency: session.currency.as_deref(),
+            ..Said::default()
+        },
+        origin: Origin {
+            event_id: Some(event_id),
+            session_id: Some(&session.id),
+            payment_intent_id,
+            ..Origin::default()
+        },
+    };
+    let account = Account::open(sql, user);
+    let worth: i64 = lots.iter().map(|lot| lot.credits.0).sum();
+    let price_ids: Vec<String> = lots.iter().map(|lot| lot.item.clone()).collect();
+    let outcome = post(sql, account, &purchase, lots).with("price_ids", price_ids);
+    match &session.stated_credits {
+        Some(stated) if *stated != worth.to_string() => {
+            outcome.with("discrepancy", json!({ "metadata_credits": stated, "worth": worth }))
+        }
+        _ => outcome,
+    }
+}
+
+/// Claims a payment for an account and posts what its lots are worth more than was granted for it.
+pub(crate) fn post(sql: &mut Sql, mut account: Account, purchase: &Purchase, lots: &[Lot]) -> Outcome {
+    let Purchase { session_id, known, said, origin } = purchase;
+    let (source_id, held) = match known {
+        Some(known) => (known.source_id.as_str(), account.held(sql, &known.source_id)),
+        // Grants that are there under the id of a new session are not its own: a request id may be spelled like one.
+        None => (*session_id, Vec::new()),
+    };
+    let Some(difference) = lot::difference(&held, lots) else {
+        return Outcome::of(Verdict::Rejected(Reason::OutOfRange));
+    };
+    if let Err(reason) = account.grant(sql, source_id, &difference.add, TransactionType::Purchase, origin) {
+        return Outcome::of(Verdict::Rejected(reason));
+    }
+    payments::claim(sql, SourceType::CheckoutSession, source_id, said, account.user(), account.now());
+    // A refund may have come before its purchase, or the claim may have said what was charged.
+    account.settle_reversals(sql, source_id, origin);
+    let verdict = if account.is_changed() { Verdict::Applied } else { Verdict::AlreadyApplied };
+    let outcome = account.close(sql, verdict);
+    match difference.excess {
+        Credits::ZERO => outcome,
+        excess => outcome.with("granted_beyond_this_evidence", excess.0),
+    }
+}

@@ -1,0 +1,69 @@
+//! Credits that are given, not bought: at signup, and by hand.
+
+use stripe_credits_rules::amount::Credits;
+use stripe_credits_rules::calendar::Time;
+use stripe_credits_rules::lot::{Lot, Pool};
+use stripe_credits_rules::reason::Reason;
+use uuid::Uuid;
+
+use crate::ledger::{Account, Origin, TransactionType};
+use crate::outcome::{Outcome, Verdict};
+use crate::pg::error::raise_past;
+use crate::pg::sql::Sql;
+use crate::tables::catalog;
+
+/// The source and the item of a user's signup credits.
+const SIGNUP: &str = "signup";
+
+/// The item of credits that are granted by hand; their source is the request id.
+const GRANT: &str = "grant";
+
+/// Grants the catalog's signup credits, once per user.
+pub(crate) fn signup(sql: &mut Sql, user: Uuid) -> Outcome {
+    let Some(settings) = catalog::settings(sql) else {
+        return Outcome::of(Verdict::Rejected(Reason::NoCatalog));
+    };
+    let mut account = Account::open(sql, user);
+    if !account.sign_up() {
+        return account.close(sql, Verdict::AlreadyApplied);
+    }
+    let lot = promotional(SIGNUP, "Signup credits", settings.signup_credits);
+    let lots = if lot.credits > Credits::ZERO { vec![lot] } else { Vec::new() };
+    match account.grant(sql, SIGNUP, &lots, TransactionType::Signup, &Origin::default()) {
+        Ok(()) => account.close(sql, Verdict::Applied),
+        Err(reason) => Outcome::of(Verdict::Rejected(reason)),
+    }
+}
+
+/// A grant by hand.
+pub(crate) struct ManualGrant<'a> {
+    pub(crate) user: Uuid,
+    pub(crate) amount: Credits,
+    pub(crate) request_id: &'a str,
+    pub(crate) description: Option<&'a str>,
+    pub(crate) expires_at: Option<Time>,
+}
+
+/// Grants credits by hand, once per request id.
+pub(crate) fn grant(sql: &mut Sql, call: &ManualGrant) -> Outcome {
+    let mut account = Account::open(sql, call.user);
+    if let Some(granted) = account.granted(sql, call.request_id, GRANT) {
+        let same = granted.amount == call.amount && granted.lapses_at == call.expires_at;
+        let verdict = if same { Verdict::AlreadyApplied } else { Verdict::Rejected(Reason::Conflict) };
+        return account.close(sql, verdict);
+    }
+    if let Some(past) = call.expires_at.filter(|expires_at| *expires_at <= account.now()) {
+        raise_past("p_expires_at", &past.to_string());
+    }
+    let lot = Lot { lapses_at: call.expires_at, ..promotional(GRANT, "Granted", call.amount) };
+    let origin =
+        Origin { description: call.description, request_id: Some(call.request_id), ..Origin::default() };
+    match account.grant(sql, call.request_id, &[lot], TransactionType::Grant, &origin) {
+        Ok(()) => account.close(sql, Verdict::Applied),
+        Err(reason) => Outcome::of(Verdict::Rejected(reason)),
+    }
+}
+
+fn promotional(item: &str, name: &str, credits: Credits) -> Lot {
+    Lot::new(item.into(), name.into(), credits, Pool::Promotional)
+}

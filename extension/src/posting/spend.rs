@@ -1,0 +1,121 @@
+//! Credits are spent, or held for a job that may fail: under the account's lock alone, and once per request id.
+
+use stripe_credits_rules::amount::Credits;
+use stripe_credits_rules::calendar::TimeDelta;
+use stripe_credits_rules::draw::give_back;
+use stripe_credits_rules::reason::Reason;
+use uuid::Uuid;
+
+use crate::ledger::{Account, Origin, TransactionType};
+use crate::outcome::{Outcome, Verdict};
+use crate::pg::json::JsonText;
+use crate::pg::sql::Sql;
+use crate::tables::reservations::{self, Status};
+
+/// A request for credits.
+pub(crate) struct Request<'a> {
+    pub(crate) user: Uuid,
+    pub(crate) amount: Credits,
+    pub(crate) request_id: &'a str,
+    pub(crate) description: Option<&'a str>,
+    pub(crate) metadata: Option<&'a JsonText>,
+}
+
+/// Spends credits.
+pub(crate) fn spend(sql: &mut Sql, request: &Request) -> Outcome {
+    let Some(account) = Account::open_existing(sql, request.user) else {
+        return no_account(request.user, Reason::InsufficientCredits);
+    };
+    if let Some(earlier) = account.requested(sql, request.request_id) {
+        let same = earlier == (TransactionType::Spend, Credits(-request.amount.0));
+        return account.close(sql, repeated(same));
+    }
+    take(sql, account, request, TransactionType::Spend)
+}
+
+/// Holds credits for `ttl` from now.
+pub(crate) fn reserve(sql: &mut Sql, request: &Request, ttl: TimeDelta) -> Outcome {
+    let Request { user, amount, request_id, description, .. } = *request;
+    let Some(mut account) = Account::open_existing(sql, user) else {
+        return no_account(user, Reason::InsufficientCredits);
+    };
+    if let Some(reservation) = reservations::find(sql, user, request_id) {
+        let outcome = account.close(sql, repeated(reservation.amount == amount));
+        return outcome.with("status", reservation.status.as_str());
+    }
+    if account.requested(sql, request_id).is_some() {
+        return account.close(sql, repeated(false));
+    }
+    if amount <= account.available() {
+        let expires_at = account.now() + ttl;
+        reservations::hold(sql, user, request_id, amount, description, account.now(), expires_at);
+        account.due_at(expires_at);
+    }
+    take(sql, account, request, TransactionType::Reservation)
+}
+
+/// Ends a reservation with `amount` of it spent, by default all; the rest goes back to the grants it came from.
+pub(crate) fn commit(sql: &mut Sql, user: Uuid, request_id: &str, amount: Option<Credits>) -> Outcome {
+    let Some(account) = Account::open_existing(sql, user) else {
+        return no_account(user, Reason::UnknownReservation);
+    };
+    let Some(reservation) = reservations::find(sql, user, request_id) else {
+        return account.close(sql, Verdict::Rejected(Reason::UnknownReservation));
+    };
+    let amount = amount.unwrap_or(reservation.amount);
+    let verdict = match reservation.status {
+        Status::Held if amount > reservation.amount => Verdict::Rejected(Reason::ExceedsReservation),
+        Status::Held => return end(sql, account, request_id, Status::Committed, amount),
+        Status::Committed => repeated(reservation.committed == amount),
+        Status::Released | Status::Expired => Verdict::Rejected(Reason::ReservationEnded),
+    };
+    account.close(sql, verdict)
+}
+
+/// Ends a reservation with nothing of it spent.
+pub(crate) fn release(sql: &mut Sql, user: Uuid, request_id: &str) -> Outcome {
+    let Some(account) = Account::open_existing(sql, user) else {
+        return no_account(user, Reason::UnknownReservation);
+    };
+    let verdict = match reservations::find(sql, user, request_id).map(|reservation| reservation.status) {
+        Some(Status::Held) => return end(sql, account, request_id, Status::Released, Credits::ZERO),
+        Some(Status::Released | Status::Expired) => Verdict::AlreadyApplied,
+        Some(Status::Committed) => Verdict::Rejected(Reason::Conflict),
+        None => Verdict::Rejected(Reason::UnknownReservation),
+    };
+    account.close(sql, verdict)
+}
+
+fn take(
+    sql: &mut Sql,
+    mut account: Account,
+    request: &Request,
+    transaction_type: TransactionType,
+) -> Outcome {
+    let origin = Origin {
+        description: request.description,
+        request_id: Some(request.request_id),
+        metadata: request.metadata,
+        ..Origin::default()
+    };
+    let taken = account.take(sql, request.amount, transaction_type, &origin);
+    let insufficient = Verdict::Rejected(Reason::InsufficientCredits);
+    account.close(sql, if taken { Verdict::Applied } else { insufficient })
+}
+
+fn end(sql: &mut Sql, mut account: Account, request_id: &str, status: Status, committed: Credits) -> Outcome {
+    let back = give_back(&account.drawn(sql, request_id), committed);
+    account.put_back(sql, request_id, &back);
+    reservations::end(sql, account.user(), request_id, status, committed, account.now());
+    account.close(sql, Verdict::Applied)
+}
+
+/// A user without an account has no credits, and a rejection does not create an account.
+fn no_account(user: Uuid, reason: Reason) -> Outcome {
+    Outcome { user: Some(user), ..Outcome::of(Verdict::Rejected(reason)) }
+}
+
+/// A request id that was used before: with the same content it was applied already, with other content it contradicts itself.
+fn repeated(same: bool) -> Verdict {
+    if same { Verdict::AlreadyApplied } else { Verdict::Rejected(Reason::Conflict) }
+}

@@ -1,0 +1,198 @@
+//! Table `stripe_events`, the inbox: every event as it was received, with what came of it.
+
+use pgrx::prelude::*;
+use stripe_credits_rules::calendar::Time;
+use stripe_credits_rules::event::{Event, Malformed};
+use stripe_credits_rules::reason::Reason;
+
+use crate::outcome::Outcome;
+use crate::pg::convert::{clock, timestamp, uuid, uuid_datum};
+use crate::pg::json::JsonText;
+use crate::pg::sql::{Rows, Sql};
+
+/// An event that waits in the inbox.
+pub(crate) struct Waiting {
+    pub(crate) event_id: String,
+    pub(crate) payload: String,
+    pub(crate) fetched: Option<String>,
+    /// Whose it is, where that is not what it waits for.
+    pub(crate) user: Option<uuid::Uuid>,
+}
+
+/// Writes a delivery down, last of all, by one upsert: nothing marks an event as seen before its effect. What was
+/// applied stays applied, whatever a redelivery under other settings comes to.
+pub(crate) fn record(
+    sql: &mut Sql,
+    event: &Event,
+    payload: &JsonText,
+    fetched: Option<&JsonText>,
+    outcome: &Outcome,
+) {
+    let now = timestamp(clock());
+    sql.run(
+        "insert into billing.stripe_events as e
+             (event_id, type, created, api_version, livemode, account, object_id, customer_id, payload, fetched,
+              outcome, reason, details, user_id, first_received_at, last_received_at, judged_at, applied_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15, $15,
+             case when $11 = 'applied' then $15 end)
+         on conflict (event_id) do update set
+             (outcome, reason, details, user_id, applied_at) = (
+                 select case when e.outcome = 'applied' then e.outcome else excluded.outcome end,
+                     case when e.outcome = 'applied' then e.reason else excluded.reason end,
+                     case when e.outcome = 'applied' then e.details else excluded.details end,
+                     coalesce(excluded.user_id, e.user_id), coalesce(e.applied_at, excluded.applied_at)),
+             (type, created, api_version, livemode, account, object_id, customer_id, payload) = (
+                 excluded.type, excluded.created, excluded.api_version, excluded.livemode, excluded.account,
+                 excluded.object_id, excluded.customer_id, excluded.payload),
+             fetched = coalesce(nullif(excluded.fetched, '{}'), e.fetched, excluded.fetched),
+             attempts = e.attempts + 1,
+             last_received_at = excluded.last_received_at,
+             judged_at = excluded.judged_at",
+        &[
+            event.id.as_str().into(),
+            event.event_type.as_str().into(),
+            timestamp(event.created).into(),
+            event.api_version.as_deref().into(),
+            event.livemode.into(),
+            event.account.as_deref().into(),
+            event.object_id.as_deref().into(),
+            event.customer_id.as_deref().into(),
+            payload.into(),
+            fetched.into(),
+            outcome.verdict.as_str().into(),
+            outcome.verdict.reason().map(Reason::as_str).into(),
+            outcome.details_json().as_ref().into(),
+            outcome.user.map(uuid_datum).into(),
+            now.into(),
+        ],
+    );
+}
+
+/// Whether an event was kept.
+pub(crate) fn holds(sql: &mut Sql, event_id: &str) -> bool {
+    sql.run("select from billing.stripe_events where event_id = $1", &[event_id.into()]).next()
+}
+
+/// What Stripe answered about an event before, where it was asked and did answer.
+pub(crate) fn fetched(sql: &mut Sql, event_id: &str) -> Option<String> {
+    let mut rows = sql.run(
+        "select fetched::text from billing.stripe_events where event_id = $1 and fetched <> '{}'",
+        &[event_id.into()],
+    );
+    rows.next().then(|| rows.must(1))
+}
+
+/// Writes down a refusal of something that is no event but carries an id.
+pub(crate) fn record_malformed(sql: &mut Sql, malformed: &Malformed, payload: &JsonText, outcome: &Outcome) {
+    let Some(event_id) = malformed.event_id.as_deref() else {
+        return;
+    };
+    sql.run(
+        "insert into billing.stripe_events as e
+             (event_id, type, payload, outcome, reason, details, first_received_at, last_received_at, judged_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $7, $7)
+         on conflict (event_id) do update
+             set attempts = e.attempts + 1, last_received_at = excluded.last_received_at,
+                 judged_at = excluded.judged_at",
+        &[
+            event_id.into(),
+            malformed.event_type.as_deref().into(),
+            payload.into(),
+            outcome.verdict.as_str().into(),
+            outcome.verdict.reason().map(Reason::as_str).into(),
+            outcome.details_json().as_ref().into(),
+            timestamp(clock()).into(),
+        ],
+    );
+}
+
+/// Writes down what a waiting event came to without having been delivered again.
+pub(crate) fn update(sql: &mut Sql, event_id: &str, outcome: &Outcome) {
+    sql.run(
+        "update billing.stripe_events set outcome = $2, reason = $3, details = $4,
+             user_id = coalesce($5, user_id), judged_at = $6,
+             applied_at = case when $2 = 'applied' then $6 end
+         where event_id = $1",
+        &[
+            event_id.into(),
+            outcome.verdict.as_str().into(),
+            outcome.verdict.reason().map(Reason::as_str).into(),
+            outcome.details_json().as_ref().into(),
+            outcome.user.map(uuid_datum).into(),
+            timestamp(clock()).into(),
+        ],
+    );
+}
+
+/// What waits for a customer to be known as somebody, or for what is known of its subscription. Read under the customer's
+/// lock.
+pub(crate) fn waiting_for_customer(sql: &mut Sql, customer_id: &str) -> Vec<Waiting> {
+    all(sql.run(
+        "select event_id, payload::text, fetched::text, user_id from billing.stripe_events
+         where customer_id = $1 and outcome = 'parked'
+             and reason in ('unknown_user', 'identity_conflict', 'unfetched', 'shape')
+         order by created, event_id",
+        &[customer_id.into()],
+    ))
+}
+
+/// What waits for a session to be known as somebody's. Read under the session's lock.
+pub(crate) fn waiting_for_session(sql: &mut Sql, session_id: &str) -> Vec<Waiting> {
+    all(sql.run(
+        "select event_id, payload::text, fetched::text, user_id from billing.stripe_events
+         where object_id = $1 and outcome = 'parked' and reason in ('unknown_user', 'identity_conflict')
+         order by created, event_id",
+        &[session_id.into()],
+    ))
+}
+
+/// The customer of a session that began a subscription, where one was seen.
+pub(crate) fn customer_of_subscribing(sql: &mut Sql, session_id: &str) -> Option<String> {
+    let mut rows = sql.run(
+        "select customer_id from billing.stripe_events
+         where object_id = $1 and customer_id is not null and payload #>> '{data,object,mode}' = 'subscription' limit 1",
+        &[session_id.into()],
+    );
+    rows.next().then(|| rows.must(1))
+}
+
+/// Up to `limit` parked events that were not judged since `before`, longest first, in the order of their users. Read
+/// under the catalog's lock alone.
+pub(crate) fn parked(sql: &mut Sql, before: Time, limit: i64) -> Vec<Waiting> {
+    all(sql.run(
+        "select event_id, payload::text, fetched::text, user_id from (
+             select * from billing.stripe_events where outcome = 'parked' and judged_at < $1
+             order by judged_at, event_id limit $2
+         ) e
+         order by user_id nulls last, created, event_id",
+        &[timestamp(before).into(), limit.into()],
+    ))
+}
+
+fn all(mut rows: Rows) -> Vec<Waiting> {
+    let mut waiting = Vec::new();
+    while rows.next() {
+        waiting.push(Waiting {
+            event_id: rows.must(1),
+            payload: rows.must(2),
+            fetched: rows.get(3),
+            user: rows.get(4).map(uuid),
+        });
+    }
+    waiting
+}
+
+/// Deletes events that were received longest ago and are settled. Never one that still waits for something.
+pub(crate) fn prune(sql: &mut Sql, older_than: Interval) -> i64 {
+    let mut rows = sql.run(
+        "with pruned as (
+             delete from billing.stripe_events
+             where last_received_at < statement_timestamp() - $1 and outcome not in ('parked', 'needs_fetch')
+             returning 1
+         )
+         select count(*) from pruned",
+        &[older_than.into()],
+    );
+    assert!(rows.next(), "an aggregate has a row");
+    rows.must(1)
+}

@@ -1,0 +1,121 @@
+//! Table `reservations`: spends that can still be committed for less or released. What each holds is in the ledger.
+
+use stripe_credits_rules::amount::Credits;
+use stripe_credits_rules::calendar::Time;
+use uuid::Uuid;
+
+use crate::pg::convert::{time, timestamp, uuid_datum};
+use crate::pg::sql::Sql;
+
+/// How a reservation stands; the words of its CHECK.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    Held,
+    Committed,
+    Released,
+    Expired,
+}
+
+impl Status {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Status::Held => "held",
+            Status::Committed => "committed",
+            Status::Released => "released",
+            Status::Expired => "expired",
+        }
+    }
+}
+
+/// A row.
+pub(crate) struct Reservation {
+    pub(crate) amount: Credits,
+    pub(crate) committed: Credits,
+    pub(crate) status: Status,
+}
+
+/// A user's reservation. Read under the account's lock, as everything here.
+pub(crate) fn find(sql: &mut Sql, user: Uuid, request_id: &str) -> Option<Reservation> {
+    let mut rows = sql.run(
+        "select amount, committed, status from billing.reservations where user_id = $1 and request_id = $2",
+        &[uuid_datum(user).into(), request_id.into()],
+    );
+    rows.next().then(|| {
+        let word: String = rows.must(3);
+        let status = [Status::Held, Status::Committed, Status::Released, Status::Expired]
+            .into_iter()
+            .find(|status| status.as_str() == word)
+            .expect("its CHECK allows no other word");
+        Reservation { amount: Credits(rows.must(1)), committed: Credits(rows.must(2)), status }
+    })
+}
+
+/// Notes that credits are held until a time.
+pub(crate) fn hold(
+    sql: &mut Sql,
+    user: Uuid,
+    request_id: &str,
+    amount: Credits,
+    description: Option<&str>,
+    now: Time,
+    expires_at: Time,
+) {
+    sql.run(
+        "insert into billing.reservations
+             (user_id, request_id, amount, status, description, expires_at, created_at, updated_at)
+         values ($1, $2, $3, 'held', $4, $5, $6, $6)",
+        &[
+            uuid_datum(user).into(),
+            request_id.into(),
+            amount.0.into(),
+            description.into(),
+            timestamp(expires_at).into(),
+            timestamp(now).into(),
+        ],
+    );
+}
+
+/// Notes how a held reservation ended, and how much of it was spent.
+pub(crate) fn end(
+    sql: &mut Sql,
+    user: Uuid,
+    request_id: &str,
+    status: Status,
+    committed: Credits,
+    now: Time,
+) {
+    sql.run(
+        "update billing.reservations set status = $3, committed = $4, updated_at = $5
+         where user_id = $1 and request_id = $2",
+        &[
+            uuid_datum(user).into(),
+            request_id.into(),
+            status.as_str().into(),
+            committed.0.into(),
+            timestamp(now).into(),
+        ],
+    );
+}
+
+/// The reservations of a user that ran out by a time, in the order in which they did.
+pub(crate) fn ran_out(sql: &mut Sql, user: Uuid, by: Time) -> Vec<String> {
+    let mut rows = sql.run(
+        "select request_id from billing.reservations
+         where user_id = $1 and status = 'held' and expires_at <= $2 order by expires_at, request_id",
+        &[uuid_datum(user).into(), timestamp(by).into()],
+    );
+    let mut ran_out = Vec::new();
+    while rows.next() {
+        ran_out.push(rows.must(1));
+    }
+    ran_out
+}
+
+/// When the next of a user's reservations runs out.
+pub(crate) fn next_expiry(sql: &mut Sql, user: Uuid) -> Option<Time> {
+    let mut rows = sql.run(
+        "select min(expires_at) from billing.reservations where user_id = $1 and status = 'held'",
+        &[uuid_datum(user).into()],
+    );
+    rows.next().then(|| rows.get(1).and_then(time)).flatten()
+}

@@ -1,0 +1,171 @@
+//! Table `subscriptions`: what is known of each, as of when.
+
+use stripe_credits_rules::amount::{Credits, Quantity};
+use stripe_credits_rules::plan;
+use stripe_credits_rules::subscription::{FREE, Plan, State, Status};
+use uuid::Uuid;
+
+use crate::pg::convert::{clock, time, timestamp, uuid, uuid_datum};
+use crate::pg::sql::{Rows, Sql};
+
+/// A row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Subscription {
+    pub(crate) user: Option<Uuid>,
+    pub(crate) customer_id: Option<String>,
+    pub(crate) state: State,
+    pub(crate) tier: String,
+    pub(crate) rank: Option<i32>,
+    pub(crate) lot_limit: Option<Credits>,
+}
+
+impl Subscription {
+    /// One without an owner, whose plan is not known yet.
+    pub(crate) fn new(state: State) -> Subscription {
+        Subscription { user: None, customer_id: None, state, tier: FREE.into(), rank: None, lot_limit: None }
+    }
+
+    /// Whether anything but `as_of` differs.
+    pub(crate) fn differs(&self, other: &Subscription) -> bool {
+        let state = State { as_of: other.state.as_of, ..self.state.clone() };
+        Subscription { state, ..self.clone() } != *other
+    }
+
+    /// What the catalog makes of it.
+    pub(crate) fn subscribes_to(&mut self, plan: &Plan) {
+        self.tier = plan.tier();
+        self.rank = plan.rank();
+        self.lot_limit = plan.lot_limit();
+    }
+}
+
+/// The columns that [`subscription`] reads, in its order.
+macro_rules! columns {
+    () => {
+        "user_id, customer_id, price_id, tier, rank, lot_limit, status, quantity, current_period_start, \
+         current_period_end, trial_end, cancel_at_period_end, ended_at, as_of"
+    };
+}
+
+/// What is known of a subscription. Read under its lock, its absence stays true until the end of the transaction.
+pub(crate) fn find(sql: &mut Sql, subscription_id: &str) -> Option<Subscription> {
+    const BY_ID: &str =
+        concat!("select ", columns!(), " from billing.subscriptions where subscription_id = $1");
+    let mut rows = sql.run(BY_ID, &[subscription_id.into()]);
+    rows.next().then(|| subscription(&rows))
+}
+
+/// The subscriptions to a price and their ids, in the order of their users.
+pub(crate) fn to_price(sql: &mut Sql, price_id: &str) -> Vec<(String, Subscription)> {
+    const BY_PRICE: &str = concat!(
+        "select ",
+        columns!(),
+        ", subscription_id from billing.subscriptions where price_id = $1 order by user_id, subscription_id"
+    );
+    let mut rows = sql.run(BY_PRICE, &[price_id.into()]);
+    let mut subscriptions = Vec::new();
+    while rows.next() {
+        subscriptions.push((rows.must(15), subscription(&rows)));
+    }
+    subscriptions
+}
+
+fn subscription(rows: &Rows) -> Subscription {
+    let at = |column| time(rows.must(column)).expect("only finite times are written");
+    Subscription {
+        user: rows.get(1).map(uuid),
+        customer_id: rows.get(2),
+        tier: rows.must(4),
+        rank: rows.get(5),
+        lot_limit: rows.get(6).map(Credits),
+        state: State {
+            price_id: rows.get(3),
+            status: Status::parse(&rows.must::<String>(7)).expect("its CHECK allows no other word"),
+            quantity: Quantity::new(rows.must(8)).unwrap_or(Quantity::ONE),
+            period: (at(9), at(10)),
+            trial_end: rows.get(11).and_then(time),
+            cancel_at_period_end: rows.must(12),
+            ended_at: rows.get(13).and_then(time),
+            as_of: at(14),
+        },
+    }
+}
+
+/// Writes down what is known of a subscription now. The caller holds its lock.
+pub(crate) fn save(sql: &mut Sql, subscription_id: &str, known: &Subscription, event_id: &str) {
+    let Subscription { user, customer_id, state, tier, rank, lot_limit } = known;
+    sql.run(
+        "insert into billing.subscriptions as s
+             (subscription_id, user_id, customer_id, price_id, tier, rank, lot_limit, status, quantity,
+              current_period_start, current_period_end, trial_end, cancel_at_period_end, ended_at, as_of,
+              stripe_event_id, created_at, updated_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $17)
+         on conflict (subscription_id) do update set
+             (user_id, customer_id, price_id, tier, rank, lot_limit, status, quantity, current_period_start,
+              current_period_end, trial_end, cancel_at_period_end, ended_at, as_of, stripe_event_id, updated_at)
+             = (excluded.user_id, excluded.customer_id, excluded.price_id, excluded.tier, excluded.rank,
+                excluded.lot_limit, excluded.status, excluded.quantity, excluded.current_period_start,
+                excluded.current_period_end, excluded.trial_end, excluded.cancel_at_period_end, excluded.ended_at,
+                excluded.as_of, excluded.stripe_event_id, excluded.updated_at)",
+        &[
+            subscription_id.into(),
+            user.map(uuid_datum).into(),
+            customer_id.as_deref().into(),
+            state.price_id.as_deref().into(),
+            tier.as_str().into(),
+            (*rank).into(),
+            lot_limit.map(|limit| limit.0).into(),
+            state.status.as_str().into(),
+            state.quantity.get().into(),
+            timestamp(state.period.0).into(),
+            timestamp(state.period.1).into(),
+            state.trial_end.map(timestamp).into(),
+            state.cancel_at_period_end.into(),
+            state.ended_at.map(timestamp).into(),
+            timestamp(state.as_of).into(),
+            event_id.into(),
+            timestamp(clock()).into(),
+        ],
+    );
+}
+
+/// A user's subscriptions, as far as they decide what their lots hold. Read under the account's lock.
+pub(crate) fn of_user(sql: &mut Sql, user: Uuid) -> Vec<plan::Subscription> {
+    let mut rows = sql.run(
+        "select subscription_id, price_id, lot_limit, as_of, ended_at, cancel_at_period_end or ended_at is not null
+         from billing.subscriptions where user_id = $1",
+        &[uuid_datum(user).into()],
+    );
+    let mut subscriptions = Vec::new();
+    while rows.next() {
+        subscriptions.push(plan::Subscription {
+            id: rows.must(1),
+            price_id: rows.get(2),
+            lot_limit: rows.get(3).map(Credits),
+            as_of: time(rows.must(4)).expect("only finite times are written"),
+            ended_at: rows.get(5).and_then(time),
+            ends: rows.must(6),
+        });
+    }
+    subscriptions
+}
+
+/// What a user's subscriptions make of the account: tier and status. Read under the account's lock.
+pub(crate) fn tier(sql: &mut Sql, user: Uuid) -> (String, String) {
+    let mut rows = sql.run(
+        "select case when s.names_tier then s.tier end, s.status
+         from (
+             select *, status in ('active', 'trialing', 'past_due') as names_tier
+             from billing.subscriptions where user_id = $1
+         ) s
+         order by s.names_tier desc, case when s.names_tier then s.rank end desc nulls last, s.as_of desc,
+             s.subscription_id
+         limit 1",
+        &[uuid_datum(user).into()],
+    );
+    if rows.next() {
+        (rows.get(1).unwrap_or_else(|| FREE.to_owned()), rows.must(2))
+    } else {
+        (FREE.to_owned(), "none".to_owned())
+    }
+}

@@ -1,0 +1,271 @@
+//! Who asks: the user whom a bearer token names, once the token is proven.
+//!
+//! A token's algorithm chooses the kind of key, and a key is only ever used with its own algorithm: HS256 with the
+//! shared secret, ES256 and RS256 with a public key of the set at `JWKS_URL`. So a token that is signed with a public
+//! key as if it were a secret proves nothing, nor does one that is not signed at all.
+
+use hyper::header::{AUTHORIZATION, HeaderMap};
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation, decode, decode_header};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
+use serde_json::Value;
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::auth::jwks::Jwks;
+use crate::auth::verifier;
+use crate::config::AuthConfig;
+use crate::error::Error;
+
+/// How far the signer's clock and ours may be apart, in seconds.
+const LEEWAY_SECONDS: u64 = 30;
+/// The longest email address taken from a token, in bytes (RFC 5321's limit of a path).
+const MAX_EMAIL_BYTES: usize = 254;
+
+/// A user whose token was proven. Only [`Auth::authenticate`] makes one.
+#[derive(Debug)]
+pub(crate) struct User {
+    id: Uuid,
+    email: Option<String>,
+}
+
+/// What tokens are proven with, and what they must say.
+pub(crate) struct Auth {
+    secret: Option<DecodingKey>,
+    jwks: Option<Jwks>,
+    audience: Option<String>,
+    issuer: Option<String>,
+}
+
+/// Why a request names no user.
+#[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AuthError {
+    #[error("there is no Authorization header")]
+    Missing,
+    #[error("the Authorization header holds no bearer token")]
+    Malformed,
+    #[error("the token's algorithm is none of ours, or not its key's")]
+    Algorithm,
+    #[error("the token's key is not known")]
+    UnknownKey,
+    #[error("the token's signature does not match")]
+    Signature,
+    #[error("the token has expired")]
+    Expired,
+    #[error("the token does not say until when it is valid")]
+    NoExpiry,
+    #[error("the token is not valid yet")]
+    Immature,
+    #[error("the token is for another audience")]
+    Audience,
+    #[error("the token is of another issuer")]
+    Issuer,
+    #[error("the token's sub is not a UUID")]
+    Subject,
+}
+
+/// What is read of a token beside what is checked.
+#[derive(Deserialize)]
+struct Claims {
+    sub: Option<Value>,
+    email: Option<Value>,
+}
+
+impl User {
+    /// The token's `sub`.
+    pub(crate) fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// The token's `email`, where it has one.
+    pub(crate) fn email(&self) -> Option<&str> {
+        self.email.as_deref()
+    }
+}
+
+impl Auth {
+    /// Prepares the keys; those at a URL are fetched when the first token needs them.
+    pub(crate) fn new(config: &AuthConfig) -> Self {
+        verifier::install();
+        let secret = |secret: &SecretString| DecodingKey::from_secret(secret.expose_secret().as_bytes());
+        Self {
+            secret: config.secret.as_ref().map(secret),
+            jwks: config.jwks_url.as_ref().map(Jwks::new),
+            audience: config.audience.clone(),
+            issuer: config.issuer.clone(),
+        }
+    }
+
+    /// The user whom the request's bearer token names.
+    pub(crate) async fn authenticate(&self, headers: &HeaderMap) -> Result<User, Error> {
+        let token = bearer(headers)?;
+        let header = decode_header(token).map_err(|fault| refusal(fault.kind()))?;
+        if header.crit.is_some() {
+            // RFC 7515: whoever does not understand what is critical must refuse.
+            return Err(AuthError::Malformed.into());
+        }
+        let key = self.key(&header).await?;
+        let claims = decode::<Claims>(token, &key, &self.validation(header.alg))
+            .map_err(|fault| refusal(fault.kind()))?
+            .claims;
+        let text = |claim: Option<Value>| claim.as_ref().and_then(Value::as_str).map(str::to_owned);
+        let id = text(claims.sub).and_then(|sub| Uuid::try_parse(&sub).ok()).ok_or(AuthError::Subject)?;
+        // Supabase's tokens of users who signed in by phone have an empty one.
+        let email = text(claims.email).filter(|email| !email.is_empty() && email.len() <= MAX_EMAIL_BYTES);
+        Ok(User { id, email })
+    }
+
+    async fn key(&self, header: &Header) -> Result<DecodingKey, Error> {
+        match (header.alg, &self.secret, &self.jwks) {
+            (Algorithm::HS256, Some(secret), _) => Ok(secret.clone()),
+            (Algorithm::ES256 | Algorithm::RS256, _, Some(jwks)) => {
+                jwks.key(header.alg, header.kid.as_deref()).await
+            }
+            _ => Err(AuthError::Algorithm.into()),
+        }
+    }
+
+    fn validation(&self, algorithm: Algorithm) -> Validation {
+        let mut validation = Validation::new(algorithm);
+        let mut required = vec!["exp"];
+        validation.leeway = LEEWAY_SECONDS;
+        validation.validate_nbf = true;
+        validation.validate_aud = self.audience.is_some();
+        if let Some(audience) = &self.audience {
+            validation.set_audience(&[audience]);
+            required.push("aud");
+        }
+        if let Some(issuer) = &self.issuer {
+            validation.set_issuer(&[issuer]);
+            required.push("iss");
+        }
+        validation.set_required_spec_claims(&required);
+        validation
+    }
+}
+
+impl AuthError {
+    /// The refusal's name, for metrics and logs. Clients are not told: they could only use it to guess better.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Missing => "token_missing",
+            Self::Malformed => "token_malformed",
+            Self::Algorithm => "token_algorithm",
+            Self::UnknownKey => "token_unknown_key",
+            Self::Signature => "token_signature",
+            Self::Expired => "token_expired",
+            Self::NoExpiry => "token_no_expiry",
+            Self::Immature => "token_immature",
+            Self::Audience => "token_audience",
+            Self::Issuer => "token_issuer",
+            Self::Subject => "token_subject",
+        }
+    }
+
+    /// What clients read: the words that they already know from Supabase.
+    pub(crate) fn client_text(self) -> &'static str {
+        match self {
+            Self::Missing => "Missing Authorization header",
+            _ => "Invalid JWT",
+        }
+    }
+}
+
+/// The one token of the one Authorization header.
+fn bearer(headers: &HeaderMap) -> Result<&str, AuthError> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let value = values.next().ok_or(AuthError::Missing)?;
+    if values.next().is_some() {
+        return Err(AuthError::Malformed);
+    }
+    let (scheme, token) =
+        value.to_str().ok().and_then(|value| value.split_once(' ')).ok_or(AuthError::Malformed)?;
+    if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(AuthError::Malformed) }
+}
+
+fn refusal(fault: &ErrorKind) -> AuthError {
+    match fault {
+        ErrorKind::ExpiredSignature => AuthError::Expired,
+        ErrorKind::ImmatureSignature => AuthError::Immature,
+        ErrorKind::InvalidAudience => AuthError::Audience,
+        ErrorKind::InvalidIssuer => AuthError::Issuer,
+        ErrorKind::InvalidSignature => AuthError::Signature,
+        ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => AuthError::Algorithm,
+        ErrorKind::MissingRequiredClaim(claim) => match claim.as_str() {
+            "aud" => AuthError::Audience,
+            "iss" => AuthError::Issuer,
+            _ => AuthError::NoExpiry,
+        },
+        _ => AuthError::Malformed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// HS256 with [`SECRET`], of user 1, until the year 2286; made with Python's hmac.
+    const TOKEN: &str = concat!(
+        "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.",
+        "eyJzdWIiOiIwMDAwMDAwMC0wMDAwLTAwMDAtMDAwMC0wMDAwMDAwMDAwMDEiLCJleHAiOjk5OTk5OTk5OTksImVtYW",
+        "lsIjoiYW5uQHVzZXJzLnRlc3QifQ.",
+        "zn8MlbrRXML8FNuCqJwfS4KCnDzDESs64esV8mWlvRY",
+    );
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+    fn authenticate(token: &str) -> Result<User, Error> {
+        let (secret, jwks_url, audience, issuer) = (Some(SecretString::from(SECRET)), None, None, None);
+        let auth = Auth::new(&AuthConfig { secret, jwks_url, audience, issuer });
+        let value = HeaderValue::from_str(&format!("Bearer {token}")).expect("a header's value");
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, value)]);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(auth.authenticate(&headers))
+    }
+
+    #[test]
+    fn a_good_token_names_its_user() {
+        let user = authenticate(TOKEN).unwrap();
+        assert_eq!((user.id(), user.email()), (Uuid::from_u128(1), Some("ann@users.test")));
+    }
+
+    proptest! {
+        #[test]
+        fn no_token_is_good_that_differs_in_any_character(at in 0..TOKEN.len(), other in "[A-Za-z0-9_.-]") {
+            let mut token = TOKEN.to_owned();
+            token.replace_range(at..=at, &other);
+            prop_assert_eq!(authenticate(&token).is_ok(), token == TOKEN);
+        }
+
+        #[test]
+        fn nothing_that_anybody_makes_up_is_a_token(text in "[ -~]{0,200}") {
+            prop_assert!(matches!(authenticate(&text), Err(Error::Auth(_))));
+        }
+    }
+
+    fn headers(values: &[&'static str]) -> HeaderMap {
+        values.iter().map(|value| (AUTHORIZATION, HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn a_bearer_token_stands_alone_in_its_header() {
+        assert_eq!(bearer(&headers(&["Bearer a.b.c"])), Ok("a.b.c"));
+        assert_eq!(bearer(&headers(&["bearer  a.b.c"])), Ok("a.b.c"));
+        assert_eq!(bearer(&headers(&[])), Err(AuthError::Missing));
+        for wrong in [&["Basic YTpi"][..], &["Bearer"], &["a.b.c"], &[""], &["Bearer a.b.c", "Bearer a.b.c"]]
+        {
+            assert_eq!(bearer(&headers(wrong)), Err(AuthError::Malformed), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_learns_that_a_token_is_missing_or_wrong_and_nothing_more() {
+        assert_eq!(AuthError::Missing.client_text(), "Missing Authorization header");
+        for error in [AuthError::Expired, AuthError::Signature, AuthError::UnknownKey, AuthError::Subject] {
+            assert_eq!(error.client_text(), "Invalid JWT");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! `catalog check`: whether each price of the catalog is one of Stripe's, of the kind the catalog takes it for, and
+//! whether each price that Stripe sells is in the catalog.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::commands::repair::{Repair, each_page};
+use crate::commands::report::Report;
+use crate::config::Environment;
+use crate::database::CatalogPrice;
+use crate::error::Error;
+use crate::stripe::client::StripeError;
+use crate::stripe::pages::Pages;
+
+/// <https://docs.stripe.com/api/prices/object>
+#[derive(Deserialize)]
+struct Price {
+    active: bool,
+    /// `recurring` or `one_time`.
+    #[serde(rename = "type")]
+    billing: String,
+}
+
+/// Compares both, and names each price on which they differ.
+pub(crate) async fn run(environment: &Environment) -> Result<(), Error> {
+    let repair = Repair::open(environment).await?;
+    repair.needs_catalog().await?;
+    let prices = repair.database.prices().await?;
+    let total = prices.len();
+    let mut unseen: BTreeMap<String, CatalogPrice> =
+        prices.into_iter().map(|price| (price.price_id.clone(), price)).collect();
+    let mut report = Report::new();
+    let mut sold = 0;
+    let pages = Pages::of(&repair.stripe, "/v1/prices?active=true".to_owned(), None);
+    each_page(pages, async |page| {
+        for listed in page.objects {
+            sold += 1;
+            let difference = match unseen.remove(&listed.id) {
+                Some(known) => differs(&known, &listed.answer.read()?),
+                None => Some("is sold at Stripe, and the catalog does not know it".to_owned()),
+            };
+            if let Some(difference) = difference {
+                report.finding(&format!("{}  {difference}", listed.id));
+            }
+        }
+        Ok(())
+    })
+    .await?;
+    // What is not among the active ones is archived, or not there at all.
+    for (price_id, known) in unseen.into_iter().filter(|(_, known)| !known.is_retired) {
+        let difference = match repair.stripe.get(&format!("/v1/prices/{price_id}")).await {
+            Ok(answer) => differs(&known, &answer.read()?),
+            Err(StripeError::NotFound | StripeError::Refused { .. }) => {
+                Some("is in the catalog, and Stripe has no such price".to_owned())
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(difference) = difference {
+            report.finding(&format!("{price_id}  {difference}"));
+        }
+    }
+    report.say(&format!("{total} prices in the catalog, {sold} sold at Stripe"));
+    report.finish()
+}
+
+/// What Stripe's price is not that the catalog takes it for; none where they agree. A price that is not sold any more
+/// may be anything: it still grants.
+fn differs(known: &CatalogPrice, price: &Price) -> Option<String> {
+    let CatalogPrice { kind, key, .. } = known;
+    let wanted = match kind.as_str() {
+        "plan" => "recurring",
+        "pack" => "one_time",
+        _ => return None,
+    };
+    if known.is_retired {
+        None
+    } else if price.billing != wanted {
+        Some(format!("is the {kind} {key} in the catalog, and {} at Stripe", price.billing))
+    } else if !price.active {
+        Some(format!("is the {kind} {key} in the catalog, and archived at Stripe"))
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_price_is_of_its_kind_and_on_sale_at_both_or_at_neither() {
+        let known = |kind: &str, is_retired| CatalogPrice {
+            price_id: "price_1".to_owned(),
+            kind: kind.to_owned(),
+            key: "pro".to_owned(),
+            is_retired,
+        };
+        let price = |billing: &str, active| Price { active, billing: billing.to_owned() };
+        assert_eq!(differs(&known("plan", false), &price("recurring", true)), None);
+        assert_eq!(differs(&known("pack", false), &price("one_time", true)), None);
+        assert_eq!(differs(&known("not_credits", false), &price("one_time", false)), None);
+        assert_eq!(differs(&known("plan", true), &price("one_time", false)), None);
+        assert!(differs(&known("plan", false), &price("one_time", true)).is_some());
+        assert!(differs(&known("pack", false), &price("recurring", true)).is_some());
+        assert!(differs(&known("plan", false), &price("recurring", false)).is_some());
+    }
+}

@@ -1,0 +1,105 @@
+//! `webhooks check`: whether an endpoint at Stripe sends what the rules need.
+
+use hyper::Uri;
+use serde::Deserialize;
+use stripe_credits_rules::event::TYPES;
+
+use crate::commands::repair::each_page;
+use crate::commands::report::Report;
+use crate::config::{Environment, StripeConfig};
+use crate::error::Error;
+use crate::stripe::client::StripeApi;
+use crate::stripe::pages::Pages;
+
+/// Where the shim takes webhooks.
+const PATH: &str = "/webhooks/stripe";
+/// What an endpoint says that is sent everything.
+const EVERYTHING: &str = "*";
+
+/// <https://docs.stripe.com/api/webhook_endpoints/object>
+#[derive(Deserialize)]
+struct Endpoint {
+    url: String,
+    status: String,
+    enabled_events: Vec<String>,
+}
+
+/// Checks the endpoint at `url`; without it, each whose path is the shim's.
+pub(crate) async fn check(url: Option<&Uri>, environment: &Environment) -> Result<(), Error> {
+    let stripe = StripeApi::patient(&StripeConfig::read(environment)?);
+    let mut report = Report::new();
+    let mut found = 0;
+    let pages = Pages::of(&stripe, "/v1/webhook_endpoints".to_owned(), None);
+    each_page(pages, async |page| {
+        for listed in page.objects {
+            let endpoint: Endpoint = listed.answer.read()?;
+            if endpoint.is_at(url) {
+                found += 1;
+                endpoint.report(&listed.id, &mut report);
+            }
+        }
+        Ok(())
+    })
+    .await?;
+    if found == 0 {
+        let place = url.map_or_else(|| format!("…{PATH}"), Uri::to_string);
+        report.finding(&format!("Stripe has no webhook endpoint at {place}"));
+    }
+    report.finish()
+}
+
+impl Endpoint {
+    fn is_at(&self, url: Option<&Uri>) -> bool {
+        let Ok(own) = self.url.parse::<Uri>() else { return false };
+        url.map_or_else(|| own.path().ends_with(PATH), |url| *url == own)
+    }
+
+    fn report(&self, id: &str, report: &mut Report) {
+        let Self { url, status, .. } = self;
+        let missing = self.missing();
+        if status != "enabled" {
+            report.finding(&format!("{id}  {url}  is {status}"));
+        }
+        for event_type in &missing {
+            report.finding(&format!("{id}  {url}  does not send {event_type}"));
+        }
+        if status == "enabled" && missing.is_empty() {
+            report.say(&format!("{id}  {url}  sends all that is needed"));
+        }
+    }
+
+    /// What the rules read and the endpoint does not send.
+    fn missing(&self) -> Vec<&'static str> {
+        let sends = |event_type: &str| {
+            self.enabled_events.iter().any(|enabled| enabled == event_type || enabled == EVERYTHING)
+        };
+        TYPES.into_iter().filter(|event_type| !sends(event_type)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(url: &str, enabled_events: &[&str]) -> Endpoint {
+        let enabled_events = enabled_events.iter().map(|&event_type| event_type.to_owned()).collect();
+        Endpoint { url: url.to_owned(), status: "enabled".to_owned(), enabled_events }
+    }
+
+    #[test]
+    fn an_endpoint_is_ours_by_its_path_or_by_the_url_asked_for() {
+        let own = endpoint("https://pay.example/webhooks/stripe", &[]);
+        assert!(own.is_at(None) && own.is_at(Some(&Uri::from_static("https://pay.example/webhooks/stripe"))));
+        assert!(!own.is_at(Some(&Uri::from_static("https://pay.test/webhooks/stripe"))));
+        assert!(!endpoint("https://pay.example/hooks", &[]).is_at(None));
+        assert!(!endpoint("no url", &[]).is_at(None));
+    }
+
+    #[test]
+    fn what_is_not_enabled_is_missing_and_a_star_enables_all() {
+        assert_eq!(endpoint("", &["*"]).missing(), Vec::<&str>::new());
+        assert_eq!(endpoint("", &TYPES).missing(), Vec::<&str>::new());
+        assert_eq!(endpoint("", &TYPES[1..]).missing(), [TYPES[0]]);
+        assert_eq!(endpoint("", &["customer.created"]).missing().len(), TYPES.len());
+    }
+}

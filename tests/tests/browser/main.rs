@@ -1,0 +1,3 @@
+//! The pages of examples/return-flow in a real browser, before the real shim.
+
+mod return_flow;

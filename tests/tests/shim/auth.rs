@@ -1,0 +1,319 @@
+//! Who asks: tokens by a secret and by public keys, every wrong one refused, and what stands in the log of them.
+
+use serde_json::{Value, json};
+use stripe_credits_tests::app::{app, without_stripe};
+use stripe_credits_tests::fake_stripe::FakeStripe;
+use stripe_credits_tests::shim::{Setup, Shim, unix_now, until};
+use stripe_credits_tests::tokens::{
+    AUDIENCE, JWT_SECRET, KeyServer, Signer, claims, hs256, token, token_of, wrong_tokens,
+};
+use stripe_credits_tests::wire::{Answer, head};
+use stripe_credits_tests::{ANN, BOB, Database};
+
+/// Routes that need a user, and how they are asked.
+const ROUTES: [(&str, &str); 8] = [
+    ("GET", "/credits"),
+    ("POST", "/reconcile-stripe-credit-pack"),
+    ("POST", "/reconcile-stripe-checkout"),
+    ("POST", "/checkout"),
+    ("POST", "/subscription/change"),
+    ("POST", "/subscription/preview-change"),
+    ("POST", "/subscription/cancel"),
+    ("POST", "/portal"),
+];
+
+fn credits(shim: &Shim, token: &str) -> Answer {
+    shim.bearing("GET", "/credits", token, b"")
+}
+
+fn assert_invalid(answer: &Answer, what: &str) {
+    assert_eq!(answer.status, 401, "{what}: {answer:?}");
+    assert_eq!(answer.json(), json!({"code": 401, "message": "Invalid JWT"}), "{what}");
+    assert!(answer.headers["www-authenticate"].starts_with("Bearer"), "{what}");
+}
+
+/// A shim that proves tokens by the keys of a server, and by nothing else.
+fn by_keys(database: &Database, keys: &KeyServer) -> Setup {
+    without_stripe(database).without("JWT_SECRET").with("JWKS_URL", &keys.url())
+}
+
+#[test]
+fn every_wrong_token_is_401_by_its_name_at_every_route_and_nothing_happens() {
+    let database = Database::with_catalog();
+    let stripe = FakeStripe::start();
+    let shim = app(&database, &stripe).start();
+    let mut books = database.connect();
+    let before = books.everything();
+    let wrong = wrong_tokens(ANN);
+    assert!(wrong.len() >= 12);
+    for (what, token) in &wrong {
+        assert_invalid(&credits(&shim, token), what);
+    }
+    for (method, path) in ROUTES {
+        let answer = shim.bearing(
+            method,
+            path,
+            &wrong["expired"],
+            br#"{"session_id":"cs_1","price_id":"price_pack"}"#,
+        );
+        assert_invalid(&answer, path);
+    }
+    assert_eq!(stripe.asked(), []);
+    assert_eq!(books.everything(), before);
+    let failures = |kind| shim.metric("stripe_credits_requests_total", &[("reason", kind)]);
+    assert_eq!(failures("token_expired"), 9);
+    assert_eq!(failures("token_audience"), 2);
+    assert_eq!(failures("token_issuer"), 2);
+    assert_eq!(failures("token_subject"), 3);
+    assert_eq!(failures("token_no_expiry"), 2);
+    assert_eq!(failures("token_immature"), 1);
+    assert!(failures("token_signature") >= 4);
+    assert!(failures("token_algorithm") >= 2);
+    assert!(failures("token_malformed") >= 4);
+    // A token, even a wrong one, is nobody's business: it may be a good one elsewhere.
+    let log = shim.text();
+    for (what, token) in &wrong {
+        let tail = &token[token.len().saturating_sub(20)..];
+        assert!(tail.len() < 20 || !log.contains(tail), "{what} is in the log");
+    }
+    assert!(!log.contains(JWT_SECRET));
+}
+
+#[test]
+fn without_an_authorization_header_every_route_says_that_it_is_missing() {
+    let database = Database::with_catalog();
+    let stripe = FakeStripe::start();
+    let shim = app(&database, &stripe).start();
+    for (method, path) in ROUTES {
+        let answer = shim.ask(method, path, &[], b"{}");
+        assert_eq!(answer.status, 401, "{path}");
+        assert_eq!(answer.json(), json!({"code": 401, "message": "Missing Authorization header"}), "{path}");
+        assert_eq!(answer.headers["www-authenticate"], "Bearer", "{path}");
+    }
+    for header in ["Basic YW5uOmh1c2g=", "Bearer", &token(ANN), ""] {
+        assert_invalid(&shim.ask("GET", "/credits", &[("Authorization", header)], b""), header);
+    }
+    let both = [
+        ("Authorization", &*format!("Bearer {}", token(ANN))),
+        ("Authorization", &*format!("Bearer {}", token(BOB))),
+    ];
+    assert_invalid(&shim.ask("GET", "/credits", &both, b""), "two tokens");
+    assert_eq!(shim.metric("stripe_credits_requests_total", &[("reason", "token_missing")]), 8);
+}
+
+#[test]
+fn a_good_token_is_its_users_whatever_else_it_says() {
+    let database = Database::with_catalog();
+    let stripe = FakeStripe::start();
+    let shim = app(&database, &stripe).start();
+    database.connect().grant(ANN, 30, "gift");
+    let with = |field: &str, value: Value| {
+        let mut claims = claims(ANN);
+        claims[field] = value;
+        credits(&shim, &Signer::secret().sign(&claims))
+    };
+    for answer in [
+        credits(&shim, &token(ANN)),
+        with("aud", json!(["other", AUDIENCE])),
+        with("nbf", json!(unix_now() - 5)),
+        with("exp", json!(f64::from(u32::try_from(unix_now()).expect("a time before 2106")) + 100.5)),
+        // Clocks differ by some seconds.
+        with("exp", json!(unix_now() - 10)),
+        with("nbf", json!(unix_now() + 10)),
+        with("email", json!("")),
+        with("email", json!(7)),
+        with("user_id", json!(BOB)),
+        with("sub", json!(ANN.to_string().to_uppercase())),
+    ] {
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(answer.json()["user_id"], json!(ANN));
+        assert_eq!(answer.json()["credits_balance"], 30);
+    }
+    let scheme = [("authorization", &*format!("bearer {}", token(ANN)))];
+    assert_eq!(shim.ask("GET", "/credits", &scheme, b"").status, 200);
+}
+
+#[test]
+fn without_an_audience_and_an_issuer_configured_neither_is_looked_at() {
+    let database = Database::with_catalog();
+    let shim = without_stripe(&database).without("JWT_AUDIENCE").without("JWT_ISSUER").start();
+    let mut claims = claims(ANN);
+    for (audience, issuer) in
+        [(json!("anybody"), json!("anyone")), (Value::Null, Value::Null), (json!(7), json!([7]))]
+    {
+        claims["aud"] = audience;
+        claims["iss"] = issuer;
+        let answer = credits(&shim, &Signer::secret().sign(&claims));
+        assert_eq!(answer.status, 200, "{claims}");
+    }
+}
+
+#[test]
+fn tokens_of_es256_and_rs256_are_proven_by_the_keys_at_the_url_which_is_asked_once() {
+    let database = Database::with_catalog();
+    let (ec, rsa) = (Signer::ec("ec-1"), Signer::rsa("rsa-1"));
+    let keys = KeyServer::showing(&[&ec, &rsa]);
+    let shim = by_keys(&database, &keys).start();
+    for _ in 0..5 {
+        assert_eq!(credits(&shim, &ec.sign(&claims(ANN))).status, 200);
+        assert_eq!(credits(&shim, &rsa.sign(&claims(BOB))).json()["user_id"], json!(BOB));
+    }
+    // The only key of its kind needs no name.
+    assert_eq!(credits(&shim, &ec.sign_as(&json!({"alg": "ES256"}), &claims(ANN))).status, 200);
+    assert_eq!(keys.asked(), 1);
+}
+
+#[test]
+fn a_public_key_is_no_secret_and_a_key_is_good_for_its_own_algorithm_only() {
+    let database = Database::with_catalog();
+    let (ec, rsa, stranger) = (Signer::ec("ec-1"), Signer::rsa("rsa-1"), Signer::ec("ec-1"));
+    let keys = KeyServer::showing(&[&ec, &rsa]);
+    let of = claims(ANN);
+    let header = |alg: &str, kid: &str| json!({"alg": alg, "typ": "JWT", "kid": kid});
+    let with_public = |signer: &Signer, kid| {
+        token_of(&header("HS256", kid), &of, |message| hs256(&signer.public_bytes(), message))
+    };
+    let shown = |signer: &Signer, kid| {
+        let jwk = signer.jwk().to_string();
+        token_of(&header("HS256", kid), &of, |message| hs256(jwk.as_bytes(), message))
+    };
+    let wrong = [
+        ("HS256 with the RSA key", with_public(&rsa, "rsa-1")),
+        ("HS256 with the EC key", with_public(&ec, "ec-1")),
+        ("HS256 with the key as it is shown", shown(&rsa, "rsa-1")),
+        ("RS256 with the EC key's name", rsa.sign_as(&header("RS256", "ec-1"), &of)),
+        ("ES256 with the RSA key's name", ec.sign_as(&header("ES256", "rsa-1"), &of)),
+        ("ES256 of another key by the same name", stranger.sign(&of)),
+        ("PS256", rsa.sign_as(&header("PS256", "rsa-1"), &of)),
+        ("ES384", ec.sign_as(&header("ES384", "ec-1"), &of)),
+        ("a key that the token brings along", {
+            let mut header = header("ES256", "ec-1");
+            header["jwk"] = stranger.jwk();
+            stranger.sign_as(&header, &of)
+        }),
+    ];
+    for shim in
+        [by_keys(&database, &keys).start(), by_keys(&database, &keys).with("JWT_SECRET", JWT_SECRET).start()]
+    {
+        for (what, token) in &wrong {
+            assert_invalid(&credits(&shim, token), what);
+        }
+        assert_eq!(credits(&shim, &rsa.sign(&of)).status, 200);
+    }
+    // Without the variable the secret proves nothing.
+    assert_invalid(
+        &credits(&by_keys(&database, &keys).start(), &token(ANN)),
+        "HS256 where only keys are configured",
+    );
+    assert_invalid(
+        &credits(&without_stripe(&database).start(), &ec.sign(&of)),
+        "ES256 where only a secret is configured",
+    );
+}
+
+#[test]
+fn while_an_app_moves_from_a_secret_to_keys_both_are_good() {
+    let database = Database::with_catalog();
+    let ec = Signer::ec("ec-1");
+    let keys = KeyServer::showing(&[&ec]);
+    let shim = by_keys(&database, &keys).with("JWT_SECRET", JWT_SECRET).start();
+    assert_eq!(credits(&shim, &token(ANN)).status, 200);
+    assert_eq!(keys.asked(), 0);
+    assert_eq!(credits(&shim, &ec.sign(&claims(ANN))).status, 200);
+}
+
+#[test]
+fn a_new_key_is_fetched_when_a_token_names_it_and_made_up_ones_are_no_nuisance() {
+    let database = Database::with_catalog();
+    let (old, new) = (Signer::ec("old"), Signer::ec("new"));
+    let keys = KeyServer::showing(&[&old]);
+    let shim = by_keys(&database, &keys).start();
+    assert_eq!(credits(&shim, &old.sign(&claims(ANN))).status, 200);
+    for n in 0..50 {
+        let made_up = old.sign_as(&json!({"alg": "ES256", "kid": format!("made-up-{n}")}), &claims(ANN));
+        assert_invalid(&credits(&shim, &made_up), "a made-up key");
+    }
+    assert!(keys.asked() <= 2, "asked {} times", keys.asked());
+    keys.show(&[&new, &old]);
+    until("the new key is known", || credits(&shim, &new.sign(&claims(ANN))).status == 200);
+    assert_eq!(credits(&shim, &old.sign(&claims(ANN))).status, 200);
+    let asked = keys.asked();
+    assert_eq!(credits(&shim, &new.sign(&claims(ANN))).status, 200);
+    assert_eq!(keys.asked(), asked);
+}
+
+#[test]
+fn while_the_keys_are_away_known_ones_are_good_and_without_any_the_answer_is_503_not_401() {
+    let database = Database::with_catalog();
+    let (ec, other) = (Signer::ec("ec-1"), Signer::ec("other"));
+    let keys = KeyServer::showing(&[&ec]);
+    let known = by_keys(&database, &keys).start();
+    assert_eq!(credits(&known, &ec.sign(&claims(ANN))).status, 200);
+    keys.fail();
+    assert_eq!(credits(&known, &ec.sign(&claims(ANN))).status, 200);
+    assert_invalid(&credits(&known, &other.sign(&claims(ANN))), "an unknown key");
+
+    let shim = by_keys(&database, &keys).start();
+    let answer = credits(&shim, &ec.sign(&claims(ANN)));
+    assert_eq!(answer.said(), "503 token_keys_unavailable");
+    assert!(answer.headers.contains_key("retry-after"));
+    keys.show(&[&ec]);
+    until("the keys are known", || credits(&shim, &ec.sign(&claims(ANN))).status == 200);
+}
+
+#[test]
+fn without_any_jwt_setting_the_routes_say_what_is_missing_and_the_catalog_is_still_shown() {
+    let database = Database::with_catalog();
+    let shim = without_stripe(&database)
+        .without("JWT_SECRET")
+        .without("CHECKOUT_CANCEL_URL")
+        .without("PORTAL_RETURN_URL")
+        .start();
+    let missing = |method: &str, path: &str| {
+        let answer = shim.bearing(method, path, &token(ANN), b"{}");
+        assert_eq!(answer.status, 500, "{path}");
+        assert_eq!(answer.json()["error"], "Configuration error", "{path}");
+        answer.json()["missing"].clone()
+    };
+    let jwt = "JWT_SECRET or JWKS_URL";
+    for (method, path) in ROUTES {
+        let expected = match path {
+            "/credits" => json!([jwt]),
+            "/checkout" => json!([jwt, "STRIPE_SECRET_KEY", "CHECKOUT_CANCEL_URL"]),
+            "/portal" => json!([jwt, "STRIPE_SECRET_KEY", "PORTAL_RETURN_URL"]),
+            _ => json!([jwt, "STRIPE_SECRET_KEY"]),
+        };
+        assert_eq!(missing(method, path), expected, "{path}");
+    }
+    assert_eq!(shim.get("/catalog").status, 200);
+    assert_eq!(shim.metric("stripe_credits_requests_total", &[("reason", "missing_settings")]), 8);
+}
+
+#[test]
+fn a_faulty_setting_of_the_apps_side_ends_the_start_with_64_and_is_named_without_its_value() {
+    let database = Database::with_catalog();
+    for (variable, value) in [
+        ("JWT_SECRET", "hush-is-too-short"),
+        ("JWKS_URL", "http://hush.example/jwks"),
+        ("CORS_ORIGINS", "*"),
+        ("CORS_ORIGINS", "https://hush.example/"),
+        ("CHECKOUT_SUCCESS_URL", "hush"),
+        ("CHECKOUT_CANCEL_URL", "ftp://hush.example"),
+        ("PORTAL_RETURN_URL", "http://hush.example"),
+    ] {
+        let ended = without_stripe(&database).with(variable, value).run();
+        assert_eq!(ended.code, Some(64), "{variable}: {ended:?}");
+        assert!(ended.stderr.contains(&format!("{variable}: ")), "{variable}: {ended:?}");
+        assert!(!ended.stderr.contains("hush"), "{variable}: {ended:?}");
+    }
+}
+
+#[test]
+fn a_strangers_body_is_not_waited_for() {
+    let database = Database::with_catalog();
+    let stripe = FakeStripe::start();
+    let shim = app(&database, &stripe).start();
+    let mut wire = shim.connect();
+    wire.send(&head("POST", "/checkout", &[("Content-Length", "1000")])).expect("the shim reads");
+    assert_eq!(wire.answer().expect("an answer").status, 401);
+}

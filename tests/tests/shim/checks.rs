@@ -1,0 +1,127 @@
+//! `stripe-credits catalog check` and `webhooks check`: what Stripe is set up for, beside what is needed.
+
+use serde_json::{Value, json};
+use stripe_credits_tests::Database;
+use stripe_credits_tests::app::command;
+use stripe_credits_tests::fake_stripe::{FakeStripe, Fault};
+use stripe_credits_tests::shim::{Ended, Setup};
+
+fn price(price_id: &str, billing: &str, active: bool) -> Value {
+    json!({"id": price_id, "object": "price", "active": active, "type": billing, "livemode": false})
+}
+
+/// The prices of the scenarios' catalog, as Stripe has them.
+fn prices() -> Vec<Value> {
+    let plans =
+        ["price_pro", "price_pro_year", "price_max", "price_roll"].map(|id| price(id, "recurring", true));
+    let others = ["price_pack", "price_tshirt"].map(|id| price(id, "one_time", true));
+    plans.into_iter().chain(others).collect()
+}
+
+fn check_catalog(database: &Database, stripe: &FakeStripe) -> Ended {
+    command(&["catalog", "check"], database, stripe).run()
+}
+
+#[test]
+fn a_catalog_that_is_stripes_is_well() {
+    let database = Database::with_catalog();
+    let stripe = FakeStripe::start();
+    let mut known: Vec<String> =
+        database.connect().column("select distinct price_id from billing.prices order by 1", &[]);
+    stripe.knows_list("/v1/prices", prices());
+    let ended = check_catalog(&database, &stripe);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    known.sort_unstable();
+    assert_eq!(
+        ended.stdout,
+        format!("{} prices in the catalog, {} sold at Stripe\n", known.len(), known.len())
+    );
+}
+
+#[test]
+fn each_price_on_which_the_two_differ_is_named() {
+    let database = Database::with_catalog();
+    let stripe = FakeStripe::start();
+    let mut theirs = prices();
+    let at = |id: &str, all: &[Value]| all.iter().position(|price| price["id"] == id).expect("there");
+    theirs.remove(at("price_roll", &prices()));
+    let max = at("price_max", &theirs);
+    theirs[max] = price("price_max", "recurring", false);
+    let pack = at("price_pack", &theirs);
+    theirs[pack] = price("price_pack", "recurring", true);
+    // In pages: a hundred more than anybody knows.
+    theirs.extend((0..100).map(|n| price(&format!("price_x{n:02}"), "one_time", true)));
+    stripe.knows_list("/v1/prices", theirs);
+    let ended = check_catalog(&database, &stripe);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    for line in [
+        "price_roll  is in the catalog, and Stripe has no such price",
+        "price_max  is the plan max in the catalog, and archived at Stripe",
+        "price_pack  is the pack pack_500 in the catalog, and recurring at Stripe",
+        "price_x99  is sold at Stripe, and the catalog does not know it",
+    ] {
+        assert!(ended.stdout.lines().any(|said| said == line), "{line}: {}", ended.stdout);
+    }
+    assert_eq!(ended.stdout.lines().count(), 104, "{}", ended.stdout);
+    assert!(ended.stderr.contains("103"), "{ended:?}");
+}
+
+#[test]
+fn a_retired_price_may_be_archived_or_gone() {
+    let database = Database::with_catalog();
+    let stripe = FakeStripe::start();
+    let mut books = database.connect();
+    let mut smaller = stripe_credits_tests::catalog();
+    smaller["packs"] = json!([]);
+    books.load_catalog(&smaller);
+    stripe
+        .knows_list("/v1/prices", prices().into_iter().filter(|price| price["id"] != "price_pack").collect());
+    assert_eq!(check_catalog(&database, &stripe).code, Some(0));
+}
+
+fn endpoint(url: &str, status: &str, enabled_events: &[&str]) -> Value {
+    json!({"id": format!("we_{status}"), "object": "webhook_endpoint", "url": url, "status": status,
+        "enabled_events": enabled_events, "livemode": false})
+}
+
+fn check_webhooks(stripe: &FakeStripe, arguments: &[&str]) -> Ended {
+    Setup::command(&[&["webhooks", "check"], arguments].concat()).asking(stripe).run()
+}
+
+#[test]
+fn an_endpoint_that_sends_all_is_well_and_one_that_does_not_is_named_with_what_it_lacks() {
+    let stripe = FakeStripe::start();
+    let ours = "https://pay.example/webhooks/stripe";
+    stripe.knows_list("/v1/webhook_endpoints", vec![endpoint(ours, "enabled", &["*"])]);
+    let ended = check_webhooks(&stripe, &[]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(ended.stdout, format!("we_enabled  {ours}  sends all that is needed\n"));
+
+    let poor = endpoint(ours, "enabled", &["checkout.session.completed", "invoice.paid"]);
+    stripe
+        .knows_list("/v1/webhook_endpoints", vec![endpoint("https://x.test/hooks", "enabled", &["*"]), poor]);
+    let ended = check_webhooks(&stripe, &[]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stdout.contains("does not send charge.refunded"), "{ended:?}");
+    assert!(!ended.stdout.contains("does not send invoice.paid"), "{ended:?}");
+    assert_eq!(check_webhooks(&stripe, &["--url", "https://x.test/hooks"]).code, Some(0));
+
+    stripe.knows_list("/v1/webhook_endpoints", vec![endpoint(ours, "disabled", &["*"])]);
+    let ended = check_webhooks(&stripe, &[]);
+    assert_eq!(
+        (ended.code, ended.stdout.as_str()),
+        (Some(1), &*format!("we_disabled  {ours}  is disabled\n"))
+    );
+}
+
+#[test]
+fn no_endpoint_at_all_is_named_too_and_a_key_that_stripe_refuses_exits_64() {
+    let stripe = FakeStripe::start();
+    let ended = check_webhooks(&stripe, &[]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stdout.contains("Stripe has no webhook endpoint at …/webhooks/stripe"), "{ended:?}");
+    stripe.fail(Fault::Unauthorized);
+    let ended = check_webhooks(&stripe, &[]);
+    assert_eq!(ended.code, Some(64), "{ended:?}");
+    assert!(ended.stderr.contains("STRIPE_SECRET_KEY"), "{ended:?}");
+}

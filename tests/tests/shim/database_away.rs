@@ -1,0 +1,313 @@
+//! The database goes away and comes back while deliveries go on: every paid session is granted exactly once, and the shim
+//! needs no restart. On a cluster of each test's own, for these tests stop and kill it.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use stripe_credits_tests::shim::{Setup, Shim, deliver_until_taken, until};
+use stripe_credits_tests::{ANN, Connection, Event, catalog, paid_pack, user};
+use xtask::cluster::{Cluster, Options, StopMode};
+
+const DATABASE: &str = "credits";
+const SENDERS: usize = 6;
+/// How soon an answer must come while the database is away.
+const PROMPT: Duration = Duration::from_secs(10);
+
+/// A cluster with the catalog loaded. Its commits survive the kill of its processes, as the xtask crate promises.
+fn cluster() -> Cluster {
+    let cluster = Cluster::start(Options::default()).expect("a cluster");
+    cluster.create_database(DATABASE).expect("a database");
+    books(&cluster).load_catalog(&catalog());
+    cluster
+}
+
+fn books(cluster: &Cluster) -> Connection {
+    Connection::new(cluster.connect(DATABASE).expect("the server is there"))
+}
+
+fn start(cluster: &Cluster) -> Shim {
+    Setup::serve(&cluster.url(DATABASE)).start()
+}
+
+fn payment(sender: usize, n: usize) -> Event {
+    let name = format!("{sender}_{n}");
+    paid_pack(&format!("cs_{name}"), user(10 + sender as u128 / 2)).completed(&format!("evt_{name}"))
+}
+
+/// Stripe, with many senders that never give up.
+struct Stripe {
+    taken: AtomicUsize,
+    enough: AtomicBool,
+}
+
+impl Stripe {
+    fn send(&self, sender: usize, address: SocketAddr) -> (usize, BTreeSet<u16>) {
+        let mut statuses = BTreeSet::new();
+        for n in 0.. {
+            if self.enough.load(Ordering::Relaxed) {
+                return (n, statuses);
+            }
+            statuses.extend(deliver_until_taken(|| address, &payment(sender, n)));
+            self.taken.fetch_add(1, Ordering::Relaxed);
+        }
+        unreachable!("a range without an end")
+    }
+
+    /// Waits until so many more were taken.
+    fn takes(&self, more: usize) {
+        let aim = self.taken.load(Ordering::Relaxed) + more;
+        until("Stripe's deliveries are taken", || self.taken.load(Ordering::Relaxed) >= aim);
+    }
+}
+
+/// Sends payments without an end while `trouble` happens; then asserts that each was granted once, and that nothing but
+/// 200 and 503 was ever answered.
+fn through(cluster: &mut Cluster, trouble: impl FnOnce(&mut Cluster, &Shim, &Stripe)) {
+    let shim = start(cluster);
+    let stripe = Stripe { taken: AtomicUsize::new(0), enough: AtomicBool::new(false) };
+    let mut sent = 0;
+    thread::scope(|scope| {
+        let senders: Vec<_> = (0..SENDERS)
+            .map(|sender| {
+                let (stripe, address) = (&stripe, shim.address());
+                scope.spawn(move || stripe.send(sender, address))
+            })
+            .collect();
+        // Ends the senders also when the trouble panics.
+        let enough = Enough(&stripe.enough);
+        stripe.takes(20);
+        trouble(cluster, &shim, &stripe);
+        stripe.takes(20);
+        drop(enough);
+        for sender in senders {
+            let (count, statuses) = sender.join().expect("a sender");
+            sent += count;
+            assert!(statuses.is_subset(&BTreeSet::from([200, 503])), "{statuses:?}");
+        }
+    });
+    let mut books = books(cluster);
+    let sessions: Vec<String> =
+        books.column("select stripe_checkout_session_id from billing.credit_transactions", &[]);
+    let distinct: BTreeSet<&String> = sessions.iter().collect();
+    assert_eq!(sessions.len(), distinct.len(), "a session was granted twice");
+    assert_eq!(sessions.len(), sent, "sessions in the ledger, sessions answered 200");
+    let sum: i64 = books.one("select sum(credits_balance)::bigint from billing.user_credits", &[]);
+    assert_eq!(sum, 500 * i64::try_from(sent).expect("a few thousand"));
+    let payments: i64 = books.one("select count(*) from billing.payments", &[]);
+    assert_eq!(payments, i64::try_from(sent).expect("a few thousand"));
+    let faults: i64 = books.one("select count(*) from billing.validate_credits_consistency()", &[]);
+    assert_eq!(faults, 0);
+    assert_eq!(shim.get("/readyz").status, 200, "without a restart");
+}
+
+struct Enough<'a>(&'a AtomicBool);
+
+impl Drop for Enough<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What the shim says while there is no database.
+fn assert_away(shim: &Shim) {
+    let prompt = |what: &str, ask: &dyn Fn() -> stripe_credits_tests::wire::Answer| {
+        let since = Instant::now();
+        let answer = ask();
+        assert!(since.elapsed() < PROMPT, "{what} took {:?}", since.elapsed());
+        answer
+    };
+    let event = paid_pack("cs_away", ANN).completed("evt_away");
+    let answer = prompt("a delivery", &|| shim.deliver(&event));
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert_eq!(answer.headers["retry-after"], "10");
+    assert!(!answer.body.contains("127.0.0.1"), "{answer:?}");
+    let ready = prompt("/readyz", &|| shim.get("/readyz"));
+    assert_eq!((ready.status, ready.headers["retry-after"].as_str()), (503, "10"), "{ready:?}");
+    assert_eq!(prompt("/healthz", &|| shim.get("/healthz")).status, 200);
+    let metrics = prompt("/metrics", &|| shim.get("/metrics"));
+    assert_eq!(metrics.status, 200);
+    assert!(!metrics.body.contains("parked_events"), "nobody knows how many there are");
+    // Refused before the database would be asked.
+    assert_eq!(shim.post(b"{}", &["t=1,v1=00"]).said(), "400 signature_mismatch");
+}
+
+#[test]
+fn a_server_that_is_stopped_and_started_again_under_load_grants_everything_once() {
+    let mut cluster = cluster();
+    through(&mut cluster, |cluster, shim, stripe| {
+        for mode in [StopMode::Fast, StopMode::Immediate] {
+            cluster.stop(mode);
+            assert_away(shim);
+            cluster.start_again().expect("the server starts again");
+            until("the shim is ready again", || shim.get("/readyz").status == 200);
+            stripe.takes(20);
+        }
+    });
+    assert_eq!(books(&cluster).ledger(ANN), [""; 0], "what was refused while it was away");
+}
+
+#[test]
+fn scenario_38_kill_9_of_a_backend_under_load_grants_everything_once() {
+    let mut cluster = cluster();
+    through(&mut cluster, |cluster, shim, stripe| {
+        for _ in 0..3 {
+            let mut observer = books(cluster);
+            let pid: i32 = observer.one(
+                "select pid from pg_stat_activity where application_name = 'stripe-credits'
+                 order by state = 'active' desc, state_change desc limit 1",
+                &[],
+            );
+            let killed = Command::new("kill").args(["-9", &pid.to_string()]).status();
+            assert!(killed.expect("kill can be started").success());
+            // The postmaster notices, ends every session and recovers by itself.
+            until("every session has ended", || observer.is_valid(Duration::from_secs(1)).is_err());
+            until("the server has recovered", || cluster.connect(DATABASE).is_ok());
+            until("the shim is ready again", || shim.get("/readyz").status == 200);
+            stripe.takes(20);
+        }
+    });
+}
+
+#[test]
+fn scenario_38_kill_9_of_the_whole_server_under_load_grants_everything_once() {
+    let mut cluster = cluster();
+    through(&mut cluster, |cluster, shim, stripe| {
+        for _ in 0..2 {
+            cluster.kill_server();
+            assert_away(shim);
+            cluster.start_again().expect("the server recovers");
+            until("the shim is ready again", || shim.get("/readyz").status == 200);
+            stripe.takes(20);
+        }
+    });
+}
+
+#[test]
+fn sessions_that_the_server_ends_are_replaced_without_a_single_refusal() {
+    let cluster = cluster();
+    let shim = start(&cluster);
+    let mut books = books(&cluster);
+    for n in 0..20 {
+        assert_eq!(shim.deliver(&payment(0, n)).said(), "200 applied");
+        let ended: i64 = books.one(
+            "select count(pg_terminate_backend(pid, 10000)) from pg_stat_activity
+             where application_name = 'stripe-credits'",
+            &[],
+        );
+        assert!(ended > 0);
+    }
+    assert_eq!(books.balance(user(10)), 20 * 500);
+}
+
+#[test]
+fn a_shim_that_starts_while_the_database_is_away_serves_once_it_is_there() {
+    let mut cluster = cluster();
+    cluster.stop(StopMode::Fast);
+    let shim = Setup::serve(&cluster.url(DATABASE)).with("STRIPE_SECRET_KEY", "sk_test_unused").start();
+    assert_away(&shim);
+    cluster.start_again().expect("the server starts again");
+    let event = paid_pack("cs_1", ANN).completed("evt_1");
+    deliver_until_taken(|| shim.address(), &event);
+    assert_eq!(books(&cluster).ledger(ANN), ["purchase 500"]);
+    assert_eq!(shim.get("/readyz").status, 200);
+}
+
+#[test]
+fn a_server_without_a_free_connection_is_503_and_taken_later() {
+    let mut options = Options { max_connections: 12, ..Options::default() };
+    options.settings.push(("superuser_reserved_connections".to_owned(), "0".to_owned()));
+    let cluster = Cluster::start(options).expect("a cluster");
+    cluster.create_database(DATABASE).expect("a database");
+    books(&cluster).load_catalog(&catalog());
+    let shim = start(&cluster);
+    let event = paid_pack("cs_1", ANN).completed("evt_1");
+    let mut hogs = Vec::new();
+    while let Ok(hog) = cluster.connect(DATABASE) {
+        hogs.push(hog);
+    }
+    let answer = shim.deliver(&event);
+    assert_eq!(answer.said(), "503 database_unavailable");
+    assert!(answer.headers.contains_key("retry-after"));
+    hogs.clear();
+    deliver_until_taken(|| shim.address(), &event);
+    assert_eq!(books(&cluster).ledger(ANN), ["purchase 500"]);
+}
+
+#[test]
+fn a_database_that_keeps_a_delivery_waiting_is_given_up_after_20_seconds_and_nothing_goes_on_behind() {
+    let cluster = cluster();
+    let shim = start(&cluster);
+    let (mut books, mut locker) = (books(&cluster), books(&cluster));
+    assert_eq!(shim.deliver(&paid_pack("cs_0", ANN).completed("evt_0")).said(), "200 applied");
+    locker.run("begin");
+    locker.run(&format!("select from billing.accounts where user_id = '{ANN}' for update"));
+    let event = paid_pack("cs_1", ANN).completed("evt_1");
+    let since = Instant::now();
+    let answer = shim.deliver(&event);
+    assert_eq!(answer.said(), "503 database_timeout");
+    assert_eq!(answer.headers["retry-after"], "10");
+    let took = since.elapsed();
+    assert!(took >= Duration::from_secs(20) && took < Duration::from_secs(30), "it took {took:?}");
+    // Else each of Stripe's retries would leave one more of them waiting for the lock.
+    let waiting = "select not exists (select from pg_stat_activity
+        where application_name = 'stripe-credits' and wait_event_type = 'Lock')";
+    until("the statement was cancelled", || books.one::<bool>(waiting, &[]));
+    locker.run("commit");
+    assert_eq!(books.inbox("evt_1"), None);
+    assert_eq!(books.ledger(ANN), ["purchase 500"]);
+    assert_eq!(shim.deliver(&event).said(), "200 applied");
+    assert_eq!(books.ledger(ANN), ["purchase 500", "purchase 500"]);
+}
+
+#[test]
+fn a_server_that_became_read_only_is_503_until_it_takes_writes_again() {
+    let cluster = cluster();
+    let shim = start(&cluster);
+    let mut books = books(&cluster);
+    assert_eq!(shim.deliver(&payment(0, 0)).said(), "200 applied");
+    // What an old primary does after a failover, to the sessions that it has already.
+    let read_only = |books: &mut Connection, on: &str| {
+        books.run(&format!("alter system set default_transaction_read_only = {on}"));
+        books.run("select pg_reload_conf()");
+        until("the setting is in force", || {
+            cluster.connect(DATABASE).is_ok_and(|mut client| {
+                client
+                    .query_one("show default_transaction_read_only", &[])
+                    .is_ok_and(|row| row.get::<_, &str>(0) == on)
+            })
+        });
+    };
+    read_only(&mut books, "on");
+    let answer = shim.deliver(&payment(0, 1));
+    assert_eq!(answer.said(), "503 database_connection_lost");
+    assert!(answer.headers.contains_key("retry-after"));
+    books.run("set default_transaction_read_only = off");
+    read_only(&mut books, "off");
+    assert_eq!(shim.deliver(&payment(0, 1)).said(), "200 applied");
+    assert_eq!(books.balance(user(10)), 1000);
+}
+
+#[test]
+fn a_stricter_isolation_costs_retries_and_nothing_else() {
+    let cluster = cluster();
+    books(&cluster)
+        .run(&format!("alter database {DATABASE} set default_transaction_isolation = 'serializable'"));
+    let shim = start(&cluster);
+    // All of one user, so that they meet.
+    let statuses: Vec<u16> = thread::scope(|scope| {
+        let senders: Vec<_> = (0..16)
+            .map(|n| {
+                let event = paid_pack(&format!("cs_{n}"), ANN).completed(&format!("evt_{n}"));
+                let address = shim.address();
+                scope.spawn(move || deliver_until_taken(|| address, &event))
+            })
+            .collect();
+        senders.into_iter().flat_map(|sender| sender.join().expect("a sender")).collect()
+    });
+    assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
+    assert_eq!(books(&cluster).ledger(ANN), ["purchase 500"; 16]);
+}

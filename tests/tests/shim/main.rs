@@ -1,0 +1,22 @@
+//! The shim as a process of its own: real HTTP before it, a real database and a Stripe of the tests behind it.
+
+mod auth;
+mod backfill;
+mod checkout;
+mod checks;
+mod commands;
+mod cors;
+mod credits;
+mod database_away;
+mod hostile_bodies;
+mod lifecycle;
+mod needs_fetch;
+mod payloads;
+mod reconcile;
+mod reconcile_plans;
+mod redis;
+mod signature_golden;
+mod slow_clients;
+mod subscription;
+mod sweep;
+mod webhooks;

@@ -1,0 +1,34 @@
+//! The SQL interface on a real server: every test has a database of its own, and most of them speak as Stripe would.
+
+mod catalog;
+mod constraints;
+mod contention;
+mod direct_calls;
+mod draws_in_their_time;
+mod dump_restore;
+mod explain;
+mod free_plan;
+mod hostile_json;
+mod model;
+mod payloads;
+mod permutations;
+mod plan_policies;
+mod refunds_of_unknown_intents;
+mod reversal_amounts;
+mod reversals_and_time;
+mod scenarios_debt;
+mod scenarios_disputes;
+mod scenarios_lapses;
+mod scenarios_packs;
+mod scenarios_refunds;
+mod scenarios_reservations;
+mod scenarios_spending;
+mod scenarios_subscriptions;
+mod schema_dump;
+mod security;
+mod soak;
+mod subscription_contention;
+mod subscription_permutations;
+mod subscription_reversals;
+mod subscription_state;
+mod trials_and_coupons;

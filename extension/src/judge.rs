@@ -7,12 +7,12 @@ use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::catalog::Settings;
 use stripe_credits_rules::event::{Event, Subject};
 use stripe_credits_rules::fetched::Fetched;
-use stripe_credits_rules::identity::{self, Claims, Identity, Tie};
+use stripe_credits_rules::identity::{self, Claims, CustomerLink, Identity};
 use stripe_credits_rules::invoice::Invoice;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::session::{Mode, PaymentStatus, Session};
 use stripe_credits_rules::subscription::Subscription;
-use stripe_credits_rules::worth::Refusal;
+use stripe_credits_rules::worth::NoGrant;
 use uuid::Uuid;
 
 use crate::ledger;
@@ -103,7 +103,7 @@ fn judge_pack_session(sql: &mut Sql, context: &Context, session: &Session) -> Ju
         paid_for: user_if_paid(true),
         metadata: session.metadata_user,
         attributed: user_if_paid(false),
-        tie: None,
+        link: None,
         client_reference: session.client_reference,
     };
     let ownership = resolve_owner(sql, session.customer_id.as_deref(), claims, session.created);
@@ -118,7 +118,7 @@ fn judge_pack_session(sql: &mut Sql, context: &Context, session: &Session) -> Ju
         }
         (Ok(_), Err(reason)) => unowned(reason),
         // The session names no lines, but its payment is in the books: there is nothing to ask Stripe for.
-        (Err(Refusal::NeedsFetch(_)), Ok(_)) if claims.paid_for.is_some() => {
+        (Err(NoGrant::NeedsFetch(_)), Ok(_)) if claims.paid_for.is_some() => {
             Outcome::of(Verdict::AlreadyApplied)
         }
         (Err(refusal), _) => refusal.into(),
@@ -213,8 +213,8 @@ fn judge_invoice(sql: &mut Sql, context: &Context, invoice: &Invoice, session_us
 struct Ownership<'a> {
     owner: Result<Identity, Reason>,
     customer_id: Option<&'a str>,
-    known: Option<Tie>,
-    incoming: Option<Tie>,
+    known: Option<CustomerLink>,
+    incoming: Option<CustomerLink>,
 }
 
 /// Resolves who owns an object (rule 11), with its customer's link added to `claims`. Writes nothing.
@@ -225,8 +225,8 @@ fn resolve_owner<'a>(
     as_of: Time,
 ) -> Ownership<'a> {
     let known = customer_id.and_then(|customer_id| customers::tie(sql, customer_id));
-    let owner = identity::identify(Claims { tie: known.map(|link| link.user), ..claims });
-    let incoming = identity::tie_said(claims.metadata, claims.client_reference, as_of);
+    let owner = identity::identify(Claims { link: known.map(|link| link.user), ..claims });
+    let incoming = identity::stated_link(claims.metadata, claims.client_reference, as_of);
     Ownership { owner, customer_id, known, incoming }
 }
 

@@ -11,7 +11,7 @@ use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::catalog::Item;
 use stripe_credits_rules::event::Malformed;
 use stripe_credits_rules::reason::Reason;
-use stripe_credits_rules::worth::Refusal;
+use stripe_credits_rules::worth::NoGrant;
 use uuid::Uuid;
 
 use crate::pg::convert::uuid_datum;
@@ -141,17 +141,17 @@ impl Outcome {
     }
 }
 
-impl From<Refusal> for Outcome {
-    fn from(refusal: Refusal) -> Outcome {
+impl From<NoGrant> for Outcome {
+    fn from(refusal: NoGrant) -> Outcome {
         match refusal {
-            Refusal::Ignored(reason) => Outcome::of(Verdict::Ignored(reason)),
-            Refusal::NeedsFetch(paths) => Outcome { to_fetch: paths, ..Outcome::of(Verdict::NeedsFetch) },
-            Refusal::Parked(reason, unknown) if unknown.is_empty() => Outcome::of(Verdict::Parked(reason)),
-            Refusal::Parked(reason, unknown) => {
+            NoGrant::Ignored(reason) => Outcome::of(Verdict::Ignored(reason)),
+            NoGrant::NeedsFetch(paths) => Outcome { to_fetch: paths, ..Outcome::of(Verdict::NeedsFetch) },
+            NoGrant::Parked(reason, unknown) if unknown.is_empty() => Outcome::of(Verdict::Parked(reason)),
+            NoGrant::Parked(reason, unknown) => {
                 let missing: Vec<Value> = unknown.iter().map(|item| lookup_key(item).into()).collect();
                 Outcome::of(Verdict::Parked(reason)).with("missing_prices", missing)
             }
-            Refusal::Rejected(reason) => Outcome::of(Verdict::Rejected(reason)),
+            NoGrant::Rejected(reason) => Outcome::of(Verdict::Rejected(reason)),
         }
     }
 }

@@ -9,20 +9,20 @@
 
 pub mod app; // the app's side: its settings, its users' requests
 pub mod browser; // Chromium, as a person uses it
-pub mod chance; // seeds and orders
 pub mod concurrency; // two transactions open at once
 pub mod connection; // the SQL interface by its names, and what it left in the tables
 pub mod database; // one per test, dropped at its end
-pub mod every_order; // a set of events in every order
 pub mod fake_redis; // a Redis that can be slow, emptied and wrong
 pub mod fake_stripe; // a Stripe API to fetch from, faults on demand
-pub mod late; // time that has passed
-pub mod money_back; // charges, refunds, disputes
 pub mod pages; // the app's web server
+pub mod permutations; // steps in every order
+pub mod refunds; // charges, refunds, disputes
+pub mod seeds; // random choices that repeat
 pub mod shim; // the real shim as a process: started, spoken to, ended
 pub mod spends; // spends, reservations, upkeep
 pub mod stripe; // sessions, line items, events
 pub mod subscription; // subscriptions, invoices, what paid them
+pub mod time_travel; // time that has passed, without waiting
 pub mod tokens; // who signs users in: tokens good and bad, the public keys
 pub mod wire; // HTTP by hand, for clients that misbehave
 

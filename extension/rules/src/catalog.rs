@@ -68,7 +68,7 @@ pub struct Price {
     /// Stripe's `price_…`.
     pub price_id: String,
     /// What it sells.
-    pub kind: Kind,
+    pub kind: PriceKind,
     /// The catalog key of its plan or pack.
     pub key: String,
     /// The name that people read.
@@ -109,7 +109,7 @@ pub enum Item {
 text_enum! {
     /// What a price sells.
     #[derive(Default)]
-    Kind {
+    PriceKind {
         /// A subscription's plan.
         Plan => "plan",
         /// Credits, once.
@@ -314,7 +314,7 @@ pub fn read(text: &str) -> Result<Catalog, Fault> {
         reader.pack(index, pack)?;
     }
     for (index, price_id) in document.not_credits.into_iter().enumerate() {
-        let price = Price::selling(Kind::NotCredits, &price_id, &price_id, Credits::ZERO);
+        let price = Price::selling(PriceKind::NotCredits, &price_id, &price_id, Credits::ZERO);
         reader.price(&format!("not_credits[{index}]"), price_id, price)?;
     }
     if let Some(account) = &document.stripe_account {
@@ -334,7 +334,7 @@ pub fn read(text: &str) -> Result<Catalog, Fault> {
 
 impl Price {
     /// A price with every policy at its default.
-    fn selling(kind: Kind, key: &str, name: &str, credits: Credits) -> Price {
+    fn selling(kind: PriceKind, key: &str, name: &str, credits: Credits) -> Price {
         Price {
             price_id: String::new(),
             kind,
@@ -379,7 +379,7 @@ impl Reader {
             cancellation: plan.cancellation,
             trial_credits: plan.trial_credits,
             first_purchase_bonus: plan.first_purchase_bonus,
-            ..Price::selling(Kind::Plan, &plan.key, name, plan.credits)
+            ..Price::selling(PriceKind::Plan, &plan.key, name, plan.credits)
         };
         named(&format!("{path}.name"), name)?;
         for (at, price) in plan.prices.into_iter().enumerate() {
@@ -399,7 +399,7 @@ impl Reader {
         named(&format!("{path}.name"), name)?;
         let sold = Price {
             expires_after: pack.expires_after,
-            ..Price::selling(Kind::Pack, &pack.key, name, pack.credits)
+            ..Price::selling(PriceKind::Pack, &pack.key, name, pack.credits)
         };
         for (at, price_id) in pack.prices.into_iter().enumerate() {
             self.price(&format!("{path}.prices[{at}]"), price_id, sold.clone())?;

@@ -358,7 +358,7 @@ mod tests {
     use super::*;
     use crate::amount::Quantity;
     use crate::catalog::Item;
-    use crate::session::{Line, PaymentStatus};
+    use crate::session::{LineItem, PaymentStatus};
     use crate::stripe::MAX_ID_BYTES;
 
     fn session_event(event_type: &str, session: &Value) -> String {
@@ -418,8 +418,9 @@ mod tests {
     #[test]
     fn metadata_names_a_line_only_by_whole_positive_quantities() {
         let named = |metadata| completed(json!({ "metadata": metadata })).named;
-        let price =
-            |n| Some(Line { item: Item::Price("price_1".into()), quantity: Quantity::new(n).expect("n") });
+        let price = |n| {
+            Some(LineItem { item: Item::Price("price_1".into()), quantity: Quantity::new(n).expect("n") })
+        };
         assert_eq!(named(json!({ "price_id": "price_1" })), price(1));
         assert_eq!(named(json!({ "price_id": "price_1", "quantity": "3", "pack": "p" })), price(3));
         for wrong in ["0", "-1", "1.5", "1e3", "", " 2", "+2", "1000001", "99999999999999999999999999"] {
@@ -450,7 +451,7 @@ mod tests {
         };
         assert_eq!(lines(true), None);
         let quantity = Quantity::new(2).expect("2");
-        assert_eq!(lines(false), Some(vec![Line { item: Item::Price("price_1".into()), quantity }]));
+        assert_eq!(lines(false), Some(vec![LineItem { item: Item::Price("price_1".into()), quantity }]));
     }
 
     #[test]

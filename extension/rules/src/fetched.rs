@@ -5,8 +5,8 @@ use serde_json::value::RawValue;
 
 use crate::calendar;
 use crate::event::{Malformed, RECONCILE_SESSION};
-use crate::invoice::{self, InvoicePayment};
-use crate::session::{self, Line, Session};
+use crate::invoice::{self, InvoiceLine, InvoicePayment};
+use crate::session::{self, LineItem, Session};
 use crate::stripe;
 use crate::subscription::{self, Subscription};
 
@@ -15,14 +15,14 @@ use crate::subscription::{self, Subscription};
 pub struct Fetched {
     /// Whether Stripe was asked: `{}` says that nobody could.
     asked: bool,
-    /// Line items by the session they are of.
-    line_items: Vec<(String, Vec<Line>)>,
+    /// LineItem items by the session they are of.
+    line_items: Vec<(String, Vec<LineItem>)>,
     /// Sessions, whole.
     sessions: Vec<Session>,
     /// Subscriptions, whole.
     subscriptions: Vec<Subscription>,
     /// Lines by the invoice they are of.
-    invoice_lines: Vec<(String, Vec<invoice::Line>)>,
+    invoice_lines: Vec<(String, Vec<InvoiceLine>)>,
     /// Which payment intents paid which invoices.
     invoice_payments: Vec<InvoicePayment>,
 }
@@ -92,7 +92,7 @@ impl Fetched {
 
     /// All line items of a session, where Stripe named all of them.
     #[must_use]
-    pub fn lines_of(&self, session_id: &str) -> Option<&[Line]> {
+    pub fn lines_of(&self, session_id: &str) -> Option<&[LineItem]> {
         self.line_items
             .iter()
             .find(|(id, _)| id == session_id)
@@ -108,7 +108,7 @@ impl Fetched {
 
     /// All lines of an invoice that bill something, where Stripe named all of them.
     #[must_use]
-    pub fn invoice_lines_of(&self, invoice_id: &str) -> Option<&[invoice::Line]> {
+    pub fn invoice_lines_of(&self, invoice_id: &str) -> Option<&[InvoiceLine]> {
         let of = self.invoice_lines.iter().find(|(id, _)| id == invoice_id);
         of.map(|(_, lines)| lines.as_slice())
     }
@@ -142,7 +142,7 @@ mod tests {
         let text =
             json!({ "as_of": 9, "objects": [{ "object": "customer", "id": "cus_1" }, list] }).to_string();
         let fetched = Fetched::read(&text).expect("an answer");
-        assert_eq!(fetched.lines_of("cs_1").map(<[Line]>::len), Some(1));
+        assert_eq!(fetched.lines_of("cs_1").map(<[LineItem]>::len), Some(1));
         assert_eq!(fetched.lines_of("cs_2"), None);
         assert_eq!(Fetched::read("{}"), Ok(Fetched::default()));
         let payment = |invoice: &str| {

@@ -1,4 +1,5 @@
-//! Whose a payment is (rule 11): the server's own word first, then the customer's tie, then the buyer's link.
+//! Which user a payment belongs to (rule 11): by the server's metadata first, then by the customer's link to a user, then by
+//! the `client_reference_id` that came with the buyer.
 
 use uuid::Uuid;
 
@@ -7,76 +8,79 @@ use crate::reason::Reason;
 use crate::text_enum::text_enum;
 
 text_enum! {
-    /// Who says that a customer is a user, weakest first: a buyer writes a client_reference_id into a link; the app's
-    /// server writes metadata, calls a function, or an operator attributes by hand.
-    Source {
+    /// What names the user of a customer, weakest first. A buyer can write any `client_reference_id` into a payment link; only
+    /// the app's server writes metadata, calls a function of ours, or attributes a payment by hand.
+    LinkSource {
         /// `client_reference_id`.
         ClientReference => "client_reference",
-        /// A server's own word.
+        /// Metadata, a call, or an attribution.
         Server => "server",
     }
 }
 
-/// A Stripe customer known to be a user.
+/// Which user a Stripe customer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tie {
+pub struct CustomerLink {
     /// The user.
     pub user: Uuid,
-    /// Who said so.
-    pub source: Source,
-    /// As of when it was said: the object's own time, so that order of arrival does not matter.
+    /// What names the user.
+    pub source: LinkSource,
+    /// The time of the object that names the user, so that the order of arrival does not matter.
     pub as_of: Time,
 }
 
-impl Tie {
-    /// What is known once `said` has been heard too. A server's word beats a buyer's; of two servers' words the later
-    /// stands; of two at one time the same one every time.
+impl CustomerLink {
+    /// The link that is known after `incoming`. A server's link beats a buyer's; of two servers' links the later stays; of two
+    /// of the same time the same one every time.
     #[must_use]
-    pub fn join(known: Option<Tie>, said: Tie) -> Tie {
+    pub fn merge(known: Option<CustomerLink>, incoming: CustomerLink) -> CustomerLink {
         match known {
-            None => said,
-            Some(known) if said.source == Source::ClientReference && known.user != said.user => known,
+            None => incoming,
+            Some(known) if incoming.source == LinkSource::ClientReference && known.user != incoming.user => {
+                known
+            }
             Some(known) => {
-                let rank = |tie: &Tie| (tie.source, tie.as_of, tie.user);
-                if rank(&said) > rank(&known) { said } else { known }
+                let rank = |link: &CustomerLink| (link.source, link.as_of, link.user);
+                if rank(&incoming) > rank(&known) { incoming } else { known }
             }
         }
     }
 }
 
-/// Everything that may say whose a checkout session is.
+/// Everything that may name the user of a payment.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Claims {
-    /// Whose the payment is in the books already: applied before, by whichever door.
+    /// The user for whom the payment was applied before, by whichever route.
     pub paid_for: Option<Uuid>,
-    /// What the app's server wrote into the session's metadata.
+    /// The user in the object's metadata, which only the app's server writes.
     pub metadata: Option<Uuid>,
-    /// The user to whom an operator attributed the session by hand.
+    /// The user to whom an operator attributed the payment by hand.
     pub attributed: Option<Uuid>,
-    /// The customer's tie.
-    pub tie: Option<Uuid>,
-    /// What the buyer's link carried.
+    /// The user to whom the customer is linked.
+    pub link: Option<Uuid>,
+    /// The user in `client_reference_id`.
     pub client_reference: Option<Uuid>,
 }
 
-/// Whose it is.
+/// The user that a payment belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     /// The user.
     pub user: Uuid,
-    /// Another user whom the customer was tied to: recorded beside the payment.
+    /// Another user to whom the customer is linked: recorded with the payment.
     pub mismatch: Option<Uuid>,
 }
 
-/// Decides whose it is.
+/// Decides which user a payment belongs to.
 ///
 /// # Errors
-/// [`Reason::UnknownUser`] where nothing names anybody; [`Reason::IdentityConflict`] where only a buyer's link does,
-/// against a tie; [`Reason::Conflict`] where the server names another user than the payment was applied for.
+/// [`Reason::UnknownUser`] if nothing names a user; [`Reason::IdentityConflict`] if only `client_reference_id` does, and the
+/// customer is linked to another; [`Reason::Conflict`] if the server names another user than the payment was applied for.
 pub fn identify(claims: Claims) -> Result<Identity, Reason> {
-    let mismatch = |user: Uuid| claims.tie.filter(|tied| *tied != user);
+    let mismatch = |user: Uuid| claims.link.filter(|linked| *linked != user);
     if let Some(user) = claims.paid_for {
-        // A tie may have moved on since; what was paid stays where it is, unless the session itself says otherwise.
+        // The customer may be linked to another user by now. The payment stays where it was applied, unless its own
+        // metadata names another.
         return match claims.metadata {
             Some(other) if other != user => Err(Reason::Conflict),
             _ => Ok(Identity { user, mismatch: mismatch(user) }),
@@ -85,18 +89,22 @@ pub fn identify(claims: Claims) -> Result<Identity, Reason> {
     if let Some(user) = claims.metadata.or(claims.attributed) {
         return Ok(Identity { user, mismatch: mismatch(user) });
     }
-    match (claims.tie, claims.client_reference) {
-        (Some(tied), Some(buyer)) if tied != buyer => Err(Reason::IdentityConflict),
+    match (claims.link, claims.client_reference) {
+        (Some(linked), Some(buyer)) if linked != buyer => Err(Reason::IdentityConflict),
         (Some(user), _) | (None, Some(user)) => Ok(Identity { user, mismatch: None }),
         (None, None) => Err(Reason::UnknownUser),
     }
 }
 
-/// What a session says about its customer: the server's metadata, else the buyer's link.
+/// The link that an object states of its customer: by the server's metadata, else by `client_reference_id`.
 #[must_use]
-pub fn tie_said(metadata: Option<Uuid>, client_reference: Option<Uuid>, as_of: Time) -> Option<Tie> {
-    let server = metadata.map(|user| Tie { user, source: Source::Server, as_of });
-    server.or(client_reference.map(|user| Tie { user, source: Source::ClientReference, as_of }))
+pub fn stated_link(
+    metadata: Option<Uuid>,
+    client_reference: Option<Uuid>,
+    as_of: Time,
+) -> Option<CustomerLink> {
+    let server = metadata.map(|user| CustomerLink { user, source: LinkSource::Server, as_of });
+    server.or(client_reference.map(|user| CustomerLink { user, source: LinkSource::ClientReference, as_of }))
 }
 
 #[cfg(test)]
@@ -110,11 +118,11 @@ mod tests {
     fn claims() -> impl Strategy<Value = Claims> {
         let user = || prop_oneof![Just(None), Just(Some(A)), Just(Some(B))];
         (user(), user(), user(), user(), user()).prop_map(
-            |(paid_for, metadata, attributed, tie, client_reference)| Claims {
+            |(paid_for, metadata, attributed, link, client_reference)| Claims {
                 paid_for,
                 metadata,
                 attributed,
-                tie,
+                link,
                 client_reference,
             },
         )
@@ -129,39 +137,39 @@ mod tests {
         }
 
         #[test]
-        fn the_servers_own_word_wins_over_tie_and_link(claims in claims()) {
+        fn the_servers_metadata_wins_over_link_and_client_reference(claims in claims()) {
             if let (None, Some(user)) = (claims.paid_for, claims.metadata) {
                 prop_assert_eq!(identify(claims).map(|identity| identity.user), Ok(user));
             }
         }
 
         #[test]
-        fn a_buyers_link_never_wins_over_a_tie(claims in claims()) {
-            let Claims { paid_for: None, metadata: None, attributed: None, tie: Some(tie), .. } = claims else {
+        fn a_client_reference_never_wins_over_a_link(claims in claims()) {
+            let Claims { paid_for: None, metadata: None, attributed: None, link: Some(link), .. } = claims else {
                 return Ok(());
             };
             if let Ok(identity) = identify(claims) {
-                prop_assert_eq!(identity.user, tie);
+                prop_assert_eq!(identity.user, link);
             }
         }
 
         #[test]
-        fn servers_words_join_to_one_tie_in_every_order(
-            words in proptest::collection::vec((0..3u128, 0..3i64), 1..5),
+        fn servers_links_merge_to_one_in_every_order(
+            links in proptest::collection::vec((0..3u128, 0..3i64), 1..5),
             seed in any::<prop::sample::Index>(),
         ) {
-            let tie = |&(user, second): &(u128, i64)| Tie {
+            let link = |&(user, second): &(u128, i64)| CustomerLink {
                 user: Uuid::from_u128(user),
-                source: Source::Server,
+                source: LinkSource::Server,
                 as_of: crate::calendar::from_unix(second).expect("a time"),
             };
-            let joined = |words: &[(u128, i64)]| words.iter().map(tie).fold(None, |k, s| Some(Tie::join(k, s)));
-            let mut turned = words.clone();
-            turned.rotate_left(seed.index(words.len()));
-            let mut reversed = words.clone();
+            let merged = |links: &[(u128, i64)]| links.iter().map(link).fold(None, |k, s| Some(CustomerLink::merge(k, s)));
+            let mut rotated = links.clone();
+            rotated.rotate_left(seed.index(links.len()));
+            let mut reversed = links.clone();
             reversed.reverse();
-            prop_assert_eq!(joined(&words), joined(&turned));
-            prop_assert_eq!(joined(&words), joined(&reversed));
+            prop_assert_eq!(merged(&links), merged(&rotated));
+            prop_assert_eq!(merged(&links), merged(&reversed));
         }
     }
 }

@@ -32,12 +32,12 @@ pub struct Invoice {
     /// What paid it, as far as the object says.
     pub payment_intent_ids: Vec<String>,
     /// Every line that bills something, where the object carries all of them.
-    pub lines: Option<Vec<Line>>,
+    pub lines: Option<Vec<InvoiceLine>>,
 }
 
 /// A line that bills something: not a credit for unused time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
+pub struct InvoiceLine {
     /// What names the price.
     pub item: Item,
     /// How many.
@@ -70,7 +70,7 @@ pub struct InvoicePayment {
 
 /// Reads an invoice's object, from an event made at a time.
 pub(crate) fn read(object: &RawValue, event_created: Time) -> Result<Invoice, String> {
-    let invoice: stripe::Invoice = parse(object)?;
+    let invoice: stripe::InvoiceObject = parse(object)?;
     check_id("data.object.id", Some(&invoice.id))?;
     let of_parent = invoice.parent.and_then(|parent| match parent.parent_type.as_deref() {
         Some("subscription_details") | None => parent.subscription_details,
@@ -115,7 +115,7 @@ pub(crate) fn read(object: &RawValue, event_created: Time) -> Result<Invoice, St
 }
 
 /// The lines of a page that bill something, where it is the only page and each says what a line has to say.
-pub(crate) fn complete(list: stripe::List<stripe::InvoiceLine>) -> Option<Vec<Line>> {
+pub(crate) fn complete(list: stripe::List<stripe::InvoiceLineObject>) -> Option<Vec<InvoiceLine>> {
     if list.has_more {
         return None;
     }
@@ -128,7 +128,7 @@ pub(crate) fn complete(list: stripe::List<stripe::InvoiceLine>) -> Option<Vec<Li
             let discounts: i64 = line.discount_amounts.iter().flatten().map(|discount| discount.amount).sum();
             let period = line.period?;
             let priced = line.pricing.and_then(|pricing| pricing.price_details?.price);
-            Some(Line {
+            Some(InvoiceLine {
                 item: Item::Price(priced.or(line.price).or(line.plan)?.into_id()),
                 quantity: Quantity::new(line.quantity.unwrap_or(1))?,
                 charge: match line.amount? {
@@ -144,7 +144,7 @@ pub(crate) fn complete(list: stripe::List<stripe::InvoiceLine>) -> Option<Vec<Li
 
 /// Reads an invoice payment's object; `None` where something else than a payment intent paid, or it does not say what.
 pub(crate) fn read_payment(object: &RawValue) -> Result<Option<InvoicePayment>, String> {
-    let said: stripe::InvoicePayment = parse(object)?;
+    let said: stripe::InvoicePaymentObject = parse(object)?;
     let paid_by = said.payment.and_then(|payment| payment.payment_intent);
     let (Some(invoice), Some(payment_intent)) = (said.invoice, paid_by) else { return Ok(None) };
     let (invoice_id, payment_intent_id) = (invoice.into_id(), payment_intent.into_id());

@@ -21,11 +21,11 @@ pub struct Reversals {
 
 /// Reads the charge of a `charge.refunded` event.
 pub(crate) fn read_charge(object: &RawValue) -> Result<Reversals, String> {
-    let charge: stripe::Charge = parse(object)?;
+    let charge: stripe::ChargeObject = parse(object)?;
     let mut said = vec![Reversal {
         id: charge.id.clone(),
-        kind: Kind::Charge,
-        state: State::Live,
+        kind: ReversalKind::Charge,
+        state: ReversalState::Live,
         amount: money("amount_refunded", charge.amount_refunded)?,
         currency: charge.currency,
         charged: Some(money("amount", charge.amount)?),
@@ -38,19 +38,19 @@ pub(crate) fn read_charge(object: &RawValue) -> Result<Reversals, String> {
 
 /// Reads a refund as an event of `event_type` carried it, or a list.
 pub(crate) fn read_refund(object: &RawValue, event_type: &str) -> Result<Reversals, String> {
-    let mut refund: stripe::Refund = parse(object)?;
+    let mut refund: stripe::RefundObject = parse(object)?;
     let (payment_intent, charge) = (refund.payment_intent.take(), refund.charge.take());
     let said = of_refund(refund, event_type)?;
     reversals(payment_intent, charge.map(stripe::Expandable::into_id), vec![said])
 }
 
-fn of_refund(refund: stripe::Refund, event_type: &str) -> Result<Reversal, String> {
+fn of_refund(refund: stripe::RefundObject, event_type: &str) -> Result<Reversal, String> {
     let failed =
         event_type == "refund.failed" || matches!(refund.status.as_deref(), Some("failed" | "canceled"));
     Ok(Reversal {
         id: refund.id,
-        kind: Kind::Refund,
-        state: if failed { State::Undone } else { State::Live },
+        kind: ReversalKind::Refund,
+        state: if failed { ReversalState::Undone } else { ReversalState::Live },
         amount: money("amount", refund.amount)?,
         currency: refund.currency,
         charged: None,
@@ -60,17 +60,17 @@ fn of_refund(refund: stripe::Refund, event_type: &str) -> Result<Reversal, Strin
 /// Reads a dispute as an event of `event_type` carried it, or a list. The event's type says what happened to the money if
 /// the status does not: an inquiry whose funds were withdrawn.
 pub(crate) fn read_dispute(object: &RawValue, event_type: &str) -> Result<Reversals, String> {
-    let dispute: stripe::Dispute = parse(object)?;
+    let dispute: stripe::DisputeObject = parse(object)?;
     let state = match (event_type, dispute.status.as_str()) {
-        ("charge.dispute.funds_reinstated", _) | (_, "won") => State::Undone,
+        ("charge.dispute.funds_reinstated", _) | (_, "won") => ReversalState::Undone,
         ("charge.dispute.funds_withdrawn", _) | (_, "needs_response" | "under_review" | "lost") => {
-            State::Live
+            ReversalState::Live
         }
-        _ => State::Inquiry,
+        _ => ReversalState::Inquiry,
     };
     let said = Reversal {
         id: dispute.id,
-        kind: Kind::Dispute,
+        kind: ReversalKind::Dispute,
         state,
         amount: money("amount", dispute.amount)?,
         currency: dispute.currency,
@@ -99,7 +99,7 @@ fn money(field: &str, amount: i64) -> Result<MinorUnits, String> {
 
 text_enum! {
     /// What a row of `reversals` is about.
-    Kind {
+    ReversalKind {
         /// One refund.
         Refund => "refund",
         /// A charge's own count of what was refunded of it.
@@ -111,7 +111,7 @@ text_enum! {
 
 text_enum! {
     /// How far a reversal has come, in rising order; what was told last does not matter, only what is highest.
-    State {
+    ReversalState {
         /// A dispute that moves no money: an inquiry, or one that was prevented.
         Inquiry => "inquiry",
         /// A refund that is under way or done, a charge's count, a dispute's money withdrawn.
@@ -127,9 +127,9 @@ pub struct Reversal {
     /// `re_…`, `dp_…` or `ch_…`.
     pub id: String,
     /// Which of them.
-    pub kind: Kind,
+    pub kind: ReversalKind,
     /// How far it has come.
-    pub state: State,
+    pub state: ReversalState,
     /// How much was refunded or disputed; of a charge, its highest count.
     pub amount: MinorUnits,
     /// The currency of `amount`, where it is said.
@@ -176,20 +176,22 @@ pub fn part(paid: &Paid, reversals: &[Reversal]) -> Option<Part> {
     let of = |kind| reversals.iter().filter(move |reversal| reversal.kind == kind);
     let sum =
         |kind, state| of(kind).filter(|r| r.state == state).map(|r| i128::from(r.amount.0)).sum::<i128>();
-    let charge = of(Kind::Charge).max_by_key(|charge| charge.charged);
+    let charge = of(ReversalKind::Charge).max_by_key(|charge| charge.charged);
     let currency =
-        charge.or_else(|| of(Kind::Refund).next()).and_then(|reversal| reversal.currency.as_deref());
+        charge.or_else(|| of(ReversalKind::Refund).next()).and_then(|reversal| reversal.currency.as_deref());
     let comparable = match (currency, paid.currency.as_deref()) {
         (Some(reversed), Some(paid)) => reversed == paid,
         _ => true,
     };
     let own = if comparable { paid.amount } else { None };
     let charged = own.or(charge.and_then(|charge| charge.charged)).filter(|charged| charged.0 > 0)?;
-    let counted = of(Kind::Charge).map(|charge| i128::from(charge.amount.0)).max().unwrap_or(0);
-    let refunded = sum(Kind::Refund, State::Live).max(counted - sum(Kind::Refund, State::Undone)).max(0);
+    let counted = of(ReversalKind::Charge).map(|charge| i128::from(charge.amount.0)).max().unwrap_or(0);
+    let refunded = sum(ReversalKind::Refund, ReversalState::Live)
+        .max(counted - sum(ReversalKind::Refund, ReversalState::Undone))
+        .max(0);
     let charge_currency = currency.or(paid.currency.as_deref());
-    let disputed: i128 = of(Kind::Dispute)
-        .filter(|dispute| dispute.state == State::Live)
+    let disputed: i128 = of(ReversalKind::Dispute)
+        .filter(|dispute| dispute.state == ReversalState::Live)
         .map(|dispute| {
             let same = dispute.currency.is_none() || dispute.currency.as_deref() == charge_currency;
             i128::from(if same { dispute.amount.0 } else { charged.0 })
@@ -254,8 +256,8 @@ mod tests {
 
     use super::*;
 
-    fn reversal(kind: Kind, id: &str, state: State, amount: i64) -> Reversal {
-        let charged = (kind == Kind::Charge).then_some(MinorUnits(1000));
+    fn reversal(kind: ReversalKind, id: &str, state: ReversalState, amount: i64) -> Reversal {
+        let charged = (kind == ReversalKind::Charge).then_some(MinorUnits(1000));
         Reversal {
             id: id.into(),
             kind,
@@ -276,12 +278,12 @@ mod tests {
 
     #[test]
     fn three_uneven_refunds_take_the_whole_and_a_stale_count_changes_nothing() {
-        let refund = |id, amount| reversal(Kind::Refund, id, State::Live, amount);
+        let refund = |id, amount| reversal(ReversalKind::Refund, id, ReversalState::Live, amount);
         let all = [
             refund("a", 333),
             refund("b", 333),
             refund("c", 334),
-            reversal(Kind::Charge, "ch", State::Live, 666),
+            reversal(ReversalKind::Charge, "ch", ReversalState::Live, 666),
         ];
         assert_eq!(target(&paid(1000), &all, 500), Some(500));
         assert_eq!(target(&paid(1000), &all[..1], 500), Some(166));
@@ -290,40 +292,47 @@ mod tests {
 
     #[test]
     fn a_failed_refund_takes_nothing_even_where_the_charge_counted_it() {
-        let failed = reversal(Kind::Refund, "a", State::Undone, 400);
-        let live = reversal(Kind::Refund, "b", State::Live, 300);
-        let count = reversal(Kind::Charge, "ch", State::Live, 700);
+        let failed = reversal(ReversalKind::Refund, "a", ReversalState::Undone, 400);
+        let live = reversal(ReversalKind::Refund, "b", ReversalState::Live, 300);
+        let count = reversal(ReversalKind::Charge, "ch", ReversalState::Live, 700);
         assert_eq!(target(&paid(1000), &[failed, live, count], 1000), Some(300));
     }
 
     #[test]
     fn refund_and_dispute_together_never_take_more_than_was_charged() {
-        let both =
-            [reversal(Kind::Refund, "a", State::Live, 600), reversal(Kind::Dispute, "d", State::Live, 1000)];
+        let both = [
+            reversal(ReversalKind::Refund, "a", ReversalState::Live, 600),
+            reversal(ReversalKind::Dispute, "d", ReversalState::Live, 1000),
+        ];
         assert_eq!(target(&paid(1000), &both, 500), Some(500));
     }
 
     #[test]
     fn an_inquiry_takes_nothing_and_a_reinstated_dispute_gives_back() {
-        for state in [State::Inquiry, State::Undone] {
-            assert_eq!(target(&paid(1000), &[reversal(Kind::Dispute, "d", state, 1000)], 500), Some(0));
+        for state in [ReversalState::Inquiry, ReversalState::Undone] {
+            assert_eq!(
+                target(&paid(1000), &[reversal(ReversalKind::Dispute, "d", state, 1000)], 500),
+                Some(0)
+            );
         }
     }
 
     #[test]
     fn a_dispute_in_another_currency_counts_whole() {
-        let dispute =
-            Reversal { currency: Some("eur".into()), ..reversal(Kind::Dispute, "d", State::Live, 5) };
+        let dispute = Reversal {
+            currency: Some("eur".into()),
+            ..reversal(ReversalKind::Dispute, "d", ReversalState::Live, 5)
+        };
         assert_eq!(target(&paid(1000), &[dispute], 500), Some(500));
     }
 
     #[test]
     fn where_the_payments_currency_is_not_the_charges_the_charge_decides_or_is_waited_for() {
         let foreign = Paid { amount: Some(MinorUnits(90_000)), currency: Some("jpy".into()) };
-        let refund = reversal(Kind::Refund, "a", State::Live, 500);
+        let refund = reversal(ReversalKind::Refund, "a", ReversalState::Live, 500);
         assert_eq!(target(&foreign, std::slice::from_ref(&refund), 500), None);
         assert_eq!(
-            target(&foreign, &[refund, reversal(Kind::Charge, "ch", State::Live, 500)], 500),
+            target(&foreign, &[refund, reversal(ReversalKind::Charge, "ch", ReversalState::Live, 500)], 500),
             Some(250)
         );
         assert_eq!(part(&Paid::default(), &[]), None);
@@ -345,8 +354,10 @@ mod tests {
     }
 
     fn said() -> impl Strategy<Value = Reversal> {
-        let kind = prop::sample::select(vec![Kind::Refund, Kind::Dispute, Kind::Charge]);
-        let state = prop::sample::select(vec![State::Inquiry, State::Live, State::Undone]);
+        let kind =
+            prop::sample::select(vec![ReversalKind::Refund, ReversalKind::Dispute, ReversalKind::Charge]);
+        let state =
+            prop::sample::select(vec![ReversalState::Inquiry, ReversalState::Live, ReversalState::Undone]);
         (kind, 0..3u8, state, 0..1200i64).prop_map(|(kind, id, state, amount)| {
             reversal(kind, &format!("{}_{id}", kind.as_str()), state, amount)
         })

@@ -34,9 +34,9 @@ pub struct Session {
     /// The currency of `amount_total`.
     pub currency: Option<String>,
     /// The line that the metadata names.
-    pub named: Option<Line>,
+    pub named: Option<LineItem>,
     /// All line items, where the object carries all of them.
-    pub lines: Option<Vec<Line>>,
+    pub lines: Option<Vec<LineItem>>,
     /// In mode `subscription`: what it began, where the object carries it.
     pub subscription: Option<Box<Subscription>>,
     /// In mode `subscription`: what was paid, where the object carries it.
@@ -84,7 +84,7 @@ pub enum PaymentStatus {
 
 /// How many of what was bought.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
+pub struct LineItem {
     /// What names the price.
     pub item: Item,
     /// How many.
@@ -93,7 +93,7 @@ pub struct Line {
 
 /// Reads a session as an event of `event_type` carried it, made at `event_created`.
 pub(crate) fn read(object: &RawValue, event_type: &str, event_created: Time) -> Result<Session, String> {
-    let session: stripe::CheckoutSession = parse(object)?;
+    let session: stripe::CheckoutSessionObject = parse(object)?;
     let created = match session.created {
         Some(seconds) => calendar::from_unix(seconds).ok_or("data.object: created is not a time")?,
         None => event_created,
@@ -146,7 +146,7 @@ fn payment_status(status: &str, event_type: &str) -> PaymentStatus {
 }
 
 /// A quantity that is no quantity names no line: Stripe is asked instead of guessing.
-fn named_line(price_id: Option<&str>, pack: Option<&str>, quantity: Option<&str>) -> Option<Line> {
+fn named_line(price_id: Option<&str>, pack: Option<&str>, quantity: Option<&str>) -> Option<LineItem> {
     let named = |text: &&str| !text.trim().is_empty();
     let item = match (price_id.filter(named), pack.filter(named)) {
         (Some(price), _) => Item::Price(price.to_owned()),
@@ -154,11 +154,11 @@ fn named_line(price_id: Option<&str>, pack: Option<&str>, quantity: Option<&str>
         (None, None) => return None,
     };
     let quantity = quantity.map_or(Some(Quantity::ONE), Quantity::parse)?;
-    Some(Line { item, quantity })
+    Some(LineItem { item, quantity })
 }
 
 /// The lines of a page, where it is the only one and each line counts something.
-pub(crate) fn complete(list: stripe::List<stripe::LineItem>) -> Option<Vec<Line>> {
+pub(crate) fn complete(list: stripe::List<stripe::LineItemObject>) -> Option<Vec<LineItem>> {
     if list.has_more {
         return None;
     }
@@ -166,7 +166,7 @@ pub(crate) fn complete(list: stripe::List<stripe::LineItem>) -> Option<Vec<Line>
         .into_iter()
         .filter(|line| line.quantity != Some(0))
         .map(|line| {
-            Some(Line {
+            Some(LineItem {
                 item: line.price.map_or(Item::Unpriced, |price| Item::Price(price.into_id())),
                 quantity: Quantity::new(line.quantity.unwrap_or(1))?,
             })

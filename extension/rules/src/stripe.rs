@@ -59,7 +59,7 @@ pub(crate) struct AnyObject {
 
 /// <https://docs.stripe.com/api/checkout/sessions/object>
 #[derive(Debug, Deserialize)]
-pub(crate) struct CheckoutSession<'a> {
+pub(crate) struct CheckoutSessionObject<'a> {
     /// `cs_…`.
     pub id: String,
     /// `payment`, `subscription` or `setup`.
@@ -91,7 +91,7 @@ pub(crate) struct CheckoutSession<'a> {
     #[serde(default)]
     pub metadata: Option<Metadata>,
     /// Only where they were expanded.
-    pub line_items: Option<List<LineItem>>,
+    pub line_items: Option<List<LineItemObject>>,
 }
 
 /// Metadata as Stripe keeps it, strings to strings; other values are read past.
@@ -153,7 +153,7 @@ pub(crate) struct List<T> {
 
 /// <https://docs.stripe.com/api/checkout/sessions/line_items>
 #[derive(Debug, Deserialize)]
-pub(crate) struct LineItem {
+pub(crate) struct LineItemObject {
     /// None for a line that was sold by something older than prices.
     pub price: Option<Expandable>,
     /// Stripe leaves it out for metered prices.
@@ -162,7 +162,7 @@ pub(crate) struct LineItem {
 
 /// <https://docs.stripe.com/api/charges/object>, as far as refunds go.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Charge {
+pub(crate) struct ChargeObject {
     /// `ch_…`.
     pub id: String,
     /// What was charged, in minor units.
@@ -175,12 +175,12 @@ pub(crate) struct Charge {
     /// What it paid for.
     pub payment_intent: Option<Expandable>,
     /// Only in older versions of the API.
-    pub refunds: Option<List<Refund>>,
+    pub refunds: Option<List<RefundObject>>,
 }
 
 /// <https://docs.stripe.com/api/refunds/object>
 #[derive(Debug, Deserialize)]
-pub(crate) struct Refund {
+pub(crate) struct RefundObject {
     /// `re_…`.
     pub id: String,
     /// In minor units.
@@ -197,7 +197,7 @@ pub(crate) struct Refund {
 
 /// <https://docs.stripe.com/api/disputes/object>
 #[derive(Debug, Deserialize)]
-pub(crate) struct Dispute {
+pub(crate) struct DisputeObject {
     /// `dp_…`.
     pub id: String,
     /// In minor units.
@@ -214,7 +214,7 @@ pub(crate) struct Dispute {
 
 /// <https://docs.stripe.com/api/subscriptions/object>
 #[derive(Debug, Deserialize)]
-pub(crate) struct Subscription {
+pub(crate) struct SubscriptionObject {
     /// `sub_…`.
     pub id: String,
     /// Such as `active` or `canceled`.
@@ -222,7 +222,7 @@ pub(crate) struct Subscription {
     /// Who pays.
     pub customer: Option<Expandable>,
     /// What is subscribed to.
-    pub items: Option<List<SubscriptionItem>>,
+    pub items: Option<List<SubscriptionItemObject>>,
     /// Unix seconds; here until 2025-03-31, on the items since.
     pub current_period_start: Option<i64>,
     /// Unix seconds; here until 2025-03-31, on the items since.
@@ -242,7 +242,7 @@ pub(crate) struct Subscription {
 
 /// <https://docs.stripe.com/api/subscription_items/object>
 #[derive(Debug, Deserialize)]
-pub(crate) struct SubscriptionItem {
+pub(crate) struct SubscriptionItemObject {
     /// What it costs.
     pub price: Option<Expandable>,
     /// What it cost before there were prices.
@@ -257,7 +257,7 @@ pub(crate) struct SubscriptionItem {
 
 /// <https://docs.stripe.com/api/invoices/object>
 #[derive(Debug, Deserialize)]
-pub(crate) struct Invoice {
+pub(crate) struct InvoiceObject {
     /// `in_…`.
     pub id: String,
     /// `draft`, `open`, `paid`, `uncollectible` or `void`; in the oldest versions of the API there is only `paid`.
@@ -283,9 +283,9 @@ pub(crate) struct Invoice {
     /// What paid it, until 2025-03-31.
     pub payment_intent: Option<Expandable>,
     /// What paid it, since 2025-03-31, and only where it was expanded.
-    pub payments: Option<List<InvoicePayment>>,
+    pub payments: Option<List<InvoicePaymentObject>>,
     /// What it bills, line by line.
-    pub lines: Option<List<InvoiceLine>>,
+    pub lines: Option<List<InvoiceLineObject>>,
     /// What the app's server wrote.
     #[serde(default)]
     pub metadata: Option<Metadata>,
@@ -322,7 +322,7 @@ pub(crate) struct StatusTransitions {
 
 /// <https://docs.stripe.com/api/invoice-line-item/object>
 #[derive(Debug, Deserialize)]
-pub(crate) struct InvoiceLine {
+pub(crate) struct InvoiceLineObject {
     /// Minor units, before discounts and tax.
     pub amount: Option<i64>,
     /// What is billed, until 2025-03-31.
@@ -397,7 +397,7 @@ pub(crate) struct Period {
 
 /// <https://docs.stripe.com/api/invoice-payment/object>
 #[derive(Debug, Deserialize)]
-pub(crate) struct InvoicePayment {
+pub(crate) struct InvoicePaymentObject {
     /// What it pays.
     pub invoice: Option<Expandable>,
     /// What pays.

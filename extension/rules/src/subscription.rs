@@ -1,5 +1,5 @@
-//! What is known of a subscription (rule 6): a state with the time as of which it is Stripe's word, which is not when its
-//! event was made, since that has whole seconds only.
+//! What is known of a subscription (rule 6): its state, and the time as of which Stripe had it in that state. That time has
+//! whole seconds, so of two states of one second only Stripe can say which is later.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -9,11 +9,11 @@ use uuid::Uuid;
 
 use crate::amount::{Credits, Quantity};
 use crate::calendar::{self, Time};
-use crate::catalog::{Item, Kind, PlanChange, Price};
+use crate::catalog::{Item, PlanChange, Price, PriceKind};
 use crate::stripe::{self, Expandable, check_id, metadata_user, parse};
 use crate::text_enum::text_enum;
 
-/// A subscription's facts, as one object said them.
+/// A subscription's facts, from one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscription {
     /// `sub_…`.
@@ -22,11 +22,11 @@ pub struct Subscription {
     pub customer_id: Option<String>,
     /// The user that the app's server wrote into the metadata.
     pub metadata_user: Option<Uuid>,
-    /// What it subscribes to.
+    /// The prices that it subscribes to, and their quantities.
     pub items: Vec<(String, Quantity)>,
     /// Stripe's status.
     pub status: Status,
-    /// The current period; `None` where the object does not say.
+    /// The current period; `None` if the object lacks it.
     pub period: Option<(Time, Time)>,
     /// When its trial ends or ended.
     pub trial_end: Option<Time>,
@@ -34,29 +34,29 @@ pub struct Subscription {
     pub cancel_at_period_end: bool,
     /// When it ended.
     pub ended_at: Option<Time>,
-    /// As of when Stripe says all this.
+    /// The time at which Stripe had it in this state.
     pub as_of: Time,
 }
 
 text_enum! {
-    /// Stripe's statuses of a subscription, in the order in which a tie of two is broken: what is worth less to the user
-    /// first, what is final last.
+    /// Stripe's statuses of a subscription. If two states are of the same second, the one whose status stands further down
+    /// is taken: what is worth less to the user first, what is final last.
     Status {
-        /// The first payment has not come yet.
+        /// The first payment has not arrived yet.
         Incomplete => "incomplete",
-        /// Nobody tries to collect any more.
+        /// Stripe no longer tries to collect.
         Unpaid => "unpaid",
         /// A trial ended without a payment method.
         Paused => "paused",
-        /// A payment failed, and is tried again.
+        /// A payment failed and is retried.
         PastDue => "past_due",
         /// In its trial.
         Trialing => "trialing",
         /// In good standing.
         Active => "active",
-        /// The first payment never came.
+        /// The first payment never arrived.
         IncompleteExpired => "incomplete_expired",
-        /// Over.
+        /// It ended.
         Canceled => "canceled",
     }
 }
@@ -81,16 +81,16 @@ impl Status {
     }
 }
 
-/// Reads a subscription's object as it was at a time.
+/// Reads a subscription's object as it was at `as_of`.
 pub(crate) fn read(object: &RawValue, as_of: Time) -> Result<Subscription, String> {
-    let said: stripe::Subscription = parse(object)?;
-    check_id("data.object.id", Some(&said.id))?;
-    let status = Status::parse(&said.status)
-        .ok_or_else(|| format!("data.object: status {:?} is none of Stripe's", said.status))?;
-    let said_items = said.items.map_or_else(Vec::new, |items| items.data);
-    let own = said.current_period_start.zip(said.current_period_end);
+    let subscription: stripe::SubscriptionObject = parse(object)?;
+    check_id("data.object.id", Some(&subscription.id))?;
+    let status = Status::parse(&subscription.status)
+        .ok_or_else(|| format!("data.object: status {:?} is none of Stripe's", subscription.status))?;
+    let object_items = subscription.items.map_or_else(Vec::new, |items| items.data);
+    let own = subscription.current_period_start.zip(subscription.current_period_end);
     let of_items =
-        || said_items.iter().find_map(|item| item.current_period_start.zip(item.current_period_end));
+        || object_items.iter().find_map(|item| item.current_period_start.zip(item.current_period_end));
     let period = match own.or_else(of_items) {
         Some((start, end)) => Some((
             time("current_period_start", Some(start))?.unwrap_or_default(),
@@ -98,15 +98,15 @@ pub(crate) fn read(object: &RawValue, as_of: Time) -> Result<Subscription, Strin
         )),
         None => None,
     };
-    let canceled_at = time("canceled_at", said.canceled_at)?;
-    // What is not over has no end, whatever else the object carries.
+    let canceled_at = time("canceled_at", subscription.canceled_at)?;
+    // A subscription that has not ended has no end, whatever else the object carries.
     let ended_at = if status.is_final() {
-        Some(time("ended_at", said.ended_at)?.or(canceled_at).unwrap_or(as_of))
+        Some(time("ended_at", subscription.ended_at)?.or(canceled_at).unwrap_or(as_of))
     } else {
         None
     };
     let mut items = Vec::new();
-    for item in said_items {
+    for item in object_items {
         if let Some(price) = item.price.or(item.plan) {
             let quantity = item.quantity.unwrap_or(1);
             if quantity != 0 {
@@ -116,14 +116,14 @@ pub(crate) fn read(object: &RawValue, as_of: Time) -> Result<Subscription, Strin
         }
     }
     Ok(Subscription {
-        id: said.id,
-        customer_id: said.customer.map(Expandable::into_id),
-        metadata_user: metadata_user(&said.metadata.unwrap_or_default()),
+        id: subscription.id,
+        customer_id: subscription.customer.map(Expandable::into_id),
+        metadata_user: metadata_user(&subscription.metadata.unwrap_or_default()),
         items,
         status,
         period,
-        trial_end: time("trial_end", said.trial_end)?,
-        cancel_at_period_end: said.cancel_at_period_end == Some(true),
+        trial_end: time("trial_end", subscription.trial_end)?,
+        cancel_at_period_end: subscription.cancel_at_period_end == Some(true),
         ended_at,
         as_of,
     })
@@ -145,31 +145,31 @@ pub fn path(subscription_id: &str) -> String {
     format!("/v1/subscriptions/{subscription_id}")
 }
 
-/// What a subscription subscribes to, as the catalog sees it.
+/// The plan of a subscription, by the catalog.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Plan {
     /// One of the catalog's plans: of several items, the one of the highest rank.
     Known(Box<Price>, Quantity),
     /// A price that the catalog does not know.
     Unknown(String, Quantity),
-    /// Nothing but things that are no plan: none of our business.
+    /// Only prices of packs, or of things that are no credits.
     None,
 }
 
 impl Subscription {
-    /// Its items, as what a catalog is asked for.
+    /// Its items, as a catalog looks them up.
     #[must_use]
     pub fn priced(&self) -> Vec<Item> {
         self.items.iter().map(|(price_id, _)| Item::Price(price_id.clone())).collect()
     }
 
-    /// Which plan it is, by the prices in force.
+    /// Its plan, by the prices in force.
     #[must_use]
     pub fn plan(&self, prices: &BTreeMap<Item, Price>) -> Plan {
         let known = |price_id: &String| prices.get(&Item::Price(price_id.clone()));
         let plans = self.items.iter().filter_map(|(price_id, quantity)| Some((known(price_id)?, *quantity)));
         let best = plans
-            .filter(|(price, _)| price.kind == Kind::Plan)
+            .filter(|(price, _)| price.kind == PriceKind::Plan)
             .max_by(|(a, n), (b, m)| (a.rank, &a.price_id, n).cmp(&(b.rank, &b.price_id, m)));
         if let Some((price, quantity)) = best {
             return Plan::Known(Box::new(price.clone()), quantity);
@@ -182,16 +182,16 @@ impl Subscription {
 }
 
 impl Plan {
-    /// What a price sells, as something that is subscribed to.
+    /// The plan that a price is; none if it sells something else.
     #[must_use]
     pub fn of(price: Price, quantity: Quantity) -> Plan {
         match price.kind {
-            Kind::Plan => Plan::Known(Box::new(price), quantity),
-            Kind::Pack | Kind::NotCredits => Plan::None,
+            PriceKind::Plan => Plan::Known(Box::new(price), quantity),
+            PriceKind::Pack | PriceKind::NotCredits => Plan::None,
         }
     }
 
-    /// What people read as the user's tier.
+    /// The name of the user's tier.
     #[must_use]
     pub fn tier(&self) -> String {
         match self {
@@ -220,7 +220,7 @@ impl Plan {
         }
     }
 
-    /// The most that a lot of the plan before may hold from now on: what exceeds the new plan's amount is set aside at
+    /// The most that a lot of the previous plan may hold from now on: what exceeds the new plan's amount is set aside at
     /// once, unless the plan leaves that to the next renewal.
     #[must_use]
     pub fn lot_limit(&self) -> Option<Credits> {
@@ -236,16 +236,16 @@ impl Plan {
 /// The tier of a user without a plan.
 pub const FREE: &str = "free";
 
-/// A subscription's state as it is kept.
+/// A subscription's state as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct State {
-    /// As of when Stripe says all this.
+pub struct SubscriptionState {
+    /// The time at which Stripe had it in this state.
     pub as_of: Time,
     /// Stripe's status.
     pub status: Status,
-    /// What it subscribes to.
+    /// The plan's price.
     pub price_id: Option<String>,
-    /// How many of it.
+    /// The quantity of that price.
     pub quantity: Quantity,
     /// The current period.
     pub period: (Time, Time),
@@ -257,49 +257,57 @@ pub struct State {
     pub ended_at: Option<Time>,
 }
 
-/// What a state that was said does to the one that is known.
+/// How an incoming state relates to the known one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Joined {
-    /// The same again.
+pub enum Freshness {
+    /// The same state.
     Same,
-    /// Older than what is known, or after its end.
+    /// Older than the known state, or after its end.
     Stale,
-    /// It is what is known now.
+    /// Later than the known state: it replaces it.
     Newer,
-    /// Another one of the same second: which of them came later, only Stripe can say.
-    Tie,
+    /// Another state of the same second: only Stripe can say which is later.
+    Ambiguous,
 }
 
-impl State {
-    /// How `said` relates to this. What is final stays, and is never a tie.
+impl SubscriptionState {
+    /// How `incoming` relates to this, the known state. A final state stays, and is never ambiguous.
     #[must_use]
-    pub fn hear(&self, said: &State) -> Joined {
-        if self.key() == said.key() {
-            return if said.as_of > self.as_of { Joined::Newer } else { Joined::Same };
+    pub fn freshness_of(&self, incoming: &SubscriptionState) -> Freshness {
+        if self.key() == incoming.key() {
+            return if incoming.as_of > self.as_of { Freshness::Newer } else { Freshness::Same };
         }
-        match (self.status.is_final(), said.status.is_final()) {
-            (false, true) => Joined::Newer,
-            (true, true) if (said.as_of, said.key()) > (self.as_of, self.key()) => Joined::Newer,
-            (true, _) => Joined::Stale,
-            (false, false) => match said.as_of.cmp(&self.as_of) {
-                Ordering::Less => Joined::Stale,
-                Ordering::Greater => Joined::Newer,
-                Ordering::Equal => Joined::Tie,
+        match (self.status.is_final(), incoming.status.is_final()) {
+            (false, true) => Freshness::Newer,
+            (true, true) if (incoming.as_of, incoming.key()) > (self.as_of, self.key()) => Freshness::Newer,
+            (true, _) => Freshness::Stale,
+            (false, false) => match incoming.as_of.cmp(&self.as_of) {
+                Ordering::Less => Freshness::Stale,
+                Ordering::Greater => Freshness::Newer,
+                Ordering::Equal => Freshness::Ambiguous,
             },
         }
     }
 
-    /// Of two states in a tie, the same one every time.
+    /// Decides between two ambiguous states if Stripe cannot be asked: the same one every time.
     #[must_use]
-    pub fn wins_tie(&self, other: &State) -> bool {
+    pub fn outranks(&self, other: &SubscriptionState) -> bool {
         self.key() > other.key()
     }
 
-    /// What is said, without as of when.
+    /// The state without its time.
     #[allow(clippy::type_complexity)]
     fn key(&self) -> (Status, (Time, Time), &Option<String>, Quantity, bool, Option<Time>, Option<Time>) {
-        let State { status, period, price_id, quantity, cancel_at_period_end, trial_end, ended_at, .. } =
-            self;
+        let SubscriptionState {
+            status,
+            period,
+            price_id,
+            quantity,
+            cancel_at_period_end,
+            trial_end,
+            ended_at,
+            ..
+        } = self;
         (*status, *period, price_id, *quantity, *cancel_at_period_end, *trial_end, *ended_at)
     }
 }
@@ -312,7 +320,7 @@ mod tests {
     use super::*;
     use crate::catalog;
 
-    fn said(object: &Value, as_of: i64) -> Subscription {
+    fn facts(object: &Value, as_of: i64) -> Subscription {
         let object = serde_json::value::to_raw_value(object).expect("JSON");
         read(&object, calendar::from_unix(as_of).expect("a time")).expect("a subscription")
     }
@@ -334,18 +342,18 @@ mod tests {
         let newer = object(&json!({ "items": { "data": [{
             "price": { "id": "price_pro" }, "quantity": 1, "current_period_start": 1000, "current_period_end": 2000,
         }] } }));
-        assert_eq!(said(&older, 1), said(&newer, 1));
-        assert_eq!(said(&object(&json!({})), 1).period, None);
+        assert_eq!(facts(&older, 1), facts(&newer, 1));
+        assert_eq!(facts(&object(&json!({})), 1).period, None);
     }
 
     #[test]
     fn what_is_not_over_has_no_end() {
         let ended = json!({ "status": "canceled", "ended_at": 1500, "canceled_at": 1200 });
-        assert_eq!(said(&object(&ended), 9).ended_at, calendar::from_unix(1500));
+        assert_eq!(facts(&object(&ended), 9).ended_at, calendar::from_unix(1500));
         let asked = json!({ "status": "canceled", "canceled_at": 1200 });
-        assert_eq!(said(&object(&asked), 9).ended_at, calendar::from_unix(1200));
-        assert_eq!(said(&object(&json!({ "status": "canceled" })), 9).ended_at, calendar::from_unix(9));
-        assert_eq!(said(&object(&json!({ "status": "active", "ended_at": 1500 })), 9).ended_at, None);
+        assert_eq!(facts(&object(&asked), 9).ended_at, calendar::from_unix(1200));
+        assert_eq!(facts(&object(&json!({ "status": "canceled" })), 9).ended_at, calendar::from_unix(9));
+        assert_eq!(facts(&object(&json!({ "status": "active", "ended_at": 1500 })), 9).ended_at, None);
     }
 
     #[test]
@@ -357,7 +365,7 @@ mod tests {
         let prices = catalog.into_iter().map(|(id, price)| (Item::Price(id), price)).collect();
         let plan = |ids: &[&str]| {
             let items: Vec<Value> = ids.iter().map(|id| json!({ "price": id, "quantity": 2 })).collect();
-            said(&object(&json!({ "items": { "data": items } })), 1).plan(&prices)
+            facts(&object(&json!({ "items": { "data": items } })), 1).plan(&prices)
         };
         assert_eq!(plan(&["price_pro", "price_max", "price_tshirt"]).tier(), "max");
         assert_eq!(plan(&["price_max", "price_new"]).lot_limit(), Some(Credits(60_000)));
@@ -365,7 +373,7 @@ mod tests {
         assert_eq!(plan(&["price_tshirt"]), Plan::None);
     }
 
-    fn state() -> impl Strategy<Value = State> {
+    fn state() -> impl Strategy<Value = SubscriptionState> {
         let status = prop::sample::select(vec![
             Status::Incomplete,
             Status::PastDue,
@@ -375,7 +383,7 @@ mod tests {
         ]);
         let price = prop::sample::select(vec!["price_pro", "price_max"]);
         (status, price, 0..4i64, any::<bool>()).prop_map(|(status, price, second, cancel_at_period_end)| {
-            State {
+            SubscriptionState {
                 as_of: calendar::from_unix(second).expect("a time"),
                 status,
                 price_id: Some(price.into()),
@@ -391,14 +399,14 @@ mod tests {
         })
     }
 
-    /// As state.rs joins them where nobody can ask Stripe.
-    fn joined<'a>(said: impl IntoIterator<Item = &'a State>) -> Option<State> {
-        said.into_iter().fold(None, |known: Option<State>, said| match &known {
-            None => Some(said.clone()),
-            Some(before) => match before.hear(said) {
-                Joined::Newer => Some(said.clone()),
-                Joined::Tie if said.wins_tie(before) => Some(said.clone()),
-                Joined::Tie | Joined::Same | Joined::Stale => known,
+    /// As the extension merges them if it cannot ask Stripe.
+    fn merged<'a>(incoming: impl IntoIterator<Item = &'a SubscriptionState>) -> Option<SubscriptionState> {
+        incoming.into_iter().fold(None, |known: Option<SubscriptionState>, incoming| match &known {
+            None => Some(incoming.clone()),
+            Some(before) => match before.freshness_of(incoming) {
+                Freshness::Newer => Some(incoming.clone()),
+                Freshness::Ambiguous if incoming.outranks(before) => Some(incoming.clone()),
+                Freshness::Ambiguous | Freshness::Same | Freshness::Stale => known,
             },
         })
     }
@@ -406,19 +414,19 @@ mod tests {
     proptest! {
         #[test]
         fn in_every_order_and_repetition_the_same_state_is_known_in_the_end(
-            said in proptest::collection::vec(state(), 1..6),
+            states in proptest::collection::vec(state(), 1..6),
             turn in any::<prop::sample::Index>(),
         ) {
-            let mut turned = said.clone();
-            turned.rotate_left(turn.index(said.len()));
-            prop_assert_eq!(joined(&said), joined(&turned));
-            prop_assert_eq!(joined(&said), joined(said.iter().rev().chain(&said)));
+            let mut rotated = states.clone();
+            rotated.rotate_left(turn.index(states.len()));
+            prop_assert_eq!(merged(&states), merged(&rotated));
+            prop_assert_eq!(merged(&states), merged(states.iter().rev().chain(&states)));
         }
 
         #[test]
         fn what_is_final_stays(end in state(), after in proptest::collection::vec(state(), 0..4)) {
             prop_assume!(end.status.is_final());
-            let known = joined([&end].into_iter().chain(&after)).expect("something is known");
+            let known = merged([&end].into_iter().chain(&after)).expect("something is known");
             prop_assert!(known.status.is_final());
         }
     }

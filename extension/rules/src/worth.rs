@@ -13,7 +13,7 @@ pub const MAX_PAYMENT_CREDITS: Credits = Credits(1_000_000_000_000_000);
 
 /// Why a session grants nothing, so far or at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
+pub enum NoGrant {
     /// Nothing to grant; judged again when something new is known.
     Ignored(Reason),
     /// Stripe is to be asked for these paths.
@@ -26,10 +26,10 @@ pub enum Refusal {
 
 /// What to do about something that the event lacks: ask Stripe for it, or where that was done, wait.
 #[must_use]
-pub fn ask(fetched: Option<&Fetched>, path: String) -> Refusal {
+pub fn fetch_or_park(fetched: Option<&Fetched>, path: String) -> NoGrant {
     match fetched {
-        None => Refusal::NeedsFetch(vec![path]),
-        Some(answer) if !answer.asked() => Refusal::Parked(Reason::Unfetched, Vec::new()),
-        Some(_) => Refusal::Parked(Reason::Shape, Vec::new()),
+        None => NoGrant::NeedsFetch(vec![path]),
+        Some(answer) if !answer.asked() => NoGrant::Parked(Reason::Unfetched, Vec::new()),
+        Some(_) => NoGrant::Parked(Reason::Shape, Vec::new()),
     }
 }

@@ -5,7 +5,7 @@ use stripe_credits_rules::amount::{Credits, Quantity};
 use stripe_credits_rules::calendar::{SubsecRound, Time};
 use stripe_credits_rules::catalog::Item;
 use stripe_credits_rules::event::Keys;
-use stripe_credits_rules::invoice::{Charge, Invoice, Line};
+use stripe_credits_rules::invoice::{Charge, Invoice, InvoiceLine};
 use stripe_credits_rules::lot::{Lot, Pool};
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::subscription::{self as rules, Status};
@@ -186,7 +186,7 @@ impl DirectState {
     }
 
     fn invoice(&self) -> Option<Invoice> {
-        let line = Line {
+        let line = InvoiceLine {
             item: Item::Price(self.price_id.clone()),
             quantity: Quantity::ONE,
             charge: Charge::Money,

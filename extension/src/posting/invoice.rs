@@ -6,7 +6,7 @@ use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::invoice::Invoice;
 use stripe_credits_rules::lot::{self, Held, Lot, Pool};
 use stripe_credits_rules::reason::Reason;
-use stripe_credits_rules::worth::Refusal;
+use stripe_credits_rules::worth::NoGrant;
 use stripe_credits_rules::worth::invoice::{self as rules, TRIAL, Trial, Worth};
 use uuid::Uuid;
 
@@ -24,7 +24,7 @@ pub(crate) fn worth(
     invoice: &Invoice,
     subscription: Option<&Subscription>,
     fetched: Option<&Fetched>,
-) -> Result<Worth, Refusal> {
+) -> Result<Worth, NoGrant> {
     let (subscription_id, lines) = rules::lines(invoice, fetched)?;
     let mut priced = Vec::new();
     for line in lines {

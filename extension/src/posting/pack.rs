@@ -7,7 +7,7 @@ use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::lot::{self, Lot};
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::session::Session;
-use stripe_credits_rules::worth::{Refusal, session as rules};
+use stripe_credits_rules::worth::{NoGrant, session as rules};
 use uuid::Uuid;
 
 use crate::ledger::{Account, Origin, TransactionType};
@@ -22,7 +22,7 @@ pub(crate) fn worth(
     settings: &Settings,
     session: &Session,
     fetched: Option<&Fetched>,
-) -> Result<Vec<Lot>, Refusal> {
+) -> Result<Vec<Lot>, NoGrant> {
     let lines = rules::lines(session, settings.no_payment_required, fetched)?;
     let prices = catalog::prices_in_force(sql, lines.iter().map(|line| &line.item), session.created);
     rules::worth(&lines, &prices, session.created)

@@ -5,7 +5,7 @@ use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::invoice::{self, InvoicePayment};
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::reversal::Reversals;
-use stripe_credits_rules::worth::Refusal;
+use stripe_credits_rules::worth::NoGrant;
 
 use crate::ledger::{Account, Origin};
 use crate::outcome::{Outcome, Verdict};
@@ -42,7 +42,7 @@ pub(crate) fn apply(
     if nothing_to_ask {
         Outcome::of(Verdict::Ignored(Reason::UnknownPayment))
     } else {
-        Refusal::NeedsFetch(vec![invoice::payments_path(payment_intent_id)]).into()
+        NoGrant::NeedsFetch(vec![invoice::payments_path(payment_intent_id)]).into()
     }
 }
 

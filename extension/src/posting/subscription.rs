@@ -4,8 +4,8 @@ use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::catalog::Item;
 use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::reason::Reason;
-use stripe_credits_rules::subscription::{self as rules, Joined, Plan, State};
-use stripe_credits_rules::worth::{Refusal, ask};
+use stripe_credits_rules::subscription::{self as rules, Freshness, Plan, SubscriptionState};
+use stripe_credits_rules::worth::{NoGrant, fetch_or_park};
 use uuid::Uuid;
 
 use crate::ledger::Account;
@@ -38,17 +38,17 @@ pub(crate) fn apply(
     incoming: &Incoming,
     known: Option<&Subscription>,
     user: Result<Uuid, Reason>,
-) -> Result<(Outcome, Subscription), Refusal> {
+) -> Result<(Outcome, Subscription), NoGrant> {
     let Incoming { event_id, facts, .. } = *incoming;
     let Merged { mut now, plan } = merge(sql, incoming, known)?;
     if known.is_none() && plan == Some(Plan::None) {
-        return Err(Refusal::Ignored(Reason::NotCredits));
+        return Err(NoGrant::Ignored(Reason::NotCredits));
     }
     now.user = now.user.or(user.ok());
     now.customer_id = now.customer_id.or_else(|| facts.customer_id.clone());
     let Some(owner) = now.user else {
         subscriptions::save(sql, &facts.id, &now, event_id);
-        return Err(Refusal::Parked(user.err().unwrap_or(Reason::UnknownUser), Vec::new()));
+        return Err(NoGrant::Parked(user.err().unwrap_or(Reason::UnknownUser), Vec::new()));
     };
     let account = Account::open(sql, owner);
     if known != Some(&now) {
@@ -88,7 +88,7 @@ struct Merged {
 }
 
 /// Merges the incoming state, then Stripe's answer, with what is known.
-fn merge(sql: &mut Sql, incoming: &Incoming, known: Option<&Subscription>) -> Result<Merged, Refusal> {
+fn merge(sql: &mut Sql, incoming: &Incoming, known: Option<&Subscription>) -> Result<Merged, NoGrant> {
     let Incoming { facts, word, fetched, .. } = *incoming;
     let answer = fetched.and_then(|fetched| fetched.subscription(&facts.id));
     let mut merged = known.map(|known| Merged { now: known.clone(), plan: None });
@@ -101,21 +101,23 @@ fn merge(sql: &mut Sql, incoming: &Incoming, known: Option<&Subscription>) -> Re
         let plan = facts.plan(&catalog::prices_in_force(sql, &facts.priced(), period.0));
         let state = state(facts, &plan, period);
         let before = merged.as_ref().map(|merged| &merged.now);
-        let joined = before.map_or(Joined::Newer, |before| before.state.hear(&state));
+        let joined = before.map_or(Freshness::Newer, |before| before.state.freshness_of(&state));
         let wins = match joined {
-            Joined::Newer | Joined::Same => true,
-            Joined::Stale => false,
-            Joined::Tie if word == Word::Current => true,
-            Joined::Tie if fetched.is_none() => {
-                return Err(Refusal::NeedsFetch(vec![rules::path(&facts.id)]));
+            Freshness::Newer | Freshness::Same => true,
+            Freshness::Stale => false,
+            Freshness::Ambiguous if word == Word::Current => true,
+            Freshness::Ambiguous if fetched.is_none() => {
+                return Err(NoGrant::NeedsFetch(vec![rules::path(&facts.id)]));
             }
             // Stripe's answer comes next, or nobody could ask.
-            Joined::Tie => answer.is_none() && before.is_some_and(|before| state.wins_tie(&before.state)),
+            Freshness::Ambiguous => {
+                answer.is_none() && before.is_some_and(|before| state.outranks(&before.state))
+            }
         };
         if wins {
             let mut now = match before {
                 // The same state, which is known as of the later time already.
-                Some(before) if joined == Joined::Same => before.clone(),
+                Some(before) if joined == Freshness::Same => before.clone(),
                 Some(before) => Subscription { state, ..before.clone() },
                 None => Subscription::new(state),
             };
@@ -123,12 +125,12 @@ fn merge(sql: &mut Sql, incoming: &Incoming, known: Option<&Subscription>) -> Re
             merged = Some(Merged { now, plan: Some(plan) });
         }
     }
-    merged.filter(|_| has_period).ok_or_else(|| ask(fetched, rules::path(&facts.id)))
+    merged.filter(|_| has_period).ok_or_else(|| fetch_or_park(fetched, rules::path(&facts.id)))
 }
 
-fn state(facts: &rules::Subscription, plan: &Plan, period: (Time, Time)) -> State {
+fn state(facts: &rules::Subscription, plan: &Plan, period: (Time, Time)) -> SubscriptionState {
     let (price_id, quantity) = plan.priced();
-    State {
+    SubscriptionState {
         as_of: facts.as_of,
         status: facts.status,
         price_id: price_id.map(str::to_owned),

@@ -7,7 +7,7 @@ use pgrx::prelude::*;
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::catalog::{
-    Cancellation, Catalog, Change, FreePlan, Item, Kind, NoPaymentRequired, PlanChange, Price, Renewal,
+    Cancellation, Catalog, Change, FreePlan, Item, NoPaymentRequired, PlanChange, Price, PriceKind, Renewal,
     ReversalPolicy, Scope, Settings, Stored, changes,
 };
 
@@ -115,7 +115,7 @@ fn price(rows: &Rows) -> Price {
     let interval = |column| rows.get::<Interval>(column).as_ref().map(span);
     Price {
         price_id: rows.must(1),
-        kind: word(rows, 2, Kind::parse),
+        kind: word(rows, 2, PriceKind::parse),
         key: rows.must(3),
         name: rows.must(4),
         credits: Credits(rows.must(5)),

@@ -1,20 +1,20 @@
 //! Table `customers`: which Stripe customer is which user.
 
-use stripe_credits_rules::identity::{Source, Tie};
+use stripe_credits_rules::identity::{CustomerLink, LinkSource};
 use uuid::Uuid;
 
 use crate::pg::convert::{clock, time, timestamp, uuid, uuid_datum};
 use crate::pg::sql::Sql;
 
 /// The customer's tie. Read under the customer's lock, its absence stays true until the end of the transaction.
-pub(crate) fn tie(sql: &mut Sql, customer_id: &str) -> Option<Tie> {
+pub(crate) fn tie(sql: &mut Sql, customer_id: &str) -> Option<CustomerLink> {
     let mut rows = sql.run(
         "select user_id, source, as_of from billing.customers where customer_id = $1",
         &[customer_id.into()],
     );
-    rows.next().then(|| Tie {
+    rows.next().then(|| CustomerLink {
         user: uuid(rows.must(1)),
-        source: Source::parse(&rows.must::<String>(2)).expect("its CHECK allows no other word"),
+        source: LinkSource::parse(&rows.must::<String>(2)).expect("its CHECK allows no other word"),
         as_of: time(rows.must(3)).expect("only finite times are written"),
     })
 }
@@ -22,12 +22,12 @@ pub(crate) fn tie(sql: &mut Sql, customer_id: &str) -> Option<Tie> {
 /// Links a customer to a user by a server's statement of now. Answers whether that changed the user.
 pub(crate) fn link_by_server(sql: &mut Sql, customer_id: &str, user: Uuid) -> bool {
     let known = tie(sql, customer_id);
-    say(sql, customer_id, known, Tie { user, source: Source::Server, as_of: clock() })
+    say(sql, customer_id, known, CustomerLink { user, source: LinkSource::Server, as_of: clock() })
 }
 
 /// Joins what was said to what is known. Answers whether the customer is another user than before.
-pub(crate) fn say(sql: &mut Sql, customer_id: &str, known: Option<Tie>, said: Tie) -> bool {
-    let joined = Tie::join(known, said);
+pub(crate) fn say(sql: &mut Sql, customer_id: &str, known: Option<CustomerLink>, said: CustomerLink) -> bool {
+    let joined = CustomerLink::merge(known, said);
     if Some(joined) == known {
         return false;
     }

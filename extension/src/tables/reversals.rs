@@ -1,7 +1,7 @@
 //! Table `reversals`: refunds and disputes, each as far as it has come.
 
 use stripe_credits_rules::amount::MinorUnits;
-use stripe_credits_rules::reversal::{Kind, Reversal, Reversals, State};
+use stripe_credits_rules::reversal::{Reversal, ReversalKind, ReversalState, Reversals};
 
 use crate::pg::convert::{clock, timestamp};
 use crate::pg::sql::Sql;
@@ -54,8 +54,8 @@ pub(crate) fn of_payment(sql: &mut Sql, source_id: &str) -> Vec<Reversal> {
     while rows.next() {
         known.push(Reversal {
             id: rows.must(1),
-            kind: Kind::parse(&rows.must::<String>(2)).expect("its CHECK allows no other word"),
-            state: State::parse(&rows.must::<String>(3)).expect("its CHECK allows no other word"),
+            kind: ReversalKind::parse(&rows.must::<String>(2)).expect("its CHECK allows no other word"),
+            state: ReversalState::parse(&rows.must::<String>(3)).expect("its CHECK allows no other word"),
             amount: MinorUnits(rows.must(4)),
             currency: rows.get(5),
             charged: rows.get(6).map(MinorUnits),

@@ -2,7 +2,7 @@
 
 use stripe_credits_rules::amount::{Credits, Quantity};
 use stripe_credits_rules::plan;
-use stripe_credits_rules::subscription::{FREE, Plan, State, Status};
+use stripe_credits_rules::subscription::{FREE, Plan, Status, SubscriptionState};
 use uuid::Uuid;
 
 use crate::pg::convert::{clock, time, timestamp, uuid, uuid_datum};
@@ -13,7 +13,7 @@ use crate::pg::sql::{Rows, Sql};
 pub(crate) struct Subscription {
     pub(crate) user: Option<Uuid>,
     pub(crate) customer_id: Option<String>,
-    pub(crate) state: State,
+    pub(crate) state: SubscriptionState,
     pub(crate) tier: String,
     pub(crate) rank: Option<i32>,
     pub(crate) lot_limit: Option<Credits>,
@@ -21,13 +21,13 @@ pub(crate) struct Subscription {
 
 impl Subscription {
     /// One without an owner, whose plan is not known yet.
-    pub(crate) fn new(state: State) -> Subscription {
+    pub(crate) fn new(state: SubscriptionState) -> Subscription {
         Subscription { user: None, customer_id: None, state, tier: FREE.into(), rank: None, lot_limit: None }
     }
 
     /// Whether anything but `as_of` differs.
     pub(crate) fn differs(&self, other: &Subscription) -> bool {
-        let state = State { as_of: other.state.as_of, ..self.state.clone() };
+        let state = SubscriptionState { as_of: other.state.as_of, ..self.state.clone() };
         Subscription { state, ..self.clone() } != *other
     }
 
@@ -78,7 +78,7 @@ fn subscription(rows: &Rows) -> Subscription {
         tier: rows.must(4),
         rank: rows.get(5),
         lot_limit: rows.get(6).map(Credits),
-        state: State {
+        state: SubscriptionState {
             price_id: rows.get(3),
             status: Status::parse(&rows.must::<String>(7)).expect("its CHECK allows no other word"),
             quantity: Quantity::new(rows.must(8)).unwrap_or(Quantity::ONE),

@@ -210,7 +210,7 @@ fn a_token_that_expires_while_a_late_payment_is_looked_for_leads_to_sign_in_too(
 }
 
 #[test]
-fn nobody_who_is_signed_in_goes_to_sign_in_without_a_request() {
+fn without_a_signed_in_user_the_page_goes_to_sign_in_without_a_request() {
     let scene = Scene::start();
     pack_is_paid(&scene);
     let tab = scene.browser.tab();
@@ -224,7 +224,7 @@ fn nobody_who_is_signed_in_goes_to_sign_in_without_a_request() {
 }
 
 #[test]
-fn a_token_that_is_refused_after_signing_in_too_is_said_and_is_no_loop() {
+fn a_token_refused_after_signing_in_is_reported_without_a_loop() {
     let scene = Scene::start();
     pack_is_paid(&scene);
     let tab = scene.browser.tab();
@@ -274,7 +274,7 @@ fn a_page_that_knows_no_shim_says_so() {
 }
 
 #[test]
-fn a_payment_that_is_on_its_way_is_said_so_and_shows_once_the_webhook_comes() {
+fn a_payment_on_its_way_is_reported_and_shows_once_the_webhook_comes() {
     let scene = Scene::start();
     pack_is_on_its_way(&scene);
     let tab = scene.anns_tab();
@@ -313,7 +313,7 @@ fn credits_of_another_purchase_are_not_taken_for_this_one() {
 }
 
 #[test]
-fn a_payment_that_does_not_come_in_time_keeps_its_parameters_and_a_later_visit_finds_it() {
+fn a_late_payment_keeps_its_parameters_and_a_later_visit_finds_it() {
     let scene = Scene::start();
     pack_is_on_its_way(&scene);
     let tab = scene.anns_tab();
@@ -389,7 +389,7 @@ fn a_shim_that_asks_for_time_gets_it() {
 }
 
 #[test]
-fn scenario_5_somebody_elses_session_is_said_and_asked_for_once() {
+fn scenario_05_another_users_session_is_reported_and_asked_for_once() {
     let scene = Scene::start();
     scene.stripe.knows_session(paid_pack("cs_1", BOB).json().clone());
     let tab = scene.anns_tab();
@@ -410,7 +410,7 @@ fn scenario_5_somebody_elses_session_is_said_and_asked_for_once() {
 }
 
 #[test]
-fn what_can_never_be_reconciled_is_said_and_asked_for_once() {
+fn what_can_never_be_reconciled_is_reported_and_asked_for_once() {
     let scene = Scene::start();
     let tshirt = session("cs_tshirt").of(ANN).metadata("price_id", "price_tshirt");
     scene.stripe.knows_session(tshirt.json().clone());
@@ -453,7 +453,7 @@ fn an_answer_that_is_lost_on_its_way_is_asked_for_again_and_the_purchase_is_one(
 }
 
 #[test]
-fn while_nothing_can_be_reached_the_parameters_stay_and_a_later_visit_finds_the_purchase() {
+fn while_the_shim_is_unreachable_the_parameters_stay_and_a_later_visit_succeeds() {
     let scene = Scene::start();
     pack_is_paid(&scene);
     let tab = scene.anns_tab();
@@ -474,7 +474,7 @@ fn while_nothing_can_be_reached_the_parameters_stay_and_a_later_visit_finds_the_
 }
 
 #[test]
-fn a_balance_that_cannot_be_read_is_said_and_keeps_the_parameters_until_it_shows() {
+fn an_unreadable_balance_is_reported_and_the_parameters_stay_until_it_shows() {
     let scene = Scene::start();
     pack_is_paid(&scene);
     let tab = scene.anns_tab();
@@ -624,7 +624,7 @@ fn the_back_button_in_the_middle_returns_to_a_purchase_that_goes_on() {
 }
 
 #[test]
-fn a_checkout_that_was_canceled_is_said_and_asks_nothing() {
+fn a_canceled_checkout_is_reported_and_asks_nothing() {
     let scene = Scene::start();
     let tab = scene.browser.tab();
     for query in ["credits_checkout=cancel", "checkout=cancel", "checkout=cancel&session_id=cs_1"] {
@@ -640,7 +640,7 @@ fn a_checkout_that_was_canceled_is_said_and_asks_nothing() {
 }
 
 #[test]
-fn an_address_to_return_to_that_is_not_the_apps_is_not_gone_to() {
+fn a_return_address_outside_the_app_is_not_followed() {
     let scene = Scene::start();
     let tab = scene.browser.tab();
     for wanted in ["https://evil.test/", "//evil.test", "javascript:alert(1)", "http://", "data:text/html,x"]

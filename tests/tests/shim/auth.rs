@@ -243,7 +243,7 @@ fn a_new_key_is_fetched_when_a_token_names_it_and_made_up_ones_are_no_nuisance()
 }
 
 #[test]
-fn while_the_keys_are_away_known_ones_are_good_and_without_any_the_answer_is_503_not_401() {
+fn while_the_key_server_is_away_known_keys_are_good_and_without_any_it_is_503() {
     let database = Database::with_catalog();
     let (ec, other) = (Signer::ec("ec-1"), Signer::ec("other"));
     let keys = KeyServer::showing(&[&ec]);
@@ -262,7 +262,7 @@ fn while_the_keys_are_away_known_ones_are_good_and_without_any_the_answer_is_503
 }
 
 #[test]
-fn without_any_jwt_setting_the_routes_say_what_is_missing_and_the_catalog_is_still_shown() {
+fn without_jwt_settings_routes_name_what_is_missing_and_the_catalog_is_still_shown() {
     let database = Database::with_catalog();
     let shim = without_stripe(&database)
         .without("JWT_SECRET")
@@ -290,7 +290,7 @@ fn without_any_jwt_setting_the_routes_say_what_is_missing_and_the_catalog_is_sti
 }
 
 #[test]
-fn a_faulty_setting_of_the_apps_side_ends_the_start_with_64_and_is_named_without_its_value() {
+fn a_faulty_app_setting_ends_the_start_with_64_and_is_named_without_its_value() {
     let database = Database::with_catalog();
     for (variable, value) in [
         ("JWT_SECRET", "hush-is-too-short"),
@@ -309,7 +309,7 @@ fn a_faulty_setting_of_the_apps_side_ends_the_start_with_64_and_is_named_without
 }
 
 #[test]
-fn a_strangers_body_is_not_waited_for() {
+fn the_body_of_an_unauthenticated_request_is_not_waited_for() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();
     let shim = app(&database, &stripe).start();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use stripe_credits_tests::app::command;
 use stripe_credits_tests::fake_stripe::{FakeStripe, Fault};
-use stripe_credits_tests::money_back::{dispute, refund};
+use stripe_credits_tests::refunds::{dispute, refund};
 use stripe_credits_tests::shim::{Ended, Setup};
 use stripe_credits_tests::subscription::{
     Invoice, MAX, PRO, Subscription, invoice_payment, month, period, renewal, subscribing, subscription,
@@ -76,7 +76,7 @@ fn a_backfill_grants_what_was_paid_and_a_second_one_writes_nothing() {
 }
 
 #[test]
-fn a_backfill_beside_heard_events_is_the_same_subscription_and_leaves_no_copy() {
+fn a_backfill_beside_received_events_is_the_same_subscription_and_leaves_no_copy() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();
     let mut books = database.connect();
@@ -127,7 +127,7 @@ fn what_was_paid_back_is_known_before_it_could_be_spent() {
 }
 
 #[test]
-fn nobodys_subscription_is_the_users_whom_its_session_names_or_is_named() {
+fn an_unowned_subscription_gets_the_user_of_its_session_or_attribution() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();
     let nobodys = |name: &str| {
@@ -243,7 +243,7 @@ fn ten_thousand_objects_are_backfilled_while_webhooks_bring_some_of_the_same() {
 }
 
 #[test]
-fn one_that_was_stopped_goes_on_where_it_was_and_forgets_nothing_new() {
+fn a_stopped_backfill_continues_where_it_was_and_misses_nothing_new() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();
     let count: usize = 450;
@@ -286,7 +286,7 @@ fn one_that_was_stopped_goes_on_where_it_was_and_forgets_nothing_new() {
 }
 
 #[test]
-fn a_silent_stripe_is_waited_for_and_a_page_that_is_none_is_told() {
+fn a_slow_stripe_is_waited_for_and_a_malformed_page_is_reported() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();
     knows(&stripe, &[of(ANN, "ann", "price_pro")], vec![paid(ANN, "ann", 0).json().clone()]);

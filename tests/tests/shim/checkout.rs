@@ -36,7 +36,7 @@ fn form(fields: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn a_pack_is_bought_with_the_metadata_that_the_rules_read_and_credited_when_it_is_paid() {
+fn a_pack_is_bought_with_the_metadata_the_rules_read_and_credited_when_paid() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();
     let shim = start(&database, &stripe);
@@ -156,7 +156,7 @@ fn a_known_customer_is_used_again_but_not_one_that_a_buyers_link_claims() {
 }
 
 #[test]
-fn scenario_13c_a_price_that_is_not_on_sale_is_400_invalid_price_and_stripe_is_not_asked() {
+fn scenario_13c_a_price_not_on_sale_is_400_invalid_price_and_stripe_is_not_asked() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();
     let shim = start(&database, &stripe);
@@ -200,7 +200,7 @@ fn before_there_is_a_catalog_every_price_is_invalid() {
 }
 
 #[test]
-fn a_quantity_that_is_none_is_400() {
+fn an_invalid_quantity_is_400() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();
     let shim = start(&database, &stripe);
@@ -236,7 +236,7 @@ fn what_a_client_adds_of_its_own_changes_nothing() {
 }
 
 #[test]
-fn who_has_a_plan_is_not_sold_a_second_one_but_packs() {
+fn a_user_with_a_plan_can_buy_packs_but_no_second_plan() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();
     let shim = start(&database, &stripe);

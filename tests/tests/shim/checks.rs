@@ -89,7 +89,7 @@ fn check_webhooks(stripe: &FakeStripe, arguments: &[&str]) -> Ended {
 }
 
 #[test]
-fn an_endpoint_that_sends_all_is_well_and_one_that_does_not_is_named_with_what_it_lacks() {
+fn a_complete_endpoint_passes_and_an_incomplete_one_is_named_with_what_it_lacks() {
     let stripe = FakeStripe::start();
     let ours = "https://pay.example/webhooks/stripe";
     stripe.knows_list("/v1/webhook_endpoints", vec![endpoint(ours, "enabled", &["*"])]);

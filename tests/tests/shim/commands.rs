@@ -140,7 +140,7 @@ fn a_faulty_document_exits_65_names_the_path_of_its_fault_and_changes_nothing() 
 }
 
 #[test]
-fn catalog_push_exits_64_without_a_file_or_a_configuration_and_69_without_a_database() {
+fn catalog_push_exits_64_without_file_or_configuration_and_69_without_database() {
     let no_file =
         Setup::command(&["catalog", "push", "/nowhere/catalog.json"]).with("DATABASE_URL", &nowhere()).run();
     assert_eq!(no_file.code, Some(64), "{no_file:?}");
@@ -220,7 +220,7 @@ fn send_test_event_posts_a_file_byte_for_byte() {
 }
 
 #[test]
-fn send_test_event_says_when_it_was_refused_or_nobody_answers() {
+fn send_test_event_says_when_it_was_refused_or_unanswered() {
     let database = Database::with_catalog();
     let shim = Setup::serve(&database.url()).start();
     let user = ANN.to_string();

@@ -97,7 +97,7 @@ fn a_page_can_read_refusals_too() {
 }
 
 #[test]
-fn what_is_not_the_apps_is_for_no_page() {
+fn what_is_outside_the_apps_routes_is_readable_by_no_page() {
     let database = Database::with_catalog();
     let shim = without_stripe(&database).start();
     for path in ["/webhooks/stripe", "/metrics", "/healthz", "/readyz"] {

@@ -16,7 +16,7 @@ fn credits(shim: &Shim, user: Uuid) -> Value {
 }
 
 #[test]
-fn a_user_reads_the_own_balances_and_whoever_has_none_reads_zeros() {
+fn a_user_reads_their_balances_and_one_without_an_account_reads_zeros() {
     let database = Database::with_catalog();
     let shim = without_stripe(&database).start();
     let mut books = database.connect();
@@ -49,7 +49,7 @@ fn a_user_reads_the_own_balances_and_whoever_has_none_reads_zeros() {
 }
 
 #[test]
-fn a_balance_is_never_kept_by_anybody_in_between() {
+fn a_balance_is_never_cached_in_between() {
     let database = Database::with_catalog();
     let shim = without_stripe(&database).start();
     let answer = shim.get_as(ANN, "/credits");
@@ -58,7 +58,7 @@ fn a_balance_is_never_kept_by_anybody_in_between() {
 }
 
 #[test]
-fn who_one_is_does_not_stay_in_the_connection() {
+fn the_users_identity_does_not_stay_in_the_connection() {
     let database = Database::with_catalog();
     let mut books = database.connect();
     for n in 1..=8 {
@@ -80,7 +80,7 @@ fn who_one_is_does_not_stay_in_the_connection() {
 }
 
 #[test]
-fn the_catalog_shows_what_is_on_sale_to_anybody_and_nothing_else() {
+fn the_catalog_shows_what_is_on_sale_without_a_token_and_nothing_else() {
     let database = Database::with_catalog();
     let shim = without_stripe(&database).start();
     let answer = shim.get("/catalog");

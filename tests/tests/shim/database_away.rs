@@ -238,7 +238,7 @@ fn a_server_without_a_free_connection_is_503_and_taken_later() {
 }
 
 #[test]
-fn a_database_that_keeps_a_delivery_waiting_is_given_up_after_20_seconds_and_nothing_goes_on_behind() {
+fn a_database_that_blocks_a_delivery_is_given_up_after_20_s_and_no_statement_stays() {
     let cluster = cluster();
     let shim = start(&cluster);
     let (mut books, mut locker) = (books(&cluster), books(&cluster));

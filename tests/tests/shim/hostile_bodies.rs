@@ -328,7 +328,7 @@ fn credits_in_the_metadata_are_never_believed_whatever_they_are() {
 }
 
 #[test]
-fn a_quantity_that_is_no_quantity_is_not_guessed_at() {
+fn an_invalid_quantity_is_not_guessed_at() {
     let database = Database::with_catalog();
     let shim = Setup::serve(&database.url()).start();
     let mut books = database.connect();

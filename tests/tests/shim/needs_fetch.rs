@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use stripe_credits_tests::fake_stripe::{Asked, FakeStripe, Fault};
-use stripe_credits_tests::money_back::{charge, refunded};
+use stripe_credits_tests::refunds::{charge, refunded};
 use stripe_credits_tests::shim::{Setup, Shim, deliver};
 use stripe_credits_tests::stripe::CREATED;
 use stripe_credits_tests::subscription::{PRO, invoice, invoice_payment, renewal, subscription};
@@ -46,7 +46,7 @@ fn assert_only_kept(books: &mut Connection, event_id: &str) {
 }
 
 #[test]
-fn scenario_9_three_of_a_pack_that_only_the_line_items_name_grant_1500_with_one_question() {
+fn scenario_09_three_packs_that_only_line_items_name_grant_1500_with_one_request() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();
     stripe.knows_line_items("cs_1", &[("price_pack", 3)]);
@@ -69,7 +69,7 @@ fn scenario_9_three_of_a_pack_that_only_the_line_items_name_grant_1500_with_one_
 }
 
 #[test]
-fn a_refund_of_an_invoice_whose_payment_nobody_told_asks_once_which_invoice_that_was() {
+fn a_refund_of_an_unknown_payment_intent_asks_once_which_invoice_it_paid() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();
     let payment = invoice_payment("evt_by", "in_1", "pi_1").json()["data"]["object"].clone();
@@ -154,7 +154,7 @@ fn a_session_that_does_not_say_whether_it_is_paid_is_asked_for() {
 }
 
 #[test]
-fn scenario_34_while_stripe_fails_the_answer_is_503_and_nothing_is_half_written_and_a_retry_works() {
+fn scenario_34_while_stripe_fails_it_is_503_nothing_is_half_written_a_retry_works() {
     for (fault, said) in [
         (Fault::RateLimited, "503 stripe_rate_limited"),
         (Fault::Failing, "503 stripe_failed"),
@@ -198,7 +198,7 @@ fn answer_mentions_insides(body: &str) -> bool {
 }
 
 #[test]
-fn scenario_34_a_stripe_that_never_answers_is_given_up_after_ten_seconds_and_others_are_not_held_up() {
+fn scenario_34_a_silent_stripe_is_given_up_after_ten_seconds_and_delays_no_others() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();
     stripe.knows_line_items("cs_1", &[("price_pack", 3)]);
@@ -267,7 +267,7 @@ fn a_session_that_stripe_does_not_have_is_parked_with_200() {
 }
 
 #[test]
-fn without_a_stripe_key_it_is_parked_unfetched_with_200_and_applied_once_there_is_one() {
+fn without_a_stripe_key_it_is_parked_unfetched_with_200_until_there_is_one() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();
     stripe.knows_line_items("cs_1", &[("price_pack", 3)]);
@@ -311,7 +311,7 @@ fn a_wrong_stripe_key_is_503_until_the_right_one_is_set() {
 }
 
 #[test]
-fn an_unknown_price_among_the_line_items_is_500_and_healed_without_asking_stripe_again() {
+fn an_unknown_price_in_line_items_is_500_and_heals_without_asking_stripe_again() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();
     stripe.knows_line_items("cs_1", &[("price_pack", 1), ("price_new", 2)]);

@@ -83,7 +83,7 @@ fn every_real_payload_has_a_definite_answer_and_is_recorded_and_grants_nothing()
 }
 
 #[test]
-fn with_a_stripe_that_knows_none_of_their_sessions_every_real_payload_still_has_a_definite_answer() {
+fn every_real_payload_has_a_definite_answer_if_stripe_knows_none_of_the_sessions() {
     let payloads = payloads();
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();

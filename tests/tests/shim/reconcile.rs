@@ -91,7 +91,7 @@ fn a_pack_is_credited_once_with_its_line_items_from_stripe_and_by_stripes_clock(
 }
 
 #[test]
-fn scenario_4_the_browsers_reconcile_races_the_webhook_and_both_see_the_new_balance() {
+fn scenario_04_reconcile_races_the_webhook_and_both_see_the_new_balance() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();
     let shim = start(&database, &stripe);
@@ -122,7 +122,7 @@ fn scenario_4_the_browsers_reconcile_races_the_webhook_and_both_see_the_new_bala
 }
 
 #[test]
-fn scenario_4_the_browser_that_comes_back_twice_and_a_webhook_that_never_comes() {
+fn scenario_04_the_browser_reconciles_twice_and_the_webhook_never_comes() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();
     stripe.knows_session(paid_pack("cs_1", ANN).json().clone());
@@ -138,7 +138,7 @@ fn scenario_4_the_browser_that_comes_back_twice_and_a_webhook_that_never_comes()
 }
 
 #[test]
-fn who_comes_back_does_not_learn_whose_the_customer_was_before() {
+fn a_returning_buyer_does_not_learn_which_user_the_customer_had_before() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();
     let shim = start(&database, &stripe);
@@ -170,7 +170,7 @@ fn a_late_webhook_shows_by_its_age() {
 }
 
 #[test]
-fn scenario_5_another_users_session_is_403_with_nothing_written_and_its_owner_is_still_credited() {
+fn scenario_05_another_users_session_is_403_and_its_owner_is_still_credited() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();
     let shim = start(&database, &stripe);
@@ -207,7 +207,7 @@ fn scenario_5_another_users_session_is_403_with_nothing_written_and_its_owner_is
 }
 
 #[test]
-fn scenario_5_another_users_subscription_is_403_too() {
+fn scenario_05_another_users_subscription_is_403_too() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();
     stripe.knows_session(subscribed("cs_1", ANN).json().clone());
@@ -341,7 +341,7 @@ fn an_unknown_price_is_500_as_for_the_webhook_and_heals_by_itself() {
 }
 
 #[test]
-fn what_is_no_credits_is_200_and_says_so() {
+fn a_price_without_credits_is_200_and_says_so() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();
     stripe.knows_session(session("cs_1").of(ANN).metadata("price_id", "price_tshirt").json().clone());
@@ -380,7 +380,7 @@ fn more_line_items_than_stripe_expands_are_fetched_and_counted() {
 }
 
 #[test]
-fn scenario_34_while_stripe_fails_reconcile_is_502_or_503_and_nothing_is_written_and_a_retry_works() {
+fn scenario_34_while_stripe_fails_reconcile_is_502_or_503_and_writes_nothing() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();
     let shim = start(&database, &stripe);
@@ -473,7 +473,7 @@ fn the_database_away_is_503_and_a_retry_works() {
 }
 
 #[test]
-fn scenario_38_a_shim_that_is_killed_while_browsers_come_back_has_granted_each_once_in_the_end() {
+fn scenario_38_a_shim_killed_while_browsers_reconcile_has_granted_each_once() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();
     let sessions: Vec<Session> = (0..30).map(|n| paid_pack(&format!("cs_{n}"), ANN)).collect();
@@ -493,7 +493,7 @@ fn scenario_38_a_shim_that_is_killed_while_browsers_come_back_has_granted_each_o
                 body.as_bytes(),
             );
             scope.spawn(move || {
-                // Whether it is answered before the end is chance.
+                // Whether it is answered before the end is rng.
                 let wire = stripe_credits_tests::wire::Wire::try_open(address);
                 let _ = wire.and_then(|mut wire| wire.send(&request).and_then(|()| wire.answer()));
             });

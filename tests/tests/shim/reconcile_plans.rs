@@ -62,7 +62,7 @@ fn a_plan_is_credited_by_the_browser_alone_and_then_by_none_of_the_webhooks() {
 }
 
 #[test]
-fn scenario_5_another_users_plan_is_403_and_the_owner_is_still_credited() {
+fn scenario_05_another_users_plan_is_403_and_the_owner_is_still_credited() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();
     let (session, ..) = bought(&stripe, 1, ANN);
@@ -76,7 +76,7 @@ fn scenario_5_another_users_plan_is_403_and_the_owner_is_still_credited() {
 }
 
 #[test]
-fn scenario_4_the_browser_races_the_three_webhooks_of_a_first_purchase() {
+fn scenario_04_the_browser_races_the_three_webhooks_of_a_first_purchase() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();
     let shim = app(&database, &stripe).start();

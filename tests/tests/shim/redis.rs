@@ -28,7 +28,7 @@ fn spend(books: &mut Connection, amount: i64, request: &str) {
 }
 
 #[test]
-fn after_a_commit_balances_and_a_marker_are_kept_each_for_its_time_and_nobody_is_answered_from_them() {
+fn a_commit_caches_balances_and_a_marker_with_expiry_and_no_answer_comes_from_them() {
     let (database, stripe, redis) = (Database::with_catalog(), FakeStripe::start(), FakeRedis::start());
     let shim = with_redis(&database, &stripe, &redis).start();
     let mut books = database.connect();
@@ -53,7 +53,7 @@ fn after_a_commit_balances_and_a_marker_are_kept_each_for_its_time_and_nobody_is
 }
 
 #[test]
-fn where_it_may_be_answered_from_a_balance_is_as_old_as_that_and_a_commit_shows_at_once() {
+fn a_cached_balance_is_served_up_to_its_maximum_age_and_a_commit_shows_at_once() {
     let (database, stripe, redis) = (Database::with_catalog(), FakeStripe::start(), FakeRedis::start());
     let shim = with_redis(&database, &stripe, &redis).with("CREDITS_MAX_AGE", MAX_AGE).start();
     let mut books = database.connect();

@@ -50,7 +50,7 @@ fn price_at_stripe(stripe: &FakeStripe) -> Value {
 }
 
 #[test]
-fn an_upgrade_is_billed_at_once_from_a_new_anchor_and_the_books_wait_for_the_webhook() {
+fn an_upgrade_is_billed_at_once_from_a_new_anchor_and_granted_by_the_webhook() {
     let stripe = FakeStripe::start();
     let database = subscribed(&stripe);
     let shim = app(&database, &stripe).start();
@@ -117,7 +117,7 @@ fn a_change_that_the_card_does_not_pay_is_not_made_and_says_where_to_pay() {
 }
 
 #[test]
-fn the_plan_one_has_is_no_change_and_bills_nothing_and_another_quantity_is_one() {
+fn a_change_to_the_current_plan_bills_nothing_and_another_quantity_is_a_change() {
     let stripe = FakeStripe::start();
     let database = subscribed(&stripe);
     let shim = app(&database, &stripe).start();
@@ -191,7 +191,7 @@ fn scenario_34_a_change_whose_answer_is_lost_is_made_once_when_it_is_sent_again(
 }
 
 #[test]
-fn a_change_that_failed_can_be_tried_again_though_stripe_repeats_its_failures_under_a_key() {
+fn a_failed_change_can_be_retried_though_stripe_repeats_the_failure_of_a_key() {
     for (fault, said) in [(Fault::Declined, "402 stripe_declined"), (Fault::Failing, "502 stripe_failed")] {
         let stripe = FakeStripe::start();
         let database = subscribed(&stripe);
@@ -289,7 +289,7 @@ fn a_cancellation_waits_for_the_periods_end() {
 }
 
 #[test]
-fn who_has_no_subscription_has_none_to_change_and_nobody_changes_anothers() {
+fn a_user_without_a_live_subscription_changes_none_not_even_another_users() {
     let stripe = FakeStripe::start();
     let database = subscribed(&stripe);
     let shim = app(&database, &stripe).start();

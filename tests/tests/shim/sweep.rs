@@ -124,7 +124,7 @@ fn what_a_sweep_leaves_is_named_and_makes_it_exit_1() {
 }
 
 #[test]
-fn an_event_that_lacks_something_is_asked_about_and_one_ignored_before_is_judged_again() {
+fn a_sweep_fetches_what_an_event_lacks_and_judges_an_ignored_one_again() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();
     let mut books = database.connect();

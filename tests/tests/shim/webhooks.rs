@@ -63,7 +63,7 @@ fn a_paid_pack_is_applied_once_and_the_same_delivery_again_says_so() {
 }
 
 #[test]
-fn scenario_2_three_deliveries_at_once_on_three_connections_grant_once() {
+fn scenario_02_three_deliveries_at_once_on_three_connections_grant_once() {
     let database = Database::with_catalog();
     let shim = start(&database);
     let event = paid_pack("cs_1", ANN).completed("evt_1");
@@ -91,7 +91,7 @@ fn scenario_2_three_deliveries_at_once_on_three_connections_grant_once() {
 }
 
 #[test]
-fn scenario_3_two_event_ids_of_one_session_grant_once() {
+fn scenario_03_two_event_ids_of_one_session_grant_once() {
     let database = Database::with_catalog();
     let shim = start(&database);
     let session = paid_pack("cs_1", ANN);
@@ -242,7 +242,7 @@ fn a_path_that_is_not_there_is_404_and_a_wrong_method_405_with_the_right_one() {
 }
 
 #[test]
-fn scenario_8_an_unknown_price_is_500_and_named_in_the_log_until_a_catalog_push_heals_it() {
+fn scenario_08_an_unknown_price_is_500_and_logged_until_a_catalog_push_heals_it() {
     let database = Database::with_catalog();
     let shim = start(&database);
     let mut books = database.connect();
@@ -281,7 +281,7 @@ fn scenario_8_an_unknown_price_is_500_and_named_in_the_log_until_a_catalog_push_
 }
 
 #[test]
-fn without_a_catalog_everything_is_kept_and_answered_500_so_that_stripe_sends_it_again() {
+fn without_a_catalog_events_are_kept_and_answered_500_so_that_stripe_resends_them() {
     let database = Database::new();
     let shim = start(&database);
     let mut books = database.connect();
@@ -296,7 +296,7 @@ fn without_a_catalog_everything_is_kept_and_answered_500_so_that_stripe_sends_it
 }
 
 #[test]
-fn scenario_7_an_unknown_user_is_parked_with_200_and_applied_once_the_customer_is_known() {
+fn scenario_07_an_unknown_user_is_parked_with_200_and_applied_with_its_customer() {
     let database = Database::with_catalog();
     let shim = start(&database);
     let mut books = database.connect();
@@ -316,7 +316,7 @@ fn scenario_7_an_unknown_user_is_parked_with_200_and_applied_once_the_customer_i
 }
 
 #[test]
-fn a_buyers_word_against_the_servers_is_parked_with_200() {
+fn a_client_reference_id_against_a_customer_link_is_parked_with_200() {
     let database = Database::with_catalog();
     let shim = start(&database);
     let mut books = database.connect();

@@ -81,7 +81,7 @@ fn shuffled(length: usize, seed: usize) -> Vec<usize> {
 }
 
 #[test]
-fn every_door_on_eight_connections_at_once_ends_as_one_after_the_other() {
+fn every_entry_point_on_eight_connections_at_once_ends_as_in_sequence() {
     let calls = calls();
     let alone = Database::with_catalog();
     let mut c = alone.connect();
@@ -113,7 +113,7 @@ fn every_door_on_eight_connections_at_once_ends_as_one_after_the_other() {
 }
 
 #[test]
-fn a_door_that_waits_for_another_users_purchase_is_not_one() {
+fn purchases_of_different_users_do_not_wait_for_each_other() {
     // Two users, two customers, two sessions: nothing in common, so nobody waits for anybody.
     let db = Database::with_catalog();
     let (mut one, mut other) = (db.connect(), db.connect());

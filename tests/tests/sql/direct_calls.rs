@@ -99,7 +99,7 @@ fn one_payment_intent_under_two_sessions_is_one_purchase() {
 }
 
 #[test]
-fn a_direct_purchase_in_an_unknown_users_name_ties_its_customer() {
+fn a_direct_purchase_for_an_unknown_user_links_its_customer() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     let nobodys = session("cs_1").metadata("price_id", "price_pack").with("customer", "cus_1");
@@ -202,7 +202,7 @@ fn lapse(c: &mut Connection) {
 }
 
 #[test]
-fn a_lapsed_grant_is_gone_when_read_and_run_due_posts_exactly_that() {
+fn an_expired_grant_is_gone_when_read_and_run_due_posts_exactly_that() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.sign_up(ANN);
@@ -222,7 +222,7 @@ fn a_lapsed_grant_is_gone_when_read_and_run_due_posts_exactly_that() {
 }
 
 #[test]
-fn any_operation_posts_what_has_lapsed_and_its_own_net_change_apart() {
+fn any_operation_posts_expiries_and_its_own_net_change_separately() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.call("grant_credits($1, 40, 'lent', p_expires_at => clock_timestamp() + interval '1 day')", &[&ANN]);
@@ -236,7 +236,7 @@ fn any_operation_posts_what_has_lapsed_and_its_own_net_change_apart() {
 }
 
 #[test]
-fn the_same_request_after_its_grant_has_lapsed_is_still_the_same() {
+fn the_same_request_after_its_grant_has_expired_is_still_the_same() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.call("grant_credits($1, 40, 'lent', p_expires_at => clock_timestamp() + interval '1 day')", &[&ANN]);
@@ -294,7 +294,7 @@ fn a_packs_expiry_counts_from_the_session_and_is_posted_when_it_has_passed() {
 }
 
 #[test]
-fn a_pack_that_arrives_after_its_expiry_is_granted_and_lapses_at_once() {
+fn a_pack_that_arrives_after_its_expiry_is_granted_and_expires_at_once() {
     let db = Database::new();
     let mut c = db.connect();
     let mut catalog = catalog();
@@ -436,7 +436,7 @@ fn wrongs(argument: &Argument) -> Vec<(String, &'static str)> {
 }
 
 #[test]
-fn every_argument_of_every_function_is_checked_with_a_sqlstate_and_a_detail_that_names_the_value() {
+fn every_wrong_argument_raises_a_sqlstate_and_a_detail_that_names_the_value() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     let arguments = arguments(&mut c);

@@ -1,7 +1,7 @@
 //! In whose time a plan's credits were drawn: what is spent under one period is never missing from the next, and what comes
 //! back comes back to the period in which it was drawn, whichever is current by then. Each was found by the model.
 
-use stripe_credits_tests::money_back::refund;
+use stripe_credits_tests::refunds::refund;
 use stripe_credits_tests::stripe::CREATED;
 use stripe_credits_tests::subscription::{
     Invoice, MAX, PRO, ROLL, invoice_payment, month, period, renewal, subscription,

@@ -153,7 +153,7 @@ fn replay(c: &mut Connection) {
 }
 
 #[test]
-fn scenario_36_dump_and_restore_keep_balances_settings_and_rights_and_replays_are_already_applied() {
+fn scenario_36_dump_and_restore_keep_balances_settings_rights_and_applied_events() {
     let db = Database::new();
     let mut here = lived_in(&db);
     let dump = Dump::of(&db.url(), "whole");

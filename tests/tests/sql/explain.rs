@@ -175,7 +175,7 @@ fn retry_parked_judges_the_longest_waiting_first_and_answers_an_outcome_each() {
 }
 
 #[test]
-fn retry_parked_starves_nobody() {
+fn retry_parked_starves_no_event() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     for n in 1..=3 {

@@ -2,7 +2,7 @@
 //! has posted them, however late that is.
 
 use serde_json::{Value, json};
-use stripe_credits_tests::money_back::refund;
+use stripe_credits_tests::refunds::refund;
 use stripe_credits_tests::subscription::{invoice, line, subscription};
 use stripe_credits_tests::{ANN, BOB, Connection, Database, catalog, paid_pack};
 
@@ -38,7 +38,7 @@ fn stands(c: &mut Connection) -> (i64, i64) {
 }
 
 #[test]
-fn a_user_who_signed_up_gets_each_months_free_credits_and_loses_what_is_left_of_the_last() {
+fn a_user_gets_each_months_free_credits_and_loses_what_is_left_of_the_last() {
     let db = database();
     let mut c = db.connect();
     c.sign_up(ANN);
@@ -55,7 +55,7 @@ fn a_user_who_signed_up_gets_each_months_free_credits_and_loses_what_is_left_of_
 }
 
 #[test]
-fn months_that_nobody_looked_at_are_not_saved_up() {
+fn months_that_were_never_read_are_not_saved_up() {
     let db = database();
     let mut c = db.connect();
     c.sign_up(ANN);

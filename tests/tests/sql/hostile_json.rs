@@ -260,7 +260,7 @@ fn many_lines_that_add_up_to_more_than_can_be_held_are_rejected() {
 }
 
 #[test]
-fn deep_nesting_in_fields_nobody_reads_and_in_fields_that_are_read_never_raises() {
+fn deep_nesting_in_read_and_unread_fields_never_raises() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     for depth in [100, 200, 5_000] {

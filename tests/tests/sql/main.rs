@@ -18,7 +18,7 @@ mod reversal_amounts;
 mod reversals_and_time;
 mod scenarios_debt;
 mod scenarios_disputes;
-mod scenarios_lapses;
+mod scenarios_expiry;
 mod scenarios_packs;
 mod scenarios_refunds;
 mod scenarios_reservations;

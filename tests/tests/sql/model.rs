@@ -14,8 +14,9 @@ use stripe_credits_rules::catalog::{Cancellation, PlanChange, ReversalPolicy};
 use stripe_credits_rules::model::{
     Among, Bill, Books, Money, Operation, PACK_CENTS, PERIOD, Person, Policies, Said, TRIAL_CREDITS,
 };
-use stripe_credits_tests::chance::{Chance, orders};
-use stripe_credits_tests::money_back::{charge, dispute, refund};
+use stripe_credits_tests::permutations::orders;
+use stripe_credits_tests::refunds::{charge, dispute, refund};
+use stripe_credits_tests::seeds::Rng;
 use stripe_credits_tests::subscription::{invoice, invoice_payment, line, plans_with, subscription};
 use stripe_credits_tests::{Connection, Database, Event, Outcome, nothing_fetched, paid_pack, user};
 use uuid::Uuid;
@@ -92,7 +93,7 @@ fn intent(source: &str) -> String {
 struct Walk {
     id: Uuid,
     name: String,
-    chance: Chance,
+    rng: Rng,
     /// The model: everything that may be so by what was seen. That is one, but where what came at once leaves it open.
     people: Vec<Person>,
     starts_at: i64,
@@ -102,14 +103,14 @@ struct Walk {
 
 impl Walk {
     fn new(policies: Policies, seed: u64) -> Walk {
-        let mut chance = Chance::new(seed);
+        let mut rng = Rng::new(seed);
         let name = format!("p{seed:03}x");
-        let starts_at = *chance.one_of(&[PAST, FUTURE]);
+        let starts_at = *rng.one_of(&[PAST, FUTURE]);
         Walk {
             id: user(u128::from(seed) + 1),
             people: vec![Person::new(&name, policies, starts_at, NOW)],
             name,
-            chance,
+            rng,
             starts_at,
             delivered: Vec::new(),
             done: vec![format!("{policies:?}, seed {seed}, from {starts_at}")],
@@ -207,8 +208,8 @@ impl Walk {
     }
 
     fn step(&mut self, c: &mut Connection) {
-        let number = self.chance.number();
-        if self.chance.once_in(16) && !self.delivered.is_empty() {
+        let number = self.rng.number();
+        if self.rng.once_in(16) && !self.delivered.is_empty() {
             return self.redeliver(c);
         }
         let Some(operation) = self.people[0].choose(number, Among::Everything) else { return };
@@ -248,14 +249,14 @@ impl Walk {
 
     /// By a sweep, or by an access that does nothing else. A sweep leaves what another one is at.
     fn posts_time(&mut self, c: &mut Connection) {
-        if self.chance.once_in(2) || c.run_due() == 0 {
+        if self.rng.once_in(2) || c.run_due() == 0 {
             assert_eq!(c.release(self.id, "nobody's").said(), "rejected unknown_reservation");
         }
     }
 
     /// Anything that Stripe said before, again: it must change nothing, whatever happened since.
     fn redeliver(&mut self, c: &mut Connection) {
-        let event = self.chance.one_of(&self.delivered).clone();
+        let event = self.rng.one_of(&self.delivered).clone();
         let said = c.deliver(&event);
         self.done.push(format!("again {}: {}", event.id(), said.said()));
         assert!(["already_applied", "ignored"].contains(&said.outcome.as_str()), "a redelivery: {said:?}");
@@ -307,7 +308,7 @@ impl Walk {
     fn several(&mut self) -> Vec<(u64, Operation)> {
         let mut several = Vec::new();
         for n in 0..AT_ONCE {
-            let number = self.chance.number();
+            let number = self.rng.number();
             let operation = match n {
                 0 => self.people[0].choose_of_subscription(number),
                 _ => self.people[0].choose(number, Among::AtOnce),
@@ -383,7 +384,7 @@ fn under_policy_forgive_whatever_happens_the_database_says_what_the_model_says()
 }
 
 #[test]
-fn with_others_and_a_sweep_at_once_everybody_ends_as_the_model_says() {
+fn with_others_and_a_sweep_at_once_every_user_ends_as_the_model_says() {
     for (round, policies) in (0..).zip(all_policies()) {
         let db = database(policies);
         let (db, over) = (&db, &AtomicBool::new(false));

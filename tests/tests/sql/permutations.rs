@@ -1,58 +1,17 @@
 //! The last word on order: every permutation of a set of deliveries, each of them doubled, ends in the same balances.
 
 use serde_json::{Value, json};
+use stripe_credits_tests::permutations::{
+    Step, all_end_the_same, nothing, orders, orders_of_pairs, orders_with_repeats,
+};
 use stripe_credits_tests::{
     ANN, Connection, Database, Event, Session, catalog, event, fetched_lines, nothing_fetched, paid_pack,
     session,
 };
 
-/// One thing that happens. Whatever it answers, it must not fail.
-type Step<'a> = Box<dyn Fn(&mut Connection) + 'a>;
-
-/// Plays every order of the steps, each of them twice, and compares where all of them ended. Each order is a
-/// transaction that is undone; its books are proven before.
+/// Every order of the steps, each of them twice at any two places.
 fn every_order_ends_the_same(db: &Database, steps: &[Step], balance: i64) {
-    let mut c = db.connect();
-    let doubled: Vec<usize> = (0..steps.len()).flat_map(|step| [step, step]).collect();
-    let mut orders = 0;
-    let mut first: Option<(Vec<usize>, Vec<String>)> = None;
-    each_order(&doubled, &mut |order| {
-        orders += 1;
-        c.run("begin");
-        for step in order {
-            steps[*step](&mut c);
-        }
-        assert_eq!(c.balance(ANN), balance, "order {order:?}");
-        let broken: i64 = c.one("select count(*) from billing.validate_credits_consistency()", &[]);
-        assert_eq!(broken, 0, "the books after order {order:?}");
-        let end = c.end_state();
-        match &first {
-            None => first = Some((order.to_vec(), end)),
-            Some((one, state)) => assert_eq!(&end, state, "order {order:?} against {one:?}"),
-        }
-        c.run("rollback");
-    });
-    assert!(orders > 1, "one order proves nothing");
-}
-
-/// Every different order of the numbers, equal ones being the same.
-fn each_order(numbers: &[usize], visit: &mut impl FnMut(&[usize])) {
-    fn place(left: &mut Vec<usize>, order: &mut Vec<usize>, visit: &mut impl FnMut(&[usize])) {
-        if left.is_empty() {
-            visit(order);
-        }
-        for index in 0..left.len() {
-            if left[..index].contains(&left[index]) {
-                continue;
-            }
-            let number = left.remove(index);
-            order.push(number);
-            place(left, order, visit);
-            order.pop();
-            left.insert(index, number);
-        }
-    }
-    place(&mut numbers.to_vec(), &mut Vec::new(), visit);
+    all_end_the_same(db, nothing, steps, &orders_of_pairs(steps.len()), |c| c.balance(ANN), &balance);
 }
 
 fn delivered<'a>(event: Event) -> Step<'a> {
@@ -86,10 +45,14 @@ fn loaded<'a>(catalog: Value) -> Step<'a> {
 }
 
 #[test]
-fn the_orders_of_two_doubled_steps_are_six() {
-    let mut orders = Vec::new();
-    each_order(&[0, 0, 1, 1], &mut |order| orders.push(order.to_vec()));
-    assert_eq!(orders.len(), 6);
+fn orders_are_counted_as_they_should_be() {
+    assert_eq!([1, 2, 3, 4].map(|steps| orders(steps).len()), [1, 2, 6, 24]);
+    assert_eq!([1, 2, 3, 4].map(|steps| orders_of_pairs(steps).len()), [1, 6, 90, 2520]);
+    let mut pairs = orders_of_pairs(3);
+    pairs.sort();
+    pairs.dedup();
+    assert_eq!(pairs.len(), 90);
+    assert_eq!(orders_with_repeats(2), [[1, 1, 0, 0, 1, 0], [0, 0, 1, 1, 0, 1]]);
 }
 
 #[test]
@@ -101,7 +64,7 @@ fn scenario_02_webhook_and_reconcile_of_one_pack_in_every_order() {
 }
 
 #[test]
-fn scenario_03_two_events_a_reconcile_and_a_direct_call_of_one_session_in_every_order() {
+fn scenario_03_two_events_a_reconcile_and_a_direct_call_in_every_order() {
     let db = Database::with_catalog();
     let paid = paid_pack("cs_1", ANN).with("customer", "cus_1");
     let steps = [
@@ -144,7 +107,7 @@ fn scenario_06_unpaid_then_failed_in_every_order() {
 }
 
 #[test]
-fn scenario_07_a_pack_of_nobody_and_whatever_names_its_customer_in_every_order() {
+fn scenario_07_an_unowned_pack_and_whatever_names_its_customer_in_every_order() {
     let db = Database::with_catalog();
     let nobodys = session("cs_1").metadata("price_id", "price_pack").with("customer", "cus_1");
     let tying = paid_pack("cs_2", ANN).with("customer", "cus_1");
@@ -154,7 +117,7 @@ fn scenario_07_a_pack_of_nobody_and_whatever_names_its_customer_in_every_order()
 }
 
 #[test]
-fn scenario_07_a_pack_of_nobody_and_its_session_attributed_in_every_order() {
+fn scenario_07_an_unowned_pack_and_its_attributed_session_in_every_order() {
     let db = Database::with_catalog();
     let nobodys = session("cs_1").metadata("price_id", "price_pack").with("customer", "cus_1");
     let steps = [
@@ -166,7 +129,7 @@ fn scenario_07_a_pack_of_nobody_and_its_session_attributed_in_every_order() {
 }
 
 #[test]
-fn scenario_07_a_session_attributed_under_another_payment_of_its_payment_intent_in_every_order() {
+fn scenario_07_attributing_one_of_two_sessions_of_a_payment_intent_in_every_order() {
     // One payment intent, two sessions: one payment, whichever of them an operator named.
     let db = Database::with_catalog();
     let nobodys = session("cs_1").metadata("price_id", "price_pack");
@@ -174,15 +137,14 @@ fn scenario_07_a_session_attributed_under_another_payment_of_its_payment_intent_
     let steps =
         [delivered(nobodys.completed("evt_1")), delivered(twin.completed("evt_2")), attributed("cs_1")];
     let mut c = db.connect();
-    let doubled = [0, 0, 1, 1, 2, 2];
-    each_order(&doubled, &mut |order| {
+    for order in orders_of_pairs(steps.len()) {
         c.run("begin");
-        for step in order {
+        for step in &order {
             steps[*step](&mut c);
         }
         assert_eq!(c.balance(ANN), 500, "order {order:?}");
         c.run("rollback");
-    });
+    }
 }
 
 #[test]

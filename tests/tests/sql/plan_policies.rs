@@ -2,7 +2,7 @@
 //! What time alone does is read right before anything has posted it, and posted as it was read, however late.
 
 use serde_json::json;
-use stripe_credits_tests::money_back::refund;
+use stripe_credits_tests::refunds::refund;
 use stripe_credits_tests::stripe::CREATED;
 use stripe_credits_tests::subscription::{
     Invoice, MAX, PRO, ROLL, database_with, invoice, invoice_payment, line, month, months_after, period,
@@ -71,7 +71,7 @@ fn scenario_19_a_downgrade_with_less_left_than_the_new_plans_amount_takes_nothin
 }
 
 #[test]
-fn scenario_19_a_downgrades_state_before_its_own_plans_first_invoice_is_the_same_afterwards() {
+fn scenario_19_a_downgrade_before_its_plans_first_invoice_ends_the_same() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     let created = subscription("sub_1", "price_max").of(ANN).created("evt_created");
@@ -153,7 +153,7 @@ fn begun(c: &mut Connection, days_ago: i64) -> ((i64, i64), Event) {
 }
 
 #[test]
-fn scenario_20_under_expire_the_credits_lapse_at_the_periods_end() {
+fn scenario_20_under_expire_the_credits_expire_at_the_periods_end() {
     let db = database_with(&json!({"cancellation": "expire"}));
     let mut c = db.connect();
     let (span, paid) = begun(&mut c, 20);
@@ -171,7 +171,7 @@ fn scenario_20_under_expire_the_credits_lapse_at_the_periods_end() {
 }
 
 #[test]
-fn scenario_20_under_expire_a_cancellation_that_comes_late_or_at_once_comes_to_the_same() {
+fn scenario_20_under_expire_a_late_cancellation_ends_like_an_immediate_one() {
     let db = database_with(&json!({"cancellation": "expire"}));
     for order in [[0, 1, 2], [0, 2, 1], [2, 1, 0], [1, 2, 0]] {
         let mut c = db.connect();
@@ -207,7 +207,7 @@ fn scenario_20_under_expire_a_cancellation_that_is_called_off_keeps_the_credits(
 }
 
 #[test]
-fn scenario_20_under_expire_a_subscription_canceled_in_mid_period_keeps_its_credits_to_the_periods_end() {
+fn scenario_20_under_expire_a_mid_period_cancellation_keeps_credits_to_its_end() {
     let db = database_with(&json!({"cancellation": "expire"}));
     let mut c = db.connect();
     let (span, paid) = begun(&mut c, 20);
@@ -234,7 +234,7 @@ fn a_new_subscriptions_first_lot_sets_aside_what_the_ended_one_left_in_every_ord
         renewal("in_2", "sub_2", PRO, 2).paid("evt_paid_2"),
     ];
     let mut first = None;
-    for order in stripe_credits_tests::chance::orders(3) {
+    for order in stripe_credits_tests::permutations::orders(3) {
         c.run("begin");
         for event in &order {
             c.twice(&events[*event]);
@@ -247,7 +247,7 @@ fn a_new_subscriptions_first_lot_sets_aside_what_the_ended_one_left_in_every_ord
 }
 
 #[test]
-fn a_new_subscription_to_a_plan_that_rolls_over_keeps_that_much_of_what_the_ended_one_left() {
+fn a_new_subscription_rolls_over_up_to_its_maximum_of_what_the_ended_one_left() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.twice(&subscription("sub_1", "price_roll").of(ANN).created("evt_created"));
@@ -313,7 +313,7 @@ fn scenario_23_a_yearly_price_gives_each_months_credits_by_time_alone() {
 }
 
 #[test]
-fn scenario_23_however_late_the_invoice_or_the_sweep_is_the_month_under_way_is_there_once() {
+fn scenario_23_however_late_the_invoice_or_sweep_the_current_month_is_granted_once() {
     for months_ago in [0, 1, 5, 11] {
         let db = Database::with_catalog();
         let mut c = db.connect();
@@ -338,7 +338,7 @@ fn scenario_23_however_late_the_invoice_or_the_sweep_is_the_month_under_way_is_t
 }
 
 #[test]
-fn scenario_23_a_months_credits_lapse_one_after_the_other_when_nobody_looked_for_months() {
+fn scenario_23_each_months_credits_expire_in_turn_when_not_read_for_months() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     let start = c.unix_now() - DAY;
@@ -388,7 +388,7 @@ fn scenario_23_refunded_in_the_second_month_nothing_drips_after() {
 }
 
 #[test]
-fn scenario_23_refunded_in_the_second_month_what_was_spent_is_owed_and_what_lapsed_is_not() {
+fn scenario_23_refunded_in_the_second_month_only_what_was_spent_is_owed() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     let start = c.unix_now() - DAY;
@@ -424,7 +424,7 @@ fn scenario_23_refunded_before_its_invoice_a_year_never_drips() {
 }
 
 #[test]
-fn scenario_23_a_plan_change_ends_the_months_to_come_and_changing_back_brings_them_again() {
+fn scenario_23_a_plan_change_ends_the_coming_months_and_a_change_back_restores_them() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     let start = c.unix_now() - 2 * DAY;
@@ -441,7 +441,7 @@ fn scenario_23_a_plan_change_ends_the_months_to_come_and_changing_back_brings_th
 }
 
 #[test]
-fn scenario_23_under_keep_a_cancellation_ends_no_month_and_under_expire_those_to_come() {
+fn scenario_23_a_cancellation_ends_no_month_under_keep_and_coming_ones_under_expire() {
     for (policy, later) in [("keep", 10_000), ("expire", 0)] {
         let db = database_with(&json!({"cancellation": policy}));
         let mut c = db.connect();
@@ -474,7 +474,7 @@ fn scenario_23_a_renewed_year_takes_over_from_the_last_month_of_the_one_before()
 }
 
 #[test]
-fn scenario_23_a_renewal_paid_before_the_year_is_over_waits_for_its_start_and_leaves_the_month_under_way() {
+fn scenario_23_a_renewal_paid_early_waits_for_its_start_and_keeps_the_current_month() {
     // A drip is the one thing that waits for its period's start; until then it takes over from nothing.
     let db = Database::with_catalog();
     let mut c = db.connect();

@@ -2,7 +2,7 @@
 //! is known in the end is the same in either order.
 
 use serde_json::{Value, json};
-use stripe_credits_tests::money_back::{charge, refund};
+use stripe_credits_tests::refunds::{charge, refund};
 use stripe_credits_tests::stripe::CREATED;
 use stripe_credits_tests::subscription::{PRO, fetched, renewal, subscription};
 use stripe_credits_tests::{ANN, Connection, Database, Event, blocked, nothing_fetched, paid_pack};
@@ -47,7 +47,7 @@ fn subscribed() -> (Database, Connection) {
 }
 
 #[test]
-fn a_refund_of_an_invoice_whose_payment_nobody_told_takes_its_part_once_stripe_is_asked() {
+fn a_refund_of_an_unknown_payment_intent_takes_its_part_once_stripe_is_asked() {
     let (db, mut c) = subscribed();
     assert_eq!(c.apply(&bill()).said(), "applied");
     asks(&mut c, &half(10_000));
@@ -114,7 +114,7 @@ fn without_a_stripe_key_it_is_kept_and_netted_when_its_purchase_comes() {
 }
 
 #[test]
-fn with_stripe_away_it_is_netted_by_its_purchase_and_its_retry_finds_nothing_left_to_do() {
+fn with_stripe_away_its_purchase_nets_the_refund_and_its_retry_changes_nothing() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     asks(&mut c, &half(1_000));
@@ -140,7 +140,7 @@ fn the_payment_of_a_packs_own_invoice_is_the_sessions_once_it_comes() {
 }
 
 #[test]
-fn a_refund_of_what_is_known_asks_nobody() {
+fn a_refund_of_a_known_payment_asks_nothing() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.apply(&paid_pack("cs_1", ANN).completed("evt_cs_1"));
@@ -148,7 +148,7 @@ fn a_refund_of_what_is_known_asks_nobody() {
 }
 
 #[test]
-fn the_answer_and_its_invoice_with_both_transactions_open_are_netted_whoever_is_first() {
+fn overlapping_answer_and_invoice_are_netted_in_both_orders() {
     let (db, mut c) = subscribed();
     asks(&mut c, &half(10_000));
     let said = blocked(
@@ -171,7 +171,7 @@ fn the_answer_and_its_invoice_with_both_transactions_open_are_netted_whoever_is_
 }
 
 #[test]
-fn of_an_answer_about_another_payment_intent_nothing_is_believed() {
+fn an_answer_about_another_payment_intent_is_not_believed() {
     let (_db, mut c) = subscribed();
     c.apply(&bill());
     let other = refund("re_2", "pi_2", 5_000).event("evt_re_2", "refund.created");

@@ -2,15 +2,14 @@
 //! little or nonsense.
 
 use serde_json::{Value, json};
-use stripe_credits_tests::chance::orders;
-use stripe_credits_tests::every_order::{in_every_order, nothing};
-use stripe_credits_tests::money_back::{bought, charge, dispute, failed, refund, refunded};
+use stripe_credits_tests::permutations::{in_every_order, nothing, orders};
+use stripe_credits_tests::refunds::{bought, charge, dispute, failed, refund, refunded};
 use stripe_credits_tests::{ANN, Database, catalog, fetched_lines, paid_pack, session};
 
 // Amounts and currencies.
 
 #[test]
-fn parts_of_a_session_of_several_items_are_rounded_down_over_all_of_its_grants_together() {
+fn a_partial_refund_of_several_items_is_rounded_down_over_all_of_them_together() {
     let db = Database::new();
     let mut c = db.connect();
     let mut wanted = catalog();
@@ -103,7 +102,7 @@ fn a_refund_and_a_dispute_in_another_currency_in_every_order() {
 }
 
 #[test]
-fn a_refund_and_a_dispute_in_another_currency_end_the_same_in_every_order_before_the_charge_is_known() {
+fn a_refund_and_a_dispute_in_another_currency_before_their_charge_in_both_orders() {
     let db = Database::with_catalog();
     let events = [
         refund("re_1", "pi_1", 100).with("currency", "eur").event("evt_1", "refund.created"),
@@ -129,7 +128,7 @@ fn a_refund_and_a_dispute_in_another_currency_end_the_same_in_every_order_before
 }
 
 #[test]
-fn a_direct_purchase_without_an_amount_lets_its_refund_wait_until_a_charge_says_what_was_charged() {
+fn the_refund_of_a_direct_purchase_without_an_amount_waits_for_its_charge() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.call("apply_stripe_credit_pack_purchase($1, 500, 'evt', 'cs_1', 'pi_1')", &[&ANN]);

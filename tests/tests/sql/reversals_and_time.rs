@@ -2,13 +2,13 @@
 
 use serde_json::json;
 use stripe_credits_tests::concurrency::{blocked, together, waits_for};
-use stripe_credits_tests::money_back::{bought, charge, failed, refunded};
+use stripe_credits_tests::refunds::{bought, charge, failed, refunded};
 use stripe_credits_tests::{ANN, BOB, Connection, Database, catalog, session};
 
 // Lapses.
 
 #[test]
-fn what_lapsed_unspent_counts_as_given_back() {
+fn what_expired_unspent_counts_as_given_back() {
     for swept in [true, false] {
         let db = Database::with_catalog();
         let mut c = db.connect();
@@ -56,7 +56,7 @@ fn short_lapses(c: &mut Connection) {
 }
 
 #[test]
-fn a_pack_that_partly_lapsed_gives_what_is_left_of_it() {
+fn a_partly_expired_pack_gives_back_what_is_left_of_it() {
     let db = short_and_long();
     let mut c = db.connect();
     short_lapses(&mut c);
@@ -69,7 +69,7 @@ fn a_pack_that_partly_lapsed_gives_what_is_left_of_it() {
 }
 
 #[test]
-fn a_partial_refund_takes_first_what_would_be_lost_first_so_that_a_lapse_before_or_after_it_is_the_same() {
+fn a_partial_refund_takes_what_expires_first_so_expiry_before_or_after_is_the_same() {
     let refund = refunded("re_1", "pi_1", 600);
     for lapse_first in [true, false] {
         let db = short_and_long();
@@ -87,7 +87,7 @@ fn a_partial_refund_takes_first_what_would_be_lost_first_so_that_a_lapse_before_
 }
 
 #[test]
-fn a_refund_told_again_after_a_lapse_changes_nothing() {
+fn a_refund_sent_again_after_an_expiry_changes_nothing() {
     let db = short_and_long();
     let mut c = db.connect();
     for amount in [200, 600] {
@@ -103,7 +103,7 @@ fn a_refund_told_again_after_a_lapse_changes_nothing() {
 }
 
 #[test]
-fn a_refund_that_fails_after_the_lapse_gives_nothing_back_to_spend() {
+fn a_refund_that_fails_after_the_expiry_gives_nothing_back_to_spend() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.buy(ANN, "cs_1");
@@ -159,7 +159,7 @@ fn a_release_and_a_refund_with_both_transactions_open_end_the_same_whoever_is_fi
 }
 
 #[test]
-fn an_attribution_of_a_paid_session_and_a_release_of_its_reversed_credits_do_not_deadlock() {
+fn attributing_a_session_and_releasing_its_reversed_credits_do_not_deadlock() {
     // The session was paid by a direct call while its own event is still parked for want of a user.
     let db = Database::with_catalog();
     let (mut c, mut holder) = (db.connect(), db.connect());
@@ -204,7 +204,7 @@ fn two_users_reversals_do_not_wait_for_each_other() {
 }
 
 #[test]
-fn a_reservation_that_ran_out_before_its_grant_lapsed_repays_a_debt_however_late_that_is_posted() {
+fn a_reservation_that_expired_before_its_grant_repays_debt_however_late_it_posts() {
     let mut ends = Vec::new();
     for late in [false, true] {
         let db = Database::with_catalog();

@@ -2,15 +2,14 @@
 //! reversal is undone; or written off, where the catalog forgives.
 
 use serde_json::{Value, json};
-use stripe_credits_tests::chance::orders;
-use stripe_credits_tests::every_order::{in_every_order, nothing};
-use stripe_credits_tests::money_back::{bought, charge, failed, refund, refunded};
+use stripe_credits_tests::permutations::{in_every_order, nothing, orders};
+use stripe_credits_tests::refunds::{bought, charge, failed, refund, refunded};
 use stripe_credits_tests::{ANN, Connection, Database, catalog};
 
 // 30: what was spent is owed.
 
 #[test]
-fn scenario_30_what_was_spent_is_debt_and_what_settled_it_comes_back_when_the_refund_fails() {
+fn scenario_30_what_was_spent_is_debt_and_a_failed_refund_returns_what_settled_it() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.buy(ANN, "cs_1");
@@ -42,7 +41,7 @@ fn scenario_30_refund_and_its_failure_in_every_order_before_and_after_the_purcha
 }
 
 #[test]
-fn scenario_30_with_a_spend_before_them_every_order_of_refund_failure_and_new_pack_comes_to_the_same() {
+fn scenario_30_after_a_spend_refund_failure_and_new_pack_in_every_order() {
     let db = Database::with_catalog();
     let spent = |c: &mut Connection| {
         c.buy(ANN, "cs_1");
@@ -55,7 +54,7 @@ fn scenario_30_with_a_spend_before_them_every_order_of_refund_failure_and_new_pa
 }
 
 #[test]
-fn scenario_30_a_spend_between_any_two_events_comes_to_the_same_total_while_nothing_overdraws() {
+fn scenario_30_a_spend_between_any_two_events_ends_the_same_if_it_overdraws_nothing() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     let events = [refunded("re_1", "pi_1", 1000), failed("re_1", "pi_1", 1000), bought("cs_2", ANN)];
@@ -95,8 +94,7 @@ fn scenario_30_a_refund_that_is_canceled_counts_as_if_it_had_never_been() {
 }
 
 #[test]
-fn scenario_30_a_refund_requiring_action_is_live_and_its_failed_event_decides_though_the_object_says_succeeded()
- {
+fn scenario_30_a_refund_requiring_action_counts_until_its_failed_event() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.buy(ANN, "cs_1");
@@ -114,7 +112,7 @@ fn scenario_30_a_refund_requiring_action_is_live_and_its_failed_event_decides_th
 }
 
 #[test]
-fn scenario_30_a_failed_refund_in_a_count_takes_nothing_and_the_next_refund_is_counted() {
+fn scenario_30_a_failed_refund_in_a_count_takes_nothing_and_the_next_one_is_counted() {
     let db = Database::with_catalog();
     let events = [
         refunded("re_1", "pi_1", 400),
@@ -168,7 +166,7 @@ fn a_debt_is_repaid_by_grants_as_they_come_whatever_they_are_for() {
 }
 
 #[test]
-fn what_settled_a_debt_and_lapsed_meanwhile_does_not_come_back_spendable() {
+fn what_settled_a_debt_and_expired_meanwhile_does_not_come_back_spendable() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.buy(ANN, "cs_1");
@@ -277,7 +275,7 @@ fn a_release_after_a_reversal_that_others_settled_gives_back_to_them() {
 }
 
 #[test]
-fn a_reservation_that_ran_out_is_read_as_its_posting_will_leave_it_though_its_pack_was_reversed() {
+fn an_expired_reservation_of_a_reversed_pack_is_read_as_its_posting_will_leave_it() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.buy(ANN, "cs_1");
@@ -291,7 +289,7 @@ fn a_reservation_that_ran_out_is_read_as_its_posting_will_leave_it_though_its_pa
 }
 
 #[test]
-fn a_reservation_that_ran_out_under_another_packs_debt_is_read_as_its_posting_will_leave_it() {
+fn an_expired_reservation_beside_another_packs_debt_is_read_as_it_will_be_posted() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.buy(ANN, "cs_1");

@@ -1,7 +1,7 @@
 //! Scenarios of disputes: withdrawn, won, reinstated, lost, in any order, beside refunds and in other currencies.
 
-use stripe_credits_tests::every_order::{in_every_order, nothing};
-use stripe_credits_tests::money_back::{bought, charge, dispute, refunded};
+use stripe_credits_tests::permutations::{in_every_order, nothing};
+use stripe_credits_tests::refunds::{bought, charge, dispute, refunded};
 use stripe_credits_tests::{ANN, Connection, Database};
 
 // 32: disputes.

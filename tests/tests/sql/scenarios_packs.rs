@@ -144,7 +144,7 @@ fn scenario_04_a_reconcile_that_races_the_webhook_sees_the_new_balance_either_wa
 }
 
 #[test]
-fn scenario_05_a_reconcile_by_another_user_writes_nothing_and_the_owner_is_still_credited() {
+fn scenario_05_another_users_reconcile_writes_nothing_and_the_owner_is_credited() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     let paid = paid_pack("cs_1", ANN).with("customer", "cus_1").with("client_reference_id", BOB.to_string());
@@ -163,7 +163,7 @@ fn scenario_05_a_reconcile_by_another_user_writes_nothing_and_the_owner_is_still
 }
 
 #[test]
-fn scenario_05_a_reconcile_never_attributes_a_session_that_names_nobody() {
+fn scenario_05_a_reconcile_never_attributes_a_session_that_names_no_user() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     let nobodys = session("cs_1").metadata("price_id", "price_pack").with("customer", "cus_1");
@@ -179,7 +179,7 @@ fn scenario_05_a_reconcile_never_attributes_a_session_that_names_nobody() {
 }
 
 #[test]
-fn scenario_06_an_unpaid_session_grants_once_when_its_payment_succeeds_three_days_later() {
+fn scenario_06_an_unpaid_session_grants_once_when_it_is_paid_three_days_later() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     let unpaid = paid_pack("cs_1", ANN).with("payment_status", "unpaid");
@@ -244,7 +244,7 @@ fn nobodys_pack(session_id: &str) -> Session {
 }
 
 #[test]
-fn scenario_07_a_later_sessions_metadata_ties_the_customer_and_applies_what_was_parked() {
+fn scenario_07_a_later_sessions_metadata_links_the_customer_and_applies_the_parked() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     assert_eq!(c.apply(&nobodys_pack("cs_1").completed("evt_1")).said(), "parked unknown_user");
@@ -302,7 +302,7 @@ fn scenario_07_a_session_attributed_before_it_is_paid_is_that_users() {
 }
 
 #[test]
-fn scenario_07_parking_and_tie_with_both_transactions_open_grant_in_both_orders() {
+fn scenario_07_overlapping_parking_and_linking_session_grant_in_both_orders() {
     let parking = |c: &mut Connection| c.apply(&nobodys_pack("cs_1").completed("evt_1")).said();
     let tying = |c: &mut Connection| {
         let tying = paid_pack("cs_2", ANN).with("customer", "cus_1").completed("evt_2");
@@ -320,7 +320,7 @@ fn scenario_07_parking_and_tie_with_both_transactions_open_grant_in_both_orders(
 }
 
 #[test]
-fn scenario_07_parking_and_attribute_with_both_transactions_open_grant_in_both_orders() {
+fn scenario_07_overlapping_parking_and_attribute_grant_in_both_orders() {
     let parking = |c: &mut Connection| c.apply(&nobodys_pack("cs_1").completed("evt_1")).credits;
     for stripe_id in ["cus_1", "cs_1"] {
         let attributing = |c: &mut Connection| c.attribute(stripe_id, ANN).credits;
@@ -338,7 +338,7 @@ fn scenario_07_parking_and_attribute_with_both_transactions_open_grant_in_both_o
 }
 
 #[test]
-fn scenario_07_parking_and_a_direct_purchase_that_ties_with_both_transactions_open_grant_in_both_orders() {
+fn scenario_07_overlapping_parking_and_linking_purchase_grant_in_both_orders() {
     let parking = |c: &mut Connection| c.apply(&nobodys_pack("cs_1").completed("evt_1")).said();
     let direct = |c: &mut Connection| {
         c.call(
@@ -361,7 +361,7 @@ fn scenario_07_parking_and_a_direct_purchase_that_ties_with_both_transactions_op
 }
 
 #[test]
-fn scenario_07_a_buyers_link_against_a_tie_parks_and_a_link_that_is_no_uuid_is_no_user() {
+fn scenario_07_a_client_reference_id_against_a_link_parks_and_a_non_uuid_is_no_user() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.attribute("cus_1", ANN);
@@ -378,7 +378,7 @@ fn scenario_07_a_buyers_link_against_a_tie_parks_and_a_link_that_is_no_uuid_is_n
 }
 
 #[test]
-fn scenario_07_the_servers_word_wins_over_a_tie_and_the_mismatch_is_recorded() {
+fn scenario_07_metadata_wins_over_a_customer_link_and_the_mismatch_is_recorded() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.apply(&paid_pack("cs_1", ANN).with("customer", "cus_1").completed("evt_1"));
@@ -433,7 +433,7 @@ fn scenario_08_an_event_before_the_first_catalog_is_applied_by_it() {
 }
 
 #[test]
-fn scenario_08_parking_and_load_catalog_with_both_transactions_open_grant_in_both_orders() {
+fn scenario_08_overlapping_parking_and_load_catalog_grant_in_both_orders() {
     let bought = session("cs_1").of(ANN).metadata("price_id", "price_new");
     let parking = |c: &mut Connection| c.apply(&bought.completed("evt_1")).said();
     let loading = |c: &mut Connection| c.load_catalog(&selling(&[("price_new", 500)]))["price_new"].clone();
@@ -527,7 +527,7 @@ fn scenario_09_what_stripe_answered_is_kept_for_an_event_that_waits_for_a_price(
 }
 
 #[test]
-fn scenario_09_line_items_that_say_more_than_the_metadata_grant_the_difference_in_both_orders() {
+fn scenario_09_line_items_beyond_the_metadata_grant_the_difference_in_both_orders() {
     let named = paid_pack("cs_1", ANN);
     let expanded = paid_pack("cs_1", ANN).lines(&[("price_pack", 3)]);
     for metadata_first in [true, false] {
@@ -659,7 +659,7 @@ fn scenario_13_three_packs_for_one_user_at_once_lose_no_update() {
 }
 
 #[test]
-fn scenario_13_another_pack_of_the_same_user_waits_for_the_account_and_loses_no_update() {
+fn scenario_13_another_pack_of_one_user_waits_for_the_account_and_loses_no_update() {
     let db = Database::with_catalog();
     let (first, second) = blocked(
         &db,

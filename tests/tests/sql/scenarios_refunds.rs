@@ -2,14 +2,14 @@
 
 use serde_json::json;
 use stripe_credits_tests::concurrency::{blocked, together};
-use stripe_credits_tests::every_order::{in_every_order, nothing};
-use stripe_credits_tests::money_back::{bought, charge, failed, refund, refunded};
+use stripe_credits_tests::permutations::{in_every_order, nothing};
+use stripe_credits_tests::refunds::{bought, charge, failed, refund, refunded};
 use stripe_credits_tests::{ANN, Connection, Database, Event, catalog, paid_pack, session};
 
 // 29: partial refunds.
 
 #[test]
-fn scenario_29_three_uneven_refunds_and_a_stale_count_take_the_pack_back_and_never_more() {
+fn scenario_29_three_uneven_refunds_and_a_stale_count_take_the_pack_and_never_more() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.buy(ANN, "cs_1");
@@ -88,7 +88,7 @@ fn scenario_29_the_same_refund_on_three_connections_at_once_takes_once() {
 }
 
 #[test]
-fn scenario_29_three_different_refunds_on_three_connections_at_once_take_all_of_them() {
+fn scenario_29_three_refunds_on_three_connections_at_once_all_count() {
     for _ in 0..10 {
         let db = Database::with_catalog();
         db.connect().buy(ANN, "cs_1");
@@ -118,7 +118,7 @@ fn scenario_31_a_refund_before_its_purchase_is_netted_in_both_orders() {
 }
 
 #[test]
-fn scenario_31_refund_and_purchase_with_both_transactions_open_are_netted_whoever_is_first() {
+fn scenario_31_overlapping_refund_and_purchase_are_netted_in_both_orders() {
     let purchase = |c: &mut Connection| c.apply(&bought("cs_1", ANN)).said();
     let refund = |c: &mut Connection| c.deliver(&refunded("re_1", "pi_1", 1000)).said();
     let db = Database::with_catalog();
@@ -133,7 +133,7 @@ fn scenario_31_refund_and_purchase_with_both_transactions_open_are_netted_whoeve
 }
 
 #[test]
-fn scenario_31_refund_and_a_direct_purchase_with_both_transactions_open_are_netted_whoever_is_first() {
+fn scenario_31_overlapping_refund_and_direct_purchase_are_netted_in_both_orders() {
     let purchase = |c: &mut Connection| {
         c.call("apply_stripe_credit_pack_purchase($1, 500, 'evt', 'cs_1', 'pi_1')", &[&ANN]).said()
     };
@@ -151,7 +151,7 @@ fn scenario_31_refund_and_a_direct_purchase_with_both_transactions_open_are_nett
 }
 
 #[test]
-fn scenario_31_a_refund_of_a_session_that_names_nobody_yet_is_netted_once_it_is_attributed() {
+fn scenario_31_a_refund_of_an_unowned_session_is_netted_once_it_is_attributed() {
     let nobodys = session("cs_1").metadata("price_id", "price_pack").with("customer", "cus_1");
     for by in ["cs_1", "cus_1"] {
         for refund_first in [true, false] {
@@ -174,7 +174,7 @@ fn scenario_31_a_refund_of_a_session_that_names_nobody_yet_is_netted_once_it_is_
 }
 
 #[test]
-fn scenario_31_a_refund_and_an_attribution_with_both_transactions_open_are_netted_whoever_is_first() {
+fn scenario_31_overlapping_refund_and_attribution_are_netted_in_both_orders() {
     let nobodys = session("cs_1").metadata("price_id", "price_pack").with("customer", "cus_1");
     for by in ["cs_1", "cus_1"] {
         let refund = |c: &mut Connection| c.apply(&refunded("re_1", "pi_1", 400)).said();
@@ -193,7 +193,7 @@ fn scenario_31_a_refund_and_an_attribution_with_both_transactions_open_are_nette
 }
 
 #[test]
-fn scenario_31_a_refund_before_a_purchase_of_an_unknown_price_is_netted_once_the_catalog_knows_it() {
+fn scenario_31_a_refund_of_an_unknown_price_is_netted_once_the_catalog_knows_it() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.apply(&refunded("re_1", "pi_1", 500));
@@ -206,7 +206,7 @@ fn scenario_31_a_refund_before_a_purchase_of_an_unknown_price_is_netted_once_the
 }
 
 #[test]
-fn scenario_31_line_items_seen_after_a_refund_grant_the_difference_and_take_its_part() {
+fn scenario_31_line_items_after_a_refund_grant_the_difference_and_take_its_part() {
     let db = Database::with_catalog();
     let paid = paid_pack("cs_1", ANN);
     let with_lines = paid.clone().lines(&[("price_pack", 3)]);

@@ -25,7 +25,7 @@ fn scenario_28_a_reservation_committed_for_less_gives_the_rest_back() {
 }
 
 #[test]
-fn scenario_28_an_abandoned_reservation_is_back_before_anything_posted_it_and_then_just_so() {
+fn scenario_28_an_abandoned_reservation_is_read_as_returned_before_it_is_posted() {
     type Access = fn(&mut Connection);
     let accesses: [(&str, Access); 5] = [
         ("run_due", |c| assert_eq!(c.run_due(), 1)),
@@ -184,7 +184,7 @@ fn a_release_and_a_commit_at_once_end_a_reservation_once() {
 }
 
 #[test]
-fn what_returns_to_a_lapsed_grant_is_not_spendable() {
+fn what_returns_to_an_expired_grant_is_not_spendable() {
     type End = fn(&mut Connection);
     let ends: [(&str, End); 3] = [
         ("release", |c| assert_eq!(c.release(ANN, "job-1").said(), "applied")),
@@ -216,7 +216,7 @@ fn what_returns_to_a_lapsed_grant_is_not_spendable() {
 }
 
 #[test]
-fn a_release_that_lapses_at_once_says_that_nothing_came_back() {
+fn a_release_that_expires_at_once_says_that_nothing_came_back() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.buy(ANN, "cs_1");

@@ -1,8 +1,8 @@
 //! Scenarios of credits that are spent: what is drawn first, once per request, and at once with others.
 
 use serde_json::{Value, json};
-use stripe_credits_tests::chance::Chance;
 use stripe_credits_tests::concurrency::{blocked, blocked_until, together};
+use stripe_credits_tests::seeds::Rng;
 use stripe_credits_tests::{ANN, BOB, Connection, Database, catalog, paid_pack};
 use uuid::Uuid;
 
@@ -39,7 +39,7 @@ fn subscription_grant(c: &mut Connection, user: Uuid, amount: i64, source_id: &s
 // Spending.
 
 #[test]
-fn scenario_25_a_spend_takes_what_lapses_tomorrow_before_what_was_bought() {
+fn scenario_25_a_spend_takes_what_expires_tomorrow_before_what_was_bought() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.buy(ANN, "cs_1");
@@ -102,7 +102,7 @@ fn scenario_26_a_request_on_ten_connections_at_once_is_applied_once() {
 }
 
 #[test]
-fn scenario_26_a_request_with_both_transactions_open_counts_once_and_not_at_all_if_the_first_is_undone() {
+fn scenario_26_of_two_overlapping_transactions_of_a_request_exactly_one_counts() {
     let spend = |c: &mut Connection| c.spend(ANN, 300, "job-1").said();
     for (end, second) in [("commit", "already_applied"), ("rollback", "applied")] {
         let db = Database::with_catalog();
@@ -114,7 +114,7 @@ fn scenario_26_a_request_with_both_transactions_open_counts_once_and_not_at_all_
 }
 
 #[test]
-fn scenario_27_spending_more_than_there_is_takes_nothing_and_may_try_again_after_a_purchase() {
+fn scenario_27_overspending_takes_nothing_and_may_be_retried_after_a_purchase() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.buy(ANN, "cs_1");
@@ -131,7 +131,7 @@ fn scenario_27_spending_more_than_there_is_takes_nothing_and_may_try_again_after
 }
 
 #[test]
-fn scenario_27_spending_of_a_user_whom_nothing_was_granted_leaves_no_trace() {
+fn scenario_27_spending_of_a_user_without_a_grant_leaves_no_trace() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     let before = c.everything();
@@ -198,7 +198,7 @@ fn operations_of_different_requests_are_different_operations() {
 }
 
 #[test]
-fn the_draw_order_is_lapse_then_subscription_before_promotional_before_purchased_then_oldest() {
+fn the_draw_order_is_expiry_then_subscription_promotional_purchased_then_oldest() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     let (soon, later) =
@@ -235,7 +235,7 @@ fn the_draw_order_is_lapse_then_subscription_before_promotional_before_purchased
 }
 
 #[test]
-fn a_pack_that_lapses_is_drawn_before_promotional_credits_that_do_not() {
+fn a_pack_that_expires_is_drawn_before_promotional_credits_that_do_not() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.grant(ANN, 100, "gift");
@@ -320,7 +320,7 @@ fn a_spend_of_a_user_whose_first_purchase_is_not_committed_may_try_again() {
 }
 
 #[test]
-fn the_last_credits_on_eight_connections_at_once_are_spent_by_exactly_one_fifty_times() {
+fn the_last_credits_are_spent_by_exactly_one_of_eight_connections_fifty_times() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     for round in 0..50 {
@@ -336,7 +336,7 @@ fn the_last_credits_on_eight_connections_at_once_are_spent_by_exactly_one_fifty_
 }
 
 #[test]
-fn thirty_two_connections_spend_from_one_hot_account_to_the_last_credit_and_not_below() {
+fn thirty_two_connections_spend_one_account_to_the_last_credit_and_not_below() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     for n in 0..20 {
@@ -345,10 +345,10 @@ fn thirty_two_connections_spend_from_one_hot_account_to_the_last_credit_and_not_
     let works: Vec<_> = (0..32)
         .map(|n| {
             move |c: &mut Connection| -> (i64, i64) {
-                let mut chance = Chance::new(n);
+                let mut rng = Rng::new(n);
                 let (mut taken, mut refused) = (0, 0);
                 for request in 0..25 {
-                    let spent = c.spend(ANN, chance.between(1, 40), &format!("job-{n}-{request}"));
+                    let spent = c.spend(ANN, rng.between(1, 40), &format!("job-{n}-{request}"));
                     match spent.said().as_str() {
                         "applied" => taken -= spent.credits,
                         "rejected insufficient_credits" => refused += 1,

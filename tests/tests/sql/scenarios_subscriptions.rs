@@ -2,7 +2,7 @@
 //! ledger's rows.
 
 use serde_json::{Value, json};
-use stripe_credits_tests::chance::orders;
+use stripe_credits_tests::permutations::orders;
 use stripe_credits_tests::stripe::CREATED;
 use stripe_credits_tests::subscription::{
     MAX, PRO, ROLL, fetched, invoice, line, month, period, renewal, subscribing, subscription,
@@ -74,7 +74,7 @@ fn scenario_13c_a_retired_price_still_grants_its_renewals_as_before() {
 // 14: the first purchase.
 
 #[test]
-fn scenario_14_first_purchase_in_all_six_orders_grants_once_whoever_names_the_user() {
+fn scenario_14_first_purchase_in_all_six_orders_grants_once_whatever_names_the_user() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     let ann = ANN.to_string();
@@ -161,7 +161,7 @@ fn scenario_14_the_grants_row_names_event_invoice_period_and_plan() {
 }
 
 #[test]
-fn scenario_14_a_reconcile_with_everything_expanded_grants_once_with_the_webhooks_in_every_order() {
+fn scenario_14_an_expanded_reconcile_and_the_webhooks_grant_once_in_every_order() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     let paid = renewal("in_1", "sub_1", PRO, 0);
@@ -199,7 +199,7 @@ fn scenario_14_a_reconcile_with_everything_expanded_grants_once_with_the_webhook
 // 15: the first payment fails.
 
 #[test]
-fn scenario_15_a_failed_first_payment_grants_nothing_and_names_no_tier_in_every_order() {
+fn scenario_15_a_failed_first_payment_gives_no_credits_and_no_tier_in_every_order() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     for older in [true, false] {
@@ -334,7 +334,7 @@ fn scenario_16_an_older_invoice_that_comes_after_the_newer_adds_nothing_to_spend
 }
 
 #[test]
-fn scenario_16_a_reservation_of_the_period_before_does_not_come_back_into_the_new_one() {
+fn scenario_16_a_reservation_of_the_last_period_does_not_return_into_the_new_one() {
     for renewed_first in [true, false] {
         let db = Database::with_catalog();
         let mut c = db.connect();
@@ -446,7 +446,7 @@ fn scenario_18_an_upgrade_grants_once_it_is_paid_and_toggling_changes_nothing() 
 }
 
 #[test]
-fn scenario_18_toggling_with_more_left_than_the_lesser_plan_gives_back_what_was_set_aside_and_no_more() {
+fn scenario_18_toggling_down_and_up_gives_back_exactly_what_was_set_aside() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.twice(&subscription("sub_1", "price_max").of(ANN).created("evt_created"));
@@ -598,7 +598,7 @@ fn an_invoice_of_another_user_is_a_conflict_and_takes_nothing() {
 }
 
 #[test]
-fn two_subscriptions_of_one_user_both_grant_and_the_better_active_one_names_the_tier() {
+fn two_subscriptions_of_one_user_both_grant_and_the_higher_one_names_the_tier() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     subscribe_to_pro(&mut c);

@@ -187,7 +187,7 @@ fn scenario_35_authenticated_reads_its_own_rows_only() {
 }
 
 #[test]
-fn scenario_35_no_claims_or_claims_of_nobody_read_nothing() {
+fn scenario_35_missing_claims_or_claims_of_no_user_read_nothing() {
     let db = with_two_users();
     let mut client = db.connect_as("authenticated");
     for claims in [None, Some(""), Some("{}"), Some("{\"sub\": null}"), Some("null"), Some("[]")] {
@@ -355,7 +355,7 @@ fn security_selfcheck_is_all_ok_as_installed_and_after_use() {
 }
 
 #[test]
-fn security_selfcheck_sees_what_somebody_broke() {
+fn security_selfcheck_sees_every_breakage() {
     let db = Database::new();
     let mut c = db.connect();
     let mut unseen = Vec::new();
@@ -467,7 +467,7 @@ fn create_extension_refuses_a_schema_that_is_not_empty() {
 }
 
 #[test]
-fn create_extension_refuses_somebody_elses_schema_and_takes_the_installers_empty_one() {
+fn create_extension_refuses_another_roles_schema_and_takes_the_installers_empty_one() {
     let db = Database::empty();
     let mut c = db.connect();
     c.run("create schema billing authorization authenticated");
@@ -557,7 +557,7 @@ fn the_books_are_dropped_where_the_setting_allows_it_or_the_ledger_is_empty() {
 }
 
 #[test]
-fn drops_of_something_else_are_nobodys_business() {
+fn drops_of_other_objects_are_not_blocked() {
     let db = with_two_users();
     let mut c = db.connect();
     c.run(

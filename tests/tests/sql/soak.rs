@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use stripe_credits_tests::chance::Chance;
 use stripe_credits_tests::connection::Fault;
-use stripe_credits_tests::money_back::{charge, dispute, refund};
+use stripe_credits_tests::refunds::{charge, dispute, refund};
+use stripe_credits_tests::seeds::Rng;
 use stripe_credits_tests::{ANN, BOB, Connection, Database, Event, Outcome, catalog, paid_pack, session};
 use uuid::Uuid;
 
@@ -59,13 +59,13 @@ fn deliver(c: &mut Connection, event: &Event) -> Result<Outcome, Fault> {
 }
 
 /// One random call. What it answers is an outcome.
-fn call(c: &mut Connection, chance: &mut Chance, sessions: &AtomicI64) -> Result<String, Fault> {
+fn call(c: &mut Connection, rng: &mut Rng, sessions: &AtomicI64) -> Result<String, Fault> {
     let newest = sessions.load(Ordering::Relaxed);
-    let n = (newest - chance.between(0, RECENT)).max(0);
+    let n = (newest - rng.between(0, RECENT)).max(0);
     let (user, intent) = (owner(n), format!("pi_{n}"));
-    let mine = *chance.one_of(&[ANN, BOB]);
-    let request = format!("job-{n}-{}", chance.between(0, 30));
-    let outcome = match chance.below(26) {
+    let mine = *rng.one_of(&[ANN, BOB]);
+    let request = format!("job-{n}-{}", rng.between(0, 30));
+    let outcome = match rng.below(26) {
         0..=1 => deliver(c, &bought(sessions.fetch_add(1, Ordering::Relaxed) + 1)),
         2..=3 => deliver(c, &bought(n)),
         4 => c.try_call(
@@ -78,8 +78,8 @@ fn call(c: &mut Connection, chance: &mut Chance, sessions: &AtomicI64) -> Result
             c.try_call("reconcile_checkout_session($1, $2)", &[&event.json()["data"]["object"], &user])
         }
         7..=9 => {
-            let part = chance.between(0, 2);
-            let (status, event_type) = *chance.one_of(&[
+            let part = rng.between(0, 2);
+            let (status, event_type) = *rng.one_of(&[
                 ("succeeded", "refund.created"),
                 ("pending", "refund.updated"),
                 ("failed", "refund.failed"),
@@ -88,11 +88,11 @@ fn call(c: &mut Connection, chance: &mut Chance, sessions: &AtomicI64) -> Result
             deliver(c, &refund.event(&format!("evt_re_{n}_{part}_{status}"), event_type))
         }
         10 => {
-            let upto = chance.between(0, 1000);
+            let upto = rng.between(0, 1000);
             deliver(c, &charge(&intent, 1000, upto).event(&format!("evt_ch_{n}_{upto}"), "charge.refunded"))
         }
         11 => {
-            let (status, event_type) = *chance.one_of(&[
+            let (status, event_type) = *rng.one_of(&[
                 ("needs_response", "charge.dispute.created"),
                 ("won", "charge.dispute.funds_reinstated"),
             ]);
@@ -100,11 +100,11 @@ fn call(c: &mut Connection, chance: &mut Chance, sessions: &AtomicI64) -> Result
             deliver(c, &dispute.event(&format!("evt_dp_{n}_{status}"), event_type))
         }
         12..=15 => {
-            let amount = chance.between(1, 600);
+            let amount = rng.between(1, 600);
             c.try_call("spend_credits($1, $2, $3)", &[&mine, &amount, &request])
         }
         16..=18 => {
-            let (amount, lasts) = (chance.between(1, 600), chance.between(1, 200));
+            let (amount, lasts) = (rng.between(1, 600), rng.between(1, 200));
             c.try_call(
                 "reserve_credits($1, $2, $3, $4::bigint * interval '1 millisecond')",
                 &[&mine, &amount, &request, &lasts],
@@ -114,10 +114,10 @@ fn call(c: &mut Connection, chance: &mut Chance, sessions: &AtomicI64) -> Result
         21 => c.try_call("release_reservation($1, $2)", &[&mine, &request]),
         22 => {
             // Long enough not to be past once its turn on the account has come.
-            let lasts = chance.between(3000, 6000);
+            let lasts = rng.between(3000, 6000);
             c.try_call(
                 "grant_credits($1, 40, $2, p_expires_at => clock_timestamp() + $3::bigint * interval '1 millisecond')",
-                &[&mine, &format!("gift-{}", chance.number()), &lasts],
+                &[&mine, &format!("gift-{}", rng.number()), &lasts],
             )
         }
         23 => {
@@ -126,8 +126,8 @@ fn call(c: &mut Connection, chance: &mut Chance, sessions: &AtomicI64) -> Result
                 .map(|_| "run_due".to_owned())
                 .map_err(Fault::from);
         }
-        24 if chance.once_in(4) => {
-            let query = if chance.once_in(4) {
+        24 if rng.once_in(4) => {
+            let query = if rng.once_in(4) {
                 "select * from billing.retry_parked(20)"
             } else {
                 "select * from billing.validate_credits_consistency()"
@@ -136,7 +136,7 @@ fn call(c: &mut Connection, chance: &mut Chance, sessions: &AtomicI64) -> Result
             assert!(query.contains("retry") || rows.is_empty(), "the books, read in the middle: {rows:?}");
             return Ok("upkeep".to_owned());
         }
-        25 if chance.once_in(40) => {
+        25 if rng.once_in(40) => {
             c.query("select * from billing.load_catalog($1)", &[&catalog()]).map_err(Fault::from)?;
             return Ok("load_catalog".to_owned());
         }
@@ -162,11 +162,11 @@ fn scenario_37_sixty_four_workers_on_two_users_meet_no_deadlock_and_the_books_ag
             .map(|worker| {
                 let (mut c, sessions, barrier) = (db.connect(), &sessions, &barrier);
                 scope.spawn(move || {
-                    let (mut chance, mut seen) = (Chance::new(worker), Seen::default());
+                    let (mut rng, mut seen) = (Rng::new(worker), Seen::default());
                     barrier.wait();
                     let since = Instant::now();
                     while since.elapsed() < lasts {
-                        match call(&mut c, &mut chance, sessions) {
+                        match call(&mut c, &mut rng, sessions) {
                             Ok(said) => *seen.outcomes.entry(said).or_default() += 1,
                             Err(fault) => seen.faults.push(fault),
                         }

@@ -2,7 +2,7 @@
 
 use stripe_credits_tests::concurrency::{blocked, together};
 use stripe_credits_tests::connection::Fault;
-use stripe_credits_tests::money_back::refund;
+use stripe_credits_tests::refunds::refund;
 use stripe_credits_tests::stripe::CREATED;
 use stripe_credits_tests::subscription::{
     PRO, invoice, invoice_payment, line, month, period, renewal, subscribing, subscription,
@@ -38,7 +38,7 @@ fn renewal_and_upgrade() -> Vec<Event> {
 }
 
 #[test]
-fn renewal_upgrade_and_spends_of_one_user_on_sixteen_connections_at_once_keep_the_books() {
+fn renewal_upgrade_and_spends_on_sixteen_connections_at_once_keep_the_books() {
     for round in 0..4 {
         let db = Database::with_catalog();
         subscribe(&mut db.connect());
@@ -89,7 +89,7 @@ fn renewal_upgrade_and_spends_of_one_user_on_sixteen_connections_at_once_keep_th
 }
 
 #[test]
-fn the_first_purchases_three_events_and_a_reconcile_on_sixteen_connections_grant_once() {
+fn a_first_purchases_events_and_reconcile_on_sixteen_connections_grant_once() {
     let db = Database::with_catalog();
     let created = subscription("sub_1", "price_pro");
     let paid = renewal("in_0", "sub_1", PRO, 0);
@@ -122,7 +122,7 @@ fn the_first_purchases_three_events_and_a_reconcile_on_sixteen_connections_grant
 }
 
 #[test]
-fn an_invoice_and_the_session_that_names_its_user_with_both_transactions_open_grant_once() {
+fn overlapping_transactions_of_an_invoice_and_its_users_session_grant_once() {
     let paid = renewal("in_0", "sub_1", PRO, 0).paid("evt_paid");
     let session = subscribing("cs_1", "sub_1", "in_0").of(ANN).completed("evt_session");
     for paid_first in [true, false] {

@@ -1,8 +1,8 @@
 //! Money that goes back of a subscription's invoices: which payment intent paid which invoice, known before and after
 //! the refund and the invoice, in both shapes, in part and whole, across renewals.
 
-use stripe_credits_tests::every_order::{in_every_order, nothing};
-use stripe_credits_tests::money_back::{charge, dispute, refund};
+use stripe_credits_tests::permutations::{in_every_order, nothing};
+use stripe_credits_tests::refunds::{charge, dispute, refund};
 use stripe_credits_tests::subscription::{MAX, PRO, ROLL, invoice_payment, month, renewal, subscription};
 use stripe_credits_tests::{ANN, Connection, Database, Event, paid_pack};
 
@@ -35,7 +35,7 @@ fn stands(c: &mut Connection) -> (i64, i64) {
 }
 
 #[test]
-fn scenario_30b_the_first_invoice_refunded_after_the_renewal_leaves_6000_in_both_orders() {
+fn scenario_30b_the_first_invoice_refunded_after_renewal_leaves_6000_in_both_orders() {
     for older in [true, false] {
         for refund_first in [true, false] {
             let db = Database::with_catalog();
@@ -89,7 +89,7 @@ fn scenario_30b_undone_the_refund_gives_back_what_settled_it() {
 }
 
 #[test]
-fn a_whole_refund_with_its_invoice_payment_and_invoice_in_every_order_leaves_nothing() {
+fn a_full_refund_its_invoice_payment_and_invoice_in_every_order_leave_nothing() {
     let db = Database::with_catalog();
     for older in [true, false] {
         let mut events = paid(0, older);
@@ -148,7 +148,7 @@ fn a_refund_of_a_renewal_does_not_bring_back_the_period_before_under_reset() {
 }
 
 #[test]
-fn a_refund_of_the_first_period_after_its_renewal_takes_nothing_that_was_set_aside_unspent() {
+fn a_refund_of_the_first_period_after_its_renewal_takes_nothing_set_aside_unspent() {
     let db = Database::with_catalog();
     let mut events = paid(0, true);
     events.extend(paid(1, true));
@@ -157,7 +157,7 @@ fn a_refund_of_the_first_period_after_its_renewal_takes_nothing_that_was_set_asi
 }
 
 #[test]
-fn a_refund_of_an_upgrade_with_part_of_it_spent_is_owed_and_settled_by_the_next_pack() {
+fn a_refund_of_a_partly_spent_upgrade_is_owed_and_settled_by_the_next_pack() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     subscribe(&mut c, "price_max");
@@ -173,7 +173,7 @@ fn a_refund_of_an_upgrade_with_part_of_it_spent_is_owed_and_settled_by_the_next_
 }
 
 #[test]
-fn an_invoice_paid_by_two_payment_intents_loses_the_part_that_either_of_them_returns() {
+fn an_invoice_paid_by_two_payment_intents_loses_the_part_that_either_refunds() {
     let db = Database::with_catalog();
     let mut events = paid(0, false);
     events.push(invoice_payment("evt_by_other", "in_0", "pi_other"));
@@ -182,7 +182,7 @@ fn an_invoice_paid_by_two_payment_intents_loses_the_part_that_either_of_them_ret
 }
 
 #[test]
-fn the_invoice_payment_of_a_packs_own_invoice_ties_nothing_and_hurts_nothing() {
+fn the_invoice_payment_of_a_packs_own_invoice_links_and_changes_nothing() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.apply(&paid_pack("cs_1", ANN).with("invoice", "in_own").completed("evt_1"));
@@ -200,7 +200,7 @@ fn the_invoice_payment_of_a_packs_own_invoice_ties_nothing_and_hurts_nothing() {
 }
 
 #[test]
-fn a_refund_before_everything_else_is_told_of_nothing_and_netted_later() {
+fn a_refund_before_everything_else_is_kept_and_netted_later() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     let said = c.deliver(&refunded(0, 10_000));
@@ -237,7 +237,7 @@ fn refunds_of_a_period_that_was_spent_of_and_renewed_in_every_order_owe_the_same
 }
 
 #[test]
-fn refunds_and_their_failures_of_periods_that_roll_over_in_every_order_come_to_nothing() {
+fn failed_refunds_of_rollover_periods_in_every_order_change_nothing() {
     let db = Database::with_catalog();
     let bill = |n: u32| {
         renewal(&format!("in_{n}"), "sub_1", ROLL, n)
@@ -262,7 +262,7 @@ fn refunds_and_their_failures_of_periods_that_roll_over_in_every_order_come_to_n
 }
 
 #[test]
-fn a_debt_is_settled_at_once_from_what_there_is_and_the_renewal_after_it_starts_anew() {
+fn a_debt_is_settled_at_once_and_the_renewal_after_it_starts_anew() {
     // 30b, one period later: 4,000 of the first period spent, the second paid. What settles the debt is what there is when
     // it becomes known (rule 9): after the renewal the new credits, before it those that the renewal would set aside.
     let db = Database::with_catalog();

@@ -2,7 +2,7 @@
 //! are final, missing periods, unknown prices and users, by events and by SQL.
 
 use serde_json::{Value, json};
-use stripe_credits_tests::chance::orders;
+use stripe_credits_tests::permutations::orders;
 use stripe_credits_tests::stripe::CREATED;
 use stripe_credits_tests::subscription::{
     PRO, fetched, invoice, line, month, period, renewal, subscribing, subscription,
@@ -36,7 +36,7 @@ const DIRECT: &str =
 // 21: missing periods.
 
 #[test]
-fn scenario_21_a_subscription_without_a_period_is_fetched_and_stored_with_timestamps() {
+fn scenario_21_a_subscription_without_a_period_is_fetched_and_stored_with_one() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     let whole = subscription("sub_1", "price_pro").of(ANN);
@@ -178,7 +178,7 @@ fn a_retired_price_that_changes_in_the_catalog_changes_what_its_subscribers_tier
 }
 
 #[test]
-fn a_subscription_to_what_is_no_credits_is_none_of_our_business() {
+fn a_subscription_to_a_price_without_credits_is_ignored() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     let state = subscription("sub_1", "price_tshirt").of(ANN);
@@ -297,7 +297,7 @@ fn a_session_attributed_by_hand_names_the_user_of_its_subscription() {
 }
 
 #[test]
-fn a_subscription_stays_its_users_whatever_a_later_customers_tie_says() {
+fn a_subscription_stays_its_users_whatever_a_later_customer_link_says() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.apply(&subscription("sub_1", "price_pro").of(ANN).created("evt_1"));
@@ -432,7 +432,7 @@ fn an_answer_that_is_newer_than_an_event_makes_that_event_stale() {
 // By SQL.
 
 #[test]
-fn a_subscription_by_sql_and_by_its_events_is_one_and_its_invoice_grants_once_in_every_order() {
+fn a_subscription_by_sql_and_by_events_is_one_and_grants_once_in_every_order() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     let created = subscription("sub_1", "price_pro").of(ANN).created("evt_created");

@@ -23,7 +23,7 @@ fn pro_with(fields: &Value) -> Value {
 }
 
 #[test]
-fn scenario_24_a_trial_grants_nothing_by_default_and_the_first_real_invoice_the_whole_amount() {
+fn scenario_24_a_trial_grants_nothing_by_default_and_the_first_real_invoice_all() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     let trialing = subscription("sub_1", "price_pro").of(ANN).trial(period(0));
@@ -78,7 +78,7 @@ fn scenario_24_trial_credits_come_once_per_user() {
 }
 
 #[test]
-fn scenario_24_a_trials_invoice_that_comes_before_its_subscription_asks_stripe_about_it() {
+fn scenario_24_a_trial_invoice_before_its_subscription_asks_stripe_about_it() {
     let db = Database::new();
     let mut c = db.connect();
     c.load_catalog(&pro_with(&json!({"trial_credits": 300})));
@@ -94,7 +94,7 @@ fn scenario_24_a_trials_invoice_that_comes_before_its_subscription_asks_stripe_a
 }
 
 #[test]
-fn scenario_24_a_trials_invoice_parked_without_an_answer_applies_by_itself_with_the_subscription() {
+fn scenario_24_a_trial_invoice_parked_unfetched_applies_with_its_subscription() {
     let db = Database::new();
     let mut c = db.connect();
     c.load_catalog(&pro_with(&json!({"trial_credits": 300})));

@@ -9,7 +9,7 @@ use crate::catalog::{Cancellation, PlanChange};
 use crate::draw::{Share, draw, give_back};
 use crate::lot::{self, Held, Lot, Pool};
 use crate::plan::{self, Returned};
-use crate::reversal::{self, Kind, Paid, Reversal, State};
+use crate::reversal::{self, Paid, Reversal, ReversalKind, ReversalState};
 
 /// A row of `credit_grants`.
 struct Grant {
@@ -113,19 +113,19 @@ impl Ledger {
                 grant.expect("it was granted").lapses_at = Some(self.now);
             }
             Operation::Refund { source, refund, cents, failed } => {
-                let state = if *failed { State::Undone } else { State::Live };
-                self.reversed(source, reversal(refund, Kind::Refund, state, *cents));
+                let state = if *failed { ReversalState::Undone } else { ReversalState::Live };
+                self.reversed(source, reversal(refund, ReversalKind::Refund, state, *cents));
             }
             Operation::Count { source, cents } => {
-                self.reversed(source, reversal(source, Kind::Charge, State::Live, *cents));
+                self.reversed(source, reversal(source, ReversalKind::Charge, ReversalState::Live, *cents));
             }
             Operation::Dispute { source, dispute, cents, money } => {
                 let state = match money {
-                    Money::Untouched => State::Inquiry,
-                    Money::Withdrawn => State::Live,
-                    Money::Reinstated => State::Undone,
+                    Money::Untouched => ReversalState::Inquiry,
+                    Money::Withdrawn => ReversalState::Live,
+                    Money::Reinstated => ReversalState::Undone,
                 };
-                self.reversed(source, reversal(dispute, Kind::Dispute, state, *cents));
+                self.reversed(source, reversal(dispute, ReversalKind::Dispute, state, *cents));
             }
             Operation::Say { subscription, at: as_of, said } => {
                 let at_once = self.policies.plan_change == PlanChange::Reset;
@@ -383,7 +383,7 @@ impl Ledger {
     }
 }
 
-fn reversal(id: &str, kind: Kind, state: State, cents: i64) -> Reversal {
+fn reversal(id: &str, kind: ReversalKind, state: ReversalState, cents: i64) -> Reversal {
     Reversal {
         id: id.to_owned(),
         kind,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::amount::{Credits, MinorUnits};
 use crate::calendar::{Span, Time};
-use crate::catalog::{Kind, NoPaymentRequired, ReversalPolicy};
+use crate::catalog::{NoPaymentRequired, PriceKind, ReversalPolicy};
 use crate::lot::Pool;
 
 /// Everything known of one user, as far back as [`horizon`](super::horizon::horizon) says.
@@ -109,7 +109,7 @@ pub struct Line {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
     /// A plan or a pack; lines of anything else are ignored.
-    pub kind: Kind,
+    pub kind: PriceKind,
     /// Of one unit for one `every`; of one part where it drips.
     pub credits: Credits,
     /// The billing interval, where Stripe's is not known.

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{MAX_PAYMENT_CREDITS, Refusal, ask};
+use super::{MAX_PAYMENT_CREDITS, NoGrant, fetch_or_park};
 use crate::amount::{Credits, Quantity};
 use crate::calendar::Time;
-use crate::catalog::{Cancellation, Item, Kind, NoPaymentRequired, PlanChange, Price};
+use crate::catalog::{Cancellation, Item, NoPaymentRequired, PlanChange, Price, PriceKind};
 use crate::fetched::Fetched;
-use crate::invoice::{Charge, Invoice, Line, lines_path};
+use crate::invoice::{Charge, Invoice, InvoiceLine, lines_path};
 use crate::lot::{Cycle, Lot, Pool};
 use crate::reason::Reason;
 use crate::subscription;
@@ -18,22 +18,22 @@ pub const MAX_DRIPS: u32 = 3_660;
 /// The lines of a paid invoice of a subscription, and that subscription. With `fetched`, Stripe has been asked.
 ///
 /// # Errors
-/// A [`Refusal`] where it is not paid, bills no subscription, or does not name its lines.
+/// A [`NoGrant`] where it is not paid, bills no subscription, or does not name its lines.
 pub fn lines<'a>(
     invoice: &'a Invoice,
     fetched: Option<&'a Fetched>,
-) -> Result<(&'a str, &'a [Line]), Refusal> {
+) -> Result<(&'a str, &'a [InvoiceLine]), NoGrant> {
     let Some(subscription_id) = invoice.subscription_id.as_deref() else {
-        return Err(Refusal::Ignored(Reason::NoSubscription));
+        return Err(NoGrant::Ignored(Reason::NoSubscription));
     };
     if !invoice.paid {
-        return Err(Refusal::Ignored(Reason::Unpaid));
+        return Err(NoGrant::Ignored(Reason::Unpaid));
     }
     let lines =
         fetched.and_then(|fetched| fetched.invoice_lines_of(&invoice.id)).or(invoice.lines.as_deref());
     match lines {
         Some(lines) => Ok((subscription_id, lines)),
-        None => Err(ask(fetched, lines_path(&invoice.id))),
+        None => Err(fetch_or_park(fetched, lines_path(&invoice.id))),
     }
 }
 
@@ -54,13 +54,13 @@ pub struct Trial {
 }
 
 /// A line and what its price is worth; `None` where the catalog does not know it.
-pub type Priced = (Line, Option<Price>);
+pub type Priced = (InvoiceLine, Option<Price>);
 
 /// What the lines of a paid invoice are worth, by the prices in force when each line's period began. `trial` is what is
 /// known of the subscription; `None` where nothing is, and then Stripe is asked about it if that matters.
 ///
 /// # Errors
-/// A [`Refusal`] where a price is unknown, nothing of it is credits, or it is more than can be held.
+/// A [`NoGrant`] where a price is unknown, nothing of it is credits, or it is more than can be held.
 pub fn worth(
     invoice: &Invoice,
     subscription_id: &str,
@@ -68,11 +68,11 @@ pub fn worth(
     policy: NoPaymentRequired,
     trial: Option<Trial>,
     fetched: Option<&Fetched>,
-) -> Result<Worth, Refusal> {
+) -> Result<Worth, NoGrant> {
     let unknown: Vec<Item> =
         lines.iter().filter(|(_, price)| price.is_none()).map(|(line, _)| line.item.clone()).collect();
     if !unknown.is_empty() {
-        return Err(Refusal::Parked(Reason::UnknownPrice, unknown));
+        return Err(NoGrant::Parked(Reason::UnknownPrice, unknown));
     }
     let mut nothing = Reason::NothingBilled;
     let mut packs: BTreeMap<&str, Bought> = BTreeMap::new();
@@ -80,8 +80,10 @@ pub fn worth(
     for (line, price) in lines.iter().filter_map(|(line, price)| Some((line, price.as_ref()?))) {
         let (start, end) = line.period;
         let in_trial = match (line.charge, trial) {
-            _ if price.kind == Kind::NotCredits => false,
-            (Charge::Nothing, None) => return Err(ask(fetched, subscription::path(subscription_id))),
+            _ if price.kind == PriceKind::NotCredits => false,
+            (Charge::Nothing, None) => {
+                return Err(fetch_or_park(fetched, subscription::path(subscription_id)));
+            }
             (Charge::Nothing, Some(trial)) => trial.end.is_some_and(|trial_end| end <= trial_end),
             _ => false,
         };
@@ -92,7 +94,7 @@ pub fn worth(
             continue;
         }
         let bought = Bought { price, quantity: line.quantity, start };
-        if price.kind == Kind::Pack {
+        if price.kind == PriceKind::Pack {
             let sum = match packs.get(price.price_id.as_str()) {
                 Some(known) => Bought {
                     quantity: known.quantity.checked_add(bought.quantity).ok_or(TOO_MANY)?,
@@ -135,7 +137,7 @@ pub fn worth(
         return Err(TOO_MANY);
     }
     if lots.is_empty() {
-        return Err(Refusal::Ignored(nothing));
+        return Err(NoGrant::Ignored(nothing));
     }
     let purchases =
         plans.iter().filter(|((_, in_trial), _)| !in_trial).flat_map(|(_, periods)| periods.values());
@@ -146,13 +148,13 @@ pub fn worth(
 /// Why a line grants nothing by the catalog's policies, if it does not.
 fn worthless(
     invoice: &Invoice,
-    line: &Line,
+    line: &InvoiceLine,
     price: &Price,
     policy: NoPaymentRequired,
     in_trial: bool,
 ) -> Option<Reason> {
-    let is_plan = price.kind == Kind::Plan;
-    if price.kind == Kind::NotCredits {
+    let is_plan = price.kind == PriceKind::Plan;
+    if price.kind == PriceKind::NotCredits {
         Some(Reason::NotCredits)
     } else if in_trial {
         (!is_plan || price.trial_credits == Credits::ZERO).then_some(Reason::Trial)
@@ -174,7 +176,7 @@ struct Bought<'a> {
 }
 
 impl Bought<'_> {
-    fn credits(&self) -> Result<Credits, Refusal> {
+    fn credits(&self) -> Result<Credits, NoGrant> {
         self.price.credits.times(self.quantity).ok_or(TOO_MANY)
     }
 
@@ -195,8 +197,8 @@ impl Bought<'_> {
     }
 
     /// One lot, or where the price drips one for each of its spans, counted from the period's start.
-    fn lots_of_period(&self, suffix: &str, cycle: &Cycle) -> Result<Vec<Lot>, Refusal> {
-        let lot = |item: String| -> Result<Lot, Refusal> {
+    fn lots_of_period(&self, suffix: &str, cycle: &Cycle) -> Result<Vec<Lot>, NoGrant> {
+        let lot = |item: String| -> Result<Lot, NoGrant> {
             Ok(Lot { cycle: Some(cycle.clone()), ..self.lot(item, self.credits()?, Pool::Subscription) })
         };
         let Some(drip) = self.price.drip else {
@@ -220,7 +222,7 @@ impl Bought<'_> {
     }
 }
 
-const TOO_MANY: Refusal = Refusal::Rejected(Reason::OutOfRange);
+const TOO_MANY: NoGrant = NoGrant::Rejected(Reason::OutOfRange);
 
 /// How the item of a trial's lot ends.
 pub const TRIAL: &str = "#trial";
@@ -260,7 +262,7 @@ mod tests {
         invoice(&json!({ "lines": { "has_more": false, "data": lines } }))
     }
 
-    fn judged(invoice: &Invoice, trial: Option<Trial>) -> Result<Worth, Refusal> {
+    fn judged(invoice: &Invoice, trial: Option<Trial>) -> Result<Worth, NoGrant> {
         let document = r#"{ "livemode": false, "not_credits": ["price_tshirt"],
             "plans": [
                 { "key": "pro", "credits": 10000, "first_purchase_bonus": 70, "trial_credits": 50,
@@ -269,7 +271,7 @@ mod tests {
             "packs": [{ "key": "small", "credits": 500, "prices": ["price_pack"] }] }"#;
         let catalog = catalog::read(document).expect("a catalog").prices;
         let (subscription_id, lines) = lines(invoice, None)?;
-        let price = |line: &Line| match &line.item {
+        let price = |line: &InvoiceLine| match &line.item {
             Item::Price(id) => catalog.get(id).cloned(),
             Item::Pack(_) | Item::Unpriced => None,
         };
@@ -277,7 +279,7 @@ mod tests {
         worth(invoice, subscription_id, &priced, NoPaymentRequired::Grant, trial, None)
     }
 
-    fn lots(invoice: &Invoice) -> Result<Vec<(String, i64)>, Refusal> {
+    fn lots(invoice: &Invoice) -> Result<Vec<(String, i64)>, NoGrant> {
         let worth = judged(invoice, Some(Trial { end: calendar::from_unix(JANUARY + 500) }))?;
         Ok(worth.lots.into_iter().map(|lot| (lot.item, lot.credits.0)).collect())
     }
@@ -288,11 +290,11 @@ mod tests {
     fn only_paid_invoices_of_subscriptions_grant() {
         let of = |fields: Value| lots(&invoice(&fields));
         let unpaid = json!({ "status": "open", "paid": true });
-        assert_eq!(of(unpaid), Err(Refusal::Ignored(Reason::Unpaid)));
+        assert_eq!(of(unpaid), Err(NoGrant::Ignored(Reason::Unpaid)));
         let own = json!({ "subscription": null });
-        assert_eq!(of(own), Err(Refusal::Ignored(Reason::NoSubscription)));
+        assert_eq!(of(own), Err(NoGrant::Ignored(Reason::NoSubscription)));
         let oldest = json!({ "status": null, "paid": true });
-        assert_eq!(of(oldest), Err(Refusal::Ignored(Reason::NothingBilled)), "it is paid");
+        assert_eq!(of(oldest), Err(NoGrant::Ignored(Reason::NothingBilled)), "it is paid");
         let newer = json!({ "subscription": null, "parent": {
             "type": "subscription_details", "subscription_details": { "subscription": "sub_2" } } });
         assert_eq!(invoice(&newer).subscription_id.as_deref(), Some("sub_2"));
@@ -309,20 +311,20 @@ mod tests {
         });
         let unused = line("price_slow", -500, 1, MONTH);
         assert_eq!(lots(&billing(&[newer, unused.clone()])), Ok(vec![("price_pro".into(), 20_000)]));
-        assert_eq!(lots(&billing(&[unused])), Err(Refusal::Ignored(Reason::NothingBilled)));
+        assert_eq!(lots(&billing(&[unused])), Err(NoGrant::Ignored(Reason::NothingBilled)));
     }
 
     #[test]
     fn what_lines_are_missing_or_say_too_little_is_asked_for() {
         let path = "/v1/invoices/in_1/lines?limit=100".to_owned();
         let more = invoice(&json!({ "lines": { "has_more": true, "data": [] } }));
-        assert_eq!(lots(&more), Err(Refusal::NeedsFetch(vec![path.clone()])));
+        assert_eq!(lots(&more), Err(NoGrant::NeedsFetch(vec![path.clone()])));
         let mut nameless = line("price_pro", 10_000, 1, MONTH);
         nameless["price"] = Value::Null;
-        assert_eq!(lots(&billing(&[nameless])), Err(Refusal::NeedsFetch(vec![path])));
+        assert_eq!(lots(&billing(&[nameless])), Err(NoGrant::NeedsFetch(vec![path])));
         let free = billing(&[line("price_pro", 0, 1, MONTH)]);
         let path = "/v1/subscriptions/sub_1".to_owned();
-        assert_eq!(judged(&free, None), Err(Refusal::NeedsFetch(vec![path])), "is it a trial?");
+        assert_eq!(judged(&free, None), Err(NoGrant::NeedsFetch(vec![path])), "is it a trial?");
     }
 
     #[test]
@@ -337,13 +339,13 @@ mod tests {
             lots(&billing(&lines)),
             Ok(vec![("price_pro".into(), 30_000), ("price_pack".into(), 1000)])
         );
-        let unknown = Refusal::Parked(Reason::UnknownPrice, vec![Item::Price("price_new".into())]);
+        let unknown = NoGrant::Parked(Reason::UnknownPrice, vec![Item::Price("price_new".into())]);
         assert_eq!(
             lots(&billing(&[line("price_pro", 1, 1, MONTH), line("price_new", 1, 1, MONTH)])),
             Err(unknown)
         );
         let shirt = billing(&[line("price_tshirt", 2000, 1, MONTH)]);
-        assert_eq!(lots(&shirt), Err(Refusal::Ignored(Reason::NotCredits)));
+        assert_eq!(lots(&shirt), Err(NoGrant::Ignored(Reason::NotCredits)));
     }
 
     #[test]
@@ -352,7 +354,7 @@ mod tests {
         assert_eq!(lots(&trial), Ok(vec![("price_pro#trial".into(), 50)]));
         assert_eq!(judged(&trial, Some(Trial { end: None })).map(|worth| worth.bonus), Ok(Credits(70)));
         let slow = billing(&[line("price_slow", 0, 1, (JANUARY, JANUARY + 500))]);
-        assert_eq!(lots(&slow), Err(Refusal::Ignored(Reason::Trial)));
+        assert_eq!(lots(&slow), Err(NoGrant::Ignored(Reason::Trial)));
         let after = billing(&[line("price_pro", 0, 1, (JANUARY, JANUARY + 501))]);
         assert_eq!(lots(&after), Ok(vec![("price_pro".into(), 10_000)]), "nothing to pay, and no trial");
         let mut discounted = line("price_pro", 10_000, 1, MONTH);
@@ -364,7 +366,7 @@ mod tests {
     fn a_plan_that_changes_at_renewal_grants_nothing_in_between() {
         let lines = json!({ "has_more": false, "data": [line("price_slow", 10, 1, MONTH)] });
         let change = invoice(&json!({ "billing_reason": "subscription_update", "lines": lines }));
-        assert_eq!(lots(&change), Err(Refusal::Ignored(Reason::AtRenewal)));
+        assert_eq!(lots(&change), Err(NoGrant::Ignored(Reason::AtRenewal)));
         let renewal = invoice(&json!({ "lines": lines }));
         assert_eq!(lots(&renewal), Ok(vec![("price_slow".into(), 500)]));
     }

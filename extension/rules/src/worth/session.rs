@@ -2,46 +2,46 @@
 
 use std::collections::BTreeMap;
 
-use super::{MAX_PAYMENT_CREDITS, Refusal, ask};
+use super::{MAX_PAYMENT_CREDITS, NoGrant, fetch_or_park};
 use crate::amount::{Credits, Quantity};
 use crate::calendar::Time;
-use crate::catalog::{Item, Kind, NoPaymentRequired, Price};
+use crate::catalog::{Item, NoPaymentRequired, Price, PriceKind};
 use crate::fetched::Fetched;
 use crate::lot::{Lot, Pool};
 use crate::reason::Reason;
-use crate::session::{self, Line, Mode, PaymentStatus, Session};
+use crate::session::{self, LineItem, Mode, PaymentStatus, Session};
 
 /// What was bought: the best lines that are known of a paid session. With `fetched`, Stripe has been asked, and is
 /// not asked again.
 ///
 /// # Errors
-/// A [`Refusal`] where the session is not paid, is no pack, or names no lines.
+/// A [`NoGrant`] where the session is not paid, is no pack, or names no lines.
 pub fn lines(
     session: &Session,
     policy: NoPaymentRequired,
     fetched: Option<&Fetched>,
-) -> Result<Vec<Line>, Refusal> {
+) -> Result<Vec<LineItem>, NoGrant> {
     if session.mode != Mode::Payment {
-        return Err(Refusal::Ignored(Reason::Mode));
+        return Err(NoGrant::Ignored(Reason::Mode));
     }
     let asked = fetched.and_then(|fetched| fetched.session(&session.id));
     match asked.and_then(|session| session.payment).or(session.payment) {
-        None => return Err(ask(fetched, session::path(&session.id))),
+        None => return Err(fetch_or_park(fetched, session::path(&session.id))),
         Some(PaymentStatus::Paid) => {}
         Some(PaymentStatus::NoPaymentRequired) if policy == NoPaymentRequired::Grant => {}
         Some(PaymentStatus::NoPaymentRequired) => {
-            return Err(Refusal::Ignored(Reason::NoPaymentRequired));
+            return Err(NoGrant::Ignored(Reason::NoPaymentRequired));
         }
-        Some(PaymentStatus::Unpaid) => return Err(Refusal::Ignored(Reason::Unpaid)),
-        Some(PaymentStatus::Failed) => return Err(Refusal::Ignored(Reason::PaymentFailed)),
-        Some(PaymentStatus::Expired) => return Err(Refusal::Ignored(Reason::Expired)),
+        Some(PaymentStatus::Unpaid) => return Err(NoGrant::Ignored(Reason::Unpaid)),
+        Some(PaymentStatus::Failed) => return Err(NoGrant::Ignored(Reason::PaymentFailed)),
+        Some(PaymentStatus::Expired) => return Err(NoGrant::Ignored(Reason::Expired)),
     }
     // Stripe's own lines before what the app's server wrote about them.
     let stripes = fetched.and_then(|fetched| fetched.lines_of(&session.id)).or(session.lines.as_deref());
     match (stripes, &session.named) {
         (Some(lines), _) => Ok(lines.to_vec()),
         (None, Some(named)) => Ok(vec![named.clone()]),
-        (None, None) => Err(ask(fetched, session::line_items_path(&session.id))),
+        (None, None) => Err(fetch_or_park(fetched, session::line_items_path(&session.id))),
     }
 }
 
@@ -49,15 +49,15 @@ pub fn lines(
 /// `prices` are the rows in force when the session was `created`, from which a pack's expiry counts too.
 ///
 /// # Errors
-/// A [`Refusal`] where a price is unknown, every line is somebody else's business, or it is more than can be held.
-pub fn worth(lines: &[Line], prices: &BTreeMap<Item, Price>, created: Time) -> Result<Vec<Lot>, Refusal> {
+/// A [`NoGrant`] where a price is unknown, every line is somebody else's business, or it is more than can be held.
+pub fn worth(lines: &[LineItem], prices: &BTreeMap<Item, Price>, created: Time) -> Result<Vec<Lot>, NoGrant> {
     let mut unknown = Vec::new();
     let mut bought: BTreeMap<&str, (&Price, Quantity)> = BTreeMap::new();
-    let too_many = Refusal::Rejected(Reason::OutOfRange);
+    let too_many = NoGrant::Rejected(Reason::OutOfRange);
     for line in lines {
         match prices.get(&line.item) {
-            Some(Price { kind: Kind::NotCredits, .. }) => {}
-            Some(price) if price.kind == Kind::Pack => {
+            Some(Price { kind: PriceKind::NotCredits, .. }) => {}
+            Some(price) if price.kind == PriceKind::Pack => {
                 let sum = match bought.get(price.price_id.as_str()) {
                     Some((_, quantity)) => quantity.checked_add(line.quantity).ok_or(too_many.clone())?,
                     None => line.quantity,
@@ -68,10 +68,10 @@ pub fn worth(lines: &[Line], prices: &BTreeMap<Item, Price>, created: Time) -> R
         }
     }
     if !unknown.is_empty() {
-        return Err(Refusal::Parked(Reason::UnknownPrice, unknown));
+        return Err(NoGrant::Parked(Reason::UnknownPrice, unknown));
     }
     if bought.is_empty() {
-        return Err(Refusal::Ignored(Reason::NotCredits));
+        return Err(NoGrant::Ignored(Reason::NotCredits));
     }
     let mut total = Credits::ZERO;
     let mut lots = Vec::new();
@@ -111,11 +111,14 @@ mod tests {
         catalog.prices.into_iter().map(|(id, price)| (Item::Price(id), price)).collect()
     }
 
-    fn line(price_id: &str, quantity: i64) -> Line {
-        Line { item: Item::Price(price_id.into()), quantity: Quantity::new(quantity).expect("a quantity") }
+    fn line(price_id: &str, quantity: i64) -> LineItem {
+        LineItem {
+            item: Item::Price(price_id.into()),
+            quantity: Quantity::new(quantity).expect("a quantity"),
+        }
     }
 
-    fn credits(lines: &[Line]) -> Result<Vec<(String, i64)>, Refusal> {
+    fn credits(lines: &[LineItem]) -> Result<Vec<(String, i64)>, NoGrant> {
         let created = calendar::from_unix(1_700_000_000).expect("a time");
         worth(lines, &prices(), created)
             .map(|lots| lots.into_iter().map(|lot| (lot.item, lot.credits.0)).collect())
@@ -155,23 +158,23 @@ mod tests {
             credits(&[line("price_pack", 1), line("price_tshirt", 1)]),
             Ok(vec![("price_pack".into(), 500)])
         );
-        assert_eq!(credits(&[line("price_tshirt", 1)]), Err(Refusal::Ignored(Reason::NotCredits)));
+        assert_eq!(credits(&[line("price_tshirt", 1)]), Err(NoGrant::Ignored(Reason::NotCredits)));
     }
 
     #[test]
     fn one_unknown_price_parks_the_whole_and_is_named() {
-        let unknown = Refusal::Parked(Reason::UnknownPrice, vec![Item::Price("price_new".into())]);
+        let unknown = NoGrant::Parked(Reason::UnknownPrice, vec![Item::Price("price_new".into())]);
         assert_eq!(credits(&[line("price_pack", 1), line("price_new", 1)]), Err(unknown));
-        let plan = Refusal::Parked(Reason::UnknownPrice, vec![Item::Price("price_pro".into())]);
+        let plan = NoGrant::Parked(Reason::UnknownPrice, vec![Item::Price("price_pro".into())]);
         assert_eq!(credits(&[line("price_pro", 1)]), Err(plan), "a plan is not sold by one payment");
     }
 
     #[test]
     fn more_than_can_be_held_is_refused_and_never_wraps() {
-        assert_eq!(credits(&[line("price_huge", MAX_QUANTITY)]), Err(Refusal::Rejected(Reason::OutOfRange)));
+        assert_eq!(credits(&[line("price_huge", MAX_QUANTITY)]), Err(NoGrant::Rejected(Reason::OutOfRange)));
         assert!(MAX_CREDITS.checked_mul(MAX_QUANTITY).is_some());
         let many = vec![line("price_pack", MAX_QUANTITY); 2];
-        assert_eq!(credits(&many), Err(Refusal::Rejected(Reason::OutOfRange)));
+        assert_eq!(credits(&many), Err(NoGrant::Rejected(Reason::OutOfRange)));
     }
 
     #[test]
@@ -193,29 +196,29 @@ mod tests {
             (PaymentStatus::Failed, Reason::PaymentFailed),
             (PaymentStatus::Expired, Reason::Expired),
         ] {
-            assert_eq!(judged(Some(status), ignore), Err(Refusal::Ignored(reason)));
+            assert_eq!(judged(Some(status), ignore), Err(NoGrant::Ignored(reason)));
         }
         for mode in [Mode::Subscription, Mode::Other] {
             let other = Session { mode, ..session(Some(PaymentStatus::Paid)) };
-            assert_eq!(lines(&other, grant, None), Err(Refusal::Ignored(Reason::Mode)));
+            assert_eq!(lines(&other, grant, None), Err(NoGrant::Ignored(Reason::Mode)));
         }
     }
 
     #[test]
     fn what_is_missing_is_asked_for_once_and_then_waited_for() {
         let nameless = Session { named: None, ..session(Some(PaymentStatus::Paid)) };
-        let ask = |session: &Session, fetched: Option<&str>| {
+        let judged = |session: &Session, fetched: Option<&str>| {
             let fetched = fetched.map(|text| Fetched::read(text).expect("an answer"));
             lines(session, NoPaymentRequired::Grant, fetched.as_ref())
         };
         let path = "/v1/checkout/sessions/cs_1/line_items?limit=100".to_owned();
-        assert_eq!(ask(&nameless, None), Err(Refusal::NeedsFetch(vec![path])));
-        assert_eq!(ask(&nameless, Some("{}")), Err(Refusal::Parked(Reason::Unfetched, vec![])));
+        assert_eq!(judged(&nameless, None), Err(NoGrant::NeedsFetch(vec![path])));
+        assert_eq!(judged(&nameless, Some("{}")), Err(NoGrant::Parked(Reason::Unfetched, vec![])));
         let other = r#"{"objects": [{"object": "list", "url": "/v1/checkout/sessions/cs_2/line_items", "data": []}]}"#;
-        assert_eq!(ask(&nameless, Some(other)), Err(Refusal::Parked(Reason::Shape, vec![])));
+        assert_eq!(judged(&nameless, Some(other)), Err(NoGrant::Parked(Reason::Shape, vec![])));
         let statusless = session(None);
         let path = "/v1/checkout/sessions/cs_1".to_owned();
-        assert_eq!(ask(&statusless, None), Err(Refusal::NeedsFetch(vec![path])));
+        assert_eq!(judged(&statusless, None), Err(NoGrant::NeedsFetch(vec![path])));
     }
 
     #[test]

@@ -1,13 +1,13 @@
-//! Chance that repeats itself: the same seed, the same choices. And every order of a few things.
+//! Rng that repeats itself: the same seed, the same choices. And every order of a few things.
 
-/// Numbers by a seed (splitmix64).
+/// A generator of random numbers (splitmix64).
 #[derive(Debug, Clone)]
-pub struct Chance(u64);
+pub struct Rng(u64);
 
-impl Chance {
+impl Rng {
     /// From a seed.
-    pub fn new(seed: u64) -> Chance {
-        Chance(seed)
+    pub fn new(seed: u64) -> Rng {
+        Rng(seed)
     }
 
     /// Any number.
@@ -40,22 +40,4 @@ impl Chance {
     pub fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
-}
-
-/// Every order of the numbers below `length`.
-pub fn orders(length: usize) -> Vec<Vec<usize>> {
-    let mut orders = vec![Vec::new()];
-    for number in 0..length {
-        orders = orders
-            .into_iter()
-            .flat_map(|order: Vec<usize>| {
-                (0..=order.len()).map(move |place| {
-                    let mut longer = order.clone();
-                    longer.insert(place, number);
-                    longer
-                })
-            })
-            .collect();
-    }
-    orders
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 // Time.
 
 #[test]
-fn a_lapse_is_exact_when_read_and_the_sweep_posts_just_that_once() {
+fn an_expiry_is_exact_when_read_and_the_sweep_posts_just_that_once() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.buy(ANN, "cs_1");
@@ -26,7 +26,7 @@ fn a_lapse_is_exact_when_read_and_the_sweep_posts_just_that_once() {
 }
 
 #[test]
-fn what_has_lapsed_cannot_be_spent_though_nothing_swept_it() {
+fn expired_credits_cannot_be_spent_though_nothing_swept_them() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.grant_for_days(ANN, 100, "gift", 1);
@@ -37,7 +37,7 @@ fn what_has_lapsed_cannot_be_spent_though_nothing_swept_it() {
 }
 
 #[test]
-fn a_lapse_is_the_tick_of_the_clock_itself() {
+fn credits_expire_at_the_very_tick_of_the_clock() {
     // A grant that lapses by the clock alone, nothing moved: read and spend agree at every instant.
     let db = Database::with_catalog();
     let mut c = db.connect();
@@ -55,7 +55,7 @@ fn a_lapse_is_the_tick_of_the_clock_itself() {
 }
 
 #[test]
-fn a_lapse_never_touches_another_grant() {
+fn an_expiry_never_touches_another_grant() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.grant_for_days(ANN, 100, "first", 1);
@@ -76,7 +76,7 @@ fn a_lapse_never_touches_another_grant() {
 }
 
 #[test]
-fn sweeps_and_spends_at_once_lapse_once_and_overdraw_nothing() {
+fn sweeps_and_spends_at_once_expire_once_and_overdraw_nothing() {
     for round in 0..20 {
         let db = Database::with_catalog();
         let mut c = db.connect();
@@ -127,7 +127,7 @@ fn run_due_settles_no_more_accounts_than_its_limit_in_the_order_of_their_users()
 }
 
 #[test]
-fn run_due_leaves_busy_accounts_to_whoever_holds_them() {
+fn run_due_skips_locked_accounts() {
     let db = Database::with_catalog();
     let (mut c, mut other) = (db.connect(), db.connect());
     for user in [ANN, BOB] {
@@ -145,7 +145,7 @@ fn run_due_leaves_busy_accounts_to_whoever_holds_them() {
 }
 
 #[test]
-fn run_due_posts_returns_and_lapses_of_many_accounts_as_each_access_would_have() {
+fn run_due_posts_returns_and_expiries_of_many_accounts_as_each_access_would_have() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     let users: Vec<Uuid> = (1..=20).map(user).collect();
@@ -212,8 +212,7 @@ fn the_balance_at_a_time_falls_below_zero_while_there_is_debt() {
     let mut c = db.connect();
     c.buy(ANN, "cs_1");
     c.spend(ANN, 300, "job-1");
-    let refund =
-        stripe_credits_tests::money_back::refund("re_1", "pi_1", 1000).event("evt_r", "refund.created");
+    let refund = stripe_credits_tests::refunds::refund("re_1", "pi_1", 1000).event("evt_r", "refund.created");
     assert_eq!(c.apply(&refund).said(), "applied");
     assert_eq!(c.one::<i64>("select billing.balance_at($1, now())", &[&ANN]), -300);
     c.grant(ANN, 1000, "gift");

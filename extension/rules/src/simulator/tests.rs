@@ -24,6 +24,6 @@ fn kinds_of_simulation() -> impl Strategy<Value = (BillingMode, Settings)> {
     ]);
     (kinds, 0..400_i64).prop_map(|((mode, api), day)| {
         let begins_at = Settings::default().begins_at + day * super::DAY;
-        (mode, Settings { api, begins_at, ..Settings::default() })
+        (mode, Settings { begins_at, api, ..Settings::default() })
     })
 }

@@ -52,7 +52,7 @@ impl Bookkeeper {
 
     fn hear(&mut self, event_type: &str, object: &serde_json::Value) {
         let cents = |field: &str| object[field].as_i64().unwrap_or(0);
-        let back = if self.flaw == Flaw::KeepsMoneyBack { 0 } else { 1 };
+        let back = i64::from(self.flaw != Flaw::KeepsMoneyBack);
         self.bought += match event_type {
             "invoice.paid" => self.worth(object),
             "checkout.session.completed" => cents("amount_total"),

@@ -159,7 +159,7 @@ fn newest_amounts(stripe: &Stripe) -> Vec<i64> {
 /// The newest event's object.
 fn newest_object(stripe: &Stripe, event_type: &str) -> Value {
     let events = stripe.happenings().iter().flat_map(|happening| &happening.events);
-    let newest = events.filter(|event| event.event_type == event_type).last();
+    let newest = events.rev().find(|event| event.event_type == event_type);
     newest.unwrap_or_else(|| panic!("no {event_type}")).body["data"]["object"].clone()
 }
 

@@ -11,8 +11,9 @@
 //! 7. [`identity`]: which user a payment belongs to;
 //! 8. [`lot`]: what each grant should hold beside what it does hold: the difference that the ledger posts;
 //! 9. [`worth`]: what a checkout session ([`worth::session`]) or an invoice ([`worth::invoice`]) grants;
-//! 10. [`plan`] and [`bonus`]: what a plan's lots, and first purchases' bonuses, leave of each other;
-//! 11. [`draw`]: which grants a spend is taken from.
+//! 10. [`streams`]: what the lines of all of a user's invoices make of each grant, as one function of all facts;
+//! 11. [`plan`] and [`bonus`]: what a plan's lots, and first purchases' bonuses, leave of each other;
+//! 12. [`draw`]: which grants a spend is taken from.
 //!
 //! `model`, which only tests are built with, says all of it once more, plainly, to be compared with.
 //! `simulator`, beside it, is Stripe's billing of one customer: random histories, with what they must leave.
@@ -44,6 +45,7 @@ pub mod draw;
 
 #[cfg(any(test, feature = "model"))]
 pub mod model;
-
+#[cfg(any(test, feature = "model"))]
+pub mod model_books;
 #[cfg(any(test, feature = "model"))]
 pub mod simulator;

@@ -1,5 +1,5 @@
-//! Refunds and disputes (rules 5 and 9): each is a state that only rises, and what they take back is computed from all of
-//! them together, so that it cannot matter in which order, how often or how late they are told.
+//! Refunds and disputes (rules 5 and 9): each has a state that only rises, and what they reverse is computed from all of them
+//! together, so that order, repetition and delay of their events do not matter.
 
 use serde_json::value::RawValue;
 
@@ -8,21 +8,21 @@ use crate::catalog::ReversalPolicy;
 use crate::stripe::{self, check_id, parse};
 use crate::text_enum::text_enum;
 
-/// What one event says of the reversals of one payment.
+/// The refunds and disputes of one payment that one event carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reversals {
-    /// By what the payment is known.
+    /// The payment that they reverse.
     pub payment_intent_id: Option<String>,
-    /// The charge that is reversed.
+    /// The charge that they reverse.
     pub charge_id: Option<String>,
-    /// What is said.
-    pub said: Vec<Reversal>,
+    /// At least one.
+    pub reversals: Vec<Reversal>,
 }
 
 /// Reads the charge of a `charge.refunded` event.
 pub(crate) fn read_charge(object: &RawValue) -> Result<Reversals, String> {
     let charge: stripe::ChargeObject = parse(object)?;
-    let mut said = vec![Reversal {
+    let mut reversals = vec![Reversal {
         id: charge.id.clone(),
         kind: ReversalKind::Charge,
         state: ReversalState::Live,
@@ -31,17 +31,17 @@ pub(crate) fn read_charge(object: &RawValue) -> Result<Reversals, String> {
         charged: Some(money("amount", charge.amount)?),
     }];
     for refund in charge.refunds.into_iter().flat_map(|refunds| refunds.data) {
-        said.push(of_refund(refund, "charge.refunded")?);
+        reversals.push(of_refund(refund, "charge.refunded")?);
     }
-    reversals(charge.payment_intent, Some(charge.id), said)
+    collect(charge.payment_intent, Some(charge.id), reversals)
 }
 
 /// Reads a refund as an event of `event_type` carried it, or a list.
 pub(crate) fn read_refund(object: &RawValue, event_type: &str) -> Result<Reversals, String> {
     let mut refund: stripe::RefundObject = parse(object)?;
     let (payment_intent, charge) = (refund.payment_intent.take(), refund.charge.take());
-    let said = of_refund(refund, event_type)?;
-    reversals(payment_intent, charge.map(stripe::Expandable::into_id), vec![said])
+    let reversal = of_refund(refund, event_type)?;
+    collect(payment_intent, charge.map(stripe::Expandable::into_id), vec![reversal])
 }
 
 fn of_refund(refund: stripe::RefundObject, event_type: &str) -> Result<Reversal, String> {
@@ -68,7 +68,7 @@ pub(crate) fn read_dispute(object: &RawValue, event_type: &str) -> Result<Revers
         }
         _ => ReversalState::Inquiry,
     };
-    let said = Reversal {
+    let reversal = Reversal {
         id: dispute.id,
         kind: ReversalKind::Dispute,
         state,
@@ -76,21 +76,21 @@ pub(crate) fn read_dispute(object: &RawValue, event_type: &str) -> Result<Revers
         currency: dispute.currency,
         charged: None,
     };
-    reversals(dispute.payment_intent, dispute.charge.map(stripe::Expandable::into_id), vec![said])
+    collect(dispute.payment_intent, dispute.charge.map(stripe::Expandable::into_id), vec![reversal])
 }
 
-fn reversals(
+fn collect(
     payment_intent: Option<stripe::Expandable>,
     charge_id: Option<String>,
-    said: Vec<Reversal>,
+    reversals: Vec<Reversal>,
 ) -> Result<Reversals, String> {
     let payment_intent_id = payment_intent.map(stripe::Expandable::into_id);
     check_id("data.object.payment_intent", payment_intent_id.as_deref())?;
     check_id("data.object.charge", charge_id.as_deref())?;
-    for reversal in &said {
+    for reversal in &reversals {
         check_id("data.object.id", Some(&reversal.id))?;
     }
-    Ok(Reversals { payment_intent_id, charge_id, said })
+    Ok(Reversals { payment_intent_id, charge_id, reversals })
 }
 
 fn money(field: &str, amount: i64) -> Result<MinorUnits, String> {
@@ -102,7 +102,7 @@ text_enum! {
     ReversalKind {
         /// One refund.
         Refund => "refund",
-        /// A charge's own count of what was refunded of it.
+        /// A charge, which counts what was refunded of it.
         Charge => "charge",
         /// One dispute.
         Dispute => "dispute",
@@ -110,52 +110,52 @@ text_enum! {
 }
 
 text_enum! {
-    /// How far a reversal has come, in rising order; what was told last does not matter, only what is highest.
+    /// How far a reversal has come, in rising order: the highest state that any event carried is the one that counts.
     ReversalState {
         /// A dispute that moves no money: an inquiry, or one that was prevented.
         Inquiry => "inquiry",
         /// A refund that is under way or done, a charge's count, a dispute's money withdrawn.
         Live => "live",
-        /// A refund that failed or was canceled, a dispute's money reinstated: as if it had never been.
+        /// A refund that failed or was canceled, a dispute's money reinstated: it reverses nothing.
         Undone => "undone",
     }
 }
 
-/// One refund, dispute, or charge's count, as far as it is known.
+/// One refund, one dispute, or one charge's count of refunds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reversal {
     /// `re_…`, `dp_…` or `ch_…`.
     pub id: String,
-    /// Which of them.
+    /// Which of the three.
     pub kind: ReversalKind,
     /// How far it has come.
     pub state: ReversalState,
-    /// How much was refunded or disputed; of a charge, its highest count.
+    /// What was refunded or disputed; of a charge, its highest count.
     pub amount: MinorUnits,
-    /// The currency of `amount`, where it is said.
+    /// The currency of `amount`, if the object names it.
     pub currency: Option<String>,
-    /// Of a charge: what it charged.
+    /// Of a charge: the amount that it charged.
     pub charged: Option<MinorUnits>,
 }
 
 impl Reversal {
-    /// What is known once `said` has been heard too.
+    /// What is known of the reversal after `incoming`.
     #[must_use]
-    pub fn join(self, said: Reversal) -> Reversal {
+    pub fn merge(self, incoming: Reversal) -> Reversal {
         Reversal {
-            state: self.state.max(said.state),
-            amount: self.amount.max(said.amount),
-            currency: self.currency.max(said.currency),
-            charged: self.charged.max(said.charged),
+            state: self.state.max(incoming.state),
+            amount: self.amount.max(incoming.amount),
+            currency: self.currency.max(incoming.currency),
+            charged: self.charged.max(incoming.charged),
             ..self
         }
     }
 }
 
-/// What was paid, as the payment's own object says.
+/// The amount of a payment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Paid {
-    /// The session's amount_total or the invoice's total.
+    /// The session's `amount_total` or the invoice's `total`.
     pub amount: Option<MinorUnits>,
     /// Its currency.
     pub currency: Option<String>,
@@ -170,7 +170,7 @@ pub struct Part {
     pub charged: MinorUnits,
 }
 
-/// The part of a payment that its reversals take back; `None` where what was charged is not known yet, so that they wait.
+/// The part of a payment that its reversals reverse; `None` while the charged amount is unknown, so that they wait.
 #[must_use]
 pub fn part(paid: &Paid, reversals: &[Reversal]) -> Option<Part> {
     let of = |kind| reversals.iter().filter(move |reversal| reversal.kind == kind);
@@ -211,43 +211,43 @@ impl Part {
     }
 }
 
-/// What became of one of a payment's grants, but for what was spent of it.
+/// Where the credits of one grant are, except what was spent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Books {
-    /// Gone with its lapse, unspent or taken back before: counts as given back, and can never return.
+pub struct GrantBalance {
+    /// Lapsed unspent, or reversed before the grant lapsed: counts as given back, and can never return.
     pub lapsed: Credits,
-    /// Taken back by reversals so far.
-    pub taken: Credits,
-    /// Still there, whether to be spent, to come, or set aside.
-    pub kept: Credits,
+    /// Reversed so far.
+    pub reversed: Credits,
+    /// Left: to be spent, pending, or set aside.
+    pub available: Credits,
 }
 
-/// Where a payment's reversals leave its credits.
+/// What a payment's reversals do to its credits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settlement {
-    /// Taken from each of its grants.
-    pub taken: Vec<Credits>,
-    /// Spent before it could be taken: owed.
+    /// Reversed of each of its grants.
+    pub reversed: Vec<Credits>,
+    /// Owed, because it was spent before it was reversed.
     pub owed: Credits,
 }
 
-/// Takes `target` credits back from a payment's grants: what lapsed counts, then what is there, from the first grant on,
-/// and what was spent is owed, or forgiven.
+/// Reverses `target` credits of a payment's grants: what lapsed counts, then what is left is taken, from the first grant on.
+/// What was spent is owed, or forgiven.
 #[must_use]
-pub fn settle(grants: &[Books], target: Credits, policy: ReversalPolicy) -> Settlement {
+pub fn settle(grants: &[GrantBalance], target: Credits, policy: ReversalPolicy) -> Settlement {
     let lapsed: i64 = grants.iter().map(|grant| grant.lapsed.0).sum();
     let mut left = (target.0 - lapsed).max(0);
-    let mut take = |grant: &Books| {
-        let taken = left.min(grant.taken.0 + grant.kept.0);
-        left -= taken;
-        Credits(taken)
+    let reverse = |grant: &GrantBalance| {
+        let reversed = left.min(grant.reversed.0 + grant.available.0);
+        left -= reversed;
+        Credits(reversed)
     };
-    let taken = grants.iter().map(&mut take).collect();
+    let reversed = grants.iter().map(reverse).collect();
     let owed = match policy {
         ReversalPolicy::Debt => Credits(left),
         ReversalPolicy::Forgive => Credits::ZERO,
     };
-    Settlement { taken, owed }
+    Settlement { reversed, owed }
 }
 
 #[cfg(test)]
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_refund_takes_nothing_even_where_the_charge_counted_it() {
+    fn a_failed_refund_takes_nothing_even_if_the_charge_counted_it() {
         let failed = reversal(ReversalKind::Refund, "a", ReversalState::Undone, 400);
         let live = reversal(ReversalKind::Refund, "b", ReversalState::Live, 300);
         let count = reversal(ReversalKind::Charge, "ch", ReversalState::Live, 700);
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_payments_currency_is_not_the_charges_the_charge_decides_or_is_waited_for() {
+    fn if_the_payments_currency_is_not_the_charges_the_charge_decides_or_is_waited_for() {
         let foreign = Paid { amount: Some(MinorUnits(90_000)), currency: Some("jpy".into()) };
         let refund = reversal(ReversalKind::Refund, "a", ReversalState::Live, 500);
         assert_eq!(target(&foreign, std::slice::from_ref(&refund), 500), None);
@@ -341,19 +341,22 @@ mod tests {
 
     #[test]
     fn what_was_spent_is_owed_or_forgiven_and_what_lapsed_counts_as_given_back() {
-        let books =
-            |lapsed, kept| Books { lapsed: Credits(lapsed), taken: Credits::ZERO, kept: Credits(kept) };
-        let settled = |books: Books, policy| {
-            let Settlement { taken, owed } = settle(&[books], Credits(500), policy);
-            (taken[0].0, owed.0)
+        let balance = |lapsed, available| GrantBalance {
+            lapsed: Credits(lapsed),
+            reversed: Credits::ZERO,
+            available: Credits(available),
         };
-        assert_eq!(settled(books(0, 200), ReversalPolicy::Debt), (200, 300));
-        assert_eq!(settled(books(0, 200), ReversalPolicy::Forgive), (200, 0));
-        assert_eq!(settled(books(200, 0), ReversalPolicy::Debt), (0, 300));
-        assert_eq!(settled(books(500, 0), ReversalPolicy::Debt), (0, 0));
+        let settled = |grant: GrantBalance, policy| {
+            let Settlement { reversed, owed } = settle(&[grant], Credits(500), policy);
+            (reversed[0].0, owed.0)
+        };
+        assert_eq!(settled(balance(0, 200), ReversalPolicy::Debt), (200, 300));
+        assert_eq!(settled(balance(0, 200), ReversalPolicy::Forgive), (200, 0));
+        assert_eq!(settled(balance(200, 0), ReversalPolicy::Debt), (0, 300));
+        assert_eq!(settled(balance(500, 0), ReversalPolicy::Debt), (0, 0));
     }
 
-    fn said() -> impl Strategy<Value = Reversal> {
+    fn incoming() -> impl Strategy<Value = Reversal> {
         let kind =
             prop::sample::select(vec![ReversalKind::Refund, ReversalKind::Dispute, ReversalKind::Charge]);
         let state =
@@ -363,15 +366,15 @@ mod tests {
         })
     }
 
-    fn joined<'a>(said: impl Iterator<Item = &'a Reversal>) -> Vec<Reversal> {
+    fn merged<'a>(incoming: impl Iterator<Item = &'a Reversal>) -> Vec<Reversal> {
         let mut known: Vec<Reversal> = Vec::new();
-        for said in said {
-            match known.iter().position(|known| known.id == said.id) {
+        for incoming in incoming {
+            match known.iter().position(|known| known.id == incoming.id) {
                 Some(at) => {
                     let before = known.swap_remove(at);
-                    known.push(before.join(said.clone()));
+                    known.push(before.merge(incoming.clone()));
                 }
-                None => known.push(said.clone()),
+                None => known.push(incoming.clone()),
             }
         }
         known
@@ -379,15 +382,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn order_and_repetition_of_what_is_said_do_not_matter(
-            said in proptest::collection::vec(said(), 1..8),
+        fn order_and_repetition_of_events_do_not_matter(
+            incoming in proptest::collection::vec(incoming(), 1..8),
             granted in 1..100_000i64,
             turn in any::<prop::sample::Index>(),
         ) {
-            let mut turned = said.clone();
-            turned.rotate_left(turn.index(said.len()));
-            let once = target(&paid(1000), &joined(said.iter()), granted);
-            prop_assert_eq!(once, target(&paid(1000), &joined(turned.iter().rev().chain(&said)), granted));
+            let mut rotated = incoming.clone();
+            rotated.rotate_left(turn.index(incoming.len()));
+            let once = target(&paid(1000), &merged(incoming.iter()), granted);
+            prop_assert_eq!(once, target(&paid(1000), &merged(rotated.iter().rev().chain(&incoming)), granted));
             prop_assert!(once.is_some_and(|target| (0..=granted).contains(&target)));
         }
 
@@ -395,31 +398,31 @@ mod tests {
         fn settling_again_changes_nothing(
             grants in proptest::collection::vec((0..1000i64, 0..1000i64, 0..1000i64), 1..4), target in 0..4000i64,
         ) {
-            let books = |&(lapsed, _, kept): &(i64, i64, i64)| {
-                Books { lapsed: Credits(lapsed), taken: Credits::ZERO, kept: Credits(kept) }
+            let balance = |&(lapsed, _, available): &(i64, i64, i64)| {
+                GrantBalance { lapsed: Credits(lapsed), reversed: Credits::ZERO, available: Credits(available) }
             };
-            let granted: i64 = grants.iter().map(|(lapsed, spent, kept)| lapsed + spent + kept).sum();
+            let granted: i64 = grants.iter().map(|(lapsed, spent, available)| lapsed + spent + available).sum();
             let spent: i64 = grants.iter().map(|(_, spent, _)| spent).sum();
             let target = Credits(target.min(granted));
-            let before: Vec<Books> = grants.iter().map(books).collect();
-            let settled = |books: &[Books], target| settle(books, target, ReversalPolicy::Debt);
+            let before: Vec<GrantBalance> = grants.iter().map(balance).collect();
+            let settled = |balances: &[GrantBalance], target| settle(balances, target, ReversalPolicy::Debt);
             let first = settled(&before, target);
-            let post = |(books, taken): (&Books, &Credits)| {
-                Books { taken: *taken, kept: Credits(books.kept.0 + books.taken.0 - taken.0), ..*books }
+            let post = |(balance, reversed): (&GrantBalance, &Credits)| {
+                GrantBalance { reversed: *reversed, available: Credits(balance.available.0 + balance.reversed.0 - reversed.0), ..*balance }
             };
-            let after: Vec<Books> = before.iter().zip(&first.taken).map(post).collect();
-            prop_assert!(after.iter().all(|books| books.kept >= Credits::ZERO));
+            let after: Vec<GrantBalance> = before.iter().zip(&first.reversed).map(post).collect();
+            prop_assert!(after.iter().all(|balance| balance.available >= Credits::ZERO));
             prop_assert_eq!(&settled(&after, target), &first);
             // Once all of it has lapsed, nothing can be taken any more, and what is owed stays owed.
-            let lapse = |books: &Books| Books {
-                lapsed: Credits(books.lapsed.0 + books.taken.0 + books.kept.0), ..Books::default()
+            let lapse = |balance: &GrantBalance| GrantBalance {
+                lapsed: Credits(balance.lapsed.0 + balance.reversed.0 + balance.available.0), ..GrantBalance::default()
             };
-            let over: Vec<Books> = after.iter().map(lapse).collect();
-            prop_assert_eq!(settled(&over, target), Settlement { taken: vec![Credits::ZERO; over.len()], owed: first.owed });
+            let over: Vec<GrantBalance> = after.iter().map(lapse).collect();
+            prop_assert_eq!(settled(&over, target), Settlement { reversed: vec![Credits::ZERO; over.len()], owed: first.owed });
             // Undone, everything is as before.
             let undone = settled(&after, Credits::ZERO);
-            prop_assert_eq!(undone, Settlement { taken: vec![Credits::ZERO; after.len()], owed: Credits::ZERO });
-            // Owed is what rule 9 says.
+            prop_assert_eq!(undone, Settlement { reversed: vec![Credits::ZERO; after.len()], owed: Credits::ZERO });
+            // What is owed is as rule 9 says.
             prop_assert_eq!(first.owed.0, (target.0 - (granted - spent)).max(0));
         }
     }

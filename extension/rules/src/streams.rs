@@ -9,8 +9,22 @@ use crate::lot::Pool;
 
 pub mod facts;
 pub mod horizon;
+mod share;
+pub mod intervals;
+mod succession;
+mod lines;
+mod periods;
+mod lots;
+mod firsts;
+mod downgrade;
+mod sweeps;
+mod targets;
+pub mod debt;
 
 use facts::{Draw, Facts, GrantKey, Period, StreamKey};
+use lots::Lots;
+use succession::Streams;
+use sweeps::Sweep;
 
 /// What all grants of a user should hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,7 +33,7 @@ pub struct Holdings {
     pub targets: Vec<Target>,
     /// When each period of each stream opens or opened; periods that were reversed whole do not.
     pub openings: Vec<Opening>,
-    /// When time alone next changes something: a period opens, a part comes, a grant expires.
+    /// When time alone may next change something: a period opens or ends, a part comes, a grant expires.
     pub next_change: Option<Time>,
 }
 
@@ -96,12 +110,39 @@ pub enum OutOfRange {
 /// # Errors
 /// [`OutOfRange`] where a number or a time cannot be held.
 pub fn holdings(facts: &Facts, draws: &[Draw], now: Time) -> Result<Holdings, OutOfRange> {
-    let _ = (facts, draws, now);
-    Ok(Holdings::default())
+    let streams = Streams::of(facts);
+    let billed = lines::billed(facts, &streams)?;
+    let mut lots = lots::lots(&billed, &streams)?;
+    lots.add_all(lots::singles(facts)?);
+    lots.add_all(firsts::first_purchase(facts));
+    lots.add_all(firsts::trial(facts, &streams, &lots));
+    let sweeps = sweeps::sweeps(facts, &billed, &streams, &lots);
+    let openings = openings(&lots, &streams);
+    let targets = targets::targets(lots.lots.into_values().collect(), &sweeps, draws, now)?;
+    let next_change = next_change(&targets, &sweeps, now);
+    Ok(Holdings { targets, openings, next_change })
 }
 
-/// What is owed of all grants together, before settlements (rule 9).
-#[must_use]
-pub fn owed(targets: &[Target]) -> Credits {
-    Credits(targets.iter().map(|target| target.owed.0).sum())
+fn openings(lots: &Lots, streams: &Streams) -> Vec<Opening> {
+    let periods = lots.periods.iter();
+    let opened = periods.filter_map(|(&(stream, period), lines)| Some((stream, period, lines.opening?)));
+    opened
+        .map(|(stream, period, opening)| Opening {
+            stream: streams.items(stream)[0].clone(),
+            period,
+            opened_at: opening.at,
+        })
+        .collect()
+}
+
+/// The next time at which a period, a part or a grant begins or ends.
+fn next_change(targets: &[Target], sweeps: &[Sweep], now: Time) -> Option<Time> {
+    let own = targets.iter().flat_map(|target| {
+        let period_end = match target.key {
+            GrantKey::Period { period, .. } => Some(period.end),
+            _ => None,
+        };
+        [Some(target.available_from), target.expires_at, period_end].into_iter().flatten()
+    });
+    own.chain(sweeps.iter().map(|sweep| sweep.at)).filter(|at| *at > now).min()
 }

@@ -4,7 +4,7 @@ use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::catalog::ReversalPolicy;
 use stripe_credits_rules::draw;
 use stripe_credits_rules::lot::Pool;
-use stripe_credits_rules::reversal::{self, Books};
+use stripe_credits_rules::reversal::{self, GrantBalance};
 
 use super::{Account, Origin, TransactionType, earliest, shares};
 use crate::pg::convert::{time, timestamp, uuid_datum};
@@ -16,7 +16,7 @@ struct Reversible {
     id: i64,
     pool: Pool,
     granted: Credits,
-    books: Books,
+    balance: GrantBalance,
     remaining: Credits,
     set_aside: Credits,
     pending: Credits,
@@ -38,12 +38,12 @@ impl Account {
             catalog::settings(sql).map_or(ReversalPolicy::default(), |settings| settings.reversal_policy);
         let grants = self.reversible(sql, source_id);
         let granted = Credits(grants.iter().map(|grant| grant.granted.0).sum());
-        let books: Vec<Books> = grants.iter().map(|grant| grant.books).collect();
+        let balances: Vec<GrantBalance> = grants.iter().map(|grant| grant.balance).collect();
         // Also where they wait: what is posted is always what is known says, not what was known in between.
         let target = part.map_or(Credits::ZERO, |part| part.of(granted));
-        let settlement = reversal::settle(&books, target, policy);
-        for (grant, taken) in grants.iter().zip(settlement.taken) {
-            self.take_back(sql, grant, Credits(taken.0 - grant.books.taken.0), origin);
+        let settlement = reversal::settle(&balances, target, policy);
+        for (grant, reversed) in grants.iter().zip(settlement.reversed) {
+            self.take_back(sql, grant, Credits(reversed.0 - grant.balance.reversed.0), origin);
         }
         if settlement.owed != owed {
             payments::owe(sql, source_id, settlement.owed);
@@ -72,19 +72,23 @@ impl Account {
             let credits = |column| Credits(rows.must(column));
             let [lapsed, reversed, remaining, set_aside, pending] = [5, 6, 7, 8, 9].map(credits);
             // What a grant that has lapsed was given back to, or kept back, is gone with it.
-            let books = match rows.get(4) {
-                Some(true) => Books {
+            let balance = match rows.get(4) {
+                Some(true) => GrantBalance {
                     lapsed: Credits(lapsed.0 + reversed.0 + set_aside.0 + pending.0),
-                    taken: Credits::ZERO,
-                    kept: remaining,
+                    reversed: Credits::ZERO,
+                    available: remaining,
                 },
-                _ => Books { lapsed, taken: reversed, kept: Credits(remaining.0 + set_aside.0 + pending.0) },
+                _ => GrantBalance {
+                    lapsed,
+                    reversed,
+                    available: Credits(remaining.0 + set_aside.0 + pending.0),
+                },
             };
             grants.push(Reversible {
                 id: rows.must(1),
                 pool: Pool::parse(&rows.must::<String>(2)).expect("its CHECK allows no other word"),
                 granted: credits(3),
-                books,
+                balance,
                 remaining,
                 set_aside,
                 pending,

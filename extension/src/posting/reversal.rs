@@ -22,7 +22,7 @@ pub(crate) fn apply(
     incoming: &Reversals,
     fetched: Option<&Fetched>,
 ) -> Outcome {
-    for reversal in &incoming.said {
+    for reversal in &incoming.reversals {
         reversals::merge(sql, incoming, reversal);
     }
     let Some(payment_intent_id) = incoming.payment_intent_id.as_deref() else {

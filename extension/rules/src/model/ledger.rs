@@ -319,7 +319,7 @@ impl Ledger {
     fn reversed(&mut self, source: &str, said: Reversal) {
         let known = self.reversals.entry(source.to_owned()).or_default();
         match known.iter().position(|known| known.id == said.id) {
-            Some(at) => known[at] = known[at].clone().join(said),
+            Some(at) => known[at] = known[at].clone().merge(said),
             None => known.push(said),
         }
         self.reverse(source);
@@ -334,20 +334,20 @@ impl Ledger {
         let is_over = self.is_over(grant);
         let columns = &mut self.grants[grant].columns;
         let books = if is_over {
-            reversal::Books {
+            reversal::GrantBalance {
                 lapsed: Credits(columns.lapsed.0 + columns.reversed.0 + columns.set_aside.0),
-                taken: Credits::ZERO,
-                kept: columns.remaining,
+                reversed: Credits::ZERO,
+                available: columns.remaining,
             }
         } else {
-            reversal::Books {
+            reversal::GrantBalance {
                 lapsed: columns.lapsed,
-                taken: columns.reversed,
-                kept: Credits(columns.remaining.0 + columns.set_aside.0),
+                reversed: columns.reversed,
+                available: Credits(columns.remaining.0 + columns.set_aside.0),
             }
         };
         let settlement = reversal::settle(&[books], part.of(columns.granted), self.policies.reversal);
-        let more = settlement.taken[0].0 - books.taken.0;
+        let more = settlement.reversed[0].0 - books.reversed.0;
         let set_aside = more.clamp(0, columns.set_aside.0);
         columns.set_aside.0 -= set_aside;
         columns.reversed.0 += more;

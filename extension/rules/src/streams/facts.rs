@@ -217,7 +217,7 @@ pub struct Single {
     pub came_back: CameBack,
 }
 
-/// Credits taken from a grant by a row of the ledger: a spend, a reservation, or the settlement of a debt.
+/// Credits taken from a grant by a row of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draw {
     /// From which grant.
@@ -228,6 +228,17 @@ pub struct Draw {
     pub at: Time,
     /// How many; below 0 if they were given back.
     pub credits: Credits,
+    /// By what.
+    pub purpose: Purpose,
+}
+
+/// What credits are drawn for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Purpose {
+    /// A spend or a reservation. What is given back of it to a grant that has expired is gone with the grant.
+    Spend,
+    /// The settlement of a debt. What is given back of it can be spent, also if the grant has expired meanwhile.
+    Settlement,
 }
 
 /// A subscription item, or all lines of a subscription that name none.

@@ -1,0 +1,159 @@
+//! The plan goes down by status alone (rule 7): a state of the subscription gives an item less than its lines bill.
+
+use super::facts::{Facts, ItemContent, ItemState, Known, Period, StreamKey, SubscriptionState, Terms};
+use super::intervals::months;
+use super::lines::Billed;
+use super::share::{Share, whole};
+use super::succession::{StreamId, Streams};
+use crate::calendar::{Span, Time};
+
+/// From when how much of what is then left of a period, or of each of its parts, stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Limit {
+    pub(super) at: Time,
+    pub(super) known: Known,
+    pub(super) stays: i128,
+}
+
+/// What a stream's newest state says of it.
+struct Stated {
+    /// Credits × quantity, of one interval or part.
+    level: i128,
+    /// The same, per month.
+    rate: Share,
+    /// Whether it is in the subscription's list.
+    is_listed: bool,
+    /// Since when without a break, and when that became known.
+    since: (Time, Known),
+}
+
+/// What limits a period of a stream, if something does.
+pub(super) fn limit(
+    facts: &Facts,
+    billed: &[Billed],
+    streams: &Streams,
+    stream: StreamId,
+    period: Period,
+) -> Option<Limit> {
+    let subscription = subscription_of(facts, streams, stream)?;
+    let as_of = subscription.as_of;
+    if subscription.is_over || !(period.start..period.end).contains(&as_of) {
+        return None;
+    }
+    let stated = stated(facts, subscription, streams.items(stream).last()?)?;
+    let own = || billed.iter().filter(|line| line.stream == stream && line.period().start < period.end);
+    let standing = || own().filter(|line| line.counts && !line.payment.is_reversed_whole());
+    // Charges of 0 bill nothing that a state could fall short of, but they account for what it says.
+    let paid = Bill::latest(standing().filter(|line| line.amount != 0))?;
+    let accounted = Bill::latest(standing())?;
+    if as_of < accounted.start || stated.rate >= paid.rate() || stated.rate >= accounted.rate() {
+        return None;
+    }
+    let known = paid.charges.iter().map(|line| line.payment.known).min()?.max(stated.since.1);
+    if paid.charges.iter().find(|line| line.is_plan())?.line.terms.keeps_on_change {
+        let removed = Limit { at: period.end, known, stays: 0 };
+        return (!stated.is_listed).then_some(removed);
+    }
+    Some(Limit { at: stated.since.0.max(paid.start), known, stays: stated.level })
+}
+
+/// What an item's latest lines bill.
+struct Bill<'a> {
+    start: Time,
+    /// If they are credits only, they bill nothing.
+    charges: Vec<&'a Billed<'a>>,
+}
+
+impl<'a> Bill<'a> {
+    fn latest(lines: impl Iterator<Item = &'a Billed<'a>>) -> Option<Bill<'a>> {
+        let lines: Vec<&Billed> = lines.collect();
+        let start = lines.iter().map(|line| line.period().start).max()?;
+        let latest = |line: &&Billed| line.period().start == start && !line.is_credit;
+        Some(Bill { start, charges: lines.into_iter().filter(latest).collect() })
+    }
+
+    /// Credits × quantity, per month.
+    fn rate(&self) -> Share {
+        let rate = |line: &&Billed| whole(line.credits()) / months(line.drip().unwrap_or(line.interval));
+        self.charges.iter().map(rate).sum()
+    }
+}
+
+fn subscription_of<'a>(
+    facts: &'a Facts,
+    streams: &Streams,
+    stream: StreamId,
+) -> Option<&'a SubscriptionState> {
+    let id = &streams.items(stream).first()?.subscription;
+    facts.subscriptions.iter().find(|subscription| subscription.id == *id)
+}
+
+/// What the newest state says; `None` if it says nothing, or names a price that the catalog does not know.
+fn stated(facts: &Facts, subscription: &SubscriptionState, item: &StreamKey) -> Option<Stated> {
+    let Some(item) = &item.item else { return all_items(facts, subscription) };
+    let mut states: Vec<&ItemState> = facts
+        .items
+        .iter()
+        .filter(|state| state.subscription == subscription.id && state.item == *item)
+        .collect();
+    states.sort_by_key(|state| state.as_of);
+    let Some(newest) = states.last() else {
+        let since = (subscription.listed_since?, subscription.known);
+        return Some(Stated { level: 0, rate: whole(0), is_listed: false, since });
+    };
+    let unbroken = states.iter().rev().take_while(|state| is_same(&state.content, &newest.content));
+    let (since, known) = unbroken.fold((newest.as_of, newest.known), |(since, known), state| {
+        (since.min(state.as_of), known.min(state.known))
+    });
+    let (level, rate) = worth_of(&newest.content)?;
+    let is_listed = newest.content != ItemContent::Removed;
+    Some(Stated { level, rate, is_listed, since: (since, known) })
+}
+
+/// Lines that name no item are about the subscription: all of its items together.
+fn all_items(facts: &Facts, subscription: &SubscriptionState) -> Option<Stated> {
+    let mut items: Vec<&str> = facts
+        .items
+        .iter()
+        .filter(|state| state.subscription == subscription.id)
+        .map(|state| state.item.as_str())
+        .collect();
+    items.sort_unstable();
+    items.dedup();
+    let key = |item: &str| StreamKey { subscription: subscription.id.clone(), item: Some(item.to_owned()) };
+    let all = items.into_iter().map(|item| stated(facts, subscription, &key(item)));
+    all.reduce(|sum, one| {
+        let (sum, one) = (sum?, one?);
+        Some(Stated {
+            level: sum.level + one.level,
+            rate: sum.rate + one.rate,
+            is_listed: sum.is_listed || one.is_listed,
+            since: sum.since.max(one.since),
+        })
+    })?
+}
+
+/// Credits × quantity of what an item is, and the same per month.
+fn worth_of(content: &ItemContent) -> Option<(i128, Share)> {
+    match content {
+        ItemContent::Removed => Some((0, whole(0))),
+        ItemContent::Listed { terms, quantity, interval, .. } => {
+            let terms: Terms = (*terms)?;
+            let level = i128::from(terms.credits.0) * i128::from((*quantity).max(0));
+            let span: Span = terms.drip.or(*interval).unwrap_or(terms.every);
+            Some((level, whole(level) / months(span)))
+        }
+    }
+}
+
+/// Whether two states of an item say the same: the catalog's terms are no part of what Stripe says.
+fn is_same(one: &ItemContent, other: &ItemContent) -> bool {
+    match (one, other) {
+        (ItemContent::Removed, ItemContent::Removed) => true,
+        (
+            ItemContent::Listed { price, quantity, .. },
+            ItemContent::Listed { price: other_price, quantity: other_quantity, .. },
+        ) => price == other_price && quantity == other_quantity,
+        _ => false,
+    }
+}

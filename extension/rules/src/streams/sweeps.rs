@@ -1,0 +1,193 @@
+//! When something is set aside or expires, and of which grants (rule 7).
+
+use std::collections::BTreeMap;
+
+use super::downgrade::limit;
+use super::facts::{Facts, GrantKey, Known, Period, SubscriptionState};
+use super::lines::Billed;
+use super::lots::{Lot, Lots, PeriodOpening};
+use super::succession::{StreamId, Streams};
+use crate::calendar::Time;
+use crate::lot::Pool;
+
+/// Why credits go. At one time they go in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Cause {
+    /// A grant's own time is over.
+    Ended,
+    /// A later period opened.
+    Opened,
+    /// Its subscription was canceled, under `cancellation: expire`.
+    Canceled,
+    /// The plan went down by status alone.
+    WentDown,
+}
+
+/// One moment at which at most so many credits of some grants, taken together, stay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Sweep {
+    pub(super) at: Time,
+    pub(super) cause: Cause,
+    /// When it became known that this happens: what was drawn before that stands before it.
+    pub(super) known: Known,
+    /// Whether it has happened although its time has not come by the database's clock.
+    pub(super) is_due: bool,
+    /// The grants, in the order in which they keep what stays.
+    pub(super) grants: Vec<GrantKey>,
+    pub(super) stays: i128,
+}
+
+/// All sweeps, past and to come, in order.
+pub(super) fn sweeps(facts: &Facts, billed: &[Billed], streams: &Streams, lots: &Lots) -> Vec<Sweep> {
+    let canceled = Cancellations::of(facts, streams, lots);
+    let mut sweeps = endings(lots);
+    for (&(stream, period), lines) in &lots.periods {
+        if let Some(opening) = lines.opening {
+            sweeps.push(opened(stream, period, opening, lots, &canceled));
+        }
+        let own = || grants_of(lots, stream, period);
+        if let Some((at, known)) = canceled.expiry(stream, period, lots) {
+            let canceled =
+                |grants| Sweep { at, cause: Cause::Canceled, known, is_due: false, grants, stays: 0 };
+            sweeps.push(canceled(own().collect()));
+        }
+        if let Some(limit) = limit(facts, billed, streams, stream, period) {
+            // Of each part at most so much stays, not of all of them together.
+            sweeps.extend(own().map(|grant| Sweep {
+                at: limit.at,
+                cause: Cause::WentDown,
+                known: limit.known,
+                is_due: false,
+                grants: vec![grant],
+                stays: limit.stays,
+            }));
+        }
+    }
+    sweeps
+        .sort_by(|one, other| (one.at, one.cause, &one.grants).cmp(&(other.at, other.cause, &other.grants)));
+    sweeps
+}
+
+/// The subscription grants of a period.
+fn grants_of(lots: &Lots, stream: StreamId, period: Period) -> impl Iterator<Item = GrantKey> {
+    lots.lots
+        .values()
+        .filter(move |lot| lot.of == Some((stream, period)) && lot.pool == Pool::Subscription)
+        .map(|lot| lot.key.clone())
+}
+
+/// Grants whose own time ends. What is paid for a part after its end stays until the end of the part that runs then.
+fn endings(lots: &Lots) -> Vec<Sweep> {
+    let mut ends: BTreeMap<(StreamId, Period), Vec<Time>> = BTreeMap::new();
+    for lot in lots.lots.values() {
+        if let (Some(of), Some(end)) = (lot.of, lot.ends) {
+            ends.entry(of).or_default().push(end);
+        }
+    }
+    let mut sweeps = Vec::new();
+    for lot in lots.lots.values() {
+        let Some(end) = lot.ends else { continue };
+        let of_period = lot.of.and_then(|of| ends.get(&of)).into_iter().flatten();
+        let mut times: Vec<Time> = of_period.copied().filter(|time| *time > end).chain([end]).collect();
+        times.sort_unstable();
+        times.dedup();
+        sweeps.extend(times.into_iter().map(|at| Sweep {
+            at,
+            cause: Cause::Ended,
+            known: Known::default(),
+            is_due: false,
+            grants: vec![lot.key.clone()],
+            stays: 0,
+        }));
+    }
+    sweeps
+}
+
+/// A period opens: of what earlier periods of its stream were paid for before, and of what canceled subscriptions left, at
+/// most `max_rollover` stays, newest first.
+fn opened(
+    stream: StreamId,
+    period: Period,
+    opening: PeriodOpening,
+    lots: &Lots,
+    canceled: &Cancellations,
+) -> Sweep {
+    let mut earlier: Vec<&Lot> = lots
+        .lots
+        .values()
+        .filter(|lot| lot.pool == Pool::Subscription)
+        .filter(|lot| match lot.of {
+            Some((of, before)) if of == stream => before.start < period.start,
+            Some((of, _)) => canceled.precedes(of, stream, opening.at),
+            None => false,
+        })
+        .collect();
+    earlier.sort_by_key(|lot| {
+        let end = lot.of.map(|(_, period)| period.end);
+        (std::cmp::Reverse((end, lot.begins)), lot.key.clone())
+    });
+    Sweep {
+        at: opening.at,
+        cause: Cause::Opened,
+        known: opening.known,
+        // A period that starts no later than it was paid has begun: Stripe's clock may be ahead.
+        is_due: period.start <= opening.paid_at,
+        grants: earlier.into_iter().map(|lot| lot.key.clone()).collect(),
+        stays: i128::from(opening.max_rollover.0),
+    }
+}
+
+/// What canceled subscriptions leave.
+struct Cancellations<'a> {
+    /// Of each stream: its subscription's newest state.
+    states: Vec<Option<&'a SubscriptionState>>,
+    /// Of each stream: when its subscription's first period started.
+    began: Vec<Option<Time>>,
+    /// Of each stream: its subscription.
+    subscriptions: Vec<&'a str>,
+}
+
+impl<'a> Cancellations<'a> {
+    fn of(facts: &'a Facts, streams: &'a Streams, lots: &Lots) -> Cancellations<'a> {
+        let subscriptions: Vec<&str> = streams.ids().map(|id| streams.subscription(id)).collect();
+        let states: BTreeMap<&str, &SubscriptionState> =
+            facts.subscriptions.iter().map(|state| (state.id.as_str(), state)).collect();
+        let mut began: BTreeMap<&str, Time> = BTreeMap::new();
+        let opened = lots.periods.iter().filter(|(_, lines)| lines.opening.is_some());
+        let loaded = opened.map(|((stream, period), _)| (subscriptions[*stream], period.start));
+        let earlier = facts
+            .subscriptions
+            .iter()
+            .filter_map(|state| Some((state.id.as_str(), state.first_period_start?)));
+        for (subscription, start) in loaded.chain(earlier) {
+            began.entry(subscription).and_modify(|first| *first = start.min(*first)).or_insert(start);
+        }
+        Cancellations {
+            states: subscriptions.iter().map(|id| states.get(id).copied()).collect(),
+            began: subscriptions.iter().map(|id| began.get(id).copied()).collect(),
+            subscriptions,
+        }
+    }
+
+    /// When the credits of a period expire, under `cancellation: expire`, and when that became known. A period that was
+    /// billed ahead, for a time after the end, still comes and goes with its own time.
+    fn expiry(&self, stream: StreamId, period: Period, lots: &Lots) -> Option<(Time, Known)> {
+        let state = self.states[stream]?;
+        if !lots.periods.get(&(stream, period))?.expires_when_canceled {
+            return None;
+        }
+        let ends = state.cancel_at_period_end || state.is_over;
+        let at = state.cancel_at.or(state.period_end.filter(|_| ends))?;
+        Some((if period.start < at { at } else { period.end }, state.known))
+    }
+
+    /// Whether a stream's periods are older ones for a period of another stream that opens: its subscription was canceled
+    /// by then, and the other one began later.
+    fn precedes(&self, earlier: StreamId, stream: StreamId, opened_at: Time) -> bool {
+        let Some(state) = self.states[earlier].filter(|state| state.is_over) else { return false };
+        self.subscriptions[earlier] != self.subscriptions[stream]
+            && state.ended_at.unwrap_or(state.as_of) <= opened_at
+            && self.began[earlier].is_some()
+            && self.began[stream] > self.began[earlier]
+    }
+}

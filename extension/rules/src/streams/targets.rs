@@ -1,0 +1,192 @@
+//! What every grant should hold: its worth, less what was drawn, less what was swept.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::facts::{Draw, GrantKey, Purpose};
+use super::lots::Lot;
+use super::sweeps::{Cause, Sweep};
+use super::{OutOfRange, State, Target};
+use crate::amount::Credits;
+use crate::calendar::Time;
+use crate::lot::Pool;
+
+/// A grant while the sweeps pass over it.
+pub(super) struct Balance<'a> {
+    lot: Lot,
+    draws: Vec<&'a Draw>,
+    worth: i64,
+    drawn: i64,
+    set_aside: i64,
+    expired: i64,
+    /// When its credits expire, by whatever comes first.
+    expires_at: Option<Time>,
+    /// When something of it last changed.
+    changed_at: Option<Time>,
+}
+
+/// What every grant should hold by `now`.
+pub(super) fn targets(
+    lots: Vec<Lot>,
+    sweeps: &[Sweep],
+    draws: &[Draw],
+    now: Time,
+) -> Result<Vec<Target>, OutOfRange> {
+    let mut balances = balances(lots, draws)?;
+    for sweep in sweeps {
+        if sweep.cause == Cause::Canceled {
+            for grant in &sweep.grants {
+                balances.entry(grant.clone()).and_modify(|balance| balance.expires_by(sweep.at));
+            }
+        }
+        if sweep.at <= now || sweep.is_due {
+            apply(sweep, &mut balances)?;
+        }
+    }
+    balances.into_values().map(|balance| balance.target(now)).collect()
+}
+
+/// Every grant that a line made or from which something was drawn.
+fn balances(lots: Vec<Lot>, draws: &[Draw]) -> Result<BTreeMap<GrantKey, Balance<'_>>, OutOfRange> {
+    let mut by_grant: BTreeMap<&GrantKey, Vec<&Draw>> = BTreeMap::new();
+    for draw in draws {
+        by_grant.entry(&draw.grant).or_default().push(draw);
+    }
+    let mut lots: BTreeMap<GrantKey, Lot> = lots.into_iter().map(|lot| (lot.key.clone(), lot)).collect();
+    for (&key, draws) in &by_grant {
+        if !lots.contains_key(key) {
+            lots.insert(key.clone(), worthless(key, draws));
+        }
+    }
+    lots.into_iter()
+        .map(|(key, lot)| {
+            let draws = by_grant.remove(&key).unwrap_or_default();
+            Ok((key, Balance::new(lot, draws)?))
+        })
+        .collect()
+}
+
+/// A grant whose lines are all gone: what was drawn from it is owed.
+fn worthless(key: &GrantKey, draws: &[&Draw]) -> Lot {
+    let pool = match key {
+        GrantKey::Period { pool, .. } => *pool,
+        GrantKey::Trial => Pool::Subscription,
+        GrantKey::FirstPurchaseBonus => Pool::Promotional,
+        GrantKey::Single { .. } => Pool::Purchased,
+    };
+    let first = draws.iter().map(|draw| draw.at).min().unwrap_or_default();
+    Lot::new(key.clone(), pool, first)
+}
+
+/// Leaves at most what stays of a sweep's grants.
+fn apply(sweep: &Sweep, balances: &mut BTreeMap<GrantKey, Balance>) -> Result<(), OutOfRange> {
+    let mut stays = sweep.stays;
+    for grant in &sweep.grants {
+        let Some(balance) = balances.get_mut(grant) else { continue };
+        let left = balance.left_before(sweep)?;
+        let kept = i64::try_from(i128::from(left).min(stays)).unwrap_or(left);
+        stays -= i128::from(kept);
+        balance.sweep(sweep, left - kept);
+    }
+    Ok(())
+}
+
+impl<'a> Balance<'a> {
+    fn new(lot: Lot, draws: Vec<&'a Draw>) -> Result<Balance<'a>, OutOfRange> {
+        let worth = lot.worth()?;
+        let (expires_at, changed_at) = (lot.ends, lot.last_paid_at());
+        Ok(Balance {
+            drawn: sum(draws.iter().copied(), &lot.key)?,
+            lot,
+            draws,
+            worth,
+            set_aside: 0,
+            expired: 0,
+            expires_at,
+            changed_at,
+        })
+    }
+
+    fn expires_by(&mut self, at: Time) {
+        self.expires_at = Some(self.expires_at.map_or(at, |known| known.min(at)));
+    }
+
+    /// What was left of it just before a sweep: of what had been paid for by then.
+    fn left_before(&self, sweep: &Sweep) -> Result<i64, OutOfRange> {
+        let stood_before = |draw: &&&Draw| draw.at < sweep.at || draw.id <= sweep.known.after;
+        let drawn = sum(self.draws.iter().filter(stood_before).copied(), &self.lot.key)?;
+        let drawn = if sweep.cause.is_final() { drawn - self.given_back_since(sweep) } else { drawn };
+        let paid = self.worth.min(self.lot.worth_before(sweep.at)?);
+        Ok((paid - drawn.max(0) - self.set_aside - self.expired).max(0))
+    }
+
+    /// What a spend gives back to a grant whose time is over is gone with it; to one that was set aside, it stays.
+    fn given_back_since(&self, sweep: &Sweep) -> i64 {
+        let since = self.draws.iter().filter(|draw| draw.at >= sweep.at && draw.id > sweep.known.after);
+        let back = since.filter(|draw| draw.purpose == Purpose::Spend && draw.credits < Credits::ZERO);
+        back.map(|draw| draw.credits.0.saturating_neg()).fold(0, i64::saturating_add)
+    }
+
+    fn sweep(&mut self, sweep: &Sweep, credits: i64) {
+        if credits == 0 {
+            return;
+        }
+        if sweep.cause.is_final() {
+            self.expired += credits;
+        } else {
+            self.set_aside += credits;
+        }
+        self.changed_at = self.changed_at.max(Some(sweep.at));
+    }
+
+    fn target(self, now: Time) -> Result<Target, OutOfRange> {
+        let Balance { lot, worth, drawn, expires_at, .. } = &self;
+        let unspent = (worth - drawn).max(0);
+        let expired = self.expired.min(unspent);
+        let set_aside = self.set_aside.min(unspent - expired);
+        let remaining = unspent - expired - set_aside;
+        let begun = lot.begins <= now || lot.last_paid_at().is_some_and(|paid_at| lot.begins <= paid_at);
+        let is_over = expires_at.is_some_and(|at| at <= now) && remaining == 0;
+        let state = match (begun, remaining > 0) {
+            (true, _) if is_over => State::Expired,
+            (true, _) => State::Open,
+            (false, true) => State::ToCome,
+            (false, false) => State::Ended,
+        };
+        let last_draw = self.draws.iter().map(|draw| draw.at).max();
+        let beyond = |worth: i64| (drawn - worth).max(0);
+        Ok(Target {
+            pool: lot.pool,
+            worth: Credits(*worth),
+            drawn: Credits(*drawn),
+            set_aside: Credits(set_aside),
+            expired: Credits(expired),
+            remaining: Credits(remaining),
+            owed: Credits(beyond(*worth).min(beyond(lot.worth_unreversed()?))),
+            state,
+            available_from: lot.begins,
+            expires_at: *expires_at,
+            priority_at: [*expires_at, lot.resets_at].into_iter().flatten().min(),
+            closed_at: self.changed_at.max(last_draw).filter(|_| remaining == 0),
+            payments: distinct(&lot.payments),
+            key: lot.key.clone(),
+        })
+    }
+}
+
+impl Cause {
+    /// Whether what goes is gone for good, not set aside.
+    fn is_final(self) -> bool {
+        matches!(self, Cause::Ended | Cause::Canceled)
+    }
+}
+
+fn distinct(payments: &BTreeSet<(Time, String)>) -> Vec<String> {
+    payments.iter().map(|(_, id)| id.clone()).collect()
+}
+
+fn sum<'a>(draws: impl Iterator<Item = &'a Draw>, grant: &GrantKey) -> Result<i64, OutOfRange> {
+    draws
+        .map(|draw| draw.credits.0)
+        .try_fold(0i64, i64::checked_add)
+        .ok_or_else(|| OutOfRange::Credits(grant.clone()))
+}

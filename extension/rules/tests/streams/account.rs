@@ -1,0 +1,121 @@
+//! An account in memory, as a ledger keeps one: facts become known, credits are drawn, debt is settled.
+
+use stripe_credits_rules::amount::Credits;
+use stripe_credits_rules::calendar::Time;
+use stripe_credits_rules::lot::Pool;
+use stripe_credits_rules::streams::debt::{draw_order, owed, settle};
+use stripe_credits_rules::streams::facts::{Draw, Facts, GrantKey, Known, Purpose};
+use stripe_credits_rules::streams::{Holdings, State, holdings};
+
+/// Facts, and what was drawn so far.
+#[derive(Debug, Clone)]
+pub(crate) struct Account {
+    pub(crate) facts: Facts,
+    pub(crate) draws: Vec<Draw>,
+    settled: Vec<(GrantKey, Credits)>,
+    now: Time,
+}
+
+/// What an account shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Balances {
+    pub(crate) subscription: i64,
+    pub(crate) purchased: i64,
+    pub(crate) promotional: i64,
+    pub(crate) debt: i64,
+}
+
+impl Balances {
+    pub(crate) fn balance(self) -> i64 {
+        self.subscription + self.purchased + self.promotional
+    }
+
+    pub(crate) fn total(self) -> i64 {
+        self.balance() - self.debt
+    }
+}
+
+impl Account {
+    pub(crate) fn new(now: Time) -> Account {
+        Account { facts: Facts::default(), draws: Vec::new(), settled: Vec::new(), now }
+    }
+
+    /// What a fact that becomes known now is marked with.
+    pub(crate) fn known(&self) -> Known {
+        Known { after: self.last_row() }
+    }
+
+    fn last_row(&self) -> i64 {
+        i64::try_from(self.draws.len()).expect("few")
+    }
+
+    pub(crate) fn holdings(&self) -> Holdings {
+        holdings(&self.facts, &self.draws, self.now).expect("numbers that can be held")
+    }
+
+    /// Lets time pass, and settles debt each time that something comes or goes.
+    pub(crate) fn pass_to(&mut self, to: Time) {
+        while let Some(next) = self.holdings().next_change.filter(|next| *next <= to) {
+            assert!(next > self.now, "time goes on");
+            self.now = next;
+            self.settle();
+        }
+        self.now = to;
+    }
+
+    /// Makes the facts what they are known to be now.
+    pub(crate) fn learn(&mut self, facts: Facts) {
+        self.facts = facts;
+        self.settle();
+    }
+
+    /// Settles what is owed, or gives back what is not any more.
+    pub(crate) fn settle(&mut self) {
+        for (grant, credits) in settle(&self.holdings().targets, &self.settled) {
+            self.draw(grant.clone(), credits, Purpose::Settlement);
+            self.settled.push((grant, credits));
+        }
+    }
+
+    /// Spends; `false` if there is less.
+    pub(crate) fn spend(&mut self, amount: i64) -> bool {
+        let holdings = self.holdings();
+        let in_order = draw_order(&holdings.targets);
+        if in_order.iter().map(|target| target.remaining.0).sum::<i64>() < amount {
+            return false;
+        }
+        let mut left = amount;
+        for target in in_order {
+            let credits = target.remaining.0.min(left);
+            if credits > 0 {
+                self.draw(target.key.clone(), Credits(credits), Purpose::Spend);
+                left -= credits;
+            }
+        }
+        true
+    }
+
+    /// Draws from a grant, or gives back to it.
+    pub(crate) fn draw(&mut self, grant: GrantKey, credits: Credits, purpose: Purpose) {
+        self.draws.push(Draw { grant, id: self.last_row() + 1, at: self.now, credits, purpose });
+    }
+
+    pub(crate) fn balances(&self) -> Balances {
+        let holdings = self.holdings();
+        let pool = |pool: Pool| -> i64 {
+            let own = holdings.targets.iter().filter(|t| t.pool == pool && t.state == State::Open);
+            own.map(|target| target.remaining.0).sum()
+        };
+        let settled: i64 = self.settled.iter().map(|(_, credits)| credits.0).sum();
+        for target in &holdings.targets {
+            let accounted = target.drawn.0 + target.set_aside.0 + target.expired.0 + target.remaining.0;
+            assert_eq!(accounted, target.worth.0.max(target.drawn.0), "{target:?}");
+        }
+        Balances {
+            subscription: pool(Pool::Subscription),
+            purchased: pool(Pool::Purchased),
+            promotional: pool(Pool::Promotional),
+            debt: (owed(&holdings.targets).0 - settled).max(0),
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Plan credits: what every grant holds, by the vectors of the rules, by their sentences, and in every order of the facts.
+
+mod account; // an account in memory: facts, draws and settlements
+mod stripe; // events to facts, for histories in Stripe's JSON
+mod vectors; // histories with the numbers that must stand after each step

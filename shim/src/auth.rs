@@ -1,5 +1,78 @@
-//! The proof of who asks.
+//! The proof of who asks: the user whom a bearer token names, once the token is proven.
 
-pub(crate) mod jwks;
 pub(crate) mod token;
-pub(crate) mod verifier;
+mod jwks;
+mod verifier;
+
+use thiserror::Error;
+
+/// Why a request names no user.
+#[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AuthError {
+    #[error("there is no Authorization header")]
+    Missing,
+    #[error("the Authorization header holds no bearer token")]
+    Malformed,
+    #[error("the token's algorithm is none of ours, or not its key's")]
+    Algorithm,
+    #[error("the token's key is not known")]
+    UnknownKey,
+    #[error("the token's signature does not match")]
+    Signature,
+    #[error("the token has expired")]
+    Expired,
+    #[error("the token does not say until when it is valid")]
+    NoExpiry,
+    #[error("the token is not valid yet")]
+    Immature,
+    #[error("the token is for another audience")]
+    Audience,
+    #[error("the token is of another issuer")]
+    Issuer,
+    #[error("the token's sub is not a UUID")]
+    Subject,
+    #[error("the keys that sign the app's tokens could not be fetched")]
+    KeysUnavailable,
+}
+
+impl AuthError {
+    /// The refusal's name, for metrics and logs. Clients are not told: they could only use it to guess better.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Missing => "token_missing",
+            Self::Malformed => "token_malformed",
+            Self::Algorithm => "token_algorithm",
+            Self::UnknownKey => "token_unknown_key",
+            Self::Signature => "token_signature",
+            Self::Expired => "token_expired",
+            Self::NoExpiry => "token_no_expiry",
+            Self::Immature => "token_immature",
+            Self::Audience => "token_audience",
+            Self::Issuer => "token_issuer",
+            Self::Subject => "token_subject",
+            Self::KeysUnavailable => "token_keys_unavailable",
+        }
+    }
+
+    /// What clients read: the words that they already know from Supabase.
+    pub(crate) fn client_text(self) -> &'static str {
+        match self {
+            Self::Missing => "Missing Authorization header",
+            Self::KeysUnavailable => "the keys that sign the app's tokens could not be fetched",
+            _ => "Invalid JWT",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_learns_that_a_token_is_missing_or_wrong_and_nothing_more() {
+        assert_eq!(AuthError::Missing.client_text(), "Missing Authorization header");
+        for error in [AuthError::Expired, AuthError::Signature, AuthError::UnknownKey, AuthError::Subject] {
+            assert_eq!(error.client_text(), "Invalid JWT");
+        }
+    }
+}

@@ -1,37 +1,59 @@
 //! A request's body: bounded in size and in time, whoever sends it.
 
+use std::time::Duration;
+
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Bytes, Incoming};
-use std::time::Duration;
+use thiserror::Error;
 use tokio::time::timeout;
 
-use crate::error::Error;
-
 /// The largest body taken, in bytes; Stripe's largest events are a tenth of it.
-pub(crate) const MAX_BODY_BYTES: usize = 1024 * 1024;
+const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// How long a body may take to arrive.
-pub(crate) const BODY_READ_TIMEOUT: Duration = Duration::from_secs(10);
+const BODY_READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How much of a body that is too large is read and dropped before the refusal, in bytes: a client that writes all
 /// before it reads would else see a reset connection instead of a 413.
 const MAX_DISCARDED_BYTES: u64 = 8 * 1024 * 1024;
 
-/// The whole body.
-pub(crate) async fn read(body: Incoming) -> Result<Bytes, Error> {
-    timeout(BODY_READ_TIMEOUT, read_bounded(body)).await.map_err(|_| Error::BodyTimeout)?
+/// Why a body was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub(crate) enum BodyError {
+    #[error("the body is larger than {MAX_BODY_BYTES} bytes")]
+    TooLarge,
+    #[error("the body did not arrive within {} seconds", BODY_READ_TIMEOUT.as_secs())]
+    Timeout,
+    #[error("the body could not be read to its end")]
+    Unreadable,
 }
 
-async fn read_bounded(mut body: Incoming) -> Result<Bytes, Error> {
+impl BodyError {
+    /// The failure's name, for metrics and clients.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::TooLarge => "body_too_large",
+            Self::Timeout => "body_timeout",
+            Self::Unreadable => "body_unreadable",
+        }
+    }
+}
+
+/// The whole body.
+pub(crate) async fn read(body: Incoming) -> Result<Bytes, BodyError> {
+    timeout(BODY_READ_TIMEOUT, read_bounded(body)).await.map_err(|_| BodyError::Timeout)?
+}
+
+async fn read_bounded(mut body: Incoming) -> Result<Bytes, BodyError> {
     if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
         discard(&mut body).await;
-        return Err(Error::BodyTooLarge);
+        return Err(BodyError::TooLarge);
     }
     match Limited::new(&mut body, MAX_BODY_BYTES).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
             discard(&mut body).await;
-            Err(Error::BodyTooLarge)
+            Err(BodyError::TooLarge)
         }
-        Err(_) => Err(Error::BodyUnreadable),
+        Err(_) => Err(BodyError::Unreadable),
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Cmd, FromRedisValue, Pipeline, RedisError, cmd, pipe};
+use redis::{FromRedisValue, Pipeline, RedisError, pipe};
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -16,9 +16,10 @@ use uuid::Uuid;
 
 use crate::clock::unix_now;
 use crate::config::RedisConfig;
+use crate::database::Database;
 use crate::error::Error;
+use crate::metrics::CallCounter;
 use crate::outcome::{Outcome, Verdict};
-use crate::serve::App;
 
 /// How long a connection may take, and an answer: the database would have answered by then.
 const REDIS_TIMEOUT: Duration = Duration::from_millis(250);
@@ -33,6 +34,7 @@ const MARKER_SECONDS: u64 = 24 * 60 * 60;
 pub(crate) struct Cache {
     redis: ConnectionManager,
     credits_max_age: Option<Duration>,
+    calls: CallCounter,
     paused_until: Mutex<Option<Instant>>,
 }
 
@@ -51,7 +53,7 @@ struct Found {
 
 impl Cache {
     /// Prepares a connection; nothing is opened yet, so Redis may be away.
-    pub(crate) fn new(config: &RedisConfig) -> Result<Self, Error> {
+    pub(crate) fn new(config: &RedisConfig, calls: CallCounter) -> Result<Self, Error> {
         let fault = |fault: RedisError| Error::Internal(fault.category().to_owned());
         let client = redis::Client::open(config.url.expose_secret()).map_err(fault)?;
         let manager = ConnectionManagerConfig::new()
@@ -61,8 +63,78 @@ impl Cache {
         Ok(Self {
             redis: ConnectionManager::new_lazy_with_config(client, manager).map_err(fault)?,
             credits_max_age: config.credits_max_age,
+            calls,
             paused_until: Mutex::new(None),
         })
+    }
+
+    /// The user's credits from Redis, where they may be answered from it and are young enough.
+    pub(crate) async fn credits(&self, user: Uuid) -> Option<String> {
+        let max_age = self.credits_max_age?;
+        let (text,): (Option<String>,) = self.run(pipe().cmd("GET").arg(credits_key(user))).await?;
+        fresh(&text?, user, unix_now(), max_age)
+    }
+
+    /// Keeps credits that were just read, where they may be answered.
+    pub(crate) async fn keep_credits(&self, user: Uuid, credits: &str) {
+        if self.credits_max_age.is_some() {
+            let mut commands = pipe();
+            self.add_credits(&mut commands, user, credits);
+            let _: Option<()> = self.run(&commands).await;
+        }
+    }
+
+    /// Keeps what a user has after a commit, and marks the event.
+    pub(crate) async fn after_commit(&self, database: &Database, outcome: &Outcome, event_id: &str) {
+        if self.is_paused() {
+            return;
+        }
+        let mut commands = pipe();
+        commands.cmd("SET").arg(format!("processed:{event_id}")).arg(outcome.verdict().label());
+        commands.arg("EX").arg(MARKER_SECONDS).ignore();
+        let user = outcome.user_id().and_then(|user| Uuid::try_parse(user).ok());
+        if let Some(user) =
+            user.filter(|_| matches!(outcome.verdict(), Verdict::Applied | Verdict::AlreadyApplied))
+        {
+            match database.credits(user).await {
+                Ok(credits) => self.add_credits(&mut commands, user, &credits),
+                // What Redis has is older than the commit.
+                Err(_) => {
+                    commands.cmd("DEL").arg(credits_key(user)).ignore();
+                }
+            }
+        }
+        let _: Option<()> = self.run(&commands).await;
+    }
+
+    fn add_credits(&self, commands: &mut Pipeline, user: Uuid, credits: &str) {
+        let kept = serde_json::from_str(credits)
+            .and_then(|credits| serde_json::to_string(&Kept { at: unix_now(), credits }));
+        if let Ok(kept) = kept {
+            let lifetime = self.credits_max_age.map_or(CREDITS_SECONDS, |age| age.as_secs());
+            commands.cmd("SET").arg(credits_key(user)).arg(kept).arg("EX").arg(lifetime).ignore();
+        }
+    }
+
+    /// What Redis answers, if it does soon; if not, it is left alone for a while.
+    async fn run<T: FromRedisValue>(&self, commands: &Pipeline) -> Option<T> {
+        if self.is_paused() {
+            return None;
+        }
+        let mut redis = self.redis.clone();
+        // The connection's own limits begin when it is there; this one holds for all of it.
+        let fault = match timeout(REDIS_TIMEOUT * 2, commands.query_async(&mut redis)).await {
+            Ok(Ok(answer)) => {
+                self.calls.count("ok");
+                return Some(answer);
+            }
+            Ok(Err(fault)) => fault.category().to_owned(),
+            Err(_) => "no answer in time".to_owned(),
+        };
+        self.pause();
+        self.calls.count("failed");
+        tracing::warn!(fault, "Redis is left alone for {} seconds", PAUSE.as_secs());
+        None
     }
 
     fn is_paused(&self) -> bool {
@@ -73,56 +145,6 @@ impl Cache {
     fn pause(&self) {
         let mut paused_until = self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
         *paused_until = Some(Instant::now() + PAUSE);
-    }
-
-    fn lifetime(&self) -> u64 {
-        self.credits_max_age.map_or(CREDITS_SECONDS, |age| age.as_secs())
-    }
-}
-
-/// The user's credits from Redis, where they may be answered from it and are young enough.
-pub(crate) async fn credits(app: &App, user: Uuid) -> Option<String> {
-    let cache = app.cache.as_ref()?;
-    let max_age = cache.credits_max_age?;
-    let text: Option<String> = ask(app, cache, Question::One(cmd("GET").arg(credits_key(user)))).await?;
-    fresh(&text?, user, unix_now(), max_age)
-}
-
-/// Keeps credits that were just read.
-pub(crate) async fn keep_credits(app: &App, user: Uuid, credits: &str) {
-    if let Some(cache) = app.cache.as_ref().filter(|cache| cache.credits_max_age.is_some()) {
-        let mut commands = pipe();
-        keep(&mut commands, cache, user, credits);
-        let _: Option<()> = ask(app, cache, Question::Many(&commands)).await;
-    }
-}
-
-/// Keeps what a user has after a commit, and marks the event.
-pub(crate) async fn after_commit(app: &App, outcome: &Outcome, event_id: &str) {
-    let Some(cache) = app.cache.as_ref().filter(|cache| !cache.is_paused()) else { return };
-    let mut commands = pipe();
-    commands.cmd("SET").arg(format!("processed:{event_id}")).arg(outcome.verdict().label());
-    commands.arg("EX").arg(MARKER_SECONDS).ignore();
-    let user = outcome.user_id().and_then(|user| Uuid::try_parse(user).ok());
-    if let Some(user) =
-        user.filter(|_| matches!(outcome.verdict(), Verdict::Applied | Verdict::AlreadyApplied))
-    {
-        match app.database.credits(user).await {
-            Ok(credits) => keep(&mut commands, cache, user, &credits),
-            // What Redis has is older than the commit.
-            Err(_) => {
-                commands.cmd("DEL").arg(credits_key(user)).ignore();
-            }
-        }
-    }
-    let _: Option<()> = ask(app, cache, Question::Many(&commands)).await;
-}
-
-fn keep(commands: &mut Pipeline, cache: &Cache, user: Uuid, credits: &str) {
-    let kept = serde_json::from_str(credits)
-        .and_then(|credits| serde_json::to_string(&Kept { at: unix_now(), credits }));
-    if let Ok(kept) = kept {
-        commands.cmd("SET").arg(credits_key(user)).arg(kept).arg("EX").arg(cache.lifetime()).ignore();
     }
 }
 
@@ -142,39 +164,6 @@ fn fresh(text: &str, user: Uuid, now: u64, max_age: Duration) -> Option<String> 
     let owner: Credits = serde_json::from_str(credits.get()).ok()?;
     let is_fresh = now.checked_sub(at).is_some_and(|age| age < max_age.as_secs());
     (is_fresh && owner.user_id == user).then(|| credits.get().to_owned())
-}
-
-/// What Redis is asked.
-enum Question<'a> {
-    One(&'a Cmd),
-    Many(&'a Pipeline),
-}
-
-/// Redis's answer, if it has one soon; if not, it is left alone for a while.
-async fn ask<T: FromRedisValue>(app: &App, cache: &Cache, question: Question<'_>) -> Option<T> {
-    if cache.is_paused() {
-        return None;
-    }
-    let mut redis = cache.redis.clone();
-    let answer = async {
-        match question {
-            Question::One(command) => command.query_async(&mut redis).await,
-            Question::Many(commands) => commands.query_async(&mut redis).await,
-        }
-    };
-    // The connection's own limits begin when it is there; this one holds for all of it.
-    let fault = match timeout(REDIS_TIMEOUT * 2, answer).await {
-        Ok(Ok(answer)) => {
-            app.metrics.redis_call("ok");
-            return Some(answer);
-        }
-        Ok(Err(fault)) => fault.category().to_owned(),
-        Err(_) => "no answer in time".to_owned(),
-    };
-    cache.pause();
-    app.metrics.redis_call("failed");
-    tracing::warn!(fault, "Redis is left alone for {} seconds", PAUSE.as_secs());
-    None
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! One event into the database: as it came, or with what Stripe says of it, or as far as it can be stored.
 
-use crate::database::Database;
+use crate::database::{Database, DatabaseError};
 use crate::error::Error;
 use crate::event::Event;
 use crate::fetch;
@@ -14,7 +14,7 @@ pub(crate) async fn apply(
     event: &Event,
 ) -> Result<Outcome, Error> {
     let result = apply_whole(database, stripe, event).await;
-    let Err(error @ Error::Data(_)) = &result else {
+    let Err(error @ Error::Database(DatabaseError::Data(_))) = &result else {
         return result;
     };
     // Only a body that jsonb cannot hold will never do better; any other fault is worth Stripe's retries.
@@ -22,7 +22,7 @@ pub(crate) async fn apply(
         return result;
     }
     tracing::error!(event_id = event.id(), %error, "Postgres cannot store this event; recorded without its data");
-    database.apply_stripe_event(&event.without_data()).await
+    Ok(database.apply_stripe_event(&event.without_data()).await?)
 }
 
 async fn apply_whole(
@@ -55,7 +55,7 @@ pub(crate) async fn explain(
 
 fn answered(outcome: Outcome) -> Result<Outcome, Error> {
     if outcome.verdict() == Verdict::NeedsFetch {
-        return Err(Error::UnexpectedAnswer("it asks again for what was fetched".to_owned()));
+        return Err(DatabaseError::UnexpectedAnswer("it asks again for what was fetched".to_owned()).into());
     }
     Ok(outcome)
 }

@@ -1,15 +1,19 @@
-//! Everything that can go wrong. The log's text (`Display`), the client's text, the metric's label, the HTTP status
-//! and the exit code of one failure all come from the same variant.
+//! What can end a request or a command, in one enum: the log's text (`Display`), the client's text, the metric's label,
+//! the HTTP status and the exit code of one failure all come from the same variant.
+//!
+//! The modules below name their own errors, and [`enum@Error`] wraps them: [`BodyError`], [`SignatureError`] and
+//! [`MalformedEvent`] while a request is read; [`AuthError`] while its user is proven; [`DatabaseError`] from every
+//! statement; [`StripeError`] from every call to Stripe's API; [`ConfigError`] before anything is opened. `Stripe` is for
+//! webhooks and commands, which are tried again (503); `Gateway` is the same fault for an app's client (502).
 
-use std::time::Duration;
-
-use hyper::StatusCode;
+use hyper::{Method, StatusCode};
 use thiserror::Error;
 
-use crate::auth::token::AuthError;
-use crate::body::{BODY_READ_TIMEOUT, MAX_BODY_BYTES};
-use crate::config::Fault;
-use crate::database::describe;
+use crate::auth::AuthError;
+use crate::body::BodyError;
+use crate::config::ConfigError;
+use crate::database::DatabaseError;
+use crate::event::MalformedEvent;
 use crate::signature::SignatureError;
 use crate::stripe::client::StripeError;
 
@@ -24,31 +28,22 @@ pub(crate) const EXIT_UNAVAILABLE: u8 = 69;
 /// A fault of our own (`EX_SOFTWARE`).
 pub(crate) const EXIT_INTERNAL: u8 = 70;
 
-/// How long a client is asked to wait, in seconds, when something outside is away.
-pub(crate) const RETRY_AFTER_SECONDS: u32 = 10;
-
-/// Whatever keeps a request or a command from being done.
+/// What ends a request or a command.
 #[derive(Debug, Error)]
 pub(crate) enum Error {
     #[error("there is nothing here")]
     NotFound,
     #[error("only {0} is allowed here")]
-    MethodNotAllowed(&'static str),
-    #[error("the body is larger than {MAX_BODY_BYTES} bytes")]
-    BodyTooLarge,
-    #[error("the body did not arrive within {} seconds", BODY_READ_TIMEOUT.as_secs())]
-    BodyTimeout,
-    #[error("the body could not be read to its end")]
-    BodyUnreadable,
+    MethodNotAllowed(Method),
+    #[error(transparent)]
+    Body(#[from] BodyError),
     #[error(transparent)]
     Signature(#[from] SignatureError),
-    #[error("the body is not a Stripe event: {0}")]
-    MalformedBody(String),
+    #[error(transparent)]
+    MalformedEvent(#[from] MalformedEvent),
 
     #[error(transparent)]
     Auth(#[from] AuthError),
-    #[error("the keys that sign the app's tokens could not be fetched")]
-    KeysUnavailable,
     #[error("a setting is missing: {}", .0.join(", "))]
     MissingSettings(Vec<&'static str>),
     #[error("the origin is not one of CORS_ORIGINS")]
@@ -73,29 +68,15 @@ pub(crate) enum Error {
     #[error("{0}")]
     Gateway(StripeError),
 
-    #[error("the database is unreachable: {0}")]
-    DatabaseUnavailable(String),
-    #[error("the connection to the database was lost: {}", describe(.0))]
-    ConnectionLost(tokio_postgres::Error),
-    #[error("the database did not answer within {} seconds", .0.as_secs())]
-    DatabaseTimeout(Duration),
-    #[error("the transaction met another one: {}", describe(.0))]
-    Conflict(tokio_postgres::Error),
-    #[error("the database cannot take this: {}", describe(.0))]
-    Data(tokio_postgres::Error),
-    #[error("the database failed: {}", describe(.0))]
-    Database(tokio_postgres::Error),
-    #[error("the database's answer was not understood: {0}")]
-    UnexpectedAnswer(String),
-    #[error("the extension stripe_credits is not installed in this database")]
-    ExtensionMissing,
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
     #[error(transparent)]
     Stripe(#[from] StripeError),
-
-    #[error("the configuration is wrong\n{}", one_a_line(.0))]
-    Configuration(Vec<Fault>),
     #[error("STRIPE_SECRET_KEY: its mode contradicts the database's settings, whose livemode is {livemode}")]
     ModeConflict { livemode: bool },
+
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     #[error("cannot listen: {0}")]
     Listen(std::io::Error),
     #[error("cannot read {0}")]
@@ -122,13 +103,10 @@ impl Error {
         match self {
             Self::NotFound => "not_found",
             Self::MethodNotAllowed(_) => "method_not_allowed",
-            Self::BodyTooLarge => "body_too_large",
-            Self::BodyTimeout => "body_timeout",
-            Self::BodyUnreadable => "body_unreadable",
+            Self::Body(body) => body.label(),
             Self::Signature(signature) => signature.label(),
-            Self::MalformedBody(_) => "malformed_body",
+            Self::MalformedEvent(_) => "malformed_body",
             Self::Auth(auth) => auth.label(),
-            Self::KeysUnavailable => "token_keys_unavailable",
             Self::MissingSettings(_) => "missing_settings",
             Self::OriginNotAllowed => "origin_not_allowed",
             Self::MalformedRequest(_) => "malformed_request",
@@ -139,17 +117,10 @@ impl Error {
             Self::AlreadySubscribed => "already_subscribed",
             Self::NoSubscription => "no_subscription",
             Self::NoCustomer => "no_customer",
-            Self::DatabaseUnavailable(_) => "database_unavailable",
-            Self::ConnectionLost(_) => "database_connection_lost",
-            Self::DatabaseTimeout(_) => "database_timeout",
-            Self::Conflict(_) => "database_conflict",
-            Self::Data(_) => "database_data",
-            Self::Database(_) => "database_error",
-            Self::UnexpectedAnswer(_) => "unexpected_answer",
-            Self::ExtensionMissing => "extension_missing",
+            Self::Database(database) => database.label(),
             Self::Stripe(stripe) | Self::Gateway(stripe) => stripe.label(),
             Self::ModeConflict { .. } => "mode_conflict",
-            Self::Configuration(_)
+            Self::Config(_)
             | Self::Listen(_)
             | Self::Input(_)
             | Self::Document(_)
@@ -175,9 +146,8 @@ impl Error {
     pub(crate) fn is_of_one_object(&self) -> bool {
         matches!(
             self,
-            Self::Data(_)
-                | Self::MalformedBody(_)
-                | Self::UnexpectedAnswer(_)
+            Self::Database(DatabaseError::Data(_) | DatabaseError::UnexpectedAnswer(_))
+                | Self::MalformedEvent(_)
                 | Self::Stripe(StripeError::Refused { .. } | StripeError::Malformed(_))
         )
     }
@@ -187,26 +157,23 @@ impl Error {
         match self {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::BodyUnreadable
+            Self::Body(BodyError::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Body(BodyError::Timeout) => StatusCode::REQUEST_TIMEOUT,
+            Self::Body(BodyError::Unreadable)
             | Self::Signature(_)
-            | Self::MalformedBody(_)
+            | Self::MalformedEvent(_)
             | Self::MalformedRequest(_)
             | Self::NotASession
             | Self::UnknownSession
             | Self::WrongMode(_)
             | Self::InvalidPrice => StatusCode::BAD_REQUEST,
+            Self::Auth(AuthError::KeysUnavailable) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Auth(_) => StatusCode::UNAUTHORIZED,
             Self::OriginNotAllowed => StatusCode::FORBIDDEN,
             Self::AlreadySubscribed | Self::NoSubscription | Self::NoCustomer => StatusCode::CONFLICT,
             Self::Gateway(StripeError::Declined(_)) => StatusCode::PAYMENT_REQUIRED,
-            Self::DatabaseUnavailable(_)
-            | Self::ConnectionLost(_)
-            | Self::DatabaseTimeout(_)
-            | Self::Conflict(_)
-            | Self::ExtensionMissing
-            | Self::KeysUnavailable
+            Self::Database(error) if error.is_transient() => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Database(DatabaseError::ExtensionMissing)
             | Self::ModeConflict { .. }
             | Self::Stripe(_)
             | Self::Gateway(StripeError::RateLimited | StripeError::Busy) => StatusCode::SERVICE_UNAVAILABLE,
@@ -218,10 +185,9 @@ impl Error {
     /// What an HTTP client reads: a client's own fault in full, ours without its insides.
     pub(crate) fn client_text(&self) -> String {
         match self {
-            Self::DatabaseUnavailable(_)
-            | Self::ConnectionLost(_)
-            | Self::DatabaseTimeout(_)
-            | Self::Conflict(_) => "the database could not be reached in time, try again".to_owned(),
+            Self::Database(error) if error.is_transient() => {
+                "the database could not be reached in time, try again".to_owned()
+            }
             Self::Auth(auth) => auth.client_text().to_owned(),
             Self::MalformedRequest(fault) => format!("the request was not understood: {fault}"),
             Self::Gateway(StripeError::Declined(_)) => "the payment was declined".to_owned(),
@@ -229,7 +195,7 @@ impl Error {
                 "Stripe refused this".to_owned()
             }
             Self::Stripe(_) | Self::Gateway(_) => "Stripe's API could not be asked, try again".to_owned(),
-            Self::ExtensionMissing | Self::KeysUnavailable | Self::ModeConflict { .. } => self.to_string(),
+            Self::Database(DatabaseError::ExtensionMissing) | Self::ModeConflict { .. } => self.to_string(),
             _ if self.status().is_server_error() => "internal error".to_owned(),
             _ => self.to_string(),
         }
@@ -239,11 +205,12 @@ impl Error {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Findings(_) => EXIT_FINDINGS,
-            Self::Configuration(_) | Self::ModeConflict { .. } | Self::Input(_) | Self::NoCatalog => {
-                EXIT_USAGE
-            }
-            Self::Stripe(StripeError::Unauthorized(_)) => EXIT_USAGE,
-            Self::Data(_) | Self::Document(_) | Self::UnknownEvent(_) => EXIT_DATA,
+            Self::Config(_)
+            | Self::ModeConflict { .. }
+            | Self::Input(_)
+            | Self::NoCatalog
+            | Self::Stripe(StripeError::Unauthorized(_)) => EXIT_USAGE,
+            Self::Database(DatabaseError::Data(_)) | Self::Document(_) | Self::UnknownEvent(_) => EXIT_DATA,
             Self::ShimRefused(status) if status.is_client_error() => EXIT_DATA,
             Self::Listen(_) | Self::ShimUnreachable(_) | Self::ShimRefused(_) => EXIT_UNAVAILABLE,
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => EXIT_UNAVAILABLE,
@@ -252,51 +219,42 @@ impl Error {
     }
 }
 
-fn one_a_line(faults: &[Fault]) -> String {
-    let lines: Vec<String> = faults.iter().map(|fault| format!("  {fault}")).collect();
-    lines.join("\n")
-}
-
-/// An error with its causes, on one line: the crates below us leave the cause out of their own text.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::config::{Environment, ServeConfig};
 
     #[test]
     fn a_client_reads_its_own_fault_and_none_of_our_insides() {
-        let malformed = Error::MalformedBody("no id".to_owned());
-        assert_eq!(malformed.client_text(), "the body is not a Stripe event: no id");
-        let away = Error::DatabaseUnavailable("connection refused by 10.0.0.7".to_owned());
+        let late = Error::from(BodyError::Timeout);
+        assert_eq!(late.client_text(), "the body did not arrive within 10 seconds");
+        let away = Error::from(DatabaseError::Unavailable("connection refused by 10.0.0.7".to_owned()));
         assert!(!away.client_text().contains("10.0.0.7"));
         assert!(away.to_string().contains("10.0.0.7"));
-        let answer = Error::UnexpectedAnswer("secret".to_owned());
+        let answer = Error::from(DatabaseError::UnexpectedAnswer("secret".to_owned()));
         assert_eq!(answer.client_text(), "internal error");
     }
 
     #[test]
     fn what_may_pass_is_503_and_what_cannot_is_not() {
-        assert_eq!(Error::DatabaseTimeout(Duration::from_secs(1)).status(), StatusCode::SERVICE_UNAVAILABLE);
+        let timeout = DatabaseError::Timeout(Duration::from_secs(1));
+        assert_eq!(Error::from(timeout).status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(Error::Auth(AuthError::KeysUnavailable).status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(Error::Stripe(StripeError::RateLimited).status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(Error::Internal(String::new()).status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(Error::Signature(SignatureError::Mismatch).status(), StatusCode::BAD_REQUEST);
-        assert_eq!(Error::BodyTooLarge.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(Error::Body(BodyError::TooLarge).status(), StatusCode::PAYLOAD_TOO_LARGE);
     }
 
     #[test]
     fn exit_codes_are_those_of_sysexits() {
-        assert_eq!(Error::Configuration(Vec::new()).exit_code(), EXIT_USAGE);
+        let empty = ServeConfig::read(&Environment::of(&[])).unwrap_err();
+        assert_eq!(Error::from(empty).exit_code(), EXIT_USAGE);
         assert_eq!(Error::Document(String::new()).exit_code(), EXIT_DATA);
-        assert_eq!(Error::DatabaseUnavailable(String::new()).exit_code(), EXIT_UNAVAILABLE);
+        let away = DatabaseError::Unavailable(String::new());
+        assert_eq!(Error::from(away).exit_code(), EXIT_UNAVAILABLE);
         assert_eq!(Error::ShimRefused(StatusCode::BAD_REQUEST).exit_code(), EXIT_DATA);
         assert_eq!(Error::ShimRefused(StatusCode::BAD_GATEWAY).exit_code(), EXIT_UNAVAILABLE);
         assert_eq!(Error::Internal(String::new()).exit_code(), EXIT_INTERNAL);

@@ -6,14 +6,12 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-
 use stripe_credits_rules::calendar;
 use stripe_credits_rules::event::{self as rules, Malformed};
+use thiserror::Error;
 
 use crate::config::StripeMode;
-use crate::error::Error;
 use crate::signature::Verified;
-use crate::stripe::client::Answer;
 
 /// The longest event id or type taken, in bytes; Stripe's own are under a hundred.
 const MAX_NAME_BYTES: usize = 255;
@@ -40,38 +38,44 @@ struct Envelope {
     account: Option<String>,
 }
 
+/// A text that is not a Stripe event, and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("the body is not a Stripe event: {0}")]
+pub(crate) struct MalformedEvent(String);
+
 impl Event {
     /// Reads the envelope: a JSON object, in UTF-8, with an id and a type.
-    pub(crate) fn parse(body: Verified) -> Result<Self, Error> {
+    pub(crate) fn parse(body: Verified) -> Result<Self, MalformedEvent> {
         Self::read(String::from_utf8(body.into_body().into()).map_err(|_| malformed("it is not UTF-8"))?)
     }
 
     /// The event that Stripe's API told, by its id or in a list.
-    pub(crate) fn told(event: &Answer) -> Result<Self, Error> {
-        Self::read(event.object.get().to_owned())
+    pub(crate) fn told(event: &RawValue) -> Result<Self, MalformedEvent> {
+        Self::read(event.get().to_owned())
     }
 
     /// An event that the inbox keeps, as it came.
-    pub(crate) fn kept(text: String) -> Result<Self, Error> {
+    pub(crate) fn kept(text: String) -> Result<Self, MalformedEvent> {
         Self::read(text)
     }
 
-    /// What a checkout session that Stripe told amounts to: the same as what a browser's reconcile of it would.
-    pub(crate) fn of_session(session: &Answer) -> Result<Self, Error> {
-        Self::made(rules::reconciliation(session.object.get(), as_of(session)?))
+    /// What a checkout session, as Stripe had it at a time of its clock, amounts to: the same as what a browser's
+    /// reconcile of it would.
+    pub(crate) fn of_session(session: &RawValue, as_of: u64) -> Result<Self, MalformedEvent> {
+        Self::made(rules::reconciliation(session.get(), time(as_of)?))
     }
 
-    /// What a subscription, an invoice, a refund or a dispute that Stripe told amounts to. Of which mode it is, the key
-    /// says that asked.
-    pub(crate) fn of_object(object: &Answer, mode: StripeMode) -> Result<Self, Error> {
-        Self::made(rules::backfill(object.object.get(), as_of(object)?, mode == StripeMode::Live))
+    /// What a subscription, an invoice, a refund or a dispute, as Stripe had it at a time of its clock, amounts to. Of
+    /// which mode it is, the key says that asked.
+    pub(crate) fn of_object(object: &RawValue, as_of: u64, mode: StripeMode) -> Result<Self, MalformedEvent> {
+        Self::made(rules::backfill(object.get(), time(as_of)?, mode == StripeMode::Live))
     }
 
-    fn made(event: Result<String, Malformed>) -> Result<Self, Error> {
+    fn made(event: Result<String, Malformed>) -> Result<Self, MalformedEvent> {
         Self::read(event.map_err(|fault| malformed(&fault.to_string()))?)
     }
 
-    fn read(text: String) -> Result<Self, Error> {
+    fn read(text: String) -> Result<Self, MalformedEvent> {
         if text.starts_with('\u{feff}') {
             return Err(malformed("it begins with a byte order mark"));
         }
@@ -187,12 +191,12 @@ fn typed<T: DeserializeOwned>(field: Option<&RawValue>) -> Option<T> {
     field.and_then(|raw| serde_json::from_str(raw.get()).ok())
 }
 
-fn as_of(answer: &Answer) -> Result<calendar::Time, Error> {
-    let seconds = i64::try_from(answer.as_of).ok();
+fn time(as_of: u64) -> Result<calendar::Time, MalformedEvent> {
+    let seconds = i64::try_from(as_of).ok();
     seconds.and_then(calendar::from_unix).ok_or_else(|| malformed("Stripe's clock is not a time"))
 }
 
-fn check_name(field: &str, name: &str) -> Result<(), Error> {
+fn check_name(field: &str, name: &str) -> Result<(), MalformedEvent> {
     if name.trim().is_empty() {
         return Err(malformed(&format!("its {field} is blank")));
     }
@@ -205,8 +209,8 @@ fn check_name(field: &str, name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn malformed(fault: &str) -> Error {
-    Error::MalformedBody(fault.to_owned())
+fn malformed(fault: &str) -> MalformedEvent {
+    MalformedEvent(fault.to_owned())
 }
 
 #[cfg(test)]
@@ -214,15 +218,12 @@ mod tests {
     use super::*;
     use crate::signature::tests::verified;
 
-    fn parse(body: &[u8]) -> Result<Event, Error> {
+    fn parse(body: &[u8]) -> Result<Event, MalformedEvent> {
         Event::parse(verified(body))
     }
 
     fn fault(body: &[u8]) -> String {
-        match parse(body) {
-            Err(Error::MalformedBody(fault)) => fault,
-            other => panic!("not a malformed body: {other:?}"),
-        }
+        parse(body).unwrap_err().0
     }
 
     #[test]

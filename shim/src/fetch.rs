@@ -5,6 +5,7 @@ use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::clock::unix_now;
+use crate::database::DatabaseError;
 use crate::error::Error;
 use crate::stripe::client::{Answer, StripeApi, StripeError};
 use crate::stripe::pages::going_on;
@@ -27,12 +28,12 @@ pub(crate) async fn fetch(stripe: Option<&StripeApi>, paths: &[String]) -> Resul
         return Ok("{}".to_owned());
     };
     if paths.len() > MAX_FETCHES {
-        return Err(Error::UnexpectedAnswer(format!("it asks for more than {MAX_FETCHES} objects")));
+        return Err(unexpected(format!("it asks for more than {MAX_FETCHES} objects")));
     }
     let mut fetched = Fetched { as_of: unix_now(), objects: Vec::new() };
     for path in paths {
         if !path.starts_with("/v1/") {
-            return Err(Error::UnexpectedAnswer("it asks for a path outside of /v1/".to_owned()));
+            return Err(unexpected("it asks for a path outside of /v1/".to_owned()));
         }
         match whole(stripe, path).await {
             Ok(answer) => {
@@ -44,7 +45,11 @@ pub(crate) async fn fetch(stripe: Option<&StripeApi>, paths: &[String]) -> Resul
             Err(error) => return Err(error.into()),
         }
     }
-    serde_json::to_string(&fetched).map_err(|fault| Error::Internal(fault.to_string()))
+    Ok(serde_json::to_string(&fetched).expect("a number and objects that were JSON"))
+}
+
+fn unexpected(question: String) -> Error {
+    DatabaseError::UnexpectedAnswer(question).into()
 }
 
 /// Gets the object at a path; a list with all of its pages.

@@ -1,18 +1,17 @@
 //! `stripe-credits`, the shim: it verifies Stripe's webhooks and hands them to `billing.apply_stripe_event`. It
 //! verifies, carries, maps the outcome to a status and logs; no rule of money lives here.
 //!
-//! The way of a webhook, in reading order: [`serve`] takes the connection, [`routes::webhook`] reads the body,
-//! [`signature`] proves who wrote it, [`event`] reads its envelope, [`delivery`] has [`database`] carry it to Postgres,
-//! [`outcome`] is what Postgres answered, and [`fetch`] gets what Postgres asks for from [`stripe`].
+//! A webhook passes [`serve`], [`routes`], [`signature`], [`event`], [`delivery`] and [`database`]; [`outcome`] is what
+//! Postgres answered, and [`fetch`] gets from [`stripe`] what Postgres asks for. A request of the app passes [`auth`]
+//! instead of the signature. [`commands`] are what an operator runs.
 //!
-//! The way of an app's request: [`routes::user`] takes it, [`auth`] proves whose it is, a module of [`routes`] answers
-//! it, and [`cache`] keeps what was read, where there is Redis.
-//!
-//! What an operator runs is in [`commands`].
+//! A module uses only the modules below it in this list; tests/arrows.rs checks that.
 
 mod serve;
 mod routes;
 mod commands;
+mod app;
+mod response;
 mod delivery;
 mod fetch;
 mod cache;
@@ -144,7 +143,7 @@ async fn run(command: Command) -> Result<(), Error> {
             serve::run(listener, config, serve::termination()?).await
         }
         Command::Catalog(CatalogCommand::Push { file }) => {
-            catalog_push::push(&file, &DatabaseConfig::read(&environment)?).await
+            catalog_push::run(&file, &DatabaseConfig::read(&environment)?).await
         }
         Command::Catalog(CatalogCommand::Check) => catalog_check::run(&environment).await,
         Command::Sweep { since } => sweep::run(since.as_deref(), &environment).await,

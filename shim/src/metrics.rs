@@ -13,11 +13,6 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use stripe_credits_rules::event::TYPES;
 
-use crate::clock::unix_now;
-use crate::error::Error;
-use crate::event::Event;
-use crate::outcome::{Outcome, UNKNOWN_PRICE, Verdict};
-
 /// The format's media type.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -39,14 +34,14 @@ pub(crate) struct Metrics {
     signature_failures: Family<KindLabels, Counter>,
     requests: Family<RequestLabels, Counter>,
     request_seconds: Histogram,
-    stripe_calls: StripeCalls,
-    redis_calls: Family<ResultLabels, Counter>,
+    stripe_calls: CallCounter,
+    redis_calls: CallCounter,
     unknown_price_hits: Counter,
 }
 
-/// Counts questions to Stripe's API.
+/// Counts calls to one service by their result.
 #[derive(Clone, Default)]
-pub(crate) struct StripeCalls(Family<ResultLabels, Counter>);
+pub(crate) struct CallCounter(Family<ResultLabels, Counter>);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DeliveryLabels {
@@ -87,8 +82,8 @@ impl Metrics {
             signature_failures: Family::default(),
             requests: Family::default(),
             request_seconds: Histogram::new(exponential_buckets(FIRST_BUCKET_SECONDS, 2.0, BUCKETS)),
-            stripe_calls: StripeCalls::default(),
-            redis_calls: Family::default(),
+            stripe_calls: CallCounter::default(),
+            redis_calls: CallCounter::default(),
             unknown_price_hits: Counter::default(),
         };
         let registry = &mut metrics.registry;
@@ -119,7 +114,7 @@ impl Metrics {
             "Questions to Stripe's API by result",
             metrics.stripe_calls.0.clone(),
         );
-        registry.register("redis_calls", "Questions to Redis by result", metrics.redis_calls.clone());
+        registry.register("redis_calls", "Questions to Redis by result", metrics.redis_calls.0.clone());
         registry.register(
             "unknown_price_hits",
             "Deliveries of a payment for a price that the catalog lacks",
@@ -128,29 +123,33 @@ impl Metrics {
         metrics
     }
 
-    /// Counts a delivery, whatever became of it; `event` is none when the body was never believed or understood.
-    pub(crate) fn delivery(&self, event: Option<&Event>, result: &Result<Outcome, Error>, took: Duration) {
-        let (outcome, reason) = match result {
-            Ok(outcome) => (outcome.verdict().label(), outcome.reason().map(reason_label)),
-            Err(error) => ("error", Some(error.label().to_owned())),
-        };
-        let r#type = event.map_or("unknown", |event| type_label(event.kind()));
+    /// Counts a delivery, whatever became of it; it has no type where the body was never believed or understood.
+    pub(crate) fn delivery(
+        &self,
+        event_type: Option<&str>,
+        outcome: &'static str,
+        reason: Option<&str>,
+        took: Duration,
+    ) {
+        let r#type = event_type.map_or("unknown", type_label);
+        let reason = reason.map(reason_label);
         self.deliveries.get_or_create(&DeliveryLabels { r#type, outcome, reason }).inc();
         self.delivery_seconds.observe(took.as_secs_f64());
-        if let Some(age) = event.and_then(|event| event.age(unix_now())) {
-            self.event_age_seconds.observe(Duration::from_secs(age).as_secs_f64());
-        }
-        match result {
-            Err(Error::Signature(signature)) => {
-                self.signature_failures.get_or_create(&KindLabels { kind: signature.label() }).inc();
-            }
-            Ok(outcome)
-                if outcome.verdict() == Verdict::Parked && outcome.reason() == Some(UNKNOWN_PRICE) =>
-            {
-                self.unknown_price_hits.inc();
-            }
-            _ => {}
-        }
+    }
+
+    /// Counts how old an event was at its delivery.
+    pub(crate) fn event_age(&self, age: Duration) {
+        self.event_age_seconds.observe(age.as_secs_f64());
+    }
+
+    /// Counts a delivery that no configured secret has signed.
+    pub(crate) fn signature_failure(&self, kind: &'static str) {
+        self.signature_failures.get_or_create(&KindLabels { kind }).inc();
+    }
+
+    /// Counts a delivery of a payment for a price that the catalog lacks.
+    pub(crate) fn unknown_price_hit(&self) {
+        self.unknown_price_hits.inc();
     }
 
     /// Counts an app's request.
@@ -166,14 +165,14 @@ impl Metrics {
         self.request_seconds.observe(took.as_secs_f64());
     }
 
-    /// Counts a question to Redis.
-    pub(crate) fn redis_call(&self, result: &'static str) {
-        self.redis_calls.get_or_create(&ResultLabels { result }).inc();
+    /// What counts the calls to Stripe's API.
+    pub(crate) fn stripe_calls(&self) -> CallCounter {
+        self.stripe_calls.clone()
     }
 
-    /// What counts the questions to Stripe's API.
-    pub(crate) fn stripe_calls(&self) -> StripeCalls {
-        self.stripe_calls.clone()
+    /// What counts the calls to Redis.
+    pub(crate) fn redis_calls(&self) -> CallCounter {
+        self.redis_calls.clone()
     }
 
     /// Everything counted, and what is so just now: the pool, and the parked events where they are known.
@@ -193,16 +192,11 @@ impl Metrics {
     }
 }
 
-impl StripeCalls {
+impl CallCounter {
     /// Counts one, by what came of it.
     pub(crate) fn count(&self, result: &'static str) {
         self.0.get_or_create(&ResultLabels { result }).inc();
     }
-}
-
-/// To the microsecond: people read this.
-pub(crate) fn milliseconds(took: Duration) -> f64 {
-    (took.as_secs_f64() * 1e6).round() / 1e3
 }
 
 fn registry() -> Registry {
@@ -227,27 +221,27 @@ fn type_label(kind: &str) -> &'static str {
 
 /// A reason as a label, if it looks like one of ours.
 fn reason_label(reason: &str) -> String {
-    let is_word = reason.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_');
+    let is_word = reason.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     if is_word && reason.len() <= MAX_REASON_BYTES { reason } else { "other" }.to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::signature::SignatureError;
 
     #[test]
     fn a_delivery_is_counted_by_type_outcome_and_reason() {
         let metrics = Metrics::new();
-        let parked = Outcome::parse(r#"{"outcome":"parked","reason":"unknown_price"}"#.to_owned());
-        metrics.delivery(None, &parked, Duration::from_millis(3));
-        metrics.delivery(None, &Err(SignatureError::Mismatch.into()), Duration::ZERO);
+        metrics.delivery(None, "parked", Some("unknown_price"), Duration::from_millis(3));
+        metrics.unknown_price_hit();
+        metrics.delivery(None, "error", Some("signature_no_v1"), Duration::ZERO);
+        metrics.signature_failure("signature_no_v1");
         let pool = Status { max_size: 8, size: 2, available: 1, waiting: 0 };
         let text = metrics.render(&pool, None).unwrap();
         for line in [
             r#"stripe_credits_deliveries_total{type="unknown",outcome="parked",reason="unknown_price"} 1"#,
-            r#"stripe_credits_deliveries_total{type="unknown",outcome="error",reason="signature_mismatch"} 1"#,
-            r#"stripe_credits_signature_failures_total{kind="signature_mismatch"} 1"#,
+            r#"stripe_credits_deliveries_total{type="unknown",outcome="error",reason="signature_no_v1"} 1"#,
+            r#"stripe_credits_signature_failures_total{kind="signature_no_v1"} 1"#,
             "stripe_credits_unknown_price_hits_total 1",
             "stripe_credits_delivery_duration_seconds_count 2",
             "stripe_credits_pool_size 2",

@@ -1,10 +1,106 @@
-//! The HTTP routes.
+//! Every route: its method, its path and its handler, in one table.
 
-pub(crate) mod checkout;
-pub(crate) mod cors;
-pub(crate) mod credits;
-pub(crate) mod health;
-pub(crate) mod reconcile;
-pub(crate) mod subscription;
-pub(crate) mod user;
-pub(crate) mod webhook;
+mod webhook;
+mod health;
+mod reconcile;
+mod credits;
+mod catalog;
+mod subscription;
+mod checkout;
+mod user;
+mod cors;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use hyper::body::Incoming;
+use hyper::{Method, Request};
+
+use self::user::{PublicHandler, UserHandler, UserRoute};
+use crate::app::{App, Setting};
+use crate::error::Error;
+use crate::response::{Response, error_response};
+
+/// What a route needs that acts for a user at Stripe.
+const USER_AT_STRIPE: &[Setting] = &[Setting::TokenKeys, Setting::StripeKey];
+
+static ROUTES: [Route; 13] = [
+    plain(Method::POST, "/webhooks/stripe", |app, request| Box::pin(webhook::deliver(app, request))),
+    plain(Method::GET, "/healthz", |_, _| Box::pin(async { Ok(health::alive()) })),
+    plain(Method::GET, "/readyz", |app, _| Box::pin(health::ready(app))),
+    plain(Method::GET, "/metrics", |app, _| Box::pin(health::scrape(app))),
+    public(Method::GET, "/catalog", |app, headers| Box::pin(catalog::show(app, headers))),
+    user(Method::GET, "/credits", &[Setting::TokenKeys], |app, asked, _| Box::pin(credits::show(app, asked))),
+    user(Method::POST, "/reconcile-stripe-credit-pack", USER_AT_STRIPE, |app, asked, subject| {
+        Box::pin(reconcile::pack(app, asked, subject))
+    }),
+    user(Method::POST, "/reconcile-stripe-checkout", USER_AT_STRIPE, |app, asked, subject| {
+        Box::pin(reconcile::subscription(app, asked, subject))
+    }),
+    user(
+        Method::POST,
+        "/checkout",
+        &[Setting::TokenKeys, Setting::StripeKey, Setting::CheckoutSuccess, Setting::CheckoutCancel],
+        |app, asked, subject| Box::pin(checkout::begin(app, asked, subject)),
+    ),
+    user(
+        Method::POST,
+        "/portal",
+        &[Setting::TokenKeys, Setting::StripeKey, Setting::PortalReturn],
+        |app, asked, _| Box::pin(checkout::portal(app, asked)),
+    ),
+    user(Method::POST, "/subscription/change", USER_AT_STRIPE, |app, asked, subject| {
+        Box::pin(subscription::change(app, asked, subject))
+    }),
+    user(Method::POST, "/subscription/preview-change", USER_AT_STRIPE, |app, asked, subject| {
+        Box::pin(subscription::preview(app, asked, subject))
+    }),
+    user(Method::POST, "/subscription/cancel", USER_AT_STRIPE, |app, asked, _| {
+        Box::pin(subscription::cancel(app, asked))
+    }),
+];
+
+enum Route {
+    /// Stripe's and the operator's.
+    Plain { method: Method, path: &'static str, handler: PlainHandler },
+    /// The app's: with CORS, a log line and a count of its own.
+    User(UserRoute),
+}
+
+type PlainHandler =
+    fn(Arc<App>, Request<Incoming>) -> Pin<Box<dyn Future<Output = Result<Response, Error>> + Send>>;
+
+const fn plain(method: Method, path: &'static str, handler: PlainHandler) -> Route {
+    Route::Plain { method, path, handler }
+}
+
+const fn public(method: Method, path: &'static str, handler: PublicHandler) -> Route {
+    Route::User(UserRoute { method, path, needs: &[], handler: user::Handler::Public(handler) })
+}
+
+const fn user(method: Method, path: &'static str, needs: &'static [Setting], handler: UserHandler) -> Route {
+    Route::User(UserRoute { method, path, needs, handler: user::Handler::User(handler) })
+}
+
+/// Answers one request.
+pub(crate) async fn answer(app: Arc<App>, request: Request<Incoming>) -> Response {
+    let path = request.uri().path();
+    let answer = match ROUTES.iter().find(|route| route.path() == path) {
+        None => Err(Error::NotFound),
+        Some(Route::Plain { method, .. }) if request.method() != method => {
+            Err(Error::MethodNotAllowed(method.clone()))
+        }
+        Some(Route::Plain { handler, .. }) => handler(app, request).await,
+        Some(Route::User(route)) => Ok(user::answer(app, route, request).await),
+    };
+    answer.unwrap_or_else(|error| error_response(&error))
+}
+
+impl Route {
+    fn path(&self) -> &'static str {
+        match self {
+            Self::Plain { path, .. } => path,
+            Self::User(route) => route.path,
+        }
+    }
+}

@@ -1,35 +1,22 @@
-//! The server: connections, routes, and a shutdown that finishes what it has taken.
+//! The server: connections, and a shutdown that finishes what it has taken.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use secrecy::SecretString;
-use serde_json::json;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::auth::token::{Auth, AuthError};
-use crate::cache::Cache;
-use crate::config::{Pages, ServeConfig, StripeMode};
-use crate::database::Database;
-use crate::error::{Error, RETRY_AFTER_SECONDS};
-use crate::metrics::Metrics;
-use crate::routes::cors::Cors;
-use crate::routes::health;
-use crate::routes::user::{self, Route};
-use crate::routes::webhook;
-use crate::stripe::client::StripeApi;
+use crate::app::App;
+use crate::config::ServeConfig;
+use crate::error::Error;
+use crate::routes;
 
 /// How long a request's head may take, and a connection may idle between two requests.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,32 +29,6 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 const BACKLOG: u32 = 4096;
 /// How long to let be when the process has no file descriptor left for a new connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// A response whose body is ready.
-pub(crate) type Response = hyper::Response<Full<Bytes>>;
-
-/// What every request may use.
-pub(crate) struct App {
-    pub(crate) database: Database,
-    pub(crate) stripe: Option<StripeApi>,
-    /// Of the Stripe key, where there is one.
-    pub(crate) mode: Option<StripeMode>,
-    pub(crate) webhook_secrets: Vec<SecretString>,
-    /// What proves the app's tokens, where that is configured.
-    pub(crate) auth: Option<Auth>,
-    pub(crate) cors: Cors,
-    pub(crate) pages: Pages,
-    /// Redis, where there is one. Nothing depends on it.
-    pub(crate) cache: Option<Cache>,
-    pub(crate) metrics: Metrics,
-}
-
-impl App {
-    /// Stripe, for a route that cannot do without.
-    pub(crate) fn stripe(&self) -> Result<&StripeApi, Error> {
-        self.stripe.as_ref().ok_or(Error::MissingSettings(vec!["STRIPE_SECRET_KEY"]))
-    }
-}
 
 /// Takes the address, which a process that just ended may have left in TIME_WAIT.
 pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
@@ -83,20 +44,9 @@ pub(crate) async fn run(
     config: ServeConfig,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    let database = Database::new(&config.database)?;
-    let metrics = Metrics::new();
-    let app = Arc::new(App {
-        database,
-        stripe: config.stripe.as_ref().map(|stripe| StripeApi::new(stripe, metrics.stripe_calls())),
-        mode: config.stripe.as_ref().map(|stripe| stripe.mode),
-        webhook_secrets: config.webhook_secrets,
-        auth: config.auth.as_ref().map(Auth::new),
-        cors: Cors::new(config.cors_origins),
-        pages: config.pages,
-        cache: config.redis.as_ref().map(Cache::new).transpose()?,
-        metrics,
-    });
-    match check_mode(&app.database, app.mode).await {
+    let max_connections = config.max_connections;
+    let app = Arc::new(App::new(config)?);
+    match app.check_mode().await {
         Err(error @ Error::ModeConflict { .. }) => return Err(error),
         // It will be back, and until then deliveries are answered 503; /readyz compares the modes again.
         Err(error) => tracing::warn!(%error, "the settings' livemode could not be read"),
@@ -106,7 +56,7 @@ pub(crate) async fn run(
     tracing::info!(%address, "listening");
 
     let connections = GracefulShutdown::new();
-    let permits = Arc::new(Semaphore::new(config.max_connections));
+    let permits = Arc::new(Semaphore::new(max_connections));
     tokio::pin!(shutdown);
     loop {
         tokio::select! {
@@ -137,15 +87,6 @@ pub(crate) fn termination() -> Result<impl Future<Output = ()>, Error> {
     })
 }
 
-/// Refuses to mix test keys with live books, and the other way round.
-pub(crate) async fn check_mode(database: &Database, mode: Option<StripeMode>) -> Result<(), Error> {
-    let Some(mode) = mode else { return Ok(()) };
-    match database.livemode().await? {
-        Some(livemode) if livemode != (mode == StripeMode::Live) => Err(Error::ModeConflict { livemode }),
-        _ => Ok(()),
-    }
-}
-
 /// The next connection, once there is room for it; until then it waits in the kernel's queue.
 async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
     let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
@@ -170,7 +111,10 @@ fn serve_connection(
     let _ = stream.set_nodelay(true);
     let app = app.clone();
     // Boxed, because hyper keeps room for the future on every connection, idle ones too.
-    let service = service_fn(move |request| Box::pin(respond(app.clone(), request)));
+    let service = service_fn(move |request| {
+        let answer = routes::answer(app.clone(), request);
+        Box::pin(async { Ok::<_, Infallible>(answer.await) })
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_READ_TIMEOUT)
@@ -183,59 +127,4 @@ fn serve_connection(
         }
         drop(permit);
     });
-}
-
-async fn respond(app: Arc<App>, request: Request<Incoming>) -> Result<Response, Infallible> {
-    let response = route(app, request).await;
-    Ok(response.unwrap_or_else(|error| error_response(&error)))
-}
-
-async fn route(app: Arc<App>, request: Request<Incoming>) -> Result<Response, Error> {
-    match (request.uri().path(), request.method()) {
-        ("/webhooks/stripe", &Method::POST) => Ok(webhook::deliver(app, request).await),
-        ("/webhooks/stripe", _) => Err(Error::MethodNotAllowed("POST")),
-        ("/healthz", &Method::GET) => Ok(health::alive()),
-        ("/readyz", &Method::GET) => health::ready(&app).await,
-        ("/metrics", &Method::GET) => health::scrape(&app).await,
-        ("/healthz" | "/readyz" | "/metrics", _) => Err(Error::MethodNotAllowed("GET")),
-        (path, _) => match Route::at(path) {
-            Some(route) => Ok(user::answer(app, route, request).await),
-            None => Err(Error::NotFound),
-        },
-    }
-}
-
-/// A response that is JSON.
-pub(crate) fn json_response(status: StatusCode, json: String) -> Response {
-    let mut response = Response::new(json.into());
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
-}
-
-/// The response that says an error: `{"error":{"code":…,"message":…}}`, or what the app's older clients know.
-pub(crate) fn error_response(error: &Error) -> Response {
-    let body = match error {
-        Error::Auth(_) => json!({"code": error.status().as_u16(), "message": error.client_text()}),
-        Error::MissingSettings(missing) => json!({"error": "Configuration error", "missing": missing}),
-        _ => json!({"error": {"code": error.label(), "message": error.client_text()}}),
-    };
-    let mut response = json_response(error.status(), body.to_string());
-    let headers = response.headers_mut();
-    match error {
-        Error::MethodNotAllowed(allowed) => {
-            headers.insert(ALLOW, HeaderValue::from_static(allowed));
-        }
-        Error::Auth(AuthError::Missing) => {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        Error::Auth(_) => {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer error="invalid_token""#));
-        }
-        _ => {}
-    }
-    if error.status() == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
-    }
-    response
 }

@@ -1,6 +1,6 @@
-//! Stripe's API.
+//! Stripe's API: its lists, the keys of changes to it, the client, and the forms that it takes.
 
+pub(crate) mod pages;
+pub(crate) mod idempotency;
 pub(crate) mod client;
 pub(crate) mod form;
-pub(crate) mod idempotency;
-pub(crate) mod pages;

@@ -18,8 +18,8 @@ use serde_json::Value;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::timeout;
 
-use crate::auth::token::AuthError;
-use crate::error::{Error, with_causes};
+use crate::auth::AuthError;
+use crate::telemetry::with_causes;
 use crate::tls;
 
 /// How long a connection may take.
@@ -78,10 +78,10 @@ impl Jwks {
     }
 
     /// The key that a token names; without a name, the only key of its algorithm.
-    pub(crate) async fn key(&self, algorithm: Algorithm, id: Option<&str>) -> Result<DecodingKey, Error> {
+    pub(crate) async fn key(&self, algorithm: Algorithm, id: Option<&str>) -> Result<DecodingKey, AuthError> {
         match (self.find(algorithm, id, MAX_AGE), self.find(algorithm, id, MAX_AGE_AWAY)) {
             (Some(Found::Key(key)), _) => return Ok(key),
-            (Some(Found::OtherAlgorithm), _) => return Err(AuthError::Algorithm.into()),
+            (Some(Found::OtherAlgorithm), _) => return Err(AuthError::Algorithm),
             // It is old, and good while their server is away: one request finds out whether it is, the others go on.
             (None, Some(Found::Key(_))) => {
                 if let Ok(last_attempt) = self.renewal.try_lock() {
@@ -92,9 +92,9 @@ impl Jwks {
         }
         match self.find(algorithm, id, MAX_AGE_AWAY) {
             Some(Found::Key(key)) => Ok(key),
-            Some(Found::OtherAlgorithm) => Err(AuthError::Algorithm.into()),
-            Some(Found::Nothing) => Err(AuthError::UnknownKey.into()),
-            None => Err(Error::KeysUnavailable),
+            Some(Found::OtherAlgorithm) => Err(AuthError::Algorithm),
+            Some(Found::Nothing) => Err(AuthError::UnknownKey),
+            None => Err(AuthError::KeysUnavailable),
         }
     }
 

@@ -120,7 +120,7 @@ async fn go_through(
 
 /// Applies one object, or tells what that would come to.
 async fn object(repair: &Repair, run: Run, kind: Kind, listed: &Listed) -> Result<Outcome, Error> {
-    let event = Event::of_object(&listed.answer, repair.mode)?;
+    let event = Event::of_object(&listed.answer.object, listed.answer.as_of, repair.mode)?;
     match kind {
         Kind::Reversal => reversal(repair, run, &event).await,
         Kind::Subscription => subscription(repair, run, &event, &listed.id).await,
@@ -130,10 +130,11 @@ async fn object(repair: &Repair, run: Run, kind: Kind, listed: &Listed) -> Resul
 
 /// The invoices that come next name what paid them: Stripe need not be asked so for each refund that it has.
 async fn reversal(repair: &Repair, run: Run, event: &Event) -> Result<Outcome, Error> {
-    match run {
+    let outcome = match run {
         Run::Real => repair.database.apply_stripe_event_with(event, NOT_ASKED).await,
         Run::Dry => repair.database.explain_event(event, Some(NOT_ASKED)).await,
-    }
+    };
+    Ok(outcome?)
 }
 
 /// Where a subscription does not say whose it is, the session that began it may.
@@ -145,7 +146,8 @@ async fn subscription(repair: &Repair, run: Run, event: &Event, id: &str) -> Res
     let path = format!("/v1/checkout/sessions?subscription={id}&expand[]=data.subscription");
     let began = Pages::of(&repair.stripe, path, None).next().await?;
     let Some(session) = began.and_then(|page| page.objects.into_iter().next()) else { return Ok(outcome) };
-    let of_session = act(repair, run, &Event::of_session(&session.answer)?).await?;
+    let of_session = Event::of_session(&session.answer.object, session.answer.as_of)?;
+    let of_session = act(repair, run, &of_session).await?;
     Ok(if of_session.user_id().is_some() { of_session } else { outcome })
 }
 

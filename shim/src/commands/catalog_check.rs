@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::commands::repair::{Repair, each_page};
 use crate::commands::report::Report;
 use crate::config::Environment;
-use crate::database::CatalogPrice;
+use crate::database::catalog::CatalogPrice;
 use crate::error::Error;
 use crate::stripe::client::StripeError;
 use crate::stripe::pages::Pages;

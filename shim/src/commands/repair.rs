@@ -7,14 +7,15 @@ use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::app::check_mode;
 use crate::config::{Environment, RepairConfig, StripeMode};
-use crate::database::Database;
+use crate::database::{Database, DatabaseError};
+use crate::delivery;
 use crate::error::Error;
 use crate::event::Event;
 use crate::outcome::Outcome;
 use crate::stripe::client::StripeApi;
 use crate::stripe::pages::{Listed, Page, Pages};
-use crate::{delivery, serve};
 
 /// Stripe on the one side, the books on the other.
 pub(crate) struct Repair {
@@ -29,9 +30,9 @@ impl Repair {
     /// Reads the configuration, and refuses to go on where the key and the books are of different modes.
     pub(crate) async fn open(environment: &Environment) -> Result<Self, Error> {
         let config = RepairConfig::read(environment)?;
-        let database = Database::new(&config.database)?;
+        let database = Database::new(&config.database);
         let mode = config.stripe.mode;
-        serve::check_mode(&database, Some(mode)).await?;
+        check_mode(&database, mode).await?;
         Ok(Self {
             database,
             stripe: StripeApi::patient(&config.stripe),
@@ -59,13 +60,13 @@ impl Repair {
     pub(crate) async fn cursor<T: DeserializeOwned>(&self, command: &str) -> Result<Option<T>, Error> {
         let kept = self.database.cursor(command).await?;
         let read = |text: String| serde_json::from_str(&text);
-        kept.map(read).transpose().map_err(|fault| Error::UnexpectedAnswer(fault.to_string()))
+        kept.map(read).transpose().map_err(|fault| DatabaseError::UnexpectedAnswer(fault.to_string()).into())
     }
 
     /// Keeps how far a command has come.
     pub(crate) async fn keep<T: Serialize>(&self, command: &str, cursor: &T) -> Result<(), Error> {
         let position = serde_json::to_string(cursor).map_err(|fault| Error::Internal(fault.to_string()))?;
-        self.database.move_cursor(command, Some(&position)).await
+        Ok(self.database.move_cursor(command, Some(&position)).await?)
     }
 
     /// Does something with each object, several at once, and passes on what came of it as it comes. A fault that lies in

@@ -25,13 +25,13 @@ async fn find(repair: &Repair, event_id: &str) -> Result<Event, Error> {
         && event_id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     if is_stripes {
         match repair.stripe.get(&format!("/v1/events/{event_id}")).await {
-            Ok(answer) => return Event::told(&answer),
+            Ok(answer) => return Ok(Event::told(&answer.object)?),
             Err(StripeError::NotFound) => {}
             Err(error) => return Err(error.into()),
         }
     }
     match repair.database.kept_event(event_id).await? {
-        Some(text) => Event::kept(text),
+        Some(text) => Ok(Event::kept(text)?),
         None => Err(Error::UnknownEvent(event_id.to_owned())),
     }
 }

@@ -150,9 +150,10 @@ pub(crate) fn left(result: &Result<Outcome, Error>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::database::DatabaseError;
 
     fn left_of(json: &str) -> Option<String> {
-        left(&Outcome::parse(json.to_owned()))
+        left(&Ok(Outcome::parse(json.to_owned()).unwrap()))
     }
 
     #[test]
@@ -176,7 +177,10 @@ mod tests {
         ] {
             assert_eq!(left_of(json).as_deref(), Some(why));
         }
-        assert!(left(&Err(Error::UnexpectedAnswer("odd".to_owned()))).is_some_and(|why| why.contains("odd")));
+        assert!(
+            left(&Err(DatabaseError::UnexpectedAnswer("odd".to_owned()).into()))
+                .is_some_and(|why| why.contains("odd"))
+        );
     }
 
     #[test]

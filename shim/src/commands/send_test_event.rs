@@ -16,8 +16,9 @@ use uuid::Uuid;
 
 use crate::clock::unix_now;
 use crate::config::{self, Environment};
-use crate::error::{Error, with_causes};
+use crate::error::Error;
 use crate::signature::{SIGNATURE_HEADER, sign};
+use crate::telemetry::with_causes;
 use crate::tls;
 
 /// How long a connection may take.

@@ -8,6 +8,7 @@ use crate::clock::unix_now;
 use crate::commands::repair::{Repair, each_page};
 use crate::commands::report::Report;
 use crate::config::Environment;
+use crate::database::DatabaseError;
 use crate::error::Error;
 use crate::event::Event;
 use crate::stripe::pages::{Listed, Page, Pages};
@@ -63,10 +64,10 @@ pub(crate) async fn run(since: Option<&str>, environment: &Environment) -> Resul
 async fn time(repair: &Repair, written: &str) -> Result<u64, Error> {
     match repair.database.time(written).await {
         Ok(time) => Ok(u64::try_from(time).unwrap_or(0)),
-        Err(Error::Data(_)) => Err(Error::Input(format!(
+        Err(DatabaseError::Data(_)) => Err(Error::Input(format!(
             "--since {written:?}: it is neither a time (2026-01-31, 2026-01-31T12:00Z) nor how long ago (3 days, 12h)"
         ))),
-        Err(error) => Err(error),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -76,6 +77,6 @@ async fn apply(repair: &Repair, page: Page, report: &mut Report) -> Result<(), E
     let unapplied = repair.database.unapplied(&ids).await?;
     report.known(ids.len() - unapplied.len());
     let missing = page.objects.into_iter().filter(|event| unapplied.contains(&event.id));
-    let act = async |listed: &Listed| repair.apply(&Event::told(&listed.answer)?).await;
+    let act = async |listed: &Listed| repair.apply(&Event::told(&listed.answer.object)?).await;
     repair.each(missing, act, |id, result| report.count(id, result)).await
 }

@@ -4,10 +4,10 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::database::{Offer, OfferKind};
+use crate::app::{App, Setting};
+use crate::database::catalog::{Offer, OfferKind};
 use crate::error::Error;
 use crate::routes::user::{Asked, Reply, Subject};
-use crate::serve::App;
 use crate::stripe::form::Form;
 use crate::stripe::idempotency;
 
@@ -70,7 +70,8 @@ pub(crate) async fn begin(app: &App, asked: &Asked, subject: &mut Subject) -> Re
     }
     let customer = app.database.stripe_customer(user).await?;
     let form = checkout_form(app, asked, &choice, offer.kind, customer)?;
-    let key = idempotency::of_request(&asked.headers, user, &form)?;
+    let key = idempotency::of_request(&asked.headers, user, &form)
+        .map_err(|fault| Error::MalformedRequest(fault.to_string()))?;
     let answer = app.stripe()?.post("/v1/checkout/sessions", &form, &key).await.map_err(Error::Gateway)?;
     let Session { id, url } = answer.read().map_err(Error::Gateway)?;
     let reply = Reply::done(json!({"ok": true, "session_id": id, "url": url}).to_string());
@@ -87,7 +88,7 @@ fn checkout_form(
 ) -> Result<Form, Error> {
     let (user, email) = (asked.user.id(), asked.user.email());
     let (Some(success), Some(cancel)) = (&app.pages.checkout_success, &app.pages.checkout_cancel) else {
-        return Err(Error::MissingSettings(vec!["CHECKOUT_SUCCESS_URL", "CHECKOUT_CANCEL_URL"]));
+        return Err(Setting::CheckoutSuccess.missing());
     };
     let (mode, came_back) = match kind {
         OfferKind::Pack => ("payment", "credits_checkout=success"),
@@ -124,7 +125,7 @@ pub(crate) async fn portal(app: &App, asked: &Asked) -> Result<Reply, Error> {
         url: String,
     }
     let customer = app.database.stripe_customer(asked.user.id()).await?.ok_or(Error::NoCustomer)?;
-    let page = app.pages.portal_return.as_ref().ok_or(Error::MissingSettings(vec!["PORTAL_RETURN_URL"]))?;
+    let page = app.pages.portal_return.as_ref().ok_or_else(|| Setting::PortalReturn.missing())?;
     let form = Form::default().with("customer", customer).with("return_url", page);
     let answer = app
         .stripe()?

@@ -9,7 +9,7 @@ use hyper::header::{
 use hyper::{Method, Request, StatusCode};
 
 use crate::error::Error;
-use crate::serve::Response;
+use crate::response::Response;
 
 /// What a page may send along; `apikey` and `x-client-info` are what Supabase's client adds to everything.
 const ALLOWED_HEADERS: HeaderValue =
@@ -19,45 +19,35 @@ const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static("etag, retry-after
 /// How long a browser may remember an answer to a preflight, in seconds; the longest that Chromium keeps.
 const MAX_AGE_SECONDS: u16 = 7200;
 
-/// The origins whose pages may read.
-pub(crate) struct Cors(Vec<HeaderValue>);
-
-impl Cors {
-    /// Exactly these.
-    pub(crate) fn new(origins: Vec<HeaderValue>) -> Self {
-        Self(origins)
+/// The answer to a preflight, if the request is one: a browser asks before it sends what is `method` at this path.
+pub(crate) fn preflight<B>(
+    origins: &[HeaderValue],
+    request: &Request<B>,
+    method: &Method,
+) -> Option<Result<Response, Error>> {
+    let headers = request.headers();
+    if request.method() != Method::OPTIONS || !headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
+        return None;
     }
+    Some(allowed(origins, headers).map(|_| allowance(method)).ok_or(Error::OriginNotAllowed))
+}
 
-    /// The answer to a preflight, if the request is one: a browser asks before it sends what is `method` at this path.
-    pub(crate) fn preflight<B>(
-        &self,
-        request: &Request<B>,
-        method: &Method,
-    ) -> Option<Result<Response, Error>> {
-        let headers = request.headers();
-        if request.method() != Method::OPTIONS || !headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
-            return None;
-        }
-        Some(self.allowed(headers).map(|_| allowance(method)).ok_or(Error::OriginNotAllowed))
+/// Lets the page that sent `request` read the response, if its origin is one of `origins`.
+pub(crate) fn admit(origins: &[HeaderValue], request: &HeaderMap, response: &mut Response) {
+    if origins.is_empty() {
+        return;
     }
+    // A cache in between must not give one origin's answer to another.
+    response.headers_mut().append(VARY, HeaderValue::from_static("Origin"));
+    if let Some(origin) = allowed(origins, request) {
+        response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        response.headers_mut().insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_HEADERS);
+    }
+}
 
-    /// Lets the page that sent `request` read the response, if its origin is one of ours.
-    pub(crate) fn admit(&self, request: &HeaderMap, response: &mut Response) {
-        if self.0.is_empty() {
-            return;
-        }
-        // A cache in between must not give one origin's answer to another.
-        response.headers_mut().append(VARY, HeaderValue::from_static("Origin"));
-        if let Some(origin) = self.allowed(request) {
-            response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-            response.headers_mut().insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_HEADERS);
-        }
-    }
-
-    fn allowed(&self, request: &HeaderMap) -> Option<&HeaderValue> {
-        let origin = request.get(ORIGIN)?;
-        self.0.iter().find(|allowed| *allowed == origin)
-    }
+fn allowed<'a>(origins: &'a [HeaderValue], request: &HeaderMap) -> Option<&'a HeaderValue> {
+    let origin = request.get(ORIGIN)?;
+    origins.iter().find(|allowed| *allowed == origin)
 }
 
 fn allowance(method: &Method) -> Response {

@@ -4,19 +4,19 @@
 use hyper::StatusCode;
 use serde::Deserialize;
 
+use crate::app::App;
 use crate::error::Error;
+use crate::fetch;
 use crate::outcome::{NO_CATALOG, Outcome, UNKNOWN_PRICE, Verdict};
 use crate::routes::user::{Asked, Reply, Subject};
-use crate::serve::App;
 use crate::stripe::client::{Answer, StripeError};
-use crate::{cache, fetch};
 
 /// The longest session id taken, in bytes; Stripe's are under a hundred.
 const MAX_SESSION_ID_BYTES: usize = 255;
 
 /// What was bought.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Checkout {
+#[derive(Clone, Copy)]
+enum Checkout {
     Pack,
     Subscription,
 }
@@ -52,13 +52,18 @@ impl Checkout {
     }
 }
 
+/// Reconciles the checkout of a pack.
+pub(crate) async fn pack(app: &App, asked: &Asked, subject: &mut Subject) -> Result<Reply, Error> {
+    answer(app, Checkout::Pack, asked, subject).await
+}
+
+/// Reconciles the checkout of a subscription.
+pub(crate) async fn subscription(app: &App, asked: &Asked, subject: &mut Subject) -> Result<Reply, Error> {
+    answer(app, Checkout::Subscription, asked, subject).await
+}
+
 /// Applies what Stripe says of the session now, for the user who asks.
-pub(crate) async fn answer(
-    app: &App,
-    checkout: Checkout,
-    asked: &Asked,
-    subject: &mut Subject,
-) -> Result<Reply, Error> {
+async fn answer(app: &App, checkout: Checkout, asked: &Asked, subject: &mut Subject) -> Result<Reply, Error> {
     let Body { session_id } = asked.read()?;
     if !is_session_id(&session_id) {
         return Err(Error::NotASession);
@@ -66,7 +71,7 @@ pub(crate) async fn answer(
     subject.session_id = Some(session_id.clone());
     let session = session(app, checkout, &session_id).await?;
     let outcome = apply(app, checkout, asked, &session_id, &session).await?;
-    cache::after_commit(app, &outcome, &checkout.event_id(&session_id)).await;
+    app.after_commit(&outcome, &checkout.event_id(&session_id)).await;
     Ok(Reply::outcome(status(&outcome), &outcome))
 }
 
@@ -113,7 +118,7 @@ async fn apply(
     // It is this user's, or it would have been rejected, and the inbox keeps it: from here on it goes the way of a
     // webhook.
     let fetched = fetch::fetch(app.stripe.as_ref(), outcome.to_fetch()).await.map_err(Error::at_gateway)?;
-    app.database.apply_kept_event(&checkout.event_id(session_id), &fetched).await
+    Ok(app.database.apply_kept_event(&checkout.event_id(session_id), &fetched).await?)
 }
 
 /// What the outcome is for the browser that waits for its credits.

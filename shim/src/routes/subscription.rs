@@ -7,11 +7,12 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::database::{Offer, OfferKind};
+use crate::app::App;
+use crate::database::DatabaseError;
+use crate::database::catalog::{Offer, OfferKind};
 use crate::error::Error;
 use crate::routes::checkout::Choice;
 use crate::routes::user::{Asked, Reply, Subject};
-use crate::serve::App;
 use crate::stripe::client::{Answer, StripeError};
 use crate::stripe::form::Form;
 use crate::stripe::idempotency;
@@ -214,6 +215,6 @@ fn subscription_path(id: &str) -> Result<String, Error> {
     if id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
         Ok(format!("/v1/subscriptions/{id}"))
     } else {
-        Err(Error::UnexpectedAnswer("the subscription's id is not one of Stripe's".to_owned()))
+        Err(DatabaseError::UnexpectedAnswer("the subscription's id is not one of Stripe's".to_owned()).into())
     }
 }

@@ -1,6 +1,7 @@
 //! The app's side: what a browser or a server asks for with its user's token. One request, from its head to its
 //! answer, its log line and its count; what each route does is in a module of its own.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,32 +11,35 @@ use hyper::{Method, Request, StatusCode};
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
+use crate::app::{App, Setting};
 use crate::auth::token::User;
 use crate::body;
-use crate::commands::catalog_push as catalog;
 use crate::error::Error;
-use crate::metrics::milliseconds;
 use crate::outcome::Outcome;
-use crate::routes::reconcile::{self, Checkout};
-use crate::routes::{checkout, credits, subscription};
-use crate::serve::{App, Response, error_response, json_response};
+use crate::response::{Response, error_response, json_response};
+use crate::routes::cors;
+use crate::telemetry::milliseconds;
 
-/// The setting that every route but the catalog's cannot do without.
-const JWT: &str = "JWT_SECRET or JWKS_URL";
-
-/// What can be asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Route {
-    ReconcilePack,
-    ReconcileSubscription,
-    Credits,
-    Catalog,
-    Checkout,
-    ChangeSubscription,
-    PreviewChange,
-    CancelSubscription,
-    Portal,
+/// A route of the app's.
+pub(crate) struct UserRoute {
+    pub(crate) method: Method,
+    pub(crate) path: &'static str,
+    /// The settings without which it answers only which are missing, in that order.
+    pub(crate) needs: &'static [Setting],
+    pub(crate) handler: Handler,
 }
+
+/// What a route does.
+pub(crate) enum Handler {
+    /// For anybody: neither a token nor a body is read.
+    Public(PublicHandler),
+    /// For the user whom the request's token names.
+    User(UserHandler),
+}
+
+pub(crate) type PublicHandler = for<'a> fn(&'a App, &'a HeaderMap) -> Replying<'a>;
+pub(crate) type UserHandler = for<'a> fn(&'a App, &'a Asked, &'a mut Subject) -> Replying<'a>;
+type Replying<'a> = Pin<Box<dyn Future<Output = Result<Reply, Error>> + Send + 'a>>;
 
 /// One request of a proven user.
 pub(crate) struct Asked {
@@ -60,75 +64,12 @@ pub(crate) struct Subject {
     pub(crate) price_id: Option<String>,
 }
 
-impl Route {
-    const ALL: [Self; 9] = [
-        Self::ReconcilePack,
-        Self::ReconcileSubscription,
-        Self::Credits,
-        Self::Catalog,
-        Self::Checkout,
-        Self::ChangeSubscription,
-        Self::PreviewChange,
-        Self::CancelSubscription,
-        Self::Portal,
-    ];
-
-    /// The route at a path.
-    pub(crate) fn at(path: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|route| route.path() == path)
-    }
-
-    fn path(self) -> &'static str {
-        match self {
-            Self::ReconcilePack => "/reconcile-stripe-credit-pack",
-            Self::ReconcileSubscription => "/reconcile-stripe-checkout",
-            Self::Credits => "/credits",
-            Self::Catalog => "/catalog",
-            Self::Checkout => "/checkout",
-            Self::ChangeSubscription => "/subscription/change",
-            Self::PreviewChange => "/subscription/preview-change",
-            Self::CancelSubscription => "/subscription/cancel",
-            Self::Portal => "/portal",
-        }
-    }
-
-    fn method(self) -> Method {
-        match self {
-            Self::Credits | Self::Catalog => Method::GET,
-            _ => Method::POST,
-        }
-    }
-
-    /// The variables that this route cannot do without, and that are not set.
-    fn missing_settings(self, app: &App) -> Vec<&'static str> {
-        let mut missing = Vec::new();
-        let mut need = |variable, is_set: bool| {
-            if !is_set {
-                missing.push(variable);
-            }
-        };
-        if self != Self::Catalog {
-            need(JWT, app.auth.is_some());
-        }
-        if !matches!(self, Self::Catalog | Self::Credits) {
-            need("STRIPE_SECRET_KEY", app.stripe.is_some());
-        }
-        if self == Self::Checkout {
-            need("CHECKOUT_SUCCESS_URL", app.pages.checkout_success.is_some());
-            need("CHECKOUT_CANCEL_URL", app.pages.checkout_cancel.is_some());
-        }
-        if self == Self::Portal {
-            need("PORTAL_RETURN_URL", app.pages.portal_return.is_some());
-        }
-        missing
-    }
-}
-
 /// Answers one request.
-pub(crate) async fn answer(app: Arc<App>, route: Route, request: Request<Incoming>) -> Response {
+pub(crate) async fn answer(app: Arc<App>, route: &'static UserRoute, request: Request<Incoming>) -> Response {
     let started = Instant::now();
     let headers = request.headers().clone();
-    let mut response = if let Some(preflight) = app.cors.preflight(&request, &route.method()) {
+    let preflight = cors::preflight(&app.cors_origins, &request, &route.method);
+    let mut response = if let Some(preflight) = preflight {
         preflight.unwrap_or_else(|error| error_response(&error))
     } else {
         let app = app.clone();
@@ -140,44 +81,34 @@ pub(crate) async fn answer(app: Arc<App>, route: Route, request: Request<Incomin
         });
         task.await.unwrap_or_else(|panic| error_response(&Error::Internal(panic.to_string())))
     };
-    app.cors.admit(&headers, &mut response);
+    cors::admit(&app.cors_origins, &headers, &mut response);
     response
 }
 
 /// Settings first, then the token, then the body: a stranger's bytes are not read.
 async fn handle(
     app: &App,
-    route: Route,
+    route: &UserRoute,
     request: Request<Incoming>,
     subject: &mut Subject,
 ) -> Result<Reply, Error> {
-    if *request.method() != route.method() {
-        let allowed = if route.method() == Method::GET { "GET" } else { "POST" };
-        return Err(Error::MethodNotAllowed(allowed));
+    if request.method() != route.method {
+        return Err(Error::MethodNotAllowed(route.method.clone()));
     }
-    let missing = route.missing_settings(app);
+    let missing: Vec<&str> =
+        route.needs.iter().filter(|setting| !app.has(**setting)).map(|setting| setting.variable()).collect();
     if !missing.is_empty() {
         return Err(Error::MissingSettings(missing));
     }
     let (head, incoming) = request.into_parts();
-    if route == Route::Catalog {
-        return catalog::show(app, &head.headers).await;
-    }
-    let auth = app.auth.as_ref().ok_or(Error::MissingSettings(vec![JWT]))?;
-    let user = auth.authenticate(&head.headers).await?;
-    subject.user_id = Some(user.id());
-    let body = body::read(incoming).await?;
-    let asked = Asked { user, headers: head.headers, body };
-    match route {
-        Route::ReconcilePack => reconcile::answer(app, Checkout::Pack, &asked, subject).await,
-        Route::ReconcileSubscription => reconcile::answer(app, Checkout::Subscription, &asked, subject).await,
-        Route::Credits => credits::answer(app, &asked.user).await,
-        Route::Catalog => unreachable!("it is public, and was answered before"),
-        Route::Checkout => checkout::begin(app, &asked, subject).await,
-        Route::ChangeSubscription => subscription::change(app, &asked, subject).await,
-        Route::PreviewChange => subscription::preview(app, &asked, subject).await,
-        Route::CancelSubscription => subscription::cancel(app, &asked).await,
-        Route::Portal => checkout::portal(app, &asked).await,
+    match route.handler {
+        Handler::Public(handler) => handler(app, &head.headers).await,
+        Handler::User(handler) => {
+            let user = app.auth()?.authenticate(&head.headers).await?;
+            subject.user_id = Some(user.id());
+            let body = body::read(incoming).await?;
+            handler(app, &Asked { user, headers: head.headers, body }, subject).await
+        }
     }
 }
 
@@ -219,7 +150,7 @@ impl Reply {
 /// Counts and logs a request, and makes its answer.
 fn report(
     app: &App,
-    route: Route,
+    route: &UserRoute,
     subject: &Subject,
     result: Result<Reply, Error>,
     started: Instant,
@@ -229,20 +160,20 @@ fn report(
         Ok(reply) => (reply.outcome, reply.reason.as_deref()),
         Err(error) => ("error", Some(error.label())),
     };
-    app.metrics.request(route.path(), outcome, reason, took);
+    app.metrics.request(route.path, outcome, reason, took);
     log(route, subject, &result, took);
     result.map_or_else(|error| error_response(&error), |reply| reply.response)
 }
 
 /// One line a request. An error is what a person should look at, a warning is the client's doing.
-fn log(route: Route, subject: &Subject, result: &Result<Reply, Error>, took: Duration) {
+fn log(route: &UserRoute, subject: &Subject, result: &Result<Reply, Error>, took: Duration) {
     let reply = result.as_ref().ok();
     let error = result.as_ref().err();
     let status = result.as_ref().map_or_else(Error::status, |reply| reply.response.status());
     macro_rules! line {
         ($level:ident) => {
             tracing::$level!(
-                route = route.path(),
+                route = route.path,
                 user_id = subject.user_id.map(tracing::field::display),
                 session_id = subject.session_id,
                 price_id = subject.price_id,

@@ -6,30 +6,31 @@ use std::time::{Duration, Instant};
 use hyper::Request;
 use hyper::body::Incoming;
 
+use crate::app::App;
 use crate::clock::unix_now;
 use crate::error::Error;
 use crate::event::Event;
-use crate::metrics::milliseconds;
-use crate::outcome::{Outcome, Verdict};
-use crate::serve::{App, Response, error_response, json_response};
-use crate::{body, cache, delivery, signature};
+use crate::outcome::{Outcome, UNKNOWN_PRICE, Verdict};
+use crate::response::{Response, error_response, json_response};
+use crate::telemetry::milliseconds;
+use crate::{body, delivery, signature};
 
 /// Answers one delivery.
-pub(crate) async fn deliver(app: Arc<App>, request: Request<Incoming>) -> Response {
+pub(crate) async fn deliver(app: Arc<App>, request: Request<Incoming>) -> Result<Response, Error> {
     let started = Instant::now();
     let event = match receive(&app, request).await {
         Ok(event) => event,
-        Err(error) => return report(&app, None, Err(error), started),
+        Err(error) => return Ok(report(&app, None, Err(error), started)),
     };
     // In a task of its own a delivery goes on to its end, its log line included, when Stripe hangs up.
     let delivery = tokio::spawn(async move {
         let result = delivery::apply(&app.database, app.stripe.as_ref(), &event).await;
         if let Ok(outcome) = &result {
-            cache::after_commit(&app, outcome, event.id()).await;
+            app.after_commit(outcome, event.id()).await;
         }
         report(&app, Some(&event), result, started)
     });
-    delivery.await.unwrap_or_else(|panic| error_response(&Error::Internal(panic.to_string())))
+    delivery.await.map_err(|panic| Error::Internal(panic.to_string()))
 }
 
 /// Reads the body, believes it, and reads its envelope.
@@ -37,17 +38,35 @@ async fn receive(app: &App, request: Request<Incoming>) -> Result<Event, Error> 
     let (head, body) = request.into_parts();
     let verified =
         signature::verify(&head.headers, body::read(body).await?, &app.webhook_secrets, unix_now())?;
-    Event::parse(verified)
+    Ok(Event::parse(verified)?)
 }
 
 /// Counts and logs a delivery, and makes its answer.
 fn report(app: &App, event: Option<&Event>, result: Result<Outcome, Error>, started: Instant) -> Response {
     let took = started.elapsed();
-    app.metrics.delivery(event, &result, took);
+    count(app, event, &result, took);
     log(event, &result, took);
     match result {
         Ok(outcome) => json_response(outcome.status(), outcome.json().to_owned()),
         Err(error) => error_response(&error),
+    }
+}
+
+fn count(app: &App, event: Option<&Event>, result: &Result<Outcome, Error>, took: Duration) {
+    let (outcome, reason) = match result {
+        Ok(outcome) => (outcome.verdict().label(), outcome.reason()),
+        Err(error) => ("error", Some(error.label())),
+    };
+    app.metrics.delivery(event.map(Event::kind), outcome, reason, took);
+    if let Some(age) = event.and_then(|event| event.age(unix_now())) {
+        app.metrics.event_age(Duration::from_secs(age));
+    }
+    match result {
+        Err(Error::Signature(signature)) => app.metrics.signature_failure(signature.label()),
+        Ok(outcome) if outcome.verdict() == Verdict::Parked && outcome.reason() == Some(UNKNOWN_PRICE) => {
+            app.metrics.unknown_price_hit();
+        }
+        _ => {}
     }
 }
 

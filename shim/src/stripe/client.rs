@@ -22,9 +22,9 @@ use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
 use crate::clock::unix_now;
 use crate::config::StripeConfig;
-use crate::error::with_causes;
-use crate::metrics::StripeCalls;
+use crate::metrics::CallCounter;
 use crate::stripe::form::Form;
+use crate::telemetry::with_causes;
 use crate::tls;
 
 /// The API version whose shapes we ask for, whatever the account's default is.
@@ -48,7 +48,7 @@ pub(crate) struct StripeApi {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     base: String,
     authorization: HeaderValue,
-    calls: StripeCalls,
+    calls: CallCounter,
     /// When it may ask next, where nobody waits for the answer.
     pace: Option<Mutex<Interval>>,
 }
@@ -123,7 +123,7 @@ impl Answer {
 
 impl StripeApi {
     /// Prepares a client; nothing is opened yet.
-    pub(crate) fn new(config: &StripeConfig, calls: StripeCalls) -> Self {
+    pub(crate) fn new(config: &StripeConfig, calls: CallCounter) -> Self {
         Self {
             client: Client::builder(TokioExecutor::new()).build(tls::https_connector(CONNECT_TIMEOUT)),
             base: config.base.to_string().trim_end_matches('/').to_owned(),
@@ -138,7 +138,7 @@ impl StripeApi {
     pub(crate) fn patient(config: &StripeConfig) -> Self {
         let mut pace = interval(Duration::from_secs(1) / MAX_QUESTIONS_PER_SECOND);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { pace: Some(Mutex::new(pace)), ..Self::new(config, StripeCalls::default()) }
+        Self { pace: Some(Mutex::new(pace)), ..Self::new(config, CallCounter::default()) }
     }
 
     /// GETs the object at `path`, such as `/v1/checkout/sessions/cs_1/line_items?limit=100`.

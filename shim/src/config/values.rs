@@ -1,0 +1,108 @@
+//! Variables that are not URLs of HTTP. A fault never repeats the value: most of them are secrets or hold one.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tracing::Level;
+
+/// The shortest secret of HS256, in bytes: as long as its hashes (RFC 7518, 3.2). A shorter one can be guessed from a
+/// token.
+const MIN_JWT_SECRET_BYTES: usize = 32;
+/// The oldest credits that may be answered from Redis, in seconds.
+const CREDITS_MAX_AGE_LIMIT: u64 = 3600;
+/// How long one attempt to connect to Postgres may take, unless `DATABASE_URL` says otherwise.
+const DATABASE_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Whether a Stripe key moves real money.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StripeMode {
+    Live,
+    Test,
+}
+
+pub(super) fn database_url(text: &str) -> Result<tokio_postgres::Config, String> {
+    if text.is_empty() {
+        return Err("is empty".to_owned());
+    }
+    let mut config: tokio_postgres::Config = text.parse().map_err(|_| {
+        "is not a Postgres connection string; options are those of libpq, sslmode is disable, prefer or require"
+            .to_owned()
+    })?;
+    if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+        return Err("names no host".to_owned());
+    }
+    if config.get_user().is_none() {
+        return Err("names no user".to_owned());
+    }
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(DATABASE_CONNECT_TIMEOUT);
+    }
+    if config.get_application_name().is_none() {
+        config.application_name("stripe-credits");
+    }
+    Ok(config)
+}
+
+pub(super) fn webhook_secrets(text: &str) -> Result<Vec<SecretString>, String> {
+    let secret = |part: &str| match part.trim() {
+        "" => Err("holds an empty secret, with which anybody could sign".to_owned()),
+        secret => Ok(SecretString::from(secret)),
+    };
+    text.split(',').map(secret).collect()
+}
+
+pub(super) fn stripe_key(text: &str) -> Result<(SecretString, StripeMode), String> {
+    let starts_with = |prefixes: [&str; 2]| prefixes.iter().any(|prefix| text.starts_with(prefix));
+    let mode = if starts_with(["sk_live_", "rk_live_"]) {
+        StripeMode::Live
+    } else if starts_with(["sk_test_", "rk_test_"]) {
+        StripeMode::Test
+    } else {
+        return Err("must begin with sk_test_, sk_live_, rk_test_ or rk_live_".to_owned());
+    };
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("holds a character that no Stripe key has".to_owned());
+    }
+    Ok((SecretString::from(text), mode))
+}
+
+pub(super) fn jwt_secret(text: &str) -> Result<SecretString, String> {
+    if text.len() < MIN_JWT_SECRET_BYTES {
+        return Err(format!(
+            "is shorter than {MIN_JWT_SECRET_BYTES} bytes, and so can be guessed from a token"
+        ));
+    }
+    Ok(SecretString::from(text))
+}
+
+/// Its password may stand in it.
+pub(super) fn redis_url(text: &str) -> Result<SecretString, String> {
+    match redis::parse_redis_url(text) {
+        Some(_) if redis::Client::open(text).is_ok() => Ok(SecretString::from(text)),
+        _ => Err("is not redis://host:port/0 or rediss://…".to_owned()),
+    }
+}
+
+pub(super) fn credits_max_age(text: &str) -> Result<Option<Duration>, String> {
+    match text.parse() {
+        Ok(0) => Ok(None),
+        Ok(seconds) if seconds <= CREDITS_MAX_AGE_LIMIT => Ok(Some(Duration::from_secs(seconds))),
+        _ => Err(format!("is not a number of seconds from 0 to {CREDITS_MAX_AGE_LIMIT}")),
+    }
+}
+
+pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "is not an address and a port, such as 127.0.0.1:8787 or [::]:8787".to_owned())
+}
+
+pub(super) fn number(text: &str, max: usize) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if (1..=max).contains(&number) => Ok(number),
+        _ => Err(format!("is not a number from 1 to {max}")),
+    }
+}
+
+pub(super) fn log_level(text: &str) -> Result<Level, String> {
+    text.parse().map_err(|_| "is not error, warn, info, debug or trace".to_owned())
+}

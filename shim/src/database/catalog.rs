@@ -1,0 +1,111 @@
+//! The catalog and the settings that it brings.
+
+use std::time::Duration;
+
+use tokio_postgres::Row;
+
+use crate::database::{Database, DatabaseError, PROBE_TIMEOUT, READ_TIMEOUT, column};
+
+/// How long a catalog may take: it applies every event that was parked for want of it.
+const CATALOG_TIMEOUT: Duration = Duration::from_mins(10);
+
+/// What loading a catalog did to one price.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct PriceChange {
+    pub(crate) price_id: String,
+    pub(crate) change: String,
+}
+
+/// A price of the catalog.
+#[derive(Debug)]
+pub(crate) struct CatalogPrice {
+    pub(crate) price_id: String,
+    /// `plan`, `pack` or `not_credits`.
+    pub(crate) kind: String,
+    /// Whose price it is, such as `pro`.
+    pub(crate) key: String,
+    pub(crate) is_retired: bool,
+}
+
+/// What the catalog says of a price that is on sale.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Offer {
+    pub(crate) kind: OfferKind,
+    /// Whether a change to it grants its whole amount at once.
+    pub(crate) change_resets: bool,
+}
+
+/// What a price buys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OfferKind {
+    Pack,
+    Plan,
+}
+
+impl Database {
+    /// Every price that the catalog knows, as it stands now.
+    pub(crate) async fn prices(&self) -> Result<Vec<CatalogPrice>, DatabaseError> {
+        let sql = "select distinct on (p.price_id) p.price_id, p.kind, p.key, p.retired from billing.prices p
+            where p.valid_from <= statement_timestamp() order by p.price_id, p.valid_from desc";
+        let rows = self.query(sql, &[], READ_TIMEOUT).await?;
+        let price = |row: &Row| {
+            Ok(CatalogPrice {
+                price_id: column(row, 0)?,
+                kind: column(row, 1)?,
+                key: column(row, 2)?,
+                is_retired: column(row, 3)?,
+            })
+        };
+        rows.iter().map(price).collect()
+    }
+
+    /// The plans and packs on sale, as JSON.
+    pub(crate) async fn on_sale(&self) -> Result<String, DatabaseError> {
+        let sql = "with latest as (
+                select distinct on (p.price_id) p.* from billing.prices p
+                where p.valid_from <= statement_timestamp() order by p.price_id, p.valid_from desc),
+            offers as (
+                select l.kind, l.key, l.name, l.credits, l.rank, json_agg(l.price_id order by l.price_id) as prices
+                from latest l where not l.retired and l.kind in ('plan', 'pack')
+                group by l.kind, l.key, l.name, l.credits, l.rank)
+            select json_build_object(
+                'plans', coalesce(
+                    json_agg(json_build_object('key', o.key, 'name', o.name, 'credits', o.credits, 'rank', o.rank,
+                        'prices', o.prices) order by o.rank, o.key) filter (where o.kind = 'plan'), '[]'),
+                'packs', coalesce(
+                    json_agg(json_build_object('key', o.key, 'name', o.name, 'credits', o.credits,
+                        'prices', o.prices) order by o.credits, o.key) filter (where o.kind = 'pack'), '[]'))::text
+            from offers o";
+        self.query_value(sql, &[], READ_TIMEOUT).await
+    }
+
+    /// What the catalog says of a price; none where it is not on sale.
+    pub(crate) async fn offer(&self, price_id: &str) -> Result<Option<Offer>, DatabaseError> {
+        let sql = "select p.kind, p.plan_change = 'reset' from billing.resolve_price($1) p
+            where not p.retired and p.kind in ('plan', 'pack')";
+        let rows = self.query(sql, &[price_id], READ_TIMEOUT).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let kind: String = column(row, 0)?;
+        let kind = if kind == "plan" { OfferKind::Plan } else { OfferKind::Pack };
+        Ok(Some(Offer { kind, change_resets: column(row, 1)? }))
+    }
+
+    /// Whether a price is a plan's, on sale or not.
+    pub(crate) async fn is_plan(&self, price_id: &str) -> Result<bool, DatabaseError> {
+        let sql = "select exists (select from billing.prices p where p.price_id = $1 and p.kind = 'plan')";
+        self.query_value(sql, &[price_id], READ_TIMEOUT).await
+    }
+
+    /// Makes the catalog say what `document` says.
+    pub(crate) async fn load_catalog(&self, document: &str) -> Result<Vec<PriceChange>, DatabaseError> {
+        let sql = "select price_id, change from billing.load_catalog(($1::text)::jsonb)";
+        let rows = self.query(sql, &[document], CATALOG_TIMEOUT).await?;
+        let change = |row: &Row| Ok(PriceChange { price_id: column(row, 0)?, change: column(row, 1)? });
+        rows.iter().map(change).collect()
+    }
+
+    /// Whether the settings are of live mode; none while there is no catalog.
+    pub(crate) async fn livemode(&self) -> Result<Option<bool>, DatabaseError> {
+        self.query_optional("select livemode from billing.settings", &[], PROBE_TIMEOUT).await
+    }
+}

@@ -1,0 +1,36 @@
+//! What belongs to one user: credits, the customer at Stripe, the subscription.
+
+use uuid::Uuid;
+
+use crate::database::{Database, DatabaseError, READ_TIMEOUT};
+
+impl Database {
+    /// Tier and balances of a user, as JSON.
+    pub(crate) async fn credits(&self, user: Uuid) -> Result<String, DatabaseError> {
+        // my_credits() asks the settings who it is. The outer row is made before the inner query runs for it, and what
+        // it set ends with the statement's transaction.
+        let sql = "select (select to_json(mine)::text from billing.my_credits() mine where me.claims is not null)
+            from (select set_config('request.jwt.claims', json_build_object('sub', $1::text)::text, true) as claims
+                  offset 0) me";
+        let credits: Option<String> = self.query_value(sql, &[&user.to_string()], READ_TIMEOUT).await?;
+        credits.ok_or_else(|| {
+            DatabaseError::UnexpectedAnswer("my_credits() knows nothing of the user".to_owned())
+        })
+    }
+
+    /// The user's customer at Stripe, by the server's own word: what a buyer wrote into a link could lead the user to
+    /// somebody else's cards.
+    pub(crate) async fn stripe_customer(&self, user: Uuid) -> Result<Option<String>, DatabaseError> {
+        let sql = "select c.customer_id from billing.customers c
+            where c.user_id = ($1::text)::uuid and c.source = 'server'
+            order by c.as_of desc, c.customer_id limit 1";
+        self.query_optional(sql, &[&user.to_string()], READ_TIMEOUT).await
+    }
+
+    /// The user's subscription that names the tier, if one does.
+    pub(crate) async fn live_subscription(&self, user: Uuid) -> Result<Option<String>, DatabaseError> {
+        let sql = "select c.stripe_subscription_id from billing.user_credits c
+            where c.user_id = ($1::text)::uuid and c.stripe_subscription_id is not null";
+        self.query_optional(sql, &[&user.to_string()], READ_TIMEOUT).await
+    }
+}

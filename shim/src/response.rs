@@ -1,0 +1,54 @@
+//! Responses: JSON of a status, and what the client reads of an error.
+
+use http_body_util::Full;
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use serde_json::json;
+
+use crate::auth::AuthError;
+use crate::error::Error;
+
+/// How long a client is asked to wait, in seconds, when something outside is away.
+const RETRY_AFTER_SECONDS: u32 = 10;
+
+/// A response whose body is ready.
+pub(crate) type Response = hyper::Response<Full<Bytes>>;
+
+/// A response that is JSON.
+pub(crate) fn json_response(status: StatusCode, json: String) -> Response {
+    let mut response = Response::new(json.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// The response that says an error: `{"error":{"code":…,"message":…}}`, or what the app's older clients know.
+pub(crate) fn error_response(error: &Error) -> Response {
+    let status = error.status();
+    let body = match error {
+        Error::Auth(_) if status == StatusCode::UNAUTHORIZED => {
+            json!({"code": status.as_u16(), "message": error.client_text()})
+        }
+        Error::MissingSettings(missing) => json!({"error": "Configuration error", "missing": missing}),
+        _ => json!({"error": {"code": error.label(), "message": error.client_text()}}),
+    };
+    let mut response = json_response(status, body.to_string());
+    let headers = response.headers_mut();
+    match error {
+        Error::MethodNotAllowed(allowed) => {
+            headers.insert(ALLOW, HeaderValue::from_str(allowed.as_str()).expect("a method is a token"));
+        }
+        Error::Auth(AuthError::Missing) => {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        Error::Auth(_) if status == StatusCode::UNAUTHORIZED => {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer error="invalid_token""#));
+        }
+        _ => {}
+    }
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+    }
+    response
+}

@@ -16,6 +16,7 @@
 //! 12. [`draw`]: which grants a spend is taken from.
 //!
 //! `model`, which only tests are built with, says all of it once more, plainly, to be compared with.
+//! `simulator`, beside it, is Stripe's billing of one customer: random histories, with what they must leave.
 //!
 //! One idea carries all of it. What is known of a Stripe object only grows, what it is worth is a pure function of
 //! what is known, and the ledger posts the difference to what it already says. So order, repetition and races cannot
@@ -44,3 +45,7 @@ pub mod draw;
 
 #[cfg(any(test, feature = "model"))]
 pub mod model;
+#[cfg(any(test, feature = "model"))]
+pub mod model_books;
+#[cfg(any(test, feature = "model"))]
+pub mod simulator;

@@ -9,10 +9,11 @@ use stripe_credits_rules::invoice::{Charge, Invoice, InvoiceLine};
 use stripe_credits_rules::lot::{Lot, Pool};
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::subscription::{self as rules, Status};
+use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
 
 use crate::ledger::{Account, Origin};
-use crate::outcome::{Outcome, Verdict};
+use crate::outcome::Outcome;
 use crate::parked;
 use crate::pg::convert::clock;
 use crate::pg::locks;
@@ -53,7 +54,7 @@ pub(crate) fn purchase(sql: &mut Sql, call: &DirectPurchase) -> Outcome {
     let known = payments::of_source(sql, session_id, payment_intent_id);
     let paid = known.as_ref().filter(|payment| payment.paid);
     if paid.is_some_and(|payment| payment.user != call.user) {
-        return Outcome::of(Verdict::Rejected(Reason::Conflict));
+        return Outcome::rejected(Reason::Conflict);
     }
     let account = Account::open(sql, call.user);
     if let Some(paid) = paid {
@@ -133,13 +134,13 @@ pub(crate) fn subscription_state(sql: &mut Sql, call: &DirectState) -> Outcome {
     };
     let waiting = parked::lock_with_parked(sql, customer_id, &keys);
     let Some(settings) = catalog::settings(sql) else {
-        return Outcome::of(Verdict::Rejected(Reason::NoCatalog));
+        return Outcome::rejected(Reason::NoCatalog);
     };
     let known = subscriptions::find(sql, &call.subscription_id);
     let payment = invoice_id.and_then(|invoice_id| payments::of_source(sql, invoice_id, None));
     let owners = [known.as_ref().and_then(|known| known.user), payment.map(|payment| payment.user)];
     if owners.into_iter().flatten().any(|owner| owner != call.user) {
-        return Outcome::of(Verdict::Rejected(Reason::Conflict));
+        return Outcome::rejected(Reason::Conflict);
     }
     let facts = call.facts();
     let incoming = Incoming { event_id: &call.event_id, facts: &facts, word: Word::Current, fetched: None };

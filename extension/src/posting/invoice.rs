@@ -6,12 +6,13 @@ use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::invoice::Invoice;
 use stripe_credits_rules::lot::{self, Held, Lot, Pool};
 use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::verdict::Verdict;
 use stripe_credits_rules::worth::NoGrant;
 use stripe_credits_rules::worth::invoice::{self as rules, TRIAL, Trial, Worth};
 use uuid::Uuid;
 
 use crate::ledger::{Account, FIRST_PURCHASE_BONUS, Origin, TransactionType};
-use crate::outcome::{Outcome, Verdict};
+use crate::outcome::Outcome;
 use crate::pg::sql::Sql;
 use crate::tables::catalog;
 use crate::tables::payments::{self, Said, SourceType};
@@ -43,7 +44,7 @@ pub(crate) fn post(sql: &mut Sql, event_id: &str, invoice: &Invoice, user: Uuid,
     let held = account.held(sql, &invoice.id);
     let lots = once(sql, &account, invoice, worth, &held);
     let Some(difference) = lot::difference(&held, &lots) else {
-        return Outcome::of(Verdict::Rejected(Reason::OutOfRange));
+        return Outcome::rejected(Reason::OutOfRange);
     };
     let origin = Origin {
         event_id: Some(event_id),
@@ -58,7 +59,7 @@ pub(crate) fn post(sql: &mut Sql, event_id: &str, invoice: &Invoice, user: Uuid,
     ] {
         let lots: Vec<Lot> = difference.add.iter().filter(|lot| lot.pool == pool).cloned().collect();
         if let Err(reason) = account.grant(sql, &invoice.id, &lots, transaction_type, &origin) {
-            return Outcome::of(Verdict::Rejected(reason));
+            return Outcome::rejected(reason);
         }
     }
     let said = Said {

@@ -7,11 +7,12 @@ use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::lot::{self, Lot};
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::session::Session;
+use stripe_credits_rules::verdict::Verdict;
 use stripe_credits_rules::worth::{NoGrant, session as rules};
 use uuid::Uuid;
 
 use crate::ledger::{Account, Origin, TransactionType};
-use crate::outcome::{Outcome, Verdict};
+use crate::outcome::Outcome;
 use crate::pg::sql::Sql;
 use crate::tables::catalog;
 use crate::tables::payments::{self, Payment, Said, SourceType};
@@ -85,10 +86,10 @@ pub(crate) fn post(sql: &mut Sql, mut account: Account, purchase: &Purchase, lot
         None => (*session_id, Vec::new()),
     };
     let Some(difference) = lot::difference(&held, lots) else {
-        return Outcome::of(Verdict::Rejected(Reason::OutOfRange));
+        return Outcome::rejected(Reason::OutOfRange);
     };
     if let Err(reason) = account.grant(sql, source_id, &difference.add, TransactionType::Purchase, origin) {
-        return Outcome::of(Verdict::Rejected(reason));
+        return Outcome::rejected(reason);
     }
     payments::claim(sql, SourceType::CheckoutSession, source_id, said, account.user(), account.now());
     // A refund may have come before its purchase, or the claim may have said what was charged.

@@ -4,10 +4,11 @@ use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::lot::{Lot, Pool};
 use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
 
 use crate::ledger::{Account, Origin, TransactionType};
-use crate::outcome::{Outcome, Verdict};
+use crate::outcome::Outcome;
 use crate::pg::error::raise_past;
 use crate::pg::sql::Sql;
 use crate::tables::catalog;
@@ -21,7 +22,7 @@ const GRANT: &str = "grant";
 /// Grants the catalog's signup credits, once per user.
 pub(crate) fn signup(sql: &mut Sql, user: Uuid) -> Outcome {
     let Some(settings) = catalog::settings(sql) else {
-        return Outcome::of(Verdict::Rejected(Reason::NoCatalog));
+        return Outcome::rejected(Reason::NoCatalog);
     };
     let mut account = Account::open(sql, user);
     if !account.sign_up() {
@@ -31,7 +32,7 @@ pub(crate) fn signup(sql: &mut Sql, user: Uuid) -> Outcome {
     let lots = if lot.credits > Credits::ZERO { vec![lot] } else { Vec::new() };
     match account.grant(sql, SIGNUP, &lots, TransactionType::Signup, &Origin::default()) {
         Ok(()) => account.close(sql, Verdict::Applied),
-        Err(reason) => Outcome::of(Verdict::Rejected(reason)),
+        Err(reason) => Outcome::rejected(reason),
     }
 }
 
@@ -60,7 +61,7 @@ pub(crate) fn grant(sql: &mut Sql, call: &ManualGrant) -> Outcome {
         Origin { description: call.description, request_id: Some(call.request_id), ..Origin::default() };
     match account.grant(sql, call.request_id, &[lot], TransactionType::Grant, &origin) {
         Ok(()) => account.close(sql, Verdict::Applied),
-        Err(reason) => Outcome::of(Verdict::Rejected(reason)),
+        Err(reason) => Outcome::rejected(reason),
     }
 }
 

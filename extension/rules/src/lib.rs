@@ -1,5 +1,7 @@
 //! The rules of money: Stripe's JSON becomes facts, facts become worth. No Postgres, no I/O, no clock.
 //!
+//! "Rule 15" and the like are the numbered rules of docs/rules.md.
+//!
 //! Each module uses only those above it in this order, which `tests/arrows.rs` checks:
 //!
 //! 1. [`amount`], [`calendar`], [`reason`], [`verdict`]: credits and money, times and spans, what a call answers and why;

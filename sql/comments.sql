@@ -17,7 +17,7 @@ comment on column billing.settings.stripe_account is 'The connected account whos
 comment on table billing.prices is 'The catalog, effective-dated: a Stripe price is worth what its row in force said when it was bought. Written by load_catalog alone.';
 comment on column billing.prices.retired is 'No longer sold. What is paid for it still grants this row''s worth.';
 comment on table billing.customers is 'Which Stripe customer is which user, who said so, and as of when.';
-comment on table billing.accounts is 'One row per user: the row that is locked, with the cached balances. Read billing.user_credits instead: it leaves out what has lapsed since.';
+comment on table billing.accounts is 'One row per user: the row that is locked, with the cached balances. Read billing.user_credits instead: it leaves out what has expired since.';
 comment on column billing.accounts.next_due_at is 'When time alone next changes something here. Reads are right before run_due has posted it.';
 comment on table billing.subscriptions is 'The latest known state of each Stripe subscription.';
 comment on column billing.subscriptions.as_of is 'As of when Stripe says all this. It only rises.';
@@ -25,7 +25,7 @@ comment on column billing.subscriptions.lot_limit is 'The most that a lot may ho
 comment on column billing.accounts.free_next_at is 'When the free plan''s next month begins that was not granted yet.';
 comment on table billing.payments is 'What was paid, by checkout session or invoice. Claiming a row is what makes a payment count once; a row without paid_at says whose a session will be.';
 comment on table billing.payment_intents is 'Which payment a payment intent paid. An invoice can have several.';
-comment on table billing.credit_grants is 'The lots: who was given how many credits for what, how many remain, when they lapse. source_id is the payment or the app''s own key, item the price or purpose.';
+comment on table billing.credit_grants is 'The lots: who was given how many credits for what, how many remain, when they expire. source_id is the payment or the app''s own key, item the price or purpose.';
 comment on column billing.credit_grants.amount is 'Credits granted in all.';
 comment on column billing.credit_grants.remaining is 'Credits of this lot that are there to be spent.';
 comment on column billing.credit_grants.pending is 'Credits of this lot that come at available_from.';
@@ -39,7 +39,7 @@ comment on table billing.reversals is 'Refunds, disputes and charges'' own count
 comment on column billing.payments.owed is 'Credits reversed after they had been spent: this payment''s share of the account''s debt, settled or not.';
 comment on table billing.stripe_events is 'The inbox: every event as it was received, with what came of it. Parked rows apply by themselves once what they lack is known.';
 comment on table billing.cursors is 'How far the shim''s commands sweep and backfill have come through Stripe''s lists, so that the next run goes on there.';
-comment on view billing.user_credits is 'The read model: what each user has now, lapsed credits left out whether swept or not. bonus_* counts purchased and promotional credits together; what lapsed counts as used.';
+comment on view billing.user_credits is 'The read model: what each user has now, expired credits left out whether swept or not. bonus_* counts purchased and promotional credits together; what expired counts as used.';
 
 comment on function billing.apply_stripe_event(jsonb, jsonb) is
 'Applies a whole Stripe event in one transaction: in any order, any number of times, the same end state.
@@ -126,7 +126,7 @@ comment on function billing.grant_credits(uuid, bigint, text, text, timestamptz)
   p_amount       credits, 1 to 10^12
   p_request_id   the caller''s key: the same call again is already_applied
   p_description  for the ledger row
-  p_expires_at   when what is left lapses; null: never
+  p_expires_at   when what is left expires; null: never
 Outcome: applied; already_applied; rejected, conflict where the request id was used with another amount or expiry.
 Errors: 22004 null, 22023 blank, amount ≤ 0 or expiry in the past, 22003 amount above 10^12.';
 
@@ -146,7 +146,7 @@ Outcome: applied; already_applied, with details.status held, committed, released
 Errors: 22004 null, 22023 blank, amount ≤ 0 or p_ttl out of range, 22003 amount above 10^12.';
 
 comment on function billing.commit_reservation(uuid, text, bigint) is
-'Ends a reservation with p_amount of it spent, by default all. The rest goes back to the grants it came from; what goes back to a grant that lapsed meanwhile lapses with it.
+'Ends a reservation with p_amount of it spent, by default all. The rest goes back to the grants it came from; what goes back to a grant that expired meanwhile expires with it.
 Outcome: applied, credits = what came back; already_applied; rejected: unknown_reservation, reservation_ended (released, or ran out), exceeds_reservation, conflict (committed with another amount).
 Errors: 22004 null, 22023 blank or amount ≤ 0, 22003 amount above 10^12.';
 
@@ -175,7 +175,7 @@ comment on function billing.my_transactions(integer, bigint) is
   p_before  only rows with a smaller id: the last id of the page before';
 
 comment on function billing.run_due(integer) is
-'Posts what time alone has caused (lapses, parts of a period''s credits, free months, reservations that ran out) for up to p_limit accounts that are due, busy ones left for the next time. Returns how many. Nothing needs it to be punctual: reads are right before it ran, and every access of an account does the same for it. Errors: 22004, 22023.';
+'Posts what time alone has caused (expiries, parts of a period''s credits, free months, reservations that ran out) for up to p_limit accounts that are due, busy ones left for the next time. Returns how many. Nothing needs it to be punctual: reads are right before it ran, and every access of an account does the same for it. Errors: 22004, 22023.';
 
 comment on function billing.retry_parked(integer) is
 'Judges up to p_limit parked events again, those that waited longest first; an event of a busy account is left for the next time. Returns an outcome each, with details.event_id. Errors: 22004, 22023.';

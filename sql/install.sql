@@ -63,7 +63,7 @@ create domain billing.ordinal as bigint check (value > 0);
 create domain billing.identifier as text check (value <> '');
 create domain billing.pool as text check (value in ('subscription', 'purchased', 'promotional'));
 create domain billing.transaction_type as text check (value in (
-    'purchase', 'subscription_grant', 'signup', 'bonus', 'grant', 'spend', 'reservation', 'release', 'lapse', 'set_aside',
+    'purchase', 'subscription_grant', 'signup', 'bonus', 'grant', 'spend', 'reservation', 'release', 'expiry', 'set_aside',
     'restore', 'reversal', 'reinstatement', 'debt_settlement'));
 create domain billing.event_outcome as text check (value in (
     'applied', 'already_applied', 'ignored', 'parked', 'rejected', 'needs_fetch'));

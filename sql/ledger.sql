@@ -14,7 +14,7 @@ create table billing.accounts (
     signed_up_at timestamptz,
     -- When the free plan's next month begins that was not granted yet.
     free_next_at timestamptz,
-    -- When time alone next changes something here: a lapse, a drip, a reservation that runs out.
+    -- When time alone next changes something here: an expiry, a drip, a reservation that runs out.
     next_due_at timestamptz,
     last_grant_id bigint not null default 0,
     last_transaction_id bigint not null default 0,
@@ -45,17 +45,17 @@ create table billing.credit_grants (
     amount billing.credits not null,
     remaining billing.credits not null,
     -- Where the rest is, but for what was spent: to come with available_from, kept back while its lot is not current,
-    -- lapsed unspent, taken back by reversals, taken to settle debt.
+    -- expired unspent, taken back by reversals, taken to settle debt.
     pending billing.credits not null default 0,
     set_aside billing.credits not null default 0,
-    lapsed billing.credits not null default 0,
+    expired billing.credits not null default 0,
     reversed billing.credits not null default 0,
     settled billing.credits not null default 0,
     -- What the spending index holds. Used-up grants are not in it, and a draw that leaves something changes no index.
     spendable boolean not null generated always as (remaining > 0) stored,
     draw_rank smallint not null generated always as (billing.draw_rank(pool)) stored,
     available_from timestamptz,
-    lapses_at timestamptz,
+    expires_at timestamptz,
     -- Of a subscription's lot: what was paid for, when, and the policies of its price then.
     stripe_subscription_id text,
     price_id text,
@@ -64,9 +64,9 @@ create table billing.credit_grants (
     paid_at timestamptz,
     max_rollover billing.credits,
     expires boolean,
-    -- When what is left of it is lost: its lapse, or the renewal that resets it.
-    lost_at timestamptz generated always as (
-        least(lapses_at, case when max_rollover = 0 then period_end end)) stored,
+    -- When what is left of it is lost: its expiry, or the renewal that resets it.
+    priority_at timestamptz generated always as (
+        least(expires_at, case when max_rollover = 0 then period_end end)) stored,
     -- What was drawn in its time, up to which row of the ledger; null while that time is now.
     consumed billing.credits,
     closed_through bigint,
@@ -80,7 +80,7 @@ create function billing.adds_up(g billing.credit_grants) returns boolean
 language plpgsql immutable
 as $$
 begin
-    return g.remaining + g.pending + g.set_aside + g.lapsed + g.reversed + g.settled <= g.amount
+    return g.remaining + g.pending + g.set_aside + g.expired + g.reversed + g.settled <= g.amount
         and (g.closed_through is null) = (g.consumed is null)
         and num_nulls(g.price_id, g.period_start, g.period_end, g.paid_at, g.max_rollover, g.expires)
             = case when g.stripe_subscription_id is null then 6 else 0 end;
@@ -89,7 +89,7 @@ $$;
 alter table billing.credit_grants add check (billing.adds_up(credit_grants));
 
 -- Rule 8: what would be lost soonest is drawn first.
-create index credit_grants_draw on billing.credit_grants (user_id, lost_at, draw_rank, id) where spendable;
+create index credit_grants_draw on billing.credit_grants (user_id, priority_at, draw_rank, id) where spendable;
 create index credit_grants_lots on billing.credit_grants (user_id) where stripe_subscription_id is not null;
 create index credit_grants_pending on billing.credit_grants (user_id, available_from) where pending > 0;
 

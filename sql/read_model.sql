@@ -1,4 +1,4 @@
--- The read model: what an account holds at the time of reading. Lapsed credits are left out whether swept or not.
+-- The read model: what an account holds at the time of reading. Expired credits are left out whether swept or not.
 
 create function billing.current_user_id() returns uuid
 language sql stable set search_path = pg_catalog, pg_temp
@@ -23,16 +23,16 @@ as $$
     -- also of what has come and gone since, which is in no pool.
     with due as (
         -- What reservations that ran out held, but of lots that are not current any more: those do not get it back.
-        select g.pool, -t.amount as credits, g.lapses_at, g.lost_at, g.draw_rank, t.id
+        select g.pool, -t.amount as credits, g.expires_at, g.priority_at, g.draw_rank, t.id
         from billing.reservations r
         join billing.credit_transactions t
             on t.user_id = r.user_id and t.request_id = r.request_id and t.transaction_type = 'reservation'
         join billing.credit_grants g on g.user_id = t.user_id and g.id = t.grant_id
         where r.user_id = p_user_id and r.status = 'held' and r.expires_at <= statement_timestamp()
-            and (g.lapses_at is null or g.lapses_at > statement_timestamp()) and g.consumed is null
+            and (g.expires_at is null or g.expires_at > statement_timestamp()) and g.consumed is null
         union all
         -- Parts of a period's credits.
-        select g.pool, g.pending, g.lapses_at, g.lost_at, g.draw_rank, g.id
+        select g.pool, g.pending, g.expires_at, g.priority_at, g.draw_rank, g.id
         from billing.credit_grants g
         where g.user_id = p_user_id and g.pending > 0 and g.available_from <= statement_timestamp()
         union all
@@ -43,9 +43,9 @@ as $$
         cross join lateral generate_series(a.free_next_at, statement_timestamp(), f.every) m (start)
         where a.user_id = p_user_id and a.tier = 'free' and a.signed_up_at is not null
     )
-    select case when d.lapses_at is null or d.lapses_at > statement_timestamp() then d.pool end, d.credits,
+    select case when d.expires_at is null or d.expires_at > statement_timestamp() then d.pool end, d.credits,
         (sum(d.credits) over (
-            order by d.lapses_at <= statement_timestamp() desc, d.lost_at, d.draw_rank, d.id))::bigint
+            order by d.expires_at <= statement_timestamp() desc, d.priority_at, d.draw_rank, d.id))::bigint
     from due d
 $$;
 
@@ -78,7 +78,7 @@ cross join lateral (
         select g.pool, g.remaining as credits
         from billing.credit_grants g
         where g.user_id = a.user_id and g.spendable
-            and (g.lapses_at is null or g.lapses_at > statement_timestamp())
+            and (g.expires_at is null or g.expires_at > statement_timestamp())
         union all
         select u.pool, greatest(least(u.credits, u.up_to_here - a.debt), 0)::bigint
         from billing.unposted(case when a.next_due_at <= statement_timestamp() then a.user_id end) u

@@ -175,7 +175,7 @@ fn grant_signup_credits(p_user_id: Option<pgrx::Uuid>) -> Outcome {
 
 /// Grants promotional credits by hand, once per `p_request_id`.
 ///
-/// They lapse at `p_expires_at`, or never. The same request id with another amount or expiry is `rejected`, `conflict`.
+/// They expire at `p_expires_at`, or never. The same request id with another amount or expiry is `rejected`, `conflict`.
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn grant_credits(

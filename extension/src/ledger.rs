@@ -6,7 +6,7 @@
 mod draws; // spends and reservations
 mod lots; // subscriptions' lots: current, set aside, to come
 mod reversals; // refunds, disputes, debt
-mod time; // lapses, parts that come due, free months, reservations that ran out
+mod time; // expiries, parts that come due, free months, reservations that ran out
 
 pub(crate) use lots::FIRST_PURCHASE_BONUS;
 use serde_json::{Value, json};
@@ -36,7 +36,7 @@ pub(crate) enum TransactionType {
     Spend,
     Reservation,
     Release,
-    Lapse,
+    Expiry,
     SetAside,
     Restore,
     Reversal,
@@ -55,7 +55,7 @@ impl TransactionType {
             TransactionType::Spend => "spend",
             TransactionType::Reservation => "reservation",
             TransactionType::Release => "release",
-            TransactionType::Lapse => "lapse",
+            TransactionType::Expiry => "expiry",
             TransactionType::SetAside => "set_aside",
             TransactionType::Restore => "restore",
             TransactionType::Reversal => "reversal",
@@ -106,7 +106,7 @@ pub(crate) struct Account {
 /// A grant as an idempotency check compares it.
 pub(crate) struct Granted {
     pub(crate) amount: Credits,
-    pub(crate) lapses_at: Option<Time>,
+    pub(crate) expires_at: Option<Time>,
 }
 
 /// Posts what time alone has caused in a user's account, if there is anything.
@@ -226,7 +226,7 @@ pub(crate) fn sync(sql: &mut Sql, user: Uuid) -> Credits {
                  (select coalesce(sum(g.remaining), 0) from billing.credit_grants g where g.user_id = a.user_id)
                  - (select coalesce(sum(t.amount), 0) from billing.credit_transactions t where t.user_id = a.user_id)),
              next_due_at = least(
-                 (select min(g.lapses_at) from billing.credit_grants g where g.user_id = a.user_id and g.spendable),
+                 (select min(g.expires_at) from billing.credit_grants g where g.user_id = a.user_id and g.spendable),
                  (select min(g.available_from) from billing.credit_grants g
                   where g.user_id = a.user_id and g.pending > 0),
                  a.free_next_at,
@@ -289,11 +289,11 @@ impl Account {
     /// One grant, where it was made already.
     pub(crate) fn granted(&self, sql: &mut Sql, source_id: &str, item: &str) -> Option<Granted> {
         sql.query_opt(
-            "select amount, lapses_at from billing.credit_grants
+            "select amount, expires_at from billing.credit_grants
              where user_id = $1 and source_id = $2 and item = $3",
             &[uuid_datum(self.user).into(), source_id.into(), item.into()],
         )
-        .map(|mut row| Granted { amount: row.get(), lapses_at: row.get_opt() })
+        .map(|mut row| Granted { amount: row.get(), expires_at: row.get_opt() })
     }
 
     /// Whether this operation has posted anything.
@@ -357,17 +357,17 @@ impl Account {
         let cycle = lot.cycle.as_ref();
         // Of a period's credits that come in parts, those whose time is now; time posts the others in their order.
         let under_way = lot.available_from.is_none_or(|from| {
-            from <= self.now && lot.lapses_at.is_none_or(|lapses_at| lapses_at > self.now)
+            from <= self.now && lot.expires_at.is_none_or(|expires_at| expires_at > self.now)
         });
         let mut row = sql.query_one(
             "insert into billing.credit_grants as g
-                 (user_id, id, source_id, item, pool, amount, remaining, pending, available_from, lapses_at,
+                 (user_id, id, source_id, item, pool, amount, remaining, pending, available_from, expires_at,
                   stripe_subscription_id, price_id, period_start, period_end, paid_at, max_rollover, expires, created_at)
              values ($1, $2, $3, $4, $5, $6, $7, $6 - $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
              on conflict (user_id, source_id, item) do update
                  set amount = g.amount + excluded.amount, remaining = g.remaining + excluded.remaining,
                      pending = g.pending + excluded.pending
-             returning id, lapses_at",
+             returning id, expires_at",
             &[
                 uuid_datum(self.user).into(),
                 (self.last_grant_id + 1).into(),
@@ -377,7 +377,7 @@ impl Account {
                 lot.credits.0.into(),
                 if under_way { lot.credits.0 } else { 0 }.into(),
                 lot.available_from.map(timestamp).into(),
-                lot.lapses_at.map(timestamp).into(),
+                lot.expires_at.map(timestamp).into(),
                 cycle.map(|cycle| cycle.subscription_id.as_str()).into(),
                 cycle.map(|cycle| cycle.price_id.as_str()).into(),
                 cycle.map(|cycle| timestamp(cycle.start)).into(),
@@ -470,7 +470,7 @@ impl Account {
     #[must_use]
     pub(crate) fn close(mut self, sql: &mut Sql, verdict: Verdict) -> Outcome {
         self.settle_lots(sql);
-        // What was granted late may have lapsed already.
+        // What was granted late may have expired already.
         self.settle_time(sql);
         self.settle_debt(sql);
         self.save(sql);

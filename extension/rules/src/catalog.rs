@@ -91,7 +91,7 @@ pub struct Price {
     pub trial_credits: Credits,
     /// Credits on top of the first purchase, once per user.
     pub first_purchase_bonus: Credits,
-    /// When a pack's credits lapse.
+    /// When a pack's credits expire.
     pub expires_after: Option<Span>,
 }
 
@@ -170,7 +170,7 @@ text_enum! {
         /// They stay until they are spent.
         #[default]
         Keep => "keep",
-        /// They lapse at the period's end.
+        /// They expire at the period's end.
         Expire => "expire",
     }
 }

@@ -1,6 +1,6 @@
 //! Which grants a spend is taken from, and which of them get credits back (rule 8).
 //!
-//! Grants come in the order of what would be lost soonest: by their lapse, then subscription before promotional before
+//! Grants come in the order of what would be lost soonest: by their expiry, then subscription before promotional before
 //! purchased, then oldest. The index `credit_grants_draw` keeps that order, so that a spend reads only what it takes.
 
 use crate::amount::Credits;

@@ -29,8 +29,8 @@ pub struct Lot {
     pub pool: Pool,
     /// When it can be spent from; `None`: at once.
     pub available_from: Option<Time>,
-    /// When what is left of it lapses.
-    pub lapses_at: Option<Time>,
+    /// When what is left of it expires.
+    pub expires_at: Option<Time>,
     /// Of a subscription's lot: what was paid for.
     pub cycle: Option<Cycle>,
 }
@@ -48,17 +48,17 @@ pub struct Cycle {
     pub end: Time,
     /// The most that this lot leaves of the lots before it.
     pub max_rollover: Credits,
-    /// Whether it lapses with its period once the subscription is canceled.
+    /// Whether it expires with its period once the subscription is canceled.
     pub expires: bool,
     /// When Stripe's invoice was paid.
     pub paid_at: Time,
 }
 
 impl Lot {
-    /// A lot that can be spent from at once and never lapses.
+    /// A lot that can be spent from at once and never expires.
     #[must_use]
     pub fn new(item: String, name: String, credits: Credits, pool: Pool) -> Lot {
-        Lot { item, name, credits, pool, available_from: None, lapses_at: None, cycle: None }
+        Lot { item, name, credits, pool, available_from: None, expires_at: None, cycle: None }
     }
 }
 

@@ -101,8 +101,8 @@ impl DirectPurchase {
             let named = self.price_id.as_deref().or(self.pack.as_deref()).unwrap_or(UNNAMED_PACK);
             (named.to_owned(), named.to_owned(), None)
         };
-        let lapses_at = expires_after.and_then(|span| span.after(now));
-        Lot { lapses_at, ..Lot::new(item, name, self.credits, Pool::Purchased) }
+        let expires_at = expires_after.and_then(|span| span.after(now));
+        Lot { expires_at, ..Lot::new(item, name, self.credits, Pool::Purchased) }
     }
 }
 

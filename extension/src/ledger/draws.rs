@@ -42,7 +42,7 @@ impl Account {
         let drawn = loop {
             let in_order = shares(sql.query(
                 "select id, pool, remaining from billing.credit_grants where user_id = $1 and spendable
-                 order by lost_at, draw_rank, id limit $2",
+                 order by priority_at, draw_rank, id limit $2",
                 &[uuid_datum(self.user).into(), grants.into()],
             ));
             let drawn = draw::draw(&in_order, amount);
@@ -73,13 +73,13 @@ impl Account {
         // What was spent is what the grant counts nowhere. What reversals take is counted where they are settled.
         let counted = |by| if transaction_type == by { share.credits.0 } else { 0 };
         let updated = sql.execute(
-            "update billing.credit_grants set remaining = remaining - $3, lapsed = lapsed + $4, settled = settled + $5
+            "update billing.credit_grants set remaining = remaining - $3, expired = expired + $4, settled = settled + $5
              where user_id = $1 and id = $2",
             &[
                 uuid_datum(self.user).into(),
                 share.grant_id.into(),
                 share.credits.0.into(),
-                counted(TransactionType::Lapse).into(),
+                counted(TransactionType::Expiry).into(),
                 counted(TransactionType::DebtSettlement).into(),
             ],
         );
@@ -88,7 +88,7 @@ impl Account {
         self.post(sql, Credits(-share.credits.0), grant, transaction_type, origin);
     }
 
-    /// Returns credits to a grant, and posts that. What returns to a grant that has lapsed meanwhile lapses when the
+    /// Returns credits to a grant, and posts that. What returns to a grant that has expired meanwhile expires when the
     /// account is closed.
     pub(super) fn return_to(
         &mut self,
@@ -101,7 +101,7 @@ impl Account {
         let mut row = sql.query_one(
             "update billing.credit_grants set remaining = remaining + $3, settled = settled - $4
              where user_id = $1 and id = $2
-             returning lapses_at, stripe_subscription_id is not null",
+             returning expires_at, stripe_subscription_id is not null",
             &[uuid_datum(self.user).into(), share.grant_id.into(), share.credits.0.into(), settled.into()],
         );
         self.next_due = earliest(self.next_due, row.get_opt());

@@ -46,8 +46,8 @@ impl Account {
     fn lots(&self, sql: &mut Sql) -> Vec<Grant> {
         let rows = sql.query(
             "select g.id, g.source_id, g.stripe_subscription_id, g.price_id, g.period_start, g.period_end, g.paid_at,
-                    g.max_rollover, g.expires, g.available_from, g.lapses_at, g.amount, g.remaining, g.set_aside,
-                    g.pending, g.lapsed, g.reversed, coalesce(p.owed, 0), g.consumed, g.closed_through, g.id > $2
+                    g.max_rollover, g.expires, g.available_from, g.expires_at, g.amount, g.remaining, g.set_aside,
+                    g.pending, g.expired, g.reversed, coalesce(p.owed, 0), g.consumed, g.closed_through, g.id > $2
              from billing.credit_grants g left join billing.payments p using (source_id)
              where g.user_id = $1 and g.stripe_subscription_id is not null order by g.id",
             &[uuid_datum(self.user).into(), self.lots_settled.into()],
@@ -62,12 +62,12 @@ impl Account {
             max_rollover: row.get(),
             expires: row.get(),
             available_from: row.get_opt(),
-            lapses_at: row.get_opt(),
+            expires_at: row.get_opt(),
             granted: row.get(),
             remaining: row.get(),
             set_aside: row.get(),
             pending: row.get(),
-            lapsed: row.get(),
+            expired: row.get(),
             reversed: row.get(),
             owed: row.get(),
             consumed: row.get_opt(),
@@ -80,7 +80,7 @@ impl Account {
     /// Makes a grant hold what it is to hold.
     fn hold(&mut self, sql: &mut Sql, before: &Grant, holds: &Holds) {
         sql.execute(
-            "update billing.credit_grants set remaining = $3, set_aside = $4, pending = $5, lapsed = $6, lapses_at = $7,
+            "update billing.credit_grants set remaining = $3, set_aside = $4, pending = $5, expired = $6, expires_at = $7,
                  consumed = $8,
                  closed_through = case when $8 is null then null when $8 <= consumed then closed_through else $9 end
              where user_id = $1 and id = $2",
@@ -90,13 +90,13 @@ impl Account {
                 holds.remaining.0.into(),
                 holds.set_aside.0.into(),
                 holds.pending.0.into(),
-                holds.lapsed.0.into(),
-                holds.lapses_at.map(timestamp).into(),
+                holds.expired.0.into(),
+                holds.expires_at.map(timestamp).into(),
                 holds.consumed.map(|consumed| consumed.0).into(),
                 self.last_transaction_id.into(),
             ],
         );
-        self.next_due = earliest(self.next_due, holds.lapses_at);
+        self.next_due = earliest(self.next_due, holds.expires_at);
         if holds.pending > Credits::ZERO {
             self.next_due = earliest(self.next_due, before.available_from);
         }
@@ -194,7 +194,7 @@ impl Account {
 
     fn bonuses(&self, sql: &mut Sql) -> Vec<Bonus> {
         let rows = sql.query(
-            "select id, source_id, amount, remaining, set_aside, lapsed, reversed
+            "select id, source_id, amount, remaining, set_aside, expired, reversed
              from billing.credit_grants where user_id = $1 and item = $2 and pool = 'promotional' order by id",
             &[uuid_datum(self.user).into(), FIRST_PURCHASE_BONUS.into()],
         );
@@ -204,7 +204,7 @@ impl Account {
             granted: row.get(),
             remaining: row.get(),
             set_aside: row.get(),
-            lapsed: row.get(),
+            expired: row.get(),
             reversed: row.get(),
         })
         .collect()

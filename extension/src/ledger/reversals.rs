@@ -16,27 +16,27 @@ struct Reversible {
     id: i64,
     pool: Pool,
     granted: Credits,
-    lapsed: Credits,
+    expired: Credits,
     reversed: Credits,
     remaining: Credits,
     set_aside: Credits,
     pending: Credits,
     is_to_come: bool,
     is_lot: bool,
-    has_lapsed: bool,
+    has_expired: bool,
 }
 
 impl Reversible {
-    /// What reversals may still take of it, and what they took. A grant that has lapsed keeps only what remains: what was
+    /// What reversals may still take of it, and what they took. A grant that has expired keeps only what remains: what was
     /// set aside, pending or given back to it is gone too.
     fn balance(&self) -> GrantBalance {
         let held_back = Credits(self.set_aside.0 + self.pending.0);
-        if self.has_lapsed {
-            let lapsed = Credits(self.lapsed.0 + self.reversed.0 + held_back.0);
-            GrantBalance { lapsed, reversed: Credits::ZERO, available: self.remaining }
+        if self.has_expired {
+            let expired = Credits(self.expired.0 + self.reversed.0 + held_back.0);
+            GrantBalance { expired, reversed: Credits::ZERO, available: self.remaining }
         } else {
             GrantBalance {
-                lapsed: self.lapsed,
+                expired: self.expired,
                 reversed: self.reversed,
                 available: Credits(self.remaining.0 + held_back.0),
             }
@@ -82,24 +82,24 @@ impl Account {
     /// A payment's grants, in the order in which credits are taken from them: what would be lost soonest first.
     fn reversible(&self, sql: &mut Sql, source_id: &str) -> Vec<Reversible> {
         let rows = sql.query(
-            "select id, pool, amount, lapsed, reversed, remaining, set_aside, pending,
+            "select id, pool, amount, expired, reversed, remaining, set_aside, pending,
                     coalesce(available_from > $3, false), stripe_subscription_id is not null,
-                    coalesce(lapses_at <= $3, false)
-             from billing.credit_grants where user_id = $1 and source_id = $2 order by lost_at, draw_rank, id",
+                    coalesce(expires_at <= $3, false)
+             from billing.credit_grants where user_id = $1 and source_id = $2 order by priority_at, draw_rank, id",
             &[uuid_datum(self.user).into(), source_id.into(), timestamp(self.now).into()],
         );
         rows.map(|mut row| Reversible {
             id: row.get(),
             pool: row.parse(Pool::parse),
             granted: row.get(),
-            lapsed: row.get(),
+            expired: row.get(),
             reversed: row.get(),
             remaining: row.get(),
             set_aside: row.get(),
             pending: row.get(),
             is_to_come: row.get(),
             is_lot: row.get(),
-            has_lapsed: row.get(),
+            has_expired: row.get(),
         })
         .collect()
     }
@@ -122,7 +122,7 @@ impl Account {
             "update billing.credit_grants set remaining = remaining - $3, set_aside = set_aside - $4,
                  pending = pending - $5, reversed = reversed + $6
              where user_id = $1 and id = $2
-             returning lapses_at",
+             returning expires_at",
             &[
                 uuid_datum(self.user).into(),
                 grant.id.into(),

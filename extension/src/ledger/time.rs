@@ -16,7 +16,7 @@ use crate::tables::reservations::{self, Status};
 const FREE_PLAN: &str = "free_plan";
 
 impl Account {
-    /// Posts what time alone has caused: grants that lapsed, parts of a period that have come, free months, reservations
+    /// Posts what time alone has caused: grants that expired, parts of a period that have come, free months, reservations
     /// that ran out, in the order in which they did, each followed by what it lets settle. However late that is posted, it
     /// comes to the same.
     pub(super) fn settle_time(&mut self, sql: &mut Sql) {
@@ -28,7 +28,7 @@ impl Account {
         loop {
             self.next_due = self.due(sql);
             let Some(due) = self.next_due.filter(|due| *due <= self.now) else { return };
-            self.lapse(sql, due);
+            self.expire(sql, due);
             self.drip(sql, due);
             self.settle_lots(sql);
             self.free_month(sql, due);
@@ -41,7 +41,7 @@ impl Account {
     fn due(&self, sql: &mut Sql) -> Option<Time> {
         let mut row = sql.query_one(
             "select least(
-                 (select min(lapses_at) from billing.credit_grants where user_id = $1 and spendable),
+                 (select min(expires_at) from billing.credit_grants where user_id = $1 and spendable),
                  (select min(available_from) from billing.credit_grants where user_id = $1 and pending > 0))",
             &[uuid_datum(self.user).into()],
         );
@@ -50,15 +50,15 @@ impl Account {
         earliest(earliest(grants, free), reservations::next_expiry(sql, self.user))
     }
 
-    /// Takes what is left of the grants that lapsed by a time.
-    fn lapse(&mut self, sql: &mut Sql, by: Time) {
-        let lapsed = shares(sql.query(
+    /// Takes what is left of the grants that expired by a time.
+    fn expire(&mut self, sql: &mut Sql, by: Time) {
+        let expired = shares(sql.query(
             "select id, pool, remaining from billing.credit_grants
-             where user_id = $1 and spendable and lost_at <= $2 and lapses_at <= $2 order by lapses_at, id",
+             where user_id = $1 and spendable and priority_at <= $2 and expires_at <= $2 order by expires_at, id",
             &[uuid_datum(self.user).into(), timestamp(by).into()],
         ));
-        for share in lapsed {
-            self.draw_from(sql, share, TransactionType::Lapse, &Origin::default());
+        for share in expired {
+            self.draw_from(sql, share, TransactionType::Expiry, &Origin::default());
         }
     }
 
@@ -69,8 +69,8 @@ impl Account {
             self.put_back(sql, &request_id, &drawn);
             reservations::end(sql, self.user, &request_id, Status::Expired, Credits::ZERO, self.now);
             self.settle_lots(sql);
-            // What came back to a grant that had lapsed by then.
-            self.lapse(sql, by);
+            // What came back to a grant that had expired by then.
+            self.expire(sql, by);
         }
     }
 
@@ -86,7 +86,7 @@ impl Account {
         let (Some((plan, _)), Some(next)) = (month, next) else { return };
         let name = plan.name.unwrap_or(plan.key);
         let lot = Lot {
-            lapses_at: Some(next),
+            expires_at: Some(next),
             ..Lot::new(start.to_rfc3339(), name, plan.credits, Pool::Promotional)
         };
         let granted = self.granted(sql, FREE_PLAN, &lot.item).is_some();

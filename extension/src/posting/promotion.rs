@@ -49,14 +49,14 @@ pub(crate) struct ManualGrant<'a> {
 pub(crate) fn grant(sql: &mut Sql, call: &ManualGrant) -> Outcome {
     let mut account = Account::open(sql, call.user);
     if let Some(granted) = account.granted(sql, call.request_id, GRANT) {
-        let same = granted.amount == call.amount && granted.lapses_at == call.expires_at;
+        let same = granted.amount == call.amount && granted.expires_at == call.expires_at;
         let verdict = if same { Verdict::AlreadyApplied } else { Verdict::Rejected(Reason::Conflict) };
         return account.close(sql, verdict);
     }
     if let Some(past) = call.expires_at.filter(|expires_at| *expires_at <= account.now()) {
         raise_past("p_expires_at", &past.to_string());
     }
-    let lot = Lot { lapses_at: call.expires_at, ..promotional(GRANT, "Granted", call.amount) };
+    let lot = Lot { expires_at: call.expires_at, ..promotional(GRANT, "Granted", call.amount) };
     let origin =
         Origin { description: call.description, request_id: Some(call.request_id), ..Origin::default() };
     match account.grant(sql, call.request_id, &[lot], TransactionType::Grant, &origin) {

@@ -127,9 +127,9 @@ pub fn worth(
     }
     for (price_id, bought) in packs {
         let expires_after = bought.price.expires_after;
-        let lapses_at = expires_after.map(|span| span.after(bought.start).ok_or(TOO_MANY)).transpose()?;
+        let expires_at = expires_after.map(|span| span.after(bought.start).ok_or(TOO_MANY)).transpose()?;
         let lot = bought.lot(price_id.to_owned(), bought.credits()?, Pool::Purchased);
-        lots.push(Lot { lapses_at, ..lot });
+        lots.push(Lot { expires_at, ..lot });
     }
     lots.retain(|lot| lot.credits > Credits::ZERO);
     let total = lots.iter().try_fold(Credits::ZERO, |sum, lot| sum.checked_add(lot.credits));
@@ -213,7 +213,7 @@ impl Bought<'_> {
             let next = drip.times(count).and_then(|span| span.after(cycle.start)).ok_or(TOO_MANY)?;
             lots.push(Lot {
                 available_from: Some(from),
-                lapses_at: Some(next.min(cycle.end)),
+                expires_at: Some(next.min(cycle.end)),
                 ..lot(format!("{}{suffix}#{count}", cycle.price_id))?
             });
             from = next;
@@ -380,7 +380,7 @@ mod tests {
         for (month, lot) in (0..).zip(&worth.lots) {
             assert_eq!(lot.credits, Credits(10_000));
             assert_eq!(lot.available_from, Span::Months(month).after(start));
-            assert_eq!(lot.lapses_at, Span::Months(month + 1).after(start));
+            assert_eq!(lot.expires_at, Span::Months(month + 1).after(start));
         }
         // Months are counted from the 31st, and clamp.
         let from = JANUARY + 30 * 86_400;

@@ -79,12 +79,12 @@ pub fn worth(lines: &[LineItem], prices: &BTreeMap<Item, Price>, created: Time) 
         let credits = price.credits.times(quantity).ok_or(too_many.clone())?;
         total =
             total.checked_add(credits).filter(|sum| *sum <= MAX_PAYMENT_CREDITS).ok_or(too_many.clone())?;
-        let lapses_at = match price.expires_after {
+        let expires_at = match price.expires_after {
             Some(span) => Some(span.after(created).ok_or(too_many.clone())?),
             None => None,
         };
         let lot = Lot::new(price.price_id.clone(), price.name.clone(), credits, Pool::Purchased);
-        lots.push(Lot { lapses_at, ..lot });
+        lots.push(Lot { expires_at, ..lot });
     }
     Ok(lots)
 }
@@ -181,7 +181,7 @@ mod tests {
     fn a_packs_expiry_counts_from_the_session_not_from_its_delivery() {
         let created = calendar::from_unix(1_700_000_000).expect("a time");
         let lots = worth(&[line("price_month", 1)], &prices(), created).expect("worth");
-        assert_eq!(lots[0].lapses_at, Span::Months(1).after(created));
+        assert_eq!(lots[0].expires_at, Span::Months(1).after(created));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::draw::Share;
-use stripe_credits_rules::lot::{Held, Lot, Pool};
+use stripe_credits_rules::lot::{ExistingGrant, NewGrant, Pool};
 use stripe_credits_rules::plan::Returned;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::subscription::FREE;
@@ -278,12 +278,12 @@ impl Account {
     }
 
     /// What was granted for a source so far, by item.
-    pub(crate) fn held(&self, sql: &mut Sql, source_id: &str) -> Vec<Held> {
+    pub(crate) fn held(&self, sql: &mut Sql, source_id: &str) -> Vec<ExistingGrant> {
         let rows = sql.query(
             "select item, amount from billing.credit_grants where user_id = $1 and source_id = $2",
             &[uuid_datum(self.user).into(), source_id.into()],
         );
-        rows.map(|mut row| Held { item: row.get(), credits: row.get() }).collect()
+        rows.map(|mut row| ExistingGrant { item: row.get(), credits: row.get() }).collect()
     }
 
     /// One grant, where it was made already.
@@ -334,7 +334,7 @@ impl Account {
         &mut self,
         sql: &mut Sql,
         source_id: &str,
-        lots: &[Lot],
+        lots: &[NewGrant],
         transaction_type: TransactionType,
         origin: &Origin,
     ) -> Result<(), Reason> {
@@ -353,7 +353,7 @@ impl Account {
     }
 
     /// Answers the grant, and whether the credits can be spent at once.
-    fn add_to_grant(&mut self, sql: &mut Sql, source_id: &str, lot: &Lot) -> (i64, bool) {
+    fn add_to_grant(&mut self, sql: &mut Sql, source_id: &str, lot: &NewGrant) -> (i64, bool) {
         let cycle = lot.cycle.as_ref();
         // Of a period's credits that come in parts, those whose time is now; time posts the others in their order.
         let under_way = lot.available_from.is_none_or(|from| {

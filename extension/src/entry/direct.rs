@@ -6,7 +6,7 @@ use stripe_credits_rules::calendar::{SubsecRound, Time};
 use stripe_credits_rules::catalog::Item;
 use stripe_credits_rules::event::Keys;
 use stripe_credits_rules::invoice::{Charge, Invoice, InvoiceLine};
-use stripe_credits_rules::lot::{Lot, Pool};
+use stripe_credits_rules::lot::{NewGrant, Pool};
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::subscription::{self as rules, Status};
 use stripe_credits_rules::verdict::Verdict;
@@ -88,7 +88,7 @@ pub(crate) fn purchase(sql: &mut Sql, call: &DirectPurchase) -> Outcome {
 
 impl DirectPurchase {
     /// Worth what the caller says, in the grant that the catalog's price would have.
-    fn lot(&self, sql: &mut Sql, now: Time) -> Lot {
+    fn lot(&self, sql: &mut Sql, now: Time) -> NewGrant {
         let item = match (&self.price_id, &self.pack) {
             (Some(price_id), _) => Some(Item::Price(price_id.clone())),
             (None, Some(pack)) => Some(Item::Pack(pack.clone())),
@@ -102,7 +102,7 @@ impl DirectPurchase {
             (named.to_owned(), named.to_owned(), None)
         };
         let expires_at = expires_after.and_then(|span| span.after(now));
-        Lot { expires_at, ..Lot::new(item, name, self.credits, Pool::Purchased) }
+        NewGrant { expires_at, ..NewGrant::new(item, name, self.credits, Pool::Purchased) }
     }
 }
 

@@ -5,7 +5,7 @@ use stripe_credits_rules::bonus::{self, Bonus};
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::draw::Share;
 use stripe_credits_rules::lot::Pool;
-use stripe_credits_rules::plan::{self, Grant, Holds, Returned};
+use stripe_credits_rules::plan::{self, Grant, Returned, Target};
 use stripe_credits_rules::worth::invoice::TRIAL;
 
 use super::{Account, Origin, TransactionType, earliest};
@@ -36,7 +36,7 @@ impl Account {
         let returned = std::mem::take(&mut self.returned);
         for holds in plan::settle(&grants, &subscriptions, &returned, self.now) {
             let before = grants.iter().find(|grant| grant.id == holds.id).expect("it is one of these");
-            if holds != Holds::from(before) {
+            if holds != Target::from(before) {
                 self.hold(sql, before, &holds);
             }
         }
@@ -78,7 +78,7 @@ impl Account {
     }
 
     /// Makes a grant hold what it is to hold.
-    fn hold(&mut self, sql: &mut Sql, before: &Grant, holds: &Holds) {
+    fn hold(&mut self, sql: &mut Sql, before: &Grant, holds: &Target) {
         sql.execute(
             "update billing.credit_grants set remaining = $3, set_aside = $4, pending = $5, expired = $6, expires_at = $7,
                  consumed = $8,

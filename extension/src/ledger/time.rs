@@ -3,7 +3,7 @@
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::{Span, Time};
 use stripe_credits_rules::catalog::FreePlan;
-use stripe_credits_rules::lot::{Lot, Pool};
+use stripe_credits_rules::lot::{NewGrant, Pool};
 use stripe_credits_rules::subscription::FREE;
 
 use super::{Account, Origin, TransactionType, earliest, shares};
@@ -85,9 +85,9 @@ impl Account {
         self.free_next = next;
         let (Some((plan, _)), Some(next)) = (month, next) else { return };
         let name = plan.name.unwrap_or(plan.key);
-        let lot = Lot {
+        let lot = NewGrant {
             expires_at: Some(next),
-            ..Lot::new(start.to_rfc3339(), name, plan.credits, Pool::Promotional)
+            ..NewGrant::new(start.to_rfc3339(), name, plan.credits, Pool::Promotional)
         };
         let granted = self.granted(sql, FREE_PLAN, &lot.item).is_some();
         if !granted && self.grant(sql, FREE_PLAN, &[lot], TransactionType::Grant, &Origin::default()).is_err()

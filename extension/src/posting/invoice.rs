@@ -4,7 +4,7 @@ use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::catalog::Settings;
 use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::invoice::Invoice;
-use stripe_credits_rules::lot::{self, Held, Lot, Pool};
+use stripe_credits_rules::lot::{self, ExistingGrant, NewGrant, Pool};
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::verdict::Verdict;
 use stripe_credits_rules::worth::NoGrant;
@@ -57,7 +57,7 @@ pub(crate) fn post(sql: &mut Sql, event_id: &str, invoice: &Invoice, user: Uuid,
         (Pool::Purchased, TransactionType::Purchase),
         (Pool::Promotional, TransactionType::Bonus),
     ] {
-        let lots: Vec<Lot> = difference.add.iter().filter(|lot| lot.pool == pool).cloned().collect();
+        let lots: Vec<NewGrant> = difference.add.iter().filter(|lot| lot.pool == pool).cloned().collect();
         if let Err(reason) = account.grant(sql, &invoice.id, &lots, transaction_type, &origin) {
             return Outcome::rejected(reason);
         }
@@ -74,7 +74,7 @@ pub(crate) fn post(sql: &mut Sql, event_id: &str, invoice: &Invoice, user: Uuid,
     account.settle_reversals(sql, &invoice.id, &origin);
     let unchanged = difference.add.is_empty() && !account.is_changed();
     let verdict = if unchanged { Verdict::AlreadyApplied } else { Verdict::Applied };
-    let price = |lot: &Lot| lot.cycle.as_ref().map_or(&lot.item, |cycle| &cycle.price_id).clone();
+    let price = |lot: &NewGrant| lot.cycle.as_ref().map_or(&lot.item, |cycle| &cycle.price_id).clone();
     let mut prices: Vec<String> = lots.iter().map(price).collect();
     prices.dedup();
     let outcome = account.close(sql, verdict).with("price_ids", prices);
@@ -85,8 +85,14 @@ pub(crate) fn post(sql: &mut Sql, event_id: &str, invoice: &Invoice, user: Uuid,
 }
 
 /// The lots of an invoice, as far as a user gets them once: a trial's, and the bonus on the first purchase.
-fn once(sql: &mut Sql, account: &Account, invoice: &Invoice, worth: Worth, held: &[Held]) -> Vec<Lot> {
-    let Worth { mut lots, bonus } = worth;
+fn once(
+    sql: &mut Sql,
+    account: &Account,
+    invoice: &Invoice,
+    worth: Worth,
+    held: &[ExistingGrant],
+) -> Vec<NewGrant> {
+    let Worth { grants: mut lots, bonus } = worth;
     for lot in lots.iter_mut().filter(|lot| lot.item.ends_with(TRIAL)) {
         let beside = account.trials_beside(sql, &invoice.id);
         lot.credits = Credits((lot.credits.0 - beside.0).max(0));
@@ -99,7 +105,7 @@ fn once(sql: &mut Sql, account: &Account, invoice: &Invoice, worth: Worth, held:
     let granted = held.iter().any(|held| held.item == FIRST_PURCHASE_BONUS);
     if bonus > Credits::ZERO && (granted || is_first(account.first_purchase(sql))) {
         let name = "First purchase bonus".to_owned();
-        lots.push(Lot::new(FIRST_PURCHASE_BONUS.to_owned(), name, bonus, Pool::Promotional));
+        lots.push(NewGrant::new(FIRST_PURCHASE_BONUS.to_owned(), name, bonus, Pool::Promotional));
     }
     lots.retain(|lot| lot.credits > Credits::ZERO);
     lots

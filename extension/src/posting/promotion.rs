@@ -2,7 +2,7 @@
 
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::Time;
-use stripe_credits_rules::lot::{Lot, Pool};
+use stripe_credits_rules::lot::{NewGrant, Pool};
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
@@ -56,7 +56,7 @@ pub(crate) fn grant(sql: &mut Sql, call: &ManualGrant) -> Outcome {
     if let Some(past) = call.expires_at.filter(|expires_at| *expires_at <= account.now()) {
         raise_past("p_expires_at", &past.to_string());
     }
-    let lot = Lot { expires_at: call.expires_at, ..promotional(GRANT, "Granted", call.amount) };
+    let lot = NewGrant { expires_at: call.expires_at, ..promotional(GRANT, "Granted", call.amount) };
     let origin =
         Origin { description: call.description, request_id: Some(call.request_id), ..Origin::default() };
     match account.grant(sql, call.request_id, &[lot], TransactionType::Grant, &origin) {
@@ -65,6 +65,6 @@ pub(crate) fn grant(sql: &mut Sql, call: &ManualGrant) -> Outcome {
     }
 }
 
-fn promotional(item: &str, name: &str, credits: Credits) -> Lot {
-    Lot::new(item.into(), name.into(), credits, Pool::Promotional)
+fn promotional(item: &str, name: &str, credits: Credits) -> NewGrant {
+    NewGrant::new(item.into(), name.into(), credits, Pool::Promotional)
 }

@@ -124,13 +124,13 @@ pub(crate) fn save(sql: &mut Sql, subscription_id: &str, known: &Subscription, e
 }
 
 /// A user's subscriptions, as far as they decide what their lots hold. Read under the account's lock.
-pub(crate) fn of_user(sql: &mut Sql, user: Uuid) -> Vec<plan::Subscription> {
+pub(crate) fn of_user(sql: &mut Sql, user: Uuid) -> Vec<plan::SubscribedPlan> {
     let rows = sql.query(
         "select subscription_id, price_id, lot_limit, as_of, ended_at, cancel_at_period_end or ended_at is not null
          from billing.subscriptions where user_id = $1",
         &[uuid_datum(user).into()],
     );
-    rows.map(|mut row| plan::Subscription {
+    rows.map(|mut row| plan::SubscribedPlan {
         id: row.get(),
         price_id: row.get_opt(),
         lot_limit: row.get_opt(),

@@ -11,6 +11,8 @@ pub(super) struct Invoice {
     pub(super) created: i64,
     /// When it was paid, by its own word; nothing until an event says that it is paid.
     pub(super) paid_at: Option<i64>,
+    own_paid_at: Option<i64>,
+    said_paid_at: Option<i64>,
     pub(super) total: Option<i64>,
     pub(super) currency: Option<String>,
     pub(super) has_discount: bool,
@@ -64,8 +66,9 @@ impl Invoice {
             None => object["paid"].as_bool() == Some(true),
         };
         if is_paid {
-            let paid_at = integer(&object["status_transitions"]["paid_at"]).unwrap_or(as_of);
-            self.paid_at = Some(self.paid_at.map_or(paid_at, |known| known.min(paid_at)));
+            self.own_paid_at = integer(&object["status_transitions"]["paid_at"]).or(self.own_paid_at);
+            self.said_paid_at = Some(self.said_paid_at.map_or(as_of, |known| known.min(as_of)));
+            self.paid_at = self.own_paid_at.or(self.said_paid_at);
         }
         self.total = integer(&object["total"]).or(self.total);
         self.currency = object["currency"].as_str().map(str::to_owned).or(self.currency.take());

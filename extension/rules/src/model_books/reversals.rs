@@ -86,7 +86,7 @@ pub(super) struct CreditNote {
     /// The older shape's one refund.
     refund: Option<String>,
     /// What the newer shape's refunds amount to.
-    refunded: i64,
+    refunded: Option<i64>,
 }
 
 impl CreditNote {
@@ -102,8 +102,10 @@ impl CreditNote {
         self.total = integer(&object["total"]).or(integer(&object["amount"])).unwrap_or(0);
         self.is_pre_payment = object["type"].as_str() == Some("pre_payment");
         self.refund = first_id(&[&object["refund"]]);
-        self.refunded =
-            list(&object["refunds"]).iter().filter_map(|refund| integer(&refund["amount_refunded"])).sum();
+        let refunds = object["refunds"].as_array();
+        self.refunded = refunds
+            .filter(|refunds| !refunds.is_empty())
+            .map(|refunds| refunds.iter().filter_map(|refund| integer(&refund["amount_refunded"])).sum());
     }
 
     /// "Issued and not void: `pre_payment_amount` + (`post_payment_amount` − Σ refunds' amounts); older shape: `total`
@@ -112,14 +114,12 @@ impl CreditNote {
         if self.is_void {
             return 0;
         }
-        if self.pre_payment.is_some() || self.post_payment.is_some() {
-            return self.pre_payment.unwrap_or(0) + self.post_payment.unwrap_or(0) - self.refunded;
-        }
-        if self.is_pre_payment {
-            return self.total;
-        }
         let refund = self.refund.as_ref().and_then(|id| facts.refunds.get(id));
-        self.total - refund.map_or(0, |refund| refund.amount)
+        let refunded = self.refunded.unwrap_or(refund.map_or(0, |refund| refund.amount));
+        if self.pre_payment.is_some() || self.post_payment.is_some() {
+            return self.pre_payment.unwrap_or(0) + self.post_payment.unwrap_or(0) - refunded;
+        }
+        if self.is_pre_payment { self.total } else { self.total - refunded }
     }
 }
 

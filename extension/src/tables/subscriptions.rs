@@ -150,16 +150,17 @@ pub(crate) fn of_user(sql: &mut Sql, user: Uuid) -> Vec<plan::SubscribedPlan> {
 
 /// The tier and the status of a user by all of their subscriptions. The caller holds the account's lock.
 pub(crate) fn tier(sql: &mut Sql, user: Uuid) -> (String, String) {
+    let naming_tier = Status::NAMING_TIER.map(Status::as_str).to_vec();
     let row = sql.query_opt(
         "select case when s.names_tier then s.tier end, s.status
          from (
-             select *, status in ('active', 'trialing', 'past_due') as names_tier
+             select *, status = any ($2) as names_tier
              from billing.subscriptions where user_id = $1
          ) s
          order by s.names_tier desc, case when s.names_tier then s.rank end desc nulls last, s.as_of desc,
              s.subscription_id
          limit 1",
-        &[uuid_datum(user).into()],
+        &[uuid_datum(user).into(), naming_tier.into()],
     );
     row.map_or_else(
         || (FREE.to_owned(), "none".to_owned()),

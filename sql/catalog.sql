@@ -1,4 +1,4 @@
--- The catalog: what prices are worth, and the policies. Only load_catalog writes it.
+-- The catalog: what prices are worth, and the policies.
 
 create table billing.settings (
     singleton boolean primary key default true check (singleton),
@@ -14,8 +14,13 @@ create table billing.settings (
     loaded_at timestamptz not null,
     check (num_nulls(free_plan_key, free_plan_name, free_plan_credits, free_plan_every) in (0, 4))
 );
+comment on table billing.settings is
+'One row: the settings of the whole install. Written only by load_catalog; before that, every event is parked.';
+comment on column billing.settings.livemode is
+'Whether this ledger records real money. Events of the other mode are ignored.';
+comment on column billing.settings.stripe_account is
+'The connected account whose events are applied; null: only events without an account.';
 
--- Effective-dated: what a price was worth when it was bought stays readable, and a retired price still grants.
 create table billing.prices (
     price_id billing.identifier not null,
     valid_from timestamptz not null,
@@ -35,6 +40,11 @@ create table billing.prices (
     retired boolean not null,
     primary key (price_id, valid_from)
 );
+comment on table billing.prices is
+'The catalog, effective-dated: a Stripe price is worth what the row in force said when it was bought. Written only '
+'by load_catalog.';
+comment on column billing.prices.retired is
+'No longer sold. If it is paid for after all, it grants what this row says.';
 create index prices_key on billing.prices (key, valid_from);
 
 create function billing.resolve_price(p_price_id text, p_at timestamptz default now())
@@ -46,7 +56,6 @@ begin
     if p_at is null then
         raise exception 'p_at must not be null' using errcode = 'null_value_not_allowed', detail = 'p_at = NULL';
     end if;
-    -- The row in force at p_at; before a price's first row, its first.
     return query
         select p.* from billing.prices p
         where p.price_id = p_price_id
@@ -56,6 +65,10 @@ begin
         limit 1;
 end
 $$;
+comment on function billing.resolve_price(text, timestamptz) is
+'The price''s row in force at p_at, by default now; before its first row, the first. No row for an unknown price. A '
+'retired row still says what the price is worth.
+Errors: 22004 null, 22023 blank.';
 
 create function billing.assert_known_price(p_price_id text) returns void
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
@@ -68,3 +81,5 @@ begin
     end if;
 end
 $$;
+comment on function billing.assert_known_price(text) is
+'Raises P0002 and names the price unless the catalog sells it now. Errors: 22004 null, 22023 blank.';

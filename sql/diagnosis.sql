@@ -1,11 +1,11 @@
--- Reading functions for operators: do the books agree, what became of a session, how is the system doing.
+-- Functions for operators: does the ledger agree, what came of a session, how is the system doing.
 
 create function billing.validate_credits_consistency()
 returns table (user_id uuid, stored_balance bigint, calculated_balance bigint, difference bigint)
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
     -- Rule 14: Σ ledger = Σ grants' remaining − debt = cached balance, and the cached pools are the grants' pools.
-    -- No row is the answer of books that agree. Where the ledger agrees and the grants do not, the grants are shown.
+    -- If the ledger agrees and the grants do not, the calculated balance is that of the grants.
     with ledger as (
         select t.user_id, sum(t.amount)::bigint as balance from billing.credit_transactions t group by t.user_id
     ), grants as (
@@ -14,23 +14,27 @@ as $$
             coalesce(sum(g.remaining) filter (where g.pool = 'purchased'), 0)::bigint as purchased,
             coalesce(sum(g.remaining) filter (where g.pool = 'promotional'), 0)::bigint as promotional
         from billing.credit_grants g group by g.user_id
-    ), books as (
+    ), balances as (
         select user_id,
             coalesce(a.subscription_credits + a.purchased_credits + a.promotional_credits - a.debt, 0) as stored,
             coalesce(l.balance, 0) as ledger,
             coalesce(g.balance, 0) - coalesce(a.debt, 0) as granted,
-            (coalesce(a.subscription_credits, 0), coalesce(a.purchased_credits, 0), coalesce(a.promotional_credits, 0))
-                = (coalesce(g.subscription, 0), coalesce(g.purchased, 0), coalesce(g.promotional, 0)) as pools_agree
+            coalesce(a.subscription_credits, 0) = coalesce(g.subscription, 0)
+                and coalesce(a.purchased_credits, 0) = coalesce(g.purchased, 0)
+                and coalesce(a.promotional_credits, 0) = coalesce(g.promotional, 0) as pools_agree
         from billing.accounts a
         full join ledger l using (user_id)
         full join grants g using (user_id)
     )
     select b.user_id, b.stored, c.calculated, b.stored - c.calculated
-    from books b
+    from balances b
     cross join lateral (select case when b.ledger <> b.stored then b.ledger else b.granted end as calculated) c
     where b.stored <> b.ledger or b.stored <> b.granted or not b.pools_agree
     order by b.user_id
 $$;
+comment on function billing.validate_credits_consistency() is
+'No row if, for every user, Σ ledger = Σ grants'' remaining − debt = cached balance. Otherwise a row per user that '
+'differs.';
 
 create function billing.explain_checkout_session(p_session_id text) returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
@@ -68,6 +72,9 @@ begin
             from billing.credit_transactions t where t.stripe_checkout_session_id = p_session_id));
 end
 $$;
+comment on function billing.explain_checkout_session(text) is
+'Everything known of a checkout session: its events with their outcomes, the payment, the reversals, the grants, the '
+'ledger rows, the effect on the balance in credits. Errors: 22004 null, 22023 blank.';
 
 create function billing.credit_system_metrics(p_window interval default '1 hour') returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
@@ -116,6 +123,9 @@ begin
             select count(*) from billing.accounts a where a.next_due_at <= statement_timestamp()));
 end
 $$;
+comment on function billing.credit_system_metrics(interval) is
+'What waits now and why, and how many events, ledger rows and credits there were within p_window, by default the '
+'last hour. Errors: 22004 null, 22023 not above 0.';
 
 create function billing.security_selfcheck() returns table (check_name text, ok boolean, detail text)
 language sql stable security definer set search_path = pg_catalog, pg_temp
@@ -140,7 +150,7 @@ as $$
         from relations c
         where c.relkind = 'v' and not coalesce(c.reloptions @> array['security_invoker=true'], false)
         union all
-        select 'nobody but the owner role writes tables', c.relname || ': ' || coalesce(a.grantee::regrole::text, '')
+        select 'only the owner role writes tables', c.relname || ': ' || coalesce(a.grantee::regrole::text, '')
         from relations c cross join lateral aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a
         where a.grantee <> c.relowner and a.privilege_type <> 'SELECT'
         union all
@@ -152,17 +162,18 @@ as $$
         select 'no column has rights of its own', c.relname || '.' || t.attname
         from relations c join pg_attribute t on t.attrelid = c.oid and t.attacl is not null
         union all
-        select 'nobody but its owner creates in the schema', a.grantee::regrole::text
+        select 'only its owner creates in the schema', a.grantee::regrole::text
         from pg_namespace n cross join lateral aclexplode(n.nspacl) a
         where n.nspname = 'billing' and a.grantee <> n.nspowner and a.privilege_type <> 'USAGE'
         union all
-        select 'nobody is a member of the owner role', m.member::regrole::text
+        select 'the owner role has no members', m.member::regrole::text
         from pg_auth_members m where m.roleid = 'stripe_credits_owner'::regrole
         union all
         select 'policies are as installed', coalesce(now.policy, installed.policy)
         from (
-            select p.polrelid::regclass || ': ' || p.polname as policy, concat_ws(' ', p.polcmd, p.polpermissive::text,
-                 p.polroles::text, pg_get_expr(p.polqual, p.polrelid)) as rule
+            select p.polrelid::regclass || ': ' || p.polname as policy,
+                concat_ws(' ', p.polcmd, p.polpermissive::text, p.polroles::text,
+                    pg_get_expr(p.polqual, p.polrelid)) as rule
             from pg_policy p join relations c on c.oid = p.polrelid
         ) now
         full join (
@@ -186,7 +197,7 @@ as $$
         where f.prosecdef and (f.proowner::regrole::text <> 'stripe_credits_owner'
             or not exists (select from unnest(f.proconfig) s where s = 'search_path=pg_catalog, pg_temp'))
         union all
-        select 'whoever reads one user''s rows runs no service function', a.grantee::regrole || ': ' || f.signature
+        select 'a role that reads one user''s rows runs no service function', a.grantee::regrole || ': ' || f.signature
         from functions f cross join lateral aclexplode(f.proacl) a
         left join pg_roles r on r.oid = a.grantee
         where f.oid <> all (billing.client_functions()) and a.grantee <> f.proowner
@@ -207,14 +218,14 @@ as $$
             ('tables and views belong to the owner role'),
             ('row level security is on for every table'),
             ('views read with their caller''s rights'),
-            ('nobody but the owner role writes tables'),
+            ('only the owner role writes tables'),
             ('PUBLIC and anon reach nothing'),
             ('no column has rights of its own'),
-            ('nobody but its owner creates in the schema'),
-            ('nobody is a member of the owner role'),
+            ('only its owner creates in the schema'),
+            ('the owner role has no members'),
             ('policies are as installed'),
             ('SECURITY DEFINER functions belong to the owner role and fix their search_path'),
-            ('whoever reads one user''s rows runs no service function'),
+            ('a role that reads one user''s rows runs no service function'),
             ('the ledger''s append-only trigger is always enabled'),
             ('the drop guard is always enabled')
     )
@@ -222,6 +233,8 @@ as $$
     from checks c left join faults f using (check_name)
     group by c.check_name order by c.check_name
 $$;
+comment on function billing.security_selfcheck() is
+'Checks that the access rules of sql/security.sql still hold: a row per rule, ok, and what breaks it.';
 
 create function billing.balance_at(p_user_id uuid, p_at timestamptz) returns bigint
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
@@ -232,10 +245,13 @@ begin
             using errcode = 'null_value_not_allowed',
                 detail = format('p_user_id = %L, p_at = %L', p_user_id, p_at);
     end if;
-    -- Rows are in the order in which operations had the account, so the last one up to then has the balance.
+    -- Rows are in the order in which operations locked the account, so the last row up to then has the balance.
     return coalesce((
         select t.balance_after from billing.credit_transactions t
         where t.user_id = p_user_id and t.created_at <= p_at
         order by t.id desc limit 1), 0);
 end
 $$;
+comment on function billing.balance_at(uuid, timestamptz) is
+'A user''s balance, Σ remaining − debt, as of a time, from the ledger alone; 0 before its first row. Errors: 22004 '
+'null.';

@@ -1,5 +1,5 @@
--- The data of these tables is the founder's books, not part of the extension: pg_dump takes it along. One call a
--- statement, since the registration takes the configuration lock of the extension's row each time.
+-- pg_dump dumps the data of these tables, which belongs to the app and not to the extension. One call per statement,
+-- since each registration locks the extension's row.
 select pg_catalog.pg_extension_config_dump('billing.settings', '');
 select pg_catalog.pg_extension_config_dump('billing.prices', '');
 select pg_catalog.pg_extension_config_dump('billing.accounts', '');

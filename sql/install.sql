@@ -1,8 +1,8 @@
--- What has to stand before anything else: a schema that nobody prepared for us, an owner that cannot log in, the answer's type.
+-- What everything else needs: an empty schema, an owner role that cannot log in, the type of outcomes, domains.
 
--- Whoever could create objects in schema billing before us could put a function or an operator in the way of ours
--- (CVE-2022-2625), so the schema must be empty and in the hands of the installer or another superuser.
--- Until that is proved, nothing is looked up in it.
+-- A role that could create objects in schema billing beforehand could plant a function or an operator that is called
+-- instead of ours (CVE-2022-2625). So the schema must be empty, and belong to the installer or another superuser.
+-- Until that is checked, no name is looked up in it.
 set local search_path = pg_catalog, pg_temp;
 do $$
 declare
@@ -28,7 +28,7 @@ $$;
 
 set local search_path = billing, pg_temp;
 
--- Tables, view and SECURITY DEFINER functions belong to this role, so that none of them runs with a superuser's rights.
+-- Tables, view and SECURITY DEFINER functions belong to this role, so that none has a superuser's rights.
 do $$
 begin
     if not exists (select from pg_catalog.pg_roles r where r.rolname = 'stripe_credits_owner') then
@@ -54,21 +54,34 @@ create type billing.outcome as (
     to_fetch jsonb,
     details jsonb
 );
+comment on type billing.outcome is
+'What a call returns. ok: true for applied and already_applied. outcome: applied, already_applied, ignored, parked, '
+'rejected or needs_fetch. reason: why, for ignored, parked and rejected. credits: the net change of the balance. '
+'remaining_*: the balances now, by pool. to_fetch: the paths of Stripe''s API to read and hand back as fetched, for '
+'needs_fetch. details: postings, prices, discrepancies. Call a function as select * from billing.f(…); (f(…)).* '
+'would run it once per column.';
 
--- What the columns of several tables hold. Domains, because Postgres compiles a domain's check once a connection, and a
--- table's CHECK anew for every statement that writes to it: those were half of the work of a spend.
+-- Domains, because Postgres compiles a domain's check once per connection, but a table's CHECK for every statement
+-- that writes to the table: that was half of the work of a spend.
 create domain billing.credits as bigint check (value >= 0);
+comment on domain billing.credits is 'A number of credits.';
 create domain billing.movement as bigint check (value <> 0);
+comment on domain billing.movement is 'A signed number of credits that moved.';
 create domain billing.ordinal as bigint check (value > 0);
+comment on domain billing.ordinal is 'The number of a user''s grant or ledger row, counted from 1.';
 create domain billing.identifier as text check (value <> '');
+comment on domain billing.identifier is 'A Stripe id, a price, or a key of the app.';
 create domain billing.pool as text check (value in ('subscription', 'purchased', 'promotional'));
+comment on domain billing.pool is 'The balance that credits count into.';
 create domain billing.transaction_type as text check (value in (
-    'purchase', 'subscription_grant', 'signup', 'bonus', 'grant', 'spend', 'reservation', 'release', 'lapse', 'set_aside',
-    'restore', 'reversal', 'reinstatement', 'debt_settlement'));
+    'purchase', 'subscription_grant', 'signup', 'bonus', 'grant', 'spend', 'reservation', 'release', 'expiry',
+    'set_aside', 'restore', 'reversal', 'reinstatement', 'debt_settlement'));
+comment on domain billing.transaction_type is 'The kind of a ledger row.';
 create domain billing.event_outcome as text check (value in (
     'applied', 'already_applied', 'ignored', 'parked', 'rejected', 'needs_fetch'));
+comment on domain billing.event_outcome is 'What came of an event.';
 
--- A text argument that names something, as error.rs checks it for the functions in Rust.
+-- As error.rs does it for the functions in Rust.
 create function billing.require_named(p_value text, p_argument text) returns void
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
@@ -82,3 +95,5 @@ begin
     end if;
 end
 $$;
+comment on function billing.require_named(text, text) is
+'Raises 22004 if a text argument is null, 22023 if it is blank.';

@@ -1,38 +1,41 @@
--- The read model: what an account holds at the time of reading. Lapsed credits are left out whether swept or not.
+-- The read model: balances at the time of reading, without expired credits, posted or not.
 
 create function billing.current_user_id() returns uuid
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    -- Whoever may run SET can forge this, so client roles are for PostgREST's path only.
-    -- After its first use in a pooled session an unset parameter reads '', not null.
+    -- After its first use in a pooled session, an unset parameter reads '', not null.
     select (nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub')::uuid
 $$;
+comment on function billing.current_user_id() is
+'The user of the request: the sub of request.jwt.claims, as Supabase''s auth.uid() reads it. A role that may run SET '
+'can forge it, so client roles are for PostgREST only.';
 
--- What users without a plan get. Public: it is on every pricing page.
+-- Every client may read it: it is on the pricing page.
 create function billing.free_plan() returns table (credits bigint, every interval)
 language sql stable security definer rows 1 set search_path = pg_catalog, pg_temp
 as $$
     select s.free_plan_credits, s.free_plan_every from billing.settings s where s.free_plan_credits > 0
 $$;
+comment on function billing.free_plan() is
+'What users without a plan get, by the catalog; no row if that is nothing.';
 
 create function billing.unposted(p_user_id uuid)
 returns table (pool text, credits bigint, up_to_here bigint)
 language sql stable strict rows 1 set search_path = pg_catalog, pg_temp
 as $$
-    -- What time alone has brought and nothing has posted yet, in draw order, with the sum up to each: debt takes of it first,
-    -- also of what has come and gone since, which is in no pool.
+    -- Debt is settled from the first of it, also from what has expired since, which is in no pool.
     with due as (
-        -- What reservations that ran out held, but of lots that are not current any more: those do not get it back.
-        select g.pool, -t.amount as credits, g.lapses_at, g.lost_at, g.draw_rank, t.id
+        -- Expired reservations, except what they hold of lots that are not current any more: that is not returned.
+        select g.pool, -t.amount as credits, g.expires_at, g.priority_at, g.draw_rank, t.id
         from billing.reservations r
         join billing.credit_transactions t
             on t.user_id = r.user_id and t.request_id = r.request_id and t.transaction_type = 'reservation'
         join billing.credit_grants g on g.user_id = t.user_id and g.id = t.grant_id
         where r.user_id = p_user_id and r.status = 'held' and r.expires_at <= statement_timestamp()
-            and (g.lapses_at is null or g.lapses_at > statement_timestamp()) and g.consumed is null
+            and (g.expires_at is null or g.expires_at > statement_timestamp()) and g.consumed is null
         union all
         -- Parts of a period's credits.
-        select g.pool, g.pending, g.lapses_at, g.lost_at, g.draw_rank, g.id
+        select g.pool, g.pending, g.expires_at, g.priority_at, g.draw_rank, g.id
         from billing.credit_grants g
         where g.user_id = p_user_id and g.pending > 0 and g.available_from <= statement_timestamp()
         union all
@@ -43,11 +46,15 @@ as $$
         cross join lateral generate_series(a.free_next_at, statement_timestamp(), f.every) m (start)
         where a.user_id = p_user_id and a.tier = 'free' and a.signed_up_at is not null
     )
-    select case when d.lapses_at is null or d.lapses_at > statement_timestamp() then d.pool end, d.credits,
+    select case when d.expires_at is null or d.expires_at > statement_timestamp() then d.pool end, d.credits,
         (sum(d.credits) over (
-            order by d.lapses_at <= statement_timestamp() desc, d.lost_at, d.draw_rank, d.id))::bigint
+            order by d.expires_at <= statement_timestamp() desc, d.priority_at, d.draw_rank, d.id))::bigint
     from due d
 $$;
+comment on function billing.unposted(uuid) is
+'What is due for a user and not posted yet, as far as the caller may read it; part of user_credits. Expired '
+'reservations, parts of a period''s credits, months of the free plan. up_to_here is the running sum in draw order, '
+'of which debt is settled first.';
 
 create view billing.user_credits with (security_invoker = true) as
 select
@@ -65,7 +72,7 @@ select
     cycle.current_period_start as cycle_start_at,
     cycle.current_period_end as cycle_end_at,
     greatest(a.debt - due.credits, 0)::bigint as debt,
-    coalesce(cycle.customer_id, tied.customer_id) as stripe_customer_id,
+    coalesce(cycle.customer_id, linked.customer_id) as stripe_customer_id,
     cycle.subscription_id::text as stripe_subscription_id,
     cycle.price_id as stripe_price_id
 from billing.accounts a
@@ -78,14 +85,15 @@ cross join lateral (
         select g.pool, g.remaining as credits
         from billing.credit_grants g
         where g.user_id = a.user_id and g.spendable
-            and (g.lapses_at is null or g.lapses_at > statement_timestamp())
+            and (g.expires_at is null or g.expires_at > statement_timestamp())
         union all
         select u.pool, greatest(least(u.credits, u.up_to_here - a.debt), 0)::bigint
         from billing.unposted(case when a.next_due_at <= statement_timestamp() then a.user_id end) u
     ) c
 ) live
 cross join lateral (
-    select coalesce(sum(u.credits), 0) as credits from billing.unposted(case when a.next_due_at <= statement_timestamp() then a.user_id end) u
+    select coalesce(sum(u.credits), 0) as credits
+    from billing.unposted(case when a.next_due_at <= statement_timestamp() then a.user_id end) u
 ) due
 cross join lateral (
     select coalesce(sum(g.amount), 0)::bigint as total
@@ -107,7 +115,10 @@ left join lateral (
 left join lateral (
     select c.customer_id from billing.customers c
     where c.user_id = a.user_id order by c.as_of desc, c.customer_id limit 1
-) tied on true;
+) linked on true;
+comment on view billing.user_credits is
+'The read model: what each user has now, without expired credits, posted or not. bonus_* adds purchased and '
+'promotional credits; expired credits count as used.';
 
 create function billing.my_transactions(p_limit integer default 50, p_before bigint default null)
 returns setof billing.credit_transactions
@@ -118,3 +129,7 @@ as $$
     order by t.id desc
     limit least(greatest(coalesce(p_limit, 50), 0), 1000)
 $$;
+comment on function billing.my_transactions(integer, bigint) is
+'The caller''s ledger rows, newest first.
+  p_limit   rows, at most 1000, by default 50
+  p_before  only rows with a smaller id: the last id of the page before';

@@ -1,16 +1,18 @@
--- Who may do what, on one page. Loaded last, when everything stands.
+-- Who may do what, on one page. Loaded last, when all objects exist.
 --
 --   stripe_credits_owner   owns tables, view and SECURITY DEFINER functions; cannot log in
 --   client role            reads its own rows, runs the my_… functions        (Supabase: authenticated)
 --   service role           runs the service functions, reads every row        (Supabase: service_role)
 --   anon, PUBLIC           nothing
 
--- Tables are read, never written, from outside: by a user's own rows, or by whoever may run the service functions.
+-- Other roles read the tables and never write them: clients their user's rows, service roles every row.
 create function billing.is_service() returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select has_function_privilege(current_user, 'billing.apply_stripe_event(jsonb, jsonb)', 'execute')
 $$;
+comment on function billing.is_service() is
+'Whether the caller may run the service functions, and so read every row.';
 
 alter table billing.settings enable row level security;
 alter table billing.prices enable row level security;
@@ -53,7 +55,7 @@ create policy service on billing.reversals for select to public using ((select b
 create policy service on billing.stripe_events for select to public using ((select billing.is_service()));
 create policy service on billing.cursors for select to public using ((select billing.is_service()));
 
--- What security_selfcheck() compares the policies with: the same, once more, as Postgres prints them.
+-- The policies above as Postgres prints them, for security_selfcheck() to compare with.
 create function billing.installed_policies() returns table (name text, policy text, rule text)
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
@@ -68,6 +70,7 @@ as $$
     union all
     select 'billing.prices', 'everyone', 'true'
 $$;
+comment on function billing.installed_policies() is 'The policies as installed, for security_selfcheck().';
 
 -- What a client may run. Everything else in the schema that is not internal is a service function.
 create function billing.client_functions() returns regprocedure[]
@@ -77,15 +80,16 @@ as $$
         'billing.current_user_id()', 'billing.is_service()', 'billing.free_plan()', 'billing.unposted(uuid)',
         'billing.my_credits()', 'billing.my_transactions(integer, bigint)']::regprocedure[]
 $$;
+comment on function billing.client_functions() is 'What a client role may run.';
 
 create function billing.grant_access(p_client regrole, p_service regrole) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
-    -- Triggers run these, or the extension itself; nobody calls them.
+    -- Run only by triggers or by the extension.
     c_internal constant text[] := array[
-        'guard_drop', 'refuse_ledger_change', 'require_named', 'client_functions', 'installed_policies', 'grant_access',
-        'settle_account', 'older_answer', 'draw_rank', 'adds_up'];
+        'guard_drop', 'refuse_ledger_change', 'require_named', 'client_functions', 'installed_policies',
+        'grant_access', 'settle_account', 'older_answer', 'draw_rank', 'adds_up'];
     v_function record;
 begin
     if p_client is null or p_service is null then
@@ -114,8 +118,14 @@ begin
     end loop;
 end
 $$;
+comment on function billing.grant_access(regrole, regrole) is
+'Grants a client role and a service role what they may do, for installs whose roles are not Supabase''s '
+'authenticated and service_role, which CREATE EXTENSION grants to if they exist.
+  p_client   reads its own rows, runs the my_… functions
+  p_service  runs the service functions, reads every row
+To be run by the role that installed the extension. Errors: 22004 null, 22023 the same role twice.';
 
--- Ownership and revocation over everything that the script made, so that nothing new can be forgotten.
+-- Over every object of the script, so that no new one can be forgotten.
 do $$
 declare
     v_object record;
@@ -153,13 +163,3 @@ begin
     end if;
 end
 $$;
-
-comment on function billing.grant_access(regrole, regrole) is
-'Grants what the client role and the service role may do, for installs whose roles are not Supabase''s authenticated and service_role, which CREATE EXTENSION grants to where they exist.
-  p_client   reads its own rows, runs the my_… functions
-  p_service  runs the service functions, reads every row
-To be run by the extension''s installer. Errors: 22004 null, 22023 the same role twice.';
-comment on function billing.is_service() is 'Whether the caller may run the service functions, and so read every row.';
-comment on function billing.client_functions() is 'What a client role may run.';
-comment on function billing.installed_policies() is 'The policies as installed, for security_selfcheck().';
-comment on function billing.require_named(text, text) is 'Raises 22004 or 22023 where a text argument is null or blank.';

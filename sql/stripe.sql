@@ -6,6 +6,7 @@ create table billing.customers (
     source text not null check (source in ('client_reference', 'server')),
     as_of timestamptz not null
 );
+comment on table billing.customers is 'Which user a Stripe customer is, by which source, as of when.';
 create index customers_user on billing.customers (user_id);
 
 create table billing.subscriptions (
@@ -14,9 +15,7 @@ create table billing.subscriptions (
     customer_id text,
     price_id text,
     tier text not null,
-    -- Its plan's, by the catalog: the highest of several names the account's tier.
     rank integer,
-    -- The most that a lot may hold from now on that was paid for before it was this plan; null: as much as it did.
     lot_limit billing.credits,
     status text not null check (status in (
         'incomplete', 'unpaid', 'paused', 'past_due', 'trialing', 'active', 'incomplete_expired', 'canceled')),
@@ -26,18 +25,22 @@ create table billing.subscriptions (
     trial_end timestamptz,
     cancel_at_period_end boolean not null,
     ended_at timestamptz check ((ended_at is not null) = (status in ('incomplete_expired', 'canceled'))),
-    -- As of when Stripe says all this: it only rises.
     as_of timestamptz not null,
     stripe_event_id text,
     created_at timestamptz not null,
     updated_at timestamptz not null
 );
+comment on table billing.subscriptions is 'The latest known state of each Stripe subscription.';
+comment on column billing.subscriptions.rank is
+'The plan''s rank in the catalog: of several subscriptions, the highest names the account''s tier.';
+comment on column billing.subscriptions.lot_limit is
+'The most credits that a lot may hold that was paid for before the subscription changed to this plan; null: no '
+'limit.';
+comment on column billing.subscriptions.as_of is 'The time of this state by Stripe''s clock. It only rises.';
 create index subscriptions_user on billing.subscriptions (user_id);
 create index subscriptions_customer on billing.subscriptions (customer_id);
 create index subscriptions_price on billing.subscriptions (price_id);
 
--- What was paid. Claiming a row here is what makes a payment count once. A row that is not paid yet says whose a
--- session is: an operator attributed it before it was paid.
 create table billing.payments (
     source_id billing.identifier primary key,
     source_type text not null check (source_type in ('checkout_session', 'invoice')),
@@ -46,17 +49,23 @@ create table billing.payments (
     subscription_id text,
     amount_total bigint,
     currency text,
-    -- Credits of this payment that were reversed after they had been spent: its share of the account's debt, settled or not.
     owed billing.credits not null default 0,
     paid_at timestamptz,
     created_at timestamptz not null
 );
+comment on table billing.payments is
+'What was paid, by checkout session or invoice. Claiming a row makes a payment count once. A row without paid_at '
+'only names the user to whom an operator attributed the session.';
+comment on column billing.payments.owed is
+'Credits that were reversed after they had been spent: this payment''s share of the account''s debt, settled or not.';
 create index payments_user on billing.payments (user_id);
 
 create table billing.payment_intents (
     payment_intent_id billing.identifier primary key,
     source_id billing.identifier not null
 );
+comment on table billing.payment_intents is
+'Which session or invoice a payment intent paid. An invoice can have several.';
 create index payment_intents_source on billing.payment_intents (source_id);
 
 create table billing.reversals (
@@ -72,9 +81,11 @@ create table billing.reversals (
     created_at timestamptz not null,
     updated_at timestamptz not null
 );
+comment on table billing.reversals is
+'The latest known state of refunds, disputes and the refunded amounts of charges. What they take back is computed '
+'from all of them together.';
 create index reversals_payment_intent on billing.reversals (payment_intent_id);
 
--- The inbox: every event as it was received, with what came of it.
 create table billing.stripe_events (
     event_id billing.identifier primary key,
     type text,
@@ -85,7 +96,6 @@ create table billing.stripe_events (
     object_id text,
     customer_id text,
     payload jsonb not null,
-    -- What Stripe answered when it was asked, so that an event parked after the answer need not ask again.
     fetched jsonb,
     outcome billing.event_outcome not null,
     reason text,
@@ -94,24 +104,31 @@ create table billing.stripe_events (
     attempts integer not null default 1 check (attempts > 0),
     first_received_at timestamptz not null,
     last_received_at timestamptz not null,
-    -- When it was last judged: what waits is retried in this order, so that nothing starves.
     judged_at timestamptz not null,
     applied_at timestamptz
 );
+comment on table billing.stripe_events is
+'The inbox: every event as it was received, with its outcome. Parked events are applied by themselves once what they '
+'lack is known.';
+comment on column billing.stripe_events.fetched is
+'Stripe''s answer to needs_fetch, so that an event that was parked after it need not ask again.';
+comment on column billing.stripe_events.judged_at is
+'When it was last judged. Parked events are retried in this order, so that each gets its turn.';
 create index stripe_events_object on billing.stripe_events (object_id);
 create index stripe_events_parked_customer on billing.stripe_events (customer_id) where outcome = 'parked';
 create index stripe_events_waiting on billing.stripe_events (judged_at)
     where outcome in ('parked', 'needs_fetch');
--- For windows of time at next to no cost a row: the inbox is written in order of arrival.
+-- BRIN, because the inbox is written in the order of arrival: it costs next to nothing per row.
 create index stripe_events_received on billing.stripe_events
     using brin (first_received_at) with (autosummarize = on);
 
--- How far the shim's commands have come through Stripe's lists, so that the next run goes on there.
 create table billing.cursors (
     command billing.identifier primary key,
     position jsonb not null,
     moved_at timestamptz not null
 );
+comment on table billing.cursors is
+'How far the shim''s commands sweep and backfill have come through Stripe''s lists, for their next run.';
 
 create function billing.move_cursor(p_command text, p_position jsonb default null) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -127,3 +144,8 @@ begin
     on conflict (command) do update set position = excluded.position, moved_at = excluded.moved_at;
 end
 $$;
+comment on function billing.move_cursor(text, jsonb) is
+'Stores how far a command has come through Stripe''s lists.
+  p_command   the command: sweep, backfill
+  p_position  where its next run continues; null forgets it
+Errors: 22004 command is null, 22023 blank.';

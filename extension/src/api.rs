@@ -1,8 +1,8 @@
 //! Every function that moves money: arguments in, one call, outcome out.
 //!
-//! The manual is sql/comments.sql, which `\df+ billing.*` prints; the rules are in rules/. A business refusal is an
-//! outcome row. What is raised is a call that is wrong in itself: a null (22004), a blank or impossible value (22023),
-//! an amount out of range (22003).
+//! The manual is sql/comments.sql, which `\df+ billing.*` prints; the rules are in rules/. A business rejection is an
+//! outcome row. An error is raised only for a call that is wrong in itself: a null (22004), a blank or impossible value
+//! (22023), an amount out of range (22003).
 
 #![allow(clippy::needless_pass_by_value, reason = "pgrx hands every argument over by value")]
 
@@ -26,8 +26,8 @@ use crate::tables::inbox;
 
 /// Applies a whole Stripe event in one transaction, in any order, any number of times, with the same end state.
 ///
-/// `event` is the webhook's body; `fetched` is Stripe's answer to a `needs_fetch` before, `{"as_of", "objects"}`, or
-/// `{}` where nobody could ask. Nothing in the event's content raises. Stands on Stripe's `checkout.session.*` events.
+/// `event` is the webhook's body; `fetched` is Stripe's answer to an earlier `needs_fetch`, `{"as_of", "objects"}`, or
+/// `{}` if Stripe could not be asked. Nothing in the event's content raises an error.
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn apply_stripe_event(event: Option<JsonText>, fetched: default!(Option<JsonText>, "NULL")) -> Outcome {
@@ -35,11 +35,11 @@ fn apply_stripe_event(event: Option<JsonText>, fetched: default!(Option<JsonText
     connected(|sql| event::deliver(sql, &event, fetched.as_ref()))
 }
 
-/// Applies what Stripe says of a session now, for the user whose browser came back from it.
+/// Applies a session as Stripe has it now, for the user whose browser came back from it.
 ///
-/// `session` is Stripe's object, best with `line_items` expanded; `expected_user_id` must be whose it is, by the rules of
-/// every event, or the answer is `rejected`, `no_owner` or `not_owner`, and nothing is written. `as_of` is Stripe's
-/// clock, by default ours.
+/// `session` is Stripe's object, best with `line_items` expanded. Unless `expected_user_id` owns it, by the rules of every
+/// event, the outcome is `rejected`, `no_owner` or `not_owner`, and nothing is written. `as_of` is by Stripe's clock, by
+/// default the server's.
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn reconcile_checkout_session(
@@ -53,10 +53,11 @@ fn reconcile_checkout_session(
     connected(|sql| event::reconcile(sql, &session, expected, as_of))
 }
 
-/// Ties a checkout session (`cs_…`) or a customer (`cus_…`) to a user, and applies what was parked for want of that.
+/// Links a checkout session (`cs_…`) or a customer (`cus_…`) to a user, and re-applies events that were parked waiting for
+/// that.
 ///
-/// `applied` with the credits of what followed; `already_applied` where nothing changed; `rejected`, `conflict` where the
-/// session was paid for another user.
+/// `applied` with the credits of those events; `already_applied` if nothing changed; `rejected`, `conflict` if the session
+/// was paid for another user.
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn attribute(p_stripe_id: Option<String>, p_user_id: Option<pgrx::Uuid>) -> Outcome {
@@ -74,8 +75,8 @@ fn attribute(p_stripe_id: Option<String>, p_user_id: Option<pgrx::Uuid>) -> Outc
 
 /// Applies a paid credit pack by SQL: the same purchase as its webhook's, whichever comes first.
 ///
-/// `p_amount` is the caller's word for its worth in credits; `p_event_id` goes into the ledger. The same session, or the
-/// same payment intent, for another user or amount is `rejected`, `conflict`.
+/// `p_amount` is its worth in credits, as the caller states it; `p_event_id` is recorded in the ledger. The same session, or
+/// the same payment intent, for another user or amount is `rejected`, `conflict`.
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 #[expect(clippy::too_many_arguments, reason = "the signature is fixed: clients call it by these names")]
@@ -104,9 +105,9 @@ fn apply_stripe_credit_pack_purchase(
 
 /// Sets a subscription's state by SQL: the same subscription as its events', whichever come first.
 ///
-/// With `p_invoice_id` that invoice is paid, and grants what the catalog says of `p_price_id`, once, like its event.
-/// `p_tier` is compared with the catalog's, and a difference told in the details. `p_reset_usage` changes nothing: credits are reset by the
-/// invoice that pays for the next period. The state is as of now, in whole seconds, so that Stripe's later events follow.
+/// With `p_invoice_id` that invoice is paid, and grants what the catalog says of `p_price_id`, once, like its event. If
+/// `p_tier` is not the catalog's, the details say so. `p_reset_usage` changes nothing: credits are reset by the invoice that
+/// pays for the next period. The state is as of now, in whole seconds, so that Stripe's later events follow it.
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 #[expect(clippy::too_many_arguments, reason = "the signature is fixed: clients call it by these names")]
@@ -140,10 +141,10 @@ fn apply_subscription_state(
     connected(|sql| direct::subscription_state(sql, &call))
 }
 
-/// Makes the catalog say what the document says, and applies what was parked for want of it.
+/// Stores a catalog document, and re-applies events that were parked waiting for it.
 ///
-/// Answers every price with `added`, `changed`, `retired` or `unchanged`. A faulty document raises 22023 with the path of
-/// its fault, and changes nothing.
+/// Returns every price with `added`, `changed`, `retired` or `unchanged`. A faulty document raises 22023 with the path of
+/// the fault, and changes nothing.
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn load_catalog(
@@ -154,8 +155,8 @@ fn load_catalog(
     TableIterator::new(changes.into_iter().map(|(price_id, change)| (price_id, change.as_str().to_owned())))
 }
 
-/// Judges up to `p_limit` parked events again, those that waited longest first; an account that is busy is left for the
-/// next time. Answers an outcome each.
+/// Judges up to `p_limit` parked events again, those that waited longest first, except those of accounts that are busy now.
+/// Returns an outcome each.
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn retry_parked(p_limit: default!(Option<i32>, "1000")) -> SetOfIterator<'static, Outcome> {
@@ -165,7 +166,7 @@ fn retry_parked(p_limit: default!(Option<i32>, "1000")) -> SetOfIterator<'static
 
 /// Grants the catalog's signup credits, once per user.
 ///
-/// `rejected`, `no_catalog` before a catalog was loaded; the same call may try again then.
+/// `rejected`, `no_catalog` before a catalog is loaded; the same call may try again afterwards.
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn grant_signup_credits(p_user_id: Option<pgrx::Uuid>) -> Outcome {
@@ -175,7 +176,7 @@ fn grant_signup_credits(p_user_id: Option<pgrx::Uuid>) -> Outcome {
 
 /// Grants promotional credits by hand, once per `p_request_id`.
 ///
-/// They lapse at `p_expires_at`, or never. The same request id with another amount or expiry is `rejected`, `conflict`.
+/// They expire at `p_expires_at`, or never. The same request id with another amount or expiry is `rejected`, `conflict`.
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn grant_credits(
@@ -196,9 +197,9 @@ fn grant_credits(
     connected(|sql| promotion::grant(sql, &call))
 }
 
-/// Spends credits, those that would be lost soonest first, once per `p_request_id`.
+/// Spends credits, those that are lost soonest first, once per `p_request_id`.
 ///
-/// `rejected`, `insufficient_credits` leaves no trace, so the same request may try again; the same request id with another
+/// `rejected`, `insufficient_credits` records nothing, so the same request may try again; the same request id with another
 /// amount is `rejected`, `conflict`.
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
@@ -220,8 +221,8 @@ fn spend_credits(
     connected(|sql| spend::spend(sql, &request))
 }
 
-/// Holds credits for a job that may fail, once per `p_request_id`: they are taken at once, and come back by themselves
-/// after `p_ttl` unless they are committed before.
+/// Reserves credits for a job that may fail, once per `p_request_id`: they are drawn at once, and returned after `p_ttl`
+/// unless they are committed before.
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn reserve_credits(
@@ -243,10 +244,10 @@ fn reserve_credits(
     connected(|sql| spend::reserve(sql, &request, ttl))
 }
 
-/// Ends a reservation with `p_amount` of it spent, by default all; the rest goes back to the grants it came from.
+/// Ends a reservation with `p_amount` of it spent, by default all; the rest returns to the grants it came from.
 ///
 /// `already_applied` for the same again; `rejected` with `unknown_reservation`, `reservation_ended`,
-/// `exceeds_reservation`, or `conflict` where it was committed with another amount.
+/// `exceeds_reservation`, or `conflict` if it was committed with another amount.
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn commit_reservation(
@@ -262,8 +263,8 @@ fn commit_reservation(
 
 /// Ends a reservation with nothing of it spent.
 ///
-/// `already_applied` where it was released, or ran out, before; `rejected` with `unknown_reservation`, or `conflict` where it
-/// was committed.
+/// `already_applied` if it was released or expired before; `rejected` with `unknown_reservation`, or `conflict` if it was
+/// committed.
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn release_reservation(p_user_id: Option<pgrx::Uuid>, p_request_id: Option<String>) -> Outcome {
@@ -272,8 +273,8 @@ fn release_reservation(p_user_id: Option<pgrx::Uuid>, p_request_id: Option<Strin
     connected(|sql| spend::release(sql, user, &request_id))
 }
 
-/// Posts what time alone has caused for up to `p_limit` accounts that are due. Answers how many; fewer than the limit
-/// says that the rest is busy or there is none. Nothing needs it to be punctual: reads are right before it ran.
+/// Posts what is due in up to `p_limit` accounts, and returns in how many; fewer than the limit means that the others are
+/// busy or not due. It need not be punctual: reads are right without it.
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn run_due(p_limit: default!(Option<i32>, "1000")) -> i64 {
@@ -282,8 +283,7 @@ fn run_due(p_limit: default!(Option<i32>, "1000")) -> i64 {
     i64::try_from(accounts).expect("no more than the limit")
 }
 
-/// Posts what time alone has caused in a user's account, where there is anything and the transaction may write: so that
-/// what is read next is what is posted. Internal to `my_credits`.
+/// Posts what is due in a user's account, if the transaction may write. Internal to `my_credits`.
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn settle_account(p_user_id: Option<pgrx::Uuid>) {
@@ -294,8 +294,8 @@ fn settle_account(p_user_id: Option<pgrx::Uuid>) {
     }
 }
 
-/// Deletes settled events that were last received longer ago than `p_older_than`. Never one that is parked or waits for
-/// a fetch. Answers how many. A pruned event that comes again is `already_applied`: its payment is known.
+/// Deletes events that were last received longer ago than `p_older_than`, but none that is parked or waits for a fetch.
+/// Returns how many. If a deleted event comes again, it is `already_applied`, because its payment is known.
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn prune_stripe_events(p_older_than: Option<Interval>) -> i64 {
@@ -303,8 +303,8 @@ fn prune_stripe_events(p_older_than: Option<Interval>) -> i64 {
     connected(|sql| inbox::prune(sql, older_than))
 }
 
-/// Makes a user's cached balance what the grants say, and answers it: Σ remaining − debt. For repair; where
-/// `validate_credits_consistency()` is empty it changes nothing.
+/// Recomputes a user's cached balance from the grants, and returns it: Σ remaining − debt. For repair; if
+/// `validate_credits_consistency()` has no row it changes nothing.
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn sync_user_credits(p_user_id: Option<pgrx::Uuid>) -> i64 {

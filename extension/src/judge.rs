@@ -1,6 +1,6 @@
-//! What an event comes to: who owns its subject, what it is worth to them, and the posting of that.
+//! Judges an event: who owns its object, what that is worth, and the posting of it.
 //!
-//! One function per kind of subject. The caller holds every lock of the event.
+//! One function per kind of object. The caller holds every lock of the event.
 
 use serde_json::json;
 use stripe_credits_rules::calendar::Time;
@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::ledger;
 use crate::outcome::Outcome;
 use crate::pg::sql::Sql;
-use crate::posting::subscription::{Incoming, Word};
+use crate::posting::subscription::{Incoming, Source};
 use crate::posting::{invoice, pack, reversal, subscription};
 use crate::tables::{customers, payments, subscriptions};
 
@@ -33,8 +33,8 @@ pub(crate) enum Caller {
 }
 
 impl Caller {
-    /// Checks, before anything is written, that a browser gets only its own user's session: else one could learn of
-    /// another user's session, or move it, by naming it.
+    /// Checks that a browser names a session of its own user. This comes before anything is written: otherwise a user could
+    /// read or claim another user's session by its id.
     fn check_owner(self, owner: Result<Identity, Reason>) -> Result<(), Reason> {
         match (self, owner) {
             (Caller::Stripe, _) => Ok(()),
@@ -45,11 +45,11 @@ impl Caller {
     }
 }
 
-/// What an event came to.
+/// The result of judging an event.
 pub(crate) struct Judged {
     pub(crate) outcome: Outcome,
-    /// The event's customer, if events that are parked for that customer can be applied now: it was linked to another user,
-    /// or one of its subscriptions became known.
+    /// The event's customer, if events that are parked for it may be applied now: because it was linked to a user, or because
+    /// one of its subscriptions became known.
     pub(crate) unblocked: Option<String>,
 }
 
@@ -59,7 +59,7 @@ impl From<Outcome> for Judged {
     }
 }
 
-/// Everything that an event is judged by, beside the tables.
+/// What an event is judged by, in addition to the tables.
 struct Context<'a> {
     settings: &'a Settings,
     event: &'a Event,
@@ -67,7 +67,7 @@ struct Context<'a> {
     caller: Caller,
 }
 
-/// Judges an event by what is known now, and posts what that comes to.
+/// Judges an event by what is known now, and posts the difference to what is posted.
 pub(crate) fn judge(
     sql: &mut Sql,
     settings: Option<&Settings>,
@@ -87,7 +87,7 @@ pub(crate) fn judge(
             judge_subscription_session(sql, &context, session)
         }
         Subject::CheckoutSession(session) => judge_pack_session(sql, &context, session),
-        Subject::Subscription(facts) => judge_subscription(sql, &context, facts, Word::Event, None),
+        Subject::Subscription(facts) => judge_subscription(sql, &context, facts, Source::Event, None),
         Subject::Invoice(invoice) => judge_invoice(sql, &context, invoice, None),
         Subject::InvoicePayment(payment) => reversal::invoice_paid_by(sql, event, payment).into(),
         Subject::Reversals(reversals) => reversal::apply(sql, event, reversals, fetched).into(),
@@ -114,25 +114,25 @@ fn judge_pack_session(sql: &mut Sql, context: &Context, session: &Session) -> Ju
     let unblocked = ownership.link_customer(sql);
     let worth = pack::worth(sql, context.settings, session, context.fetched);
     let outcome = match (worth, ownership.owner) {
-        (Ok(lots), Ok(owner)) => {
-            pack::post_session(sql, &context.event.id, session, known.as_ref(), owner.user, &lots)
+        (Ok(grants), Ok(owner)) => {
+            pack::post_session(sql, &context.event.id, session, known.as_ref(), owner.user, &grants)
         }
         (Ok(_), Err(reason)) => unowned(reason),
-        // The session names no lines, but its payment is in the books: there is nothing to ask Stripe for.
+        // The session names no lines, but its payment was applied before: there is no need to ask Stripe.
         (Err(NoGrant::NeedsFetch(_)), Ok(_)) if claims.paid_for.is_some() => {
             Outcome::of(Verdict::AlreadyApplied)
         }
-        (Err(refusal), _) => refusal.into(),
+        (Err(no_grant), _) => no_grant.into(),
     };
     Judged { outcome: ownership.with_owner(sql, outcome), unblocked }
 }
 
-/// A session that starts a subscription. By itself it only says who owns the customer; the subscription and its invoice count
-/// if the object carries them.
+/// A session that starts a subscription. It links the customer to a user; its subscription and its invoice are judged if the
+/// object contains them.
 fn judge_subscription_session(sql: &mut Sql, context: &Context, session: &Session) -> Judged {
     let attributed = payments::of_source(sql, &session.id, None).map(|payment| payment.user);
     let claims = Claims {
-        // An attribution of this session holds for all that the session started.
+        // An operator's attribution of this session holds for the subscription that it started.
         metadata: session.metadata_user.or(attributed),
         client_reference: session.client_reference,
         ..Claims::default()
@@ -145,7 +145,7 @@ fn judge_subscription_session(sql: &mut Sql, context: &Context, session: &Sessio
     let user = ownership.user().ok();
     let mut outcome = None;
     if let Some(facts) = &session.subscription {
-        let started = judge_subscription(sql, context, facts, Word::Current, user);
+        let started = judge_subscription(sql, context, facts, Source::Snapshot, user);
         unblocked = unblocked.or(started.unblocked);
         outcome = Some(started.outcome);
     }
@@ -168,7 +168,7 @@ fn judge_subscription(
     sql: &mut Sql,
     context: &Context,
     facts: &Subscription,
-    word: Word,
+    source: Source,
     session_user: Option<Uuid>,
 ) -> Judged {
     let known = subscriptions::find(sql, &facts.id);
@@ -176,10 +176,10 @@ fn judge_subscription(
     let claims = Claims { metadata: facts.metadata_user, attributed, ..Claims::default() };
     let ownership = resolve_owner(sql, facts.customer_id.as_deref(), claims, facts.as_of);
     let relinked = ownership.link_customer(sql);
-    let incoming = Incoming { event_id: &context.event.id, facts, word, fetched: context.fetched };
+    let incoming = Incoming { event_id: &context.event.id, facts, source, fetched: context.fetched };
     let outcome = match subscription::apply(sql, &incoming, known.as_ref(), ownership.user()) {
         Ok((outcome, _)) => outcome,
-        Err(refusal) => refusal.into(),
+        Err(no_grant) => no_grant.into(),
     };
     // An invoice may be parked until its subscription is known.
     let first_known = facts.customer_id.clone().filter(|_| known.is_none());
@@ -205,12 +205,12 @@ fn judge_invoice(sql: &mut Sql, context: &Context, invoice: &Invoice, session_us
     let outcome = match (worth, ownership.user()) {
         (Ok(worth), Ok(user)) => invoice::post(sql, &context.event.id, invoice, user, worth),
         (Ok(_), Err(reason)) => unowned(reason),
-        (Err(refusal), _) => refusal.into(),
+        (Err(no_grant), _) => no_grant.into(),
     };
     Judged { outcome: ownership.with_owner(sql, outcome), unblocked }
 }
 
-/// Who owns an object, and what it says about its customer.
+/// Who owns an object, and the link of its customer: as it is known, and as the object states it.
 struct Ownership<'a> {
     owner: Result<Identity, Reason>,
     customer_id: Option<&'a str>,
@@ -218,14 +218,14 @@ struct Ownership<'a> {
     incoming: Option<CustomerLink>,
 }
 
-/// Resolves who owns an object (rule 11), with its customer's link added to `claims`. Writes nothing.
+/// Resolves who owns an object (rule 11) by its claims and its customer's link. Writes nothing.
 fn resolve_owner<'a>(
     sql: &mut Sql,
     customer_id: Option<&'a str>,
     claims: Claims,
     as_of: Time,
 ) -> Ownership<'a> {
-    let known = customer_id.and_then(|customer_id| customers::tie(sql, customer_id));
+    let known = customer_id.and_then(|customer_id| customers::find(sql, customer_id));
     let owner = identity::identify(Claims { link: known.map(|link| link.user), ..claims });
     let incoming = identity::stated_link(claims.metadata, claims.client_reference, as_of);
     Ownership { owner, customer_id, known, incoming }
@@ -236,13 +236,13 @@ impl Ownership<'_> {
         self.owner.map(|identity| identity.user)
     }
 
-    /// Links the customer by what the object says, if the object has an owner. Answers the customer if that makes it
-    /// another user's than before.
+    /// Links the customer to the user that the object names, if the object has an owner. Returns the customer if that changed
+    /// its user.
     fn link_customer(&self, sql: &mut Sql) -> Option<String> {
         let (Some(customer_id), Some(incoming), Ok(_)) = (self.customer_id, self.incoming, self.owner) else {
             return None;
         };
-        customers::say(sql, customer_id, self.known, incoming).then(|| customer_id.to_owned())
+        customers::link(sql, customer_id, self.known, incoming).then(|| customer_id.to_owned())
     }
 
     /// Adds the owner and their balances to an outcome.
@@ -259,7 +259,7 @@ impl Ownership<'_> {
     }
 }
 
-/// What a payment comes to that is worth credits, but has no owner.
+/// The outcome of a payment that is worth credits, but whose owner is not known.
 fn unowned(reason: Reason) -> Outcome {
     if reason == Reason::Conflict { Outcome::rejected(reason) } else { Outcome::parked(reason) }
 }

@@ -1,12 +1,12 @@
-//! Tables `accounts`, `credit_grants` and `credit_transactions`. The only module that writes them.
+//! Tables `accounts`, `credit_grants` and `credit_transactions`, which only this module writes.
 //!
-//! An operation locks the account's row, posts what time alone has caused since, posts its own differences, and closes:
-//! Σ ledger = Σ grants' remaining − debt = cached balance, after every commit (rule 14).
+//! An operation opens the account, which locks its row and posts what is due by now; posts its own differences; and closes
+//! the account. After every commit, Σ ledger = Σ grants' remaining − debt = cached balance (rule 14).
 
 mod draws; // spends and reservations
-mod lots; // subscriptions' lots: current, set aside, to come
+mod lots; // the lots of subscriptions: current, set aside, pending
 mod reversals; // refunds, disputes, debt
-mod time; // lapses, parts that come due, free months, reservations that ran out
+mod time; // expired grants and reservations, drips, months of the free plan
 
 pub(crate) use lots::FIRST_PURCHASE_BONUS;
 use serde_json::{Value, json};
@@ -25,7 +25,7 @@ use crate::pg::convert::{clock, timestamp, uuid_datum};
 use crate::pg::json::JsonText;
 use crate::pg::sql::{Row, Sql};
 
-/// Why a row is in the ledger.
+/// The kind of a ledger row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TransactionType {
     Purchase,
@@ -36,7 +36,7 @@ pub(crate) enum TransactionType {
     Spend,
     Reservation,
     Release,
-    Lapse,
+    Expiry,
     SetAside,
     Restore,
     Reversal,
@@ -55,7 +55,7 @@ impl TransactionType {
             TransactionType::Spend => "spend",
             TransactionType::Reservation => "reservation",
             TransactionType::Release => "release",
-            TransactionType::Lapse => "lapse",
+            TransactionType::Expiry => "expiry",
             TransactionType::SetAside => "set_aside",
             TransactionType::Restore => "restore",
             TransactionType::Reversal => "reversal",
@@ -65,7 +65,7 @@ impl TransactionType {
     }
 }
 
-/// What a ledger row says beside its amount: where it came from.
+/// What caused a ledger row.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Origin<'a> {
     pub(crate) description: Option<&'a str>,
@@ -80,11 +80,11 @@ pub(crate) struct Origin<'a> {
 /// An account under its lock.
 pub(crate) struct Account {
     user: Uuid,
-    /// The operation's time: the clock, read once, after the lock.
+    /// The time of the operation: the clock is read once, after the lock is taken.
     now: Time,
     balances: Balances,
     signed_up_at: Option<Time>,
-    /// When the free plan's next month begins that was not granted yet.
+    /// The start of the free plan's next month that is not granted yet.
     free_next: Option<Time>,
     next_due: Option<Time>,
     last_grant_id: i64,
@@ -95,21 +95,21 @@ pub(crate) struct Account {
     opened_with: Credits,
     postings: Vec<Value>,
     dirty: bool,
-    /// Whether something happened that may change what subscriptions' lots hold.
+    /// Whether something happened that may change the lots of subscriptions.
     lots_touched: bool,
-    /// The last grant that was there when lots were settled: later ones are new.
+    /// The last grant at the time when lots were settled: later ones are new.
     lots_settled: i64,
-    /// What came back to subscriptions' lots since they were settled.
+    /// What was returned to the lots of subscriptions since they were settled.
     returned: Vec<Returned>,
 }
 
-/// A grant as an idempotency check compares it.
+/// What a repeated request is compared with.
 pub(crate) struct Granted {
     pub(crate) amount: Credits,
-    pub(crate) lapses_at: Option<Time>,
+    pub(crate) expires_at: Option<Time>,
 }
 
-/// Posts what time alone has caused in a user's account, if there is anything.
+/// Posts what is due in a user's account, if anything is.
 pub(crate) fn settle_due(sql: &mut Sql, user: Uuid) {
     let due = "select from billing.accounts where user_id = $1 and next_due_at <= $2";
     if sql.query_opt(due, &[uuid_datum(user).into(), timestamp(clock()).into()]).is_some() {
@@ -117,7 +117,7 @@ pub(crate) fn settle_due(sql: &mut Sql, user: Uuid) {
     }
 }
 
-/// Posts what time alone has caused in up to `limit` accounts that are due. Answers in how many.
+/// Posts what is due in up to `limit` accounts. Returns in how many.
 pub(crate) fn run_due(sql: &mut Sql, limit: i64) -> usize {
     let users = due(sql, limit);
     for user in &users {
@@ -126,7 +126,7 @@ pub(crate) fn run_due(sql: &mut Sql, limit: i64) -> usize {
     users.len()
 }
 
-/// Opening an account posts what time alone has caused, and there is nothing else to post.
+/// Opening an account posts what is due, and there is nothing else to post.
 fn settle(sql: &mut Sql, user: Uuid) {
     let _ = Account::open_existing(sql, user);
 }
@@ -141,7 +141,7 @@ fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
     let account = Account {
         user,
         now: clock(),
-        balances: held_balances(&mut row),
+        balances: read_balances(&mut row),
         signed_up_at: row.get_opt(),
         free_next: row.get_opt(),
         next_due: row.get_opt(),
@@ -158,7 +158,7 @@ fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
     Some(Account { lots_settled: account.last_grant_id, ..account })
 }
 
-/// What an account holds now, read without its lock; `None` where there is no account.
+/// A user's balances now, read without the lock; `None` without an account.
 pub(crate) fn balances(sql: &mut Sql, user: Uuid) -> Option<Balances> {
     sql.query_opt(
         "select subscription_credits_balance, purchased_credits_balance, promotional_credits_balance, debt,
@@ -166,11 +166,11 @@ pub(crate) fn balances(sql: &mut Sql, user: Uuid) -> Option<Balances> {
          from billing.user_credits where user_id = $1",
         &[uuid_datum(user).into()],
     )
-    .map(|mut row| held_balances(&mut row))
+    .map(|mut row| read_balances(&mut row))
 }
 
-/// The first six columns of either.
-fn held_balances(row: &mut Row) -> Balances {
+/// Reads the pools, the debt, the tier and the status.
+fn read_balances(row: &mut Row) -> Balances {
     Balances {
         subscription: row.get(),
         purchased: row.get(),
@@ -189,7 +189,7 @@ pub(crate) fn is_busy(sql: &mut Sql, user: Uuid) -> bool {
     sql.query_opt(exists, &user).is_some() && sql.query_opt(free, &user).is_none()
 }
 
-/// Up to `limit` users whose accounts are due, locked, in the order of their ids; busy ones are left to their holders.
+/// Locks up to `limit` accounts that are due, in the order of their users, and skips those that are busy.
 fn due(sql: &mut Sql, limit: i64) -> Vec<Uuid> {
     let rows = sql.query(
         "select user_id from billing.accounts where next_due_at <= $1
@@ -199,8 +199,8 @@ fn due(sql: &mut Sql, limit: i64) -> Vec<Uuid> {
     rows.map(|mut row| row.get()).collect()
 }
 
-/// Begins the months of a free plan that there was not before, for everybody who signed up.
-pub(crate) fn begin_free_plan(sql: &mut Sql) {
+/// Starts the months of a new free plan, for every user who signed up.
+pub(crate) fn start_free_plan(sql: &mut Sql) {
     sql.execute(
         "update billing.accounts set free_next_at = $1, next_due_at = least(next_due_at, $1)
          where signed_up_at is not null",
@@ -208,7 +208,7 @@ pub(crate) fn begin_free_plan(sql: &mut Sql) {
     );
 }
 
-/// Makes the cached balances what the grants and the ledger say. Answers the balance: Σ remaining − debt.
+/// Recomputes the cached balances from the grants and the ledger. Returns the balance: Σ remaining − debt.
 pub(crate) fn sync(sql: &mut Sql, user: Uuid) -> Credits {
     let account = Account::open(sql, user);
     let mut row = sql.query_one(
@@ -226,7 +226,7 @@ pub(crate) fn sync(sql: &mut Sql, user: Uuid) -> Credits {
                  (select coalesce(sum(g.remaining), 0) from billing.credit_grants g where g.user_id = a.user_id)
                  - (select coalesce(sum(t.amount), 0) from billing.credit_transactions t where t.user_id = a.user_id)),
              next_due_at = least(
-                 (select min(g.lapses_at) from billing.credit_grants g where g.user_id = a.user_id and g.spendable),
+                 (select min(g.expires_at) from billing.credit_grants g where g.user_id = a.user_id and g.spendable),
                  (select min(g.available_from) from billing.credit_grants g
                   where g.user_id = a.user_id and g.pending > 0),
                  a.free_next_at,
@@ -241,7 +241,7 @@ pub(crate) fn sync(sql: &mut Sql, user: Uuid) -> Credits {
 }
 
 impl Account {
-    /// Locks a user's account, made if it is missing, and posts what time alone has caused.
+    /// Locks a user's account, created if it is missing, and posts what is due.
     #[must_use = "an account that is posted to has to be closed"]
     pub(crate) fn open(sql: &mut Sql, user: Uuid) -> Account {
         Account::open_existing(sql, user).unwrap_or_else(|| {
@@ -255,7 +255,7 @@ impl Account {
         })
     }
 
-    /// The same, for an operation that makes no sense without an account.
+    /// The same for an operation that creates no account.
     #[must_use = "an account that is posted to has to be closed"]
     pub(crate) fn open_existing(sql: &mut Sql, user: Uuid) -> Option<Account> {
         let mut account = locked(sql, user)?;
@@ -278,7 +278,7 @@ impl Account {
     }
 
     /// What was granted for a source so far, by item.
-    pub(crate) fn held(&self, sql: &mut Sql, source_id: &str) -> Vec<ExistingGrant> {
+    pub(crate) fn granted_for(&self, sql: &mut Sql, source_id: &str) -> Vec<ExistingGrant> {
         let rows = sql.query(
             "select item, amount from billing.credit_grants where user_id = $1 and source_id = $2",
             &[uuid_datum(self.user).into(), source_id.into()],
@@ -286,14 +286,14 @@ impl Account {
         rows.map(|mut row| ExistingGrant { item: row.get(), credits: row.get() }).collect()
     }
 
-    /// One grant, where it was made already.
-    pub(crate) fn granted(&self, sql: &mut Sql, source_id: &str, item: &str) -> Option<Granted> {
+    /// A grant, if it was made before.
+    pub(crate) fn find_grant(&self, sql: &mut Sql, source_id: &str, item: &str) -> Option<Granted> {
         sql.query_opt(
-            "select amount, lapses_at from billing.credit_grants
+            "select amount, expires_at from billing.credit_grants
              where user_id = $1 and source_id = $2 and item = $3",
             &[uuid_datum(self.user).into(), source_id.into(), item.into()],
         )
-        .map(|mut row| Granted { amount: row.get(), lapses_at: row.get_opt() })
+        .map(|mut row| Granted { amount: row.get(), expires_at: row.get_opt() })
     }
 
     /// Whether this operation has posted anything.
@@ -301,7 +301,7 @@ impl Account {
         !self.postings.is_empty()
     }
 
-    /// Notes that the user signed up; `false` where that was noted before.
+    /// Records that the user signed up; `false` if that was recorded before.
     pub(crate) fn sign_up(&mut self) -> bool {
         if self.signed_up_at.is_some() {
             return false;
@@ -312,24 +312,24 @@ impl Account {
         true
     }
 
-    /// Notes what the user's subscriptions make of the account; `false` where that is no news. Free months go on when there is
-    /// no plan any more.
-    pub(crate) fn subscribed(&mut self, sql: &mut Sql, tier: String, subscription_status: String) -> bool {
+    /// Sets tier and status by the user's subscriptions; `false` if they are the same. Without a plan, the months of the free
+    /// plan continue.
+    pub(crate) fn set_tier(&mut self, sql: &mut Sql, tier: String, subscription_status: String) -> bool {
         let balances = &mut self.balances;
         if (&balances.tier, &balances.subscription_status) == (&tier, &subscription_status) {
             return false;
         }
         (balances.tier, balances.subscription_status, self.dirty) = (tier, subscription_status, true);
         if self.balances.tier == FREE {
-            self.free_again(sql);
+            self.resume_free_plan(sql);
         }
         true
     }
 
-    /// Adds credits to the grants of a source, each made where it is missing.
+    /// Adds credits to the grants of a source, each created if it is missing.
     ///
     /// # Errors
-    /// [`Reason::OutOfRange`] where the account would hold more than a bigint; nothing is written then.
+    /// [`Reason::OutOfRange`] if the account would hold more than a bigint; nothing is written then.
     pub(crate) fn grant(
         &mut self,
         sql: &mut Sql,
@@ -352,22 +352,22 @@ impl Account {
         Ok(())
     }
 
-    /// Answers the grant, and whether the credits can be spent at once.
+    /// Returns the grant, and whether the credits can be spent at once.
     fn add_to_grant(&mut self, sql: &mut Sql, source_id: &str, lot: &NewGrant) -> (i64, bool) {
         let cycle = lot.cycle.as_ref();
-        // Of a period's credits that come in parts, those whose time is now; time posts the others in their order.
+        // Of a period's credits that come in parts, the current part; the others are posted when they are due.
         let under_way = lot.available_from.is_none_or(|from| {
-            from <= self.now && lot.lapses_at.is_none_or(|lapses_at| lapses_at > self.now)
+            from <= self.now && lot.expires_at.is_none_or(|expires_at| expires_at > self.now)
         });
         let mut row = sql.query_one(
             "insert into billing.credit_grants as g
-                 (user_id, id, source_id, item, pool, amount, remaining, pending, available_from, lapses_at,
+                 (user_id, id, source_id, item, pool, amount, remaining, pending, available_from, expires_at,
                   stripe_subscription_id, price_id, period_start, period_end, paid_at, max_rollover, expires, created_at)
              values ($1, $2, $3, $4, $5, $6, $7, $6 - $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
              on conflict (user_id, source_id, item) do update
                  set amount = g.amount + excluded.amount, remaining = g.remaining + excluded.remaining,
                      pending = g.pending + excluded.pending
-             returning id, lapses_at",
+             returning id, expires_at",
             &[
                 uuid_datum(self.user).into(),
                 (self.last_grant_id + 1).into(),
@@ -377,7 +377,7 @@ impl Account {
                 lot.credits.0.into(),
                 if under_way { lot.credits.0 } else { 0 }.into(),
                 lot.available_from.map(timestamp).into(),
-                lot.lapses_at.map(timestamp).into(),
+                lot.expires_at.map(timestamp).into(),
                 cycle.map(|cycle| cycle.subscription_id.as_str()).into(),
                 cycle.map(|cycle| cycle.price_id.as_str()).into(),
                 cycle.map(|cycle| timestamp(cycle.start)).into(),
@@ -396,17 +396,17 @@ impl Account {
         (grant_id, under_way)
     }
 
-    /// What can be spent now.
+    /// The credits that can be spent now.
     pub(crate) fn available(&self) -> Credits {
         Credits(self.total().0 + self.balances.debt.0)
     }
 
-    /// Notes that time will change something here.
+    /// Records that something will be due.
     pub(crate) fn due_at(&mut self, at: Time) {
         (self.next_due, self.dirty) = (earliest(self.next_due, Some(at)), true);
     }
 
-    /// Appends one ledger row and carries it into the balances: a grant's pool, or without a grant the debt.
+    /// Appends a ledger row and adds it to a balance: that of the grant's pool, or the debt if there is no grant.
     fn post(
         &mut self,
         sql: &mut Sql,
@@ -466,11 +466,11 @@ impl Account {
         Credits(subscription.0 + purchased.0 + promotional.0 - debt.0)
     }
 
-    /// Ends the operation, and answers what it came to and what the account holds now.
+    /// Ends the operation. Returns its outcome, with the account's balances now.
     #[must_use]
     pub(crate) fn close(mut self, sql: &mut Sql, verdict: Verdict) -> Outcome {
         self.settle_lots(sql);
-        // What was granted late may have lapsed already.
+        // A grant for a past period may have expired already.
         self.settle_time(sql);
         self.settle_debt(sql);
         self.save(sql);
@@ -512,7 +512,7 @@ impl Account {
     }
 }
 
-/// Rows of a grant's id, pool and credits.
+/// Reads a grant's id, its pool and a number of credits.
 fn shares<'conn>(rows: impl Iterator<Item = Row<'conn>>) -> Vec<Share> {
     rows.map(|mut row| Share { grant_id: row.get(), pool: row.parse(Pool::parse), credits: row.get() })
         .collect()

@@ -14,12 +14,12 @@ use pgrx::prelude::*;
 mod api; // every function that moves money
 mod entry {
     //! What can be called, one transaction each: takes every lock, calls down, records last.
-    pub(crate) mod event; // an event of Stripe's, a reconcile, a retry
-    pub(crate) mod direct; // a payment or a subscription that a caller states by SQL
-    pub(crate) mod attribute; // the user of a customer or a session, by hand
+    pub(crate) mod event; // an event, a reconcile, a retry of parked events
+    pub(crate) mod direct; // a payment or a subscription's state by an SQL call
+    pub(crate) mod attribute; // the user of a customer or a session, by an operator
     pub(crate) mod catalog; // a new catalog
 }
-mod parked; // events that wait, and judging them again
+mod parked; // parked events, and judging them again
 mod judge; // one event: who owns it, what it is worth
 mod posting {
     //! One kind of posting, one file, its public functions on top.
@@ -41,12 +41,12 @@ mod tables {
     pub(crate) mod reversals; // reversals: refunds and disputes
     pub(crate) mod inbox; // stripe_events
 }
-mod outcome; // what a call answers
+mod outcome; // what a call returns
 mod pg {
     //! Between Rust and Postgres.
-    pub(crate) mod drop_guard; // the books cannot be dropped by accident
+    pub(crate) mod drop_guard; // refuses to drop the ledger
     pub(crate) mod sql; // statements and rows
-    pub(crate) mod error; // arguments, and errors for calls that are wrong in themselves
+    pub(crate) mod error; // checks of arguments, and the errors that they raise
     pub(crate) mod json; // jsonb arguments
     pub(crate) mod convert; // the rules' types and Postgres's
     pub(crate) mod locks; // rule 15
@@ -71,7 +71,8 @@ extension_sql_file!(
         api::settle_account
     ]
 );
-extension_sql_file!("../../sql/drop_guard.sql", name = "drop_guard", requires = ["explain"]);
+extension_sql_file!("../../sql/legacy.sql", name = "legacy", requires = ["explain"]);
+extension_sql_file!("../../sql/drop_guard.sql", name = "drop_guard", requires = ["legacy"]);
 extension_sql_file!("../../sql/dump.sql", name = "dump", requires = ["drop_guard"]);
 extension_sql_file!(
     "../../sql/comments.sql",

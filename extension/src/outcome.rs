@@ -1,4 +1,4 @@
-//! What a call answers: `billing.outcome`.
+//! What a call returns: `billing.outcome`.
 
 use pgrx::callconv::{BoxRet, FcInfo};
 use pgrx::datum::{Datum, IntoDatum, JsonB};
@@ -21,7 +21,7 @@ use crate::pg::json::JsonText;
 /// The number of columns of `billing.outcome`, in sql/install.sql.
 const COLUMNS: usize = 15;
 
-/// What an account holds, as an outcome shows it.
+/// An account's balances, as an outcome shows them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Balances {
     pub(crate) subscription: Credits,
@@ -32,18 +32,18 @@ pub(crate) struct Balances {
     pub(crate) subscription_status: String,
 }
 
-/// The answer, column by column.
+/// The outcome of a call, column by column.
 #[derive(Debug, Clone)]
 pub(crate) struct Outcome {
     pub(crate) verdict: Verdict,
     pub(crate) user: Option<Uuid>,
     /// The net change of the account's balance.
     pub(crate) credits: Credits,
-    /// Of the user, where there is one and it has an account.
+    /// `None` without a user, or if the user has no account.
     pub(crate) balances: Option<Balances>,
-    /// Stripe's paths to read, under `needs_fetch`.
+    /// The paths of Stripe's API to read, if the verdict is `needs_fetch`.
     pub(crate) to_fetch: Vec<String>,
-    /// What else is worth knowing: postings, prices, discrepancies.
+    /// Postings, prices, discrepancies.
     pub(crate) details: Map<String, Value>,
 }
 
@@ -81,7 +81,7 @@ impl Outcome {
         self
     }
 
-    /// What came of two things together, of which the later says what the account holds.
+    /// One outcome of two, with the balances after the later one.
     pub(crate) fn and_then(self, later: Outcome) -> Outcome {
         let verdict = match later.verdict {
             Verdict::AlreadyApplied => self.verdict,
@@ -124,8 +124,8 @@ impl Outcome {
 }
 
 impl From<NoGrant> for Outcome {
-    fn from(refusal: NoGrant) -> Outcome {
-        match refusal {
+    fn from(no_grant: NoGrant) -> Outcome {
+        match no_grant {
             NoGrant::Ignored(reason) => Outcome::ignored(reason),
             NoGrant::NeedsFetch(paths) => Outcome { to_fetch: paths, ..Outcome::of(Verdict::NeedsFetch) },
             NoGrant::Parked(reason, unknown) if unknown.is_empty() => Outcome::parked(reason),

@@ -11,51 +11,55 @@ use crate::ledger;
 use crate::outcome::Outcome;
 use crate::pg::locks;
 use crate::pg::sql::Sql;
-use crate::tables::inbox::{self, Waiting};
+use crate::tables::inbox::{self, ParkedEvent};
 use crate::tables::payments;
 
-/// Takes the locks of a payment and of the events that are parked for its customer, in rule 15's order. Answers those
+/// Takes the locks of a payment and of the events that are parked for its customer, in rule 15's order. Returns those
 /// events.
-pub(crate) fn lock_with_parked(sql: &mut Sql, customer_id: Option<&str>, keys: &Keys) -> Vec<Waiting> {
-    let waiting = match customer_id {
+pub(crate) fn lock_with_parked(sql: &mut Sql, customer_id: Option<&str>, keys: &Keys) -> Vec<ParkedEvent> {
+    let parked = match customer_id {
         Some(customer_id) => {
             locks::customer(customer_id);
-            inbox::waiting_for_customer(sql, customer_id)
+            inbox::parked_for_customer(sql, customer_id)
         }
         None => Vec::new(),
     };
-    let subjects = subjects(&waiting);
-    let parked: Vec<Keys> = subjects.iter().map(Subject::keys).collect();
-    let all = || parked.iter().chain([keys]);
+    let subjects = subjects(&parked);
+    let parked_keys: Vec<Keys> = subjects.iter().map(Subject::keys).collect();
+    let all = || parked_keys.iter().chain([keys]);
     locks::sources(all().flat_map(|keys| keys.sources.iter().copied()));
-    // An invoice's payment intents come by events of their own, which take the invoice's lock.
+    // Read under the invoices' locks, which the events that link payment intents to invoices take too.
     let mut of_invoices = Vec::new();
     for invoice_id in all().flat_map(|keys| keys.invoices.iter()) {
         of_invoices.extend(payments::payment_intents(sql, invoice_id));
     }
     let of_invoices = of_invoices.iter().map(String::as_str);
     locks::payment_intents(all().flat_map(|keys| keys.payment_intents.iter().copied()).chain(of_invoices));
-    waiting
+    parked
 }
 
 /// Takes the payment intents' locks of the events that are parked for a session. The caller holds the session's lock.
-pub(crate) fn lock_payment_intents(waiting: &[Waiting]) {
-    let subjects = subjects(waiting);
+pub(crate) fn lock_payment_intents(parked: &[ParkedEvent]) {
+    let subjects = subjects(parked);
     locks::payment_intents(subjects.iter().flat_map(|subject| subject.keys().payment_intents));
 }
 
-fn subjects(waiting: &[Waiting]) -> Vec<Subject> {
-    let events = waiting.iter().filter_map(|waiting| event::read(&waiting.payload).ok());
+fn subjects(parked: &[ParkedEvent]) -> Vec<Subject> {
+    let events = parked.iter().filter_map(|parked_event| event::read(&parked_event.payload).ok());
     events.map(|event| event.subject).collect()
 }
 
-/// Judges parked events again. Answers what came of each, for the outcome's details.
-pub(crate) fn reapply_parked(sql: &mut Sql, settings: Option<&Settings>, waiting: &[Waiting]) -> Vec<Value> {
+/// Judges parked events again. Returns what came of each, for the outcome's details.
+pub(crate) fn reapply_parked(
+    sql: &mut Sql,
+    settings: Option<&Settings>,
+    parked: &[ParkedEvent],
+) -> Vec<Value> {
     let mut reapplied = Vec::new();
-    for waiting in waiting {
-        let outcome = rejudge(sql, settings, waiting).outcome;
+    for parked_event in parked {
+        let outcome = rejudge(sql, settings, parked_event).outcome;
         reapplied.push(json!({
-            "event_id": waiting.event_id,
+            "event_id": parked_event.event_id,
             "outcome": outcome.verdict.as_str(),
             "reason": outcome.verdict.reason().map(Reason::as_str),
             "user_id": outcome.user,
@@ -69,10 +73,10 @@ pub(crate) fn reapply_parked(sql: &mut Sql, settings: Option<&Settings>, waiting
 pub(crate) fn with_reapplied(
     sql: &mut Sql,
     settings: Option<&Settings>,
-    waiting: &[Waiting],
+    parked: &[ParkedEvent],
     mut outcome: Outcome,
 ) -> Outcome {
-    let reapplied = reapply_parked(sql, settings, waiting);
+    let reapplied = reapply_parked(sql, settings, parked);
     if reapplied.is_empty() {
         return outcome;
     }
@@ -80,28 +84,28 @@ pub(crate) fn with_reapplied(
     outcome.with("followed", reapplied)
 }
 
-/// Judges a parked event by what is known now, then the events that are parked for its customer if that unblocked them. The
-/// caller holds the catalog's lock exclusively.
-pub(crate) fn retry(sql: &mut Sql, settings: Option<&Settings>, waiting: &Waiting) -> Outcome {
-    let Judged { outcome, unblocked } = rejudge(sql, settings, waiting);
+/// Judges a parked event by what is known now, and if that unblocks other events of its customer, those too. The caller holds
+/// the catalog's lock exclusively.
+pub(crate) fn retry(sql: &mut Sql, settings: Option<&Settings>, parked_event: &ParkedEvent) -> Outcome {
+    let Judged { outcome, unblocked } = rejudge(sql, settings, parked_event);
     let Some(customer_id) = unblocked else { return outcome };
-    let others = inbox::waiting_for_customer(sql, &customer_id);
+    let others = inbox::parked_for_customer(sql, &customer_id);
     with_reapplied(sql, settings, &others, outcome)
 }
 
 /// Judges a parked event by what is known now, and records what came of it.
-fn rejudge(sql: &mut Sql, settings: Option<&Settings>, waiting: &Waiting) -> Judged {
-    let judged =
-        match (event::read(&waiting.payload), waiting.fetched.as_deref().map(Fetched::read).transpose()) {
-            (Ok(event), Ok(fetched)) => judge(sql, settings, &event, fetched.as_ref(), Caller::Stripe),
-            (Err(malformed), _) => Outcome::malformed(&malformed).into(),
-            (_, Err(malformed)) => unreadable_answer(&malformed).into(),
-        };
-    inbox::update(sql, &waiting.event_id, &judged.outcome);
+fn rejudge(sql: &mut Sql, settings: Option<&Settings>, parked_event: &ParkedEvent) -> Judged {
+    let ParkedEvent { event_id, payload, fetched, .. } = parked_event;
+    let judged = match (event::read(payload), fetched.as_deref().map(Fetched::read).transpose()) {
+        (Ok(event), Ok(fetched)) => judge(sql, settings, &event, fetched.as_ref(), Caller::Stripe),
+        (Err(malformed), _) => Outcome::malformed(&malformed).into(),
+        (_, Err(malformed)) => unreadable_answer(&malformed).into(),
+    };
+    inbox::record_outcome(sql, event_id, &judged.outcome);
     judged
 }
 
-/// The outcome of an event about which Stripe's answer cannot be read: the event itself may be of a payment, so it waits.
+/// The outcome of an event if Stripe's answer about it cannot be read. It is parked, because it may be a payment.
 pub(crate) fn unreadable_answer(answer: &Malformed) -> Outcome {
     Outcome::parked(Reason::Shape).with("fault", answer.fault.as_str())
 }

@@ -73,13 +73,13 @@ table credit_grants 06: amount billing.credits not null
 table credit_grants 07: remaining billing.credits not null
 table credit_grants 08: pending billing.credits not null default 0
 table credit_grants 09: set_aside billing.credits not null default 0
-table credit_grants 10: lapsed billing.credits not null default 0
+table credit_grants 10: expired billing.credits not null default 0
 table credit_grants 11: reversed billing.credits not null default 0
 table credit_grants 12: settled billing.credits not null default 0
 table credit_grants 13: spendable boolean not null generated ((remaining)::bigint > 0)
 table credit_grants 14: draw_rank smallint not null generated billing.draw_rank((pool)::text)
 table credit_grants 15: available_from timestamp with time zone
-table credit_grants 16: lapses_at timestamp with time zone
+table credit_grants 16: expires_at timestamp with time zone
 table credit_grants 17: stripe_subscription_id text
 table credit_grants 18: price_id text
 table credit_grants 19: period_start timestamp with time zone
@@ -87,7 +87,7 @@ table credit_grants 20: period_end timestamp with time zone
 table credit_grants 21: paid_at timestamp with time zone
 table credit_grants 22: max_rollover billing.credits
 table credit_grants 23: expires boolean
-table credit_grants 24: lost_at timestamp with time zone generated LEAST(lapses_at,
+table credit_grants 24: priority_at timestamp with time zone generated LEAST(expires_at,
 CASE
     WHEN ((max_rollover)::bigint = 0) THEN period_end
     ELSE NULL::timestamp with time zone
@@ -278,11 +278,11 @@ domain billing.identifier as text: CHECK ((VALUE <> ''::text))
 domain billing.movement as bigint: CHECK ((VALUE <> 0))
 domain billing.ordinal as bigint: CHECK ((VALUE > 0))
 domain billing.pool as text: CHECK ((VALUE = ANY (ARRAY['subscription'::text, 'purchased'::text, 'promotional'::text])))
-domain billing.transaction_type as text: CHECK ((VALUE = ANY (ARRAY['purchase'::text, 'subscription_grant'::text, 'signup'::text, 'bonus'::text, 'grant'::text, 'spend'::text, 'reservation'::text, 'release'::text, 'lapse'::text, 'set_aside'::text, 'restore'::text, 'reversal'::text, 'reinstatement'::text, 'debt_settlement'::text])))
+domain billing.transaction_type as text: CHECK ((VALUE = ANY (ARRAY['purchase'::text, 'subscription_grant'::text, 'signup'::text, 'bonus'::text, 'grant'::text, 'spend'::text, 'reservation'::text, 'release'::text, 'expiry'::text, 'set_aside'::text, 'restore'::text, 'reversal'::text, 'reinstatement'::text, 'debt_settlement'::text])))
 
 -- Indexes
 CREATE INDEX accounts_due ON billing.accounts USING btree (next_due_at) WHERE (next_due_at IS NOT NULL)
-CREATE INDEX credit_grants_draw ON billing.credit_grants USING btree (user_id, lost_at, draw_rank, id) WHERE spendable
+CREATE INDEX credit_grants_draw ON billing.credit_grants USING btree (user_id, priority_at, draw_rank, id) WHERE spendable
 CREATE INDEX credit_grants_lots ON billing.credit_grants USING btree (user_id) WHERE (stripe_subscription_id IS NOT NULL)
 CREATE INDEX credit_grants_pending ON billing.credit_grants USING btree (user_id, available_from) WHERE ((pending)::bigint > 0)
 CREATE INDEX credit_transactions_created ON billing.credit_transactions USING brin (created_at) WITH (autosummarize='on')

@@ -276,8 +276,8 @@ impl Connection {
             "select format('account %s: %s/%s/%s debt %s', user_id, subscription_credits, purchased_credits,
                         promotional_credits, debt) from billing.accounts
              union all
-             select format('grant %s: %s of %s, lapses %s', user_id, sum(remaining), sum(amount),
-                        min(extract(epoch from lapses_at))) from billing.credit_grants group by user_id, item
+             select format('grant %s: %s of %s, expires %s', user_id, sum(remaining), sum(amount),
+                        min(extract(epoch from expires_at))) from billing.credit_grants group by user_id, item
              union all
              select format('ledger %s: %s', user_id, sum(amount)) from billing.credit_transactions group by user_id
              union all

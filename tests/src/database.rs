@@ -73,7 +73,7 @@ const INVARIANTS: &[(&str, &str)] = &[
     (
         "a grant's parts are more than the grant",
         "select to_jsonb(g)::text from billing.credit_grants g
-         where remaining + pending + set_aside + lapsed + reversed + settled > amount",
+         where remaining + pending + set_aside + expired + reversed + settled > amount",
     ),
 ];
 

@@ -25,7 +25,7 @@ impl Connection {
         self.call("release_reservation($1, $2)", &[&user, &request_id])
     }
 
-    /// `grant_credits` that lapse this many days from now.
+    /// `grant_credits` that expire this many days from now.
     pub fn grant_for_days(&mut self, user: Uuid, amount: i64, request_id: &str, days: i32) -> Outcome {
         self.call(
             "grant_credits($1, $2, $3, p_expires_at => statement_timestamp() + make_interval(days => $4))",

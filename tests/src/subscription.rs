@@ -430,8 +430,8 @@ impl Connection {
             "select format('account %s: %s/%s/%s debt %s, %s %s', user_id, subscription_credits, purchased_credits,
                         promotional_credits, debt, tier, subscription_status) from billing.accounts
              union all
-             select format('lots %s: %s to come, %s lapse', user_id, sum(pending),
-                        sum(remaining + pending) filter (where lapses_at is not null))
+             select format('lots %s: %s to come, %s expire', user_id, sum(pending),
+                        sum(remaining + pending) filter (where expires_at is not null))
              from billing.credit_grants group by user_id
              union all
              select format('subscription %s: %s', subscription_id, (to_jsonb(s)

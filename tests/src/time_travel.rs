@@ -1,4 +1,4 @@
-//! Time that has passed, without waiting for it: what would lapse or run out later has done so a moment ago. Only a
+//! Time that has passed, without waiting for it: what would expire or run out later has done so a moment ago. Only a
 //! superuser can say so.
 
 use uuid::Uuid;
@@ -9,10 +9,10 @@ use crate::connection::Connection;
 const A_MOMENT_AGO: &str = "clock_timestamp() - interval '1 millisecond'";
 
 impl Connection {
-    /// The grants of a source lapsed a moment ago; nothing has posted that yet.
-    pub fn lapses_now(&mut self, user: Uuid, source_id: &str) {
+    /// The grants of a source expired a moment ago; nothing has posted that yet.
+    pub fn expire_now(&mut self, user: Uuid, source_id: &str) {
         let moved = self.execute(
-            &format!("update billing.credit_grants set lapses_at = {A_MOMENT_AGO} where user_id = $1 and source_id = $2"),
+            &format!("update billing.credit_grants set expires_at = {A_MOMENT_AGO} where user_id = $1 and source_id = $2"),
             &[&user, &source_id],
         );
         assert!(moved.expect("a superuser may") > 0, "{user} has no grant of {source_id}");
@@ -47,7 +47,7 @@ impl Connection {
         )
         .expect("a superuser may");
         for (table, columns) in [
-            ("credit_grants", &["available_from", "lapses_at", "period_start", "period_end", "paid_at"][..]),
+            ("credit_grants", &["available_from", "expires_at", "period_start", "period_end", "paid_at"][..]),
             ("accounts", &["signed_up_at", "free_next_at", "next_due_at"]),
             (
                 "subscriptions",

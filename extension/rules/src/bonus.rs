@@ -16,8 +16,8 @@ pub struct Bonus {
     pub remaining: Credits,
     /// Of that: kept back.
     pub set_aside: Credits,
-    /// Of that: lapsed.
-    pub lapsed: Credits,
+    /// Of that: expired.
+    pub expired: Credits,
     /// Of that: taken back.
     pub reversed: Credits,
 }
@@ -39,7 +39,7 @@ impl Bonus {
     }
 
     fn worth(&self) -> i64 {
-        self.granted.0 - self.lapsed.0 - self.reversed.0
+        self.granted.0 - self.expired.0 - self.reversed.0
     }
 }
 
@@ -75,7 +75,7 @@ mod tests {
             granted: Credits(granted),
             remaining: Credits(granted - spent),
             set_aside: Credits::ZERO,
-            lapsed: Credits::ZERO,
+            expired: Credits::ZERO,
             reversed: Credits::ZERO,
         }
     }

@@ -171,7 +171,7 @@ text_enum! {
         /// They stay until they are spent.
         #[default]
         Keep => "keep",
-        /// They lapse at the end of the period.
+        /// They expiry at the end of the period.
         Expire => "expire",
     }
 }

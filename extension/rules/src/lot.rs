@@ -30,7 +30,7 @@ pub struct NewGrant {
     /// `None`: at once.
     pub available_from: Option<Time>,
     /// `None`: never.
-    pub lapses_at: Option<Time>,
+    pub expires_at: Option<Time>,
     /// The period of a subscription that was paid for, if it is a subscription's.
     pub cycle: Option<Cycle>,
 }
@@ -48,17 +48,17 @@ pub struct Cycle {
     pub end: Time,
     /// The most credits of earlier lots that this lot leaves.
     pub max_rollover: Credits,
-    /// Whether it lapses at the end of its period if the subscription is canceled.
+    /// Whether it expires at the end of its period if the subscription is canceled.
     pub expires: bool,
     /// When the invoice was paid.
     pub paid_at: Time,
 }
 
 impl NewGrant {
-    /// A grant that is available at once and never lapses.
+    /// A grant that is available at once and never expires.
     #[must_use]
     pub fn new(item: String, name: String, credits: Credits, pool: Pool) -> NewGrant {
-        NewGrant { item, name, credits, pool, available_from: None, lapses_at: None, cycle: None }
+        NewGrant { item, name, credits, pool, available_from: None, expires_at: None, cycle: None }
     }
 }
 

@@ -140,13 +140,13 @@ pub struct Bill {
 #[expect(missing_docs, reason = "the variants are named by what they are")]
 pub enum Operation {
     Buy { session: String, packs: i64 },
-    Grant { request: String, amount: i64, lapses_at: Option<i64> },
+    Grant { request: String, amount: i64, expires_at: Option<i64> },
     Spend { request: String, amount: i64 },
     Reserve { request: String, amount: i64 },
     Commit { request: String, amount: Option<i64> },
     Release { request: String },
     RunOut { request: String },
-    Lapse { source: String },
+    Expiry { source: String },
     Refund { source: String, refund: String, cents: i64, failed: bool },
     Count { source: String, cents: i64 },
     Dispute { source: String, dispute: String, cents: i64, money: Money },
@@ -162,11 +162,11 @@ struct Grant {
     amount: i64,
     /// To be spent now.
     remaining: i64,
-    lapsed: i64,
+    expired: i64,
     reversed: i64,
-    /// When it lapses, by itself.
-    lapses_at: Option<i64>,
-    /// It has lapsed.
+    /// When it expires, by itself.
+    expires_at: Option<i64>,
+    /// It has expired.
     over: bool,
     /// Of a subscription's: which lot it is of.
     lot: Option<usize>,
@@ -342,8 +342,8 @@ impl Person {
     pub fn apply(&mut self, operation: &Operation) -> &'static str {
         let outcome = match operation {
             Operation::Buy { session, packs } => self.buy(session, PACK_CREDITS * packs),
-            Operation::Grant { request, amount, lapses_at } => {
-                self.grant(request, Pool::Promotional, *amount, *lapses_at, None);
+            Operation::Grant { request, amount, expires_at } => {
+                self.grant(request, Pool::Promotional, *amount, *expires_at, None);
                 "applied"
             }
             Operation::Spend { request, amount } => self.take(request, *amount, &Why::Spent),
@@ -356,7 +356,7 @@ impl Person {
                 self.end(request, 0);
                 "applied"
             }
-            Operation::Lapse { source } => {
+            Operation::Expiry { source } => {
                 let grant = self.grants.iter_mut().find(|grant| grant.source == *source);
                 grant.expect("it was granted").over = true;
                 "applied"
@@ -378,7 +378,7 @@ impl Person {
         outcome
     }
 
-    /// What follows every operation: lots hold what they are to hold, what is over lapses, and what is there repays.
+    /// What follows every operation: lots hold what they are to hold, what is over expires, and what is there repays.
     fn settle(&mut self) {
         if self.policies.cancellation == Cancellation::Expire {
             for lot in &self.lots {
@@ -390,7 +390,7 @@ impl Person {
         }
         self.share_out();
         for grant in self.grants.iter_mut().filter(|grant| grant.over) {
-            grant.lapsed += grant.remaining;
+            grant.expired += grant.remaining;
             grant.remaining = 0;
         }
         let repaid = self.debt.min(self.available());
@@ -410,7 +410,7 @@ impl Person {
             Pool::Purchased => 3,
         };
         let mut order: Vec<usize> = (0..self.grants.len()).collect();
-        order.sort_by_key(|at| (self.lost_at(*at).unwrap_or(i64::MAX), rank(self.grants[*at].pool), *at));
+        order.sort_by_key(|at| (self.priority_at(*at).unwrap_or(i64::MAX), rank(self.grants[*at].pool), *at));
         let time = Moment { lot: self.chain().last().copied(), limit: self.limit.map(|(_, limit)| limit) };
         let mut left = amount;
         for grant in order {
@@ -424,14 +424,14 @@ impl Person {
         assert_eq!(left, 0, "the caller has looked");
     }
 
-    /// When what is left of a grant is lost: its lapse, or the renewal that resets it.
-    fn lost_at(&self, grant: usize) -> Option<i64> {
+    /// When what is left of a grant is lost: its expiry, or the renewal that resets it.
+    fn priority_at(&self, grant: usize) -> Option<i64> {
         let Some(lot) = self.grants[grant].lot.map(|lot| &self.lots[lot]) else {
-            return self.grants[grant].lapses_at;
+            return self.grants[grant].expires_at;
         };
         let expires = self.policies.cancellation == Cancellation::Expire;
-        let lapses = expires && self.subscriptions[lot.subscription].0.ends();
-        (lapses || lot.plan.max_rollover() == 0).then_some(lot.period.1)
+        let expires = expires && self.subscriptions[lot.subscription].0.ends();
+        (expires || lot.plan.max_rollover() == 0).then_some(lot.period.1)
     }
 
     /// What was drawn of a grant and has not come back.
@@ -442,7 +442,7 @@ impl Person {
     /// What is left of a grant, to be spent or kept back.
     fn kept(&self, at: usize) -> i64 {
         let grant = &self.grants[at];
-        grant.amount - self.drawn(at) - grant.reversed - grant.lapsed
+        grant.amount - self.drawn(at) - grant.reversed - grant.expired
     }
 
     fn grant(
@@ -450,7 +450,7 @@ impl Person {
         source: &str,
         pool: Pool,
         amount: i64,
-        lapses_at: Option<i64>,
+        expires_at: Option<i64>,
         lot: Option<usize>,
     ) -> usize {
         let source = source.to_owned();
@@ -459,9 +459,9 @@ impl Person {
             pool,
             amount,
             remaining: amount,
-            lapsed: 0,
+            expired: 0,
             reversed: 0,
-            lapses_at,
+            expires_at,
             over: false,
             lot,
         });
@@ -507,11 +507,11 @@ impl Person {
         let (kept, drawn) = (self.kept(at), self.drawn(at));
         let grant = &mut self.grants[at];
         let target = payment.target(charged, grant.amount);
-        // What is gone with a lapse counts as given back, and what was taken of it before can no longer return.
+        // What is gone with an expiry counts as given back, and what was taken of it before can no longer return.
         let (gone, taken, there) = if grant.over {
             (grant.amount - drawn - grant.remaining, 0, grant.remaining)
         } else {
-            (grant.lapsed, grant.reversed, kept)
+            (grant.expired, grant.reversed, kept)
         };
         let back = target.min(gone + taken + there);
         let more = (back - gone).max(0) - taken;

@@ -32,12 +32,12 @@ pub struct Grant {
     pub paid_at: Time,
     /// The most that it leaves of the lots before it.
     pub max_rollover: Credits,
-    /// Whether it lapses with its period once the subscription is canceled.
+    /// Whether it expires with its period once the subscription is canceled.
     pub expires: bool,
     /// Of one that is a part of its period's credits: when it can be spent from.
     pub available_from: Option<Time>,
-    /// When it lapses.
-    pub lapses_at: Option<Time>,
+    /// When it expires.
+    pub expires_at: Option<Time>,
     /// Its amount.
     pub granted: Credits,
     /// Of that: to be spent now.
@@ -46,8 +46,8 @@ pub struct Grant {
     pub set_aside: Credits,
     /// Of that: to come.
     pub pending: Credits,
-    /// Of that: lapsed.
-    pub lapsed: Credits,
+    /// Of that: expired.
+    pub expired: Credits,
     /// Of that: taken back.
     pub reversed: Credits,
     /// What is owed of its payment, by all of the payment's grants.
@@ -100,10 +100,10 @@ pub struct Target {
     pub set_aside: Credits,
     /// To come.
     pub pending: Credits,
-    /// Lapsed: less than before where its lapse was called off.
-    pub lapsed: Credits,
-    /// When it lapses.
-    pub lapses_at: Option<Time>,
+    /// Expired: less than before where its expiry was called off.
+    pub expired: Credits,
+    /// When it expires.
+    pub expires_at: Option<Time>,
     /// What was drawn in its time; `None` while that is now.
     pub consumed: Option<Credits>,
 }
@@ -111,8 +111,8 @@ pub struct Target {
 impl From<&Grant> for Target {
     /// What it holds.
     fn from(grant: &Grant) -> Target {
-        let Grant { id, remaining, set_aside, pending, lapsed, lapses_at, consumed, .. } = *grant;
-        Target { id, remaining, set_aside, pending, lapsed, lapses_at, consumed }
+        let Grant { id, remaining, set_aside, pending, expired, expires_at, consumed, .. } = *grant;
+        Target { id, remaining, set_aside, pending, expired, expires_at, consumed }
     }
 }
 
@@ -123,7 +123,7 @@ impl Grant {
 
     /// Spent, held by a reservation, or taken to settle a debt.
     fn drawn(&self) -> i64 {
-        self.granted.0 - self.kept() - self.lapsed.0 - self.reversed.0
+        self.granted.0 - self.kept() - self.expired.0 - self.reversed.0
     }
 
     fn is_part(&self) -> bool {
@@ -221,7 +221,7 @@ enum Phase {
     ToCome,
     /// It can.
     Open,
-    /// It has lapsed.
+    /// It has expired.
     Over,
 }
 
@@ -230,14 +230,14 @@ impl<'a> Member<'a> {
         let mut target = Target::from(grant);
         if !grant.is_part() {
             let expires = grant.expires && subscription.is_some_and(|subscription| subscription.ends);
-            target.lapses_at = expires.then_some(grant.period.1);
-            if target.lapses_at.is_none_or(|lapses_at| lapses_at > now) {
-                // Its lapse was called off: it is as if it had been set aside.
-                target.set_aside.0 += target.lapsed.0;
-                target.lapsed = Credits::ZERO;
+            target.expires_at = expires.then_some(grant.period.1);
+            if target.expires_at.is_none_or(|expires_at| expires_at > now) {
+                // Its expiry was called off: it is as if it had been set aside.
+                target.set_aside.0 += target.expired.0;
+                target.expired = Credits::ZERO;
             }
         }
-        let over = target.lapses_at.is_some_and(|lapses_at| lapses_at <= now);
+        let over = target.expires_at.is_some_and(|expires_at| expires_at <= now);
         let to_come = grant.pending > Credits::ZERO || grant.available_from.is_some_and(|from| from > now);
         let phase = match (over, to_come) {
             (true, _) => Phase::Over,
@@ -247,11 +247,11 @@ impl<'a> Member<'a> {
         Member { grant, target, owed: 0, phase }
     }
 
-    /// What it was worth in its time: without what has lapsed, or has yet to come.
+    /// What it was worth in its time: without what has expired, or has yet to come.
     fn worth(&self) -> i64 {
         let gone = match self.phase {
-            Phase::Open => self.target.lapsed.0,
-            Phase::ToCome | Phase::Over => self.grant.kept() + self.grant.lapsed.0,
+            Phase::Open => self.target.expired.0,
+            Phase::ToCome | Phase::Over => self.grant.kept() + self.grant.expired.0,
         };
         self.grant.granted.0 - gone
     }

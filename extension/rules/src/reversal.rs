@@ -214,8 +214,8 @@ impl Part {
 /// Where the credits of one grant are, except what was spent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct GrantBalance {
-    /// Lapsed unspent, or reversed before the grant lapsed: counts as given back, and can never return.
-    pub lapsed: Credits,
+    /// Expired unspent, or reversed before the grant expired: counts as given back, and can never return.
+    pub expired: Credits,
     /// Reversed so far.
     pub reversed: Credits,
     /// Left: to be spent, pending, or set aside.
@@ -231,12 +231,12 @@ pub struct Settlement {
     pub owed: Credits,
 }
 
-/// Reverses `target` credits of a payment's grants: what lapsed counts, then what is left is taken, from the first
+/// Reverses `target` credits of a payment's grants: what expired counts, then what is left is taken, from the first
 /// grant on. What was spent is owed, or forgiven.
 #[must_use]
 pub fn settle(grants: &[GrantBalance], target: Credits, policy: ReversalPolicy) -> Settlement {
-    let lapsed: i64 = grants.iter().map(|grant| grant.lapsed.0).sum();
-    let mut left = (target.0 - lapsed).max(0);
+    let expired: i64 = grants.iter().map(|grant| grant.expired.0).sum();
+    let mut left = (target.0 - expired).max(0);
     let reverse = |grant: &GrantBalance| {
         let reversed = left.min(grant.reversed.0 + grant.available.0);
         left -= reversed;
@@ -340,9 +340,9 @@ mod tests {
     }
 
     #[test]
-    fn what_was_spent_is_owed_or_forgiven_and_what_lapsed_counts_as_given_back() {
-        let balance = |lapsed, available| GrantBalance {
-            lapsed: Credits(lapsed),
+    fn what_was_spent_is_owed_or_forgiven_and_what_expired_counts_as_given_back() {
+        let balance = |expired, available| GrantBalance {
+            expired: Credits(expired),
             reversed: Credits::ZERO,
             available: Credits(available),
         };
@@ -398,10 +398,10 @@ mod tests {
         fn settling_again_changes_nothing(
             grants in proptest::collection::vec((0..1000i64, 0..1000i64, 0..1000i64), 1..4), target in 0..4000i64,
         ) {
-            let balance = |&(lapsed, _, available): &(i64, i64, i64)| {
-                GrantBalance { lapsed: Credits(lapsed), reversed: Credits::ZERO, available: Credits(available) }
+            let balance = |&(expired, _, available): &(i64, i64, i64)| {
+                GrantBalance { expired: Credits(expired), reversed: Credits::ZERO, available: Credits(available) }
             };
-            let granted: i64 = grants.iter().map(|(lapsed, spent, available)| lapsed + spent + available).sum();
+            let granted: i64 = grants.iter().map(|(expired, spent, available)| expired + spent + available).sum();
             let spent: i64 = grants.iter().map(|(_, spent, _)| spent).sum();
             let target = Credits(target.min(granted));
             let before: Vec<GrantBalance> = grants.iter().map(balance).collect();
@@ -413,11 +413,11 @@ mod tests {
             let after: Vec<GrantBalance> = before.iter().zip(&first.reversed).map(post).collect();
             prop_assert!(after.iter().all(|balance| balance.available >= Credits::ZERO));
             prop_assert_eq!(&settled(&after, target), &first);
-            // Once all of it has lapsed, nothing can be taken any more, and what is owed stays owed.
-            let lapse = |balance: &GrantBalance| GrantBalance {
-                lapsed: Credits(balance.lapsed.0 + balance.reversed.0 + balance.available.0), ..GrantBalance::default()
+            // Once all of it has expired, nothing can be taken any more, and what is owed stays owed.
+            let expiry = |balance: &GrantBalance| GrantBalance {
+                expired: Credits(balance.expired.0 + balance.reversed.0 + balance.available.0), ..GrantBalance::default()
             };
-            let over: Vec<GrantBalance> = after.iter().map(lapse).collect();
+            let over: Vec<GrantBalance> = after.iter().map(expiry).collect();
             prop_assert_eq!(settled(&over, target), Settlement { reversed: vec![Credits::ZERO; over.len()], owed: first.owed });
             // Undone, everything is as before.
             let undone = settled(&after, Credits::ZERO);

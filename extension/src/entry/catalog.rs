@@ -1,4 +1,4 @@
-//! A new catalog, and what it changes for parked events, subscriptions and users without a plan.
+//! Loads a catalog, and applies what it changes for parked events, subscriptions and users without a plan.
 
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::catalog::{Catalog, Change, Settings};
@@ -14,7 +14,7 @@ use crate::tables::{catalog, inbox};
 /// How many parked events are in memory at a time while all of them are judged again.
 const PARKED_BATCH: i64 = 1_000;
 
-/// Stores a catalog and applies what was parked for want of it. Answers every price with how it changed.
+/// Stores a catalog and re-applies events that were parked waiting for it. Returns how each price changed.
 pub(crate) fn load(sql: &mut Sql, document: &Catalog) -> Vec<(String, Change)> {
     locks::catalog_exclusive();
     let granted_months = catalog::settings(sql).is_some_and(|settings| grants_free_months(&settings));
@@ -24,7 +24,7 @@ pub(crate) fn load(sql: &mut Sql, document: &Catalog) -> Vec<(String, Change)> {
         subscription::reprice(sql, price_id);
     }
     if !granted_months && grants_free_months(&document.settings) {
-        ledger::begin_free_plan(sql);
+        ledger::start_free_plan(sql);
     }
     changes
 }
@@ -33,12 +33,12 @@ pub(crate) fn load(sql: &mut Sql, document: &Catalog) -> Vec<(String, Change)> {
 fn reapply_all(sql: &mut Sql, settings: &Settings) {
     let started = clock();
     loop {
-        let waiting = inbox::parked(sql, started, PARKED_BATCH);
-        if waiting.is_empty() {
+        let parked = inbox::parked_before(sql, started, PARKED_BATCH);
+        if parked.is_empty() {
             return;
         }
-        for waiting in waiting {
-            parked::retry(sql, Some(settings), &waiting);
+        for parked_event in parked {
+            parked::retry(sql, Some(settings), &parked_event);
         }
     }
 }

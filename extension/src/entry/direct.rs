@@ -1,4 +1,4 @@
-//! Payments and subscriptions that a caller states by SQL: the same as their events', whichever come first.
+//! A payment or a subscription's state by an SQL call: the same as by its events, whichever come first.
 
 use serde_json::json;
 use stripe_credits_rules::amount::{Credits, Quantity};
@@ -19,18 +19,18 @@ use crate::pg::convert::clock;
 use crate::pg::locks;
 use crate::pg::sql::Sql;
 use crate::posting::pack::Purchase;
-use crate::posting::subscription::{Incoming, Word};
+use crate::posting::subscription::{Incoming, Source};
 use crate::posting::{invoice, pack, subscription};
-use crate::tables::payments::{self, Said};
+use crate::tables::payments::{self, PaymentFacts};
 use crate::tables::{catalog, customers, subscriptions};
 
 /// The item of a purchase that names neither price nor pack.
 const UNNAMED_PACK: &str = "credit_pack";
 
-/// A credit pack that was bought, by the caller's statement.
+/// A credit pack that was paid, as the caller states it.
 pub(crate) struct DirectPurchase {
     pub(crate) user: Uuid,
-    /// What the caller says that it is worth.
+    /// As the caller states them: the catalog is not asked.
     pub(crate) credits: Credits,
     pub(crate) event_id: String,
     pub(crate) session_id: String,
@@ -40,7 +40,7 @@ pub(crate) struct DirectPurchase {
     pub(crate) pack: Option<String>,
 }
 
-/// Applies a purchase: one payment with its webhook and its reconcile.
+/// Applies a purchase: one payment with its webhook's and its reconcile's.
 pub(crate) fn purchase(sql: &mut Sql, call: &DirectPurchase) -> Outcome {
     let (session_id, payment_intent_id) = (call.session_id.as_str(), call.payment_intent_id.as_deref());
     let customer_id = call.customer_id.as_deref();
@@ -50,7 +50,7 @@ pub(crate) fn purchase(sql: &mut Sql, call: &DirectPurchase) -> Outcome {
         payment_intents: payment_intent_id.into_iter().collect(),
         ..Keys::default()
     };
-    let waiting = parked::lock_with_parked(sql, customer_id, &keys);
+    let parked = parked::lock_with_parked(sql, customer_id, &keys);
     let known = payments::of_source(sql, session_id, payment_intent_id);
     let paid = known.as_ref().filter(|payment| payment.paid);
     if paid.is_some_and(|payment| payment.user != call.user) {
@@ -58,7 +58,7 @@ pub(crate) fn purchase(sql: &mut Sql, call: &DirectPurchase) -> Outcome {
     }
     let account = Account::open(sql, call.user);
     if let Some(paid) = paid {
-        let granted: i64 = account.held(sql, &paid.source_id).iter().map(|held| held.credits.0).sum();
+        let granted: i64 = account.granted_for(sql, &paid.source_id).iter().map(|held| held.credits.0).sum();
         if granted != call.credits.0 {
             let outcome = account.close(sql, Verdict::Rejected(Reason::Conflict));
             return outcome.with("granted", granted);
@@ -67,7 +67,11 @@ pub(crate) fn purchase(sql: &mut Sql, call: &DirectPurchase) -> Outcome {
     let purchase = Purchase {
         session_id,
         known: known.as_ref(),
-        said: Said { payment_intent_ids: keys.payment_intents.clone(), customer_id, ..Said::default() },
+        facts: PaymentFacts {
+            payment_intent_ids: keys.payment_intents.clone(),
+            customer_id,
+            ..PaymentFacts::default()
+        },
         origin: Origin {
             event_id: Some(&call.event_id),
             session_id: Some(session_id),
@@ -75,20 +79,20 @@ pub(crate) fn purchase(sql: &mut Sql, call: &DirectPurchase) -> Outcome {
             ..Origin::default()
         },
     };
-    let lot = call.lot(sql, account.now());
-    let outcome = pack::post(sql, account, &purchase, &[lot]);
+    let grant = call.grant(sql, account.now());
+    let outcome = pack::post(sql, account, &purchase, &[grant]);
     match customer_id {
         Some(customer_id) if customers::link_by_server(sql, customer_id, call.user) => {
             let settings = catalog::settings(sql);
-            parked::with_reapplied(sql, settings.as_ref(), &waiting, outcome)
+            parked::with_reapplied(sql, settings.as_ref(), &parked, outcome)
         }
         _ => outcome,
     }
 }
 
 impl DirectPurchase {
-    /// Worth what the caller says, in the grant that the catalog's price would have.
-    fn lot(&self, sql: &mut Sql, now: Time) -> NewGrant {
+    /// A grant with the caller's credits, and the item and the expiry of the catalog's price.
+    fn grant(&self, sql: &mut Sql, now: Time) -> NewGrant {
         let item = match (&self.price_id, &self.pack) {
             (Some(price_id), _) => Some(Item::Price(price_id.clone())),
             (None, Some(pack)) => Some(Item::Pack(pack.clone())),
@@ -101,12 +105,12 @@ impl DirectPurchase {
             let named = self.price_id.as_deref().or(self.pack.as_deref()).unwrap_or(UNNAMED_PACK);
             (named.to_owned(), named.to_owned(), None)
         };
-        let lapses_at = expires_after.and_then(|span| span.after(now));
-        NewGrant { lapses_at, ..NewGrant::new(item, name, self.credits, Pool::Purchased) }
+        let expires_at = expires_after.and_then(|span| span.after(now));
+        NewGrant { expires_at, ..NewGrant::new(item, name, self.credits, Pool::Purchased) }
     }
 }
 
-/// A subscription's state, by the caller's statement.
+/// A subscription's state, as the caller states it.
 pub(crate) struct DirectState {
     pub(crate) user: Uuid,
     /// What the caller calls the plan. The catalog decides; a difference is reported in the details.
@@ -122,7 +126,7 @@ pub(crate) struct DirectState {
     pub(crate) cancel_at_period_end: bool,
 }
 
-/// Applies a subscription's state: one subscription with its events, one payment with the invoice's.
+/// Applies a subscription's state: one subscription with its events', and one payment with its invoice's.
 pub(crate) fn subscription_state(sql: &mut Sql, call: &DirectState) -> Outcome {
     let customer_id = call.customer_id.as_deref();
     let invoice_id = call.invoice_id.as_deref();
@@ -132,7 +136,7 @@ pub(crate) fn subscription_state(sql: &mut Sql, call: &DirectState) -> Outcome {
         invoices: invoice_id.into_iter().collect(),
         ..Keys::default()
     };
-    let waiting = parked::lock_with_parked(sql, customer_id, &keys);
+    let parked = parked::lock_with_parked(sql, customer_id, &keys);
     let Some(settings) = catalog::settings(sql) else {
         return Outcome::rejected(Reason::NoCatalog);
     };
@@ -143,10 +147,11 @@ pub(crate) fn subscription_state(sql: &mut Sql, call: &DirectState) -> Outcome {
         return Outcome::rejected(Reason::Conflict);
     }
     let facts = call.facts();
-    let incoming = Incoming { event_id: &call.event_id, facts: &facts, word: Word::Current, fetched: None };
+    let incoming =
+        Incoming { event_id: &call.event_id, facts: &facts, source: Source::Snapshot, fetched: None };
     let (mut outcome, now) = match subscription::apply(sql, &incoming, known.as_ref(), Ok(call.user)) {
         Ok((outcome, now)) => (outcome, Some(now)),
-        Err(refusal) => (refusal.into(), known),
+        Err(no_grant) => (no_grant.into(), known),
     };
     if let Some(now) = now.as_ref().filter(|now| now.tier != call.tier) {
         outcome = outcome.with("discrepancy", json!({ "p_tier": call.tier, "tier": now.tier }));
@@ -157,13 +162,13 @@ pub(crate) fn subscription_state(sql: &mut Sql, call: &DirectState) -> Outcome {
     } else if let Some(invoice) = call.invoice() {
         let paid = match invoice::worth(sql, &settings, &invoice, now.as_ref(), None) {
             Ok(worth) => invoice::post(sql, &call.event_id, &invoice, call.user, worth),
-            Err(refusal) => refusal.into(),
+            Err(no_grant) => no_grant.into(),
         };
         outcome = outcome.and_then(paid);
     }
     match customer_id {
         Some(customer_id) if customers::link_by_server(sql, customer_id, call.user) => {
-            parked::with_reapplied(sql, Some(&settings), &waiting, outcome)
+            parked::with_reapplied(sql, Some(&settings), &parked, outcome)
         }
         _ => outcome,
     }

@@ -1,4 +1,4 @@
-//! One event of Stripe's in one transaction: read, lock, judge, re-apply what was parked for it, record.
+//! One event of Stripe's in one transaction: read it, lock, judge, re-apply events that it unblocks, record.
 
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::catalog::Settings;
@@ -17,9 +17,9 @@ use crate::pg::json::JsonText;
 use crate::pg::locks;
 use crate::pg::sql::Sql;
 use crate::tables::catalog;
-use crate::tables::inbox::{self, Waiting};
+use crate::tables::inbox::{self, ParkedEvent};
 
-/// Applies one delivery: the event's text, and what Stripe answered about it if it was asked.
+/// Applies one delivery: the event, and Stripe's answer about it if Stripe was asked.
 pub(crate) fn deliver(sql: &mut Sql, payload: &JsonText, fetched: Option<&JsonText>) -> Outcome {
     apply(sql, payload, fetched, Caller::Stripe)
 }
@@ -32,18 +32,17 @@ pub(crate) fn reconcile(sql: &mut Sql, session: &JsonText, expected: Uuid, as_of
     }
 }
 
-/// Judges up to `limit` parked events again, those that waited longest first. An account that is busy is left for the next
-/// time.
+/// Judges up to `limit` parked events again, those that waited longest first, except those of accounts that are busy now.
 pub(crate) fn retry_parked(sql: &mut Sql, limit: i64) -> Vec<Outcome> {
     locks::catalog_exclusive();
     let settings = catalog::settings(sql);
     let mut outcomes = Vec::new();
-    for waiting in inbox::parked(sql, clock(), limit) {
-        if waiting.user.is_some_and(|user| ledger::is_busy(sql, user)) {
+    for parked_event in inbox::parked_before(sql, clock(), limit) {
+        if parked_event.user.is_some_and(|user| ledger::is_busy(sql, user)) {
             continue;
         }
-        let outcome = parked::retry(sql, settings.as_ref(), &waiting);
-        outcomes.push(outcome.with("event_id", waiting.event_id));
+        let outcome = parked::retry(sql, settings.as_ref(), &parked_event);
+        outcomes.push(outcome.with("event_id", parked_event.event_id));
     }
     outcomes
 }
@@ -59,7 +58,7 @@ fn apply(sql: &mut Sql, payload: &JsonText, fetched: Option<&JsonText>, caller: 
     };
     locks::catalog_shared();
     let answer = fetched.map(|fetched| Fetched::read(fetched.text())).transpose();
-    let waiting = lock(sql, &event, answer.as_ref().ok().and_then(Option::as_ref));
+    let parked = lock(sql, &event, answer.as_ref().ok().and_then(Option::as_ref));
     let settings = catalog::settings(sql);
     let Judged { mut outcome, unblocked } = match answer {
         Ok(answer) => judge_delivery(sql, settings.as_ref(), &event, answer.as_ref(), caller),
@@ -69,10 +68,10 @@ fn apply(sql: &mut Sql, payload: &JsonText, fetched: Option<&JsonText>, caller: 
         return outcome;
     }
     if unblocked.is_some() {
-        outcome = parked::with_reapplied(sql, settings.as_ref(), &waiting, outcome);
+        outcome = parked::with_reapplied(sql, settings.as_ref(), &parked, outcome);
     }
     let no_effect = matches!(outcome.verdict, Verdict::AlreadyApplied | Verdict::Ignored(_));
-    if event.is_backfill() && no_effect && !inbox::holds(sql, &event.id) {
+    if event.is_backfill() && no_effect && !inbox::contains(sql, &event.id) {
         // Otherwise each run through Stripe's lists would store a copy of everything that Stripe has.
         return outcome;
     }
@@ -80,8 +79,8 @@ fn apply(sql: &mut Sql, payload: &JsonText, fetched: Option<&JsonText>, caller: 
     outcome
 }
 
-/// Takes the locks of an event and of everything that it may unblock. Answers what is parked for the event's customer.
-fn lock(sql: &mut Sql, event: &Event, fetched: Option<&Fetched>) -> Vec<Waiting> {
+/// Takes the locks of an event and of everything that it may unblock. Returns the events that are parked for its customer.
+fn lock(sql: &mut Sql, event: &Event, fetched: Option<&Fetched>) -> Vec<ParkedEvent> {
     let customer_id = match &event.subject {
         Subject::CheckoutSession(_) | Subject::Subscription(_) | Subject::Invoice(_) => {
             event.customer_id.as_deref()

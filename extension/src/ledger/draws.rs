@@ -7,13 +7,13 @@ use super::{Account, Origin, TransactionType, earliest, shares};
 use crate::pg::convert::uuid_datum;
 use crate::pg::sql::Sql;
 
-/// How many grants a spend reads at first, and by what it multiplies that where they do not cover it: one live grant
-/// covers most spends, and a thousand must not be read for one of them.
+/// How many grants a spend reads at first, and the factor by which it reads more if they do not cover it: the first grant
+/// covers most spends, and a user may have a thousand.
 const FIRST_GRANTS_READ: i64 = 8;
 const GRANTS_READ_GROWTH: i64 = 16;
 
 impl Account {
-    /// What a request was applied as before, and its amount in all: it has a row a grant that it drew from.
+    /// How a request was applied before, and its amount, summed over the grants that it drew from.
     pub(crate) fn requested(&self, sql: &mut Sql, request_id: &str) -> Option<(TransactionType, Credits)> {
         let row = sql.query_opt(
             "select transaction_type = 'spend', sum(amount)::bigint from billing.credit_transactions
@@ -27,7 +27,7 @@ impl Account {
         })
     }
 
-    /// Takes credits from the grants in draw order; `false`, and nothing taken, where there are fewer.
+    /// Draws credits from the grants in draw order; `false` if the account has fewer, and nothing is drawn.
     pub(crate) fn take(
         &mut self,
         sql: &mut Sql,
@@ -42,7 +42,7 @@ impl Account {
         let drawn = loop {
             let in_order = shares(sql.query(
                 "select id, pool, remaining from billing.credit_grants where user_id = $1 and spendable
-                 order by lost_at, draw_rank, id limit $2",
+                 order by priority_at, draw_rank, id limit $2",
                 &[uuid_datum(self.user).into(), grants.into()],
             ));
             let drawn = draw::draw(&in_order, amount);
@@ -62,7 +62,7 @@ impl Account {
         true
     }
 
-    /// Takes credits from a grant, and posts that.
+    /// Draws credits from a grant, and posts that.
     pub(super) fn draw_from(
         &mut self,
         sql: &mut Sql,
@@ -70,16 +70,16 @@ impl Account {
         transaction_type: TransactionType,
         origin: &Origin,
     ) {
-        // What was spent is what the grant counts nowhere. What reversals take is counted where they are settled.
+        // The grant has no column for what was spent. What reversals take is counted where they are settled.
         let counted = |by| if transaction_type == by { share.credits.0 } else { 0 };
         let updated = sql.execute(
-            "update billing.credit_grants set remaining = remaining - $3, lapsed = lapsed + $4, settled = settled + $5
+            "update billing.credit_grants set remaining = remaining - $3, expired = expired + $4, settled = settled + $5
              where user_id = $1 and id = $2",
             &[
                 uuid_datum(self.user).into(),
                 share.grant_id.into(),
                 share.credits.0.into(),
-                counted(TransactionType::Lapse).into(),
+                counted(TransactionType::Expiry).into(),
                 counted(TransactionType::DebtSettlement).into(),
             ],
         );
@@ -88,8 +88,7 @@ impl Account {
         self.post(sql, Credits(-share.credits.0), grant, transaction_type, origin);
     }
 
-    /// Returns credits to a grant, and posts that. What returns to a grant that has lapsed meanwhile lapses when the
-    /// account is closed.
+    /// Returns credits to a grant, and posts that. If the grant has expired meanwhile, they expire when the account is closed.
     pub(super) fn return_to(
         &mut self,
         sql: &mut Sql,
@@ -101,16 +100,16 @@ impl Account {
         let mut row = sql.query_one(
             "update billing.credit_grants set remaining = remaining + $3, settled = settled - $4
              where user_id = $1 and id = $2
-             returning lapses_at, stripe_subscription_id is not null",
+             returning expires_at, stripe_subscription_id is not null",
             &[uuid_datum(self.user).into(), share.grant_id.into(), share.credits.0.into(), settled.into()],
         );
         self.next_due = earliest(self.next_due, row.get_opt());
-        // What returns to a lot may not be its to give any more.
+        // The lot may not be current any more.
         self.lots_touched |= row.get::<bool>();
         self.post(sql, share.credits, Some((share.grant_id, share.pool)), transaction_type, origin);
     }
 
-    /// What a reservation took, in the order in which it did.
+    /// What a reservation drew from each grant, in the order in which it did.
     pub(crate) fn drawn(&self, sql: &mut Sql, request_id: &str) -> Vec<Share> {
         shares(sql.query(
             "select grant_id, pool, -amount from billing.credit_transactions
@@ -119,12 +118,12 @@ impl Account {
         ))
     }
 
-    /// Returns what a reservation held to the grants it came from, and takes from there what reversals could not take before.
-    pub(crate) fn put_back(&mut self, sql: &mut Sql, request_id: &str, back: &[Share]) {
+    /// Returns what a reservation held to the grants it came from, and lets reversals take what they could not take before.
+    pub(crate) fn return_reserved(&mut self, sql: &mut Sql, request_id: &str, back: &[Share]) {
         let origin = Origin { request_id: Some(request_id), ..Origin::default() };
         for share in back {
             self.return_to(sql, *share, TransactionType::Release, &origin);
-            self.released(sql, request_id, *share);
+            self.record_released(sql, request_id, *share);
         }
         let grants: Vec<i64> = back.iter().map(|share| share.grant_id).collect();
         for source_id in self.sources(sql, grants) {
@@ -132,7 +131,7 @@ impl Account {
         }
     }
 
-    /// What these grants were made for.
+    /// The sources of these grants.
     pub(super) fn sources(&self, sql: &mut Sql, grant_ids: Vec<i64>) -> Vec<String> {
         let rows = sql.query(
             "select distinct source_id from billing.credit_grants where user_id = $1 and id = any ($2)

@@ -1,4 +1,4 @@
-//! What the lots of a user's subscriptions hold: what rules/plan.rs says, and the posting of it.
+//! The lots of a user's subscriptions: rules/plan.rs computes what each should hold, and this posts the difference.
 
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::bonus::{self, Bonus};
@@ -17,12 +17,12 @@ use crate::tables::subscriptions;
 pub(crate) const FIRST_PURCHASE_BONUS: &str = "first_purchase_bonus";
 
 impl Account {
-    /// Notes that something became known that may change what subscriptions' lots hold.
+    /// Records that something became known that may change the lots.
     pub(crate) fn touch_lots(&mut self) {
         self.lots_touched = true;
     }
 
-    /// Posts what is known to make of the lots of this user's subscriptions, where something became known.
+    /// Settles the lots, if something became known that may change them.
     pub(super) fn settle_lots(&mut self, sql: &mut Sql) {
         if !std::mem::take(&mut self.lots_touched) {
             return;
@@ -34,10 +34,10 @@ impl Account {
         self.lots_settled = self.last_grant_id;
         let subscriptions = subscriptions::of_user(sql, self.user);
         let returned = std::mem::take(&mut self.returned);
-        for holds in plan::settle(&grants, &subscriptions, &returned, self.now) {
-            let before = grants.iter().find(|grant| grant.id == holds.id).expect("it is one of these");
-            if holds != Target::from(before) {
-                self.hold(sql, before, &holds);
+        for target in plan::settle(&grants, &subscriptions, &returned, self.now) {
+            let before = grants.iter().find(|grant| grant.id == target.id).expect("it is one of these");
+            if target != Target::from(before) {
+                self.apply_target(sql, before, &target);
             }
         }
         self.settle_bonus(sql);
@@ -46,8 +46,8 @@ impl Account {
     fn lots(&self, sql: &mut Sql) -> Vec<Grant> {
         let rows = sql.query(
             "select g.id, g.source_id, g.stripe_subscription_id, g.price_id, g.period_start, g.period_end, g.paid_at,
-                    g.max_rollover, g.expires, g.available_from, g.lapses_at, g.amount, g.remaining, g.set_aside,
-                    g.pending, g.lapsed, g.reversed, coalesce(p.owed, 0), g.consumed, g.closed_through, g.id > $2
+                    g.max_rollover, g.expires, g.available_from, g.expires_at, g.amount, g.remaining, g.set_aside,
+                    g.pending, g.expired, g.reversed, coalesce(p.owed, 0), g.consumed, g.closed_through, g.id > $2
              from billing.credit_grants g left join billing.payments p using (source_id)
              where g.user_id = $1 and g.stripe_subscription_id is not null order by g.id",
             &[uuid_datum(self.user).into(), self.lots_settled.into()],
@@ -62,12 +62,12 @@ impl Account {
             max_rollover: row.get(),
             expires: row.get(),
             available_from: row.get_opt(),
-            lapses_at: row.get_opt(),
+            expires_at: row.get_opt(),
             granted: row.get(),
             remaining: row.get(),
             set_aside: row.get(),
             pending: row.get(),
-            lapsed: row.get(),
+            expired: row.get(),
             reversed: row.get(),
             owed: row.get(),
             consumed: row.get_opt(),
@@ -77,36 +77,36 @@ impl Account {
         .collect()
     }
 
-    /// Makes a grant hold what it is to hold.
-    fn hold(&mut self, sql: &mut Sql, before: &Grant, holds: &Target) {
+    /// Posts the difference between what a grant holds and its target.
+    fn apply_target(&mut self, sql: &mut Sql, before: &Grant, target: &Target) {
         sql.execute(
-            "update billing.credit_grants set remaining = $3, set_aside = $4, pending = $5, lapsed = $6, lapses_at = $7,
+            "update billing.credit_grants set remaining = $3, set_aside = $4, pending = $5, expired = $6, expires_at = $7,
                  consumed = $8,
                  closed_through = case when $8 is null then null when $8 <= consumed then closed_through else $9 end
              where user_id = $1 and id = $2",
             &[
                 uuid_datum(self.user).into(),
-                holds.id.into(),
-                holds.remaining.0.into(),
-                holds.set_aside.0.into(),
-                holds.pending.0.into(),
-                holds.lapsed.0.into(),
-                holds.lapses_at.map(timestamp).into(),
-                holds.consumed.map(|consumed| consumed.0).into(),
+                target.id.into(),
+                target.remaining.0.into(),
+                target.set_aside.0.into(),
+                target.pending.0.into(),
+                target.expired.0.into(),
+                target.expires_at.map(timestamp).into(),
+                target.consumed.map(|consumed| consumed.0).into(),
                 self.last_transaction_id.into(),
             ],
         );
-        self.next_due = earliest(self.next_due, holds.lapses_at);
-        if holds.pending > Credits::ZERO {
+        self.next_due = earliest(self.next_due, target.expires_at);
+        if target.pending > Credits::ZERO {
             self.next_due = earliest(self.next_due, before.available_from);
         }
         self.dirty = true;
-        let grant = (holds.id, Pool::Subscription);
-        self.post_kept(sql, Credits(holds.remaining.0 - before.remaining.0), grant, &before.source_id);
+        let grant = (target.id, Pool::Subscription);
+        self.post_adjustment(sql, Credits(target.remaining.0 - before.remaining.0), grant, &before.source_id);
     }
 
-    /// Posts what was set aside of a grant, or restored to it.
-    fn post_kept(&mut self, sql: &mut Sql, change: Credits, grant: (i64, Pool), invoice_id: &str) {
+    /// Posts what is set aside of a grant, or restored to it.
+    fn post_adjustment(&mut self, sql: &mut Sql, change: Credits, grant: (i64, Pool), invoice_id: &str) {
         let transaction_type = match change.0 {
             0 => return,
             ..0 => TransactionType::SetAside,
@@ -116,8 +116,8 @@ impl Account {
         self.post(sql, change, Some(grant), transaction_type, &origin);
     }
 
-    /// Notes what a reservation returned: a lot that was closed since counts it as drawn in its time.
-    pub(super) fn released(&mut self, sql: &mut Sql, request_id: &str, share: Share) {
+    /// Records what a reservation returned: a lot that was closed since counts it as drawn in its time.
+    pub(super) fn record_released(&mut self, sql: &mut Sql, request_id: &str, share: Share) {
         if share.pool != Pool::Subscription {
             return;
         }
@@ -130,8 +130,8 @@ impl Account {
         self.returned.push(Returned { grant_id, drawn_by: row.get(), credits });
     }
 
-    /// The same of what had settled a debt, before its return is posted.
-    pub(super) fn unsettled(&mut self, sql: &mut Sql, share: Share) {
+    /// The same for what had settled a debt, before its return is posted.
+    pub(super) fn record_unsettled(&mut self, sql: &mut Sql, share: Share) {
         if share.pool != Pool::Subscription {
             return;
         }
@@ -144,8 +144,8 @@ impl Account {
         self.returned.extend(plan::last_settled(share.grant_id, &settlements, share.credits));
     }
 
-    /// How many credits of trials other invoices granted: there is one trial a user.
-    pub(crate) fn trials_beside(&self, sql: &mut Sql, invoice_id: &str) -> Credits {
+    /// The credits that other invoices granted for trials: a user has one trial.
+    pub(crate) fn other_trials(&self, sql: &mut Sql, invoice_id: &str) -> Credits {
         let mut row = sql.query_one(
             "select coalesce(sum(amount), 0)::bigint from billing.credit_grants
              where user_id = $1 and stripe_subscription_id is not null and source_id <> $2
@@ -155,7 +155,7 @@ impl Account {
         row.get()
     }
 
-    /// The user's first purchase of a plan: when what was paid for began, and by which invoice.
+    /// The user's first purchase of a plan: the start of its period, and the invoice.
     pub(crate) fn first_purchase(&self, sql: &mut Sql) -> Option<(Time, String)> {
         sql.query_opt(
             "select period_start, source_id from billing.credit_grants
@@ -166,35 +166,35 @@ impl Account {
         .map(|mut row| (row.get(), row.get()))
     }
 
-    /// Leaves the bonus of the first purchase alone: an earlier one may have become known later.
+    /// Keeps the bonus of the first purchase only: an earlier purchase may become known after a later one.
     fn settle_bonus(&mut self, sql: &mut Sql) {
         let bonuses = self.bonuses(sql);
         if bonuses.is_empty() {
             return;
         }
         let Some((_, first)) = self.first_purchase(sql) else { return };
-        for keeps in bonus::settle(&bonuses, &first) {
-            let before = bonuses.iter().find(|bonus| bonus.id == keeps.id).expect("it is one of these");
-            if keeps.remaining == before.remaining {
+        for target in bonus::settle(&bonuses, &first) {
+            let before = bonuses.iter().find(|bonus| bonus.id == target.id).expect("it is one of these");
+            if target.remaining == before.remaining {
                 continue;
             }
             sql.execute(
                 "update billing.credit_grants set remaining = $3, set_aside = $4 where user_id = $1 and id = $2",
                 &[
                     uuid_datum(self.user).into(),
-                    keeps.id.into(),
-                    keeps.remaining.0.into(),
-                    keeps.set_aside.0.into(),
+                    target.id.into(),
+                    target.remaining.0.into(),
+                    target.set_aside.0.into(),
                 ],
             );
-            let change = Credits(keeps.remaining.0 - before.remaining.0);
-            self.post_kept(sql, change, (keeps.id, Pool::Promotional), &before.source_id);
+            let change = Credits(target.remaining.0 - before.remaining.0);
+            self.post_adjustment(sql, change, (target.id, Pool::Promotional), &before.source_id);
         }
     }
 
     fn bonuses(&self, sql: &mut Sql) -> Vec<Bonus> {
         let rows = sql.query(
-            "select id, source_id, amount, remaining, set_aside, lapsed, reversed
+            "select id, source_id, amount, remaining, set_aside, expired, reversed
              from billing.credit_grants where user_id = $1 and item = $2 and pool = 'promotional' order by id",
             &[uuid_datum(self.user).into(), FIRST_PURCHASE_BONUS.into()],
         );
@@ -204,13 +204,13 @@ impl Account {
             granted: row.get(),
             remaining: row.get(),
             set_aside: row.get(),
-            lapsed: row.get(),
+            expired: row.get(),
             reversed: row.get(),
         })
         .collect()
     }
 
-    /// Posts the parts of a period's credits whose time has come by a time.
+    /// Posts the parts of a period's credits that are available by a time.
     pub(super) fn drip(&mut self, sql: &mut Sql, by: Time) {
         let rows = sql.query(
             "select id, source_id, pending from billing.credit_grants

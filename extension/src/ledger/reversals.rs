@@ -1,4 +1,4 @@
-//! What refunds and disputes take from an account, what they leave owed, and what their undoing gives back.
+//! What refunds and disputes take from an account, what remains owed, and what is given back if they fail.
 
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::catalog::ReversalPolicy;
@@ -11,32 +11,32 @@ use crate::pg::convert::{timestamp, uuid_datum};
 use crate::pg::sql::Sql;
 use crate::tables::{catalog, payments, reversals};
 
-/// A grant of a payment that may be reversed.
+/// A grant of a payment that is reversed.
 struct Reversible {
     id: i64,
     pool: Pool,
     granted: Credits,
-    lapsed: Credits,
+    expired: Credits,
     reversed: Credits,
     remaining: Credits,
     set_aside: Credits,
     pending: Credits,
     is_to_come: bool,
     is_lot: bool,
-    has_lapsed: bool,
+    has_expired: bool,
 }
 
 impl Reversible {
-    /// What reversals may still take of it, and what they took. A grant that has lapsed keeps only what remains: what was
-    /// set aside, pending or given back to it is gone too.
+    /// What reversals took from it, and what they can still take. Of an expired grant, what was set aside, pending or given back
+    /// has expired too.
     fn balance(&self) -> GrantBalance {
         let held_back = Credits(self.set_aside.0 + self.pending.0);
-        if self.has_lapsed {
-            let lapsed = Credits(self.lapsed.0 + self.reversed.0 + held_back.0);
-            GrantBalance { lapsed, reversed: Credits::ZERO, available: self.remaining }
+        if self.has_expired {
+            let expired = Credits(self.expired.0 + self.reversed.0 + held_back.0);
+            GrantBalance { expired, reversed: Credits::ZERO, available: self.remaining }
         } else {
             GrantBalance {
-                lapsed: self.lapsed,
+                expired: self.expired,
                 reversed: self.reversed,
                 available: Credits(self.remaining.0 + held_back.0),
             }
@@ -45,33 +45,33 @@ impl Reversible {
 }
 
 impl Account {
-    /// Posts what a payment's reversals take back beyond what they took, or give back of it (rules 5 and 9). `false` where
-    /// what was charged is not known yet, so that they wait.
+    /// Posts the difference between what a payment's reversals take back and what they took so far (rules 5 and 9). `false` if
+    /// the charged amount is not known yet, so that they wait.
     pub(crate) fn settle_reversals(&mut self, sql: &mut Sql, source_id: &str, origin: &Origin) -> bool {
         let known = reversals::of_payment(sql, source_id);
         if known.is_empty() {
             return true;
         }
-        let (paid, owed) = payments::paid(sql, source_id);
+        let (paid, owed) = payments::paid_and_owed(sql, source_id);
         let part = reversal::part(&paid, &known);
         let policy =
             catalog::settings(sql).map_or(ReversalPolicy::default(), |settings| settings.reversal_policy);
         let grants = self.reversible(sql, source_id);
         let granted = Credits(grants.iter().map(|grant| grant.granted.0).sum());
         let balances: Vec<GrantBalance> = grants.iter().map(Reversible::balance).collect();
-        // Also where they wait: what is posted is always what is known says, not what was known in between.
+        // Also if they wait: what is posted depends on what is known now, not on what was known in between.
         let target = part.map_or(Credits::ZERO, |part| part.of(granted));
         let settlement = reversal::settle(&balances, target, policy);
         for ((grant, before), reversed) in grants.iter().zip(&balances).zip(settlement.reversed) {
             self.take_back(sql, grant, Credits(reversed.0 - before.reversed.0), origin);
         }
         if settlement.owed != owed {
-            payments::owe(sql, source_id, settlement.owed);
+            payments::set_owed(sql, source_id, settlement.owed);
             self.lots_touched = true;
         }
         let returned_to = self.owe(sql, Credits(settlement.owed.0 - owed.0), origin);
         if !returned_to.is_empty() {
-            // What comes back may be reversed itself. Each round returns less, so there is an end.
+            // The payments that it returns to may be reversed too. Each round returns less, so this ends.
             for source_id in self.sources(sql, returned_to) {
                 self.settle_reversals(sql, &source_id, origin);
             }
@@ -79,33 +79,33 @@ impl Account {
         part.is_some()
     }
 
-    /// A payment's grants, in the order in which credits are taken from them: what would be lost soonest first.
+    /// A payment's grants, in draw order.
     fn reversible(&self, sql: &mut Sql, source_id: &str) -> Vec<Reversible> {
         let rows = sql.query(
-            "select id, pool, amount, lapsed, reversed, remaining, set_aside, pending,
+            "select id, pool, amount, expired, reversed, remaining, set_aside, pending,
                     coalesce(available_from > $3, false), stripe_subscription_id is not null,
-                    coalesce(lapses_at <= $3, false)
-             from billing.credit_grants where user_id = $1 and source_id = $2 order by lost_at, draw_rank, id",
+                    coalesce(expires_at <= $3, false)
+             from billing.credit_grants where user_id = $1 and source_id = $2 order by priority_at, draw_rank, id",
             &[uuid_datum(self.user).into(), source_id.into(), timestamp(self.now).into()],
         );
         rows.map(|mut row| Reversible {
             id: row.get(),
             pool: row.parse(Pool::parse),
             granted: row.get(),
-            lapsed: row.get(),
+            expired: row.get(),
             reversed: row.get(),
             remaining: row.get(),
             set_aside: row.get(),
             pending: row.get(),
             is_to_come: row.get(),
             is_lot: row.get(),
-            has_lapsed: row.get(),
+            has_expired: row.get(),
         })
         .collect()
     }
 
-    /// Takes this many credits more from a grant, or gives them back where it is negative. What cannot be spent goes
-    /// first, and no ledger row tells of it: it is in no balance.
+    /// Takes this many credits more from a grant, or gives them back if the number is negative. Credits that cannot be spent
+    /// are taken first, without a ledger row, since they are in no balance.
     fn take_back(&mut self, sql: &mut Sql, grant: &Reversible, amount: Credits, origin: &Origin) {
         if amount == Credits::ZERO {
             return;
@@ -122,7 +122,7 @@ impl Account {
             "update billing.credit_grants set remaining = remaining - $3, set_aside = set_aside - $4,
                  pending = pending - $5, reversed = reversed + $6
              where user_id = $1 and id = $2
-             returning lapses_at",
+             returning expires_at",
             &[
                 uuid_datum(self.user).into(),
                 grant.id.into(),
@@ -145,8 +145,8 @@ impl Account {
         }
     }
 
-    /// Owes this many credits more, or fewer where it is negative. What was settled of a debt that is undone returns to the
-    /// grants that settled it, the latest first: these are answered.
+    /// Adds this many credits to the debt, or removes them if the number is negative. What had settled a debt that is removed
+    /// returns to the grants that it was taken from, the latest first. Returns those grants.
     fn owe(&mut self, sql: &mut Sql, amount: Credits, origin: &Origin) -> Vec<i64> {
         let mut returned_to = Vec::new();
         if amount > Credits::ZERO {
@@ -158,7 +158,7 @@ impl Account {
                 &[uuid_datum(self.user).into()],
             ));
             for share in draw::draw(&grants, settled) {
-                self.unsettled(sql, share);
+                self.record_unsettled(sql, share);
                 self.return_to(sql, share, TransactionType::DebtSettlement, origin);
                 returned_to.push(share.grant_id);
                 self.post(sql, Credits(-share.credits.0), None, TransactionType::DebtSettlement, origin);
@@ -168,7 +168,7 @@ impl Account {
         returned_to
     }
 
-    /// Settles debt from whatever there is, in draw order.
+    /// Settles debt from the credits there are, in draw order.
     pub(super) fn settle_debt(&mut self, sql: &mut Sql) {
         let amount = self.balances.debt.min(self.available());
         if amount > Credits::ZERO {

@@ -1,4 +1,4 @@
-//! What time alone does to an account.
+//! What becomes due in an account as time passes.
 
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::{Span, Time};
@@ -12,13 +12,12 @@ use crate::pg::sql::Sql;
 use crate::tables::catalog;
 use crate::tables::reservations::{self, Status};
 
-/// Under which source the free plan's months are granted.
+/// The source of the free plan's grants.
 const FREE_PLAN: &str = "free_plan";
 
 impl Account {
-    /// Posts what time alone has caused: grants that lapsed, parts of a period that have come, free months, reservations
-    /// that ran out, in the order in which they did, each followed by what it lets settle. However late that is posted, it
-    /// comes to the same.
+    /// Posts what is due: expired grants, parts of a period that are available, months of the free plan, expired reservations; in
+    /// the order of their times, each followed by what it lets settle. However late this runs, the result is the same.
     pub(super) fn settle_time(&mut self, sql: &mut Sql) {
         if self.next_due.is_none_or(|due| due > self.now) {
             return;
@@ -28,20 +27,20 @@ impl Account {
         loop {
             self.next_due = self.due(sql);
             let Some(due) = self.next_due.filter(|due| *due <= self.now) else { return };
-            self.lapse(sql, due);
+            self.expire(sql, due);
             self.drip(sql, due);
             self.settle_lots(sql);
-            self.free_month(sql, due);
-            self.run_out(sql, due);
+            self.grant_free_month(sql, due);
+            self.expire_reservations(sql, due);
             self.settle_debt(sql);
         }
     }
 
-    /// When time next changes something here.
+    /// When something is due next.
     fn due(&self, sql: &mut Sql) -> Option<Time> {
         let mut row = sql.query_one(
             "select least(
-                 (select min(lapses_at) from billing.credit_grants where user_id = $1 and spendable),
+                 (select min(expires_at) from billing.credit_grants where user_id = $1 and spendable),
                  (select min(available_from) from billing.credit_grants where user_id = $1 and pending > 0))",
             &[uuid_datum(self.user).into()],
         );
@@ -50,32 +49,32 @@ impl Account {
         earliest(earliest(grants, free), reservations::next_expiry(sql, self.user))
     }
 
-    /// Takes what is left of the grants that lapsed by a time.
-    fn lapse(&mut self, sql: &mut Sql, by: Time) {
-        let lapsed = shares(sql.query(
+    /// Takes what is left of the grants that expired by a time.
+    fn expire(&mut self, sql: &mut Sql, by: Time) {
+        let expired = shares(sql.query(
             "select id, pool, remaining from billing.credit_grants
-             where user_id = $1 and spendable and lost_at <= $2 and lapses_at <= $2 order by lapses_at, id",
+             where user_id = $1 and spendable and priority_at <= $2 and expires_at <= $2 order by expires_at, id",
             &[uuid_datum(self.user).into(), timestamp(by).into()],
         ));
-        for share in lapsed {
-            self.draw_from(sql, share, TransactionType::Lapse, &Origin::default());
+        for share in expired {
+            self.draw_from(sql, share, TransactionType::Expiry, &Origin::default());
         }
     }
 
-    /// Returns what reservations held that ran out by a time.
-    fn run_out(&mut self, sql: &mut Sql, by: Time) {
-        for request_id in reservations::ran_out(sql, self.user, by) {
+    /// Returns what the reservations held that expired by a time.
+    fn expire_reservations(&mut self, sql: &mut Sql, by: Time) {
+        for request_id in reservations::expired_by(sql, self.user, by) {
             let drawn = self.drawn(sql, &request_id);
-            self.put_back(sql, &request_id, &drawn);
+            self.return_reserved(sql, &request_id, &drawn);
             reservations::end(sql, self.user, &request_id, Status::Expired, Credits::ZERO, self.now);
             self.settle_lots(sql);
-            // What came back to a grant that had lapsed by then.
-            self.lapse(sql, by);
+            // The grants that it came from may have expired by then.
+            self.expire(sql, by);
         }
     }
 
-    /// Grants the month of the free plan that has begun by a time.
-    fn free_month(&mut self, sql: &mut Sql, by: Time) {
+    /// Grants the month of the free plan that started by a time.
+    fn grant_free_month(&mut self, sql: &mut Sql, by: Time) {
         let Some(start) = self.free_next.filter(|start| *start <= by && self.balances.tier == FREE) else {
             return;
         };
@@ -86,10 +85,10 @@ impl Account {
         let (Some((plan, _)), Some(next)) = (month, next) else { return };
         let name = plan.name.unwrap_or(plan.key);
         let lot = NewGrant {
-            lapses_at: Some(next),
+            expires_at: Some(next),
             ..NewGrant::new(start.to_rfc3339(), name, plan.credits, Pool::Promotional)
         };
-        let granted = self.granted(sql, FREE_PLAN, &lot.item).is_some();
+        let granted = self.find_grant(sql, FREE_PLAN, &lot.item).is_some();
         if !granted && self.grant(sql, FREE_PLAN, &[lot], TransactionType::Grant, &Origin::default()).is_err()
         {
             // An account that can hold no more gets no free month.
@@ -97,8 +96,8 @@ impl Account {
         }
     }
 
-    /// Sets the free plan's months going, again: with the one that is under way, unless it was granted before.
-    pub(super) fn free_again(&mut self, sql: &mut Sql) {
+    /// Continues the months of the free plan with the current one, unless it was granted before.
+    pub(super) fn resume_free_plan(&mut self, sql: &mut Sql) {
         let free_plan = catalog::settings(sql).and_then(|settings| settings.free_plan);
         let (Some(anchor), Some(FreePlan { every, .. })) = (self.signed_up_at, free_plan) else { return };
         if self.free_next.is_none_or(|next| next <= self.now) {
@@ -110,12 +109,12 @@ impl Account {
     }
 }
 
-/// Where the span after `start` begins, counted from the anchor.
+/// The start of the span after the one that starts at `start`, counted from the anchor.
 fn span_after(anchor: Time, every: Span, start: Time) -> Option<Time> {
     (1..).map_while(|count| every.times(count)?.after(anchor)).find(|next| *next > start)
 }
 
-/// Where the span begins that is under way.
+/// The start of the current span.
 fn span_under_way(anchor: Time, every: Span, now: Time) -> Time {
     (1..)
         .map_while(|count| every.times(count)?.after(anchor))

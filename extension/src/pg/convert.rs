@@ -20,8 +20,8 @@ pub(crate) fn time(timestamp: TimestampWithTimeZone) -> Option<Time> {
     Time::from_timestamp_micros(microseconds)
 }
 
-/// The wall clock, read now. An operation reads it once, after the account's lock, so that its rows are in the order in
-/// which operations had the account.
+/// The wall clock. An operation reads it once, after it has locked the account, so that the ledger's times are in the order of
+/// its rows.
 pub(crate) fn clock() -> Time {
     // SAFETY: it reads the system clock and has no preconditions.
     let now = unsafe { pg_sys::GetCurrentTimestamp() };

@@ -1,4 +1,4 @@
-//! Refuses `DROP EXTENSION`, `DROP SCHEMA` and `DROP OWNED` that would take the books along, by the statement's parse tree.
+//! Refuses `DROP EXTENSION`, `DROP SCHEMA` and `DROP OWNED` that would delete the ledger, by the statement's parse tree.
 
 #![allow(clippy::cast_ptr_alignment, reason = "Postgres allocates a node as the struct that its tag names")]
 
@@ -62,8 +62,8 @@ pub unsafe extern "C-unwind" fn guard_drop(fcinfo: pg_sys::FunctionCallInfo) -> 
     pg_sys::Datum::from(0)
 }
 
-/// Whether a statement drops a ledger that holds rows: with the extension, with its schema under whatever name, or with all
-/// that an owner of either owns.
+/// Whether a statement drops a ledger that has rows: with the extension, with its schema, even if renamed, or with everything
+/// that the owner of either owns.
 ///
 /// # Safety
 /// `statement` is the root of a parse tree that Postgres made.
@@ -128,7 +128,7 @@ unsafe fn string(node: *mut pg_sys::Node) -> Option<*const c_char> {
     }
 }
 
-/// Whether the ledger holds rows, by its schema's name of now: somebody may have renamed it.
+/// Whether the ledger has rows. The schema may have been renamed.
 fn holds_rows(schema: &str) -> bool {
     let ledger = spi::quote_qualified_identifier(schema, "credit_transactions");
     Spi::get_one(&format!("select exists (select from {ledger})")).unwrap_or_report().unwrap_or(true)

@@ -1,4 +1,4 @@
-//! Errors are for calls that are wrong in themselves; a business refusal is an outcome. Here every argument is checked.
+//! Checks of arguments. An error is raised only for a call that is wrong in itself; a business rejection is an outcome.
 //!
 //! Only standard SQLSTATEs: a custom one would become XX000 on its way through Rust.
 
@@ -28,8 +28,8 @@ pub(crate) fn raise_invalid(message: &str, detail: &str) -> ! {
     raise(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, detail)
 }
 
-/// The value of an argument that must not be null. Every argument is an Option and checked here: a strict function would
-/// answer NULL to NULL, silently.
+/// The value of an argument that must not be null. Every argument is an Option and checked here, because a strict function
+/// would silently return NULL.
 pub(crate) fn required<T>(value: Option<T>, argument: &str) -> T {
     let code = PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED;
     value.unwrap_or_else(|| {
@@ -37,7 +37,7 @@ pub(crate) fn required<T>(value: Option<T>, argument: &str) -> T {
     })
 }
 
-/// A text that names something: not null, not blank, short enough for a key.
+/// A text that is not null, not blank, and short enough for a key.
 pub(crate) fn named(value: Option<String>, argument: &str) -> String {
     let value = required(value, argument);
     let fault = if value.trim().is_empty() {
@@ -50,7 +50,7 @@ pub(crate) fn named(value: Option<String>, argument: &str) -> String {
     raise_invalid(&fault, &format!("{argument} = {value:?}"))
 }
 
-/// A text that names something, if it is given at all.
+/// The same, or null.
 pub(crate) fn named_if_given(value: Option<String>, argument: &str) -> Option<String> {
     value.map(|value| named(Some(value), argument))
 }
@@ -71,7 +71,7 @@ pub(crate) fn positive(value: Option<i64>, argument: &str) -> Credits {
     Credits(value)
 }
 
-/// A catalog document without a fault.
+/// A valid catalog document.
 pub(crate) fn catalog_document(document: Option<JsonText>, argument: &str) -> Catalog {
     catalog::read(required(document, argument).text()).unwrap_or_else(|fault| {
         raise_invalid(&format!("the catalog is faulty at {fault}"), &format!("path = {}", fault.path))
@@ -89,7 +89,7 @@ pub(crate) fn subscription_status(status: Option<String>, argument: &str) -> Sta
     })
 }
 
-/// A time by the name of its argument.
+/// A time and the name of its argument.
 type TimeArgument<'a> = (Option<TimestampWithTimeZone>, &'a str);
 
 /// A period: two finite times, the end after the start.

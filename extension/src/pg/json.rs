@@ -1,7 +1,7 @@
-//! A jsonb argument as Stripe's doors take it: the datum, which is stored as it came, and its text, which serde reads.
+//! A jsonb argument: the datum, which is stored as it is, and its text, which serde reads.
 //!
-//! pgrx's own JsonB builds a tree before any code of ours runs, and panics on 1e400 or deep nesting; here whatever jsonb
-//! holds comes in, and what is wrong with it is an outcome.
+//! pgrx's JsonB parses the argument before the function runs, and panics on 1e400 or deep nesting. This type accepts every
+//! jsonb, so that a malformed event is an outcome and not an error.
 
 use std::ffi::CStr;
 
@@ -21,7 +21,7 @@ pub(crate) struct JsonText {
 }
 
 impl JsonText {
-    /// Text that is JSON already, made by serde.
+    /// From a text that serde made.
     pub(crate) fn from_json(text: String) -> JsonText {
         let cstring = std::ffi::CString::new(text.as_str()).expect("serde escapes NUL");
         // SAFETY: jsonb_in takes one C string, which outlives the call.

@@ -1,44 +1,45 @@
-//! Rule 15: whoever decides that something is absent holds the lock its writer takes.
+//! Rule 15: before treating a row as absent, take the lock that its inserter takes.
 //!
-//! Every Stripe door takes its locks in one order, all of them before its first decision, and nothing that can block after
-//! the account: catalog → customer → sources (sessions, subscriptions, invoices), sorted → payment intents, sorted → the account's row
-//! (ledger.rs). Sources come before payment intents, so that a door that learns a session's payment intent under the
-//! session's own lock can still take it in order. Spending locks the account only.
+//! Every function that applies something of Stripe's takes its locks in one order, before its first decision, and takes none
+//! after the account's: catalog → customer → sources (sessions, subscriptions, invoices), sorted → payment intents, sorted →
+//! the account's row (ledger.rs). Sources come before payment intents, because a session's payment intents may only be found
+//! under the session's lock. Spending locks the account only.
 //!
-//! All are transaction-level advisory locks, so pgbouncer's transaction mode is fine. Two keys of one hash only wait for
-//! each other needlessly.
+//! All are transaction-level advisory locks, which work with pgbouncer's transaction mode. Keys with the same hash wait for
+//! each other, which is harmless.
 
 use std::collections::BTreeSet;
 
 use pgrx::{direct_function_call, pg_sys, prelude::*};
 
-/// The first key of each lock, in the order in which they are taken. "sc" in front keeps them apart from an app's own.
+/// The first key of each lock, in the order in which they are taken. The prefix "sc" keeps them apart from the app's locks.
 const CATALOG: i32 = 0x7363_0001;
 const CUSTOMER: i32 = 0x7363_0002;
 const SOURCE: i32 = 0x7363_0003;
 const PAYMENT_INTENT: i32 = 0x7363_0004;
 
-/// Keeps the catalog as it is, beside everybody else who does.
+/// Locks the catalog in share mode: it does not change.
 pub(crate) fn catalog_shared() {
     take(pg_sys::pg_advisory_xact_lock_shared_int4, CATALOG, 0);
 }
 
-/// Keeps every other Stripe door out: with this, no other lock but the account's is needed.
+/// Locks the catalog exclusively. Everything else of Stripe's locks it in share mode, so that no other lock but the account's
+/// is needed.
 pub(crate) fn catalog_exclusive() {
     take(pg_sys::pg_advisory_xact_lock_int4, CATALOG, 0);
 }
 
-/// Whose a customer is stays as it is.
+/// Locks the link of a customer to a user.
 pub(crate) fn customer(customer_id: &str) {
     take(pg_sys::pg_advisory_xact_lock_int4, CUSTOMER, hash(customer_id));
 }
 
-/// What is known of these sessions, subscriptions and invoices stays as it is.
+/// Locks sessions, subscriptions and invoices.
 pub(crate) fn sources<'a>(source_ids: impl IntoIterator<Item = &'a str>) {
     sorted(SOURCE, source_ids);
 }
 
-/// What is known of these payment intents stays as it is.
+/// Locks payment intents.
 pub(crate) fn payment_intents<'a>(payment_intent_ids: impl IntoIterator<Item = &'a str>) {
     sorted(PAYMENT_INTENT, payment_intent_ids);
 }
@@ -52,7 +53,7 @@ fn sorted<'a>(class: i32, ids: impl IntoIterator<Item = &'a str>) {
 
 // SAFETY: declared as in Postgres's common/hashfn.h.
 unsafe extern "C-unwind" {
-    /// Postgres's own hash (common/hashfn.h), the same in every version of this library that may run side by side.
+    /// Postgres's own hash (common/hashfn.h): the same in every version of this library, and several may run at once.
     fn hash_bytes(key: *const u8, length: i32) -> u32;
 }
 

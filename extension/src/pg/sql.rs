@@ -1,7 +1,7 @@
-//! Statements to Postgres, planned once per connection and kept.
+//! Statements, prepared once per connection.
 //!
-//! Every statement goes out as a writing one. A read-only SPI call would see the caller's snapshot until the transaction
-//! has an id, and so miss what was committed while we waited for a lock.
+//! Every statement is run as one that may write. A read-only SPI call sees the caller's snapshot until the transaction has an
+//! id, and so would miss what was committed while a lock was waited for.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -26,18 +26,18 @@ thread_local! {
 /// An open SPI connection.
 pub(crate) struct Sql<'c, 'conn>(&'c mut SpiClient<'conn>);
 
-/// Opens SPI for the length of one call of ours.
+/// Opens SPI for one call.
 pub(crate) fn connected<R>(work: impl FnOnce(&mut Sql) -> R) -> R {
     Spi::connect_mut(|client| work(&mut Sql(client)))
 }
 
 impl<'conn> Sql<'_, 'conn> {
-    /// Runs a statement and answers how many rows it changed.
+    /// Runs a statement and returns how many rows it changed.
     pub(crate) fn execute(&mut self, statement: &'static str, args: &[DatumWithOid]) -> usize {
         self.run(statement, args).len()
     }
 
-    /// Runs a statement and answers its rows, all of which are there.
+    /// Runs a statement to its end and returns its rows.
     pub(crate) fn query(
         &mut self,
         statement: &'static str,
@@ -46,7 +46,7 @@ impl<'conn> Sql<'_, 'conn> {
         self.run(statement, args).map(|tuple| Row { tuple, columns_read: 0 })
     }
 
-    /// The first row of a statement that has one at most.
+    /// The row of a statement that has at most one.
     pub(crate) fn query_opt(&mut self, statement: &'static str, args: &[DatumWithOid]) -> Option<Row<'conn>> {
         self.query(statement, args).next()
     }

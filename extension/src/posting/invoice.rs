@@ -1,4 +1,4 @@
-//! A subscription's paid invoice: what it is worth, and the posting of it, for every door that it comes in by.
+//! A subscription's paid invoice: what it is worth, and the posting of it.
 
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::catalog::Settings;
@@ -15,15 +15,15 @@ use crate::ledger::{Account, FIRST_PURCHASE_BONUS, Origin, TransactionType};
 use crate::outcome::Outcome;
 use crate::pg::sql::Sql;
 use crate::tables::catalog;
-use crate::tables::payments::{self, Said, SourceType};
-use crate::tables::subscriptions::Subscription;
+use crate::tables::payments::{self, PaymentFacts, SourceType};
+use crate::tables::subscriptions::KnownSubscription;
 
 /// What a paid invoice's lines are worth by the catalog, or why it is worth nothing, yet or ever.
 pub(crate) fn worth(
     sql: &mut Sql,
     settings: &Settings,
     invoice: &Invoice,
-    subscription: Option<&Subscription>,
+    subscription: Option<&KnownSubscription>,
     fetched: Option<&Fetched>,
 ) -> Result<Worth, NoGrant> {
     let (subscription_id, lines) = rules::lines(invoice, fetched)?;
@@ -41,9 +41,9 @@ pub(crate) fn worth(
 /// Claims the payment and posts the difference between what the invoice is worth and what was granted for it.
 pub(crate) fn post(sql: &mut Sql, event_id: &str, invoice: &Invoice, user: Uuid, worth: Worth) -> Outcome {
     let mut account = Account::open(sql, user);
-    let held = account.held(sql, &invoice.id);
-    let lots = once(sql, &account, invoice, worth, &held);
-    let Some(difference) = lot::difference(&held, &lots) else {
+    let existing = account.granted_for(sql, &invoice.id);
+    let grants = first_time_only(sql, &account, invoice, worth, &existing);
+    let Some(difference) = lot::difference(&existing, &grants) else {
         return Outcome::rejected(Reason::OutOfRange);
     };
     let origin = Origin {
@@ -57,25 +57,26 @@ pub(crate) fn post(sql: &mut Sql, event_id: &str, invoice: &Invoice, user: Uuid,
         (Pool::Purchased, TransactionType::Purchase),
         (Pool::Promotional, TransactionType::Bonus),
     ] {
-        let lots: Vec<NewGrant> = difference.add.iter().filter(|lot| lot.pool == pool).cloned().collect();
-        if let Err(reason) = account.grant(sql, &invoice.id, &lots, transaction_type, &origin) {
+        let of_pool: Vec<NewGrant> =
+            difference.add.iter().filter(|grant| grant.pool == pool).cloned().collect();
+        if let Err(reason) = account.grant(sql, &invoice.id, &of_pool, transaction_type, &origin) {
             return Outcome::rejected(reason);
         }
     }
-    let said = Said {
+    let facts = PaymentFacts {
         payment_intent_ids: invoice.payment_intent_ids.iter().map(String::as_str).collect(),
         customer_id: invoice.customer_id.as_deref(),
         subscription_id: invoice.subscription_id.as_deref(),
         amount_total: invoice.total,
         currency: invoice.currency.as_deref(),
     };
-    payments::claim(sql, SourceType::Invoice, &invoice.id, &said, user, account.now());
-    // A refund may have come before its purchase, or the claim may have said what was charged.
+    payments::claim(sql, SourceType::Invoice, &invoice.id, &facts, user, account.now());
+    // A refund may have come before its purchase, or its share may be known only now that the total is.
     account.settle_reversals(sql, &invoice.id, &origin);
     let unchanged = difference.add.is_empty() && !account.is_changed();
     let verdict = if unchanged { Verdict::AlreadyApplied } else { Verdict::Applied };
-    let price = |lot: &NewGrant| lot.cycle.as_ref().map_or(&lot.item, |cycle| &cycle.price_id).clone();
-    let mut prices: Vec<String> = lots.iter().map(price).collect();
+    let price = |grant: &NewGrant| grant.cycle.as_ref().map_or(&grant.item, |cycle| &cycle.price_id).clone();
+    let mut prices: Vec<String> = grants.iter().map(price).collect();
     prices.dedup();
     let outcome = account.close(sql, verdict).with("price_ids", prices);
     match difference.excess {
@@ -84,29 +85,29 @@ pub(crate) fn post(sql: &mut Sql, event_id: &str, invoice: &Invoice, user: Uuid,
     }
 }
 
-/// The lots of an invoice, as far as a user gets them once: a trial's, and the bonus on the first purchase.
-fn once(
+/// Reduces an invoice's grants by what a user gets only once: trial credits, and the bonus on the first purchase.
+fn first_time_only(
     sql: &mut Sql,
     account: &Account,
     invoice: &Invoice,
     worth: Worth,
-    held: &[ExistingGrant],
+    existing: &[ExistingGrant],
 ) -> Vec<NewGrant> {
-    let Worth { grants: mut lots, bonus } = worth;
-    for lot in lots.iter_mut().filter(|lot| lot.item.ends_with(TRIAL)) {
-        let beside = account.trials_beside(sql, &invoice.id);
-        lot.credits = Credits((lot.credits.0 - beside.0).max(0));
+    let Worth { mut grants, bonus } = worth;
+    for trial in grants.iter_mut().filter(|grant| grant.item.ends_with(TRIAL)) {
+        let other_trials = account.other_trials(sql, &invoice.id);
+        trial.credits = Credits((trial.credits.0 - other_trials.0).max(0));
     }
-    let purchased = lots.iter().filter(|lot| !lot.item.ends_with(TRIAL)).filter_map(|lot| lot.cycle.as_ref());
-    let began = purchased.map(|cycle| cycle.start).min();
+    let purchases = grants.iter().filter(|grant| !grant.item.ends_with(TRIAL));
+    let start = purchases.filter_map(|grant| grant.cycle.as_ref()).map(|cycle| cycle.start).min();
     let is_first = |first: Option<(_, String)>| {
-        began.is_some_and(|began| first.is_none_or(|first| (began, &invoice.id) <= (first.0, &first.1)))
+        start.is_some_and(|start| first.is_none_or(|first| (start, &invoice.id) <= (first.0, &first.1)))
     };
-    let granted = held.iter().any(|held| held.item == FIRST_PURCHASE_BONUS);
-    if bonus > Credits::ZERO && (granted || is_first(account.first_purchase(sql))) {
+    let has_bonus = existing.iter().any(|grant| grant.item == FIRST_PURCHASE_BONUS);
+    if bonus > Credits::ZERO && (has_bonus || is_first(account.first_purchase(sql))) {
         let name = "First purchase bonus".to_owned();
-        lots.push(NewGrant::new(FIRST_PURCHASE_BONUS.to_owned(), name, bonus, Pool::Promotional));
+        grants.push(NewGrant::new(FIRST_PURCHASE_BONUS.to_owned(), name, bonus, Pool::Promotional));
     }
-    lots.retain(|lot| lot.credits > Credits::ZERO);
-    lots
+    grants.retain(|grant| grant.credits > Credits::ZERO);
+    grants
 }

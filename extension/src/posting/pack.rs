@@ -1,4 +1,4 @@
-//! A paid credit pack: what it is worth, and the posting of it, for every caller that brings a payment.
+//! A paid credit pack: what it is worth, and the posting of it.
 
 use serde_json::json;
 use stripe_credits_rules::amount::Credits;
@@ -15,7 +15,7 @@ use crate::ledger::{Account, Origin, TransactionType};
 use crate::outcome::Outcome;
 use crate::pg::sql::Sql;
 use crate::tables::catalog;
-use crate::tables::payments::{self, Payment, Said, SourceType};
+use crate::tables::payments::{self, Payment, PaymentFacts, SourceType};
 
 /// What a session's lines are worth by the catalog, or why it is worth nothing, yet or ever.
 pub(crate) fn worth(
@@ -29,12 +29,12 @@ pub(crate) fn worth(
     rules::worth(&lines, &prices, session.created)
 }
 
-/// A payment, by the ids that its event or call gives it.
+/// A payment, as an event or a call describes it.
 pub(crate) struct Purchase<'a> {
     pub(crate) session_id: &'a str,
     /// An earlier claim of it, which may be under another session's id.
     pub(crate) known: Option<&'a Payment>,
-    pub(crate) said: Said<'a>,
+    pub(crate) facts: PaymentFacts<'a>,
     pub(crate) origin: Origin<'a>,
 }
 
@@ -45,18 +45,18 @@ pub(crate) fn post_session(
     session: &Session,
     known: Option<&Payment>,
     user: Uuid,
-    lots: &[NewGrant],
+    grants: &[NewGrant],
 ) -> Outcome {
     let payment_intent_id = session.payment_intent_id.as_deref();
     let purchase = Purchase {
         session_id: &session.id,
         known,
-        said: Said {
+        facts: PaymentFacts {
             payment_intent_ids: payment_intent_id.into_iter().collect(),
             customer_id: session.customer_id.as_deref(),
             amount_total: session.amount_total,
             currency: session.currency.as_deref(),
-            ..Said::default()
+            ..PaymentFacts::default()
         },
         origin: Origin {
             event_id: Some(event_id),
@@ -66,9 +66,9 @@ pub(crate) fn post_session(
         },
     };
     let account = Account::open(sql, user);
-    let worth: i64 = lots.iter().map(|lot| lot.credits.0).sum();
-    let price_ids: Vec<String> = lots.iter().map(|lot| lot.item.clone()).collect();
-    let outcome = post(sql, account, &purchase, lots).with("price_ids", price_ids);
+    let worth: i64 = grants.iter().map(|grant| grant.credits.0).sum();
+    let price_ids: Vec<String> = grants.iter().map(|grant| grant.item.clone()).collect();
+    let outcome = post(sql, account, &purchase, grants).with("price_ids", price_ids);
     match &session.stated_credits {
         Some(stated) if *stated != worth.to_string() => {
             outcome.with("discrepancy", json!({ "metadata_credits": stated, "worth": worth }))
@@ -77,22 +77,22 @@ pub(crate) fn post_session(
     }
 }
 
-/// Claims a payment for an account and posts what its lots are worth more than was granted for it.
-pub(crate) fn post(sql: &mut Sql, mut account: Account, purchase: &Purchase, lots: &[NewGrant]) -> Outcome {
-    let Purchase { session_id, known, said, origin } = purchase;
-    let (source_id, held) = match known {
-        Some(known) => (known.source_id.as_str(), account.held(sql, &known.source_id)),
-        // Grants that are there under the id of a new session are not its own: a request id may be spelled like one.
+/// Claims a payment for an account and posts the difference between its grants and what was granted for it.
+pub(crate) fn post(sql: &mut Sql, mut account: Account, purchase: &Purchase, grants: &[NewGrant]) -> Outcome {
+    let Purchase { session_id, known, facts, origin } = purchase;
+    let (source_id, existing) = match known {
+        Some(known) => (known.source_id.as_str(), account.granted_for(sql, &known.source_id)),
+        // A grant under the id of an unknown session is of a request with that id, not of the session.
         None => (*session_id, Vec::new()),
     };
-    let Some(difference) = lot::difference(&held, lots) else {
+    let Some(difference) = lot::difference(&existing, grants) else {
         return Outcome::rejected(Reason::OutOfRange);
     };
     if let Err(reason) = account.grant(sql, source_id, &difference.add, TransactionType::Purchase, origin) {
         return Outcome::rejected(reason);
     }
-    payments::claim(sql, SourceType::CheckoutSession, source_id, said, account.user(), account.now());
-    // A refund may have come before its purchase, or the claim may have said what was charged.
+    payments::claim(sql, SourceType::CheckoutSession, source_id, facts, account.user(), account.now());
+    // A refund may have come before its purchase, or its share may be known only now that the total is.
     account.settle_reversals(sql, source_id, origin);
     let verdict = if account.is_changed() { Verdict::Applied } else { Verdict::AlreadyApplied };
     let outcome = account.close(sql, verdict);

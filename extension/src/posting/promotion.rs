@@ -28,9 +28,9 @@ pub(crate) fn signup(sql: &mut Sql, user: Uuid) -> Outcome {
     if !account.sign_up() {
         return account.close(sql, Verdict::AlreadyApplied);
     }
-    let lot = promotional(SIGNUP, "Signup credits", settings.signup_credits);
-    let lots = if lot.credits > Credits::ZERO { vec![lot] } else { Vec::new() };
-    match account.grant(sql, SIGNUP, &lots, TransactionType::Signup, &Origin::default()) {
+    let grant = promotional(SIGNUP, "Signup credits", settings.signup_credits);
+    let grants = if grant.credits > Credits::ZERO { vec![grant] } else { Vec::new() };
+    match account.grant(sql, SIGNUP, &grants, TransactionType::Signup, &Origin::default()) {
         Ok(()) => account.close(sql, Verdict::Applied),
         Err(reason) => Outcome::rejected(reason),
     }
@@ -48,18 +48,18 @@ pub(crate) struct ManualGrant<'a> {
 /// Grants credits by hand, once per request id.
 pub(crate) fn grant(sql: &mut Sql, call: &ManualGrant) -> Outcome {
     let mut account = Account::open(sql, call.user);
-    if let Some(granted) = account.granted(sql, call.request_id, GRANT) {
-        let same = granted.amount == call.amount && granted.lapses_at == call.expires_at;
+    if let Some(granted) = account.find_grant(sql, call.request_id, GRANT) {
+        let same = granted.amount == call.amount && granted.expires_at == call.expires_at;
         let verdict = if same { Verdict::AlreadyApplied } else { Verdict::Rejected(Reason::Conflict) };
         return account.close(sql, verdict);
     }
     if let Some(past) = call.expires_at.filter(|expires_at| *expires_at <= account.now()) {
         raise_past("p_expires_at", &past.to_string());
     }
-    let lot = NewGrant { lapses_at: call.expires_at, ..promotional(GRANT, "Granted", call.amount) };
+    let grant = NewGrant { expires_at: call.expires_at, ..promotional(GRANT, "Granted", call.amount) };
     let origin =
         Origin { description: call.description, request_id: Some(call.request_id), ..Origin::default() };
-    match account.grant(sql, call.request_id, &[lot], TransactionType::Grant, &origin) {
+    match account.grant(sql, call.request_id, &[grant], TransactionType::Grant, &origin) {
         Ok(()) => account.close(sql, Verdict::Applied),
         Err(reason) => Outcome::rejected(reason),
     }

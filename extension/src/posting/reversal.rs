@@ -14,9 +14,8 @@ use crate::pg::sql::Sql;
 use crate::tables::payments::{self, Payment, SourceType};
 use crate::tables::reversals;
 
-/// Merges what an event says of a payment's reversals with what is known, and posts the difference. Newer invoices do not
-/// name the payment intents that paid them: if nothing is known of a payment intent, Stripe is asked once which invoices it
-/// paid.
+/// Merges a payment's reversals with what is known of them, and posts the difference. Newer invoices do not name their payment
+/// intents: if it is not known what a payment intent paid, Stripe is asked once for its invoices.
 pub(crate) fn apply(
     sql: &mut Sql,
     event: &Event,
@@ -31,15 +30,15 @@ pub(crate) fn apply(
     };
     let answered = fetched.map_or(&[][..], Fetched::invoice_payments);
     for paid in answered.iter().filter(|paid| paid.payment_intent_id == payment_intent_id) {
-        payments::paid_by(sql, &paid.invoice_id, payment_intent_id);
+        payments::link_payment_intent(sql, &paid.invoice_id, payment_intent_id);
     }
     if let Some(payment) = payments::of_payment_intent(sql, payment_intent_id).filter(|payment| payment.paid)
     {
         return settle(sql, event, &payment, payment_intent_id, Verdict::AlreadyApplied);
     }
     let nothing_to_ask = fetched.is_some()
-        || payments::is_tied(sql, payment_intent_id)
-        || reversals::was_asked(sql, payment_intent_id);
+        || payments::is_linked(sql, payment_intent_id)
+        || reversals::was_fetched(sql, payment_intent_id);
     if nothing_to_ask {
         Outcome::ignored(Reason::UnknownPayment)
     } else {
@@ -50,7 +49,7 @@ pub(crate) fn apply(
 /// Records which payment intent paid which invoice, and posts what is known to reverse it.
 pub(crate) fn invoice_paid_by(sql: &mut Sql, event: &Event, payment: &InvoicePayment) -> Outcome {
     let InvoicePayment { invoice_id, payment_intent_id } = payment;
-    let is_new = payments::paid_by(sql, invoice_id, payment_intent_id);
+    let is_new = payments::link_payment_intent(sql, invoice_id, payment_intent_id);
     let verdict = if is_new { Verdict::Applied } else { Verdict::AlreadyApplied };
     match payments::of_payment_intent(sql, payment_intent_id).filter(|payment| payment.paid) {
         Some(payment) => settle(sql, event, &payment, payment_intent_id, verdict),

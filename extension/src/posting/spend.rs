@@ -49,7 +49,7 @@ pub(crate) fn reserve(sql: &mut Sql, request: &Request, ttl: TimeDelta) -> Outco
     }
     if amount <= account.available() {
         let expires_at = account.now() + ttl;
-        reservations::hold(sql, user, request_id, amount, description, account.now(), expires_at);
+        reservations::insert(sql, user, request_id, amount, description, account.now(), expires_at);
         account.due_at(expires_at);
     }
     take(sql, account, request, TransactionType::Reservation)
@@ -106,7 +106,7 @@ fn take(
 
 fn end(sql: &mut Sql, mut account: Account, request_id: &str, status: Status, committed: Credits) -> Outcome {
     let back = give_back(&account.drawn(sql, request_id), committed);
-    account.put_back(sql, request_id, &back);
+    account.return_reserved(sql, request_id, &back);
     reservations::end(sql, account.user(), request_id, status, committed, account.now());
     account.close(sql, Verdict::Applied)
 }

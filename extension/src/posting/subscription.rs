@@ -1,4 +1,4 @@
-//! A subscription's state: merged with what is known of it, and what that makes of the account.
+//! A subscription's state: merged with what is known of it, and what that changes in the account.
 
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::catalog::Item;
@@ -13,49 +13,53 @@ use crate::ledger::Account;
 use crate::outcome::Outcome;
 use crate::pg::sql::Sql;
 use crate::tables::catalog;
-use crate::tables::subscriptions::{self, Subscription};
+use crate::tables::subscriptions::{self, KnownSubscription};
 
 /// Where a state comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Word {
-    /// An event, of the second in which it was made.
+pub(crate) enum Source {
+    /// An event, which tells the state at some time of its second.
     Event,
-    /// What Stripe or a caller says now: the last state of its second.
-    Current,
+    /// Stripe's API or a caller, which tells the state now: the last one of its second.
+    Snapshot,
 }
 
 /// A subscription's state, as an event or a call brings it.
 pub(crate) struct Incoming<'a> {
     pub(crate) event_id: &'a str,
     pub(crate) facts: &'a rules::Subscription,
-    pub(crate) word: Word,
+    pub(crate) source: Source,
     pub(crate) fetched: Option<&'a Fetched>,
 }
 
-/// Merges a state, and Stripe's answer about it, with what is known, and carries that into the owner's account if there is an
-/// owner. Answers also what is known now. The caller holds the subscription's lock.
+/// Merges a state, and Stripe's answer about it, with what is known, and updates the account of the subscription's owner, if it
+/// has one. Returns also the state that is known now. The caller holds the subscription's lock.
 pub(crate) fn apply(
     sql: &mut Sql,
     incoming: &Incoming,
-    known: Option<&Subscription>,
+    known: Option<&KnownSubscription>,
     user: Result<Uuid, Reason>,
-) -> Result<(Outcome, Subscription), NoGrant> {
+) -> Result<(Outcome, KnownSubscription), NoGrant> {
     let Incoming { event_id, facts, .. } = *incoming;
     let Merged { mut now, plan } = merge(sql, incoming, known)?;
     if known.is_none() && plan == Some(Plan::None) {
         return Err(NoGrant::Ignored(Reason::NotCredits));
     }
-    now.user = now.user.or(user.ok());
+    let owner = now.user.map_or(user, Ok);
+    now.user = owner.ok();
     now.customer_id = now.customer_id.or_else(|| facts.customer_id.clone());
-    let Some(owner) = now.user else {
-        subscriptions::save(sql, &facts.id, &now, event_id);
-        return Err(NoGrant::Parked(user.err().unwrap_or(Reason::UnknownUser), Vec::new()));
+    let owner = match owner {
+        Ok(owner) => owner,
+        Err(reason) => {
+            subscriptions::save(sql, &facts.id, &now, event_id);
+            return Err(NoGrant::Parked(reason, Vec::new()));
+        }
     };
     let account = Account::open(sql, owner);
     if known != Some(&now) {
         subscriptions::save(sql, &facts.id, &now, event_id);
     }
-    let (account, account_changed) = carry(sql, account);
+    let (account, account_changed) = update_account(sql, account);
     let changed = account_changed || known.is_none_or(|known| known.differs(&now));
     let verdict = match &plan {
         Some(Plan::Unknown(..)) => Verdict::Parked(Reason::UnknownPrice),
@@ -72,57 +76,56 @@ pub(crate) fn apply(
     Ok((outcome, now))
 }
 
-/// Carries what is known of a user's subscriptions into the account: tier, status, and what their lots hold. Answers whether
-/// tier or status changed.
-fn carry(sql: &mut Sql, mut account: Account) -> (Account, bool) {
+/// Updates an account by what is known of the user's subscriptions. Returns whether tier or status changed.
+fn update_account(sql: &mut Sql, mut account: Account) -> (Account, bool) {
     let (tier, status) = subscriptions::tier(sql, account.user());
-    let changed = account.subscribed(sql, tier, status);
+    let changed = account.set_tier(sql, tier, status);
     account.touch_lots();
     (account, changed)
 }
 
-/// What is known of a subscription now.
+/// The state of a subscription after the merge.
 struct Merged {
-    now: Subscription,
+    now: KnownSubscription,
     /// What it subscribes to; `None` if the incoming state was stale.
     plan: Option<Plan>,
 }
 
 /// Merges the incoming state, then Stripe's answer, with what is known.
-fn merge(sql: &mut Sql, incoming: &Incoming, known: Option<&Subscription>) -> Result<Merged, NoGrant> {
-    let Incoming { facts, word, fetched, .. } = *incoming;
+fn merge(sql: &mut Sql, incoming: &Incoming, known: Option<&KnownSubscription>) -> Result<Merged, NoGrant> {
+    let Incoming { facts, source, fetched, .. } = *incoming;
     let answer = fetched.and_then(|fetched| fetched.subscription(&facts.id));
     let mut merged = known.map(|known| Merged { now: known.clone(), plan: None });
     let mut has_period = false;
-    let current = answer.map(|answer| (answer, Word::Current));
-    for (facts, word) in [Some((facts, word)), current].into_iter().flatten() {
+    let current = answer.map(|answer| (answer, Source::Snapshot));
+    for (facts, source) in [Some((facts, source)), current].into_iter().flatten() {
         let ended = known.filter(|_| facts.status.is_final()).map(|known| known.state.period);
         let Some(period) = facts.period.or(ended) else { continue };
         has_period = true;
         let plan = facts.plan(&catalog::prices_in_force(sql, &facts.priced(), period.0));
         let state = state(facts, &plan, period);
         let before = merged.as_ref().map(|merged| &merged.now);
-        let joined = before.map_or(Freshness::Newer, |before| before.state.freshness_of(&state));
-        let wins = match joined {
+        let freshness = before.map_or(Freshness::Newer, |before| before.state.freshness_of(&state));
+        let wins = match freshness {
             Freshness::Newer | Freshness::Same => true,
             Freshness::Stale => false,
-            Freshness::Ambiguous if word == Word::Current => true,
+            Freshness::Ambiguous if source == Source::Snapshot => true,
             Freshness::Ambiguous if fetched.is_none() => {
                 return Err(NoGrant::NeedsFetch(vec![rules::path(&facts.id)]));
             }
-            // Stripe's answer comes next, or nobody could ask.
+            // Stripe's answer comes next, or Stripe could not be asked.
             Freshness::Ambiguous => {
                 answer.is_none() && before.is_some_and(|before| state.outranks(&before.state))
             }
         };
         if wins {
             let mut now = match before {
-                // The same state, which is known as of the later time already.
-                Some(before) if joined == Freshness::Same => before.clone(),
-                Some(before) => Subscription { state, ..before.clone() },
-                None => Subscription::new(state),
+                // The same state, known as of the same time or a later one.
+                Some(before) if freshness == Freshness::Same => before.clone(),
+                Some(before) => KnownSubscription { state, ..before.clone() },
+                None => KnownSubscription::new(state),
             };
-            now.subscribes_to(&plan);
+            now.set_plan(&plan);
             merged = Some(Merged { now, plan: Some(plan) });
         }
     }
@@ -150,15 +153,15 @@ pub(crate) fn reprice(sql: &mut Sql, price_id: &str) {
         let price = catalog::prices_in_force(sql, [&item], known.state.period.0).remove(&item);
         let Some(price) = price else { continue };
         let mut now = known.clone();
-        now.subscribes_to(&Plan::of(price, known.state.quantity));
+        now.set_plan(&Plan::of(price, known.state.quantity));
         if now == known {
             continue;
         }
         let account = now.user.map(|user| Account::open(sql, user));
         subscriptions::save(sql, &subscription_id, &now, "load_catalog");
         if let Some(account) = account {
-            let (account, _) = carry(sql, account);
-            // What was parked is answered by load_catalog; a changed plan has no outcome of its own.
+            let (account, _) = update_account(sql, account);
+            // load_catalog returns changes of prices, not of accounts.
             let _ = account.close(sql, Verdict::Applied);
         }
     }

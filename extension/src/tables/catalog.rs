@@ -1,4 +1,4 @@
-//! Tables `settings` and `prices`: what `load_catalog` writes and every door reads.
+//! Tables `settings` and `prices`, which only `load_catalog` writes.
 
 use std::collections::BTreeMap;
 
@@ -42,14 +42,14 @@ macro_rules! price_columns {
     };
 }
 
-/// The row in force at $2 among those found: before a price's first row, its first.
+/// Of the rows found, the one in force at $2; before a price's first row, that one.
 macro_rules! in_force {
     () => {
         " order by valid_from <= $2 desc, case when valid_from <= $2 then valid_from end desc, valid_from, price_id limit 1"
     };
 }
 
-/// What each item was worth at a time. A pack's key stands for the first of its prices.
+/// The price of each item at a time. A pack's key stands for the first of its prices.
 pub(crate) fn prices_in_force<'a>(
     sql: &mut Sql,
     items: impl IntoIterator<Item = &'a Item>,
@@ -76,7 +76,7 @@ pub(crate) fn prices_in_force<'a>(
     prices
 }
 
-/// Makes the tables say what the catalog says. The caller holds the catalog's lock alone.
+/// Stores a catalog, and returns how each price changed. The caller holds the catalog's lock exclusively.
 pub(crate) fn load(sql: &mut Sql, catalog: &Catalog) -> Vec<(String, Change)> {
     let now = timestamp(clock());
     save_settings(sql, &catalog.settings, now);
@@ -152,7 +152,7 @@ fn save_settings(sql: &mut Sql, settings: &Settings, now: TimestampWithTimeZone)
     );
 }
 
-/// A new row in force from now on, or from just after the row before it where the clock has not moved.
+/// Inserts a price's row, in force from now on, or from just after its last row if the clock has not moved since.
 fn save_price(sql: &mut Sql, wanted: &Stored, now: TimestampWithTimeZone) {
     let price = &wanted.price;
     sql.execute(

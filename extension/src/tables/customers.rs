@@ -6,8 +6,8 @@ use uuid::Uuid;
 use crate::pg::convert::{clock, timestamp, uuid_datum};
 use crate::pg::sql::Sql;
 
-/// The customer's tie. Read under the customer's lock, its absence stays true until the end of the transaction.
-pub(crate) fn tie(sql: &mut Sql, customer_id: &str) -> Option<CustomerLink> {
+/// The customer's link to a user. The caller holds the customer's lock, so that an absent link stays absent.
+pub(crate) fn find(sql: &mut Sql, customer_id: &str) -> Option<CustomerLink> {
     sql.query_opt(
         "select user_id, source, as_of from billing.customers where customer_id = $1",
         &[customer_id.into()],
@@ -19,16 +19,21 @@ pub(crate) fn tie(sql: &mut Sql, customer_id: &str) -> Option<CustomerLink> {
     })
 }
 
-/// Links a customer to a user by a server's statement of now. Answers whether that changed the user.
+/// Links a customer to a user as of now, as the app's server or an operator states it. Returns whether that changed the user.
 pub(crate) fn link_by_server(sql: &mut Sql, customer_id: &str, user: Uuid) -> bool {
-    let known = tie(sql, customer_id);
-    say(sql, customer_id, known, CustomerLink { user, source: LinkSource::Server, as_of: clock() })
+    let known = find(sql, customer_id);
+    link(sql, customer_id, known, CustomerLink { user, source: LinkSource::Server, as_of: clock() })
 }
 
-/// Joins what was said to what is known. Answers whether the customer is another user than before.
-pub(crate) fn say(sql: &mut Sql, customer_id: &str, known: Option<CustomerLink>, said: CustomerLink) -> bool {
-    let joined = CustomerLink::merge(known, said);
-    if Some(joined) == known {
+/// Merges an incoming link with the known one. Returns whether that changed the user.
+pub(crate) fn link(
+    sql: &mut Sql,
+    customer_id: &str,
+    known: Option<CustomerLink>,
+    incoming: CustomerLink,
+) -> bool {
+    let merged = CustomerLink::merge(known, incoming);
+    if Some(merged) == known {
         return false;
     }
     sql.execute(
@@ -37,10 +42,10 @@ pub(crate) fn say(sql: &mut Sql, customer_id: &str, known: Option<CustomerLink>,
              set (user_id, source, as_of) = (excluded.user_id, excluded.source, excluded.as_of)",
         &[
             customer_id.into(),
-            uuid_datum(joined.user).into(),
-            joined.source.as_str().into(),
-            timestamp(joined.as_of).into(),
+            uuid_datum(merged.user).into(),
+            merged.source.as_str().into(),
+            timestamp(merged.as_of).into(),
         ],
     );
-    known.is_none_or(|known| known.user != joined.user)
+    known.is_none_or(|known| known.user != merged.user)
 }

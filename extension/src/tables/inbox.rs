@@ -10,17 +10,17 @@ use crate::pg::convert::{clock, timestamp, uuid_datum};
 use crate::pg::json::JsonText;
 use crate::pg::sql::{Row, Sql};
 
-/// An event that waits in the inbox.
-pub(crate) struct Waiting {
+/// A parked event.
+pub(crate) struct ParkedEvent {
     pub(crate) event_id: String,
     pub(crate) payload: String,
     pub(crate) fetched: Option<String>,
-    /// Whose it is, where that is not what it waits for.
+    /// Its user, unless it is parked because that is not known.
     pub(crate) user: Option<uuid::Uuid>,
 }
 
-/// Writes a delivery down, last of all, by one upsert: nothing marks an event as seen before its effect. What was
-/// applied stays applied, whatever a redelivery under other settings comes to.
+/// Records a delivery in one upsert, after everything else, so that no event is marked as seen before it had its effect.
+/// What was applied stays applied, even if a redelivery under other settings has another outcome.
 pub(crate) fn record(
     sql: &mut Sql,
     event: &Event,
@@ -68,12 +68,12 @@ pub(crate) fn record(
     );
 }
 
-/// Whether an event was kept.
-pub(crate) fn holds(sql: &mut Sql, event_id: &str) -> bool {
+/// Whether an event is in the inbox.
+pub(crate) fn contains(sql: &mut Sql, event_id: &str) -> bool {
     sql.query_opt("select from billing.stripe_events where event_id = $1", &[event_id.into()]).is_some()
 }
 
-/// What Stripe answered about an event before, where it was asked and did answer.
+/// What Stripe answered about an event at an earlier delivery, if it was asked.
 pub(crate) fn fetched(sql: &mut Sql, event_id: &str) -> Option<String> {
     sql.query_opt(
         "select fetched::text from billing.stripe_events where event_id = $1 and fetched <> '{}'",
@@ -82,7 +82,7 @@ pub(crate) fn fetched(sql: &mut Sql, event_id: &str) -> Option<String> {
     .map(|mut row| row.get())
 }
 
-/// Writes down a refusal of something that is no event but carries an id.
+/// Records the rejection of a text that is no event, if it has an id.
 pub(crate) fn record_malformed(sql: &mut Sql, malformed: &Malformed, payload: &JsonText, outcome: &Outcome) {
     let Some(event_id) = malformed.event_id.as_deref() else {
         return;
@@ -106,8 +106,8 @@ pub(crate) fn record_malformed(sql: &mut Sql, malformed: &Malformed, payload: &J
     );
 }
 
-/// Writes down what a waiting event came to without having been delivered again.
-pub(crate) fn update(sql: &mut Sql, event_id: &str, outcome: &Outcome) {
+/// Records the new outcome of a parked event that was judged again without a delivery.
+pub(crate) fn record_outcome(sql: &mut Sql, event_id: &str, outcome: &Outcome) {
     sql.execute(
         "update billing.stripe_events set outcome = $2, reason = $3, details = $4,
              user_id = coalesce($5, user_id), judged_at = $6,
@@ -124,9 +124,9 @@ pub(crate) fn update(sql: &mut Sql, event_id: &str, outcome: &Outcome) {
     );
 }
 
-/// What waits for a customer to be known as somebody, or for what is known of its subscription. Read under the customer's
-/// lock.
-pub(crate) fn waiting_for_customer(sql: &mut Sql, customer_id: &str) -> Vec<Waiting> {
+/// The events that are parked until a customer is linked to a user, or until one of its subscriptions is known. The caller
+/// holds the customer's lock.
+pub(crate) fn parked_for_customer(sql: &mut Sql, customer_id: &str) -> Vec<ParkedEvent> {
     let rows = sql.query(
         "select event_id, payload::text, fetched::text, user_id from billing.stripe_events
          where customer_id = $1 and outcome = 'parked'
@@ -134,22 +134,22 @@ pub(crate) fn waiting_for_customer(sql: &mut Sql, customer_id: &str) -> Vec<Wait
          order by created, event_id",
         &[customer_id.into()],
     );
-    rows.map(waiting).collect()
+    rows.map(parked_event).collect()
 }
 
-/// What waits for a session to be known as somebody's. Read under the session's lock.
-pub(crate) fn waiting_for_session(sql: &mut Sql, session_id: &str) -> Vec<Waiting> {
+/// The events that are parked until a session's user is known. The caller holds the session's lock.
+pub(crate) fn parked_for_session(sql: &mut Sql, session_id: &str) -> Vec<ParkedEvent> {
     let rows = sql.query(
         "select event_id, payload::text, fetched::text, user_id from billing.stripe_events
          where object_id = $1 and outcome = 'parked' and reason in ('unknown_user', 'identity_conflict')
          order by created, event_id",
         &[session_id.into()],
     );
-    rows.map(waiting).collect()
+    rows.map(parked_event).collect()
 }
 
-/// The customer of a session that began a subscription, where one was seen.
-pub(crate) fn customer_of_subscribing(sql: &mut Sql, session_id: &str) -> Option<String> {
+/// The customer of a session that started a subscription, if an event of it is known.
+pub(crate) fn customer_of_subscription_session(sql: &mut Sql, session_id: &str) -> Option<String> {
     sql.query_opt(
         "select customer_id from billing.stripe_events
          where object_id = $1 and customer_id is not null and payload #>> '{data,object,mode}' = 'subscription' limit 1",
@@ -158,9 +158,9 @@ pub(crate) fn customer_of_subscribing(sql: &mut Sql, session_id: &str) -> Option
     .map(|mut row| row.get())
 }
 
-/// Up to `limit` parked events that were not judged since `before`, longest first, in the order of their users. Read
-/// under the catalog's lock alone.
-pub(crate) fn parked(sql: &mut Sql, before: Time, limit: i64) -> Vec<Waiting> {
+/// Up to `limit` parked events that were last judged before a time: those that waited longest, in the order of their users.
+/// The caller holds the catalog's lock exclusively.
+pub(crate) fn parked_before(sql: &mut Sql, before: Time, limit: i64) -> Vec<ParkedEvent> {
     let rows = sql.query(
         "select event_id, payload::text, fetched::text, user_id from (
              select * from billing.stripe_events where outcome = 'parked' and judged_at < $1
@@ -169,14 +169,14 @@ pub(crate) fn parked(sql: &mut Sql, before: Time, limit: i64) -> Vec<Waiting> {
          order by user_id nulls last, created, event_id",
         &[timestamp(before).into(), limit.into()],
     );
-    rows.map(waiting).collect()
+    rows.map(parked_event).collect()
 }
 
-fn waiting(mut row: Row) -> Waiting {
-    Waiting { event_id: row.get(), payload: row.get(), fetched: row.get_opt(), user: row.get_opt() }
+fn parked_event(mut row: Row) -> ParkedEvent {
+    ParkedEvent { event_id: row.get(), payload: row.get(), fetched: row.get_opt(), user: row.get_opt() }
 }
 
-/// Deletes events that were received longest ago and are settled. Never one that still waits for something.
+/// Deletes the events that were last received longer ago than that, except those that wait for something.
 pub(crate) fn prune(sql: &mut Sql, older_than: Interval) -> i64 {
     let mut row = sql.query_one(
         "with pruned as (

@@ -1,4 +1,4 @@
-//! Tables `payments` and `payment_intents`: what was paid, and by what names Stripe knows it.
+//! Tables `payments` and `payment_intents`: what was paid, and with which payment intents.
 
 use stripe_credits_rules::amount::{Credits, MinorUnits};
 use stripe_credits_rules::calendar::Time;
@@ -10,11 +10,11 @@ use crate::pg::sql::{Row, Sql};
 
 /// A row of `payments`.
 pub(crate) struct Payment {
-    /// Under which id its grants are: the session or invoice that was seen first.
+    /// The `source_id` of its grants: the session or invoice that came first.
     pub(crate) source_id: String,
     pub(crate) source_type: SourceType,
     pub(crate) user: Uuid,
-    /// Whether it was applied, or only says whose it will be.
+    /// Whether it was applied. An unpaid row only names the user to whom a session was attributed.
     pub(crate) paid: bool,
 }
 
@@ -28,7 +28,7 @@ fn payment(mut row: Row) -> Payment {
     }
 }
 
-/// What makes a payment.
+/// The Stripe object that was paid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SourceType {
     CheckoutSession,
@@ -48,9 +48,9 @@ impl SourceType {
     }
 }
 
-/// What a checkout session or an invoice says of its payment.
+/// A payment, as its checkout session or invoice describes it.
 #[derive(Default)]
-pub(crate) struct Said<'a> {
+pub(crate) struct PaymentFacts<'a> {
     pub(crate) payment_intent_ids: Vec<&'a str>,
     pub(crate) customer_id: Option<&'a str>,
     pub(crate) subscription_id: Option<&'a str>,
@@ -58,7 +58,7 @@ pub(crate) struct Said<'a> {
     pub(crate) currency: Option<&'a str>,
 }
 
-/// The payment that a session or an invoice, or its payment intent names, whichever door brought it first.
+/// The payment with a session's or invoice's id, or else with its payment intent.
 pub(crate) fn of_source(sql: &mut Sql, source_id: &str, payment_intent_id: Option<&str>) -> Option<Payment> {
     sql.query_opt(
         "select p.source_id, p.source_type, p.user_id, p.paid_at is not null from billing.payments p
@@ -70,12 +70,12 @@ pub(crate) fn of_source(sql: &mut Sql, source_id: &str, payment_intent_id: Optio
     .map(payment)
 }
 
-/// Claims a payment for a user: the row that makes it count once. Learns what an earlier claim did not know.
+/// Claims a payment for a user: this row makes it count once. Fills in what an earlier claim did not know.
 pub(crate) fn claim(
     sql: &mut Sql,
     source_type: SourceType,
     source_id: &str,
-    said: &Said,
+    facts: &PaymentFacts,
     user: Uuid,
     now: Time,
 ) {
@@ -94,15 +94,15 @@ pub(crate) fn claim(
             source_id.into(),
             source_type.as_str().into(),
             uuid_datum(user).into(),
-            said.customer_id.into(),
-            said.subscription_id.into(),
-            said.amount_total.map(|amount| amount.0).into(),
-            said.currency.into(),
+            facts.customer_id.into(),
+            facts.subscription_id.into(),
+            facts.amount_total.map(|amount| amount.0).into(),
+            facts.currency.into(),
             timestamp(now).into(),
         ],
     );
-    for payment_intent_id in &said.payment_intent_ids {
-        // A pack's own invoice may have been named as what it paid, and is no payment of ours.
+    for payment_intent_id in &facts.payment_intent_ids {
+        // The payment intent may be linked to the invoice of a credit pack, for which nothing is granted.
         sql.execute(
             "insert into billing.payment_intents as i (payment_intent_id, source_id) values ($1, $2)
              on conflict (payment_intent_id) do update set source_id = excluded.source_id
@@ -113,8 +113,8 @@ pub(crate) fn claim(
     }
 }
 
-/// Notes which payment intent paid a session or an invoice. Answers whether that is news.
-pub(crate) fn paid_by(sql: &mut Sql, source_id: &str, payment_intent_id: &str) -> bool {
+/// Links a payment intent to the session or invoice that it paid. Returns whether it was not linked before.
+pub(crate) fn link_payment_intent(sql: &mut Sql, source_id: &str, payment_intent_id: &str) -> bool {
     sql.query_opt(
         "insert into billing.payment_intents (payment_intent_id, source_id) values ($1, $2)
          on conflict (payment_intent_id) do nothing returning 1",
@@ -123,13 +123,13 @@ pub(crate) fn paid_by(sql: &mut Sql, source_id: &str, payment_intent_id: &str) -
     .is_some()
 }
 
-/// Whether it is known what a payment intent paid, be that a payment of ours or not yet.
-pub(crate) fn is_tied(sql: &mut Sql, payment_intent_id: &str) -> bool {
-    let tied = "select from billing.payment_intents where payment_intent_id = $1";
-    sql.query_opt(tied, &[payment_intent_id.into()]).is_some()
+/// Whether it is known what a payment intent paid, even if no credits were granted for that.
+pub(crate) fn is_linked(sql: &mut Sql, payment_intent_id: &str) -> bool {
+    let linked = "select from billing.payment_intents where payment_intent_id = $1";
+    sql.query_opt(linked, &[payment_intent_id.into()]).is_some()
 }
 
-/// What is known to have paid a session or an invoice. Read under its lock.
+/// The payment intents of a session or an invoice. The caller holds its lock.
 pub(crate) fn payment_intents(sql: &mut Sql, source_id: &str) -> Vec<String> {
     let rows = sql.query(
         "select payment_intent_id from billing.payment_intents where source_id = $1",
@@ -138,7 +138,7 @@ pub(crate) fn payment_intents(sql: &mut Sql, source_id: &str) -> Vec<String> {
     rows.map(|mut row| row.get()).collect()
 }
 
-/// Says whose a session will be once it is paid. Not to be called for a paid one: its row is locked after the account.
+/// Attributes an unpaid session to a user. Must not be called for a paid one, whose row is locked after the account.
 pub(crate) fn attribute(sql: &mut Sql, session_id: &str, user: Uuid, now: Time) {
     sql.execute(
         "insert into billing.payments (source_id, source_type, user_id, created_at)
@@ -148,7 +148,7 @@ pub(crate) fn attribute(sql: &mut Sql, session_id: &str, user: Uuid, now: Time) 
     );
 }
 
-/// The payment that a payment intent paid.
+/// The payment of a payment intent.
 pub(crate) fn of_payment_intent(sql: &mut Sql, payment_intent_id: &str) -> Option<Payment> {
     sql.query_opt(
         "select p.source_id, p.source_type, p.user_id, p.paid_at is not null
@@ -158,8 +158,8 @@ pub(crate) fn of_payment_intent(sql: &mut Sql, payment_intent_id: &str) -> Optio
     .map(payment)
 }
 
-/// What was paid, and how many of its credits are owed.
-pub(crate) fn paid(sql: &mut Sql, source_id: &str) -> (Paid, Credits) {
+/// What was paid, and how many credits of it are owed.
+pub(crate) fn paid_and_owed(sql: &mut Sql, source_id: &str) -> (Paid, Credits) {
     let row = sql.query_opt(
         "select amount_total, currency, owed from billing.payments where source_id = $1",
         &[source_id.into()],
@@ -169,8 +169,8 @@ pub(crate) fn paid(sql: &mut Sql, source_id: &str) -> (Paid, Credits) {
     })
 }
 
-/// Notes how many of a payment's credits are owed.
-pub(crate) fn owe(sql: &mut Sql, source_id: &str, owed: Credits) {
+/// Sets how many credits of a payment are owed.
+pub(crate) fn set_owed(sql: &mut Sql, source_id: &str, owed: Credits) {
     sql.execute(
         "update billing.payments set owed = $2 where source_id = $1",
         &[source_id.into(), owed.0.into()],

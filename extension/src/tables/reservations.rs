@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::pg::convert::{timestamp, uuid_datum};
 use crate::pg::sql::Sql;
 
-/// How a reservation stands; the words of its CHECK.
+/// The state of a reservation, as the column's CHECK lists them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Status {
     Held,
@@ -40,7 +40,7 @@ pub(crate) struct Reservation {
     pub(crate) status: Status,
 }
 
-/// A user's reservation. Read under the account's lock, as everything here.
+/// A user's reservation. The caller holds the account's lock, here and below.
 pub(crate) fn find(sql: &mut Sql, user: Uuid, request_id: &str) -> Option<Reservation> {
     sql.query_opt(
         "select amount, committed, status from billing.reservations where user_id = $1 and request_id = $2",
@@ -53,8 +53,8 @@ pub(crate) fn find(sql: &mut Sql, user: Uuid, request_id: &str) -> Option<Reserv
     })
 }
 
-/// Notes that credits are held until a time.
-pub(crate) fn hold(
+/// Records that credits are held until a time.
+pub(crate) fn insert(
     sql: &mut Sql,
     user: Uuid,
     request_id: &str,
@@ -78,7 +78,7 @@ pub(crate) fn hold(
     );
 }
 
-/// Notes how a held reservation ended, and how much of it was spent.
+/// Records how a held reservation ended, and how many credits of it were spent.
 pub(crate) fn end(
     sql: &mut Sql,
     user: Uuid,
@@ -100,8 +100,8 @@ pub(crate) fn end(
     );
 }
 
-/// The reservations of a user that ran out by a time, in the order in which they did.
-pub(crate) fn ran_out(sql: &mut Sql, user: Uuid, by: Time) -> Vec<String> {
+/// The held reservations of a user that expired by a time, in the order in which they did.
+pub(crate) fn expired_by(sql: &mut Sql, user: Uuid, by: Time) -> Vec<String> {
     let rows = sql.query(
         "select request_id from billing.reservations
          where user_id = $1 and status = 'held' and expires_at <= $2 order by expires_at, request_id",
@@ -110,7 +110,7 @@ pub(crate) fn ran_out(sql: &mut Sql, user: Uuid, by: Time) -> Vec<String> {
     rows.map(|mut row| row.get()).collect()
 }
 
-/// When the next of a user's reservations runs out.
+/// When the next of a user's held reservations expires.
 pub(crate) fn next_expiry(sql: &mut Sql, user: Uuid) -> Option<Time> {
     sql.query_one(
         "select min(expires_at) from billing.reservations where user_id = $1 and status = 'held'",

@@ -1,19 +1,20 @@
-//! Table `reversals`: refunds and disputes, each as far as it has come.
+//! Table `reversals`: the latest known state of refunds, disputes and charges.
 
 use stripe_credits_rules::reversal::{Reversal, ReversalKind, ReversalState, Reversals};
 
 use crate::pg::convert::{clock, timestamp};
 use crate::pg::sql::Sql;
 
-/// Whether Stripe answered another event of this payment intent's already. It says the same again.
-pub(crate) fn was_asked(sql: &mut Sql, payment_intent_id: &str) -> bool {
-    let asked = "select from billing.reversals r join billing.stripe_events e on e.object_id = r.reversal_id
+/// Whether Stripe was asked before, for another event of this payment intent: it would answer the same.
+pub(crate) fn was_fetched(sql: &mut Sql, payment_intent_id: &str) -> bool {
+    let answered =
+        "select from billing.reversals r join billing.stripe_events e on e.object_id = r.reversal_id
                  where r.payment_intent_id = $1 and e.fetched <> '{}' limit 1";
-    sql.query_opt(asked, &[payment_intent_id.into()]).is_some()
+    sql.query_opt(answered, &[payment_intent_id.into()]).is_some()
 }
 
-/// Merges what is said of a reversal with what is known: everything only rises.
-pub(crate) fn merge(sql: &mut Sql, reversals: &Reversals, said: &Reversal) {
+/// Merges a reversal with what is known of it: every value only rises.
+pub(crate) fn merge(sql: &mut Sql, reversals: &Reversals, incoming: &Reversal) {
     sql.execute(
         "insert into billing.reversals as r
              (reversal_id, kind, state, payment_intent_id, charge_id, amount, currency, charged, created_at, updated_at)
@@ -28,20 +29,20 @@ pub(crate) fn merge(sql: &mut Sql, reversals: &Reversals, said: &Reversal) {
              charged = greatest(r.charged, excluded.charged),
              updated_at = excluded.updated_at",
         &[
-            said.id.as_str().into(),
-            said.kind.as_str().into(),
-            said.state.as_str().into(),
+            incoming.id.as_str().into(),
+            incoming.kind.as_str().into(),
+            incoming.state.as_str().into(),
             reversals.payment_intent_id.as_deref().into(),
             reversals.charge_id.as_deref().into(),
-            said.amount.0.into(),
-            said.currency.as_deref().into(),
-            said.charged.map(|charged| charged.0).into(),
+            incoming.amount.0.into(),
+            incoming.currency.as_deref().into(),
+            incoming.charged.map(|charged| charged.0).into(),
             timestamp(clock()).into(),
         ],
     );
 }
 
-/// Everything known to reverse a payment. Read under its payment intents' locks.
+/// The reversals of a payment. The caller holds the locks of its payment intents.
 pub(crate) fn of_payment(sql: &mut Sql, source_id: &str) -> Vec<Reversal> {
     let rows = sql.query(
         "select r.reversal_id, r.kind, r.state, r.amount, r.currency, r.charged

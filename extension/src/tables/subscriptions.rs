@@ -1,4 +1,4 @@
-//! Table `subscriptions`: what is known of each, as of when.
+//! Table `subscriptions`: the latest known state of each.
 
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::plan;
@@ -8,9 +8,9 @@ use uuid::Uuid;
 use crate::pg::convert::{clock, timestamp, uuid_datum};
 use crate::pg::sql::{Row, Sql};
 
-/// A row.
+/// A row: the latest known state of a subscription, its owner, and what the catalog says of its plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Subscription {
+pub(crate) struct KnownSubscription {
     pub(crate) user: Option<Uuid>,
     pub(crate) customer_id: Option<String>,
     pub(crate) state: SubscriptionState,
@@ -19,20 +19,27 @@ pub(crate) struct Subscription {
     pub(crate) lot_limit: Option<Credits>,
 }
 
-impl Subscription {
-    /// One without an owner, whose plan is not known yet.
-    pub(crate) fn new(state: SubscriptionState) -> Subscription {
-        Subscription { user: None, customer_id: None, state, tier: FREE.into(), rank: None, lot_limit: None }
+impl KnownSubscription {
+    /// Without an owner and a plan.
+    pub(crate) fn new(state: SubscriptionState) -> KnownSubscription {
+        KnownSubscription {
+            user: None,
+            customer_id: None,
+            state,
+            tier: FREE.into(),
+            rank: None,
+            lot_limit: None,
+        }
     }
 
     /// Whether anything but `as_of` differs.
-    pub(crate) fn differs(&self, other: &Subscription) -> bool {
+    pub(crate) fn differs(&self, other: &KnownSubscription) -> bool {
         let state = SubscriptionState { as_of: other.state.as_of, ..self.state.clone() };
-        Subscription { state, ..self.clone() } != *other
+        KnownSubscription { state, ..self.clone() } != *other
     }
 
-    /// What the catalog makes of it.
-    pub(crate) fn subscribes_to(&mut self, plan: &Plan) {
+    /// Sets what the catalog says of its plan.
+    pub(crate) fn set_plan(&mut self, plan: &Plan) {
         self.tier = plan.tier();
         self.rank = plan.rank();
         self.lot_limit = plan.lot_limit();
@@ -47,15 +54,15 @@ macro_rules! columns {
     };
 }
 
-/// What is known of a subscription. Read under its lock, its absence stays true until the end of the transaction.
-pub(crate) fn find(sql: &mut Sql, subscription_id: &str) -> Option<Subscription> {
+/// The known state of a subscription. The caller holds its lock, so that an absent row stays absent.
+pub(crate) fn find(sql: &mut Sql, subscription_id: &str) -> Option<KnownSubscription> {
     const BY_ID: &str =
         concat!("select ", columns!(), " from billing.subscriptions where subscription_id = $1");
     sql.query_opt(BY_ID, &[subscription_id.into()]).map(|mut row| subscription(&mut row))
 }
 
 /// The subscriptions to a price and their ids, in the order of their users.
-pub(crate) fn to_price(sql: &mut Sql, price_id: &str) -> Vec<(String, Subscription)> {
+pub(crate) fn to_price(sql: &mut Sql, price_id: &str) -> Vec<(String, KnownSubscription)> {
     const BY_PRICE: &str = concat!(
         "select subscription_id, ",
         columns!(),
@@ -65,8 +72,8 @@ pub(crate) fn to_price(sql: &mut Sql, price_id: &str) -> Vec<(String, Subscripti
     rows.map(|mut row| (row.get(), subscription(&mut row))).collect()
 }
 
-fn subscription(row: &mut Row) -> Subscription {
-    Subscription {
+fn subscription(row: &mut Row) -> KnownSubscription {
+    KnownSubscription {
         user: row.get_opt(),
         customer_id: row.get_opt(),
         state: SubscriptionState {
@@ -85,9 +92,9 @@ fn subscription(row: &mut Row) -> Subscription {
     }
 }
 
-/// Writes down what is known of a subscription now. The caller holds its lock.
-pub(crate) fn save(sql: &mut Sql, subscription_id: &str, known: &Subscription, event_id: &str) {
-    let Subscription { user, customer_id, state, tier, rank, lot_limit } = known;
+/// Saves the state of a subscription. The caller holds its lock.
+pub(crate) fn save(sql: &mut Sql, subscription_id: &str, known: &KnownSubscription, event_id: &str) {
+    let KnownSubscription { user, customer_id, state, tier, rank, lot_limit } = known;
     sql.execute(
         "insert into billing.subscriptions as s
              (subscription_id, user_id, customer_id, price_id, tier, rank, lot_limit, status, quantity,
@@ -123,7 +130,7 @@ pub(crate) fn save(sql: &mut Sql, subscription_id: &str, known: &Subscription, e
     );
 }
 
-/// A user's subscriptions, as far as they decide what their lots hold. Read under the account's lock.
+/// A user's subscriptions, as the rules of lots read them. The caller holds the account's lock.
 pub(crate) fn of_user(sql: &mut Sql, user: Uuid) -> Vec<plan::SubscribedPlan> {
     let rows = sql.query(
         "select subscription_id, price_id, lot_limit, as_of, ended_at, cancel_at_period_end or ended_at is not null
@@ -141,18 +148,19 @@ pub(crate) fn of_user(sql: &mut Sql, user: Uuid) -> Vec<plan::SubscribedPlan> {
     .collect()
 }
 
-/// What a user's subscriptions make of the account: tier and status. Read under the account's lock.
+/// The tier and the status of a user by all of their subscriptions. The caller holds the account's lock.
 pub(crate) fn tier(sql: &mut Sql, user: Uuid) -> (String, String) {
+    let naming_tier = Status::NAMING_TIER.map(Status::as_str).to_vec();
     let row = sql.query_opt(
         "select case when s.names_tier then s.tier end, s.status
          from (
-             select *, status in ('active', 'trialing', 'past_due') as names_tier
+             select *, status = any ($2) as names_tier
              from billing.subscriptions where user_id = $1
          ) s
          order by s.names_tier desc, case when s.names_tier then s.rank end desc nulls last, s.as_of desc,
              s.subscription_id
          limit 1",
-        &[uuid_datum(user).into()],
+        &[uuid_datum(user).into(), naming_tier.into()],
     );
     row.map_or_else(
         || (FREE.to_owned(), "none".to_owned()),

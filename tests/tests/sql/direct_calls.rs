@@ -191,11 +191,11 @@ fn an_expiry_in_the_past_is_a_wrong_call() {
     assert_eq!((never.said().as_str(), c.balance(ANN)), ("applied", 40));
 }
 
-/// Makes a user's expiring grants lapse now: a minute ago, without waiting for it.
-fn lapse(c: &mut Connection) {
+/// Makes a user's expiring grants expire now: a minute ago, without waiting for it.
+fn expire(c: &mut Connection) {
     c.run(
-        "update billing.credit_grants set lapses_at = clock_timestamp() - interval '1 minute'
-         where lapses_at is not null;
+        "update billing.credit_grants set expires_at = clock_timestamp() - interval '1 minute'
+         where expires_at is not null;
          update billing.accounts set next_due_at = clock_timestamp() - interval '1 minute'
          where next_due_at is not null",
     );
@@ -208,7 +208,7 @@ fn an_expired_grant_is_gone_when_read_and_run_due_posts_exactly_that() {
     c.sign_up(ANN);
     c.call("grant_credits($1, 40, 'lent', p_expires_at => clock_timestamp() + interval '1 day')", &[&ANN]);
     assert_eq!((c.balance(ANN), c.one::<i64>("select billing.run_due()", &[])), (540, 0));
-    lapse(&mut c);
+    expire(&mut c);
     assert_eq!(c.balance(ANN), 500, "gone at read time");
     let mut browser = db.connect_as("authenticated");
     browser.run(&format!("set request.jwt.claims = '{{\"sub\": \"{ANN}\"}}'"));
@@ -216,7 +216,7 @@ fn an_expired_grant_is_gone_when_read_and_run_due_posts_exactly_that() {
     assert_eq!(c.ledger(ANN), ["signup 500", "grant 40"], "nothing was posted yet");
     db.check_books();
     assert_eq!(c.one::<i64>("select billing.run_due()", &[]), 1);
-    assert_eq!(c.ledger(ANN), ["signup 500", "grant 40", "lapse -40"]);
+    assert_eq!(c.ledger(ANN), ["signup 500", "grant 40", "expiry -40"]);
     assert_eq!(c.one::<i64>("select billing.run_due()", &[]), 0);
     assert_eq!(c.balance(ANN), 500);
 }
@@ -226,10 +226,10 @@ fn any_operation_posts_expiries_and_its_own_net_change_separately() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.call("grant_credits($1, 40, 'lent', p_expires_at => clock_timestamp() + interval '1 day')", &[&ANN]);
-    lapse(&mut c);
+    expire(&mut c);
     let outcome = c.apply(&paid_pack("cs_1", ANN).completed("evt_1"));
     assert_eq!((outcome.credits, outcome.remaining_total), (500, Some(500)));
-    assert_eq!(c.ledger(ANN), ["grant 40", "lapse -40", "purchase 500"]);
+    assert_eq!(c.ledger(ANN), ["grant 40", "expiry -40", "purchase 500"]);
     let operations: Vec<i64> =
         c.column("select operation_id from billing.credit_transactions order by id", &[]);
     assert_eq!(operations, [1, 2, 3]);
@@ -240,13 +240,13 @@ fn the_same_request_after_its_grant_has_expired_is_still_the_same() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.call("grant_credits($1, 40, 'lent', p_expires_at => clock_timestamp() + interval '1 day')", &[&ANN]);
-    lapse(&mut c);
+    expire(&mut c);
     let again = c.call(
-        "grant_credits($1, 40, 'lent', p_expires_at => (select lapses_at from billing.credit_grants))",
+        "grant_credits($1, 40, 'lent', p_expires_at => (select expires_at from billing.credit_grants))",
         &[&ANN],
     );
     assert_eq!((again.said().as_str(), again.remaining_total), ("already_applied", Some(0)));
-    assert_eq!(c.ledger(ANN), ["grant 40", "lapse -40"]);
+    assert_eq!(c.ledger(ANN), ["grant 40", "expiry -40"]);
 }
 
 #[test]
@@ -259,16 +259,16 @@ fn run_due_takes_its_limit_in_the_order_of_users_and_leaves_busy_accounts_alone(
             &[&user(n)],
         );
     }
-    lapse(&mut c);
+    expire(&mut c);
     let mut busy = db.connect();
     busy.run(&format!("begin; select from billing.accounts where user_id = '{ANN}' for update"));
     assert_eq!(c.one::<i64>("select billing.run_due(2)", &[]), 2);
-    assert_eq!(c.ledger(user(2)), ["grant 40", "lapse -40"]);
-    assert_eq!(c.ledger(user(3)), ["grant 40", "lapse -40"]);
+    assert_eq!(c.ledger(user(2)), ["grant 40", "expiry -40"]);
+    assert_eq!(c.ledger(user(3)), ["grant 40", "expiry -40"]);
     assert_eq!(c.ledger(ANN), ["grant 40"]);
     busy.run("commit");
     assert_eq!(c.one::<i64>("select billing.run_due()", &[]), 2);
-    assert_eq!(c.ledger(ANN), ["grant 40", "lapse -40"]);
+    assert_eq!(c.ledger(ANN), ["grant 40", "expiry -40"]);
 }
 
 #[test]
@@ -281,14 +281,14 @@ fn a_packs_expiry_counts_from_the_session_and_is_posted_when_it_has_passed() {
     let now: i64 = c.one("select floor(extract(epoch from clock_timestamp()))::bigint", &[]);
     c.apply(&paid_pack("cs_1", ANN).with("created", now - 86_400).completed("evt_1"));
     assert_eq!(
-        c.one::<i64>("select extract(epoch from lapses_at)::bigint from billing.credit_grants", &[]),
+        c.one::<i64>("select extract(epoch from expires_at)::bigint from billing.credit_grants", &[]),
         now + 29 * 86_400
     );
     assert_eq!(c.balance(ANN), 500);
-    lapse(&mut c);
+    expire(&mut c);
     assert_eq!(c.balance(ANN), 0);
     assert_eq!(c.one::<i64>("select billing.run_due()", &[]), 1);
-    assert_eq!(c.ledger(ANN), ["purchase 500", "lapse -500"]);
+    assert_eq!(c.ledger(ANN), ["purchase 500", "expiry -500"]);
     assert_eq!(c.apply(&paid_pack("cs_1", ANN).completed("evt_2")).said(), "already_applied");
     assert_eq!(c.balance(ANN), 0);
 }
@@ -303,7 +303,7 @@ fn a_pack_that_arrives_after_its_expiry_is_granted_and_expires_at_once() {
     let late = c.apply(&paid_pack("cs_1", ANN).with("created", CREATED).completed("evt_1"));
     assert_eq!(late.said(), "applied");
     assert_eq!(late.remaining_total, Some(0));
-    assert_eq!(c.ledger(ANN), ["purchase 500", "lapse -500"]);
+    assert_eq!(c.ledger(ANN), ["purchase 500", "expiry -500"]);
     assert_eq!(late.credits, 0, "credits is the net change");
 }
 

@@ -48,7 +48,7 @@ fn a_user_gets_each_months_free_credits_and_loses_what_is_left_of_the_last() {
     c.passes(ANN, "1 month");
     assert_eq!(stands(&mut c), (505, 0), "not 510");
     assert_eq!(c.run_due(), 1);
-    assert_eq!(c.ledger(ANN), ["signup 500", "grant 5", "lapse -5", "grant 5"]);
+    assert_eq!(c.ledger(ANN), ["signup 500", "grant 5", "expiry -5", "grant 5"]);
     c.spend(ANN, 3, "job-1");
     c.passes(ANN, "1 month");
     assert_eq!(stands(&mut c), (505, 0), "free months are spent first");

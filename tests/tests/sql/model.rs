@@ -186,10 +186,10 @@ impl Walk {
     fn carry_out(&self, c: &mut Connection, operation: &Operation, number: u64) -> Option<Outcome> {
         let id = self.id;
         let said = match operation {
-            Operation::Grant { request, amount, lapses_at: None } => c.grant(id, *amount, request),
-            Operation::Grant { request, amount, lapses_at: Some(lapses_at) } => c.call(
+            Operation::Grant { request, amount, expires_at: None } => c.grant(id, *amount, request),
+            Operation::Grant { request, amount, expires_at: Some(expires_at) } => c.call(
                 "grant_credits($1, $2, $3, p_expires_at => to_timestamp($4::bigint))",
-                &[&id, amount, request, lapses_at],
+                &[&id, amount, request, expires_at],
             ),
             Operation::Spend { request, amount } => c.spend(id, *amount, request),
             Operation::Reserve { request, amount } => c.reserve(id, *amount, request),
@@ -199,8 +199,8 @@ impl Walk {
                 c.runs_out_now(id, request);
                 return None;
             }
-            Operation::Lapse { source } => {
-                c.lapses_now(id, source);
+            Operation::Expiry { source } => {
+                c.expire_now(id, source);
                 return None;
             }
             _ => self.events(operation, number).iter().map(|event| deliver(c, event)).last()?,

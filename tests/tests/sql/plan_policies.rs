@@ -166,7 +166,7 @@ fn scenario_20_under_expire_the_credits_expire_at_the_periods_end() {
     c.passes(ANN, "11 days");
     assert_eq!(stands(&mut c), (500, 0), "the pack stays");
     assert_eq!(c.run_due(), 1);
-    assert_eq!(c.ledger(ANN), ["subscription_grant 10000", "purchase 500", "spend -4000", "lapse -6000"]);
+    assert_eq!(c.ledger(ANN), ["subscription_grant 10000", "purchase 500", "spend -4000", "expiry -6000"]);
     assert_eq!(c.run_due(), 0);
 }
 
@@ -300,9 +300,9 @@ fn scenario_23_a_yearly_price_gives_each_months_credits_by_time_alone() {
         [
             "subscription_grant 10000",
             "spend -4000",
-            "lapse -6000",
+            "expiry -6000",
             "subscription_grant 10000",
-            "lapse -10000"
+            "expiry -10000"
         ]
     );
     assert_eq!(ledger.iter().filter(|row| *row == "subscription_grant 10000").count(), 12);
@@ -350,11 +350,11 @@ fn scenario_23_each_months_credits_expire_in_turn_when_not_read_for_months() {
         c.ledger(ANN),
         [
             "subscription_grant 10000",
-            "lapse -10000",
+            "expiry -10000",
             "subscription_grant 10000",
-            "lapse -10000",
+            "expiry -10000",
             "subscription_grant 10000",
-            "lapse -10000",
+            "expiry -10000",
             "subscription_grant 10000",
         ]
     );
@@ -434,7 +434,7 @@ fn scenario_23_a_plan_change_ends_the_coming_months_and_a_change_back_restores_t
     c.twice(&roll.updated("evt_down", start + DAY));
     assert_eq!((stands(&mut c), c.tier(ANN)), ((1_000, 0), "roll active".into()));
     c.passes(ANN, "1 month");
-    assert_eq!(stands(&mut c), (0, 0), "the first month lapsed, no other comes");
+    assert_eq!(stands(&mut c), (0, 0), "the first month expired, no other comes");
     let back = subscription("sub_year", "price_pro_year").of(ANN).during(span);
     c.twice(&back.updated("evt_back", start + DAY + 60));
     assert_eq!(stands(&mut c), (10_000, 0));

@@ -1,11 +1,11 @@
-//! Reversals of what lapses, and at once with purchases, spends and releases.
+//! Reversals of what expires, and at once with purchases, spends and releases.
 
 use serde_json::json;
 use stripe_credits_tests::concurrency::{blocked, together, waits_for};
 use stripe_credits_tests::refunds::{bought, charge, failed, refunded};
 use stripe_credits_tests::{ANN, BOB, Connection, Database, catalog, session};
 
-// Lapses.
+// Expiries.
 
 #[test]
 fn what_expired_unspent_counts_as_given_back() {
@@ -14,17 +14,17 @@ fn what_expired_unspent_counts_as_given_back() {
         let mut c = db.connect();
         c.buy(ANN, "cs_1");
         c.spend(ANN, 100, "job-1");
-        c.lapses_now(ANN, "cs_1");
+        c.expire_now(ANN, "cs_1");
         if swept {
             c.run_due();
         }
         c.apply(&refunded("re_1", "pi_1", 600));
-        assert_eq!(c.stands(ANN), (0, 0), "400 lapsed, 300 are wanted back");
+        assert_eq!(c.stands(ANN), (0, 0), "400 expired, 300 are wanted back");
         c.apply(&refunded("re_2", "pi_1", 400));
         assert_eq!(c.stands(ANN), (0, 100), "what was spent is owed");
         c.apply(&failed("re_1", "pi_1", 600));
         assert_eq!(c.stands(ANN), (0, 0));
-        assert_eq!(c.grants(ANN), ["cs_1 0"], "what lapsed does not come back");
+        assert_eq!(c.grants(ANN), ["cs_1 0"], "what expired does not come back");
     }
 }
 
@@ -45,10 +45,10 @@ fn short_and_long() -> Database {
     db
 }
 
-/// The short one of the two lapsed.
-fn short_lapses(c: &mut Connection) {
+/// The short one of the two expired.
+fn short_expiries(c: &mut Connection) {
     c.run(
-        "update billing.credit_grants set lapses_at = clock_timestamp() - interval '1 millisecond'
+        "update billing.credit_grants set expires_at = clock_timestamp() - interval '1 millisecond'
          where item = 'price_short';
          update billing.accounts set next_due_at = clock_timestamp() - interval '1 millisecond'",
     );
@@ -59,9 +59,9 @@ fn short_lapses(c: &mut Connection) {
 fn a_partly_expired_pack_gives_back_what_is_left_of_it() {
     let db = short_and_long();
     let mut c = db.connect();
-    short_lapses(&mut c);
+    short_expiries(&mut c);
     assert_eq!(c.balance(ANN), 300);
-    assert_eq!(c.apply(&refunded("re_1", "pi_1", 600)).credits, -100, "300 wanted, 200 lapsed");
+    assert_eq!(c.apply(&refunded("re_1", "pi_1", 600)).credits, -100, "300 wanted, 200 expired");
     assert_eq!(c.apply(&refunded("re_2", "pi_1", 400)).credits, -200);
     assert_eq!(c.stands(ANN), (0, 0));
     assert_eq!(c.apply(&failed("re_2", "pi_1", 400)).credits, 200, "as if it had never been");
@@ -71,18 +71,18 @@ fn a_partly_expired_pack_gives_back_what_is_left_of_it() {
 #[test]
 fn a_partial_refund_takes_what_expires_first_so_expiry_before_or_after_is_the_same() {
     let refund = refunded("re_1", "pi_1", 600);
-    for lapse_first in [true, false] {
+    for expiry_first in [true, false] {
         let db = short_and_long();
         let mut c = db.connect();
-        if lapse_first {
-            short_lapses(&mut c);
+        if expiry_first {
+            short_expiries(&mut c);
             c.apply(&refund);
         } else {
             c.apply(&refund);
             assert_eq!(c.balance(ANN), 200);
-            short_lapses(&mut c);
+            short_expiries(&mut c);
         }
-        assert_eq!(c.stands(ANN), (200, 0), "lapse first: {lapse_first}");
+        assert_eq!(c.stands(ANN), (200, 0), "expiry first: {expiry_first}");
     }
 }
 
@@ -94,7 +94,7 @@ fn a_refund_sent_again_after_an_expiry_changes_nothing() {
         c.run("begin");
         let refund = refunded("re_1", "pi_1", amount);
         c.apply(&refund);
-        short_lapses(&mut c);
+        short_expiries(&mut c);
         let before = c.stands(ANN);
         assert_eq!(c.apply(&refund).said(), "already_applied", "{amount}");
         assert_eq!(c.stands(ANN), before);
@@ -110,7 +110,7 @@ fn a_refund_that_fails_after_the_expiry_gives_nothing_back_to_spend() {
     c.spend(ANN, 100, "job-1");
     c.apply(&refunded("re_1", "pi_1", 1000));
     assert_eq!(c.stands(ANN), (0, 100));
-    c.run("update billing.credit_grants set lapses_at = clock_timestamp() - interval '1 second'");
+    c.run("update billing.credit_grants set expires_at = clock_timestamp() - interval '1 second'");
     c.apply(&failed("re_1", "pi_1", 1000));
     assert_eq!(c.stands(ANN), (0, 0));
 }
@@ -219,7 +219,7 @@ fn a_reservation_that_expired_before_its_grant_repays_debt_however_late_it_posts
         if !late {
             assert_eq!(c.run_due(), 1);
         }
-        c.lapses_now(ANN, "gift");
+        c.expire_now(ANN, "gift");
         c.run_due();
         ends.push(c.stands(ANN));
     }

@@ -173,7 +173,7 @@ fn what_settled_a_debt_and_expired_meanwhile_does_not_come_back_spendable() {
     c.spend(ANN, 500, "job-1");
     c.apply(&refunded("re_1", "pi_1", 1000));
     c.grant_for_days(ANN, 100, "gift", 1);
-    c.lapses_now(ANN, "gift");
+    c.expire_now(ANN, "gift");
     assert_eq!(c.apply(&failed("re_1", "pi_1", 1000)).said(), "applied");
     assert_eq!(c.stands(ANN), (0, 0));
 }

@@ -1,4 +1,4 @@
-//! Scenarios of what time alone does: lapses that are exact when read, sweeps that post just that, balances at a time.
+//! Scenarios of what time alone does: expiries that are exact when read, sweeps that post just that, balances at a time.
 
 use stripe_credits_tests::concurrency::together;
 use stripe_credits_tests::{ANN, BOB, Connection, Database, user};
@@ -14,12 +14,12 @@ fn an_expiry_is_exact_when_read_and_the_sweep_posts_just_that_once() {
     c.grant_for_days(ANN, 200, "gift", 1);
     c.spend(ANN, 50, "job-1");
     assert_eq!(c.balance(ANN), 650);
-    c.lapses_now(ANN, "gift");
+    c.expire_now(ANN, "gift");
     assert_eq!((c.balance(ANN), c.reads(ANN)), (500, (500, 0)), "before anything posted it");
     assert_eq!(c.ledger(ANN).len(), 3);
     assert_eq!(c.run_due(), 1);
     assert_eq!((c.balance(ANN), c.reads(ANN)), (500, (500, 0)));
-    let posted = ["purchase 500", "grant 200", "spend -50", "lapse -150"];
+    let posted = ["purchase 500", "grant 200", "spend -50", "expiry -150"];
     assert_eq!(c.ledger(ANN), posted);
     assert_eq!(c.run_due(), 0, "twice is harmless");
     assert_eq!(c.ledger(ANN), posted);
@@ -30,28 +30,28 @@ fn expired_credits_cannot_be_spent_though_nothing_swept_them() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.grant_for_days(ANN, 100, "gift", 1);
-    c.lapses_now(ANN, "gift");
+    c.expire_now(ANN, "gift");
     let refused = c.spend(ANN, 1, "job-1");
     assert_eq!((refused.said().as_str(), refused.left()), ("rejected insufficient_credits", (0, 0)));
-    assert_eq!(c.ledger(ANN), ["grant 100", "lapse -100"], "the access posted the lapse");
+    assert_eq!(c.ledger(ANN), ["grant 100", "expiry -100"], "the access posted the expiry");
 }
 
 #[test]
 fn credits_expire_at_the_very_tick_of_the_clock() {
-    // A grant that lapses by the clock alone, nothing moved: read and spend agree at every instant.
+    // A grant that expires by the clock alone, nothing moved: read and spend agree at every instant.
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.call(
         "grant_credits($1, 100, 'gift', p_expires_at => clock_timestamp() + interval '50 milliseconds')",
         &[&ANN],
     );
-    let live = "select lapses_at > clock_timestamp() from billing.credit_grants where user_id = $1";
+    let live = "select expires_at > clock_timestamp() from billing.credit_grants where user_id = $1";
     while c.one::<bool>(live, &[&ANN]) {
         std::thread::yield_now();
     }
     assert_eq!(c.reads(ANN), (0, 0));
     assert_eq!(c.spend(ANN, 1, "job-1").said(), "rejected insufficient_credits");
-    assert_eq!(c.ledger(ANN), ["grant 100", "lapse -100"]);
+    assert_eq!(c.ledger(ANN), ["grant 100", "expiry -100"]);
 }
 
 #[test]
@@ -62,16 +62,16 @@ fn an_expiry_never_touches_another_grant() {
     c.grant_for_days(ANN, 100, "second", 2);
     c.grant(ANN, 100, "never");
     c.spend(ANN, 30, "job-1");
-    c.lapses_now(ANN, "first");
+    c.expire_now(ANN, "first");
     assert_eq!(c.balance(ANN), 200);
     assert_eq!(c.run_due(), 1);
     assert_eq!(c.grants(ANN), ["first 0", "second 100", "never 100"]);
-    c.lapses_now(ANN, "second");
+    c.expire_now(ANN, "second");
     assert_eq!(c.balance(ANN), 100);
     assert_eq!(c.run_due(), 1);
     assert_eq!(
         c.ledger(ANN),
-        ["grant 100", "grant 100", "grant 100", "spend -30", "lapse -70", "lapse -100"]
+        ["grant 100", "grant 100", "grant 100", "spend -30", "expiry -70", "expiry -100"]
     );
 }
 
@@ -82,7 +82,7 @@ fn sweeps_and_spends_at_once_expire_once_and_overdraw_nothing() {
         let mut c = db.connect();
         c.buy(ANN, "cs_1");
         c.grant_for_days(ANN, 200, "gift", 1);
-        c.lapses_now(ANN, "gift");
+        c.expire_now(ANN, "gift");
         let works: Vec<_> = (0..8)
             .map(|n| {
                 move |c: &mut Connection| -> i64 {
@@ -102,7 +102,7 @@ fn sweeps_and_spends_at_once_expire_once_and_overdraw_nothing() {
         ledger.sort();
         assert_eq!(
             ledger,
-            ["grant 200", "lapse -200", "purchase 500", "spend -150", "spend -150", "spend -150"]
+            ["grant 200", "expiry -200", "purchase 500", "spend -150", "spend -150", "spend -150"]
         );
     }
 }
@@ -114,16 +114,16 @@ fn run_due_settles_no_more_accounts_than_its_limit_in_the_order_of_their_users()
     let users: Vec<Uuid> = (1..=5).map(user).collect();
     for user in &users {
         c.grant_for_days(*user, 10, "gift", 1);
-        c.lapses_now(*user, "gift");
+        c.expire_now(*user, "gift");
     }
     assert_eq!(c.one::<i64>("select billing.run_due(2)", &[]), 2);
-    let lapsed =
-        "select user_id from billing.credit_transactions where transaction_type = 'lapse' order by 1";
-    assert_eq!(c.column::<Uuid>(lapsed, &[]), users[..2]);
+    let expired =
+        "select user_id from billing.credit_transactions where transaction_type = 'expiry' order by 1";
+    assert_eq!(c.column::<Uuid>(expired, &[]), users[..2]);
     assert_eq!(c.one::<i64>("select billing.run_due(2)", &[]), 2);
     assert_eq!(c.one::<i64>("select billing.run_due(2)", &[]), 1);
     assert_eq!(c.one::<i64>("select billing.run_due(2)", &[]), 0);
-    assert_eq!(c.column::<Uuid>(lapsed, &[]), users);
+    assert_eq!(c.column::<Uuid>(expired, &[]), users);
 }
 
 #[test]
@@ -132,16 +132,16 @@ fn run_due_skips_locked_accounts() {
     let (mut c, mut other) = (db.connect(), db.connect());
     for user in [ANN, BOB] {
         c.grant_for_days(user, 10, "gift", 1);
-        c.lapses_now(user, "gift");
+        c.expire_now(user, "gift");
     }
     other.run("set lock_timeout = '5s'");
     c.run("begin");
     c.run(&format!("select from billing.accounts where user_id = '{ANN}' for update"));
     assert_eq!(other.run_due(), 1, "BOB's, without waiting for ANN's");
-    assert_eq!(other.ledger(BOB), ["grant 10", "lapse -10"]);
+    assert_eq!(other.ledger(BOB), ["grant 10", "expiry -10"]);
     c.run("rollback");
     assert_eq!(other.run_due(), 1);
-    assert_eq!(other.ledger(ANN), ["grant 10", "lapse -10"]);
+    assert_eq!(other.ledger(ANN), ["grant 10", "expiry -10"]);
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn run_due_posts_returns_and_expiries_of_many_accounts_as_each_access_would_have
             c.runs_out_now(*user, "job-1");
         }
         if n % 3 == 0 {
-            c.lapses_now(*user, "gift");
+            c.expire_now(*user, "gift");
         }
         expected.push(c.reads(*user));
     }
@@ -180,7 +180,7 @@ fn the_balance_at_a_time_is_the_ledgers_up_to_then() {
     c.reserve(ANN, 100, "job-2");
     c.commit(ANN, "job-2", Some(60));
     c.grant_for_days(ANN, 70, "soon", 1);
-    c.lapses_now(ANN, "soon");
+    c.expire_now(ANN, "soon");
     c.run_due();
     let wrong: Vec<String> = c.column(
         "select format('%s: %s is not %s', at, billing.balance_at($1, at), ledger)

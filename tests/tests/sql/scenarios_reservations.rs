@@ -1,4 +1,4 @@
-//! Scenarios of credits that are held: committed for less, released, abandoned, and returned to what has lapsed meanwhile.
+//! Scenarios of credits that are held: committed for less, released, abandoned, and returned to what has expired meanwhile.
 
 use stripe_credits_tests::concurrency::blocked;
 use stripe_credits_tests::{ANN, BOB, Connection, Database};
@@ -200,7 +200,7 @@ fn what_returns_to_an_expired_grant_is_not_spendable() {
         let mut c = db.connect();
         c.grant_for_days(ANN, 100, "gift", 1);
         assert_eq!(c.reserve(ANN, 100, "job-1").said(), "applied");
-        c.lapses_now(ANN, "gift");
+        c.expire_now(ANN, "gift");
         by(&mut c);
         assert_eq!((c.balance(ANN), c.grants(ANN)), (0, vec!["gift 0".to_owned()]), "{end}");
         assert_eq!(c.spend(ANN, 1, "job-2").said(), "rejected insufficient_credits", "{end}");
@@ -209,7 +209,7 @@ fn what_returns_to_an_expired_grant_is_not_spendable() {
             "grant 100".to_owned(),
             "reservation -100".into(),
             format!("release {back}"),
-            format!("lapse -{back}"),
+            format!("expiry -{back}"),
         ];
         assert_eq!(c.ledger(ANN), expected, "{end}");
     }
@@ -222,7 +222,7 @@ fn a_release_that_expires_at_once_says_that_nothing_came_back() {
     c.buy(ANN, "cs_1");
     c.grant_for_days(ANN, 100, "gift", 1);
     c.reserve(ANN, 150, "job-1");
-    c.lapses_now(ANN, "gift");
+    c.expire_now(ANN, "gift");
     let released = c.release(ANN, "job-1");
     assert_eq!((released.credits, released.left()), (50, (500, 0)), "50 of the pack, none of the gift");
 }

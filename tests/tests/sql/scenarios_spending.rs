@@ -7,8 +7,14 @@ use stripe_credits_tests::{ANN, BOB, Connection, Database, catalog, paid_pack};
 use uuid::Uuid;
 
 /// A grant of the subscription pool, as a paid invoice would leave it; the books stay consistent.
-fn subscription_grant(c: &mut Connection, user: Uuid, amount: i64, source_id: &str, lapses_at: Option<&str>) {
-    let lapses_at = lapses_at.unwrap_or("null");
+fn subscription_grant(
+    c: &mut Connection,
+    user: Uuid,
+    amount: i64,
+    source_id: &str,
+    expires_at: Option<&str>,
+) {
+    let expires_at = expires_at.unwrap_or("null");
     let mut t = c.transaction().expect("a transaction");
     t.execute("select billing.sync_user_credits($1)", &[&user]).expect("an account");
     t.execute(
@@ -16,12 +22,12 @@ fn subscription_grant(c: &mut Connection, user: Uuid, amount: i64, source_id: &s
             "with account as (
                  update billing.accounts set last_grant_id = last_grant_id + 1,
                      last_transaction_id = last_transaction_id + 1,
-                     subscription_credits = subscription_credits + $2, next_due_at = least(next_due_at, {lapses_at})
+                     subscription_credits = subscription_credits + $2, next_due_at = least(next_due_at, {expires_at})
                  where user_id = $1 returning *
              ), lot as (
                  insert into billing.credit_grants
-                     (user_id, id, source_id, item, pool, amount, remaining, lapses_at, created_at)
-                 select user_id, last_grant_id, $3::text, 'price_pro', 'subscription', $2, $2, {lapses_at}, now()
+                     (user_id, id, source_id, item, pool, amount, remaining, expires_at, created_at)
+                 select user_id, last_grant_id, $3::text, 'price_pro', 'subscription', $2, $2, {expires_at}, now()
                  from account
              )
              insert into billing.credit_transactions

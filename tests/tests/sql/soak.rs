@@ -226,7 +226,7 @@ fn scenario_37_sixty_four_workers_on_two_users_meet_no_deadlock_and_the_books_ag
     );
     assert_eq!(wrong, [""; 0]);
     let lowest: bool = c.one(
-        "select coalesce(bool_and(remaining >= 0 and remaining + lapsed + reversed + settled <= amount), true)
+        "select coalesce(bool_and(remaining >= 0 and remaining + expired + reversed + settled <= amount), true)
          from billing.credit_grants",
         &[],
     );

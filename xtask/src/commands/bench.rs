@@ -145,7 +145,7 @@ fn due(cluster: &Cluster) -> Result<Table> {
     let seconds = started.elapsed().as_secs_f64();
     let mut table = table(&["run_due", "accounts", "seconds", "accounts/s", "backend's peak MB"]);
     table.add_row([
-        "a lapse each".to_owned(),
+        "an expiry each".to_owned(),
         posted.to_string(),
         format!("{seconds:.1}"),
         format!("{:.0}", f64::from(u32::try_from(posted).unwrap_or(u32::MAX)) / seconds),

@@ -6,8 +6,8 @@ use super::{
 };
 use crate::catalog::Cancellation;
 
-/// When the n-th day begins by the end of which gifts lapse: after every past period, before every future one.
-const GIFTS_LAPSE: i64 = 1_900_000_000;
+/// When the n-th day begins by the end of which gifts expire: after every past period, before every future one.
+const GIFTS_EXPIRE: i64 = 1_900_000_000;
 
 /// Choices that all come from one number (splitmix64).
 struct Dice(u64);
@@ -67,7 +67,7 @@ impl Person {
             18..=19 => Some(self.dispute(dice)),
             20..=21 => Some(self.count(dice)),
             22..=23 => self.held(dice).map(|request| Operation::RunOut { request }),
-            24 => self.lapse(dice),
+            24 => self.expire(dice),
             25..=27 => Some(self.change(dice)),
             _ => self.bill(dice).map(Operation::Pay),
         }
@@ -120,14 +120,14 @@ impl Person {
     fn purchase(&mut self, dice: &mut Dice) -> Operation {
         let session = self.session(dice);
         let over = self.payments.get(&session).and_then(|payment| payment.bought);
-        // Of a grant that lapsed, no more is bought than before: more evidence would come with another lapse than it has now.
+        // Of a grant that expired, no more is bought than before: more evidence would come with another expiry than it has now.
         let over = over.is_some_and(|(_, grant)| self.grants[grant].over);
         Operation::Buy { session, packs: if over { 1 } else { dice.between(1, 3) } }
     }
 
     fn gift(&mut self, dice: &mut Dice) -> Operation {
-        let lapses_at = dice.once_in(2).then(|| GIFTS_LAPSE + PERIOD * dice.between(1, 20));
-        Operation::Grant { request: self.fresh("gift"), amount: dice.between(1, 300), lapses_at }
+        let expires_at = dice.once_in(2).then(|| GIFTS_EXPIRE + PERIOD * dice.between(1, 20));
+        Operation::Grant { request: self.fresh("gift"), amount: dice.between(1, 300), expires_at }
     }
 
     /// A request's id, mostly a new one.
@@ -186,10 +186,10 @@ impl Person {
         Some(Operation::Release { request })
     }
 
-    fn lapse(&mut self, dice: &mut Dice) -> Option<Operation> {
+    fn expire(&mut self, dice: &mut Dice) -> Option<Operation> {
         let live = self.grants.iter().filter(|grant| grant.lot.is_none() && !grant.over);
         let live: Vec<String> = live.map(|grant| grant.source.clone()).collect();
-        dice.one_of(&live).map(|source| Operation::Lapse { source })
+        dice.one_of(&live).map(|source| Operation::Expiry { source })
     }
 
     fn refund(&mut self, dice: &mut Dice) -> Operation {
@@ -235,7 +235,7 @@ impl Person {
         let known =
             self.subscriptions.last().map(|(facts, _)| *facts).filter(|facts| facts.ended_at.is_none());
         let Some(known) = known else { return self.begin(dice, plan) };
-        // A past period that is over would lapse at once: only its end may make it so, because that is final.
+        // A past period that is over would expire at once: only its end may make it so, because that is final.
         let is_past = self.starts_at < self.now;
         let may_expire = is_past && self.policies.cancellation == Cancellation::Expire;
         let facts = match dice.below(8) {

@@ -14,7 +14,7 @@ use crate::reversal::{self, Paid, Reversal, ReversalKind, ReversalState};
 /// A row of `credit_grants`.
 struct Grant {
     pool: Pool,
-    lapses_at: Option<Time>,
+    expires_at: Option<Time>,
     settled: i64,
     /// The columns that the rules of plans read; of others than lots, some of them.
     columns: plan::Grant,
@@ -101,9 +101,9 @@ impl Ledger {
                 );
                 self.purchase(session, worth, PACK_CENTS);
             }
-            Operation::Grant { request, amount, lapses_at } => {
+            Operation::Grant { request, amount, expires_at } => {
                 let lot = NewGrant::new(request.clone(), String::new(), Credits(*amount), Pool::Promotional);
-                self.add(request, &NewGrant { lapses_at: lapses_at.map(at), ..lot });
+                self.add(request, &NewGrant { expires_at: expires_at.map(at), ..lot });
             }
             Operation::Spend { amount, .. } => self.take(*amount, &Why::Spend),
             Operation::Reserve { request, amount } => {
@@ -112,9 +112,9 @@ impl Ledger {
             }
             Operation::Commit { request, amount } => self.end(request, *amount),
             Operation::Release { request } | Operation::RunOut { request } => self.end(request, Some(0)),
-            Operation::Lapse { source } => {
+            Operation::Expiry { source } => {
                 let grant = self.grants.iter_mut().find(|grant| grant.columns.source_id == *source);
-                grant.expect("it was granted").lapses_at = Some(self.now);
+                grant.expect("it was granted").expires_at = Some(self.now);
             }
             Operation::Refund { source, refund, cents, failed } => {
                 let state = if *failed { ReversalState::Undone } else { ReversalState::Live };
@@ -154,7 +154,7 @@ impl Ledger {
         for index in 0..self.grants.len() {
             let remaining = self.grants[index].columns.remaining.0;
             if self.is_over(index) && remaining > 0 {
-                self.grants[index].columns.lapsed.0 += remaining;
+                self.grants[index].columns.expired.0 += remaining;
                 self.change(index, -remaining, Why::Other);
             }
         }
@@ -162,7 +162,7 @@ impl Ledger {
     }
 
     fn is_over(&self, index: usize) -> bool {
-        self.grants[index].lapses_at.is_some_and(|lapses_at| lapses_at <= self.now)
+        self.grants[index].expires_at.is_some_and(|expires_at| expires_at <= self.now)
     }
 
     fn available(&self) -> i64 {
@@ -177,12 +177,12 @@ impl Ledger {
     fn take(&mut self, amount: i64, why: &Why) {
         let mut order: Vec<usize> = (0..self.grants.len()).collect();
         order.sort_by_key(|index| {
-            let Grant { pool, lapses_at, columns, .. } = &self.grants[*index];
+            let Grant { pool, expires_at, columns, .. } = &self.grants[*index];
             let resets = *pool == Pool::Subscription && columns.max_rollover == Credits::ZERO;
-            let lost_at = [*lapses_at, resets.then_some(columns.period.1)].into_iter().flatten().min();
+            let priority_at = [*expires_at, resets.then_some(columns.period.1)].into_iter().flatten().min();
             let rank =
                 [Pool::Subscription, Pool::Promotional, Pool::Purchased].iter().position(|p| p == pool);
-            (lost_at.is_none(), lost_at, rank, *index)
+            (priority_at.is_none(), priority_at, rank, *index)
         });
         let shares: Vec<Share> = order.into_iter().map(|index| self.share(index)).collect();
         let drawn = draw(&shares, Credits(amount));
@@ -278,19 +278,19 @@ impl Ledger {
             max_rollover: cycle.max_rollover,
             expires: cycle.expires,
             available_from: None,
-            lapses_at: lot.lapses_at,
+            expires_at: lot.expires_at,
             granted: lot.credits,
             remaining: lot.credits,
             set_aside: Credits::ZERO,
             pending: Credits::ZERO,
-            lapsed: Credits::ZERO,
+            expired: Credits::ZERO,
             reversed: Credits::ZERO,
             owed: Credits::ZERO,
             consumed: None,
             closed_through: None,
             is_new: true,
         };
-        self.grants.push(Grant { pool: lot.pool, lapses_at: lot.lapses_at, settled: 0, columns });
+        self.grants.push(Grant { pool: lot.pool, expires_at: lot.expires_at, settled: 0, columns });
     }
 
     fn settle_lots(&mut self) {
@@ -299,7 +299,7 @@ impl Ledger {
             .map(|grant| plan::Grant {
                 owed: Credits(self.owed.get(&grant.columns.source_id).copied().unwrap_or(0)),
                 is_new: index(grant.columns.id) >= self.lots_settled,
-                lapses_at: grant.lapses_at,
+                expires_at: grant.expires_at,
                 ..grant.columns.clone()
             })
             .collect();
@@ -307,10 +307,10 @@ impl Ledger {
         let through = i64::try_from(self.rows.len()).expect("few") - 1;
         let returned = std::mem::take(&mut self.returned);
         for target in plan::settle(&lots, &self.subscriptions, &returned, self.now) {
-            let Grant { columns, lapses_at, .. } = &mut self.grants[index(target.id)];
-            *lapses_at = target.lapses_at;
-            (columns.remaining, columns.set_aside, columns.lapsed) =
-                (target.remaining, target.set_aside, target.lapsed);
+            let Grant { columns, expires_at, .. } = &mut self.grants[index(target.id)];
+            *expires_at = target.expires_at;
+            (columns.remaining, columns.set_aside, columns.expired) =
+                (target.remaining, target.set_aside, target.expired);
             columns.closed_through = match (target.consumed, columns.consumed) {
                 (None, _) => None,
                 (Some(now), Some(before)) if now <= before => columns.closed_through,
@@ -339,13 +339,13 @@ impl Ledger {
         let columns = &mut self.grants[grant].columns;
         let books = if is_over {
             reversal::GrantBalance {
-                lapsed: Credits(columns.lapsed.0 + columns.reversed.0 + columns.set_aside.0),
+                expired: Credits(columns.expired.0 + columns.reversed.0 + columns.set_aside.0),
                 reversed: Credits::ZERO,
                 available: columns.remaining,
             }
         } else {
             reversal::GrantBalance {
-                lapsed: columns.lapsed,
+                expired: columns.expired,
                 reversed: columns.reversed,
                 available: Credits(columns.remaining.0 + columns.set_aside.0),
             }

@@ -53,12 +53,12 @@ impl Books {
                     max_rollover: Credits(max_rollover),
                     expires: false,
                     available_from: None,
-                    lapses_at: None,
+                    expires_at: None,
                     granted: Credits(credits),
                     remaining: Credits(credits),
                     set_aside: Credits::ZERO,
                     pending: Credits::ZERO,
-                    lapsed: Credits::ZERO,
+                    expired: Credits::ZERO,
                     reversed: Credits::ZERO,
                     owed: Credits::ZERO,
                     consumed: None,
@@ -83,7 +83,7 @@ impl Books {
         }
         for grant in self.grants.iter_mut().filter(|grant| refunded.contains(&grant.source_id.as_str())) {
             grant.owed = Credits(grant.drawn());
-            grant.reversed = Credits(grant.granted.0 - grant.drawn() - grant.lapsed.0);
+            grant.reversed = Credits(grant.granted.0 - grant.drawn() - grant.expired.0);
             (grant.remaining, grant.set_aside) = (Credits::ZERO, Credits::ZERO);
         }
         self.settle();
@@ -107,10 +107,10 @@ impl Books {
     fn settle(&mut self) {
         for target in settle(&self.grants, &self.subscriptions, &[], at(5_000)) {
             let grant = self.grants.iter_mut().find(|grant| grant.id == target.id).expect("one of them");
-            let Target { remaining, set_aside, pending, lapsed, lapses_at, consumed, .. } = target;
+            let Target { remaining, set_aside, pending, expired, expires_at, consumed, .. } = target;
             assert!(remaining.0 >= 0 && set_aside.0 >= 0 && pending.0 >= 0, "{target:?}");
             (grant.remaining, grant.set_aside, grant.pending) = (remaining, set_aside, pending);
-            (grant.lapsed, grant.lapses_at, grant.consumed) = (lapsed, lapses_at, consumed);
+            (grant.expired, grant.expires_at, grant.consumed) = (expired, expires_at, consumed);
             grant.is_new = false;
         }
     }

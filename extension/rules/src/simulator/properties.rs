@@ -138,7 +138,7 @@ pub fn honest<P: FnMut(Step<'_>) -> Books>(
     Ok(())
 }
 
-/// How often credits that come in parts are drawn, in seconds: more often than a part lapses.
+/// How often credits that come in parts are drawn, in seconds: more often than a part expires.
 const BURN_EVERY: i64 = 14 * DAY;
 
 struct Player<P> {

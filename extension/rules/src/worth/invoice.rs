@@ -127,9 +127,10 @@ pub fn worth(
     }
     for (price_id, bought) in packs {
         let expires_after = bought.price.expires_after;
-        let lapses_at = expires_after.map(|span| span.after(bought.start).ok_or(OUT_OF_RANGE)).transpose()?;
+        let expires_at =
+            expires_after.map(|span| span.after(bought.start).ok_or(OUT_OF_RANGE)).transpose()?;
         let grant = bought.grant(price_id.to_owned(), bought.credits()?, Pool::Purchased);
-        grants.push(NewGrant { lapses_at, ..grant });
+        grants.push(NewGrant { expires_at, ..grant });
     }
     grants.retain(|grant| grant.credits > Credits::ZERO);
     let total = grants.iter().try_fold(Credits::ZERO, |sum, grant| sum.checked_add(grant.credits));
@@ -216,7 +217,7 @@ impl Bought<'_> {
             let next = drip.times(count).and_then(|span| span.after(cycle.start)).ok_or(OUT_OF_RANGE)?;
             grants.push(NewGrant {
                 available_from: Some(from),
-                lapses_at: Some(next.min(cycle.end)),
+                expires_at: Some(next.min(cycle.end)),
                 ..grant(format!("{}{suffix}#{count}", cycle.price_id))?
             });
             from = next;
@@ -381,7 +382,7 @@ mod tests {
         for (month, grant) in (0..).zip(&worth.grants) {
             assert_eq!(grant.credits, Credits(10_000));
             assert_eq!(grant.available_from, Span::Months(month).after(start));
-            assert_eq!(grant.lapses_at, Span::Months(month + 1).after(start));
+            assert_eq!(grant.expires_at, Span::Months(month + 1).after(start));
         }
         // Months are counted from the 31st, and clamp.
         let from = JANUARY + 30 * 86_400;

@@ -80,12 +80,12 @@ pub fn worth(
     for (price, quantity) in bought.into_values() {
         let credits = price.credits.times(quantity).ok_or(OUT_OF_RANGE)?;
         total = total.checked_add(credits).filter(|sum| *sum <= MAX_PAYMENT_CREDITS).ok_or(OUT_OF_RANGE)?;
-        let lapses_at = match price.expires_after {
+        let expires_at = match price.expires_after {
             Some(span) => Some(span.after(created).ok_or(OUT_OF_RANGE)?),
             None => None,
         };
         let grant = NewGrant::new(price.price_id.clone(), price.name.clone(), credits, Pool::Purchased);
-        grants.push(NewGrant { lapses_at, ..grant });
+        grants.push(NewGrant { expires_at, ..grant });
     }
     Ok(grants)
 }
@@ -182,7 +182,7 @@ mod tests {
     fn a_packs_expiry_counts_from_the_session_not_from_its_delivery() {
         let created = calendar::from_unix(1_700_000_000).expect("a time");
         let grants = worth(&[line("price_month", 1)], &prices(), created).expect("worth");
-        assert_eq!(grants[0].lapses_at, Span::Months(1).after(created));
+        assert_eq!(grants[0].expires_at, Span::Months(1).after(created));
     }
 
     #[test]

@@ -50,10 +50,10 @@ fn a_line_of_0_grants_trial_credits_once_per_user() {
 
 #[test]
 fn a_trial_lapses_with_its_line_or_when_a_paid_period_of_its_item_opens() {
-    let mut lapsed = History::new();
-    lapsed.pay(trial("in_a", 0.0, 14.0));
-    lapsed.pass(14.0);
-    assert_eq!(lapsed.stands(), (0, 0));
+    let mut expired = History::new();
+    expired.pay(trial("in_a", 0.0, 14.0));
+    expired.pass(14.0);
+    assert_eq!(expired.stands(), (0, 0));
     let mut paid = History::new();
     paid.pay(trial("in_a", 0.0, 14.0));
     paid.spend(100);

@@ -22,7 +22,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// The secret key that this Stripe accepts.
 pub const KEY: &str = "sk_test_of_the_fake_stripe";
@@ -98,6 +98,8 @@ pub enum Fault {
     Garbage,
     /// A good answer, late.
     Slow(Duration),
+    /// A good answer, once [`FakeStripe::release`] is called.
+    Held,
 }
 
 /// What this Stripe knows. Objects are kept by the path that reads them.
@@ -118,6 +120,8 @@ struct State {
     faults: Vec<Fault>,
     lasting_fault: Option<Fault>,
     later_fault: Option<(usize, Fault)>,
+    /// Whether held answers are given now.
+    is_released: watch::Sender<bool>,
     date: Option<HeaderValue>,
     asked: Vec<Asked>,
 }
@@ -254,6 +258,11 @@ impl FakeStripe {
         self.state().lasting_fault = Some(fault);
     }
 
+    /// Gives the answers that [`Fault::Held`] holds, and holds none from now on.
+    pub fn release(&self) {
+        self.state().is_released.send_replace(true);
+    }
+
     /// Everything works again.
     pub fn recover(&self) {
         let mut state = self.state();
@@ -374,6 +383,12 @@ async fn respond(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result
         None => good(),
         Some(Fault::Slow(late)) => {
             tokio::time::sleep(late).await;
+            good()
+        }
+        Some(Fault::Held) => {
+            let mut is_released = locked(&state).is_released.subscribe();
+            // An error is the sender's drop, with the whole server.
+            let _ = is_released.wait_for(|is_released| *is_released).await;
             good()
         }
         Some(Fault::RateLimited) => {

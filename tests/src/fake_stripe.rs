@@ -6,23 +6,19 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Collected, Full, combinators::BoxBody};
 use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue, RETRY_AFTER};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
+
+use crate::http_server::HttpServer;
 
 /// The secret key that this Stripe accepts.
 pub const KEY: &str = "sk_test_of_the_fake_stripe";
@@ -32,12 +28,10 @@ const MAX_PAGE: usize = 100;
 /// How many types of event it takes in one question.
 const MAX_TYPES: usize = 20;
 
-/// A running fake. Dropped, it is gone: the port is closed and its thread has ended.
+/// A running fake. Dropped, it is gone.
 pub struct FakeStripe {
-    address: SocketAddr,
+    server: HttpServer,
     state: Arc<Mutex<State>>,
-    stop: Option<oneshot::Sender<()>>,
-    server: Option<JoinHandle<()>>,
 }
 
 /// What it was asked, one a request.
@@ -128,28 +122,18 @@ struct State {
 
 impl FakeStripe {
     /// Listens on a port of its own.
-    ///
-    /// # Panics
-    /// Where the machine has no port or thread left.
     #[must_use]
     pub fn start() -> Self {
         let state = Arc::new(Mutex::new(State::default()));
-        let (stop, stopped) = oneshot::channel();
-        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-        let address = listener.local_addr().expect("a bound socket has an address");
-        listener.set_nonblocking(true).expect("a socket can be non-blocking");
         let shared = state.clone();
-        let server = thread::Builder::new()
-            .name("fake-stripe".to_owned())
-            .spawn(move || run(listener, &shared, stopped))
-            .expect("a thread");
-        Self { address, state, stop: Some(stop), server: Some(server) }
+        let server = HttpServer::start(move |request| respond(shared.clone(), request));
+        Self { server, state }
     }
 
     /// The value for `STRIPE_API_BASE`.
     #[must_use]
     pub fn base(&self) -> String {
-        format!("http://{}", self.address)
+        self.server.origin()
     }
 
     /// Stripe has this checkout session. Its line items are a list of their own: those that were said, or the one
@@ -290,16 +274,6 @@ impl FakeStripe {
     }
 }
 
-impl Drop for FakeStripe {
-    fn drop(&mut self) {
-        // Both are there until now; the thread ends with what it was still answering.
-        self.stop.take();
-        if let Some(server) = self.server.take() {
-            let _ = server.join();
-        }
-    }
-}
-
 /// <https://docs.stripe.com/api/checkout/sessions/line_items>
 fn line_item(index: usize, price: &str, quantity: u32) -> Value {
     let amount = 1000 * u64::from(quantity);
@@ -315,31 +289,6 @@ fn line_item(index: usize, price: &str, quantity: u32) -> Value {
 }
 
 type Answer = Response<BoxBody<Bytes, std::io::Error>>;
-
-fn run(listener: std::net::TcpListener, state: &Arc<Mutex<State>>, stopped: oneshot::Receiver<()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async {
-        let listener = TcpListener::from_std(listener).expect("a listener for this runtime");
-        tokio::select! {
-            () = serve(listener, state) => {}
-            // An error is the sender's drop, which is how it is stopped.
-            _ = stopped => {}
-        }
-    });
-    // Dropping the runtime ends every connection, those that wait for an answer that never comes included.
-}
-
-async fn serve(listener: TcpListener, state: &Arc<Mutex<State>>) {
-    // An accept that fails is a connection that went away by itself.
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            continue;
-        };
-        let state = state.clone();
-        let service = service_fn(move |request| respond(state.clone(), request));
-        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
-    }
-}
 
 /// Hyper closes the connection on an error, without an answer.
 async fn respond(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<Answer, Cut> {

@@ -14,6 +14,7 @@ pub mod connection; // the SQL interface by its names, and what it left in the t
 pub mod database; // one per test, dropped at its end
 pub mod fake_redis; // a Redis that can be slow, emptied and wrong
 pub mod fake_stripe; // a Stripe API to fetch from, faults on demand
+pub mod http_server; // what the shim and the browser talk to
 pub mod pages; // the app's web server
 pub mod permutations; // steps in every order
 pub mod refunds; // charges, refunds, disputes

@@ -1,13 +1,15 @@
 //! Who signs the app's users in: tokens, good and bad, by hand, and the server of the public keys.
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::convert::Infallible;
+use std::future::ready;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::{Response, StatusCode};
 use ring::rand::SystemRandom;
 use ring::rsa::PublicKeyComponents;
 use ring::signature::{
@@ -17,6 +19,7 @@ use ring::{digest, hmac};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::http_server::HttpServer;
 use crate::shim::unix_now;
 
 /// The shared secret of HS256, unless a test says otherwise.
@@ -159,60 +162,50 @@ pub fn sha256(text: &str) -> String {
     digest.as_ref().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
-/// Shows public keys at a URL, and counts who asks.
+/// Shows public keys at a URL, and counts the requests. Dropped, it is gone.
 pub struct KeyServer {
-    address: SocketAddr,
+    server: HttpServer,
     state: Arc<Mutex<KeyState>>,
 }
 
 struct KeyState {
-    answer: Answer,
+    /// The keys, or nothing while it fails.
+    keys: Option<Value>,
     asked: usize,
-}
-
-/// What a server of keys answers.
-enum Answer {
-    Keys(Value),
-    Failure,
-    End,
 }
 
 impl KeyServer {
     /// Shows these signers' keys.
     pub fn showing(signers: &[&Signer]) -> KeyServer {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-        let address = listener.local_addr().expect("a bound socket has an address");
-        let state = Arc::new(Mutex::new(KeyState { answer: Answer::Keys(set(signers)), asked: 0 }));
+        let state = Arc::new(Mutex::new(KeyState { keys: Some(set(signers)), asked: 0 }));
         let shared = state.clone();
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let mut state = locked(&shared);
-                let answer = match &state.answer {
-                    Answer::Keys(set) => ("200 OK", set.to_string()),
-                    Answer::Failure => ("500 Internal Server Error", "{}".to_owned()),
-                    Answer::End => return,
-                };
-                state.asked += 1;
-                drop(state);
-                say(stream, &answer);
-            }
+        let server = HttpServer::start(move |_| {
+            let mut state = locked(&shared);
+            state.asked += 1;
+            let (status, body) = match &state.keys {
+                Some(keys) => (StatusCode::OK, keys.to_string()),
+                None => (StatusCode::INTERNAL_SERVER_ERROR, "{}".to_owned()),
+            };
+            let mut answer = Response::new(Full::<Bytes>::from(body));
+            *answer.status_mut() = status;
+            ready(Ok::<_, Infallible>(answer))
         });
-        KeyServer { address, state }
+        KeyServer { server, state }
     }
 
     /// The value for `JWKS_URL`.
     pub fn url(&self) -> String {
-        format!("http://{}/.well-known/jwks.json", self.address)
+        self.server.origin() + "/.well-known/jwks.json"
     }
 
     /// From now on it shows these.
     pub fn show(&self, signers: &[&Signer]) {
-        locked(&self.state).answer = Answer::Keys(set(signers));
+        locked(&self.state).keys = Some(set(signers));
     }
 
     /// From now on it fails.
     pub fn fail(&self) {
-        locked(&self.state).answer = Answer::Failure;
+        locked(&self.state).keys = None;
     }
 
     /// How often it was asked.
@@ -221,28 +214,8 @@ impl KeyServer {
     }
 }
 
-impl Drop for KeyServer {
-    fn drop(&mut self) {
-        locked(&self.state).answer = Answer::End;
-        // Its thread looks at that when somebody comes.
-        let _ = TcpStream::connect(self.address);
-    }
-}
-
 fn set(signers: &[&Signer]) -> Value {
     json!({"keys": signers.iter().map(|signer| signer.jwk()).collect::<Vec<_>>()})
-}
-
-fn say(mut stream: TcpStream, (status, body): &(&str, String)) {
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|read| read > 0) {
-        head.push(byte[0]);
-    }
-    let length = body.len();
-    // Who has hung up by now wants no answer.
-    let _ =
-        write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
 }
 
 fn locked(state: &Mutex<KeyState>) -> MutexGuard<'_, KeyState> {

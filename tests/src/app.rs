@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::connection::Connection;
 use crate::database::Database;
-use crate::fake_stripe::FakeStripe;
+use crate::fake_stripe::{FakeStripe, Fault};
 use crate::shim::{Setup, Shim};
 use crate::tokens::{AUDIENCE, ISSUER, JWT_SECRET, token};
 use crate::wire::Answer;
@@ -18,6 +18,30 @@ pub const SUCCESS_URL: &str = "https://app.test/billing?tab=credits";
 pub const CANCEL_URL: &str = "https://app.test/pricing";
 /// The same.
 pub const RETURN_URL: &str = "https://app.test/account#billing";
+
+/// The routes that need a user: method and path.
+pub const USER_ROUTES: [(&str, &str); 8] = [
+    ("GET", "/credits"),
+    ("POST", "/reconcile-stripe-credit-pack"),
+    ("POST", "/reconcile-stripe-checkout"),
+    ("POST", "/checkout"),
+    ("POST", "/subscription/change"),
+    ("POST", "/subscription/preview-change"),
+    ("POST", "/subscription/cancel"),
+    ("POST", "/portal"),
+];
+
+/// How these routes answer what may go wrong at Stripe.
+pub const STRIPE_FAULTS: [(Fault, &str); 8] = [
+    (Fault::Failing, "502 stripe_failed"),
+    (Fault::Unauthorized, "502 stripe_unauthorized"),
+    (Fault::Cut, "502 stripe_unreachable"),
+    (Fault::CutInBody, "502 stripe_unreachable"),
+    (Fault::Garbage, "502 stripe_malformed_answer"),
+    (Fault::Refused, "502 stripe_refused"),
+    (Fault::Busy, "503 stripe_busy"),
+    (Fault::RateLimited, "503 stripe_rate_limited"),
+];
 
 /// A shim that acts as Supabase's service role and has every setting of the app's side.
 pub fn app(database: &Database, stripe: &FakeStripe) -> Setup {

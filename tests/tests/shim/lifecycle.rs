@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use stripe_credits_tests::fake_stripe::{self, FakeStripe, Fault};
 use stripe_credits_tests::shim::{SECRET, Setup, Shim, deliver, deliver_until_taken, until, webhook};
+use stripe_credits_tests::wire::Wire;
 use stripe_credits_tests::{
     ANN, BOB, Connection, Database, Event, catalog, paid_pack, session, user, waits_for,
 };
@@ -104,10 +105,10 @@ fn scenario_38_sigkill_of_the_shim_under_load_loses_nothing() {
     assert_nothing_is_lost(&database, &load);
 }
 
-/// Delivers ANN's pack while her account is locked, so that the delivery waits in the database.
-fn while_a_delivery_waits(database: &Database, shim: &Shim, then: impl FnOnce(&mut Connection)) {
-    let mut books = database.connect();
-    let mut locker = database.connect();
+/// Sends ANN's pack while her account is locked, and waits until the delivery waits in the database. Answers the
+/// connection on which it was sent, and the one that holds the lock.
+fn blocked_delivery(database: &Database, shim: &Shim) -> (Wire, Connection) {
+    let (mut books, mut locker) = (database.connect(), database.connect());
     assert_eq!(shim.deliver(&paid_pack("cs_0", ANN).completed("evt_0")).said(), "200 applied");
     locker.run("begin");
     locker.run(&format!("select from billing.accounts where user_id = '{ANN}' for update"));
@@ -119,21 +120,20 @@ fn while_a_delivery_waits(database: &Database, shim: &Shim, then: impl FnOnce(&m
         "select exists (select from pg_stat_activity where datname = current_database()
              and application_name = 'stripe-credits' and wait_event_type = 'Lock')",
     );
-    then(&mut locker);
-    assert_eq!(wire.answer().expect("the answer is still given").said(), "200 applied");
-    assert_eq!(books.ledger(ANN), ["purchase 500", "purchase 500"]);
+    (wire, locker)
 }
 
 #[test]
 fn what_was_taken_before_sigterm_is_finished_and_answered_and_nothing_new_is_taken() {
     let database = Database::with_catalog();
     let mut shim = Setup::serve(&database.url()).start();
-    while_a_delivery_waits(&database, &shim, |locker| {
-        shim.ask_to_stop();
-        // The port is free for the next one already.
-        until("the port is closed", || TcpListener::bind(shim.address()).is_ok());
-        locker.run("commit");
-    });
+    let (mut wire, mut locker) = blocked_delivery(&database, &shim);
+    shim.ask_to_stop();
+    // The port is free for the next one already.
+    until("the port is closed", || TcpListener::bind(shim.address()).is_ok());
+    locker.run("commit");
+    assert_eq!(wire.answer().expect("the answer is still given").said(), "200 applied");
+    assert_eq!(locker.ledger(ANN), ["purchase 500", "purchase 500"]);
     assert!(shim.ended().success());
 }
 
@@ -166,23 +166,11 @@ fn idle_connections_do_not_hold_up_the_end() {
 fn a_delivery_whose_sender_hangs_up_goes_on_to_its_end_and_is_logged() {
     let database = Database::with_catalog();
     let shim = Setup::serve(&database.url()).start();
-    let mut books = database.connect();
-    let mut locker = database.connect();
-    assert_eq!(shim.deliver(&paid_pack("cs_0", ANN).completed("evt_0")).said(), "200 applied");
-    locker.run("begin");
-    locker.run(&format!("select from billing.accounts where user_id = '{ANN}' for update"));
-    let mut wire = shim.connect();
-    wire.send(&webhook(paid_pack("cs_1", ANN).completed("evt_1").json().to_string().as_bytes()))
-        .expect("the shim reads");
-    waits_for(
-        &mut books,
-        "select exists (select from pg_stat_activity where datname = current_database()
-             and application_name = 'stripe-credits' and wait_event_type = 'Lock')",
-    );
+    let (wire, mut locker) = blocked_delivery(&database, &shim);
     drop(wire);
     locker.run("commit");
     assert_eq!(shim.deliveries("evt_1", 1)[0]["outcome"], "applied");
-    assert_eq!(books.ledger(ANN), ["purchase 500", "purchase 500"]);
+    assert_eq!(locker.ledger(ANN), ["purchase 500", "purchase 500"]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::Barrier;
 use std::thread;
 
 use serde_json::{Value, json};
-use stripe_credits_tests::app::app;
+use stripe_credits_tests::app::{STRIPE_FAULTS, app};
 use stripe_credits_tests::fake_stripe::{FakeStripe, Fault};
 use stripe_credits_tests::shim::{Shim, deliver, unix_now};
 use stripe_credits_tests::wire::Answer;
@@ -387,15 +387,7 @@ fn scenario_34_while_stripe_fails_reconcile_is_502_or_503_and_writes_nothing() {
     let mut books = database.connect();
     let before = books.everything();
     stripe.knows_session(paid_pack("cs_1", ANN).json().clone());
-    for (fault, said) in [
-        (Fault::Failing, "502 stripe_failed"),
-        (Fault::Unauthorized, "502 stripe_unauthorized"),
-        (Fault::Cut, "502 stripe_unreachable"),
-        (Fault::CutInBody, "502 stripe_unreachable"),
-        (Fault::Garbage, "502 stripe_malformed_answer"),
-        (Fault::Refused, "502 stripe_refused"),
-        (Fault::RateLimited, "503 stripe_rate_limited"),
-    ] {
+    for (fault, said) in STRIPE_FAULTS {
         stripe.fail(fault);
         let answer = reconcile(&shim, ANN, "cs_1");
         assert_eq!(answer.said(), said, "{fault:?}");
@@ -405,7 +397,7 @@ fn scenario_34_while_stripe_fails_reconcile_is_502_or_503_and_writes_nothing() {
         }
         assert_eq!(books.everything(), before, "{fault:?}");
     }
-    let line = &shim.requests(PACK, 7)[0];
+    let line = &shim.requests(PACK, STRIPE_FAULTS.len())[0];
     assert_eq!((&line["level"], &line["reason"]), (&json!("ERROR"), &json!("stripe_failed")));
     assert_eq!(shim.metric("stripe_credits_stripe_api_calls_total", &[("result", "stripe_unreachable")]), 2);
     stripe.recover();

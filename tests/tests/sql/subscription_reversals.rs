@@ -28,6 +28,11 @@ fn paid(n: u32, older: bool) -> Vec<Event> {
     }
 }
 
+/// Two paid periods of the plan pro, and what comes beside them.
+fn two_periods_and(event: Event) -> Vec<Event> {
+    [paid(0, true), paid(1, true), vec![event]].concat()
+}
+
 fn stands(c: &mut Connection) -> (i64, i64) {
     let stands = c.reads(ANN);
     assert_eq!(c.my_credits(ANN), stands);
@@ -141,19 +146,13 @@ fn a_refund_of_the_current_period_leaves_what_rolled_over_in_every_order() {
 #[test]
 fn a_refund_of_a_renewal_does_not_bring_back_the_period_before_under_reset() {
     let db = Database::with_catalog();
-    let mut events = paid(0, true);
-    events.extend(paid(1, true));
-    events.push(refunded(1, 10_000));
-    in_every_order(&db, |c| subscribe(c, "price_pro"), &events, (0, 0));
+    in_every_order(&db, |c| subscribe(c, "price_pro"), &two_periods_and(refunded(1, 10_000)), (0, 0));
 }
 
 #[test]
 fn a_refund_of_the_first_period_after_its_renewal_takes_nothing_set_aside_unspent() {
     let db = Database::with_catalog();
-    let mut events = paid(0, true);
-    events.extend(paid(1, true));
-    events.push(refunded(0, 10_000));
-    in_every_order(&db, |c| subscribe(c, "price_pro"), &events, (10_000, 0));
+    in_every_order(&db, |c| subscribe(c, "price_pro"), &two_periods_and(refunded(0, 10_000)), (10_000, 0));
 }
 
 #[test]

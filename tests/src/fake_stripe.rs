@@ -1,5 +1,5 @@
-//! A Stripe API of our own: a small hyper server on port 0 with the shapes of Stripe's current API, faults on demand,
-//! and a record of what it was asked.
+//! A fake Stripe API: a small HTTP server with the shapes of Stripe's current API, faults on demand, and a record of the
+//! requests.
 //!
 //! A route is one arm of [`route`]; what it answers comes from the [`Books`], which a test fills. Whatever is not
 //! there is answered as Stripe answers it, so that a wrong path shows as a 404 in the record, not as a hang.
@@ -25,7 +25,7 @@ pub const KEY: &str = "sk_test_of_the_fake_stripe";
 /// Stripe's own page size where a request names none, and the largest it may name.
 const DEFAULT_PAGE: usize = 10;
 const MAX_PAGE: usize = 100;
-/// How many types of event it takes in one question.
+/// How many event types one request may name.
 const MAX_TYPES: usize = 20;
 
 /// A running fake. Dropped, it is gone.
@@ -34,16 +34,16 @@ pub struct FakeStripe {
     state: Arc<Mutex<State>>,
 }
 
-/// What it was asked, one a request.
+/// A request that it received.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
+pub struct RecordedRequest {
     /// `GET`, `POST` or `DELETE`.
     pub method: String,
     /// The path with its query.
     pub path: String,
     /// The header `Stripe-Version`.
     pub version: Option<String>,
-    /// Whether there was an `Authorization` header. Its value is nobody's business.
+    /// Whether there was an `Authorization` header. Its value is not recorded: it is a secret.
     pub has_authorization: bool,
     /// The header `Idempotency-Key`.
     pub idempotency_key: Option<String>,
@@ -51,7 +51,7 @@ pub struct Asked {
     pub body: String,
 }
 
-impl Asked {
+impl RecordedRequest {
     /// The fields of the form that was posted.
     #[must_use]
     pub fn form(&self) -> BTreeMap<String, String> {
@@ -65,7 +65,7 @@ impl Asked {
     }
 }
 
-/// What to do instead of answering well.
+/// What it does instead of answering normally.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// 429, `rate_limit`.
@@ -82,28 +82,28 @@ pub enum Fault {
     Refused,
     /// 409, as while the same request is still being worked on.
     Busy,
-    /// The request is taken and never answered.
+    /// The request is never answered.
     Silent,
     /// The connection is closed without an answer.
     Cut,
-    /// The connection is closed in the middle of a well-begun answer.
+    /// The connection is closed in the middle of the answer's body.
     CutInBody,
-    /// 200 with what is no JSON, as from a proxy in between.
+    /// 200 with a body that is not JSON, as from a proxy in between.
     Garbage,
-    /// A good answer, late.
+    /// A normal answer, after a delay.
     Slow(Duration),
-    /// A good answer, once [`FakeStripe::release`] is called.
+    /// A normal answer, once [`FakeStripe::release`] is called.
     Held,
 }
 
-/// What this Stripe knows. Objects are kept by the path that reads them.
+/// What it has: objects and lists, by the path that reads them.
 #[derive(Debug, Default)]
 struct Books {
     objects: BTreeMap<String, Value>,
     lists: BTreeMap<String, Vec<Value>>,
     /// Whether the cards of all customers are declined from now on.
     declines_cards: bool,
-    /// What was posted under an idempotency key, and what was answered.
+    /// By idempotency key: what was posted, and the answer.
     replays: BTreeMap<String, (String, StatusCode, Value)>,
     made: usize,
 }
@@ -117,7 +117,7 @@ struct State {
     /// Whether held answers are given now.
     is_released: watch::Sender<bool>,
     date: Option<HeaderValue>,
-    asked: Vec<Asked>,
+    asked: Vec<RecordedRequest>,
 }
 
 impl FakeStripe {
@@ -136,8 +136,8 @@ impl FakeStripe {
         self.server.origin()
     }
 
-    /// Stripe has this checkout session. Its line items are a list of their own: those that were said, or the one
-    /// that its metadata name.
+    /// Stripe has this checkout session. Its line items are a list of their own: those given before, or the one that
+    /// its metadata names.
     ///
     /// # Panics
     /// Where the object has no id.
@@ -171,7 +171,7 @@ impl FakeStripe {
             .insert(format!("/v1/checkout/sessions/{session_id}/line_items"), items.collect());
     }
 
-    /// Stripe answers this at a path, whatever it is.
+    /// Any JSON at any path.
     pub fn knows_at(&self, path: &str, object: Value) {
         self.state().books.objects.insert(path.to_owned(), object);
     }
@@ -220,7 +220,7 @@ impl FakeStripe {
         self.state().books.objects.get(path).cloned()
     }
 
-    /// From now on no card pays.
+    /// Declines all cards from now on.
     pub fn decline_cards(&self) {
         self.state().books.declines_cards = true;
     }
@@ -230,7 +230,7 @@ impl FakeStripe {
         self.state().faults.extend(faults);
     }
 
-    /// So many requests are answered well, and every later one fails until [`FakeStripe::recover`].
+    /// So many requests are answered normally, and every later one fails until [`FakeStripe::recover`].
     pub fn fail_after(&self, requests: usize, fault: Fault) {
         let mut state = self.state();
         let answered = state.asked.len();
@@ -265,7 +265,7 @@ impl FakeStripe {
 
     /// Everything asked so far, in order of arrival.
     #[must_use]
-    pub fn asked(&self) -> Vec<Asked> {
+    pub fn asked(&self) -> Vec<RecordedRequest> {
         self.state().asked.clone()
     }
 
@@ -298,7 +298,7 @@ async fn respond(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result
     let key = header(AUTHORIZATION.as_str());
     let (fault, date) = {
         let mut state = locked(&state);
-        state.asked.push(Asked {
+        state.asked.push(RecordedRequest {
             method: head.method.to_string(),
             path: head.uri.to_string(),
             version: header("stripe-version"),

@@ -1,4 +1,4 @@
-//! The app's own web server: examples/return-flow as it is, on an origin of its own, but for where its shim is.
+//! The app's own web server: examples/return-flow as it is, on an origin of its own; only its `config.js` is generated.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -54,7 +54,7 @@ fn answer(path: &str, shim_url: &Mutex<String>) -> Response<Full<Bytes>> {
         let shim_url = shim_url.lock().unwrap_or_else(PoisonError::into_inner);
         Some(format!("export const shimUrl = '{shim_url}';\n").into_bytes())
     } else {
-        // Its names are known; nothing of a path reaches the disk.
+        // Only plain file names: no path from a request reaches the disk.
         let is_file = !name.is_empty()
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte));
         is_file.then(|| std::fs::read(Path::new(FOLDER).join(name)).ok()).flatten()

@@ -1,4 +1,4 @@
-//! Who signs the app's users in: tokens, good and bad, by hand, and the server of the public keys.
+//! User tokens, valid and invalid, built by hand, and a server of the public keys.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -24,14 +24,14 @@ use crate::shim::unix_now;
 
 /// The shared secret of HS256, unless a test says otherwise.
 pub const JWT_SECRET: &str = "a-secret-of-the-tests-with-at-least-32-bytes";
-/// What the tokens' `aud` and `iss` are.
+/// `aud` of the tokens.
 pub const AUDIENCE: &str = "authenticated";
-/// The same.
+/// `iss` of the tokens.
 pub const ISSUER: &str = "https://auth.test/v1";
-/// A key that signs nothing but these tests' tokens; ring makes none of its own.
+/// A key of these tests only: ring cannot generate RSA keys.
 const RSA_KEY: &[u8] = include_bytes!("../keys/rsa_of_the_tests.pk8");
 
-/// Who signs: a key and what it is called.
+/// A key that signs tokens, with its `kid`.
 pub enum Signer {
     /// HS256.
     Secret(String),
@@ -41,7 +41,7 @@ pub enum Signer {
     Rsa(String, Box<RsaKeyPair>),
 }
 
-/// The claims of a token that is good for an hour.
+/// The claims of a token that is valid for an hour.
 pub fn claims(user: Uuid) -> Value {
     json!({
         "sub": user.to_string(), "exp": unix_now() + 3600, "iat": unix_now(), "aud": AUDIENCE, "iss": ISSUER,
@@ -49,12 +49,12 @@ pub fn claims(user: Uuid) -> Value {
     })
 }
 
-/// A good token of a user's, signed with [`JWT_SECRET`].
+/// A valid token of a user, signed with [`JWT_SECRET`].
 pub fn token(user: Uuid) -> String {
     Signer::secret().sign(&claims(user))
 }
 
-/// Part by part, as they stand between the dots.
+/// A token from its parts: header, claims and signature.
 pub fn token_of(header: &Value, claims: &Value, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
     let encoded = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
     let message = format!("{}.{}", encoded(header), encoded(claims));
@@ -90,7 +90,7 @@ impl Signer {
         self.sign_as(&self.header(), claims)
     }
 
-    /// The token with this header, whatever it says.
+    /// The token with this header, which may be wrong.
     pub fn sign_as(&self, header: &Value, claims: &Value) -> String {
         token_of(header, claims, |message| self.signature(message))
     }
@@ -123,7 +123,7 @@ impl Signer {
         }
     }
 
-    /// The public key's bytes, which a forger would take for a secret.
+    /// The public key's bytes, which a forger would use as an HS256 secret.
     pub fn public_bytes(&self) -> Vec<u8> {
         match self {
             Signer::Secret(_) => panic!("a secret is not shown"),
@@ -222,7 +222,7 @@ fn locked(state: &Mutex<KeyState>) -> MutexGuard<'_, KeyState> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Twelve tokens and more of Ann's that each have one thing wrong, by its name.
+/// Tokens of a user with one fault each, by its name.
 pub fn wrong_tokens(user: Uuid) -> BTreeMap<&'static str, String> {
     let signer = Signer::secret();
     let with = |field: &str, value: Value| {
@@ -250,13 +250,13 @@ pub fn wrong_tokens(user: Uuid) -> BTreeMap<&'static str, String> {
         ("for no audience", without("aud")),
         ("of another issuer", with("iss", json!("https://evil.test"))),
         ("of no issuer", without("iss")),
-        ("of nobody", without("sub")),
+        ("without a user", without("sub")),
         ("of a user whose id is no UUID", with("sub", json!("ann"))),
         ("of a user whose id is a number", with("sub", json!(1))),
         ("signed with another secret", Signer::Secret("x".repeat(40)).sign(&claims(user))),
         ("signed with nothing", token_of(&header("none"), &claims(user), |_| Vec::new())),
         (
-            "said to be signed with nothing",
+            "whose header says that it is not signed",
             token_of(&header("nOnE"), &claims(user), |m| hs256(JWT_SECRET.as_bytes(), m)),
         ),
         ("signed with an empty secret", token_of(&header("HS256"), &claims(user), |m| hs256(b"", m))),
@@ -265,7 +265,7 @@ pub fn wrong_tokens(user: Uuid) -> BTreeMap<&'static str, String> {
             token_of(&header("HS512"), &claims(user), |m| hs512(JWT_SECRET.as_bytes(), m)),
         ),
         (
-            "said to be signed with a key nobody has",
+            "that names an unknown key",
             token_of(&header("ES256"), &claims(user), |m| hs256(JWT_SECRET.as_bytes(), m)),
         ),
         ("without its signature", format!("{head}.{body}.")),

@@ -1,4 +1,4 @@
-//! Who asks: tokens by a secret and by public keys, every wrong one refused, and what stands in the log of them.
+//! Authentication: tokens by a secret and by public keys, the refusal of every wrong one, and what is logged of them.
 
 use serde_json::{Value, json};
 use stripe_credits_tests::app::{USER_ROUTES, app, without_stripe};
@@ -20,7 +20,7 @@ fn assert_invalid(answer: &Answer, what: &str) {
     assert!(answer.headers["www-authenticate"].starts_with("Bearer"), "{what}");
 }
 
-/// A shim that proves tokens by the keys of a server, and by nothing else.
+/// A shim that verifies tokens by the keys of a JWKS URL only.
 fn by_keys(database: &Database, keys: &KeyServer) -> Setup {
     without_stripe(database).without("JWT_SECRET").with("JWKS_URL", &keys.url())
 }
@@ -58,7 +58,7 @@ fn every_wrong_token_is_401_by_its_name_at_every_route_and_nothing_happens() {
     assert!(failures("token_signature") >= 4);
     assert!(failures("token_algorithm") >= 2);
     assert!(failures("token_malformed") >= 4);
-    // A token, even a wrong one, is nobody's business: it may be a good one elsewhere.
+    // Even a wrong token must not be logged: it may be valid elsewhere.
     let log = shim.text();
     for (what, token) in &wrong {
         let tail = &token[token.len().saturating_sub(20)..];
@@ -243,7 +243,7 @@ fn while_the_key_server_is_away_known_keys_are_good_and_without_any_it_is_503() 
 
     let shim = by_keys(&database, &keys).start();
     let answer = credits(&shim, &ec.sign(&claims(ANN)));
-    assert_eq!(answer.said(), "503 token_keys_unavailable");
+    assert_eq!(answer.summary(), "503 token_keys_unavailable");
     assert!(answer.headers.contains_key("retry-after"));
     keys.show(&[&ec]);
     until("the keys are known", || credits(&shim, &ec.sign(&claims(ANN))).status == 200);

@@ -61,11 +61,11 @@ fn any_other_origin_is_refused_however_alike() {
         "",
     ] {
         let answer = preflight(&shim, "/checkout", origin);
-        assert_eq!(answer.said(), "403 origin_not_allowed", "{origin}");
+        assert_eq!(answer.summary(), "403 origin_not_allowed", "{origin}");
         assert_eq!(allowed(&answer), None, "{origin}");
         let bearer = format!("Bearer {}", token(ANN));
         let answer = shim.ask("GET", "/credits", &[("Origin", origin), ("Authorization", &bearer)], b"");
-        // Not a page's business, but a server that says where it is from is none of CORS's.
+        // A server may send an Origin too; CORS does not concern it.
         assert_eq!((answer.status, allowed(&answer)), (200, None), "{origin}");
         assert_eq!(answer.headers["vary"], "Origin");
     }
@@ -102,7 +102,7 @@ fn what_is_outside_the_apps_routes_is_readable_by_no_page() {
 fn without_configured_origins_no_page_reads_anything() {
     let database = Database::with_catalog();
     let shim = without_stripe(&database).without("CORS_ORIGINS").start();
-    assert_eq!(preflight(&shim, "/credits", ORIGIN).said(), "403 origin_not_allowed");
+    assert_eq!(preflight(&shim, "/credits", ORIGIN).summary(), "403 origin_not_allowed");
     let answer = shim.ask("GET", "/catalog", &[("Origin", ORIGIN)], b"");
     assert_eq!((answer.status, allowed(&answer)), (200, None));
     assert!(!answer.headers.contains_key("vary"));

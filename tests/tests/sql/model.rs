@@ -79,7 +79,7 @@ fn deliver(c: &mut Connection, event: &Event) -> Outcome {
     }
     let answered = c.apply_fetched(event, &nothing_fetched());
     assert!(
-        ["ignored unknown_payment", "already_applied"].contains(&answered.said().as_str()),
+        ["ignored unknown_payment", "already_applied"].contains(&answered.summary().as_str()),
         "{answered:?}"
     );
     Outcome { outcome: "ignored".into(), reason: Some("unknown_payment".into()), ..said }
@@ -195,11 +195,11 @@ impl Walk {
             Operation::Commit { request, amount } => c.commit(id, request, *amount),
             Operation::Release { request } => c.release(id, request),
             Operation::RunOut { request } => {
-                c.runs_out_now(id, request);
+                c.expire_reservation(id, request);
                 return None;
             }
             Operation::Lapse { source } => {
-                c.lapses_now(id, source);
+                c.expire_grants(id, source);
                 return None;
             }
             _ => self.events(operation, number).iter().map(|event| deliver(c, event)).last()?,
@@ -219,7 +219,7 @@ impl Walk {
             _ => true,
         };
         let said = self.carry_out(c, &operation, number);
-        let words = said.as_ref().map_or("applied".to_owned(), Outcome::said);
+        let words = said.as_ref().map_or("applied".to_owned(), Outcome::summary);
         self.can_be(&format!("said {words}"), |person| person.apply(&operation) == words);
         let Some(said) = said else {
             if exact {
@@ -250,7 +250,7 @@ impl Walk {
     /// By a sweep, or by an access that does nothing else. A sweep leaves what another one is at.
     fn posts_time(&mut self, c: &mut Connection) {
         if self.rng.once_in(2) || c.run_due() == 0 {
-            assert_eq!(c.release(self.id, "nobody's").said(), "rejected unknown_reservation");
+            assert_eq!(c.release(self.id, "nobody's").summary(), "rejected unknown_reservation");
         }
     }
 
@@ -258,7 +258,7 @@ impl Walk {
     fn redeliver(&mut self, c: &mut Connection) {
         let event = self.rng.one_of(&self.delivered).clone();
         let said = c.deliver(&event);
-        self.done.push(format!("again {}: {}", event.id(), said.said()));
+        self.done.push(format!("again {}: {}", event.id(), said.summary()));
         assert!(["already_applied", "ignored"].contains(&said.outcome.as_str()), "a redelivery: {said:?}");
         assert_eq!(said.credits, 0, "a redelivery: {said:?}");
     }
@@ -327,7 +327,7 @@ impl Walk {
         let said: Vec<String> = thread::scope(|scope| {
             let work = |((number, operation), c): (&(u64, Operation), &mut Connection)| {
                 barrier.wait();
-                walk.carry_out(c, operation, *number).expect("it is not of time").said()
+                walk.carry_out(c, operation, *number).expect("it is not of time").summary()
             };
             let running: Vec<_> =
                 several.iter().zip(connections).map(|one| scope.spawn(move || work(one))).collect();

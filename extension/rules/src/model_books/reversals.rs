@@ -178,7 +178,7 @@ fn refunds(facts: &Facts, names: &BTreeSet<String>) -> i64 {
     live.max(told)
 }
 
-/// Disputes count "at most what was left of the charge; in another currency [one] counts whole".
+/// Disputes count "at most what was left of the charge; in another currency one counts whole".
 fn disputes(facts: &Facts, names: &BTreeSet<String>, charged: i64, refunds: i64) -> i64 {
     let currency = currency(facts, names);
     let its =

@@ -1,4 +1,4 @@
-//! What the database answered: a row of `billing.outcome`, and the HTTP status that says it to Stripe.
+//! A row of `billing.outcome`, and the HTTP status with which Stripe is answered.
 
 use hyper::StatusCode;
 use serde::Deserialize;
@@ -9,7 +9,7 @@ pub(crate) const UNKNOWN_PRICE: &str = "unknown_price";
 /// The same while there is none at all.
 pub(crate) const NO_CATALOG: &str = "no_catalog";
 
-/// One outcome: its JSON as the database wrote it, nulls left out, and the columns that the shim acts on or logs.
+/// An outcome: the row as JSON without nulls, and the columns that the shim uses or logs.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     json: String,
@@ -47,7 +47,8 @@ impl Outcome {
         Ok(Self { json, columns })
     }
 
-    /// 200 tells Stripe that we have the event; 500 asks for it again until the catalog knows its price.
+    /// With 200 Stripe counts the event as delivered; with 500 it sends the event again, until the catalog knows its
+    /// price.
     pub(crate) fn status(&self) -> StatusCode {
         match (self.verdict(), self.reason()) {
             (Verdict::Parked, Some(UNKNOWN_PRICE | NO_CATALOG)) | (Verdict::NeedsFetch, _) => {
@@ -62,7 +63,7 @@ impl Outcome {
         &self.json
     }
 
-    /// The same for an app's user: without the details, which may name other users and their events.
+    /// The row as JSON for an app's user: without the details, which may name other users and their events.
     pub(crate) fn json_without_details(&self) -> String {
         let mut row: Map<String, Value> = serde_json::from_str(&self.json).unwrap_or_default();
         row.remove("details");
@@ -70,7 +71,7 @@ impl Outcome {
         Value::Object(row).to_string()
     }
 
-    /// Applied, or why not.
+    /// What became of the event.
     pub(crate) fn verdict(&self) -> Verdict {
         self.columns.outcome
     }
@@ -80,22 +81,22 @@ impl Outcome {
         self.columns.reason.as_deref()
     }
 
-    /// Whose credits moved.
+    /// The user concerned.
     pub(crate) fn user_id(&self) -> Option<&str> {
         self.columns.user_id.as_deref()
     }
 
-    /// The net change.
+    /// The net change of the balance.
     pub(crate) fn credits(&self) -> Option<i64> {
         self.columns.credits
     }
 
-    /// The paths of Stripe's API that the database asks for.
+    /// The paths in Stripe's API that the database needs.
     pub(crate) fn to_fetch(&self) -> &[String] {
         &self.columns.to_fetch
     }
 
-    /// The prices the details name, known or missing, with commas between.
+    /// The prices in the details, known or missing, separated by commas.
     pub(crate) fn price_ids(&self) -> Option<String> {
         let ids: Vec<&str> = ["price_ids", "missing_prices"]
             .iter()
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_the_catalog_lacks_makes_stripe_send_again() {
+    fn only_what_the_catalog_lacks_is_answered_500() {
         for (json, status) in [
             (r#"{"outcome":"applied"}"#, 200),
             (r#"{"outcome":"already_applied"}"#, 200),
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_columns_are_read_and_the_json_is_kept() {
+    fn the_columns_are_parsed_and_the_json_is_unchanged() {
         let json = r#"{"ok":true,"outcome":"applied","user_id":"u","credits":-5,"to_fetch":["/v1/x"],
             "details":{"price_ids":["price_a",7],"missing_prices":["price_b"]}}"#;
         let outcome = outcome(json);
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_a_verdict_is_not_an_outcome() {
+    fn a_row_without_a_verdict_is_not_an_outcome() {
         for json in ["{}", r#"{"outcome":"maybe"}"#, "null", ""] {
             assert!(Outcome::parse(json.to_owned()).is_err(), "{json}");
         }

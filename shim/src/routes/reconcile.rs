@@ -1,5 +1,6 @@
-//! `POST /reconcile-stripe-credit-pack` and `/reconcile-stripe-checkout`: a browser came back from Stripe, and its
-//! purchase does not wait for the webhook. Whose the session is, and what it is worth, the database decides.
+//! `POST /reconcile-stripe-credit-pack` and `/reconcile-stripe-checkout`: apply a checkout session when the browser
+//! returns from Stripe, without waiting for the webhook. The database decides who owns the session and what it is
+//! worth.
 
 use hyper::StatusCode;
 use serde::Deserialize;
@@ -8,16 +9,16 @@ use crate::app::App;
 use crate::error::Error;
 use crate::fetch;
 use crate::outcome::{NO_CATALOG, Outcome, UNKNOWN_PRICE, Verdict};
-use crate::routes::user::{Asked, Reply, Subject};
-use crate::stripe::client::{Answer, StripeError};
+use crate::routes::user::{AuthenticatedRequest, LogFields, Reply};
+use crate::stripe::client::{StripeError, StripeObject};
 
-/// The longest session id taken, in bytes; Stripe's are under a hundred.
+/// The longest session id accepted, in bytes; Stripe's are under a hundred.
 const MAX_SESSION_ID_BYTES: usize = 255;
 
-/// What was bought.
+/// Stripe's mode of the sessions that a route reconciles: payment for packs, subscription for plans.
 #[derive(Clone, Copy)]
-enum Checkout {
-    Pack,
+enum CheckoutMode {
+    Payment,
     Subscription,
 }
 
@@ -27,101 +28,115 @@ struct Body {
     session_id: String,
 }
 
-impl Checkout {
-    fn mode(self) -> &'static str {
+impl CheckoutMode {
+    fn as_str(self) -> &'static str {
         match self {
-            Self::Pack => "payment",
+            Self::Payment => "payment",
             Self::Subscription => "subscription",
         }
     }
 
     fn path(self, session_id: &str) -> String {
         let expansions = match self {
-            Self::Pack => "expand[]=line_items",
+            Self::Payment => "expand[]=line_items",
             Self::Subscription => "expand[]=line_items&expand[]=subscription&expand[]=invoice",
         };
         format!("/v1/checkout/sessions/{session_id}?{expansions}")
     }
 
-    /// The id under which the database keeps what it was told.
+    /// The id of the synthetic event in the inbox.
     fn event_id(self, session_id: &str) -> String {
         match self {
-            Self::Pack => format!("reconcile_credit_pack:{session_id}"),
+            Self::Payment => format!("reconcile_credit_pack:{session_id}"),
             Self::Subscription => format!("reconcile:{session_id}"),
         }
     }
 }
 
 /// Reconciles the checkout of a pack.
-pub(crate) async fn pack(app: &App, asked: &Asked, subject: &mut Subject) -> Result<Reply, Error> {
-    answer(app, Checkout::Pack, asked, subject).await
+pub(crate) async fn pack(
+    app: &App,
+    request: &AuthenticatedRequest,
+    fields: &mut LogFields,
+) -> Result<Reply, Error> {
+    reconcile(app, CheckoutMode::Payment, request, fields).await
 }
 
 /// Reconciles the checkout of a subscription.
-pub(crate) async fn subscription(app: &App, asked: &Asked, subject: &mut Subject) -> Result<Reply, Error> {
-    answer(app, Checkout::Subscription, asked, subject).await
+pub(crate) async fn subscription(
+    app: &App,
+    request: &AuthenticatedRequest,
+    fields: &mut LogFields,
+) -> Result<Reply, Error> {
+    reconcile(app, CheckoutMode::Subscription, request, fields).await
 }
 
-/// Applies what Stripe says of the session now, for the user who asks.
-async fn answer(app: &App, checkout: Checkout, asked: &Asked, subject: &mut Subject) -> Result<Reply, Error> {
-    let Body { session_id } = asked.read()?;
+/// Applies the session's current state at Stripe for the user of the request.
+async fn reconcile(
+    app: &App,
+    mode: CheckoutMode,
+    request: &AuthenticatedRequest,
+    fields: &mut LogFields,
+) -> Result<Reply, Error> {
+    let Body { session_id } = request.read()?;
     if !is_session_id(&session_id) {
         return Err(Error::NotASession);
     }
-    subject.session_id = Some(session_id.clone());
-    let session = session(app, checkout, &session_id).await?;
-    let outcome = apply(app, checkout, asked, &session_id, &session).await?;
-    app.after_commit(&outcome, &checkout.event_id(&session_id)).await;
+    fields.session_id = Some(session_id.clone());
+    let session = session(app, mode, &session_id).await?;
+    let outcome = apply(app, mode, request, &session_id, &session).await?;
+    app.after_commit(&outcome, &mode.event_id(&session_id)).await;
     Ok(Reply::outcome(status(&outcome), &outcome))
 }
 
-/// Only what can stand in a path: whatever else a client sends never reaches Stripe.
+/// Whether a client's text is a session id. Nothing else gets into a path of Stripe's API.
 fn is_session_id(text: &str) -> bool {
     let is_word = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     text.len() <= MAX_SESSION_ID_BYTES
         && text.strip_prefix("cs_").is_some_and(|rest| !rest.is_empty() && is_word(rest))
 }
 
-/// The session as Stripe has it now, if it is of the mode that is reconciled here.
-async fn session(app: &App, checkout: Checkout, session_id: &str) -> Result<Answer, Error> {
+/// The session's current state at Stripe, if it has the mode that the route reconciles.
+async fn session(app: &App, mode: CheckoutMode, session_id: &str) -> Result<StripeObject, Error> {
     #[derive(Deserialize)]
     struct Session {
         id: String,
         mode: String,
     }
-    let answer = app.stripe()?.get(&checkout.path(session_id)).await.map_err(|error| match error {
+    let object = app.stripe()?.get(&mode.path(session_id)).await.map_err(|error| match error {
         StripeError::NotFound => Error::UnknownSession,
-        error => Error::Gateway(error),
+        error => Error::BadGateway(error),
     })?;
-    let session: Session = answer.read().map_err(Error::Gateway)?;
+    let session: Session = object.read().map_err(Error::BadGateway)?;
     if session.id != session_id {
-        return Err(Error::Gateway(StripeError::Malformed("it is another session".to_owned())));
+        return Err(Error::BadGateway(StripeError::Malformed("it is another session".to_owned())));
     }
-    if session.mode != checkout.mode() {
-        return Err(Error::WrongMode(checkout.mode()));
+    if session.mode != mode.as_str() {
+        return Err(Error::WrongMode(mode.as_str()));
     }
-    Ok(answer)
+    Ok(object)
 }
 
 async fn apply(
     app: &App,
-    checkout: Checkout,
-    asked: &Asked,
+    mode: CheckoutMode,
+    request: &AuthenticatedRequest,
     session_id: &str,
-    session: &Answer,
+    session: &StripeObject,
 ) -> Result<Outcome, Error> {
-    let user = asked.user.id();
-    let outcome = app.database.reconcile_checkout_session(session.object.get(), user, session.as_of).await?;
+    let user = request.user.id();
+    let outcome = app.database.reconcile_checkout_session(session.json.get(), user, session.as_of).await?;
     if outcome.verdict() != Verdict::NeedsFetch {
         return Ok(outcome);
     }
-    // It is this user's, or it would have been rejected, and the inbox keeps it: from here on it goes the way of a
-    // webhook.
-    let fetched = fetch::fetch(app.stripe.as_ref(), outcome.to_fetch()).await.map_err(Error::at_gateway)?;
-    Ok(app.database.apply_kept_event(&checkout.event_id(session_id), &fetched).await?)
+    // The session is this user's, or it would have been rejected, and its event is in the inbox: now it can be
+    // applied like a webhook's.
+    let fetched =
+        fetch::fetch(app.stripe.as_ref(), outcome.to_fetch()).await.map_err(Error::into_bad_gateway)?;
+    Ok(app.database.apply_inbox_event(&mode.event_id(session_id), &fetched).await?)
 }
 
-/// What the outcome is for the browser that waits for its credits.
+/// The HTTP status of the outcome for a browser that waits for its credits.
 fn status(outcome: &Outcome) -> StatusCode {
     match (outcome.verdict(), outcome.reason()) {
         (Verdict::Rejected, Some("not_owner" | "no_owner")) => StatusCode::FORBIDDEN,
@@ -130,7 +145,7 @@ fn status(outcome: &Outcome) -> StatusCode {
         (Verdict::Ignored, Some("mode" | "livemode" | "account")) => StatusCode::BAD_REQUEST,
         (Verdict::Parked, Some(UNKNOWN_PRICE | NO_CATALOG))
         | (Verdict::NeedsFetch | Verdict::Rejected, _) => StatusCode::INTERNAL_SERVER_ERROR,
-        // Paid, and nothing more to do for now: not credits of ours, or kept until somebody looks.
+        // Paid, and the browser can do nothing more: no credits were bought, or the event is parked for an operator.
         _ => StatusCode::OK,
     }
 }
@@ -169,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stripe_calls_a_session_is_a_session() {
+    fn a_session_id_is_what_stripe_calls_one() {
         assert!(is_session_id("cs_1"));
         assert!(is_session_id("cs_test_a1B2c3D4"));
         for wrong in
@@ -184,7 +199,7 @@ mod tests {
         #[test]
         fn a_session_id_is_always_one_segment_of_a_path(text in "(cs_)?.{0,40}") {
             if is_session_id(&text) {
-                let path = Checkout::Pack.path(&text);
+                let path = CheckoutMode::Payment.path(&text);
                 let uri: hyper::Uri = format!("http://stripe{path}").parse().unwrap();
                 prop_assert_eq!(uri.path(), format!("/v1/checkout/sessions/{text}"));
             }

@@ -1,4 +1,4 @@
-//! `POST /webhooks/stripe`: one delivery, from its body to its answer, its log line and its count.
+//! `POST /webhooks/stripe`: one delivery of an event, with its log line and its count.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,14 +15,14 @@ use crate::response::{Response, error_response, json_response};
 use crate::telemetry::milliseconds;
 use crate::{body, delivery, signature};
 
-/// Answers one delivery.
+/// Responds to one delivery.
 pub(crate) async fn deliver(app: Arc<App>, request: Request<Incoming>) -> Result<Response, Error> {
     let started = Instant::now();
     let event = match receive(&app, request).await {
         Ok(event) => event,
         Err(error) => return Ok(report(&app, None, Err(error), started)),
     };
-    // In a task of its own a delivery goes on to its end, its log line included, when Stripe hangs up.
+    // In a task of its own, a delivery is finished and logged also if Stripe disconnects.
     let delivery = tokio::spawn(async move {
         let result = delivery::apply(&app.database, app.stripe.as_ref(), &event).await;
         if let Ok(outcome) = &result {
@@ -33,7 +33,7 @@ pub(crate) async fn deliver(app: Arc<App>, request: Request<Incoming>) -> Result
     delivery.await.map_err(|panic| Error::Internal(panic.to_string()))
 }
 
-/// Reads the body, believes it, and reads its envelope.
+/// Reads the body, verifies its signature and parses the envelope.
 async fn receive(app: &App, request: Request<Incoming>) -> Result<Event, Error> {
     let (head, body) = request.into_parts();
     let verified =
@@ -41,7 +41,7 @@ async fn receive(app: &App, request: Request<Incoming>) -> Result<Event, Error> 
     Ok(Event::parse(verified)?)
 }
 
-/// Counts and logs a delivery, and makes its answer.
+/// Counts and logs a delivery, and returns its response.
 fn report(app: &App, event: Option<&Event>, result: Result<Outcome, Error>, started: Instant) -> Response {
     let took = started.elapsed();
     count(app, event, &result, took);
@@ -57,7 +57,7 @@ fn count(app: &App, event: Option<&Event>, result: &Result<Outcome, Error>, took
         Ok(outcome) => (outcome.verdict().label(), outcome.reason()),
         Err(error) => ("error", Some(error.label())),
     };
-    app.metrics.delivery(event.map(Event::kind), outcome, reason, took);
+    app.metrics.delivery(event.map(Event::event_type), outcome, reason, took);
     if let Some(age) = event.and_then(|event| event.age(unix_now())) {
         app.metrics.event_age(Duration::from_secs(age));
     }
@@ -70,19 +70,19 @@ fn count(app: &App, event: Option<&Event>, result: &Result<Outcome, Error>, took
     }
 }
 
-/// One line a delivery. An error is what a person should look at, a warning is a stranger's doing.
+/// Logs one line: an error if an operator should look at it, a warning if it is the sender's fault.
 fn log(event: Option<&Event>, result: &Result<Outcome, Error>, took: Duration) {
     let outcome = result.as_ref().ok();
     let error = result.as_ref().err();
     let status = result.as_ref().map_or_else(Error::status, Outcome::status);
     let price_id = outcome.and_then(Outcome::price_ids);
-    // A webhook that is late shows by it: Stripe's first attempt comes within seconds.
+    // Shows late webhooks: Stripe's first attempt comes within seconds.
     let age_s = event.and_then(|event| event.age(unix_now()));
     macro_rules! line {
         ($level:ident) => {
             tracing::$level!(
                 event_id = event.map(Event::id),
-                "type" = event.map(Event::kind),
+                "type" = event.map(Event::event_type),
                 session_id = event.and_then(Event::session_id),
                 payment_intent_id = event.and_then(Event::payment_intent_id),
                 price_id,

@@ -12,11 +12,12 @@ use stripe_credits_rules::invoice::Invoice;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::session::{Mode, PaymentStatus, Session};
 use stripe_credits_rules::subscription::Subscription;
+use stripe_credits_rules::verdict::Verdict;
 use stripe_credits_rules::worth::NoGrant;
 use uuid::Uuid;
 
 use crate::ledger;
-use crate::outcome::{Outcome, Verdict};
+use crate::outcome::Outcome;
 use crate::pg::sql::Sql;
 use crate::posting::subscription::{Incoming, Word};
 use crate::posting::{invoice, pack, reversal, subscription};
@@ -75,10 +76,10 @@ pub(crate) fn judge(
     caller: Caller,
 ) -> Judged {
     let Some(settings) = settings else {
-        return Outcome::of(Verdict::Parked(Reason::NoCatalog)).into();
+        return Outcome::parked(Reason::NoCatalog).into();
     };
     if let Some(reason) = settings.scope.excludes(event.livemode, event.account.as_deref()) {
-        return Outcome::of(Verdict::Ignored(reason)).into();
+        return Outcome::ignored(reason).into();
     }
     let context = Context { settings, event, fetched, caller };
     match &event.subject {
@@ -90,7 +91,7 @@ pub(crate) fn judge(
         Subject::Invoice(invoice) => judge_invoice(sql, &context, invoice, None),
         Subject::InvoicePayment(payment) => reversal::invoice_paid_by(sql, event, payment).into(),
         Subject::Reversals(reversals) => reversal::apply(sql, event, reversals, fetched).into(),
-        Subject::Other => Outcome::of(Verdict::Ignored(Reason::EventType)).into(),
+        Subject::Other => Outcome::ignored(Reason::EventType).into(),
     }
 }
 
@@ -108,7 +109,7 @@ fn judge_pack_session(sql: &mut Sql, context: &Context, session: &Session) -> Ju
     };
     let ownership = resolve_owner(sql, session.customer_id.as_deref(), claims, session.created);
     if let Err(reason) = context.caller.check_owner(ownership.owner) {
-        return Outcome::of(Verdict::Rejected(reason)).into();
+        return Outcome::rejected(reason).into();
     }
     let unblocked = ownership.link_customer(sql);
     let worth = pack::worth(sql, context.settings, session, context.fetched);
@@ -138,7 +139,7 @@ fn judge_subscription_session(sql: &mut Sql, context: &Context, session: &Sessio
     };
     let ownership = resolve_owner(sql, session.customer_id.as_deref(), claims, session.created);
     if let Err(reason) = context.caller.check_owner(ownership.owner) {
-        return Outcome::of(Verdict::Rejected(reason)).into();
+        return Outcome::rejected(reason).into();
     }
     let mut unblocked = ownership.link_customer(sql);
     let user = ownership.user().ok();
@@ -157,7 +158,7 @@ fn judge_subscription_session(sql: &mut Sql, context: &Context, session: &Sessio
     }
     let outcome = outcome.unwrap_or_else(|| {
         let unpaid = session.payment == Some(PaymentStatus::Unpaid);
-        Outcome::of(Verdict::Ignored(if unpaid { Reason::Unpaid } else { Reason::Mode }))
+        Outcome::ignored(if unpaid { Reason::Unpaid } else { Reason::Mode })
     });
     Judged { outcome: ownership.with_owner(sql, outcome), unblocked }
 }
@@ -188,7 +189,7 @@ fn judge_subscription(
 /// A subscription's invoice. `session_user` owns the session that started the subscription.
 fn judge_invoice(sql: &mut Sql, context: &Context, invoice: &Invoice, session_user: Option<Uuid>) -> Judged {
     let Some(subscription_id) = invoice.subscription_id.as_deref() else {
-        return Outcome::of(Verdict::Ignored(Reason::NoSubscription)).into();
+        return Outcome::ignored(Reason::NoSubscription).into();
     };
     let known = subscriptions::find(sql, subscription_id);
     let payment = payments::of_source(sql, &invoice.id, None).filter(|payment| payment.paid);
@@ -260,5 +261,5 @@ impl Ownership<'_> {
 
 /// What a payment comes to that is worth credits, but has no owner.
 fn unowned(reason: Reason) -> Outcome {
-    Outcome::of(if reason == Reason::Conflict { Verdict::Rejected(reason) } else { Verdict::Parked(reason) })
+    if reason == Reason::Conflict { Outcome::rejected(reason) } else { Outcome::parked(reason) }
 }

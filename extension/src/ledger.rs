@@ -13,16 +13,17 @@ use serde_json::{Value, json};
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::draw::Share;
-use stripe_credits_rules::lot::{Held, Lot, Pool};
+use stripe_credits_rules::lot::{ExistingGrant, NewGrant, Pool};
 use stripe_credits_rules::plan::Returned;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::subscription::FREE;
+use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
 
-use crate::outcome::{Balances, Outcome, Verdict};
-use crate::pg::convert::{clock, time, timestamp, uuid, uuid_datum};
+use crate::outcome::{Balances, Outcome};
+use crate::pg::convert::{clock, timestamp, uuid_datum};
 use crate::pg::json::JsonText;
-use crate::pg::sql::{Rows, Sql};
+use crate::pg::sql::{Row, Sql};
 
 /// Why a row is in the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,7 +112,7 @@ pub(crate) struct Granted {
 /// Posts what time alone has caused in a user's account, if there is anything.
 pub(crate) fn settle_due(sql: &mut Sql, user: Uuid) {
     let due = "select from billing.accounts where user_id = $1 and next_due_at <= $2";
-    if sql.run(due, &[uuid_datum(user).into(), timestamp(clock()).into()]).next() {
+    if sql.query_opt(due, &[uuid_datum(user).into(), timestamp(clock()).into()]).is_some() {
         settle(sql, user);
     }
 }
@@ -131,84 +132,76 @@ fn settle(sql: &mut Sql, user: Uuid) {
 }
 
 fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
-    let mut rows = sql.run(
+    let mut row = sql.query_opt(
         "select subscription_credits, purchased_credits, promotional_credits, debt, tier, subscription_status,
                 signed_up_at, free_next_at, next_due_at, last_grant_id, last_transaction_id
          from billing.accounts where user_id = $1 for update",
         &[uuid_datum(user).into()],
-    );
-    rows.next().then(|| Account {
+    )?;
+    let account = Account {
         user,
         now: clock(),
-        balances: held_balances(&rows),
-        signed_up_at: rows.get(7).and_then(time),
-        free_next: rows.get(8).and_then(time),
-        next_due: rows.get(9).and_then(time),
-        last_grant_id: rows.must(10),
-        last_transaction_id: rows.must(11),
+        balances: held_balances(&mut row),
+        signed_up_at: row.get_opt(),
+        free_next: row.get_opt(),
+        next_due: row.get_opt(),
+        last_grant_id: row.get(),
+        last_transaction_id: row.get(),
         operation_id: 0,
         opened_with: Credits::ZERO,
         postings: Vec::new(),
         dirty: false,
         lots_touched: false,
-        lots_settled: rows.must(10),
+        lots_settled: 0,
         returned: Vec::new(),
-    })
+    };
+    Some(Account { lots_settled: account.last_grant_id, ..account })
 }
 
 /// What an account holds now, read without its lock; `None` where there is no account.
 pub(crate) fn balances(sql: &mut Sql, user: Uuid) -> Option<Balances> {
-    let mut rows = sql.run(
+    sql.query_opt(
         "select subscription_credits_balance, purchased_credits_balance, promotional_credits_balance, debt,
                 subscription_tier, subscription_status
          from billing.user_credits where user_id = $1",
         &[uuid_datum(user).into()],
-    );
-    rows.next().then(|| held_balances(&rows))
+    )
+    .map(|mut row| held_balances(&mut row))
 }
 
 /// The first six columns of either.
-fn held_balances(rows: &Rows) -> Balances {
+fn held_balances(row: &mut Row) -> Balances {
     Balances {
-        subscription: Credits(rows.must(1)),
-        purchased: Credits(rows.must(2)),
-        promotional: Credits(rows.must(3)),
-        debt: Credits(rows.must(4)),
-        tier: rows.must(5),
-        subscription_status: rows.must(6),
+        subscription: row.get(),
+        purchased: row.get(),
+        promotional: row.get(),
+        debt: row.get(),
+        tier: row.get(),
+        subscription_status: row.get(),
     }
 }
 
-/// Whether somebody else holds the account's lock now.
+/// Whether another transaction holds the account's lock now.
 pub(crate) fn is_busy(sql: &mut Sql, user: Uuid) -> bool {
-    let exists =
-        sql.run("select from billing.accounts where user_id = $1", &[uuid_datum(user).into()]).next();
-    exists
-        && !sql
-            .run(
-                "select from billing.accounts where user_id = $1 for update skip locked",
-                &[uuid_datum(user).into()],
-            )
-            .next()
+    let exists = "select from billing.accounts where user_id = $1";
+    let free = "select from billing.accounts where user_id = $1 for update skip locked";
+    let user = [uuid_datum(user).into()];
+    sql.query_opt(exists, &user).is_some() && sql.query_opt(free, &user).is_none()
 }
 
 /// Up to `limit` users whose accounts are due, locked, in the order of their ids; busy ones are left to their holders.
 fn due(sql: &mut Sql, limit: i64) -> Vec<Uuid> {
-    let mut rows = sql.run(
+    let rows = sql.query(
         "select user_id from billing.accounts where next_due_at <= $1
          order by user_id limit $2 for update skip locked",
         &[timestamp(clock()).into(), limit.into()],
     );
-    let mut users = Vec::new();
-    while rows.next() {
-        users.push(uuid(rows.must(1)));
-    }
-    users
+    rows.map(|mut row| row.get()).collect()
 }
 
 /// Begins the months of a free plan that there was not before, for everybody who signed up.
 pub(crate) fn begin_free_plan(sql: &mut Sql) {
-    sql.run(
+    sql.execute(
         "update billing.accounts set free_next_at = $1, next_due_at = least(next_due_at, $1)
          where signed_up_at is not null",
         &[timestamp(clock()).into()],
@@ -218,7 +211,7 @@ pub(crate) fn begin_free_plan(sql: &mut Sql) {
 /// Makes the cached balances what the grants and the ledger say. Answers the balance: Σ remaining − debt.
 pub(crate) fn sync(sql: &mut Sql, user: Uuid) -> Credits {
     let account = Account::open(sql, user);
-    let mut rows = sql.run(
+    let mut row = sql.query_one(
         "update billing.accounts a set
              (subscription_credits, purchased_credits, promotional_credits) = (
                  select coalesce(sum(g.remaining) filter (where g.pool = 'subscription'), 0),
@@ -244,8 +237,7 @@ pub(crate) fn sync(sql: &mut Sql, user: Uuid) -> Credits {
          returning subscription_credits + purchased_credits + promotional_credits - debt",
         &[uuid_datum(user).into(), timestamp(account.now).into(), account.last_transaction_id.into()],
     );
-    assert!(rows.next(), "the account is locked");
-    Credits(rows.must(1))
+    row.get()
 }
 
 impl Account {
@@ -253,7 +245,7 @@ impl Account {
     #[must_use = "an account that is posted to has to be closed"]
     pub(crate) fn open(sql: &mut Sql, user: Uuid) -> Account {
         Account::open_existing(sql, user).unwrap_or_else(|| {
-            sql.run(
+            sql.execute(
                 "insert into billing.accounts (user_id, created_at, updated_at) values ($1, $2, $2)
                  on conflict (user_id) do nothing",
                 &[uuid_datum(user).into(), timestamp(clock()).into()],
@@ -286,26 +278,22 @@ impl Account {
     }
 
     /// What was granted for a source so far, by item.
-    pub(crate) fn held(&self, sql: &mut Sql, source_id: &str) -> Vec<Held> {
-        let mut rows = sql.run(
+    pub(crate) fn held(&self, sql: &mut Sql, source_id: &str) -> Vec<ExistingGrant> {
+        let rows = sql.query(
             "select item, amount from billing.credit_grants where user_id = $1 and source_id = $2",
             &[uuid_datum(self.user).into(), source_id.into()],
         );
-        let mut held = Vec::new();
-        while rows.next() {
-            held.push(Held { item: rows.must(1), credits: Credits(rows.must(2)) });
-        }
-        held
+        rows.map(|mut row| ExistingGrant { item: row.get(), credits: row.get() }).collect()
     }
 
     /// One grant, where it was made already.
     pub(crate) fn granted(&self, sql: &mut Sql, source_id: &str, item: &str) -> Option<Granted> {
-        let mut rows = sql.run(
+        sql.query_opt(
             "select amount, lapses_at from billing.credit_grants
              where user_id = $1 and source_id = $2 and item = $3",
             &[uuid_datum(self.user).into(), source_id.into(), item.into()],
-        );
-        rows.next().then(|| Granted { amount: Credits(rows.must(1)), lapses_at: rows.get(2).and_then(time) })
+        )
+        .map(|mut row| Granted { amount: row.get(), lapses_at: row.get_opt() })
     }
 
     /// Whether this operation has posted anything.
@@ -346,7 +334,7 @@ impl Account {
         &mut self,
         sql: &mut Sql,
         source_id: &str,
-        lots: &[Lot],
+        lots: &[NewGrant],
         transaction_type: TransactionType,
         origin: &Origin,
     ) -> Result<(), Reason> {
@@ -365,13 +353,13 @@ impl Account {
     }
 
     /// Answers the grant, and whether the credits can be spent at once.
-    fn add_to_grant(&mut self, sql: &mut Sql, source_id: &str, lot: &Lot) -> (i64, bool) {
+    fn add_to_grant(&mut self, sql: &mut Sql, source_id: &str, lot: &NewGrant) -> (i64, bool) {
         let cycle = lot.cycle.as_ref();
         // Of a period's credits that come in parts, those whose time is now; time posts the others in their order.
         let under_way = lot.available_from.is_none_or(|from| {
             from <= self.now && lot.lapses_at.is_none_or(|lapses_at| lapses_at > self.now)
         });
-        let mut rows = sql.run(
+        let mut row = sql.query_one(
             "insert into billing.credit_grants as g
                  (user_id, id, source_id, item, pool, amount, remaining, pending, available_from, lapses_at,
                   stripe_subscription_id, price_id, period_start, period_end, paid_at, max_rollover, expires, created_at)
@@ -400,10 +388,9 @@ impl Account {
                 timestamp(self.now).into(),
             ],
         );
-        assert!(rows.next(), "an upsert returns its row");
-        let grant_id = rows.must(1);
+        let grant_id = row.get();
         self.last_grant_id = self.last_grant_id.max(grant_id);
-        self.next_due = earliest(self.next_due, rows.get(2).and_then(time));
+        self.next_due = earliest(self.next_due, row.get_opt());
         self.next_due = earliest(self.next_due, lot.available_from.filter(|_| !under_way));
         (self.lots_touched, self.dirty) = (self.lots_touched || cycle.is_some(), true);
         (grant_id, under_way)
@@ -439,7 +426,7 @@ impl Account {
         self.dirty = true;
         let grant_id = grant.map(|(grant_id, _)| grant_id);
         let pool = grant.map(|(_, pool)| pool.as_str());
-        sql.run(
+        sql.execute(
             "insert into billing.credit_transactions
                  (user_id, id, operation_id, transaction_type, amount, grant_id, pool, balance_after, description,
                   stripe_event_id, stripe_checkout_session_id, stripe_invoice_id, stripe_payment_intent_id, request_id,
@@ -500,7 +487,7 @@ impl Account {
         if !self.dirty {
             return;
         }
-        sql.run(
+        sql.execute(
             "update billing.accounts set subscription_credits = $2, purchased_credits = $3, promotional_credits = $4,
                  debt = $5, tier = $6, subscription_status = $7, signed_up_at = $8, free_next_at = $9, next_due_at = $10,
                  last_grant_id = $11, last_transaction_id = $12, version = version + 1, updated_at = $13
@@ -526,13 +513,9 @@ impl Account {
 }
 
 /// Rows of a grant's id, pool and credits.
-fn shares(mut rows: Rows) -> Vec<Share> {
-    let mut shares = Vec::new();
-    while rows.next() {
-        let pool = Pool::parse(&rows.must::<String>(2)).expect("its CHECK allows no other word");
-        shares.push(Share { grant_id: rows.must(1), pool, credits: Credits(rows.must(3)) });
-    }
-    shares
+fn shares<'conn>(rows: impl Iterator<Item = Row<'conn>>) -> Vec<Share> {
+    rows.map(|mut row| Share { grant_id: row.get(), pool: row.parse(Pool::parse), credits: row.get() })
+        .collect()
 }
 
 fn earliest(a: Option<Time>, b: Option<Time>) -> Option<Time> {

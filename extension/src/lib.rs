@@ -2,6 +2,7 @@
 //!
 //! The SQL files below load in this order and hold all of the data; the modules are in reading order, which is the order
 //! of a payment, and each uses only modules further down. The rules of money are the crate `stripe_credits_rules`, which knows no Postgres.
+//! "Rule 15" and the like are the numbered rules of docs/rules.md.
 
 #![allow(
     unsafe_code,

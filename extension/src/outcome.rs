@@ -11,6 +11,7 @@ use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::catalog::Item;
 use stripe_credits_rules::event::Malformed;
 use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::verdict::Verdict;
 use stripe_credits_rules::worth::NoGrant;
 use uuid::Uuid;
 
@@ -19,37 +20,6 @@ use crate::pg::json::JsonText;
 
 /// The number of columns of `billing.outcome`, in sql/install.sql.
 const COLUMNS: usize = 15;
-
-/// What became of a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    Applied,
-    AlreadyApplied,
-    Ignored(Reason),
-    Parked(Reason),
-    Rejected(Reason),
-    NeedsFetch,
-}
-
-impl Verdict {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Verdict::Applied => "applied",
-            Verdict::AlreadyApplied => "already_applied",
-            Verdict::Ignored(_) => "ignored",
-            Verdict::Parked(_) => "parked",
-            Verdict::Rejected(_) => "rejected",
-            Verdict::NeedsFetch => "needs_fetch",
-        }
-    }
-
-    pub(crate) fn reason(self) -> Option<Reason> {
-        match self {
-            Verdict::Ignored(reason) | Verdict::Parked(reason) | Verdict::Rejected(reason) => Some(reason),
-            Verdict::Applied | Verdict::AlreadyApplied | Verdict::NeedsFetch => None,
-        }
-    }
-}
 
 /// What an account holds, as an outcome shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,9 +59,21 @@ impl Outcome {
         }
     }
 
-    /// A text that is no event that the rules can read.
+    pub(crate) fn ignored(reason: Reason) -> Outcome {
+        Outcome::of(Verdict::Ignored(reason))
+    }
+
+    pub(crate) fn parked(reason: Reason) -> Outcome {
+        Outcome::of(Verdict::Parked(reason))
+    }
+
+    pub(crate) fn rejected(reason: Reason) -> Outcome {
+        Outcome::of(Verdict::Rejected(reason))
+    }
+
+    /// A text that the rules cannot read as an event.
     pub(crate) fn malformed(malformed: &Malformed) -> Outcome {
-        Outcome::of(Verdict::Rejected(Reason::Malformed)).with("fault", malformed.fault.as_str())
+        Outcome::rejected(Reason::Malformed).with("fault", malformed.fault.as_str())
     }
 
     pub(crate) fn with(mut self, key: &str, value: impl Into<Value>) -> Outcome {
@@ -144,14 +126,14 @@ impl Outcome {
 impl From<NoGrant> for Outcome {
     fn from(refusal: NoGrant) -> Outcome {
         match refusal {
-            NoGrant::Ignored(reason) => Outcome::of(Verdict::Ignored(reason)),
+            NoGrant::Ignored(reason) => Outcome::ignored(reason),
             NoGrant::NeedsFetch(paths) => Outcome { to_fetch: paths, ..Outcome::of(Verdict::NeedsFetch) },
-            NoGrant::Parked(reason, unknown) if unknown.is_empty() => Outcome::of(Verdict::Parked(reason)),
+            NoGrant::Parked(reason, unknown) if unknown.is_empty() => Outcome::parked(reason),
             NoGrant::Parked(reason, unknown) => {
                 let missing: Vec<Value> = unknown.iter().map(|item| lookup_key(item).into()).collect();
-                Outcome::of(Verdict::Parked(reason)).with("missing_prices", missing)
+                Outcome::parked(reason).with("missing_prices", missing)
             }
-            NoGrant::Rejected(reason) => Outcome::of(Verdict::Rejected(reason)),
+            NoGrant::Rejected(reason) => Outcome::rejected(reason),
         }
     }
 }

@@ -8,7 +8,7 @@ use stripe_credits_rules::reason::Reason;
 
 use crate::judge::{Caller, Judged, judge};
 use crate::ledger;
-use crate::outcome::{Outcome, Verdict};
+use crate::outcome::Outcome;
 use crate::pg::locks;
 use crate::pg::sql::Sql;
 use crate::tables::inbox::{self, Waiting};
@@ -103,5 +103,5 @@ fn rejudge(sql: &mut Sql, settings: Option<&Settings>, waiting: &Waiting) -> Jud
 
 /// The outcome of an event about which Stripe's answer cannot be read: the event itself may be of a payment, so it waits.
 pub(crate) fn unreadable_answer(answer: &Malformed) -> Outcome {
-    Outcome::of(Verdict::Parked(Reason::Shape)).with("fault", answer.fault.as_str())
+    Outcome::parked(Reason::Shape).with("fault", answer.fault.as_str())
 }

@@ -25,14 +25,14 @@ const SUPERUSER: &str = "postgres";
 /// How long a server may take to start (a crash recovery included) or to stop.
 const START_LIMIT: Duration = Duration::from_mins(1);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
-/// How often another free port is tried after somebody else took the first.
+/// How many more free ports are tried if another program takes the first.
 const PORT_ATTEMPTS: u32 = 20;
 /// Below Linux's ephemeral ports (from 32768): otherwise an outgoing connection, even a client's to the very port of
 /// a stopped server, may hold the port when the server wants it back.
 const FIRST_PORT: u16 = 10_240;
 const PORT_COUNT: u16 = 22_000;
 
-/// What a committed transaction survives.
+/// Which failures a committed transaction survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     /// A power cut, as in production: what benchmarks must measure.
@@ -66,7 +66,7 @@ pub fn pg_bin() -> PathBuf {
     env::var_os(PG_BIN_VARIABLE).map_or_else(|| DEBIAN_PG_BIN.into(), PathBuf::from)
 }
 
-/// What tells builds about this Postgres.
+/// The pg_config of this Postgres, which builds of the extension need.
 pub(crate) fn pg_config() -> PathBuf {
     pg_bin().join("pg_config")
 }
@@ -80,7 +80,7 @@ pub enum StopMode {
     Immediate,
 }
 
-/// A cluster: running from `start` to drop, but for what `stop` and `kill_server` do in between.
+/// A cluster, which runs from `start` until it is dropped, unless `stop` or `kill_server` ends it before.
 #[derive(Debug)]
 pub struct Cluster {
     options: Options,
@@ -90,7 +90,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Makes a cluster and starts it; it takes connections when this returns.
+    /// Makes a cluster and starts it; it accepts connections when this returns.
     pub fn start(options: Options) -> Result<Self> {
         let folder = server_folder()?;
         let mut cluster = Self { options, folder, port: 0, server: None };
@@ -98,7 +98,7 @@ impl Cluster {
         for _ in 0..PORT_ATTEMPTS {
             cluster.port = free_port()?;
             match cluster.start_again() {
-                // Somebody was quicker.
+                // Another program took the port first.
                 Err(Error::NotServing { log, .. }) if log.contains("Address already in use") => {}
                 result => return result.map(|()| cluster),
             }
@@ -192,7 +192,7 @@ impl Cluster {
         Ok(self.connect(name)?.batch_execute("create extension stripe_credits")?)
     }
 
-    /// The command line with which a person looks into a database.
+    /// The psql command line for a database.
     #[must_use]
     pub fn psql(&self, database: &str) -> String {
         format!("psql {}", self.url(database))
@@ -296,7 +296,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // The folder goes right after, when this has returned and nobody writes to it any more.
+        // The folder is removed right after, once nothing writes to it any more.
         self.stop(StopMode::Immediate);
     }
 }
@@ -323,13 +323,13 @@ fn server_folder() -> Result<TempDir> {
     Ok(folder)
 }
 
-/// Everybody may pass through the folder and all above it.
+/// Whether every user may pass through the folder and all above it.
 fn is_open_to_all(folder: &Path) -> bool {
     let passable = |path: &Path| fs::metadata(path).is_ok_and(|of| of.permissions().mode() & 0o001 != 0);
     folder.ancestors().all(passable)
 }
 
-/// A port that nobody listens on now.
+/// A port that is free now.
 fn free_port() -> Result<u16> {
     for _ in 0..PORT_ATTEMPTS {
         // Random, so that clusters started at the same time do not all ask for the same.
@@ -342,7 +342,7 @@ fn free_port() -> Result<u16> {
     Err(Error::Unmet(format!("no free port in {PORT_ATTEMPTS} attempts")))
 }
 
-/// The pid file of this very server says that it takes connections.
+/// Whether this server's pid file says that it accepts connections.
 fn is_ready(pid_file: &str, pid: &str) -> bool {
     let mut lines = pid_file.lines();
     lines.next() == Some(pid) && lines.nth(6).is_some_and(|status| status.trim() == "ready")

@@ -29,7 +29,7 @@ pub enum Error {
         server: &'static str,
         /// What happened instead.
         reason: String,
-        /// What it had to say about it.
+        /// Its output.
         log: String,
     },
     /// A file or folder could not be read, written or removed.
@@ -49,7 +49,7 @@ pub enum Error {
     /// Something else in the world is not as it has to be.
     #[error("{0}")]
     Unmet(String),
-    /// Ctrl-C, or SIGTERM from whoever started us.
+    /// Ctrl-C, or SIGTERM from the parent process.
     #[error("interrupted")]
     Interrupted,
 }

@@ -1,16 +1,16 @@
-//! What measurements come to: medians, and tables of rates beside their baselines.
+//! Medians of measurements, and tables of rates with their baselines.
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 
-/// The middle one; of none 0.
+/// The median; 0 if there are no figures.
 #[must_use]
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
-/// A table whose first column is words and the others are numbers.
+/// A table with words in its first column and numbers in the others.
 #[must_use]
 pub fn table(heads: &[&str]) -> Table {
     let mut table = Table::new();
@@ -21,7 +21,7 @@ pub fn table(heads: &[&str]) -> Table {
     table
 }
 
-/// A row of what at how many clients: the baseline's rate, ours, and their ratio.
+/// Adds a row: the name and the number of clients, the baseline's rate, the extension's, and their ratio.
 pub fn add(table: &mut Table, what: &str, clients: usize, rates: &[f64]) {
     let [baseline, ours] = rates else { return };
     table.add_row([

@@ -21,7 +21,7 @@ pub fn post(url: &str, headers: &[(&str, &str)], body: &str) -> Result<Answer> {
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .timeout_global(Some(ANSWER_LIMIT))
         .http_status_as_error(false)
-        // Whatever the environment says: nothing here leaves the machine.
+        // Even if the environment names a proxy: no request leaves the machine.
         .proxy(None)
         .build()
         .into();

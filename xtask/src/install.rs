@@ -1,7 +1,7 @@
 //! What has to be on the machine: Debian packages, cargo-pgrx, the extension itself in Postgres's folders, and a
 //! browser for the tests.
 //!
-//! Everything is looked for first, so that on a machine that has it all nothing is changed and no network is used.
+//! Each is looked for first: on a machine that has everything, nothing changes and no network is used.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,13 +23,13 @@ const CARGO_PGRX: Tool = Tool { name: "pgrx", version: "0.18.1", arguments: &[] 
 const CARGO_DENY: Tool =
     Tool { name: "deny", version: "0.20.2", arguments: &["--debug", "--no-default-features"] };
 
-/// What the tests of the browser's half run, and the packages that have it. They are looked for by their programs:
-/// Node is often there from elsewhere, with an npm that Debian's package would be at odds with.
+/// The programs that the browser tests run, and their packages. A program that exists is not installed again: Node is
+/// often there from elsewhere, and Debian's npm package would conflict with it.
 const BROWSER_PROGRAMS: &[(&str, &str)] = &[("chromium", "chromium"), ("node", "nodejs"), ("npm", "npm")];
 /// What npm reads, in tests/browser and where it installs. It asks for the last playwright-core that runs on Node 18,
 /// which is Debian 12's.
 const NPM_FILES: &[&str] = &["package.json", "package-lock.json", ".npmrc"];
-/// Beside what npm has installed, the lock file that it has installed wholly.
+/// A copy of the lock file, written next to the packages once npm has installed all of them.
 const NPM_DONE: &str = "installed-package-lock.json";
 
 /// A subcommand of Cargo: the crate `cargo-` and its name.
@@ -51,8 +51,8 @@ pub fn checkers() -> Result<()> {
     cargo_tool(&CARGO_DENY)
 }
 
-/// Installs what is missing to drive a browser, and answers the folder that has playwright-core in it, which is below
-/// the target folder: the source tree stays as it is.
+/// Installs what is missing to drive a browser, and returns the folder that has playwright-core in it, below the target
+/// folder, so that the source tree stays as it is.
 pub fn browser() -> Result<PathBuf> {
     let missing = BROWSER_PROGRAMS.iter().filter(|(program, _)| process::find(program).is_none());
     apt_install(&missing.map(|(_, package)| *package).collect::<Vec<_>>())?;
@@ -88,7 +88,7 @@ fn apt_install(missing: &[&str]) -> Result<()> {
     process::run(apt_get().args(["install", "--yes", "--no-install-recommends"]).args(missing))
 }
 
-/// A package that dpkg does not know is missing too, and on a system without dpkg apt-get's absence says so next.
+/// A package that dpkg does not know is missing too; on a system without dpkg, apt-get fails next.
 fn is_installed(package: &str) -> bool {
     let query =
         Command::new("dpkg-query").args(["--show", "--showformat=${db:Status-Status}", package]).output();

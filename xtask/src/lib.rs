@@ -16,8 +16,8 @@ pub mod workspace; // what is built here
 
 pub mod process; // programs that do not outlive us
 pub mod signals; // Ctrl-C as an early return
-pub mod stages; // what takes long says what it does
-pub mod figures; // what measurements come to
+pub mod stages; // progress of long commands
+pub mod figures; // medians and tables of measurements
 
 pub mod error;
 

@@ -1,4 +1,4 @@
-//! Starting other programs so that none of them outlives us.
+//! Starting other programs so that none of them outlives this process.
 //!
 //! Two kinds: a program that is run to its end with its output going where ours goes ([`run`], [`run_group`],
 //! [`output`]), and a server that stays ([`serve`]).
@@ -39,7 +39,7 @@ pub fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Where a program is that is called by its name, if it is on the PATH.
+/// The path of a program on the PATH.
 #[must_use]
 pub fn find(name: &str) -> Option<PathBuf> {
     let folders = env::var_os("PATH")?;
@@ -51,7 +51,7 @@ pub fn find(name: &str) -> Option<PathBuf> {
 ///
 /// setpriv replaces itself with the program, so that the child's pid is the program's own, which runuser and sudo,
 /// staying in between, would not give. The environment is empty: what a developer's shell exports (a live Stripe
-/// key, RUST_BACKTRACE, which makes pgrx show backtraces to clients) is nothing a server should see unasked.
+/// key, RUST_BACKTRACE, which makes pgrx show backtraces to clients) must not reach a server by accident.
 #[must_use]
 pub fn server_command(program: &Path, user: Option<&str>, death: &str) -> Command {
     let mut command = Command::new("setpriv");
@@ -107,7 +107,7 @@ pub fn wait_for(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
     }
 }
 
-/// Ends a child the hard way.
+/// Ends a child with SIGKILL.
 pub fn kill(child: &mut Child) {
     // Both fail only for a child that is gone already.
     let _ = child.kill();

@@ -106,12 +106,12 @@ impl Drop for Shim {
     }
 }
 
-/// Keeps reading, so that the shim never waits for us, and passes on the address it says it listens on.
+/// Keeps reading, so that the shim never blocks on a full pipe, and passes on the address from its log.
 fn drain(pipe: impl Read + Send + 'static, lines: Arc<Mutex<Vec<String>>>, addresses: Sender<SocketAddr>) {
     thread::spawn(move || {
         for line in BufReader::new(pipe).lines().map_while(std::result::Result::ok) {
             if let Some(address) = listening_address(&line) {
-                // Nobody waits for a second one.
+                // Only the first address is waited for.
                 let _ = addresses.send(address);
             }
             lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);

@@ -1,4 +1,4 @@
-//! What takes long says what it does, and at the end how long each part took.
+//! Progress of a long command: a line for each stage, and a summary of their times.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::{Result, signals};
 pub struct Stages(Vec<(&'static str, Duration)>);
 
 impl Stages {
-    /// Does one stage, between a line that names it and, when it has succeeded, one that says how long it took.
+    /// Runs one stage; prints its name before, and its time after it has succeeded.
     pub fn run<T>(&mut self, name: &'static str, work: impl FnOnce() -> Result<T>) -> Result<T> {
         signals::check()?;
         eprintln!("=== {name}");

@@ -1,4 +1,4 @@
-//! What Stripe sends when somebody has bought something, and how Stripe signs it.
+//! Events as Stripe sends them for a purchase, a refund and a subscription, and Stripe's signature.
 
 use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,7 +12,7 @@ use uuid::Uuid;
 pub const SIGNATURE_HEADER: &str = "Stripe-Signature";
 /// The version of Stripe's API that shapes the events.
 const API_VERSION: &str = "2025-09-30.clover";
-/// The price of what is bought, in cents; what it is worth in credits is the catalog's word alone.
+/// The amount of each purchase, in cents; the catalog alone decides its credits.
 const AMOUNT_CENTS: u32 = 1000;
 
 /// An event as it goes over the wire.
@@ -94,7 +94,7 @@ impl Event {
     }
 }
 
-/// A subscription in its life: what Stripe sends about it.
+/// A subscription, and the events that Stripe sends about it.
 #[derive(Clone, Debug)]
 pub struct Subscription {
     user: Uuid,
@@ -107,7 +107,7 @@ pub struct Subscription {
 const MONTH_SECONDS: u64 = 30 * 86_400;
 
 impl Subscription {
-    /// One that a user began a month and a half ago.
+    /// A user's subscription that began a month and a half ago.
     #[must_use]
     pub fn of(user: Uuid) -> Self {
         let tag = Uuid::new_v4().simple().to_string();

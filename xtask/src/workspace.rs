@@ -1,4 +1,4 @@
-//! This workspace: where it is, and how the parts of it are built that are started rather than linked.
+//! This workspace: where it is, and how the programs in it are built.
 
 use std::env;
 use std::ffi::OsString;
@@ -19,7 +19,7 @@ pub enum Flavour {
 }
 
 impl Flavour {
-    /// The arguments that say so to Cargo, and to cargo-pgrx.
+    /// The arguments for Cargo and for cargo-pgrx.
     pub(crate) fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Dev => &[],
@@ -53,10 +53,10 @@ pub fn sample_catalog() -> PathBuf {
 pub fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
     command.current_dir(root());
-    // Named here, no file in anybody's home has to know of it; .cargo/config.toml says the same to a cargo of one's own.
+    // Set here, so that no `cargo pgrx init` is needed; .cargo/config.toml does the same for cargo on the command line.
     command.env("PGRX_PG_CONFIG_PATH", cluster::pg_config());
-    // What `cargo run` told us about xtask is not true of what is built now, and build scripts that look at it (ring's,
-    // for one) would run again each time.
+    // `cargo run` sets variables that describe xtask; build scripts that read them (such as ring's) would run again each
+    // time.
     let about_xtask = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
     for (name, _) in env::vars_os() {
         if about_xtask.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
@@ -66,7 +66,7 @@ pub fn cargo() -> Command {
     command
 }
 
-/// Builds the shim and says where its binary is.
+/// Builds the shim and returns the path of its binary.
 pub fn build_shim(flavour: Flavour) -> Result<PathBuf> {
     process::run(
         cargo().args(["build", "--locked", "--package", "stripe_credits_shim"]).args(flavour.arguments()),
@@ -74,7 +74,7 @@ pub fn build_shim(flavour: Flavour) -> Result<PathBuf> {
     Ok(target_directory()?.join(flavour.folder()).join("stripe-credits"))
 }
 
-/// Where what is built is kept.
+/// Cargo's target folder.
 pub(crate) fn target_directory() -> Result<PathBuf> {
     let metadata =
         process::output(cargo().args(["metadata", "--locked", "--format-version=1", "--no-deps"]))?;

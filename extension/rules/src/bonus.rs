@@ -24,7 +24,7 @@ pub struct Bonus {
 
 /// What one of them is to hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Keeps {
+pub struct Target {
     /// The grant.
     pub id: i64,
     /// To be spent now.
@@ -46,7 +46,7 @@ impl Bonus {
 /// What every bonus is to hold, where `first` is the invoice of the first purchase: all of them together what its own is
 /// worth, without what was drawn of any of them. The first one's own grant keeps first.
 #[must_use]
-pub fn settle(bonuses: &[Bonus], first: &str) -> Vec<Keeps> {
+pub fn settle(bonuses: &[Bonus], first: &str) -> Vec<Target> {
     let is_first = |bonus: &&Bonus| bonus.source_id == first;
     let worth: i64 = bonuses.iter().filter(is_first).map(Bonus::worth).sum();
     let drawn: i64 = bonuses.iter().map(|bonus| bonus.worth() - bonus.kept()).sum();
@@ -57,7 +57,7 @@ pub fn settle(bonuses: &[Bonus], first: &str) -> Vec<Keeps> {
         let remaining = bonus.kept().min(left);
         left -= remaining;
         let set_aside = Credits(bonus.kept() - remaining);
-        Keeps { id: bonus.id, remaining: Credits(remaining), set_aside }
+        Target { id: bonus.id, remaining: Credits(remaining), set_aside }
     };
     in_order.into_iter().map(&mut keep).collect()
 }
@@ -82,9 +82,9 @@ mod tests {
 
     /// What remains of each, by id.
     fn remain(bonuses: &[Bonus], first: &str) -> Vec<i64> {
-        let mut keeps = settle(bonuses, first);
-        keeps.sort_by_key(|keeps| keeps.id);
-        keeps.iter().map(|keeps| keeps.remaining.0).collect()
+        let mut targets = settle(bonuses, first);
+        targets.sort_by_key(|target| target.id);
+        targets.iter().map(|target| target.remaining.0).collect()
     }
 
     #[test]
@@ -145,11 +145,11 @@ mod tests {
             prop_assert_eq!(remaining, (worth - drawn).clamp(0, kept));
             // Every one of them keeps its own credits, here or there, and settling again changes nothing.
             let mut after = bonuses.clone();
-            for keeps in settle(&bonuses, &first) {
-                let bonus = after.iter_mut().find(|bonus| bonus.id == keeps.id).expect("one of them");
-                prop_assert_eq!(bonus.kept(), keeps.remaining.0 + keeps.set_aside.0);
-                prop_assert!(keeps.remaining >= Credits::ZERO && keeps.set_aside >= Credits::ZERO);
-                (bonus.remaining, bonus.set_aside) = (keeps.remaining, keeps.set_aside);
+            for target in settle(&bonuses, &first) {
+                let bonus = after.iter_mut().find(|bonus| bonus.id == target.id).expect("one of them");
+                prop_assert_eq!(bonus.kept(), target.remaining.0 + target.set_aside.0);
+                prop_assert!(target.remaining >= Credits::ZERO && target.set_aside >= Credits::ZERO);
+                (bonus.remaining, bonus.set_aside) = (target.remaining, target.set_aside);
             }
             prop_assert_eq!(settle(&after, &first), settle(&bonuses, &first));
         }

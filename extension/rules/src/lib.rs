@@ -1,5 +1,7 @@
 //! The rules of money: Stripe's JSON becomes facts, facts become worth. No Postgres, no I/O, no clock.
 //!
+//! "Rule 15" and the like are the numbered rules of docs/rules.md.
+//!
 //! The modules stand in an order in which each uses only those above it:
 //!
 //! 1. [`amount`], [`calendar`], [`reason`], [`verdict`]: credits and money, times and spans, what a call answers and why;
@@ -16,6 +18,7 @@
 //! 12. [`draw`]: which grants a spend is taken from.
 //!
 //! `model`, which only tests are built with, says all of it once more, plainly, to be compared with.
+//! `simulator`, beside it, is Stripe's billing of one customer: random histories, with what they must leave.
 //!
 //! One idea carries all of it. What is known of a Stripe object only grows, what it is worth is a pure function of
 //! what is known, and the ledger posts the difference to what it already says. So order, repetition and races cannot
@@ -44,3 +47,7 @@ pub mod draw;
 
 #[cfg(any(test, feature = "model"))]
 pub mod model;
+#[cfg(any(test, feature = "model"))]
+pub mod model_books;
+#[cfg(any(test, feature = "model"))]
+pub mod simulator;

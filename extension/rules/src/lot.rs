@@ -18,7 +18,7 @@ text_enum! {
 
 /// What one grant should hold by everything that is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lot {
+pub struct NewGrant {
     /// The price, or the purpose: with the payment's id it names the grant.
     pub item: String,
     /// What people call it: the ledger row's description.
@@ -54,20 +54,20 @@ pub struct Cycle {
     pub paid_at: Time,
 }
 
-impl Lot {
+impl NewGrant {
     /// A lot that can be spent from at once and never lapses.
     #[must_use]
-    pub fn new(item: String, name: String, credits: Credits, pool: Pool) -> Lot {
-        Lot { item, name, credits, pool, available_from: None, lapses_at: None, cycle: None }
+    pub fn new(item: String, name: String, credits: Credits, pool: Pool) -> NewGrant {
+        NewGrant { item, name, credits, pool, available_from: None, lapses_at: None, cycle: None }
     }
 }
 
 /// What one grant was given so far, by the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
+pub struct ExistingGrant {
     /// The grant's item.
     pub item: String,
-    /// Granted so far, spent or not.
+    /// ExistingGrant so far, spent or not.
     pub credits: Credits,
 }
 
@@ -75,7 +75,7 @@ pub struct Held {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Difference {
     /// What to add, by item; none of them zero.
-    pub add: Vec<Lot>,
+    pub add: Vec<NewGrant>,
     /// How many credits more were granted than this evidence says: a discrepancy to record, never taken back, since
     /// the evidence that granted them was Stripe's or the caller's word too.
     pub excess: Credits,
@@ -86,20 +86,21 @@ pub struct Difference {
 ///
 /// `None` where the totals leave a bigint.
 #[must_use]
-pub fn difference(held: &[Held], worth: &[Lot]) -> Option<Difference> {
+pub fn difference(held: &[ExistingGrant], worth: &[NewGrant]) -> Option<Difference> {
     let total_held = held.iter().try_fold(Credits::ZERO, |sum, held| sum.checked_add(held.credits))?;
-    let total_worth = worth.iter().try_fold(Credits::ZERO, |sum, lot| sum.checked_add(lot.credits))?;
+    let total_worth = worth.iter().try_fold(Credits::ZERO, |sum, grant| sum.checked_add(grant.credits))?;
     let mut missing = total_worth.checked_sub(total_held)?;
     if missing <= Credits::ZERO {
         return Some(Difference { add: Vec::new(), excess: Credits(-missing.0) });
     }
     let mut add = Vec::new();
-    for lot in worth {
-        let holds = held.iter().find(|held| held.item == lot.item).map_or(Credits::ZERO, |held| held.credits);
-        let credits = lot.credits.checked_sub(holds)?.clamp(Credits::ZERO, missing);
+    for grant in worth {
+        let holds =
+            held.iter().find(|held| held.item == grant.item).map_or(Credits::ZERO, |held| held.credits);
+        let credits = grant.credits.checked_sub(holds)?.clamp(Credits::ZERO, missing);
         if credits > Credits::ZERO {
             missing = missing.checked_sub(credits)?;
-            add.push(Lot { credits, ..lot.clone() });
+            add.push(NewGrant { credits, ..grant.clone() });
         }
     }
     Some(Difference { add, excess: Credits::ZERO })
@@ -110,31 +111,31 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn lots(credits: &[(u8, i64)]) -> Vec<Lot> {
-        let mut lots: Vec<Lot> = Vec::new();
+    fn grants(credits: &[(u8, i64)]) -> Vec<NewGrant> {
+        let mut grants: Vec<NewGrant> = Vec::new();
         for &(item, credits) in credits {
             let item = format!("price_{item}");
-            if let Some(lot) = lots.iter_mut().find(|lot| lot.item == item) {
-                lot.credits.0 += credits;
+            if let Some(grant) = grants.iter_mut().find(|grant| grant.item == item) {
+                grant.credits.0 += credits;
             } else {
                 let (name, credits) = (item.clone(), Credits(credits));
-                lots.push(Lot::new(item, name, credits, Pool::Purchased));
+                grants.push(NewGrant::new(item, name, credits, Pool::Purchased));
             }
         }
-        lots
+        grants
     }
 
-    fn post(held: &mut Vec<Held>, worth: &[Lot]) {
-        for lot in difference(held, worth).expect("small numbers").add {
-            assert!(lot.credits > Credits::ZERO);
-            match held.iter_mut().find(|held| held.item == lot.item) {
-                Some(held) => held.credits.0 += lot.credits.0,
-                None => held.push(Held { item: lot.item, credits: lot.credits }),
+    fn post(held: &mut Vec<ExistingGrant>, worth: &[NewGrant]) {
+        for grant in difference(held, worth).expect("small numbers").add {
+            assert!(grant.credits > Credits::ZERO);
+            match held.iter_mut().find(|held| held.item == grant.item) {
+                Some(held) => held.credits.0 += grant.credits.0,
+                None => held.push(ExistingGrant { item: grant.item, credits: grant.credits }),
             }
         }
     }
 
-    fn total(held: &[Held]) -> i64 {
+    fn total(held: &[ExistingGrant]) -> i64 {
         held.iter().map(|held| held.credits.0).sum()
     }
 
@@ -147,11 +148,11 @@ mod tests {
             let best = evidence.iter().map(|e| e.iter().map(|(_, c)| c).sum::<i64>()).max().unwrap_or(0);
             let mut held = Vec::new();
             for at in order {
-                post(&mut held, &lots(&evidence[at.index(evidence.len())]));
+                post(&mut held, &grants(&evidence[at.index(evidence.len())]));
                 prop_assert!(total(&held) <= best);
             }
             for e in &evidence {
-                post(&mut held, &lots(e));
+                post(&mut held, &grants(e));
             }
             prop_assert_eq!(total(&held), best);
         }

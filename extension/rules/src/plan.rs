@@ -74,7 +74,7 @@ pub struct Returned {
 
 /// A subscription as far as it decides what its lots hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Subscription {
+pub struct SubscribedPlan {
     /// Its id.
     pub id: String,
     /// What it subscribes to now.
@@ -91,7 +91,7 @@ pub struct Subscription {
 
 /// What one grant is to hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Holds {
+pub struct Target {
     /// The grant.
     pub id: i64,
     /// To be spent now.
@@ -108,11 +108,11 @@ pub struct Holds {
     pub consumed: Option<Credits>,
 }
 
-impl From<&Grant> for Holds {
+impl From<&Grant> for Target {
     /// What it holds.
-    fn from(grant: &Grant) -> Holds {
+    fn from(grant: &Grant) -> Target {
         let Grant { id, remaining, set_aside, pending, lapsed, lapses_at, consumed, .. } = *grant;
-        Holds { id, remaining, set_aside, pending, lapsed, lapses_at, consumed }
+        Target { id, remaining, set_aside, pending, lapsed, lapses_at, consumed }
     }
 }
 
@@ -136,11 +136,11 @@ impl Grant {
 #[must_use]
 pub fn settle(
     grants: &[Grant],
-    subscriptions: &[Subscription],
+    subscriptions: &[SubscribedPlan],
     returned: &[Returned],
     now: Time,
-) -> Vec<Holds> {
-    let known: BTreeMap<&str, &Subscription> = subscriptions.iter().map(|s| (s.id.as_str(), s)).collect();
+) -> Vec<Target> {
+    let known: BTreeMap<&str, &SubscribedPlan> = subscriptions.iter().map(|s| (s.id.as_str(), s)).collect();
     let members: Vec<Member> = grants
         .iter()
         .map(|grant| Member::new(grant, known.get(grant.subscription_id.as_str()).copied(), now))
@@ -163,15 +163,15 @@ pub fn settle(
         lots.sort_by_key(|lot| (lot.end(), lot.start(), lot.newest().price_id.clone()));
     }
     share_debts(&mut of);
-    let mut holds = Vec::with_capacity(grants.len());
+    let mut targets = Vec::with_capacity(grants.len());
     for mut chain in chains(of, &known) {
         for returned in returned {
             chain.take_return(*returned);
         }
         chain.settle();
-        holds.extend(chain.lots.iter().flat_map(|lot| lot.members.iter().map(|member| member.holds)));
+        targets.extend(chain.lots.iter().flat_map(|lot| lot.members.iter().map(|member| member.target)));
     }
-    holds
+    targets
 }
 
 /// What comes back of a grant that settled debts, by its rows of the ledger in their order, each with what it took, or below
@@ -208,7 +208,7 @@ fn pop(standing: &mut Vec<Returned>, credits: i64) -> Vec<Returned> {
 /// A grant, and what it is to hold.
 struct Member<'a> {
     grant: &'a Grant,
-    holds: Holds,
+    target: Target,
     /// Of what is owed of its payment: its own part.
     owed: i64,
     phase: Phase,
@@ -226,31 +226,31 @@ enum Phase {
 }
 
 impl<'a> Member<'a> {
-    fn new(grant: &'a Grant, subscription: Option<&Subscription>, now: Time) -> Member<'a> {
-        let mut holds = Holds::from(grant);
+    fn new(grant: &'a Grant, subscription: Option<&SubscribedPlan>, now: Time) -> Member<'a> {
+        let mut target = Target::from(grant);
         if !grant.is_part() {
             let expires = grant.expires && subscription.is_some_and(|subscription| subscription.ends);
-            holds.lapses_at = expires.then_some(grant.period.1);
-            if holds.lapses_at.is_none_or(|lapses_at| lapses_at > now) {
+            target.lapses_at = expires.then_some(grant.period.1);
+            if target.lapses_at.is_none_or(|lapses_at| lapses_at > now) {
                 // Its lapse was called off: it is as if it had been set aside.
-                holds.set_aside.0 += holds.lapsed.0;
-                holds.lapsed = Credits::ZERO;
+                target.set_aside.0 += target.lapsed.0;
+                target.lapsed = Credits::ZERO;
             }
         }
-        let over = holds.lapses_at.is_some_and(|lapses_at| lapses_at <= now);
+        let over = target.lapses_at.is_some_and(|lapses_at| lapses_at <= now);
         let to_come = grant.pending > Credits::ZERO || grant.available_from.is_some_and(|from| from > now);
         let phase = match (over, to_come) {
             (true, _) => Phase::Over,
             (false, true) => Phase::ToCome,
             (false, false) => Phase::Open,
         };
-        Member { grant, holds, owed: 0, phase }
+        Member { grant, target, owed: 0, phase }
     }
 
     /// What it was worth in its time: without what has lapsed, or has yet to come.
     fn worth(&self) -> i64 {
         let gone = match self.phase {
-            Phase::Open => self.holds.lapsed.0,
+            Phase::Open => self.target.lapsed.0,
             Phase::ToCome | Phase::Over => self.grant.kept() + self.grant.lapsed.0,
         };
         self.grant.granted.0 - gone
@@ -262,8 +262,8 @@ impl<'a> Member<'a> {
     }
 
     fn keep(&mut self, remaining: i64) {
-        self.holds.set_aside.0 += self.holds.remaining.0 - remaining;
-        self.holds.remaining = Credits(remaining);
+        self.target.set_aside.0 += self.target.remaining.0 - remaining;
+        self.target.remaining = Credits(remaining);
     }
 }
 
@@ -289,7 +289,7 @@ impl<'a> Lot<'a> {
         self.members.iter().any(|member| member.phase != Phase::ToCome)
     }
 
-    fn began(&self) -> Time {
+    fn first_start(&self) -> Time {
         self.members[0].grant.period.0
     }
 
@@ -308,11 +308,11 @@ impl<'a> Lot<'a> {
     }
 
     fn consumed(&self) -> i64 {
-        self.members.iter().filter_map(|member| member.holds.consumed).map(|consumed| consumed.0).sum()
+        self.members.iter().filter_map(|member| member.target.consumed).map(|consumed| consumed.0).sum()
     }
 
     /// The limit that a later, lesser plan sets it.
-    fn limit(&self, subscription: Option<&Subscription>) -> Option<i64> {
+    fn limit(&self, subscription: Option<&SubscribedPlan>) -> Option<i64> {
         let subscription = subscription?;
         let limit = subscription.lot_limit?;
         let paid_at = self.members.iter().map(|member| member.grant.paid_at).max()?;
@@ -321,7 +321,7 @@ impl<'a> Lot<'a> {
     }
 
     /// Whether what it has yet to give comes: not once the plan is another.
-    fn goes_on(&self, subscription: Option<&Subscription>) -> bool {
+    fn continues(&self, subscription: Option<&SubscribedPlan>) -> bool {
         let newest = self.newest();
         subscription.is_none_or(|subscription| {
             let other = subscription.price_id.as_deref() != Some(newest.price_id.as_str());
@@ -346,32 +346,33 @@ fn share_debts(of: &mut BTreeMap<&str, Vec<Lot>>) {
 struct Chain<'a, 's> {
     lots: Vec<Lot<'a>>,
     /// The subscription of the last one.
-    subscription: Option<&'s Subscription>,
+    subscription: Option<&'s SubscribedPlan>,
 }
 
 /// Joins the lots of subscriptions that ended to those of the one that began next.
 fn chains<'a, 's>(
     mut of: BTreeMap<&str, Vec<Lot<'a>>>,
-    known: &BTreeMap<&str, &'s Subscription>,
+    known: &BTreeMap<&str, &'s SubscribedPlan>,
 ) -> Vec<Chain<'a, 's>> {
-    let began: BTreeMap<String, Time> = of
+    let first_starts: BTreeMap<String, Time> = of
         .iter()
-        .filter_map(|(id, lots)| Some(((*id).to_owned(), lots.iter().map(Lot::began).min()?)))
+        .filter_map(|(id, lots)| Some(((*id).to_owned(), lots.iter().map(Lot::first_start).min()?)))
         .collect();
     let next = |id: &str| {
         let ended_at = known.get(id)?.ended_at?;
         let after = |(other, start): &(&String, &Time)| {
             // The second half keeps nonsense from going in circles.
-            **start >= ended_at && (**start, other.as_str()) > (began[id], id)
+            **start >= ended_at && (**start, other.as_str()) > (first_starts[id], id)
         };
-        began
+        first_starts
             .iter()
             .filter(after)
             .min_by_key(|(other, start)| (**start, (*other).clone()))
             .map(|(other, _)| other.clone())
     };
     // Earlier ones first, so that each is whole when it is put in front of the next.
-    let mut in_order: Vec<(Time, String)> = began.iter().map(|(id, start)| (*start, id.clone())).collect();
+    let mut in_order: Vec<(Time, String)> =
+        first_starts.iter().map(|(id, start)| (*start, id.clone())).collect();
     in_order.sort();
     let mut before: BTreeMap<String, Vec<Lot>> = BTreeMap::new();
     let mut chains = Vec::new();
@@ -397,7 +398,7 @@ impl Chain<'_, '_> {
             .lots
             .iter_mut()
             .flat_map(|lot| &mut lot.members)
-            .filter_map(|member| Some((member.grant.closed_through?, member.holds.consumed.as_mut()?)))
+            .filter_map(|member| Some((member.grant.closed_through?, member.target.consumed.as_mut()?)))
             .filter(|(through, _)| *through >= returned.drawn_by)
             .collect();
         counting.sort_by_key(|(through, _)| *through);
@@ -413,20 +414,20 @@ impl Chain<'_, '_> {
         let begun = self.lots.iter().rposition(Lot::has_begun);
         let last = begun.unwrap_or(self.lots.len() - 1);
         let limit = self.lots[last].limit(self.subscription);
-        let goes_on = self.lots[last].goes_on(self.subscription);
-        self.hold_back(last, goes_on);
+        let continues = self.lots[last].continues(self.subscription);
+        self.hold_back(last, continues);
         self.close(last, limit.is_some());
         let total = self.total(last, limit);
         self.share_out(total);
     }
 
     /// What is to come comes from the current lot, or one that has yet to begin.
-    fn hold_back(&mut self, last: usize, goes_on: bool) {
+    fn hold_back(&mut self, last: usize, continues: bool) {
         for (index, lot) in self.lots.iter_mut().enumerate() {
             for member in lot.members.iter_mut().filter(|member| member.phase == Phase::ToCome) {
-                let Holds { set_aside, pending, .. } = &mut member.holds;
+                let Target { set_aside, pending, .. } = &mut member.target;
                 let unspent = set_aside.0 + pending.0;
-                let comes = index >= last && goes_on;
+                let comes = index >= last && continues;
                 (pending.0, set_aside.0) = if comes { (unspent, 0) } else { (0, unspent) };
             }
         }
@@ -448,14 +449,14 @@ impl Chain<'_, '_> {
 
     /// Closes the lots that are not current, and opens the current one, unless a lesser plan has closed it.
     fn close(&mut self, last: usize, limited: bool) {
-        let is_open = |member: &Member| member.holds.consumed.is_none();
+        let is_open = |member: &Member| member.target.consumed.is_none();
         let left = self.left(last);
         for index in 0..=last {
             let closed = index < last || limited;
             if !closed {
                 if !self.lots[index].members.iter().any(is_open) {
                     let newest = self.lots[index].members.last_mut().expect("a lot has a grant");
-                    newest.holds.consumed = None;
+                    newest.target.consumed = None;
                 }
                 continue;
             }
@@ -465,14 +466,14 @@ impl Chain<'_, '_> {
                 // A lesser plan had closed it. What was drawn under that was drawn in its time all the same.
                 let uncounted = self.uncounted().max(0);
                 let newest = self.lots[index].members.last_mut().expect("a lot has a grant");
-                newest.holds.consumed = newest.holds.consumed.map(|before| Credits(before.0 + uncounted));
+                newest.target.consumed = newest.target.consumed.map(|before| Credits(before.0 + uncounted));
             }
             while let Some(at) = self.lots[index].members.iter().rposition(is_open) {
                 let room = self.room(index);
                 let uncounted = self.uncounted().clamp(0, if was_current { i64::MAX } else { room });
                 let is_late = self.lots[index].members[at].grant.is_new;
                 let taken = if is_late { self.take_over(index, (room - uncounted).max(0)) } else { 0 };
-                self.lots[index].members[at].holds.consumed = Some(Credits(uncounted + taken));
+                self.lots[index].members[at].target.consumed = Some(Credits(uncounted + taken));
             }
         }
     }
@@ -503,7 +504,7 @@ impl Chain<'_, '_> {
     fn take_over(&mut self, index: usize, room: i64) -> i64 {
         let mut left = room;
         for member in self.lots[index + 1..].iter_mut().flat_map(|lot| lot.members.iter_mut()).rev() {
-            if let Some(consumed) = &mut member.holds.consumed {
+            if let Some(consumed) = &mut member.target.consumed {
                 let taken = consumed.0.clamp(0, left);
                 (consumed.0, left) = (consumed.0 - taken, left - taken);
             }
@@ -538,7 +539,7 @@ impl Chain<'_, '_> {
             .flat_map(|lot| lot.members.iter_mut())
             .filter(|member| member.phase == Phase::Open);
         for member in spendable.rev() {
-            let remaining = (member.holds.remaining.0 + member.holds.set_aside.0).min(left);
+            let remaining = (member.target.remaining.0 + member.target.set_aside.0).min(left);
             left -= remaining;
             member.keep(remaining);
         }

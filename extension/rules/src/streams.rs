@@ -48,6 +48,8 @@ pub struct Target {
     pub worth: Credits,
     /// Drawn by spends, reservations and settlements, less what was given back.
     pub drawn: Credits,
+    /// Drawn from a later period's grants while this one was not known, and counted here instead: below 0 there.
+    pub moved: Credits,
     /// Kept back: a later period opened, or the plan went down.
     pub set_aside: Credits,
     /// Gone with its time.

@@ -45,9 +45,14 @@ fn code(file: &Path) -> String {
 
 /// A module's own file, and those in its room.
 fn files(room: &Path, name: &str) -> Vec<PathBuf> {
-    let within = fs::read_dir(room.join(name)).into_iter().flatten();
-    let within = within.map(|entry| entry.expect("a directory's entry").path());
-    [room.join(format!("{name}.rs"))].into_iter().chain(within).collect()
+    let (mut files, mut rooms) = (vec![room.join(format!("{name}.rs"))], vec![room.join(name)]);
+    while let Some(room) = rooms.pop() {
+        for entry in fs::read_dir(room).into_iter().flatten() {
+            let path = entry.expect("a directory's entry").path();
+            if path.is_dir() { rooms.push(path) } else { files.push(path) }
+        }
+    }
+    files
 }
 
 /// What follows a prefix: one name, or between braces the first name of each path.

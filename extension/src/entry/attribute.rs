@@ -3,10 +3,11 @@
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::event::Keys;
 use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
 
 use crate::ledger;
-use crate::outcome::{Outcome, Verdict};
+use crate::outcome::Outcome;
 use crate::parked;
 use crate::pg::convert::clock;
 use crate::pg::locks;
@@ -34,7 +35,7 @@ pub(crate) fn session(sql: &mut Sql, session_id: &str, user: Uuid) -> Outcome {
     parked::lock_payment_intents(&waiting);
     let known = payments::of_source(sql, session_id, None);
     if known.as_ref().is_some_and(|payment| payment.paid && payment.user != user) {
-        return Outcome::of(Verdict::Rejected(Reason::Conflict));
+        return Outcome::rejected(Reason::Conflict);
     }
     if known.as_ref().is_none_or(|payment| !payment.paid) {
         payments::attribute(sql, session_id, user, clock());

@@ -6,13 +6,14 @@ use stripe_credits_rules::calendar::{SubsecRound, Time};
 use stripe_credits_rules::catalog::Item;
 use stripe_credits_rules::event::Keys;
 use stripe_credits_rules::invoice::{Charge, Invoice, InvoiceLine};
-use stripe_credits_rules::lot::{Lot, Pool};
+use stripe_credits_rules::lot::{NewGrant, Pool};
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::subscription::{self as rules, Status};
+use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
 
 use crate::ledger::{Account, Origin};
-use crate::outcome::{Outcome, Verdict};
+use crate::outcome::Outcome;
 use crate::parked;
 use crate::pg::convert::clock;
 use crate::pg::locks;
@@ -53,7 +54,7 @@ pub(crate) fn purchase(sql: &mut Sql, call: &DirectPurchase) -> Outcome {
     let known = payments::of_source(sql, session_id, payment_intent_id);
     let paid = known.as_ref().filter(|payment| payment.paid);
     if paid.is_some_and(|payment| payment.user != call.user) {
-        return Outcome::of(Verdict::Rejected(Reason::Conflict));
+        return Outcome::rejected(Reason::Conflict);
     }
     let account = Account::open(sql, call.user);
     if let Some(paid) = paid {
@@ -87,7 +88,7 @@ pub(crate) fn purchase(sql: &mut Sql, call: &DirectPurchase) -> Outcome {
 
 impl DirectPurchase {
     /// Worth what the caller says, in the grant that the catalog's price would have.
-    fn lot(&self, sql: &mut Sql, now: Time) -> Lot {
+    fn lot(&self, sql: &mut Sql, now: Time) -> NewGrant {
         let item = match (&self.price_id, &self.pack) {
             (Some(price_id), _) => Some(Item::Price(price_id.clone())),
             (None, Some(pack)) => Some(Item::Pack(pack.clone())),
@@ -101,7 +102,7 @@ impl DirectPurchase {
             (named.to_owned(), named.to_owned(), None)
         };
         let lapses_at = expires_after.and_then(|span| span.after(now));
-        Lot { lapses_at, ..Lot::new(item, name, self.credits, Pool::Purchased) }
+        NewGrant { lapses_at, ..NewGrant::new(item, name, self.credits, Pool::Purchased) }
     }
 }
 
@@ -133,13 +134,13 @@ pub(crate) fn subscription_state(sql: &mut Sql, call: &DirectState) -> Outcome {
     };
     let waiting = parked::lock_with_parked(sql, customer_id, &keys);
     let Some(settings) = catalog::settings(sql) else {
-        return Outcome::of(Verdict::Rejected(Reason::NoCatalog));
+        return Outcome::rejected(Reason::NoCatalog);
     };
     let known = subscriptions::find(sql, &call.subscription_id);
     let payment = invoice_id.and_then(|invoice_id| payments::of_source(sql, invoice_id, None));
     let owners = [known.as_ref().and_then(|known| known.user), payment.map(|payment| payment.user)];
     if owners.into_iter().flatten().any(|owner| owner != call.user) {
-        return Outcome::of(Verdict::Rejected(Reason::Conflict));
+        return Outcome::rejected(Reason::Conflict);
     }
     let facts = call.facts();
     let incoming = Incoming { event_id: &call.event_id, facts: &facts, word: Word::Current, fetched: None };

@@ -5,11 +5,12 @@ use stripe_credits_rules::catalog::Settings;
 use stripe_credits_rules::event::{self, Event, Subject};
 use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
 
 use crate::judge::{Caller, Judged, judge};
 use crate::ledger;
-use crate::outcome::{Outcome, Verdict};
+use crate::outcome::Outcome;
 use crate::parked;
 use crate::pg::convert::clock;
 use crate::pg::json::JsonText;

@@ -4,7 +4,7 @@ use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::draw::{self, Share};
 
 use super::{Account, Origin, TransactionType, earliest, shares};
-use crate::pg::convert::{time, uuid_datum};
+use crate::pg::convert::uuid_datum;
 use crate::pg::sql::Sql;
 
 /// How many grants a spend reads at first, and by what it multiplies that where they do not cover it: one live grant
@@ -15,19 +15,16 @@ const GRANTS_READ_GROWTH: i64 = 16;
 impl Account {
     /// What a request was applied as before, and its amount in all: it has a row a grant that it drew from.
     pub(crate) fn requested(&self, sql: &mut Sql, request_id: &str) -> Option<(TransactionType, Credits)> {
-        let mut rows = sql.run(
-            "select transaction_type = 'spend', amount from billing.credit_transactions
-             where user_id = $1 and request_id = $2 and transaction_type in ('spend', 'reservation')",
+        let row = sql.query_opt(
+            "select transaction_type = 'spend', sum(amount)::bigint from billing.credit_transactions
+             where user_id = $1 and request_id = $2 and transaction_type in ('spend', 'reservation') group by 1",
             &[uuid_datum(self.user).into(), request_id.into()],
         );
-        let mut made = None;
-        let mut amount = 0;
-        while rows.next() {
-            let spend: bool = rows.must(1);
-            made = Some(if spend { TransactionType::Spend } else { TransactionType::Reservation });
-            amount += rows.must::<i64>(2);
-        }
-        made.map(|made| (made, Credits(amount)))
+        row.map(|mut row| {
+            let is_spend: bool = row.get();
+            let made = if is_spend { TransactionType::Spend } else { TransactionType::Reservation };
+            (made, row.get())
+        })
     }
 
     /// Takes credits from the grants in draw order; `false`, and nothing taken, where there are fewer.
@@ -43,7 +40,7 @@ impl Account {
         }
         let mut grants = FIRST_GRANTS_READ;
         let drawn = loop {
-            let in_order = shares(sql.run(
+            let in_order = shares(sql.query(
                 "select id, pool, remaining from billing.credit_grants where user_id = $1 and spendable
                  order by lost_at, draw_rank, id limit $2",
                 &[uuid_datum(self.user).into(), grants.into()],
@@ -75,7 +72,7 @@ impl Account {
     ) {
         // What was spent is what the grant counts nowhere. What reversals take is counted where they are settled.
         let counted = |by| if transaction_type == by { share.credits.0 } else { 0 };
-        let drawn = sql.run(
+        let updated = sql.execute(
             "update billing.credit_grants set remaining = remaining - $3, lapsed = lapsed + $4, settled = settled + $5
              where user_id = $1 and id = $2",
             &[
@@ -86,7 +83,7 @@ impl Account {
                 counted(TransactionType::DebtSettlement).into(),
             ],
         );
-        assert!(drawn.count() == 1, "grants are never deleted");
+        assert!(updated == 1, "grants are never deleted");
         let grant = Some((share.grant_id, share.pool));
         self.post(sql, Credits(-share.credits.0), grant, transaction_type, origin);
     }
@@ -101,22 +98,21 @@ impl Account {
         origin: &Origin,
     ) {
         let settled = if transaction_type == TransactionType::DebtSettlement { share.credits.0 } else { 0 };
-        let mut rows = sql.run(
+        let mut row = sql.query_one(
             "update billing.credit_grants set remaining = remaining + $3, settled = settled - $4
              where user_id = $1 and id = $2
              returning lapses_at, stripe_subscription_id is not null",
             &[uuid_datum(self.user).into(), share.grant_id.into(), share.credits.0.into(), settled.into()],
         );
-        assert!(rows.next(), "grants are never deleted");
-        self.next_due = earliest(self.next_due, rows.get(1).and_then(time));
+        self.next_due = earliest(self.next_due, row.get_opt());
         // What returns to a lot may not be its to give any more.
-        self.lots_touched |= rows.must::<bool>(2);
+        self.lots_touched |= row.get::<bool>();
         self.post(sql, share.credits, Some((share.grant_id, share.pool)), transaction_type, origin);
     }
 
     /// What a reservation took, in the order in which it did.
     pub(crate) fn drawn(&self, sql: &mut Sql, request_id: &str) -> Vec<Share> {
-        shares(sql.run(
+        shares(sql.query(
             "select grant_id, pool, -amount from billing.credit_transactions
              where user_id = $1 and request_id = $2 and transaction_type = 'reservation' order by id",
             &[uuid_datum(self.user).into(), request_id.into()],
@@ -138,15 +134,11 @@ impl Account {
 
     /// What these grants were made for.
     pub(super) fn sources(&self, sql: &mut Sql, grant_ids: Vec<i64>) -> Vec<String> {
-        let mut rows = sql.run(
+        let rows = sql.query(
             "select distinct source_id from billing.credit_grants where user_id = $1 and id = any ($2)
              order by source_id",
             &[uuid_datum(self.user).into(), grant_ids.into()],
         );
-        let mut sources = Vec::new();
-        while rows.next() {
-            sources.push(rows.must(1));
-        }
-        sources
+        rows.map(|mut row| row.get()).collect()
     }
 }

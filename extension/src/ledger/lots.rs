@@ -5,11 +5,11 @@ use stripe_credits_rules::bonus::{self, Bonus};
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::draw::Share;
 use stripe_credits_rules::lot::Pool;
-use stripe_credits_rules::plan::{self, Grant, Holds, Returned};
+use stripe_credits_rules::plan::{self, Grant, Returned, Target};
 use stripe_credits_rules::worth::invoice::TRIAL;
 
 use super::{Account, Origin, TransactionType, earliest};
-use crate::pg::convert::{time, timestamp, uuid_datum};
+use crate::pg::convert::{timestamp, uuid_datum};
 use crate::pg::sql::Sql;
 use crate::tables::subscriptions;
 
@@ -36,7 +36,7 @@ impl Account {
         let returned = std::mem::take(&mut self.returned);
         for holds in plan::settle(&grants, &subscriptions, &returned, self.now) {
             let before = grants.iter().find(|grant| grant.id == holds.id).expect("it is one of these");
-            if holds != Holds::from(before) {
+            if holds != Target::from(before) {
                 self.hold(sql, before, &holds);
             }
         }
@@ -44,47 +44,42 @@ impl Account {
     }
 
     fn lots(&self, sql: &mut Sql) -> Vec<Grant> {
-        let mut rows = sql.run(
+        let rows = sql.query(
             "select g.id, g.source_id, g.stripe_subscription_id, g.price_id, g.period_start, g.period_end, g.paid_at,
                     g.max_rollover, g.expires, g.available_from, g.lapses_at, g.amount, g.remaining, g.set_aside,
-                    g.pending, g.lapsed, g.reversed, coalesce(p.owed, 0), g.consumed, g.closed_through
+                    g.pending, g.lapsed, g.reversed, coalesce(p.owed, 0), g.consumed, g.closed_through, g.id > $2
              from billing.credit_grants g left join billing.payments p using (source_id)
              where g.user_id = $1 and g.stripe_subscription_id is not null order by g.id",
-            &[uuid_datum(self.user).into()],
+            &[uuid_datum(self.user).into(), self.lots_settled.into()],
         );
-        let mut lots = Vec::new();
-        while rows.next() {
-            let at = |column| rows.get(column).and_then(time);
-            let must = |column| at(column).expect("only finite times are written");
-            lots.push(Grant {
-                id: rows.must(1),
-                source_id: rows.must(2),
-                subscription_id: rows.must(3),
-                price_id: rows.must(4),
-                period: (must(5), must(6)),
-                paid_at: must(7),
-                max_rollover: Credits(rows.must(8)),
-                expires: rows.must(9),
-                available_from: at(10),
-                lapses_at: at(11),
-                granted: Credits(rows.must(12)),
-                remaining: Credits(rows.must(13)),
-                set_aside: Credits(rows.must(14)),
-                pending: Credits(rows.must(15)),
-                lapsed: Credits(rows.must(16)),
-                reversed: Credits(rows.must(17)),
-                owed: Credits(rows.must(18)),
-                consumed: rows.get(19).map(Credits),
-                closed_through: rows.get(20),
-                is_new: rows.must::<i64>(1) > self.lots_settled,
-            });
-        }
-        lots
+        rows.map(|mut row| Grant {
+            id: row.get(),
+            source_id: row.get(),
+            subscription_id: row.get(),
+            price_id: row.get(),
+            period: (row.get(), row.get()),
+            paid_at: row.get(),
+            max_rollover: row.get(),
+            expires: row.get(),
+            available_from: row.get_opt(),
+            lapses_at: row.get_opt(),
+            granted: row.get(),
+            remaining: row.get(),
+            set_aside: row.get(),
+            pending: row.get(),
+            lapsed: row.get(),
+            reversed: row.get(),
+            owed: row.get(),
+            consumed: row.get_opt(),
+            closed_through: row.get_opt(),
+            is_new: row.get(),
+        })
+        .collect()
     }
 
     /// Makes a grant hold what it is to hold.
-    fn hold(&mut self, sql: &mut Sql, before: &Grant, holds: &Holds) {
-        sql.run(
+    fn hold(&mut self, sql: &mut Sql, before: &Grant, holds: &Target) {
+        sql.execute(
             "update billing.credit_grants set remaining = $3, set_aside = $4, pending = $5, lapsed = $6, lapses_at = $7,
                  consumed = $8,
                  closed_through = case when $8 is null then null when $8 <= consumed then closed_through else $9 end
@@ -126,14 +121,13 @@ impl Account {
         if share.pool != Pool::Subscription {
             return;
         }
-        let mut rows = sql.run(
+        let mut row = sql.query_one(
             "select max(id) from billing.credit_transactions
              where user_id = $1 and request_id = $2 and grant_id = $3 and transaction_type = 'reservation'",
             &[uuid_datum(self.user).into(), request_id.into(), share.grant_id.into()],
         );
-        assert!(rows.next(), "an aggregate has a row");
         let Share { grant_id, credits, .. } = share;
-        self.returned.push(Returned { grant_id, drawn_by: rows.must(1), credits });
+        self.returned.push(Returned { grant_id, drawn_by: row.get(), credits });
     }
 
     /// The same of what had settled a debt, before its return is posted.
@@ -141,39 +135,35 @@ impl Account {
         if share.pool != Pool::Subscription {
             return;
         }
-        let mut rows = sql.run(
+        let rows = sql.query(
             "select id, -amount from billing.credit_transactions
              where user_id = $1 and grant_id = $2 and transaction_type = 'debt_settlement' order by id",
             &[uuid_datum(self.user).into(), share.grant_id.into()],
         );
-        let mut settlements = Vec::new();
-        while rows.next() {
-            settlements.push((rows.must(1), Credits(rows.must(2))));
-        }
+        let settlements: Vec<_> = rows.map(|mut row| (row.get(), row.get())).collect();
         self.returned.extend(plan::last_settled(share.grant_id, &settlements, share.credits));
     }
 
     /// How many credits of trials other invoices granted: there is one trial a user.
     pub(crate) fn trials_beside(&self, sql: &mut Sql, invoice_id: &str) -> Credits {
-        let mut rows = sql.run(
+        let mut row = sql.query_one(
             "select coalesce(sum(amount), 0)::bigint from billing.credit_grants
              where user_id = $1 and stripe_subscription_id is not null and source_id <> $2
                  and right(item, length($3)) = $3",
             &[uuid_datum(self.user).into(), invoice_id.into(), TRIAL.into()],
         );
-        assert!(rows.next(), "an aggregate has a row");
-        Credits(rows.must(1))
+        row.get()
     }
 
     /// The user's first purchase of a plan: when what was paid for began, and by which invoice.
     pub(crate) fn first_purchase(&self, sql: &mut Sql) -> Option<(Time, String)> {
-        let mut rows = sql.run(
+        sql.query_opt(
             "select period_start, source_id from billing.credit_grants
              where user_id = $1 and stripe_subscription_id is not null and right(item, length($2)) <> $2
              order by period_start, source_id limit 1",
             &[uuid_datum(self.user).into(), TRIAL.into()],
-        );
-        rows.next().then(|| (time(rows.must(1)).expect("only finite times are written"), rows.must(2)))
+        )
+        .map(|mut row| (row.get(), row.get()))
     }
 
     /// Leaves the bonus of the first purchase alone: an earlier one may have become known later.
@@ -188,7 +178,7 @@ impl Account {
             if keeps.remaining == before.remaining {
                 continue;
             }
-            sql.run(
+            sql.execute(
                 "update billing.credit_grants set remaining = $3, set_aside = $4 where user_id = $1 and id = $2",
                 &[
                     uuid_datum(self.user).into(),
@@ -203,43 +193,43 @@ impl Account {
     }
 
     fn bonuses(&self, sql: &mut Sql) -> Vec<Bonus> {
-        let mut rows = sql.run(
+        let rows = sql.query(
             "select id, source_id, amount, remaining, set_aside, lapsed, reversed
              from billing.credit_grants where user_id = $1 and item = $2 and pool = 'promotional' order by id",
             &[uuid_datum(self.user).into(), FIRST_PURCHASE_BONUS.into()],
         );
-        let mut bonuses = Vec::new();
-        while rows.next() {
-            let [granted, remaining, set_aside, lapsed, reversed] =
-                [3, 4, 5, 6, 7].map(|column| Credits(rows.must(column)));
-            let (id, source_id) = (rows.must(1), rows.must(2));
-            bonuses.push(Bonus { id, source_id, granted, remaining, set_aside, lapsed, reversed });
-        }
-        bonuses
+        rows.map(|mut row| Bonus {
+            id: row.get(),
+            source_id: row.get(),
+            granted: row.get(),
+            remaining: row.get(),
+            set_aside: row.get(),
+            lapsed: row.get(),
+            reversed: row.get(),
+        })
+        .collect()
     }
 
     /// Posts the parts of a period's credits whose time has come by a time.
     pub(super) fn drip(&mut self, sql: &mut Sql, by: Time) {
-        let mut rows = sql.run(
+        let rows = sql.query(
             "select id, source_id, pending from billing.credit_grants
              where user_id = $1 and pending > 0 and available_from <= $2 order by available_from, id",
             &[uuid_datum(self.user).into(), timestamp(by).into()],
         );
-        let mut due: Vec<(i64, String, i64)> = Vec::new();
-        while rows.next() {
-            due.push((rows.must(1), rows.must(2), rows.must(3)));
-        }
+        let due: Vec<(i64, String, Credits)> =
+            rows.map(|mut row| (row.get(), row.get(), row.get())).collect();
         // The first part of a period may take over from the period before.
         self.lots_touched |= !due.is_empty();
         for (id, invoice_id, credits) in due {
-            sql.run(
+            sql.execute(
                 "update billing.credit_grants set remaining = remaining + pending, pending = 0
                  where user_id = $1 and id = $2",
                 &[uuid_datum(self.user).into(), id.into()],
             );
             let origin = Origin { invoice_id: Some(&invoice_id), ..Origin::default() };
             let grant = Some((id, Pool::Subscription));
-            self.post(sql, Credits(credits), grant, TransactionType::SubscriptionGrant, &origin);
+            self.post(sql, credits, grant, TransactionType::SubscriptionGrant, &origin);
         }
     }
 }

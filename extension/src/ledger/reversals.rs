@@ -7,7 +7,7 @@ use stripe_credits_rules::lot::Pool;
 use stripe_credits_rules::reversal::{self, GrantBalance};
 
 use super::{Account, Origin, TransactionType, earliest, shares};
-use crate::pg::convert::{time, timestamp, uuid_datum};
+use crate::pg::convert::{timestamp, uuid_datum};
 use crate::pg::sql::Sql;
 use crate::tables::{catalog, payments, reversals};
 
@@ -16,12 +16,32 @@ struct Reversible {
     id: i64,
     pool: Pool,
     granted: Credits,
-    balance: GrantBalance,
+    lapsed: Credits,
+    reversed: Credits,
     remaining: Credits,
     set_aside: Credits,
     pending: Credits,
     is_to_come: bool,
     is_lot: bool,
+    has_lapsed: bool,
+}
+
+impl Reversible {
+    /// What reversals may still take of it, and what they took. A grant that has lapsed keeps only what remains: what was
+    /// set aside, pending or given back to it is gone too.
+    fn balance(&self) -> GrantBalance {
+        let held_back = Credits(self.set_aside.0 + self.pending.0);
+        if self.has_lapsed {
+            let lapsed = Credits(self.lapsed.0 + self.reversed.0 + held_back.0);
+            GrantBalance { lapsed, reversed: Credits::ZERO, available: self.remaining }
+        } else {
+            GrantBalance {
+                lapsed: self.lapsed,
+                reversed: self.reversed,
+                available: Credits(self.remaining.0 + held_back.0),
+            }
+        }
+    }
 }
 
 impl Account {
@@ -38,12 +58,12 @@ impl Account {
             catalog::settings(sql).map_or(ReversalPolicy::default(), |settings| settings.reversal_policy);
         let grants = self.reversible(sql, source_id);
         let granted = Credits(grants.iter().map(|grant| grant.granted.0).sum());
-        let balances: Vec<GrantBalance> = grants.iter().map(|grant| grant.balance).collect();
+        let balances: Vec<GrantBalance> = grants.iter().map(Reversible::balance).collect();
         // Also where they wait: what is posted is always what is known says, not what was known in between.
         let target = part.map_or(Credits::ZERO, |part| part.of(granted));
         let settlement = reversal::settle(&balances, target, policy);
-        for (grant, reversed) in grants.iter().zip(settlement.reversed) {
-            self.take_back(sql, grant, Credits(reversed.0 - grant.balance.reversed.0), origin);
+        for ((grant, before), reversed) in grants.iter().zip(&balances).zip(settlement.reversed) {
+            self.take_back(sql, grant, Credits(reversed.0 - before.reversed.0), origin);
         }
         if settlement.owed != owed {
             payments::owe(sql, source_id, settlement.owed);
@@ -61,42 +81,27 @@ impl Account {
 
     /// A payment's grants, in the order in which credits are taken from them: what would be lost soonest first.
     fn reversible(&self, sql: &mut Sql, source_id: &str) -> Vec<Reversible> {
-        let mut rows = sql.run(
-            "select id, pool, amount, lapses_at <= $3, lapsed, reversed, remaining, set_aside, pending,
-                    coalesce(available_from > $3, false), stripe_subscription_id is not null
+        let rows = sql.query(
+            "select id, pool, amount, lapsed, reversed, remaining, set_aside, pending,
+                    coalesce(available_from > $3, false), stripe_subscription_id is not null,
+                    coalesce(lapses_at <= $3, false)
              from billing.credit_grants where user_id = $1 and source_id = $2 order by lost_at, draw_rank, id",
             &[uuid_datum(self.user).into(), source_id.into(), timestamp(self.now).into()],
         );
-        let mut grants = Vec::new();
-        while rows.next() {
-            let credits = |column| Credits(rows.must(column));
-            let [lapsed, reversed, remaining, set_aside, pending] = [5, 6, 7, 8, 9].map(credits);
-            // What a grant that has lapsed was given back to, or kept back, is gone with it.
-            let balance = match rows.get(4) {
-                Some(true) => GrantBalance {
-                    lapsed: Credits(lapsed.0 + reversed.0 + set_aside.0 + pending.0),
-                    reversed: Credits::ZERO,
-                    available: remaining,
-                },
-                _ => GrantBalance {
-                    lapsed,
-                    reversed,
-                    available: Credits(remaining.0 + set_aside.0 + pending.0),
-                },
-            };
-            grants.push(Reversible {
-                id: rows.must(1),
-                pool: Pool::parse(&rows.must::<String>(2)).expect("its CHECK allows no other word"),
-                granted: credits(3),
-                balance,
-                remaining,
-                set_aside,
-                pending,
-                is_to_come: rows.must(10),
-                is_lot: rows.must(11),
-            });
-        }
-        grants
+        rows.map(|mut row| Reversible {
+            id: row.get(),
+            pool: row.parse(Pool::parse),
+            granted: row.get(),
+            lapsed: row.get(),
+            reversed: row.get(),
+            remaining: row.get(),
+            set_aside: row.get(),
+            pending: row.get(),
+            is_to_come: row.get(),
+            is_lot: row.get(),
+            has_lapsed: row.get(),
+        })
+        .collect()
     }
 
     /// Takes this many credits more from a grant, or gives them back where it is negative. What cannot be spent goes
@@ -113,7 +118,7 @@ impl Account {
         };
         let remaining = amount.0 - set_aside - pending;
         debug_assert!(remaining <= grant.remaining.0, "no more is taken than there is");
-        let mut rows = sql.run(
+        let mut row = sql.query_one(
             "update billing.credit_grants set remaining = remaining - $3, set_aside = set_aside - $4,
                  pending = pending - $5, reversed = reversed + $6
              where user_id = $1 and id = $2
@@ -127,9 +132,8 @@ impl Account {
                 amount.0.into(),
             ],
         );
-        assert!(rows.next(), "grants are never deleted");
         if amount < Credits::ZERO {
-            self.next_due = earliest(self.next_due, rows.get(1).and_then(time));
+            self.next_due = earliest(self.next_due, row.get_opt());
         }
         (self.lots_touched, self.dirty) = (self.lots_touched || grant.is_lot, true);
         let transaction_type = match amount.0 {
@@ -149,7 +153,7 @@ impl Account {
             self.post(sql, Credits(-amount.0), None, TransactionType::Reversal, origin);
         } else if amount < Credits::ZERO {
             let settled = Credits((-amount.0 - self.balances.debt.0).max(0));
-            let grants = shares(sql.run(
+            let grants = shares(sql.query(
                 "select id, pool, settled from billing.credit_grants where user_id = $1 and settled > 0 order by id desc",
                 &[uuid_datum(self.user).into()],
             ));

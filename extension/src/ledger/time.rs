@@ -3,11 +3,11 @@
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::{Span, Time};
 use stripe_credits_rules::catalog::FreePlan;
-use stripe_credits_rules::lot::{Lot, Pool};
+use stripe_credits_rules::lot::{NewGrant, Pool};
 use stripe_credits_rules::subscription::FREE;
 
 use super::{Account, Origin, TransactionType, earliest, shares};
-use crate::pg::convert::{time, timestamp, uuid_datum};
+use crate::pg::convert::{timestamp, uuid_datum};
 use crate::pg::sql::Sql;
 use crate::tables::catalog;
 use crate::tables::reservations::{self, Status};
@@ -39,21 +39,20 @@ impl Account {
 
     /// When time next changes something here.
     fn due(&self, sql: &mut Sql) -> Option<Time> {
-        let mut rows = sql.run(
+        let mut row = sql.query_one(
             "select least(
                  (select min(lapses_at) from billing.credit_grants where user_id = $1 and spendable),
                  (select min(available_from) from billing.credit_grants where user_id = $1 and pending > 0))",
             &[uuid_datum(self.user).into()],
         );
-        assert!(rows.next(), "a query without FROM has a row");
-        let grants = rows.get(1).and_then(time);
+        let grants = row.get_opt();
         let free = self.free_next.filter(|_| self.balances.tier == FREE);
         earliest(earliest(grants, free), reservations::next_expiry(sql, self.user))
     }
 
     /// Takes what is left of the grants that lapsed by a time.
     fn lapse(&mut self, sql: &mut Sql, by: Time) {
-        let lapsed = shares(sql.run(
+        let lapsed = shares(sql.query(
             "select id, pool, remaining from billing.credit_grants
              where user_id = $1 and spendable and lost_at <= $2 and lapses_at <= $2 order by lapses_at, id",
             &[uuid_datum(self.user).into(), timestamp(by).into()],
@@ -86,9 +85,9 @@ impl Account {
         self.free_next = next;
         let (Some((plan, _)), Some(next)) = (month, next) else { return };
         let name = plan.name.unwrap_or(plan.key);
-        let lot = Lot {
+        let lot = NewGrant {
             lapses_at: Some(next),
-            ..Lot::new(start.to_rfc3339(), name, plan.credits, Pool::Promotional)
+            ..NewGrant::new(start.to_rfc3339(), name, plan.credits, Pool::Promotional)
         };
         let granted = self.granted(sql, FREE_PLAN, &lot.item).is_some();
         if !granted && self.grant(sql, FREE_PLAN, &[lot], TransactionType::Grant, &Origin::default()).is_err()

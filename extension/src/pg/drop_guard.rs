@@ -68,19 +68,17 @@ pub unsafe extern "C-unwind" fn guard_drop(fcinfo: pg_sys::FunctionCallInfo) -> 
 /// # Safety
 /// `statement` is the root of a parse tree that Postgres made.
 unsafe fn drops_books(sql: &mut Sql, statement: *mut pg_sys::Node) -> bool {
-    let mut rows = sql.run(
-        "select e.oid, n.oid, n.nspname::text, array[e.extowner, n.nspowner, c.relowner]
+    let row = sql.query_opt(
+        "select e.oid, n.oid, array[e.extowner, n.nspowner, c.relowner], n.nspname::text
          from pg_catalog.pg_extension e
          join pg_catalog.pg_namespace n on n.oid = e.extnamespace
          join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = 'credit_transactions'
          where e.extname = 'stripe_credits'",
         &[],
     );
-    if !rows.next() {
-        return false;
-    }
-    let (extension, schema): (pg_sys::Oid, pg_sys::Oid) = (rows.must(1), rows.must(2));
-    let owners: Vec<pg_sys::Oid> = rows.must(4);
+    let Some(mut row) = row else { return false };
+    let (extension, schema): (pg_sys::Oid, pg_sys::Oid) = (row.get(), row.get());
+    let (owners, schema_name): (Vec<pg_sys::Oid>, String) = (row.get(), row.get());
     // SAFETY: a node's tag names its struct, which is looked at only as that; the lists hold what the grammar puts there.
     let drops = unsafe {
         match (*statement).type_ {
@@ -105,7 +103,7 @@ unsafe fn drops_books(sql: &mut Sql, statement: *mut pg_sys::Node) -> bool {
             _ => false,
         }
     };
-    drops && holds_rows(&rows.must::<String>(3))
+    drops && holds_rows(&schema_name)
 }
 
 /// The nodes of a list; Postgres writes an empty one as a null pointer.

@@ -5,16 +5,22 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::convert::identity;
 use std::rc::Rc;
 
-use pgrx::datum::{DatumWithOid, FromDatum, IntoDatum};
+use pgrx::datum::{DatumWithOid, FromDatum, Interval, IntoDatum, TimestampWithTimeZone};
 use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
 use pgrx::spi::{OwnedPreparedStatement, SpiClient, SpiHeapTupleData, SpiTupleTable};
+use stripe_credits_rules::amount::{Credits, MinorUnits, Quantity};
+use stripe_credits_rules::calendar::{Span, Time};
+use uuid::Uuid;
+
+use crate::pg::convert::{span, time, uuid};
 
 thread_local! {
     /// By the statement's address: each text is one literal of this crate.
-    static KEPT: RefCell<HashMap<(usize, usize), Rc<OwnedPreparedStatement>>> = RefCell::default();
+    static PREPARED: RefCell<HashMap<(usize, usize), Rc<OwnedPreparedStatement>>> = RefCell::default();
 }
 
 /// An open SPI connection.
@@ -26,46 +32,98 @@ pub(crate) fn connected<R>(work: impl FnOnce(&mut Sql) -> R) -> R {
 }
 
 impl<'conn> Sql<'_, 'conn> {
-    /// Runs a statement and answers all of its rows.
-    pub(crate) fn run(&mut self, sql: &'static str, args: &[DatumWithOid]) -> Rows<'conn> {
-        let key = (sql.as_ptr().addr(), sql.len());
-        let kept = KEPT.with_borrow(|statements| statements.get(&key).cloned());
-        let statement = kept.unwrap_or_else(|| {
+    /// Runs a statement and answers how many rows it changed.
+    pub(crate) fn execute(&mut self, statement: &'static str, args: &[DatumWithOid]) -> usize {
+        self.run(statement, args).len()
+    }
+
+    /// Runs a statement and answers its rows, all of which are there.
+    pub(crate) fn query(
+        &mut self,
+        statement: &'static str,
+        args: &[DatumWithOid],
+    ) -> impl Iterator<Item = Row<'conn>> + use<'conn> {
+        self.run(statement, args).map(|tuple| Row { tuple, columns_read: 0 })
+    }
+
+    /// The first row of a statement that has one at most.
+    pub(crate) fn query_opt(&mut self, statement: &'static str, args: &[DatumWithOid]) -> Option<Row<'conn>> {
+        self.query(statement, args).next()
+    }
+
+    /// The row of a statement that always has one, such as an aggregate.
+    pub(crate) fn query_one(&mut self, statement: &'static str, args: &[DatumWithOid]) -> Row<'conn> {
+        self.query_opt(statement, args).unwrap_or_else(|| panic!("no row came of: {statement}"))
+    }
+
+    fn run(&mut self, statement: &'static str, args: &[DatumWithOid]) -> SpiTupleTable<'conn> {
+        let key = (statement.as_ptr().addr(), statement.len());
+        let prepared = PREPARED.with_borrow(|statements| statements.get(&key).cloned());
+        let prepared = prepared.unwrap_or_else(|| {
             let types: Vec<PgOid> = args.iter().map(|arg| PgOid::from(arg.oid())).collect();
-            let statement = Rc::new(self.0.prepare_mut(sql, &types).unwrap_or_report().keep());
-            KEPT.with_borrow_mut(|statements| statements.insert(key, Rc::clone(&statement)));
-            statement
+            let prepared = Rc::new(self.0.prepare_mut(statement, &types).unwrap_or_report().keep());
+            PREPARED.with_borrow_mut(|statements| statements.insert(key, Rc::clone(&prepared)));
+            prepared
         });
-        Rows { table: self.0.update(&*statement, None, args).unwrap_or_report(), row: None }
+        self.0.update(&*prepared, None, args).unwrap_or_report()
     }
 }
 
-/// The rows of a statement, read one after the other.
-pub(crate) struct Rows<'conn> {
-    table: SpiTupleTable<'conn>,
-    row: Option<SpiHeapTupleData<'conn>>,
+/// A row, whose columns are read one after the other, in the order of the select list.
+pub(crate) struct Row<'conn> {
+    tuple: SpiHeapTupleData<'conn>,
+    columns_read: usize,
 }
 
-impl Rows<'_> {
-    /// How many rows the statement answered, or changed.
-    pub(crate) fn count(&self) -> usize {
-        self.table.len()
+impl Row<'_> {
+    /// The next column, if it is not null.
+    pub(crate) fn get_opt<T: Column>(&mut self) -> Option<T> {
+        self.columns_read += 1;
+        self.tuple.get(self.columns_read).unwrap_or_report().map(T::from_column)
     }
 
-    /// Steps to the next row, at first to the first.
-    pub(crate) fn next(&mut self) -> bool {
-        self.row = self.table.next();
-        self.row.is_some()
+    /// The next column, which is never null.
+    pub(crate) fn get<T: Column>(&mut self) -> T {
+        self.get_opt().unwrap_or_else(|| panic!("column {} is null", self.columns_read))
     }
 
-    /// A column of the current row, counted from 1.
-    pub(crate) fn get<T: FromDatum + IntoDatum>(&self, column: usize) -> Option<T> {
-        let row = self.row.as_ref().expect("there is a current row");
-        row.get(column).unwrap_or_report()
+    /// The next column, whose CHECK allows the texts of an enum.
+    pub(crate) fn parse<T>(&mut self, parse: fn(&str) -> Option<T>) -> T {
+        let text: String = self.get();
+        parse(&text).unwrap_or_else(|| panic!("column {} holds {text:?}", self.columns_read))
     }
+}
 
-    /// A column that is never null.
-    pub(crate) fn must<T: FromDatum + IntoDatum>(&self, column: usize) -> T {
-        self.get(column).unwrap_or_else(|| panic!("column {column} is null"))
-    }
+/// A type that a column is read as.
+pub(crate) trait Column {
+    type Datum: FromDatum + IntoDatum;
+
+    fn from_column(datum: Self::Datum) -> Self;
+}
+
+macro_rules! columns {
+    ($($type:ty = $datum:ty, $convert:expr;)*) => {
+        $(impl Column for $type {
+            type Datum = $datum;
+
+            fn from_column(datum: $datum) -> $type {
+                $convert(datum)
+            }
+        })*
+    };
+}
+
+columns! {
+    bool = bool, identity;
+    i32 = i32, identity;
+    i64 = i64, identity;
+    String = String, identity;
+    pg_sys::Oid = pg_sys::Oid, identity;
+    Vec<pg_sys::Oid> = Vec<pg_sys::Oid>, identity;
+    Credits = i64, Credits;
+    MinorUnits = i64, MinorUnits;
+    Quantity = i64, |quantity| Quantity::new(quantity).expect("only quantities are written");
+    Span = Interval, |interval| span(&interval);
+    Time = TimestampWithTimeZone, |timestamp| time(timestamp).expect("only finite times are written");
+    Uuid = pgrx::Uuid, uuid;
 }

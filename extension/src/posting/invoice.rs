@@ -4,14 +4,15 @@ use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::catalog::Settings;
 use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::invoice::Invoice;
-use stripe_credits_rules::lot::{self, Held, Lot, Pool};
+use stripe_credits_rules::lot::{self, ExistingGrant, NewGrant, Pool};
 use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::verdict::Verdict;
 use stripe_credits_rules::worth::NoGrant;
 use stripe_credits_rules::worth::invoice::{self as rules, TRIAL, Trial, Worth};
 use uuid::Uuid;
 
 use crate::ledger::{Account, FIRST_PURCHASE_BONUS, Origin, TransactionType};
-use crate::outcome::{Outcome, Verdict};
+use crate::outcome::Outcome;
 use crate::pg::sql::Sql;
 use crate::tables::catalog;
 use crate::tables::payments::{self, Said, SourceType};
@@ -43,7 +44,7 @@ pub(crate) fn post(sql: &mut Sql, event_id: &str, invoice: &Invoice, user: Uuid,
     let held = account.held(sql, &invoice.id);
     let lots = once(sql, &account, invoice, worth, &held);
     let Some(difference) = lot::difference(&held, &lots) else {
-        return Outcome::of(Verdict::Rejected(Reason::OutOfRange));
+        return Outcome::rejected(Reason::OutOfRange);
     };
     let origin = Origin {
         event_id: Some(event_id),
@@ -56,9 +57,9 @@ pub(crate) fn post(sql: &mut Sql, event_id: &str, invoice: &Invoice, user: Uuid,
         (Pool::Purchased, TransactionType::Purchase),
         (Pool::Promotional, TransactionType::Bonus),
     ] {
-        let lots: Vec<Lot> = difference.add.iter().filter(|lot| lot.pool == pool).cloned().collect();
+        let lots: Vec<NewGrant> = difference.add.iter().filter(|lot| lot.pool == pool).cloned().collect();
         if let Err(reason) = account.grant(sql, &invoice.id, &lots, transaction_type, &origin) {
-            return Outcome::of(Verdict::Rejected(reason));
+            return Outcome::rejected(reason);
         }
     }
     let said = Said {
@@ -73,7 +74,7 @@ pub(crate) fn post(sql: &mut Sql, event_id: &str, invoice: &Invoice, user: Uuid,
     account.settle_reversals(sql, &invoice.id, &origin);
     let unchanged = difference.add.is_empty() && !account.is_changed();
     let verdict = if unchanged { Verdict::AlreadyApplied } else { Verdict::Applied };
-    let price = |lot: &Lot| lot.cycle.as_ref().map_or(&lot.item, |cycle| &cycle.price_id).clone();
+    let price = |lot: &NewGrant| lot.cycle.as_ref().map_or(&lot.item, |cycle| &cycle.price_id).clone();
     let mut prices: Vec<String> = lots.iter().map(price).collect();
     prices.dedup();
     let outcome = account.close(sql, verdict).with("price_ids", prices);
@@ -84,8 +85,14 @@ pub(crate) fn post(sql: &mut Sql, event_id: &str, invoice: &Invoice, user: Uuid,
 }
 
 /// The lots of an invoice, as far as a user gets them once: a trial's, and the bonus on the first purchase.
-fn once(sql: &mut Sql, account: &Account, invoice: &Invoice, worth: Worth, held: &[Held]) -> Vec<Lot> {
-    let Worth { mut lots, bonus } = worth;
+fn once(
+    sql: &mut Sql,
+    account: &Account,
+    invoice: &Invoice,
+    worth: Worth,
+    held: &[ExistingGrant],
+) -> Vec<NewGrant> {
+    let Worth { grants: mut lots, bonus } = worth;
     for lot in lots.iter_mut().filter(|lot| lot.item.ends_with(TRIAL)) {
         let beside = account.trials_beside(sql, &invoice.id);
         lot.credits = Credits((lot.credits.0 - beside.0).max(0));
@@ -98,7 +105,7 @@ fn once(sql: &mut Sql, account: &Account, invoice: &Invoice, worth: Worth, held:
     let granted = held.iter().any(|held| held.item == FIRST_PURCHASE_BONUS);
     if bonus > Credits::ZERO && (granted || is_first(account.first_purchase(sql))) {
         let name = "First purchase bonus".to_owned();
-        lots.push(Lot::new(FIRST_PURCHASE_BONUS.to_owned(), name, bonus, Pool::Promotional));
+        lots.push(NewGrant::new(FIRST_PURCHASE_BONUS.to_owned(), name, bonus, Pool::Promotional));
     }
     lots.retain(|lot| lot.credits > Credits::ZERO);
     lots

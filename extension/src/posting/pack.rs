@@ -4,14 +4,15 @@ use serde_json::json;
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::catalog::Settings;
 use stripe_credits_rules::fetched::Fetched;
-use stripe_credits_rules::lot::{self, Lot};
+use stripe_credits_rules::lot::{self, NewGrant};
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::session::Session;
+use stripe_credits_rules::verdict::Verdict;
 use stripe_credits_rules::worth::{NoGrant, session as rules};
 use uuid::Uuid;
 
 use crate::ledger::{Account, Origin, TransactionType};
-use crate::outcome::{Outcome, Verdict};
+use crate::outcome::Outcome;
 use crate::pg::sql::Sql;
 use crate::tables::catalog;
 use crate::tables::payments::{self, Payment, Said, SourceType};
@@ -22,7 +23,7 @@ pub(crate) fn worth(
     settings: &Settings,
     session: &Session,
     fetched: Option<&Fetched>,
-) -> Result<Vec<Lot>, NoGrant> {
+) -> Result<Vec<NewGrant>, NoGrant> {
     let lines = rules::lines(session, settings.no_payment_required, fetched)?;
     let prices = catalog::prices_in_force(sql, lines.iter().map(|line| &line.item), session.created);
     rules::worth(&lines, &prices, session.created)
@@ -44,7 +45,7 @@ pub(crate) fn post_session(
     session: &Session,
     known: Option<&Payment>,
     user: Uuid,
-    lots: &[Lot],
+    lots: &[NewGrant],
 ) -> Outcome {
     let payment_intent_id = session.payment_intent_id.as_deref();
     let purchase = Purchase {
@@ -77,7 +78,7 @@ pub(crate) fn post_session(
 }
 
 /// Claims a payment for an account and posts what its lots are worth more than was granted for it.
-pub(crate) fn post(sql: &mut Sql, mut account: Account, purchase: &Purchase, lots: &[Lot]) -> Outcome {
+pub(crate) fn post(sql: &mut Sql, mut account: Account, purchase: &Purchase, lots: &[NewGrant]) -> Outcome {
     let Purchase { session_id, known, said, origin } = purchase;
     let (source_id, held) = match known {
         Some(known) => (known.source_id.as_str(), account.held(sql, &known.source_id)),
@@ -85,10 +86,10 @@ pub(crate) fn post(sql: &mut Sql, mut account: Account, purchase: &Purchase, lot
         None => (*session_id, Vec::new()),
     };
     let Some(difference) = lot::difference(&held, lots) else {
-        return Outcome::of(Verdict::Rejected(Reason::OutOfRange));
+        return Outcome::rejected(Reason::OutOfRange);
     };
     if let Err(reason) = account.grant(sql, source_id, &difference.add, TransactionType::Purchase, origin) {
-        return Outcome::of(Verdict::Rejected(reason));
+        return Outcome::rejected(reason);
     }
     payments::claim(sql, SourceType::CheckoutSession, source_id, said, account.user(), account.now());
     // A refund may have come before its purchase, or the claim may have said what was charged.

@@ -2,12 +2,13 @@
 
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::Time;
-use stripe_credits_rules::lot::{Lot, Pool};
+use stripe_credits_rules::lot::{NewGrant, Pool};
 use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
 
 use crate::ledger::{Account, Origin, TransactionType};
-use crate::outcome::{Outcome, Verdict};
+use crate::outcome::Outcome;
 use crate::pg::error::raise_past;
 use crate::pg::sql::Sql;
 use crate::tables::catalog;
@@ -21,7 +22,7 @@ const GRANT: &str = "grant";
 /// Grants the catalog's signup credits, once per user.
 pub(crate) fn signup(sql: &mut Sql, user: Uuid) -> Outcome {
     let Some(settings) = catalog::settings(sql) else {
-        return Outcome::of(Verdict::Rejected(Reason::NoCatalog));
+        return Outcome::rejected(Reason::NoCatalog);
     };
     let mut account = Account::open(sql, user);
     if !account.sign_up() {
@@ -31,7 +32,7 @@ pub(crate) fn signup(sql: &mut Sql, user: Uuid) -> Outcome {
     let lots = if lot.credits > Credits::ZERO { vec![lot] } else { Vec::new() };
     match account.grant(sql, SIGNUP, &lots, TransactionType::Signup, &Origin::default()) {
         Ok(()) => account.close(sql, Verdict::Applied),
-        Err(reason) => Outcome::of(Verdict::Rejected(reason)),
+        Err(reason) => Outcome::rejected(reason),
     }
 }
 
@@ -55,15 +56,15 @@ pub(crate) fn grant(sql: &mut Sql, call: &ManualGrant) -> Outcome {
     if let Some(past) = call.expires_at.filter(|expires_at| *expires_at <= account.now()) {
         raise_past("p_expires_at", &past.to_string());
     }
-    let lot = Lot { lapses_at: call.expires_at, ..promotional(GRANT, "Granted", call.amount) };
+    let lot = NewGrant { lapses_at: call.expires_at, ..promotional(GRANT, "Granted", call.amount) };
     let origin =
         Origin { description: call.description, request_id: Some(call.request_id), ..Origin::default() };
     match account.grant(sql, call.request_id, &[lot], TransactionType::Grant, &origin) {
         Ok(()) => account.close(sql, Verdict::Applied),
-        Err(reason) => Outcome::of(Verdict::Rejected(reason)),
+        Err(reason) => Outcome::rejected(reason),
     }
 }
 
-fn promotional(item: &str, name: &str, credits: Credits) -> Lot {
-    Lot::new(item.into(), name.into(), credits, Pool::Promotional)
+fn promotional(item: &str, name: &str, credits: Credits) -> NewGrant {
+    NewGrant::new(item.into(), name.into(), credits, Pool::Promotional)
 }

@@ -5,10 +5,11 @@ use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::invoice::{self, InvoicePayment};
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::reversal::Reversals;
+use stripe_credits_rules::verdict::Verdict;
 use stripe_credits_rules::worth::NoGrant;
 
 use crate::ledger::{Account, Origin};
-use crate::outcome::{Outcome, Verdict};
+use crate::outcome::Outcome;
 use crate::pg::sql::Sql;
 use crate::tables::payments::{self, Payment, SourceType};
 use crate::tables::reversals;
@@ -26,7 +27,7 @@ pub(crate) fn apply(
         reversals::merge(sql, incoming, reversal);
     }
     let Some(payment_intent_id) = incoming.payment_intent_id.as_deref() else {
-        return Outcome::of(Verdict::Ignored(Reason::UnknownPayment));
+        return Outcome::ignored(Reason::UnknownPayment);
     };
     let answered = fetched.map_or(&[][..], Fetched::invoice_payments);
     for paid in answered.iter().filter(|paid| paid.payment_intent_id == payment_intent_id) {
@@ -40,7 +41,7 @@ pub(crate) fn apply(
         || payments::is_tied(sql, payment_intent_id)
         || reversals::was_asked(sql, payment_intent_id);
     if nothing_to_ask {
-        Outcome::of(Verdict::Ignored(Reason::UnknownPayment))
+        Outcome::ignored(Reason::UnknownPayment)
     } else {
         NoGrant::NeedsFetch(vec![invoice::payments_path(payment_intent_id)]).into()
     }

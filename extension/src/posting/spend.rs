@@ -4,10 +4,11 @@ use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::TimeDelta;
 use stripe_credits_rules::draw::give_back;
 use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
 
 use crate::ledger::{Account, Origin, TransactionType};
-use crate::outcome::{Outcome, Verdict};
+use crate::outcome::Outcome;
 use crate::pg::json::JsonText;
 use crate::pg::sql::Sql;
 use crate::tables::reservations::{self, Status};
@@ -112,7 +113,7 @@ fn end(sql: &mut Sql, mut account: Account, request_id: &str, status: Status, co
 
 /// A user without an account has no credits, and a rejection does not create an account.
 fn no_account(user: Uuid, reason: Reason) -> Outcome {
-    Outcome { user: Some(user), ..Outcome::of(Verdict::Rejected(reason)) }
+    Outcome { user: Some(user), ..Outcome::rejected(reason) }
 }
 
 /// A request id that was used before: with the same content it was applied already, with other content it contradicts itself.

@@ -5,11 +5,12 @@ use stripe_credits_rules::catalog::Item;
 use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::subscription::{self as rules, Freshness, Plan, SubscriptionState};
+use stripe_credits_rules::verdict::Verdict;
 use stripe_credits_rules::worth::{NoGrant, fetch_or_park};
 use uuid::Uuid;
 
 use crate::ledger::Account;
-use crate::outcome::{Outcome, Verdict};
+use crate::outcome::Outcome;
 use crate::pg::sql::Sql;
 use crate::tables::catalog;
 use crate::tables::subscriptions::{self, Subscription};

@@ -3,35 +3,33 @@
 use std::collections::BTreeMap;
 
 use pgrx::datum::TimestampWithTimeZone;
-use pgrx::prelude::*;
-use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::catalog::{
     Cancellation, Catalog, Change, FreePlan, Item, NoPaymentRequired, PlanChange, Price, PriceKind, Renewal,
     ReversalPolicy, Scope, Settings, Stored, changes,
 };
 
-use crate::pg::convert::{clock, span, timestamp};
-use crate::pg::sql::{Rows, Sql};
+use crate::pg::convert::{clock, timestamp};
+use crate::pg::sql::{Row, Sql};
 
 /// The settings, or `None` before the first catalog.
 pub(crate) fn settings(sql: &mut Sql) -> Option<Settings> {
-    let mut rows = sql.run(
+    sql.query_opt(
         "select livemode, stripe_account, signup_credits, reversal_policy, no_payment_required,
                 free_plan_key, free_plan_name, free_plan_credits, free_plan_every
          from billing.settings",
         &[],
-    );
-    rows.next().then(|| Settings {
-        scope: Scope { livemode: rows.must(1), stripe_account: rows.get(2) },
-        signup_credits: Credits(rows.must(3)),
-        reversal_policy: word(&rows, 4, ReversalPolicy::parse),
-        no_payment_required: word(&rows, 5, NoPaymentRequired::parse),
-        free_plan: rows.get(6).map(|key| FreePlan {
+    )
+    .map(|mut row| Settings {
+        scope: Scope { livemode: row.get(), stripe_account: row.get_opt() },
+        signup_credits: row.get(),
+        reversal_policy: row.parse(ReversalPolicy::parse),
+        no_payment_required: row.parse(NoPaymentRequired::parse),
+        free_plan: row.get_opt().map(|key| FreePlan {
             key,
-            name: rows.get(7),
-            credits: Credits(rows.must(8)),
-            every: span(&rows.must::<Interval>(9)),
+            name: row.get_opt(),
+            credits: row.get(),
+            every: row.get(),
         }),
     })
 }
@@ -72,10 +70,8 @@ pub(crate) fn prices_in_force<'a>(
             Item::Pack(key) => (BY_KEY, key),
             Item::Unpriced => continue,
         };
-        let mut rows = sql.run(statement, &[named.as_str().into(), timestamp(at).into()]);
-        if rows.next() {
-            prices.insert(item.clone(), price(&rows));
-        }
+        let row = sql.query_opt(statement, &[named.as_str().into(), timestamp(at).into()]);
+        prices.extend(row.map(|mut row| (item.clone(), price(&mut row))));
     }
     prices
 }
@@ -95,7 +91,7 @@ pub(crate) fn load(sql: &mut Sql, catalog: &Catalog) -> Vec<(String, Change)> {
 }
 
 fn stored(sql: &mut Sql) -> BTreeMap<String, Stored> {
-    let mut rows = sql.run(
+    let rows = sql.query(
         concat!(
             "select distinct on (price_id) ",
             price_columns!(),
@@ -103,42 +99,35 @@ fn stored(sql: &mut Sql) -> BTreeMap<String, Stored> {
         ),
         &[],
     );
-    let mut stored = BTreeMap::new();
-    while rows.next() {
-        let price = price(&rows);
-        stored.insert(price.price_id.clone(), Stored { price, retired: rows.must(15) });
-    }
-    stored
+    rows.map(|mut row| {
+        let price = price(&mut row);
+        (price.price_id.clone(), Stored { price, retired: row.get() })
+    })
+    .collect()
 }
 
-fn price(rows: &Rows) -> Price {
-    let interval = |column| rows.get::<Interval>(column).as_ref().map(span);
+fn price(row: &mut Row) -> Price {
     Price {
-        price_id: rows.must(1),
-        kind: word(rows, 2, PriceKind::parse),
-        key: rows.must(3),
-        name: rows.must(4),
-        credits: Credits(rows.must(5)),
-        rank: rows.must(6),
-        drip: interval(7),
-        renewal: word(rows, 8, Renewal::parse),
-        max_rollover: Credits(rows.must(9)),
-        plan_change: word(rows, 10, PlanChange::parse),
-        cancellation: word(rows, 11, Cancellation::parse),
-        trial_credits: Credits(rows.must(12)),
-        first_purchase_bonus: Credits(rows.must(13)),
-        expires_after: interval(14),
+        price_id: row.get(),
+        kind: row.parse(PriceKind::parse),
+        key: row.get(),
+        name: row.get(),
+        credits: row.get(),
+        rank: row.get(),
+        drip: row.get_opt(),
+        renewal: row.parse(Renewal::parse),
+        max_rollover: row.get(),
+        plan_change: row.parse(PlanChange::parse),
+        cancellation: row.parse(Cancellation::parse),
+        trial_credits: row.get(),
+        first_purchase_bonus: row.get(),
+        expires_after: row.get_opt(),
     }
-}
-
-fn word<T>(rows: &Rows, column: usize, parse: fn(&str) -> Option<T>) -> T {
-    let word: String = rows.must(column);
-    parse(&word).unwrap_or_else(|| panic!("column {column} holds {word:?}, which its CHECK does not allow"))
 }
 
 fn save_settings(sql: &mut Sql, settings: &Settings, now: TimestampWithTimeZone) {
     let free = settings.free_plan.as_ref();
-    sql.run(
+    sql.execute(
         "insert into billing.settings (livemode, stripe_account, signup_credits, reversal_policy,
              no_payment_required, free_plan_key, free_plan_name, free_plan_credits, free_plan_every, loaded_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9::interval, $10)
@@ -166,7 +155,7 @@ fn save_settings(sql: &mut Sql, settings: &Settings, now: TimestampWithTimeZone)
 /// A new row in force from now on, or from just after the row before it where the clock has not moved.
 fn save_price(sql: &mut Sql, wanted: &Stored, now: TimestampWithTimeZone) {
     let price = &wanted.price;
-    sql.run(
+    sql.execute(
         "insert into billing.prices (price_id, valid_from, kind, key, name, credits, rank, drip, renewal,
              max_rollover, plan_change, cancellation, trial_credits, first_purchase_bonus, expires_after, retired)
          select $1, greatest($2, max(p.valid_from) + interval '1 microsecond'), $3, $4, $5, $6, $7, $8::interval,

@@ -3,19 +3,19 @@
 use stripe_credits_rules::identity::{CustomerLink, LinkSource};
 use uuid::Uuid;
 
-use crate::pg::convert::{clock, time, timestamp, uuid, uuid_datum};
+use crate::pg::convert::{clock, timestamp, uuid_datum};
 use crate::pg::sql::Sql;
 
 /// The customer's tie. Read under the customer's lock, its absence stays true until the end of the transaction.
 pub(crate) fn tie(sql: &mut Sql, customer_id: &str) -> Option<CustomerLink> {
-    let mut rows = sql.run(
+    sql.query_opt(
         "select user_id, source, as_of from billing.customers where customer_id = $1",
         &[customer_id.into()],
-    );
-    rows.next().then(|| CustomerLink {
-        user: uuid(rows.must(1)),
-        source: LinkSource::parse(&rows.must::<String>(2)).expect("its CHECK allows no other word"),
-        as_of: time(rows.must(3)).expect("only finite times are written"),
+    )
+    .map(|mut row| CustomerLink {
+        user: row.get(),
+        source: row.parse(LinkSource::parse),
+        as_of: row.get(),
     })
 }
 
@@ -31,7 +31,7 @@ pub(crate) fn say(sql: &mut Sql, customer_id: &str, known: Option<CustomerLink>,
     if Some(joined) == known {
         return false;
     }
-    sql.run(
+    sql.execute(
         "insert into billing.customers (customer_id, user_id, source, as_of) values ($1, $2, $3, $4)
          on conflict (customer_id) do update
              set (user_id, source, as_of) = (excluded.user_id, excluded.source, excluded.as_of)",

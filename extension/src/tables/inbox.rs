@@ -6,9 +6,9 @@ use stripe_credits_rules::event::{Event, Malformed};
 use stripe_credits_rules::reason::Reason;
 
 use crate::outcome::Outcome;
-use crate::pg::convert::{clock, timestamp, uuid, uuid_datum};
+use crate::pg::convert::{clock, timestamp, uuid_datum};
 use crate::pg::json::JsonText;
-use crate::pg::sql::{Rows, Sql};
+use crate::pg::sql::{Row, Sql};
 
 /// An event that waits in the inbox.
 pub(crate) struct Waiting {
@@ -29,7 +29,7 @@ pub(crate) fn record(
     outcome: &Outcome,
 ) {
     let now = timestamp(clock());
-    sql.run(
+    sql.execute(
         "insert into billing.stripe_events as e
              (event_id, type, created, api_version, livemode, account, object_id, customer_id, payload, fetched,
               outcome, reason, details, user_id, first_received_at, last_received_at, judged_at, applied_at)
@@ -70,16 +70,16 @@ pub(crate) fn record(
 
 /// Whether an event was kept.
 pub(crate) fn holds(sql: &mut Sql, event_id: &str) -> bool {
-    sql.run("select from billing.stripe_events where event_id = $1", &[event_id.into()]).next()
+    sql.query_opt("select from billing.stripe_events where event_id = $1", &[event_id.into()]).is_some()
 }
 
 /// What Stripe answered about an event before, where it was asked and did answer.
 pub(crate) fn fetched(sql: &mut Sql, event_id: &str) -> Option<String> {
-    let mut rows = sql.run(
+    sql.query_opt(
         "select fetched::text from billing.stripe_events where event_id = $1 and fetched <> '{}'",
         &[event_id.into()],
-    );
-    rows.next().then(|| rows.must(1))
+    )
+    .map(|mut row| row.get())
 }
 
 /// Writes down a refusal of something that is no event but carries an id.
@@ -87,7 +87,7 @@ pub(crate) fn record_malformed(sql: &mut Sql, malformed: &Malformed, payload: &J
     let Some(event_id) = malformed.event_id.as_deref() else {
         return;
     };
-    sql.run(
+    sql.execute(
         "insert into billing.stripe_events as e
              (event_id, type, payload, outcome, reason, details, first_received_at, last_received_at, judged_at)
          values ($1, $2, $3, $4, $5, $6, $7, $7, $7)
@@ -108,7 +108,7 @@ pub(crate) fn record_malformed(sql: &mut Sql, malformed: &Malformed, payload: &J
 
 /// Writes down what a waiting event came to without having been delivered again.
 pub(crate) fn update(sql: &mut Sql, event_id: &str, outcome: &Outcome) {
-    sql.run(
+    sql.execute(
         "update billing.stripe_events set outcome = $2, reason = $3, details = $4,
              user_id = coalesce($5, user_id), judged_at = $6,
              applied_at = case when $2 = 'applied' then $6 end
@@ -127,64 +127,58 @@ pub(crate) fn update(sql: &mut Sql, event_id: &str, outcome: &Outcome) {
 /// What waits for a customer to be known as somebody, or for what is known of its subscription. Read under the customer's
 /// lock.
 pub(crate) fn waiting_for_customer(sql: &mut Sql, customer_id: &str) -> Vec<Waiting> {
-    all(sql.run(
+    let rows = sql.query(
         "select event_id, payload::text, fetched::text, user_id from billing.stripe_events
          where customer_id = $1 and outcome = 'parked'
              and reason in ('unknown_user', 'identity_conflict', 'unfetched', 'shape')
          order by created, event_id",
         &[customer_id.into()],
-    ))
+    );
+    rows.map(waiting).collect()
 }
 
 /// What waits for a session to be known as somebody's. Read under the session's lock.
 pub(crate) fn waiting_for_session(sql: &mut Sql, session_id: &str) -> Vec<Waiting> {
-    all(sql.run(
+    let rows = sql.query(
         "select event_id, payload::text, fetched::text, user_id from billing.stripe_events
          where object_id = $1 and outcome = 'parked' and reason in ('unknown_user', 'identity_conflict')
          order by created, event_id",
         &[session_id.into()],
-    ))
+    );
+    rows.map(waiting).collect()
 }
 
 /// The customer of a session that began a subscription, where one was seen.
 pub(crate) fn customer_of_subscribing(sql: &mut Sql, session_id: &str) -> Option<String> {
-    let mut rows = sql.run(
+    sql.query_opt(
         "select customer_id from billing.stripe_events
          where object_id = $1 and customer_id is not null and payload #>> '{data,object,mode}' = 'subscription' limit 1",
         &[session_id.into()],
-    );
-    rows.next().then(|| rows.must(1))
+    )
+    .map(|mut row| row.get())
 }
 
 /// Up to `limit` parked events that were not judged since `before`, longest first, in the order of their users. Read
 /// under the catalog's lock alone.
 pub(crate) fn parked(sql: &mut Sql, before: Time, limit: i64) -> Vec<Waiting> {
-    all(sql.run(
+    let rows = sql.query(
         "select event_id, payload::text, fetched::text, user_id from (
              select * from billing.stripe_events where outcome = 'parked' and judged_at < $1
              order by judged_at, event_id limit $2
          ) e
          order by user_id nulls last, created, event_id",
         &[timestamp(before).into(), limit.into()],
-    ))
+    );
+    rows.map(waiting).collect()
 }
 
-fn all(mut rows: Rows) -> Vec<Waiting> {
-    let mut waiting = Vec::new();
-    while rows.next() {
-        waiting.push(Waiting {
-            event_id: rows.must(1),
-            payload: rows.must(2),
-            fetched: rows.get(3),
-            user: rows.get(4).map(uuid),
-        });
-    }
-    waiting
+fn waiting(mut row: Row) -> Waiting {
+    Waiting { event_id: row.get(), payload: row.get(), fetched: row.get_opt(), user: row.get_opt() }
 }
 
 /// Deletes events that were received longest ago and are settled. Never one that still waits for something.
 pub(crate) fn prune(sql: &mut Sql, older_than: Interval) -> i64 {
-    let mut rows = sql.run(
+    let mut row = sql.query_one(
         "with pruned as (
              delete from billing.stripe_events
              where last_received_at < statement_timestamp() - $1 and outcome not in ('parked', 'needs_fetch')
@@ -193,6 +187,5 @@ pub(crate) fn prune(sql: &mut Sql, older_than: Interval) -> i64 {
          select count(*) from pruned",
         &[older_than.into()],
     );
-    assert!(rows.next(), "an aggregate has a row");
-    rows.must(1)
+    row.get()
 }

@@ -5,22 +5,27 @@ use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::reversal::Paid;
 use uuid::Uuid;
 
-use crate::pg::convert::{timestamp, uuid, uuid_datum};
-use crate::pg::sql::{Rows, Sql};
+use crate::pg::convert::{timestamp, uuid_datum};
+use crate::pg::sql::{Row, Sql};
 
 /// A row of `payments`.
 pub(crate) struct Payment {
     /// Under which id its grants are: the session or invoice that was seen first.
     pub(crate) source_id: String,
+    pub(crate) source_type: SourceType,
     pub(crate) user: Uuid,
     /// Whether it was applied, or only says whose it will be.
     pub(crate) paid: bool,
-    pub(crate) source_type: SourceType,
 }
 
-fn payment(rows: &Rows) -> Payment {
-    let source_type = if rows.must(4) { SourceType::Invoice } else { SourceType::CheckoutSession };
-    Payment { source_id: rows.must(1), user: uuid(rows.must(2)), paid: rows.must(3), source_type }
+/// Reads `source_id, source_type, user_id, paid_at is not null`.
+fn payment(mut row: Row) -> Payment {
+    Payment {
+        source_id: row.get(),
+        source_type: row.parse(SourceType::parse),
+        user: row.get(),
+        paid: row.get(),
+    }
 }
 
 /// What makes a payment.
@@ -31,6 +36,10 @@ pub(crate) enum SourceType {
 }
 
 impl SourceType {
+    fn parse(text: &str) -> Option<SourceType> {
+        [SourceType::CheckoutSession, SourceType::Invoice].into_iter().find(|source| source.as_str() == text)
+    }
+
     fn as_str(self) -> &'static str {
         match self {
             SourceType::CheckoutSession => "checkout_session",
@@ -51,14 +60,14 @@ pub(crate) struct Said<'a> {
 
 /// The payment that a session or an invoice, or its payment intent names, whichever door brought it first.
 pub(crate) fn of_source(sql: &mut Sql, source_id: &str, payment_intent_id: Option<&str>) -> Option<Payment> {
-    let mut rows = sql.run(
-        "select p.source_id, p.user_id, p.paid_at is not null, p.source_type = 'invoice' from billing.payments p
+    sql.query_opt(
+        "select p.source_id, p.source_type, p.user_id, p.paid_at is not null from billing.payments p
          where p.source_id = $1
             or p.source_id = (select i.source_id from billing.payment_intents i where i.payment_intent_id = $2)
          order by p.paid_at is null, p.source_id = $1 desc limit 1",
         &[source_id.into(), payment_intent_id.into()],
-    );
-    rows.next().then(|| payment(&rows))
+    )
+    .map(payment)
 }
 
 /// Claims a payment for a user: the row that makes it count once. Learns what an earlier claim did not know.
@@ -70,7 +79,7 @@ pub(crate) fn claim(
     user: Uuid,
     now: Time,
 ) {
-    sql.run(
+    sql.execute(
         "insert into billing.payments as p (source_id, source_type, user_id, customer_id, subscription_id, amount_total,
              currency, paid_at, created_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $8)
@@ -94,7 +103,7 @@ pub(crate) fn claim(
     );
     for payment_intent_id in &said.payment_intent_ids {
         // A pack's own invoice may have been named as what it paid, and is no payment of ours.
-        sql.run(
+        sql.execute(
             "insert into billing.payment_intents as i (payment_intent_id, source_id) values ($1, $2)
              on conflict (payment_intent_id) do update set source_id = excluded.source_id
              where not exists (
@@ -106,36 +115,32 @@ pub(crate) fn claim(
 
 /// Notes which payment intent paid a session or an invoice. Answers whether that is news.
 pub(crate) fn paid_by(sql: &mut Sql, source_id: &str, payment_intent_id: &str) -> bool {
-    let mut rows = sql.run(
+    sql.query_opt(
         "insert into billing.payment_intents (payment_intent_id, source_id) values ($1, $2)
          on conflict (payment_intent_id) do nothing returning 1",
         &[payment_intent_id.into(), source_id.into()],
-    );
-    rows.next()
+    )
+    .is_some()
 }
 
 /// Whether it is known what a payment intent paid, be that a payment of ours or not yet.
 pub(crate) fn is_tied(sql: &mut Sql, payment_intent_id: &str) -> bool {
     let tied = "select from billing.payment_intents where payment_intent_id = $1";
-    sql.run(tied, &[payment_intent_id.into()]).next()
+    sql.query_opt(tied, &[payment_intent_id.into()]).is_some()
 }
 
 /// What is known to have paid a session or an invoice. Read under its lock.
 pub(crate) fn payment_intents(sql: &mut Sql, source_id: &str) -> Vec<String> {
-    let mut rows = sql.run(
+    let rows = sql.query(
         "select payment_intent_id from billing.payment_intents where source_id = $1",
         &[source_id.into()],
     );
-    let mut ids = Vec::new();
-    while rows.next() {
-        ids.push(rows.must(1));
-    }
-    ids
+    rows.map(|mut row| row.get()).collect()
 }
 
 /// Says whose a session will be once it is paid. Not to be called for a paid one: its row is locked after the account.
 pub(crate) fn attribute(sql: &mut Sql, session_id: &str, user: Uuid, now: Time) {
-    sql.run(
+    sql.execute(
         "insert into billing.payments (source_id, source_type, user_id, created_at)
          values ($1, 'checkout_session', $2, $3)
          on conflict (source_id) do update set user_id = excluded.user_id",
@@ -145,27 +150,29 @@ pub(crate) fn attribute(sql: &mut Sql, session_id: &str, user: Uuid, now: Time) 
 
 /// The payment that a payment intent paid.
 pub(crate) fn of_payment_intent(sql: &mut Sql, payment_intent_id: &str) -> Option<Payment> {
-    let mut rows = sql.run(
-        "select p.source_id, p.user_id, p.paid_at is not null, p.source_type = 'invoice'
+    sql.query_opt(
+        "select p.source_id, p.source_type, p.user_id, p.paid_at is not null
          from billing.payment_intents i join billing.payments p using (source_id) where i.payment_intent_id = $1",
         &[payment_intent_id.into()],
-    );
-    rows.next().then(|| payment(&rows))
+    )
+    .map(payment)
 }
 
 /// What was paid, and how many of its credits are owed.
 pub(crate) fn paid(sql: &mut Sql, source_id: &str) -> (Paid, Credits) {
-    let mut rows = sql.run(
+    let row = sql.query_opt(
         "select amount_total, currency, owed from billing.payments where source_id = $1",
         &[source_id.into()],
     );
-    if !rows.next() {
-        return (Paid::default(), Credits::ZERO);
-    }
-    (Paid { amount: rows.get(1).map(MinorUnits), currency: rows.get(2) }, Credits(rows.must(3)))
+    row.map_or((Paid::default(), Credits::ZERO), |mut row| {
+        (Paid { amount: row.get_opt(), currency: row.get_opt() }, row.get())
+    })
 }
 
 /// Notes how many of a payment's credits are owed.
 pub(crate) fn owe(sql: &mut Sql, source_id: &str, owed: Credits) {
-    sql.run("update billing.payments set owed = $2 where source_id = $1", &[source_id.into(), owed.0.into()]);
+    sql.execute(
+        "update billing.payments set owed = $2 where source_id = $1",
+        &[source_id.into(), owed.0.into()],
+    );
 }

@@ -4,7 +4,7 @@ use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::Time;
 use uuid::Uuid;
 
-use crate::pg::convert::{time, timestamp, uuid_datum};
+use crate::pg::convert::{timestamp, uuid_datum};
 use crate::pg::sql::Sql;
 
 /// How a reservation stands; the words of its CHECK.
@@ -17,6 +17,12 @@ pub(crate) enum Status {
 }
 
 impl Status {
+    fn parse(text: &str) -> Option<Status> {
+        [Status::Held, Status::Committed, Status::Released, Status::Expired]
+            .into_iter()
+            .find(|status| status.as_str() == text)
+    }
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Status::Held => "held",
@@ -36,17 +42,14 @@ pub(crate) struct Reservation {
 
 /// A user's reservation. Read under the account's lock, as everything here.
 pub(crate) fn find(sql: &mut Sql, user: Uuid, request_id: &str) -> Option<Reservation> {
-    let mut rows = sql.run(
+    sql.query_opt(
         "select amount, committed, status from billing.reservations where user_id = $1 and request_id = $2",
         &[uuid_datum(user).into(), request_id.into()],
-    );
-    rows.next().then(|| {
-        let word: String = rows.must(3);
-        let status = [Status::Held, Status::Committed, Status::Released, Status::Expired]
-            .into_iter()
-            .find(|status| status.as_str() == word)
-            .expect("its CHECK allows no other word");
-        Reservation { amount: Credits(rows.must(1)), committed: Credits(rows.must(2)), status }
+    )
+    .map(|mut row| Reservation {
+        amount: row.get(),
+        committed: row.get(),
+        status: row.parse(Status::parse),
     })
 }
 
@@ -60,7 +63,7 @@ pub(crate) fn hold(
     now: Time,
     expires_at: Time,
 ) {
-    sql.run(
+    sql.execute(
         "insert into billing.reservations
              (user_id, request_id, amount, status, description, expires_at, created_at, updated_at)
          values ($1, $2, $3, 'held', $4, $5, $6, $6)",
@@ -84,7 +87,7 @@ pub(crate) fn end(
     committed: Credits,
     now: Time,
 ) {
-    sql.run(
+    sql.execute(
         "update billing.reservations set status = $3, committed = $4, updated_at = $5
          where user_id = $1 and request_id = $2",
         &[
@@ -99,23 +102,19 @@ pub(crate) fn end(
 
 /// The reservations of a user that ran out by a time, in the order in which they did.
 pub(crate) fn ran_out(sql: &mut Sql, user: Uuid, by: Time) -> Vec<String> {
-    let mut rows = sql.run(
+    let rows = sql.query(
         "select request_id from billing.reservations
          where user_id = $1 and status = 'held' and expires_at <= $2 order by expires_at, request_id",
         &[uuid_datum(user).into(), timestamp(by).into()],
     );
-    let mut ran_out = Vec::new();
-    while rows.next() {
-        ran_out.push(rows.must(1));
-    }
-    ran_out
+    rows.map(|mut row| row.get()).collect()
 }
 
 /// When the next of a user's reservations runs out.
 pub(crate) fn next_expiry(sql: &mut Sql, user: Uuid) -> Option<Time> {
-    let mut rows = sql.run(
+    sql.query_one(
         "select min(expires_at) from billing.reservations where user_id = $1 and status = 'held'",
         &[uuid_datum(user).into()],
-    );
-    rows.next().then(|| rows.get(1).and_then(time)).flatten()
+    )
+    .get_opt()
 }

@@ -1,6 +1,5 @@
 //! Table `reversals`: refunds and disputes, each as far as it has come.
 
-use stripe_credits_rules::amount::MinorUnits;
 use stripe_credits_rules::reversal::{Reversal, ReversalKind, ReversalState, Reversals};
 
 use crate::pg::convert::{clock, timestamp};
@@ -10,12 +9,12 @@ use crate::pg::sql::Sql;
 pub(crate) fn was_asked(sql: &mut Sql, payment_intent_id: &str) -> bool {
     let asked = "select from billing.reversals r join billing.stripe_events e on e.object_id = r.reversal_id
                  where r.payment_intent_id = $1 and e.fetched <> '{}' limit 1";
-    sql.run(asked, &[payment_intent_id.into()]).next()
+    sql.query_opt(asked, &[payment_intent_id.into()]).is_some()
 }
 
 /// Merges what is said of a reversal with what is known: everything only rises.
 pub(crate) fn merge(sql: &mut Sql, reversals: &Reversals, said: &Reversal) {
-    sql.run(
+    sql.execute(
         "insert into billing.reversals as r
              (reversal_id, kind, state, payment_intent_id, charge_id, amount, currency, charged, created_at, updated_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)
@@ -44,22 +43,19 @@ pub(crate) fn merge(sql: &mut Sql, reversals: &Reversals, said: &Reversal) {
 
 /// Everything known to reverse a payment. Read under its payment intents' locks.
 pub(crate) fn of_payment(sql: &mut Sql, source_id: &str) -> Vec<Reversal> {
-    let mut rows = sql.run(
+    let rows = sql.query(
         "select r.reversal_id, r.kind, r.state, r.amount, r.currency, r.charged
          from billing.payment_intents i join billing.reversals r using (payment_intent_id)
          where i.source_id = $1 order by r.reversal_id",
         &[source_id.into()],
     );
-    let mut known = Vec::new();
-    while rows.next() {
-        known.push(Reversal {
-            id: rows.must(1),
-            kind: ReversalKind::parse(&rows.must::<String>(2)).expect("its CHECK allows no other word"),
-            state: ReversalState::parse(&rows.must::<String>(3)).expect("its CHECK allows no other word"),
-            amount: MinorUnits(rows.must(4)),
-            currency: rows.get(5),
-            charged: rows.get(6).map(MinorUnits),
-        });
-    }
-    known
+    rows.map(|mut row| Reversal {
+        id: row.get(),
+        kind: row.parse(ReversalKind::parse),
+        state: row.parse(ReversalState::parse),
+        amount: row.get(),
+        currency: row.get_opt(),
+        charged: row.get_opt(),
+    })
+    .collect()
 }

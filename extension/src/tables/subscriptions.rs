@@ -1,12 +1,12 @@
 //! Table `subscriptions`: what is known of each, as of when.
 
-use stripe_credits_rules::amount::{Credits, Quantity};
+use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::plan;
 use stripe_credits_rules::subscription::{FREE, Plan, Status, SubscriptionState};
 use uuid::Uuid;
 
-use crate::pg::convert::{clock, time, timestamp, uuid, uuid_datum};
-use crate::pg::sql::{Rows, Sql};
+use crate::pg::convert::{clock, timestamp, uuid_datum};
+use crate::pg::sql::{Row, Sql};
 
 /// A row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,8 +42,8 @@ impl Subscription {
 /// The columns that [`subscription`] reads, in its order.
 macro_rules! columns {
     () => {
-        "user_id, customer_id, price_id, tier, rank, lot_limit, status, quantity, current_period_start, \
-         current_period_end, trial_end, cancel_at_period_end, ended_at, as_of"
+        "user_id, customer_id, as_of, status, price_id, quantity, current_period_start, current_period_end, \
+         trial_end, cancel_at_period_end, ended_at, tier, rank, lot_limit"
     };
 }
 
@@ -51,50 +51,44 @@ macro_rules! columns {
 pub(crate) fn find(sql: &mut Sql, subscription_id: &str) -> Option<Subscription> {
     const BY_ID: &str =
         concat!("select ", columns!(), " from billing.subscriptions where subscription_id = $1");
-    let mut rows = sql.run(BY_ID, &[subscription_id.into()]);
-    rows.next().then(|| subscription(&rows))
+    sql.query_opt(BY_ID, &[subscription_id.into()]).map(|mut row| subscription(&mut row))
 }
 
 /// The subscriptions to a price and their ids, in the order of their users.
 pub(crate) fn to_price(sql: &mut Sql, price_id: &str) -> Vec<(String, Subscription)> {
     const BY_PRICE: &str = concat!(
-        "select ",
+        "select subscription_id, ",
         columns!(),
-        ", subscription_id from billing.subscriptions where price_id = $1 order by user_id, subscription_id"
+        " from billing.subscriptions where price_id = $1 order by user_id, subscription_id"
     );
-    let mut rows = sql.run(BY_PRICE, &[price_id.into()]);
-    let mut subscriptions = Vec::new();
-    while rows.next() {
-        subscriptions.push((rows.must(15), subscription(&rows)));
-    }
-    subscriptions
+    let rows = sql.query(BY_PRICE, &[price_id.into()]);
+    rows.map(|mut row| (row.get(), subscription(&mut row))).collect()
 }
 
-fn subscription(rows: &Rows) -> Subscription {
-    let at = |column| time(rows.must(column)).expect("only finite times are written");
+fn subscription(row: &mut Row) -> Subscription {
     Subscription {
-        user: rows.get(1).map(uuid),
-        customer_id: rows.get(2),
-        tier: rows.must(4),
-        rank: rows.get(5),
-        lot_limit: rows.get(6).map(Credits),
+        user: row.get_opt(),
+        customer_id: row.get_opt(),
         state: SubscriptionState {
-            price_id: rows.get(3),
-            status: Status::parse(&rows.must::<String>(7)).expect("its CHECK allows no other word"),
-            quantity: Quantity::new(rows.must(8)).unwrap_or(Quantity::ONE),
-            period: (at(9), at(10)),
-            trial_end: rows.get(11).and_then(time),
-            cancel_at_period_end: rows.must(12),
-            ended_at: rows.get(13).and_then(time),
-            as_of: at(14),
+            as_of: row.get(),
+            status: row.parse(Status::parse),
+            price_id: row.get_opt(),
+            quantity: row.get(),
+            period: (row.get(), row.get()),
+            trial_end: row.get_opt(),
+            cancel_at_period_end: row.get(),
+            ended_at: row.get_opt(),
         },
+        tier: row.get(),
+        rank: row.get_opt(),
+        lot_limit: row.get_opt(),
     }
 }
 
 /// Writes down what is known of a subscription now. The caller holds its lock.
 pub(crate) fn save(sql: &mut Sql, subscription_id: &str, known: &Subscription, event_id: &str) {
     let Subscription { user, customer_id, state, tier, rank, lot_limit } = known;
-    sql.run(
+    sql.execute(
         "insert into billing.subscriptions as s
              (subscription_id, user_id, customer_id, price_id, tier, rank, lot_limit, status, quantity,
               current_period_start, current_period_end, trial_end, cancel_at_period_end, ended_at, as_of,
@@ -130,29 +124,26 @@ pub(crate) fn save(sql: &mut Sql, subscription_id: &str, known: &Subscription, e
 }
 
 /// A user's subscriptions, as far as they decide what their lots hold. Read under the account's lock.
-pub(crate) fn of_user(sql: &mut Sql, user: Uuid) -> Vec<plan::Subscription> {
-    let mut rows = sql.run(
+pub(crate) fn of_user(sql: &mut Sql, user: Uuid) -> Vec<plan::SubscribedPlan> {
+    let rows = sql.query(
         "select subscription_id, price_id, lot_limit, as_of, ended_at, cancel_at_period_end or ended_at is not null
          from billing.subscriptions where user_id = $1",
         &[uuid_datum(user).into()],
     );
-    let mut subscriptions = Vec::new();
-    while rows.next() {
-        subscriptions.push(plan::Subscription {
-            id: rows.must(1),
-            price_id: rows.get(2),
-            lot_limit: rows.get(3).map(Credits),
-            as_of: time(rows.must(4)).expect("only finite times are written"),
-            ended_at: rows.get(5).and_then(time),
-            ends: rows.must(6),
-        });
-    }
-    subscriptions
+    rows.map(|mut row| plan::SubscribedPlan {
+        id: row.get(),
+        price_id: row.get_opt(),
+        lot_limit: row.get_opt(),
+        as_of: row.get(),
+        ended_at: row.get_opt(),
+        ends: row.get(),
+    })
+    .collect()
 }
 
 /// What a user's subscriptions make of the account: tier and status. Read under the account's lock.
 pub(crate) fn tier(sql: &mut Sql, user: Uuid) -> (String, String) {
-    let mut rows = sql.run(
+    let row = sql.query_opt(
         "select case when s.names_tier then s.tier end, s.status
          from (
              select *, status in ('active', 'trialing', 'past_due') as names_tier
@@ -163,9 +154,8 @@ pub(crate) fn tier(sql: &mut Sql, user: Uuid) -> (String, String) {
          limit 1",
         &[uuid_datum(user).into()],
     );
-    if rows.next() {
-        (rows.get(1).unwrap_or_else(|| FREE.to_owned()), rows.must(2))
-    } else {
-        (FREE.to_owned(), "none".to_owned())
-    }
+    row.map_or_else(
+        || (FREE.to_owned(), "none".to_owned()),
+        |mut row| (row.get_opt().unwrap_or_else(|| FREE.to_owned()), row.get()),
+    )
 }

@@ -20,12 +20,12 @@ use xtask::{Error, Result, install, process};
 
 use self::events::{invoice, purchase, subscription};
 use self::pgbench::Script;
-use super::test::{TEMPLATE, tell};
+use super::test::{TEMPLATE, with_cluster};
 
 const DATABASE: &str = "bench";
-/// The one whose ledger is filled up.
+/// The database with a full ledger.
 const FILLED_DATABASE: &str = "bench_filled";
-/// The one in whose accounts time causes something.
+/// The database with credits that expire.
 const DUE_DATABASE: &str = "bench_due";
 /// Length of one measurement in seconds, and how often each is taken.
 const ROUND_SECONDS: u64 = 4;
@@ -37,7 +37,7 @@ const SMALL_LEDGER: i64 = 10_000;
 const LARGE_LEDGER: i64 = 1_000_000;
 /// Live grants of the account that has many.
 const MANY_GRANTS: i64 = 1_000;
-/// Accounts for which time alone causes something at once.
+/// Accounts with credits that expire at the same time.
 const DUE_ACCOUNTS: u32 = 100_000;
 /// Connections that only stay open, for the memory measurement.
 const OPEN_CONNECTIONS: usize = 1_000;
@@ -56,7 +56,7 @@ pub(crate) fn run(_: &Arguments) -> Result<()> {
     println!("{}", stages.run("purchases", || purchases(&cluster))?);
     println!("{}", stages.run("subscriptions", || subscriptions(&cluster))?);
     println!("{}", stages.run("spends", || spends(&cluster))?);
-    println!("{}", stages.run("what time alone causes", || due(&cluster))?);
+    println!("{}", stages.run("expiries by run_due", || due(&cluster))?);
     let secret = format!("whsec_{}", Uuid::new_v4().simple());
     let url = cluster.url(DATABASE);
     let shim = Shim::start(
@@ -73,7 +73,7 @@ pub(crate) fn run(_: &Arguments) -> Result<()> {
     println!("{}", stages.run("ledger sizes", || ledger_sizes(&cluster))?);
     println!("{}", stages.run("memory", || memory(&shim, idle))?);
     drop(shim);
-    stages.run("the app's side and backfill", || app_side(&cluster, &binary))?;
+    stages.run("the app's routes and backfill", || app_routes(&cluster, &binary))?;
     stages.summarize();
     Ok(())
 }
@@ -253,8 +253,8 @@ fn memory(shim: &Shim, idle: f64) -> Result<Table> {
     Ok(table)
 }
 
-/// What needs a Stripe to ask: the tests' own, which lives in their crate.
-fn app_side(cluster: &Cluster, shim: &Path) -> Result<()> {
+/// The measurements that need a Stripe: the tests crate has one of its own.
+fn app_routes(cluster: &Cluster, shim: &Path) -> Result<()> {
     cluster.create_database(TEMPLATE)?;
     let mut command = workspace::cargo();
     command.args([
@@ -264,9 +264,9 @@ fn app_side(cluster: &Cluster, shim: &Path) -> Result<()> {
         "--package",
         "stripe_credits_tests",
         "--bench",
-        "app_side",
+        "app_routes",
     ]);
-    process::run_group(tell(&mut command, cluster, shim))
+    process::run_group(with_cluster(&mut command, cluster, shim))
 }
 
 fn resident_megabytes(shim: &Shim) -> Result<f64> {

@@ -1,4 +1,4 @@
-//! All of it running: a cluster with the extension and the sample catalog, and the shim before it.
+//! The whole service: a cluster with the extension and the sample catalog, and the shim in front of it.
 
 use std::path::{Path, PathBuf};
 
@@ -11,10 +11,10 @@ use xtask::{Result, install, process};
 
 /// The app's database.
 const DATABASE: &str = "app";
-/// What the shim connects as: it may do what the service role may, and nothing else.
+/// The shim's role: it has the service role's rights and no others.
 const SHIM_ROLE: &str = "shim";
 
-/// A running service. The fields are dropped in this order: first who asks, then who answers.
+/// A running service. The fields are dropped in this order: first the client, then its server.
 pub(crate) struct Service {
     shim: Shim,
     cluster: Cluster,
@@ -31,7 +31,7 @@ impl Service {
         let cluster = stages.run("cluster: make and start", start_cluster)?;
         push_catalog(&cluster, &binary, &workspace::sample_catalog())?;
 
-        // Stripe's look like this; a new one each time, so that nothing signed for another service is taken.
+        // A new secret each time, so that nothing signed for another service is accepted.
         let webhook_secret = format!("whsec_{}", Uuid::new_v4().simple());
         let shim = Shim::start(
             &binary,
@@ -55,12 +55,12 @@ impl Service {
         self.cluster.connect(DATABASE)
     }
 
-    /// Makes the catalog say what this document says; the shim's own report of what changed.
+    /// Makes the catalog match a document, and returns the shim's report of what changed.
     pub(crate) fn push_catalog(&self, document: &Path) -> Result<String> {
         push_catalog(&self.cluster, &self.binary, document)
     }
 
-    /// Prints the lines with which a person goes on by hand.
+    /// Prints command lines for trying the service by hand.
     pub(crate) fn print_ways_in(&self) {
         let Self { shim, cluster, binary, webhook_secret } = self;
         let (psql, binary) = (cluster.psql(DATABASE), binary.display());
@@ -72,7 +72,7 @@ Look at the books:
   {psql}
   {psql} -c 'select * from billing.user_credits'
   {psql} -c 'select * from billing.credit_transactions'
-Ask the shim, forge a delivery, and have one signed as Stripe would:
+Query the shim, forge a delivery, and send one signed as Stripe does:
   curl -i {ready}
   curl -i {metrics}
   curl -i {webhook} -H 'Stripe-Signature: t=1,v1=00' -d '{{}}'

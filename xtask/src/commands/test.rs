@@ -66,8 +66,8 @@ fn start_cluster() -> Result<Cluster> {
     Ok(cluster)
 }
 
-/// Tells what the tests crate starts its own databases and shims from.
-pub(crate) fn tell<'a>(command: &'a mut Command, cluster: &Cluster, shim: &Path) -> &'a mut Command {
+/// Adds the variables by which the tests crate finds the cluster and the shim.
+pub(crate) fn with_cluster<'a>(command: &'a mut Command, cluster: &Cluster, shim: &Path) -> &'a mut Command {
     command
         .env("STRIPE_CREDITS_TEST_URL", cluster.server_url())
         .env("STRIPE_CREDITS_TEMPLATE", TEMPLATE)
@@ -85,7 +85,7 @@ fn integration(cluster: &Cluster, built: &Built, scratch: &Scratch, arguments: &
     let mut command = cargo_test(scratch);
     command.args(["--package", "stripe_credits_tests"]).args(arguments);
     command.env("STRIPE_CREDITS_BROWSER", built.browser);
-    process::run_group(tell(&mut command, cluster, built.shim))
+    process::run_group(with_cluster(&mut command, cluster, built.shim))
 }
 
 /// One failure does not hide the next, and temporary files go into the scratch folder.

@@ -7,7 +7,7 @@ use crate::amount::{Credits, MinorUnits};
 use crate::calendar::{Time, from_unix};
 use crate::catalog::{Cancellation, PlanChange};
 use crate::draw::{Share, draw, give_back};
-use crate::lot::{self, Held, Lot, Pool};
+use crate::lot::{self, ExistingGrant, NewGrant, Pool};
 use crate::plan::{self, Returned};
 use crate::reversal::{self, Paid, Reversal, ReversalKind, ReversalState};
 
@@ -41,7 +41,7 @@ pub(super) struct Ledger {
     now: Time,
     grants: Vec<Grant>,
     rows: Vec<Row>,
-    subscriptions: Vec<plan::Subscription>,
+    subscriptions: Vec<plan::SubscribedPlan>,
     paid: BTreeMap<String, Paid>,
     owed: BTreeMap<String, i64>,
     reversals: BTreeMap<String, Vec<Reversal>>,
@@ -93,13 +93,17 @@ impl Ledger {
     pub(super) fn apply(&mut self, operation: &Operation) {
         match operation {
             Operation::Buy { session, packs } => {
-                let worth =
-                    Lot::new(session.clone(), String::new(), Credits(PACK_CREDITS * packs), Pool::Purchased);
+                let worth = NewGrant::new(
+                    session.clone(),
+                    String::new(),
+                    Credits(PACK_CREDITS * packs),
+                    Pool::Purchased,
+                );
                 self.purchase(session, worth, PACK_CENTS);
             }
             Operation::Grant { request, amount, lapses_at } => {
-                let lot = Lot::new(request.clone(), String::new(), Credits(*amount), Pool::Promotional);
-                self.add(request, &Lot { lapses_at: lapses_at.map(at), ..lot });
+                let lot = NewGrant::new(request.clone(), String::new(), Credits(*amount), Pool::Promotional);
+                self.add(request, &NewGrant { lapses_at: lapses_at.map(at), ..lot });
             }
             Operation::Spend { amount, .. } => self.take(*amount, &Why::Spend),
             Operation::Reserve { request, amount } => {
@@ -129,7 +133,7 @@ impl Ledger {
             }
             Operation::Say { subscription, at: as_of, said } => {
                 let at_once = self.policies.plan_change == PlanChange::Reset;
-                let known = plan::Subscription {
+                let known = plan::SubscribedPlan {
                     id: id(*subscription),
                     price_id: Some(said.plan.price_id().to_owned()),
                     lot_limit: at_once.then_some(Credits(said.plan.credits())),
@@ -219,10 +223,10 @@ impl Ledger {
         }
     }
 
-    fn purchase(&mut self, source: &str, worth: Lot, cents: i64) {
+    fn purchase(&mut self, source: &str, worth: NewGrant, cents: i64) {
         let of_source = self.grants.iter().filter(|grant| grant.columns.source_id == source);
-        let held: Vec<Held> = of_source
-            .map(|grant| Held { item: worth.item.clone(), credits: grant.columns.granted })
+        let held: Vec<ExistingGrant> = of_source
+            .map(|grant| ExistingGrant { item: worth.item.clone(), credits: grant.columns.granted })
             .collect();
         for lot in lot::difference(&held, &[worth]).expect("small numbers").add {
             self.add(source, &lot);
@@ -244,11 +248,11 @@ impl Ledger {
             expires: self.policies.cancellation == Cancellation::Expire,
             paid_at: at(bill.at),
         };
-        let lot = Lot::new(plan.key().to_owned(), String::new(), Credits(credits), Pool::Subscription);
-        self.purchase(&bill.id, Lot { cycle: Some(cycle), ..lot }, bill.cents);
+        let lot = NewGrant::new(plan.key().to_owned(), String::new(), Credits(credits), Pool::Subscription);
+        self.purchase(&bill.id, NewGrant { cycle: Some(cycle), ..lot }, bill.cents);
     }
 
-    fn add(&mut self, source: &str, lot: &Lot) {
+    fn add(&mut self, source: &str, lot: &NewGrant) {
         if let Some(grant) = self.grants.iter_mut().find(|grant| grant.columns.source_id == source) {
             grant.columns.granted.0 += lot.credits.0;
             grant.columns.remaining.0 += lot.credits.0;
@@ -302,17 +306,17 @@ impl Ledger {
         self.lots_settled = self.grants.len();
         let through = i64::try_from(self.rows.len()).expect("few") - 1;
         let returned = std::mem::take(&mut self.returned);
-        for holds in plan::settle(&lots, &self.subscriptions, &returned, self.now) {
-            let Grant { columns, lapses_at, .. } = &mut self.grants[index(holds.id)];
-            *lapses_at = holds.lapses_at;
+        for target in plan::settle(&lots, &self.subscriptions, &returned, self.now) {
+            let Grant { columns, lapses_at, .. } = &mut self.grants[index(target.id)];
+            *lapses_at = target.lapses_at;
             (columns.remaining, columns.set_aside, columns.lapsed) =
-                (holds.remaining, holds.set_aside, holds.lapsed);
-            columns.closed_through = match (holds.consumed, columns.consumed) {
+                (target.remaining, target.set_aside, target.lapsed);
+            columns.closed_through = match (target.consumed, columns.consumed) {
                 (None, _) => None,
                 (Some(now), Some(before)) if now <= before => columns.closed_through,
                 (Some(_), _) => Some(through),
             };
-            columns.consumed = holds.consumed;
+            columns.consumed = target.consumed;
         }
     }
 

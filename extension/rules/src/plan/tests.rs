@@ -13,7 +13,7 @@ fn at(seconds: i64) -> Time {
 #[derive(Clone, Default)]
 struct Books {
     grants: Vec<Grant>,
-    subscriptions: Vec<Subscription>,
+    subscriptions: Vec<SubscribedPlan>,
 }
 
 /// What becomes known.
@@ -89,9 +89,9 @@ impl Books {
         self.settle();
     }
 
-    fn subscription(&mut self, id: &str) -> &mut Subscription {
+    fn subscription(&mut self, id: &str) -> &mut SubscribedPlan {
         let at_index = self.subscriptions.iter().position(|known| known.id == id).unwrap_or_else(|| {
-            self.subscriptions.push(Subscription {
+            self.subscriptions.push(SubscribedPlan {
                 id: id.into(),
                 price_id: None,
                 lot_limit: None,
@@ -105,10 +105,10 @@ impl Books {
     }
 
     fn settle(&mut self) {
-        for holds in settle(&self.grants, &self.subscriptions, &[], at(5_000)) {
-            let grant = self.grants.iter_mut().find(|grant| grant.id == holds.id).expect("one of them");
-            let Holds { remaining, set_aside, pending, lapsed, lapses_at, consumed, .. } = holds;
-            assert!(remaining.0 >= 0 && set_aside.0 >= 0 && pending.0 >= 0, "{holds:?}");
+        for target in settle(&self.grants, &self.subscriptions, &[], at(5_000)) {
+            let grant = self.grants.iter_mut().find(|grant| grant.id == target.id).expect("one of them");
+            let Target { remaining, set_aside, pending, lapsed, lapses_at, consumed, .. } = target;
+            assert!(remaining.0 >= 0 && set_aside.0 >= 0 && pending.0 >= 0, "{target:?}");
             (grant.remaining, grant.set_aside, grant.pending) = (remaining, set_aside, pending);
             (grant.lapsed, grant.lapses_at, grant.consumed) = (lapsed, lapses_at, consumed);
             grant.is_new = false;

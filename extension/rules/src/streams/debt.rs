@@ -8,7 +8,7 @@ use crate::lot::Pool;
 /// What is owed of all grants together, before settlements.
 #[must_use]
 pub fn owed(targets: &[Target]) -> Credits {
-    Credits(targets.iter().map(|target| target.owed.0).sum())
+    Credits(targets.iter().map(|target| target.owed.0).fold(0, i64::saturating_add))
 }
 
 /// The grants that can be spent from, in draw order (rule 8): what would be lost soonest first, then subscription before

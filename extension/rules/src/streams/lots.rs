@@ -14,6 +14,9 @@ use crate::amount::Credits;
 use crate::calendar::Time;
 use crate::lot::Pool;
 
+/// The most credits that one grant may be worth or have drawn, so that sums of a few such numbers fit a bigint.
+pub(super) const MAX_HELD: i64 = i64::MAX / 8;
+
 /// One grant, as its facts make it: nothing drawn yet.
 #[derive(Debug, Clone)]
 pub(super) struct Lot {
@@ -31,15 +34,17 @@ pub(super) struct Lot {
     paid: Vec<(Time, Share)>,
     /// The sum as it would be without reversals that are forgiven.
     unreversed: Share,
+    /// When the first of its payments became known.
+    pub(super) known: Option<Known>,
     /// The payments, by when they were paid.
     pub(super) payments: BTreeSet<(Time, String)>,
 }
 
 impl Lot {
     pub(super) fn new(key: GrantKey, pool: Pool, begins: Time) -> Lot {
-        let (of, ends, resets_at) = (None, None, None);
+        let (of, ends, resets_at, known) = (None, None, None, None);
         let (paid, unreversed, payments) = (Vec::new(), Share::zero(), BTreeSet::new());
-        Lot { key, pool, of, begins, ends, resets_at, paid, unreversed, payments }
+        Lot { key, pool, of, begins, ends, resets_at, paid, unreversed, known, payments }
     }
 
     /// Adds credits that were paid at a time, or takes them back.
@@ -52,6 +57,7 @@ impl Lot {
     pub(super) fn add_paid(&mut self, payment: &Payment, exact: Share, counted: Share) {
         let unreversed = if payment.came_back.is_forgiven() { exact } else { counted.clone() };
         self.add(payment.paid_at, counted, unreversed);
+        self.known = Some(self.known.map_or(payment.known, |known| known.min(payment.known)));
         self.payments.insert((payment.paid_at, payment.id.clone()));
     }
 
@@ -80,7 +86,8 @@ impl Lot {
     }
 
     fn rounded(&self, share: &Share) -> Result<i64, OutOfRange> {
-        floor(share).ok_or_else(|| OutOfRange::Credits(self.key.clone()))
+        let fits = |credits: &i64| credits.checked_abs().is_some_and(|credits| credits <= MAX_HELD);
+        floor(share).filter(fits).ok_or_else(|| OutOfRange::Credits(self.key.clone()))
     }
 }
 

@@ -35,6 +35,15 @@ pub(super) struct Sweep {
     /// The grants, in the order in which they keep what stays.
     pub(super) grants: Vec<GrantKey>,
     pub(super) stays: i128,
+    /// The grants of the period that opened, and of later ones: from these was drawn while an earlier one was not known.
+    pub(super) instead: Vec<GrantKey>,
+}
+
+impl Sweep {
+    /// One that nothing stays at.
+    fn new(at: Time, cause: Cause, known: Known, grants: Vec<GrantKey>) -> Sweep {
+        Sweep { at, cause, known, is_due: false, grants, stays: 0, instead: Vec::new() }
+    }
 }
 
 /// All sweeps, past and to come, in order.
@@ -47,19 +56,13 @@ pub(super) fn sweeps(facts: &Facts, billed: &[Billed], streams: &Streams, lots: 
         }
         let own = || grants_of(lots, stream, period);
         if let Some((at, known)) = canceled.expiry(stream, period, lots) {
-            let canceled =
-                |grants| Sweep { at, cause: Cause::Canceled, known, is_due: false, grants, stays: 0 };
-            sweeps.push(canceled(own().collect()));
+            sweeps.push(Sweep::new(at, Cause::Canceled, known, own().collect()));
         }
         if let Some(limit) = limit(facts, billed, streams, stream, period) {
             // Of each part at most so much stays, not of all of them together.
             sweeps.extend(own().map(|grant| Sweep {
-                at: limit.at,
-                cause: Cause::WentDown,
-                known: limit.known,
-                is_due: false,
-                grants: vec![grant],
                 stays: limit.stays,
+                ..Sweep::new(limit.at, Cause::WentDown, limit.known, vec![grant])
             }));
         }
     }
@@ -91,14 +94,8 @@ fn endings(lots: &Lots) -> Vec<Sweep> {
         let mut times: Vec<Time> = of_period.copied().filter(|time| *time > end).chain([end]).collect();
         times.sort_unstable();
         times.dedup();
-        sweeps.extend(times.into_iter().map(|at| Sweep {
-            at,
-            cause: Cause::Ended,
-            known: Known::default(),
-            is_due: false,
-            grants: vec![lot.key.clone()],
-            stays: 0,
-        }));
+        let over = |at| Sweep::new(at, Cause::Ended, Known::default(), vec![lot.key.clone()]);
+        sweeps.extend(times.into_iter().map(over));
     }
     sweeps
 }
@@ -112,28 +109,25 @@ fn opened(
     lots: &Lots,
     canceled: &Cancellations,
 ) -> Sweep {
-    let mut earlier: Vec<&Lot> = lots
-        .lots
-        .values()
-        .filter(|lot| lot.pool == Pool::Subscription)
-        .filter(|lot| match lot.of {
-            Some((of, before)) if of == stream => before.start < period.start,
-            Some((of, _)) => canceled.precedes(of, stream, opening.at),
-            None => false,
-        })
-        .collect();
+    let of_plans = || lots.lots.values().filter(|lot| lot.pool == Pool::Subscription);
+    let is_later = |lot: &&Lot| lot.of.is_some_and(|(of, other)| of == stream && other.start >= period.start);
+    let is_earlier = |lot: &&Lot| match lot.of {
+        Some((of, before)) if of == stream => before.start < period.start,
+        Some((of, _)) => canceled.precedes(of, stream, opening.at),
+        None => false,
+    };
+    let mut earlier: Vec<&Lot> = of_plans().filter(is_earlier).collect();
     earlier.sort_by_key(|lot| {
         let end = lot.of.map(|(_, period)| period.end);
         (std::cmp::Reverse((end, lot.begins)), lot.key.clone())
     });
+    let keys = |lot: &Lot| lot.key.clone();
     Sweep {
-        at: opening.at,
-        cause: Cause::Opened,
-        known: opening.known,
         // A period that starts no later than it was paid has begun: Stripe's clock may be ahead.
         is_due: period.start <= opening.paid_at,
-        grants: earlier.into_iter().map(|lot| lot.key.clone()).collect(),
         stays: i128::from(opening.max_rollover.0),
+        instead: of_plans().filter(is_later).map(keys).collect(),
+        ..Sweep::new(opening.at, Cause::Opened, opening.known, earlier.into_iter().map(keys).collect())
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::facts::{Draw, GrantKey, Purpose};
-use super::lots::Lot;
+use super::facts::{Draw, GrantKey, Known, Purpose};
+use super::lots::{Lot, MAX_HELD};
 use super::sweeps::{Cause, Sweep};
 use super::{OutOfRange, State, Target};
 use crate::amount::Credits;
@@ -16,6 +16,8 @@ pub(super) struct Balance<'a> {
     draws: Vec<&'a Draw>,
     worth: i64,
     drawn: i64,
+    /// Drawn from later grants while this one was not known; below 0 where it was drawn.
+    moved: i64,
     set_aside: i64,
     expired: i64,
     /// When its credits expire, by whatever comes first.
@@ -81,13 +83,40 @@ fn worthless(key: &GrantKey, draws: &[&Draw]) -> Lot {
 fn apply(sweep: &Sweep, balances: &mut BTreeMap<GrantKey, Balance>) -> Result<(), OutOfRange> {
     let mut stays = sweep.stays;
     for grant in &sweep.grants {
-        let Some(balance) = balances.get_mut(grant) else { continue };
+        let Some(balance) = balances.get(grant) else { continue };
         let left = balance.left_before(sweep)?;
+        let left = left - take_over(sweep, grant, left, balances)?;
         let kept = i64::try_from(i128::from(left).min(stays)).unwrap_or(left);
         stays -= i128::from(kept);
-        balance.sweep(sweep, left - kept);
+        if let Some(balance) = balances.get_mut(grant) {
+            balance.sweep(sweep, left - kept);
+        }
     }
     Ok(())
+}
+
+/// What was drawn from a period and its successors while an earlier period of the stream was not known would have been
+/// drawn from that: it is counted there, as if both had been known in their order.
+fn take_over(
+    sweep: &Sweep,
+    grant: &GrantKey,
+    left: i64,
+    balances: &mut BTreeMap<GrantKey, Balance>,
+) -> Result<i64, OutOfRange> {
+    let Some(known) = balances.get(grant).and_then(|balance| balance.lot.known) else { return Ok(0) };
+    let mut taken = 0;
+    for source in &sweep.instead {
+        let Some(balance) = balances.get_mut(source) else { continue };
+        let credits = balance.spent_before(known)?.min(left - taken);
+        if credits > 0 {
+            balance.moved -= credits;
+            taken += credits;
+        }
+    }
+    if let Some(balance) = balances.get_mut(grant) {
+        balance.moved += taken;
+    }
+    Ok(taken)
 }
 
 impl<'a> Balance<'a> {
@@ -99,6 +128,7 @@ impl<'a> Balance<'a> {
             lot,
             draws,
             worth,
+            moved: 0,
             set_aside: 0,
             expired: 0,
             expires_at,
@@ -116,7 +146,15 @@ impl<'a> Balance<'a> {
         let drawn = sum(self.draws.iter().filter(stood_before).copied(), &self.lot.key)?;
         let drawn = if sweep.cause.is_final() { drawn - self.given_back_since(sweep) } else { drawn };
         let paid = self.worth.min(self.lot.worth_before(sweep.at)?);
-        Ok((paid - drawn.max(0) - self.set_aside - self.expired).max(0))
+        Ok((paid - (drawn + self.moved).max(0) - self.set_aside - self.expired).max(0))
+    }
+
+    /// What was spent of it before something became known, and is not counted elsewhere.
+    fn spent_before(&self, known: Known) -> Result<i64, OutOfRange> {
+        let spent = |draw: &&&Draw| draw.purpose == Purpose::Spend;
+        let before = self.draws.iter().filter(spent).filter(|draw| draw.id <= known.after);
+        let all = sum(self.draws.iter().filter(spent).copied(), &self.lot.key)?;
+        Ok(sum(before.copied(), &self.lot.key)?.min(all) + self.moved.min(0))
     }
 
     /// What a spend gives back to a grant whose time is over is gone with it; to one that was set aside, it stays.
@@ -138,26 +176,38 @@ impl<'a> Balance<'a> {
         self.changed_at = self.changed_at.max(Some(sweep.at));
     }
 
+    /// Whether all of it went before its time came, or it was never worth anything: time does not undo that.
+    fn ended_before_it_began(&self) -> bool {
+        let gone =
+            self.changed_at.is_some_and(|at| at <= self.lot.begins) && self.set_aside + self.expired > 0;
+        self.draws.is_empty() && (gone || self.worth <= 0)
+    }
+
     fn target(self, now: Time) -> Result<Target, OutOfRange> {
-        let Balance { lot, worth, drawn, expires_at, .. } = &self;
+        let Balance { lot, worth, expires_at, .. } = &self;
+        let drawn = self.drawn + self.moved;
         let unspent = (worth - drawn).max(0);
         let expired = self.expired.min(unspent);
         let set_aside = self.set_aside.min(unspent - expired);
         let remaining = unspent - expired - set_aside;
         let begun = lot.begins <= now || lot.last_paid_at().is_some_and(|paid_at| lot.begins <= paid_at);
-        let is_over = expires_at.is_some_and(|at| at <= now) && remaining == 0;
-        let state = match (begun, remaining > 0) {
-            (true, _) if is_over => State::Expired,
-            (true, _) => State::Open,
-            (false, true) => State::ToCome,
-            (false, false) => State::Ended,
+        let is_over = expires_at.is_some_and(|at| at <= now);
+        let state = if remaining > 0 && !begun {
+            State::ToCome
+        } else if remaining == 0 && (!begun || self.ended_before_it_began()) {
+            State::Ended
+        } else if remaining == 0 && is_over {
+            State::Expired
+        } else {
+            State::Open
         };
         let last_draw = self.draws.iter().map(|draw| draw.at).max();
         let beyond = |worth: i64| (drawn - worth).max(0);
         Ok(Target {
             pool: lot.pool,
             worth: Credits(*worth),
-            drawn: Credits(*drawn),
+            drawn: Credits(self.drawn),
+            moved: Credits(self.moved),
             set_aside: Credits(set_aside),
             expired: Credits(expired),
             remaining: Credits(remaining),
@@ -185,8 +235,7 @@ fn distinct(payments: &BTreeSet<(Time, String)>) -> Vec<String> {
 }
 
 fn sum<'a>(draws: impl Iterator<Item = &'a Draw>, grant: &GrantKey) -> Result<i64, OutOfRange> {
-    draws
-        .map(|draw| draw.credits.0)
-        .try_fold(0i64, i64::checked_add)
-        .ok_or_else(|| OutOfRange::Credits(grant.clone()))
+    let sum: i128 = draws.map(|draw| i128::from(draw.credits.0)).sum();
+    let fits = |credits: &i64| credits.checked_abs().is_some_and(|credits| credits <= MAX_HELD);
+    i64::try_from(sum).ok().filter(fits).ok_or_else(|| OutOfRange::Credits(grant.clone()))
 }

@@ -8,7 +8,7 @@ use crate::calendar::Time;
 use crate::catalog::{Cancellation, Item, NoPaymentRequired, PlanChange, Price, PriceKind};
 use crate::fetched::Fetched;
 use crate::invoice::{Charge, Invoice, InvoiceLine, lines_path};
-use crate::lot::{Cycle, Lot, Pool};
+use crate::lot::{Cycle, NewGrant, Pool};
 use crate::reason::Reason;
 use crate::subscription;
 
@@ -41,7 +41,7 @@ pub fn lines<'a>(
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Worth {
     /// Its lots.
-    pub lots: Vec<Lot>,
+    pub grants: Vec<NewGrant>,
     /// What its plan grants on top, should it be the user's first purchase.
     pub bonus: Credits,
 }
@@ -105,11 +105,11 @@ pub fn worth(
             };
             packs.insert(&price.price_id, sum);
         } else {
-            let lot = plans.entry((&price.price_id, in_trial)).or_default().entry(end).or_insert(bought);
-            (lot.quantity, lot.start) = (lot.quantity.max(bought.quantity), lot.start.max(start));
+            let period = plans.entry((&price.price_id, in_trial)).or_default().entry(end).or_insert(bought);
+            (period.quantity, period.start) = (period.quantity.max(bought.quantity), period.start.max(start));
         }
     }
-    let mut lots = Vec::new();
+    let mut grants = Vec::new();
     for ((_, in_trial), periods) in &plans {
         let last = periods.keys().next_back();
         for (end, bought) in periods {
@@ -118,31 +118,31 @@ pub fn worth(
             let cycle = bought.cycle(invoice, subscription_id, *end);
             if *in_trial {
                 let item = format!("{}{suffix}{TRIAL}", cycle.price_id);
-                let lot = bought.lot(item, bought.price.trial_credits, Pool::Subscription);
-                lots.push(Lot { cycle: Some(cycle), ..lot });
+                let grant = bought.grant(item, bought.price.trial_credits, Pool::Subscription);
+                grants.push(NewGrant { cycle: Some(cycle), ..grant });
             } else {
-                lots.extend(bought.lots_of_period(&suffix, &cycle)?);
+                grants.extend(bought.grants_of_period(&suffix, &cycle)?);
             }
         }
     }
     for (price_id, bought) in packs {
         let expires_after = bought.price.expires_after;
         let lapses_at = expires_after.map(|span| span.after(bought.start).ok_or(TOO_MANY)).transpose()?;
-        let lot = bought.lot(price_id.to_owned(), bought.credits()?, Pool::Purchased);
-        lots.push(Lot { lapses_at, ..lot });
+        let grant = bought.grant(price_id.to_owned(), bought.credits()?, Pool::Purchased);
+        grants.push(NewGrant { lapses_at, ..grant });
     }
-    lots.retain(|lot| lot.credits > Credits::ZERO);
-    let total = lots.iter().try_fold(Credits::ZERO, |sum, lot| sum.checked_add(lot.credits));
+    grants.retain(|grant| grant.credits > Credits::ZERO);
+    let total = grants.iter().try_fold(Credits::ZERO, |sum, grant| sum.checked_add(grant.credits));
     if total.is_none_or(|total| total > MAX_PAYMENT_CREDITS) {
         return Err(TOO_MANY);
     }
-    if lots.is_empty() {
+    if grants.is_empty() {
         return Err(NoGrant::Ignored(nothing));
     }
     let purchases =
         plans.iter().filter(|((_, in_trial), _)| !in_trial).flat_map(|(_, periods)| periods.values());
     let first = purchases.min_by_key(|bought| bought.start);
-    Ok(Worth { lots, bonus: first.map_or(Credits::ZERO, |bought| bought.price.first_purchase_bonus) })
+    Ok(Worth { grants, bonus: first.map_or(Credits::ZERO, |bought| bought.price.first_purchase_bonus) })
 }
 
 /// Why a line grants nothing by the catalog's policies, if it does not.
@@ -180,8 +180,8 @@ impl Bought<'_> {
         self.price.credits.times(self.quantity).ok_or(TOO_MANY)
     }
 
-    fn lot(&self, item: String, credits: Credits, pool: Pool) -> Lot {
-        Lot::new(item, self.price.name.clone(), credits, pool)
+    fn grant(&self, item: String, credits: Credits, pool: Pool) -> NewGrant {
+        NewGrant::new(item, self.price.name.clone(), credits, pool)
     }
 
     fn cycle(&self, invoice: &Invoice, subscription_id: &str, end: Time) -> Cycle {
@@ -197,24 +197,27 @@ impl Bought<'_> {
     }
 
     /// One lot, or where the price drips one for each of its spans, counted from the period's start.
-    fn lots_of_period(&self, suffix: &str, cycle: &Cycle) -> Result<Vec<Lot>, NoGrant> {
-        let lot = |item: String| -> Result<Lot, NoGrant> {
-            Ok(Lot { cycle: Some(cycle.clone()), ..self.lot(item, self.credits()?, Pool::Subscription) })
+    fn grants_of_period(&self, suffix: &str, cycle: &Cycle) -> Result<Vec<NewGrant>, NoGrant> {
+        let grant = |item: String| -> Result<NewGrant, NoGrant> {
+            Ok(NewGrant {
+                cycle: Some(cycle.clone()),
+                ..self.grant(item, self.credits()?, Pool::Subscription)
+            })
         };
         let Some(drip) = self.price.drip else {
-            return Ok(vec![lot(format!("{}{suffix}", cycle.price_id))?]);
+            return Ok(vec![grant(format!("{}{suffix}", cycle.price_id))?]);
         };
-        let mut lots = Vec::new();
+        let mut grants = Vec::new();
         let mut from = cycle.start;
         for count in 1..=MAX_DRIPS {
             if from >= cycle.end {
-                return Ok(lots);
+                return Ok(grants);
             }
             let next = drip.times(count).and_then(|span| span.after(cycle.start)).ok_or(TOO_MANY)?;
-            lots.push(Lot {
+            grants.push(NewGrant {
                 available_from: Some(from),
                 lapses_at: Some(next.min(cycle.end)),
-                ..lot(format!("{}{suffix}#{count}", cycle.price_id))?
+                ..grant(format!("{}{suffix}#{count}", cycle.price_id))?
             });
             from = next;
         }
@@ -279,16 +282,16 @@ mod tests {
         worth(invoice, subscription_id, &priced, NoPaymentRequired::Grant, trial, None)
     }
 
-    fn lots(invoice: &Invoice) -> Result<Vec<(String, i64)>, NoGrant> {
+    fn grants(invoice: &Invoice) -> Result<Vec<(String, i64)>, NoGrant> {
         let worth = judged(invoice, Some(Trial { end: calendar::from_unix(JANUARY + 500) }))?;
-        Ok(worth.lots.into_iter().map(|lot| (lot.item, lot.credits.0)).collect())
+        Ok(worth.grants.into_iter().map(|grant| (grant.item, grant.credits.0)).collect())
     }
 
     const MONTH: (i64, i64) = (JANUARY, JANUARY + 2_678_400);
 
     #[test]
     fn only_paid_invoices_of_subscriptions_grant() {
-        let of = |fields: Value| lots(&invoice(&fields));
+        let of = |fields: Value| grants(&invoice(&fields));
         let unpaid = json!({ "status": "open", "paid": true });
         assert_eq!(of(unpaid), Err(NoGrant::Ignored(Reason::Unpaid)));
         let own = json!({ "subscription": null });
@@ -310,18 +313,18 @@ mod tests {
             "period": { "start": MONTH.0, "end": MONTH.1 },
         });
         let unused = line("price_slow", -500, 1, MONTH);
-        assert_eq!(lots(&billing(&[newer, unused.clone()])), Ok(vec![("price_pro".into(), 20_000)]));
-        assert_eq!(lots(&billing(&[unused])), Err(NoGrant::Ignored(Reason::NothingBilled)));
+        assert_eq!(grants(&billing(&[newer, unused.clone()])), Ok(vec![("price_pro".into(), 20_000)]));
+        assert_eq!(grants(&billing(&[unused])), Err(NoGrant::Ignored(Reason::NothingBilled)));
     }
 
     #[test]
     fn what_lines_are_missing_or_say_too_little_is_asked_for() {
         let path = "/v1/invoices/in_1/lines?limit=100".to_owned();
         let more = invoice(&json!({ "lines": { "has_more": true, "data": [] } }));
-        assert_eq!(lots(&more), Err(NoGrant::NeedsFetch(vec![path.clone()])));
+        assert_eq!(grants(&more), Err(NoGrant::NeedsFetch(vec![path.clone()])));
         let mut nameless = line("price_pro", 10_000, 1, MONTH);
         nameless["price"] = Value::Null;
-        assert_eq!(lots(&billing(&[nameless])), Err(NoGrant::NeedsFetch(vec![path])));
+        assert_eq!(grants(&billing(&[nameless])), Err(NoGrant::NeedsFetch(vec![path])));
         let free = billing(&[line("price_pro", 0, 1, MONTH)]);
         let path = "/v1/subscriptions/sub_1".to_owned();
         assert_eq!(judged(&free, None), Err(NoGrant::NeedsFetch(vec![path])), "is it a trial?");
@@ -336,70 +339,70 @@ mod tests {
             line("price_tshirt", 2000, 1, MONTH),
         ];
         assert_eq!(
-            lots(&billing(&lines)),
+            grants(&billing(&lines)),
             Ok(vec![("price_pro".into(), 30_000), ("price_pack".into(), 1000)])
         );
         let unknown = NoGrant::Parked(Reason::UnknownPrice, vec![Item::Price("price_new".into())]);
         assert_eq!(
-            lots(&billing(&[line("price_pro", 1, 1, MONTH), line("price_new", 1, 1, MONTH)])),
+            grants(&billing(&[line("price_pro", 1, 1, MONTH), line("price_new", 1, 1, MONTH)])),
             Err(unknown)
         );
         let shirt = billing(&[line("price_tshirt", 2000, 1, MONTH)]);
-        assert_eq!(lots(&shirt), Err(NoGrant::Ignored(Reason::NotCredits)));
+        assert_eq!(grants(&shirt), Err(NoGrant::Ignored(Reason::NotCredits)));
     }
 
     #[test]
     fn a_trial_a_free_price_and_a_whole_discount_are_told_apart() {
         let trial = billing(&[line("price_pro", 0, 1, (JANUARY, JANUARY + 500))]);
-        assert_eq!(lots(&trial), Ok(vec![("price_pro#trial".into(), 50)]));
+        assert_eq!(grants(&trial), Ok(vec![("price_pro#trial".into(), 50)]));
         assert_eq!(judged(&trial, Some(Trial { end: None })).map(|worth| worth.bonus), Ok(Credits(70)));
         let slow = billing(&[line("price_slow", 0, 1, (JANUARY, JANUARY + 500))]);
-        assert_eq!(lots(&slow), Err(NoGrant::Ignored(Reason::Trial)));
+        assert_eq!(grants(&slow), Err(NoGrant::Ignored(Reason::Trial)));
         let after = billing(&[line("price_pro", 0, 1, (JANUARY, JANUARY + 501))]);
-        assert_eq!(lots(&after), Ok(vec![("price_pro".into(), 10_000)]), "nothing to pay, and no trial");
+        assert_eq!(grants(&after), Ok(vec![("price_pro".into(), 10_000)]), "nothing to pay, and no trial");
         let mut discounted = line("price_pro", 10_000, 1, MONTH);
         discounted["discount_amounts"] = json!([{ "amount": 10_000 }]);
-        assert_eq!(lots(&billing(&[discounted])), Ok(vec![("price_pro".into(), 10_000)]));
+        assert_eq!(grants(&billing(&[discounted])), Ok(vec![("price_pro".into(), 10_000)]));
     }
 
     #[test]
     fn a_plan_that_changes_at_renewal_grants_nothing_in_between() {
         let lines = json!({ "has_more": false, "data": [line("price_slow", 10, 1, MONTH)] });
         let change = invoice(&json!({ "billing_reason": "subscription_update", "lines": lines }));
-        assert_eq!(lots(&change), Err(NoGrant::Ignored(Reason::AtRenewal)));
+        assert_eq!(grants(&change), Err(NoGrant::Ignored(Reason::AtRenewal)));
         let renewal = invoice(&json!({ "lines": lines }));
-        assert_eq!(lots(&renewal), Ok(vec![("price_slow".into(), 500)]));
+        assert_eq!(grants(&renewal), Ok(vec![("price_slow".into(), 500)]));
     }
 
     #[test]
     fn a_year_drips_in_twelve_months_that_follow_one_another() {
         let year = billing(&[line("price_year", 100_000, 1, (JANUARY, YEAR_AFTER))]);
         let worth = judged(&year, Some(Trial { end: None })).expect("worth");
-        assert_eq!(worth.lots.len(), 12);
+        assert_eq!(worth.grants.len(), 12);
         let start = calendar::from_unix(JANUARY).expect("a time");
-        for (month, lot) in (0..).zip(&worth.lots) {
-            assert_eq!(lot.credits, Credits(10_000));
-            assert_eq!(lot.available_from, Span::Months(month).after(start));
-            assert_eq!(lot.lapses_at, Span::Months(month + 1).after(start));
+        for (month, grant) in (0..).zip(&worth.grants) {
+            assert_eq!(grant.credits, Credits(10_000));
+            assert_eq!(grant.available_from, Span::Months(month).after(start));
+            assert_eq!(grant.lapses_at, Span::Months(month + 1).after(start));
         }
         // Months are counted from the 31st, and clamp.
         let from = JANUARY + 30 * 86_400;
         let clamped = billing(&[line("price_year", 100_000, 1, (from, from + 365 * 86_400))]);
         let worth = judged(&clamped, Some(Trial { end: None })).expect("worth");
         let days: Vec<String> = worth
-            .lots
+            .grants
             .iter()
-            .filter_map(|lot| Some(lot.available_from?.format("%m-%d").to_string()))
+            .filter_map(|grant| Some(grant.available_from?.format("%m-%d").to_string()))
             .collect();
         assert_eq!(days[..4], ["01-31", "02-28", "03-31", "04-30"]);
         assert_eq!(days.len(), 12);
     }
 
     #[test]
-    fn two_periods_of_one_price_are_two_lots() {
+    fn two_periods_of_one_price_are_two_grants() {
         let next = (MONTH.1, MONTH.1 + 2_419_200);
         let both = billing(&[line("price_pro", 400, 1, MONTH), line("price_pro", 10_000, 1, next)]);
         let earlier = format!("price_pro@{}", MONTH.1);
-        assert_eq!(lots(&both), Ok(vec![(earlier, 10_000), ("price_pro".into(), 10_000)]));
+        assert_eq!(grants(&both), Ok(vec![(earlier, 10_000), ("price_pro".into(), 10_000)]));
     }
 }

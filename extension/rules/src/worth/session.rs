@@ -7,7 +7,7 @@ use crate::amount::{Credits, Quantity};
 use crate::calendar::Time;
 use crate::catalog::{Item, NoPaymentRequired, Price, PriceKind};
 use crate::fetched::Fetched;
-use crate::lot::{Lot, Pool};
+use crate::lot::{NewGrant, Pool};
 use crate::reason::Reason;
 use crate::session::{self, LineItem, Mode, PaymentStatus, Session};
 
@@ -50,7 +50,11 @@ pub fn lines(
 ///
 /// # Errors
 /// A [`NoGrant`] where a price is unknown, every line is somebody else's business, or it is more than can be held.
-pub fn worth(lines: &[LineItem], prices: &BTreeMap<Item, Price>, created: Time) -> Result<Vec<Lot>, NoGrant> {
+pub fn worth(
+    lines: &[LineItem],
+    prices: &BTreeMap<Item, Price>,
+    created: Time,
+) -> Result<Vec<NewGrant>, NoGrant> {
     let mut unknown = Vec::new();
     let mut bought: BTreeMap<&str, (&Price, Quantity)> = BTreeMap::new();
     let too_many = NoGrant::Rejected(Reason::OutOfRange);
@@ -74,7 +78,7 @@ pub fn worth(lines: &[LineItem], prices: &BTreeMap<Item, Price>, created: Time) 
         return Err(NoGrant::Ignored(Reason::NotCredits));
     }
     let mut total = Credits::ZERO;
-    let mut lots = Vec::new();
+    let mut grants = Vec::new();
     for (price, quantity) in bought.into_values() {
         let credits = price.credits.times(quantity).ok_or(too_many.clone())?;
         total =
@@ -83,10 +87,10 @@ pub fn worth(lines: &[LineItem], prices: &BTreeMap<Item, Price>, created: Time) 
             Some(span) => Some(span.after(created).ok_or(too_many.clone())?),
             None => None,
         };
-        let lot = Lot::new(price.price_id.clone(), price.name.clone(), credits, Pool::Purchased);
-        lots.push(Lot { lapses_at, ..lot });
+        let grant = NewGrant::new(price.price_id.clone(), price.name.clone(), credits, Pool::Purchased);
+        grants.push(NewGrant { lapses_at, ..grant });
     }
-    Ok(lots)
+    Ok(grants)
 }
 
 #[cfg(test)]
@@ -121,7 +125,7 @@ mod tests {
     fn credits(lines: &[LineItem]) -> Result<Vec<(String, i64)>, NoGrant> {
         let created = calendar::from_unix(1_700_000_000).expect("a time");
         worth(lines, &prices(), created)
-            .map(|lots| lots.into_iter().map(|lot| (lot.item, lot.credits.0)).collect())
+            .map(|grants| grants.into_iter().map(|grant| (grant.item, grant.credits.0)).collect())
     }
 
     fn session(payment: Option<PaymentStatus>) -> Session {
@@ -180,8 +184,8 @@ mod tests {
     #[test]
     fn a_packs_expiry_counts_from_the_session_not_from_its_delivery() {
         let created = calendar::from_unix(1_700_000_000).expect("a time");
-        let lots = worth(&[line("price_month", 1)], &prices(), created).expect("worth");
-        assert_eq!(lots[0].lapses_at, Span::Months(1).after(created));
+        let grants = worth(&[line("price_month", 1)], &prices(), created).expect("worth");
+        assert_eq!(grants[0].lapses_at, Span::Months(1).after(created));
     }
 
     #[test]

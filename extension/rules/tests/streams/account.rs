@@ -45,6 +45,10 @@ impl Account {
         Known { after: self.last_row() }
     }
 
+    pub(crate) fn now(&self) -> Time {
+        self.now
+    }
+
     fn last_row(&self) -> i64 {
         i64::try_from(self.draws.len()).expect("few")
     }
@@ -108,8 +112,9 @@ impl Account {
         };
         let settled: i64 = self.settled.iter().map(|(_, credits)| credits.0).sum();
         for target in &holdings.targets {
-            let accounted = target.drawn.0 + target.set_aside.0 + target.expired.0 + target.remaining.0;
-            assert_eq!(accounted, target.worth.0.max(target.drawn.0), "{target:?}");
+            let drawn = target.drawn.0 + target.moved.0;
+            let accounted = drawn + target.set_aside.0 + target.expired.0 + target.remaining.0;
+            assert_eq!(accounted, target.worth.0.max(drawn), "{target:?}");
         }
         Balances {
             subscription: pool(Pool::Subscription),

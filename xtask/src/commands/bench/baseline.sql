@@ -1,5 +1,5 @@
 -- What the extension is measured against: the least that a purchase or a spend can cost, without any rule: no catalog, no
--- identity, no grants that lapse in an order, no answer to a request that is repeated.
+-- identity, no grants that expire in an order, no answer to a request that is repeated.
 
 -- A purchase makes the same writes into tables of the same shape.
 
@@ -48,7 +48,7 @@ begin
 end
 $$;
 
--- A spend, as a founder writes it first: a balance with its guard, and a ledger whose request ids are unique.
+-- A spend in its simplest form: a balance with its guard, and a ledger with unique request ids.
 create table baseline.balances (
     user_id uuid primary key,
     balance bigint not null check (balance >= 0),

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::pgbench::Script;
 use super::{ACCOUNTS, DATABASE};
 
-/// Fields that Stripe sends and nobody reads here.
+/// Fields that Stripe sends and that are not read here.
 const ABSENT_FIELDS: u32 = 80;
 
 /// A purchase of one pack by a random user.

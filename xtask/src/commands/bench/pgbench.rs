@@ -1,4 +1,4 @@
-//! pgbench, and what it says.
+//! Running pgbench, and reading its results.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! How fast the app's side and backfill are, as ratios to baselines of the same run. `cargo xtask bench` starts it.
+//! How fast the app's routes and backfill are, as ratios to baselines of the same run. `cargo xtask bench` starts it.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -10,6 +10,7 @@ use redis::{FromRedisValue, Pipeline, RedisError, pipe};
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use stripe_credits_rules::verdict::VerdictName;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -18,7 +19,7 @@ use crate::config::RedisConfig;
 use crate::database::Database;
 use crate::error::Error;
 use crate::metrics::CallCounter;
-use crate::outcome::{Outcome, Verdict};
+use crate::outcome::Outcome;
 
 /// How long a connection may take, and a reply: the database would have answered by then.
 const REDIS_TIMEOUT: Duration = Duration::from_millis(250);
@@ -84,11 +85,11 @@ impl Cache {
             return;
         }
         let mut commands = pipe();
-        commands.cmd("SET").arg(format!("processed:{event_id}")).arg(outcome.verdict().label());
+        commands.cmd("SET").arg(format!("processed:{event_id}")).arg(outcome.verdict().as_str());
         commands.arg("EX").arg(MARKER_SECONDS).ignore();
         let user = outcome.user_id().and_then(|user| Uuid::try_parse(user).ok());
         if let Some(user) =
-            user.filter(|_| matches!(outcome.verdict(), Verdict::Applied | Verdict::AlreadyApplied))
+            user.filter(|_| matches!(outcome.verdict(), VerdictName::Applied | VerdictName::AlreadyApplied))
         {
             match database.credits(user).await {
                 Ok(credits) => self.add_credits(&mut commands, user, &credits),

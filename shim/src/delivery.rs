@@ -1,11 +1,13 @@
 //! Applies one event: as received, together with the Stripe objects that the database asks for, or without its data
 //! if Postgres cannot store it.
 
+use stripe_credits_rules::verdict::VerdictName;
+
 use crate::database::{Database, DatabaseError};
 use crate::error::Error;
 use crate::event::Event;
 use crate::fetch;
-use crate::outcome::{Outcome, Verdict};
+use crate::outcome::Outcome;
 use crate::stripe::client::StripeClient;
 
 /// Applies the event.
@@ -32,7 +34,7 @@ async fn apply_with_fetched(
     event: &Event,
 ) -> Result<Outcome, Error> {
     let outcome = database.apply_stripe_event(event).await?;
-    if outcome.verdict() != Verdict::NeedsFetch {
+    if outcome.verdict() != VerdictName::NeedsFetch {
         return Ok(outcome);
     }
     // The event is in the inbox by now: a failure from here on loses nothing.
@@ -47,7 +49,7 @@ pub(crate) async fn explain(
     event: &Event,
 ) -> Result<Outcome, Error> {
     let outcome = database.explain_event(event, None).await?;
-    if outcome.verdict() != Verdict::NeedsFetch {
+    if outcome.verdict() != VerdictName::NeedsFetch {
         return Ok(outcome);
     }
     let fetched = fetch::fetch(Some(stripe), outcome.to_fetch()).await?;
@@ -55,7 +57,7 @@ pub(crate) async fn explain(
 }
 
 fn decided(outcome: Outcome) -> Result<Outcome, Error> {
-    if outcome.verdict() == Verdict::NeedsFetch {
+    if outcome.verdict() == VerdictName::NeedsFetch {
         return Err(DatabaseError::UnexpectedAnswer("it asks again for what was fetched".to_owned()).into());
     }
     Ok(outcome)

@@ -6,13 +6,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use stripe_credits_rules::calendar;
 use stripe_credits_rules::event::{self as rules, Malformed};
+use stripe_credits_rules::stripe::MAX_ID_BYTES;
 use thiserror::Error;
 
 use crate::config::StripeMode;
 use crate::signature::Verified;
-
-/// The longest event id or type accepted, in bytes; Stripe's are under a hundred.
-const MAX_NAME_BYTES: usize = 255;
 
 /// An authentic event.
 #[derive(Debug, Clone)]
@@ -201,8 +199,8 @@ fn check_name(field: &str, name: &str) -> Result<(), MalformedEvent> {
     if name.trim().is_empty() {
         return Err(malformed(&format!("its {field} is blank")));
     }
-    if name.len() > MAX_NAME_BYTES {
-        return Err(malformed(&format!("its {field} is longer than {MAX_NAME_BYTES} bytes")));
+    if name.len() > MAX_ID_BYTES {
+        return Err(malformed(&format!("its {field} is longer than {MAX_ID_BYTES} bytes")));
     }
     if name.contains(char::is_control) {
         return Err(malformed(&format!("its {field} holds a control character")));
@@ -274,7 +272,7 @@ mod tests {
         assert_eq!(fault(br#"{"id":" ","type":"t"}"#), "its id is blank");
         assert_eq!(fault(br#"{"id":"evt_1","type":""}"#), "its type is blank");
         assert_eq!(fault(br#"{"id":"evt\u0000","type":"t"}"#), "its id holds a control character");
-        let long = format!(r#"{{"id":"{}","type":"t"}}"#, "e".repeat(MAX_NAME_BYTES + 1));
+        let long = format!(r#"{{"id":"{}","type":"t"}}"#, "e".repeat(MAX_ID_BYTES + 1));
         assert!(fault(long.as_bytes()).contains("longer than"));
     }
 

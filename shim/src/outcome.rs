@@ -3,11 +3,8 @@
 use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-
-/// Why an event is parked that Stripe should send again, and a person should see: the catalog lacks something.
-pub(crate) const UNKNOWN_PRICE: &str = "unknown_price";
-/// The same while there is none at all.
-pub(crate) const NO_CATALOG: &str = "no_catalog";
+use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::verdict::VerdictName;
 
 /// An outcome: the row as JSON without nulls, and the columns that the shim uses or logs.
 #[derive(Debug)]
@@ -16,21 +13,9 @@ pub(crate) struct Outcome {
     columns: Columns,
 }
 
-/// The verdict on one event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Verdict {
-    Applied,
-    AlreadyApplied,
-    Ignored,
-    Parked,
-    Rejected,
-    NeedsFetch,
-}
-
 #[derive(Debug, Deserialize)]
 struct Columns {
-    outcome: Verdict,
+    outcome: VerdictName,
     reason: Option<String>,
     user_id: Option<String>,
     credits: Option<i64>,
@@ -51,9 +36,8 @@ impl Outcome {
     /// price.
     pub(crate) fn status(&self) -> StatusCode {
         match (self.verdict(), self.reason()) {
-            (Verdict::Parked, Some(UNKNOWN_PRICE | NO_CATALOG)) | (Verdict::NeedsFetch, _) => {
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
+            (VerdictName::Parked, Some(Reason::UnknownPrice | Reason::NoCatalog))
+            | (VerdictName::NeedsFetch, _) => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::OK,
         }
     }
@@ -72,13 +56,23 @@ impl Outcome {
     }
 
     /// What became of the event.
-    pub(crate) fn verdict(&self) -> Verdict {
+    pub(crate) fn verdict(&self) -> VerdictName {
         self.columns.outcome
     }
 
-    /// The reason given with the verdict, a word such as `unknown_price`.
-    pub(crate) fn reason(&self) -> Option<&str> {
+    /// The reason of the verdict; none if there is none, or one that this version does not know.
+    pub(crate) fn reason(&self) -> Option<Reason> {
+        self.reason_text().and_then(Reason::parse)
+    }
+
+    /// The reason as the database wrote it, for the log.
+    pub(crate) fn reason_text(&self) -> Option<&str> {
         self.columns.reason.as_deref()
+    }
+
+    /// The reason as a metric's label.
+    pub(crate) fn reason_label(&self) -> Option<&'static str> {
+        self.reason_text().map(|text| Reason::parse(text).map_or("other", Reason::as_str))
     }
 
     /// The user concerned.
@@ -105,20 +99,6 @@ impl Outcome {
             .filter_map(Value::as_str)
             .collect();
         (!ids.is_empty()).then(|| ids.join(","))
-    }
-}
-
-impl Verdict {
-    /// The verdict's name, as the database writes it.
-    pub(crate) fn label(self) -> &'static str {
-        match self {
-            Self::Applied => "applied",
-            Self::AlreadyApplied => "already_applied",
-            Self::Ignored => "ignored",
-            Self::Parked => "parked",
-            Self::Rejected => "rejected",
-            Self::NeedsFetch => "needs_fetch",
-        }
     }
 }
 
@@ -151,10 +131,10 @@ mod tests {
     }
 
     #[test]
-    fn a_verdicts_label_is_the_word_it_was_read_from() {
-        for label in ["applied", "already_applied", "ignored", "parked", "rejected", "needs_fetch"] {
-            assert_eq!(outcome(&format!(r#"{{"outcome":"{label}"}}"#)).verdict().label(), label);
-        }
+    fn an_unknown_reason_is_logged_and_its_label_is_other() {
+        let outcome = outcome(r#"{"outcome":"ignored","reason":"user 7 is unknown"}"#);
+        assert_eq!((outcome.reason_text(), outcome.reason()), (Some("user 7 is unknown"), None));
+        assert_eq!(outcome.reason_label(), Some("other"));
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! subscriptions, which link an invoice to its user; then paid invoices.
 
 use serde::{Deserialize, Serialize};
+use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::verdict::VerdictName;
 
 use crate::clock::unix_now;
 use crate::commands::repair::{Repair, each_page};
@@ -12,7 +14,7 @@ use crate::commands::report::Report;
 use crate::config::Environment;
 use crate::error::Error;
 use crate::event::Event;
-use crate::outcome::{Outcome, Verdict};
+use crate::outcome::Outcome;
 use crate::stripe::pages::{Listed, Page, Pages};
 
 /// The name of the cursor.
@@ -140,7 +142,7 @@ async fn reversal(repair: &Repair, run: Run, event: &Event) -> Result<Outcome, E
 /// A subscription without a user may get one from the checkout session that created it.
 async fn subscription(repair: &Repair, run: Run, event: &Event, id: &str) -> Result<Outcome, Error> {
     let outcome = apply_or_explain(repair, run, event).await?;
-    if outcome.verdict() != Verdict::Parked || outcome.reason() != Some("unknown_user") {
+    if outcome.verdict() != VerdictName::Parked || outcome.reason() != Some(Reason::UnknownUser) {
         return Ok(outcome);
     }
     let path = format!("/v1/checkout/sessions?subscription={id}&expand[]=data.subscription");

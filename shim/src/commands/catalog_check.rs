@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use stripe_credits_rules::catalog::PriceKind;
 
 use crate::commands::repair::{Repair, each_page};
 use crate::commands::report::Report;
@@ -68,11 +69,12 @@ pub(crate) async fn run(environment: &Environment) -> Result<(), Error> {
 /// not sold any more, but still grants.
 fn difference(known: &CatalogPrice, price: &StripePrice) -> Option<String> {
     let CatalogPrice { kind, key, .. } = known;
-    let wanted = match kind.as_str() {
-        "plan" => "recurring",
-        "pack" => "one_time",
-        _ => return None,
+    let wanted = match kind {
+        PriceKind::Plan => "recurring",
+        PriceKind::Pack => "one_time",
+        PriceKind::NotCredits => return None,
     };
+    let kind = kind.as_str();
     if known.is_retired {
         None
     } else if price.billing != wanted {
@@ -90,19 +92,19 @@ mod tests {
 
     #[test]
     fn a_price_has_its_kind_and_is_on_sale_in_both_or_in_neither() {
-        let known = |kind: &str, is_retired| CatalogPrice {
+        let known = |kind, is_retired| CatalogPrice {
             price_id: "price_1".to_owned(),
-            kind: kind.to_owned(),
+            kind,
             key: "pro".to_owned(),
             is_retired,
         };
         let price = |billing: &str, active| StripePrice { active, billing: billing.to_owned() };
-        assert_eq!(difference(&known("plan", false), &price("recurring", true)), None);
-        assert_eq!(difference(&known("pack", false), &price("one_time", true)), None);
-        assert_eq!(difference(&known("not_credits", false), &price("one_time", false)), None);
-        assert_eq!(difference(&known("plan", true), &price("one_time", false)), None);
-        assert!(difference(&known("plan", false), &price("one_time", true)).is_some());
-        assert!(difference(&known("pack", false), &price("recurring", true)).is_some());
-        assert!(difference(&known("plan", false), &price("recurring", false)).is_some());
+        assert_eq!(difference(&known(PriceKind::Plan, false), &price("recurring", true)), None);
+        assert_eq!(difference(&known(PriceKind::Pack, false), &price("one_time", true)), None);
+        assert_eq!(difference(&known(PriceKind::NotCredits, false), &price("one_time", false)), None);
+        assert_eq!(difference(&known(PriceKind::Plan, true), &price("one_time", false)), None);
+        assert!(difference(&known(PriceKind::Plan, false), &price("one_time", true)).is_some());
+        assert!(difference(&known(PriceKind::Pack, false), &price("recurring", true)).is_some());
+        assert!(difference(&known(PriceKind::Plan, false), &price("recurring", false)).is_some());
     }
 }

@@ -5,9 +5,11 @@ use std::fmt::{self, Display, Write as _};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::verdict::VerdictName;
 
 use crate::error::Error;
-use crate::outcome::{Outcome, Verdict};
+use crate::outcome::Outcome;
 
 /// How often the spinner moves.
 const TICK: Duration = Duration::from_millis(100);
@@ -76,7 +78,7 @@ impl Report {
         let part = self.part();
         part.listed += 1;
         if let Ok(outcome) = result {
-            part.applied += u64::from(outcome.verdict() == Verdict::Applied);
+            part.applied += u64::from(outcome.verdict() == VerdictName::Applied);
             part.credits += outcome.credits().unwrap_or(0);
         }
         if let Some(why) = needs_person(result) {
@@ -137,15 +139,15 @@ pub(crate) fn needs_person(result: &Result<Outcome, Error>) -> Option<String> {
         Ok(outcome) => outcome,
         Err(error) => return Some(format!("failed: {error}")),
     };
-    let reason = outcome.reason();
     let needs = match outcome.verdict() {
-        Verdict::Applied | Verdict::AlreadyApplied => false,
+        VerdictName::Applied | VerdictName::AlreadyApplied => false,
         // Stripe's list has no objects of another account or mode, unless the settings are wrong.
-        Verdict::Ignored => matches!(reason, Some("livemode" | "account")),
-        Verdict::Parked | Verdict::Rejected | Verdict::NeedsFetch => true,
+        VerdictName::Ignored => matches!(outcome.reason(), Some(Reason::Livemode | Reason::Account)),
+        VerdictName::Parked | VerdictName::Rejected | VerdictName::NeedsFetch => true,
     };
     needs.then(|| {
-        let mut why = format!("{}: {}", outcome.verdict().label(), reason.unwrap_or("no reason"));
+        let mut why =
+            format!("{}: {}", outcome.verdict().as_str(), outcome.reason_text().unwrap_or("no reason"));
         if let Some(price_ids) = outcome.price_ids() {
             let _ = write!(why, " {price_ids}");
         }

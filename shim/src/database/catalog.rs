@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use stripe_credits_rules::catalog::PriceKind;
 use tokio_postgres::Row;
 
 use crate::database::{Database, DatabaseError, PROBE_TIMEOUT, READ_TIMEOUT, column};
@@ -20,8 +21,7 @@ pub(crate) struct PriceChange {
 #[derive(Debug)]
 pub(crate) struct CatalogPrice {
     pub(crate) price_id: String,
-    /// `plan`, `pack` or `not_credits`.
-    pub(crate) kind: String,
+    pub(crate) kind: PriceKind,
     /// The key of its plan or pack, such as `pro`.
     pub(crate) key: String,
     pub(crate) is_retired: bool,
@@ -51,7 +51,7 @@ impl Database {
         let price = |row: &Row| {
             Ok(CatalogPrice {
                 price_id: column(row, 0)?,
-                kind: column(row, 1)?,
+                kind: price_kind(row, 1)?,
                 key: column(row, 2)?,
                 is_retired: column(row, 3)?,
             })
@@ -82,11 +82,14 @@ impl Database {
     /// The offer of a price; none if it is not on sale.
     pub(crate) async fn offer(&self, price_id: &str) -> Result<Option<Offer>, DatabaseError> {
         let sql = "select p.kind, p.plan_change = 'reset' from billing.resolve_price($1) p
-            where not p.retired and p.kind in ('plan', 'pack')";
+            where not p.retired";
         let rows = self.query(sql, &[price_id], READ_TIMEOUT).await?;
         let Some(row) = rows.first() else { return Ok(None) };
-        let kind: String = column(row, 0)?;
-        let kind = if kind == "plan" { OfferKind::Plan } else { OfferKind::Pack };
+        let kind = match price_kind(row, 0)? {
+            PriceKind::Plan => OfferKind::Plan,
+            PriceKind::Pack => OfferKind::Pack,
+            PriceKind::NotCredits => return Ok(None),
+        };
         Ok(Some(Offer { kind, change_resets: column(row, 1)? }))
     }
 
@@ -108,4 +111,10 @@ impl Database {
     pub(crate) async fn livemode(&self) -> Result<Option<bool>, DatabaseError> {
         self.query_optional("select livemode from billing.settings", &[], PROBE_TIMEOUT).await
     }
+}
+
+fn price_kind(row: &Row, index: usize) -> Result<PriceKind, DatabaseError> {
+    let text: String = column(row, index)?;
+    PriceKind::parse(&text)
+        .ok_or_else(|| DatabaseError::UnexpectedAnswer(format!("{text} is not a kind of price")))
 }

@@ -3,6 +3,7 @@
 
 use serde::Deserialize;
 use serde_json::json;
+use stripe_credits_rules::stripe::MAX_ID_BYTES;
 
 use crate::app::{App, Setting};
 use crate::database::catalog::{Offer, OfferKind};
@@ -11,8 +12,6 @@ use crate::routes::user::{AuthenticatedRequest, LogFields, Reply};
 use crate::stripe::form::Form;
 use crate::stripe::idempotency;
 
-/// The longest price id accepted, in bytes; Stripe's are under a hundred.
-const MAX_PRICE_ID_BYTES: usize = 255;
 /// The maximum quantity in one checkout.
 const MAX_QUANTITY: u32 = 10_000;
 
@@ -52,7 +51,7 @@ impl Choice {
 /// Older price ids of Stripe may be any text that an account chose.
 fn is_price_id(price_id: &str) -> bool {
     let is_plain = !price_id.trim().is_empty() && !price_id.contains(char::is_control);
-    is_plain && price_id.len() <= MAX_PRICE_ID_BYTES
+    is_plain && price_id.len() <= MAX_ID_BYTES
 }
 
 /// Creates a checkout session for one price; the client then opens its `url`.

@@ -4,53 +4,23 @@
 
 use hyper::StatusCode;
 use serde::Deserialize;
+use stripe_credits_rules::event::reconcile_id;
+use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::session::Mode;
+use stripe_credits_rules::stripe::MAX_ID_BYTES;
+use stripe_credits_rules::verdict::VerdictName;
 
 use crate::app::App;
 use crate::error::Error;
 use crate::fetch;
-use crate::outcome::{NO_CATALOG, Outcome, UNKNOWN_PRICE, Verdict};
+use crate::outcome::Outcome;
 use crate::routes::user::{AuthenticatedRequest, LogFields, Reply};
 use crate::stripe::client::{StripeError, StripeObject};
-
-/// The longest session id accepted, in bytes; Stripe's are under a hundred.
-const MAX_SESSION_ID_BYTES: usize = 255;
-
-/// Stripe's mode of the sessions that a route reconciles: payment for packs, subscription for plans.
-#[derive(Clone, Copy)]
-enum CheckoutMode {
-    Payment,
-    Subscription,
-}
 
 #[derive(Deserialize)]
 struct Body {
     #[serde(alias = "sessionId")]
     session_id: String,
-}
-
-impl CheckoutMode {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Payment => "payment",
-            Self::Subscription => "subscription",
-        }
-    }
-
-    fn path(self, session_id: &str) -> String {
-        let expansions = match self {
-            Self::Payment => "expand[]=line_items",
-            Self::Subscription => "expand[]=line_items&expand[]=subscription&expand[]=invoice",
-        };
-        format!("/v1/checkout/sessions/{session_id}?{expansions}")
-    }
-
-    /// The id of the synthetic event in the inbox.
-    fn event_id(self, session_id: &str) -> String {
-        match self {
-            Self::Payment => format!("reconcile_credit_pack:{session_id}"),
-            Self::Subscription => format!("reconcile:{session_id}"),
-        }
-    }
 }
 
 /// Reconciles the checkout of a pack.
@@ -59,7 +29,7 @@ pub(crate) async fn pack(
     request: &AuthenticatedRequest,
     fields: &mut LogFields,
 ) -> Result<Reply, Error> {
-    reconcile(app, CheckoutMode::Payment, request, fields).await
+    reconcile(app, Mode::Payment, request, fields).await
 }
 
 /// Reconciles the checkout of a subscription.
@@ -68,13 +38,13 @@ pub(crate) async fn subscription(
     request: &AuthenticatedRequest,
     fields: &mut LogFields,
 ) -> Result<Reply, Error> {
-    reconcile(app, CheckoutMode::Subscription, request, fields).await
+    reconcile(app, Mode::Subscription, request, fields).await
 }
 
 /// Applies the session's current state at Stripe for the user of the request.
 async fn reconcile(
     app: &App,
-    mode: CheckoutMode,
+    mode: Mode,
     request: &AuthenticatedRequest,
     fields: &mut LogFields,
 ) -> Result<Reply, Error> {
@@ -85,25 +55,34 @@ async fn reconcile(
     fields.session_id = Some(session_id.clone());
     let session = session(app, mode, &session_id).await?;
     let outcome = apply(app, mode, request, &session_id, &session).await?;
-    app.after_commit(&outcome, &mode.event_id(&session_id)).await;
+    app.after_commit(&outcome, &reconcile_id(mode, &session_id)).await;
     Ok(Reply::outcome(status(&outcome), &outcome))
+}
+
+/// The path of the session, with what the database reads of it.
+fn session_path(mode: Mode, session_id: &str) -> String {
+    let expansions = match mode {
+        Mode::Subscription => "expand[]=line_items&expand[]=subscription&expand[]=invoice",
+        Mode::Payment | Mode::Other => "expand[]=line_items",
+    };
+    format!("/v1/checkout/sessions/{session_id}?{expansions}")
 }
 
 /// Whether a client's text is a session id. Nothing else gets into a path of Stripe's API.
 fn is_session_id(text: &str) -> bool {
     let is_word = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    text.len() <= MAX_SESSION_ID_BYTES
+    text.len() <= MAX_ID_BYTES
         && text.strip_prefix("cs_").is_some_and(|rest| !rest.is_empty() && is_word(rest))
 }
 
 /// The session's current state at Stripe, if it has the mode that the route reconciles.
-async fn session(app: &App, mode: CheckoutMode, session_id: &str) -> Result<StripeObject, Error> {
+async fn session(app: &App, mode: Mode, session_id: &str) -> Result<StripeObject, Error> {
     #[derive(Deserialize)]
     struct Session {
         id: String,
         mode: String,
     }
-    let object = app.stripe()?.get(&mode.path(session_id)).await.map_err(|error| match error {
+    let object = app.stripe()?.get(&session_path(mode, session_id)).await.map_err(|error| match error {
         StripeError::NotFound => Error::UnknownSession,
         error => Error::BadGateway(error),
     })?;
@@ -111,7 +90,7 @@ async fn session(app: &App, mode: CheckoutMode, session_id: &str) -> Result<Stri
     if session.id != session_id {
         return Err(Error::BadGateway(StripeError::Malformed("it is another session".to_owned())));
     }
-    if session.mode != mode.as_str() {
+    if Mode::of(&session.mode) != mode {
         return Err(Error::WrongMode(mode.as_str()));
     }
     Ok(object)
@@ -119,32 +98,36 @@ async fn session(app: &App, mode: CheckoutMode, session_id: &str) -> Result<Stri
 
 async fn apply(
     app: &App,
-    mode: CheckoutMode,
+    mode: Mode,
     request: &AuthenticatedRequest,
     session_id: &str,
     session: &StripeObject,
 ) -> Result<Outcome, Error> {
     let user = request.user.id();
     let outcome = app.database.reconcile_checkout_session(session.json.get(), user, session.as_of).await?;
-    if outcome.verdict() != Verdict::NeedsFetch {
+    if outcome.verdict() != VerdictName::NeedsFetch {
         return Ok(outcome);
     }
     // The session is this user's, or it would have been rejected, and its event is in the inbox: now it can be
     // applied like a webhook's.
     let fetched =
         fetch::fetch(app.stripe.as_ref(), outcome.to_fetch()).await.map_err(Error::into_bad_gateway)?;
-    Ok(app.database.apply_inbox_event(&mode.event_id(session_id), &fetched).await?)
+    Ok(app.database.apply_inbox_event(&reconcile_id(mode, session_id), &fetched).await?)
 }
 
 /// The HTTP status of the outcome for a browser that waits for its credits.
 fn status(outcome: &Outcome) -> StatusCode {
     match (outcome.verdict(), outcome.reason()) {
-        (Verdict::Rejected, Some("not_owner" | "no_owner")) => StatusCode::FORBIDDEN,
-        (Verdict::Rejected, Some("conflict"))
-        | (Verdict::Ignored, Some("unpaid" | "payment_failed" | "expired")) => StatusCode::CONFLICT,
-        (Verdict::Ignored, Some("mode" | "livemode" | "account")) => StatusCode::BAD_REQUEST,
-        (Verdict::Parked, Some(UNKNOWN_PRICE | NO_CATALOG))
-        | (Verdict::NeedsFetch | Verdict::Rejected, _) => StatusCode::INTERNAL_SERVER_ERROR,
+        (VerdictName::Rejected, Some(Reason::NotOwner | Reason::NoOwner)) => StatusCode::FORBIDDEN,
+        (VerdictName::Rejected, Some(Reason::Conflict))
+        | (VerdictName::Ignored, Some(Reason::Unpaid | Reason::PaymentFailed | Reason::Expired)) => {
+            StatusCode::CONFLICT
+        }
+        (VerdictName::Ignored, Some(Reason::Mode | Reason::Livemode | Reason::Account)) => {
+            StatusCode::BAD_REQUEST
+        }
+        (VerdictName::Parked, Some(Reason::UnknownPrice | Reason::NoCatalog))
+        | (VerdictName::NeedsFetch | VerdictName::Rejected, _) => StatusCode::INTERNAL_SERVER_ERROR,
         // Paid, and the browser can do nothing more: no credits were bought, or the event is parked for an operator.
         _ => StatusCode::OK,
     }
@@ -192,14 +175,14 @@ mod tests {
         {
             assert!(!is_session_id(wrong), "{wrong:?}");
         }
-        assert!(!is_session_id(&format!("cs_{}", "1".repeat(MAX_SESSION_ID_BYTES))));
+        assert!(!is_session_id(&format!("cs_{}", "1".repeat(MAX_ID_BYTES))));
     }
 
     proptest! {
         #[test]
         fn a_session_id_is_always_one_segment_of_a_path(text in "(cs_)?.{0,40}") {
             if is_session_id(&text) {
-                let path = CheckoutMode::Payment.path(&text);
+                let path = session_path(Mode::Payment, &text);
                 let uri: hyper::Uri = format!("http://stripe{path}").parse().unwrap();
                 prop_assert_eq!(uri.path(), format!("/v1/checkout/sessions/{text}"));
             }

@@ -6,6 +6,7 @@
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use stripe_credits_rules::subscription::Status;
 
 use crate::app::App;
 use crate::database::DatabaseError;
@@ -167,7 +168,7 @@ impl Change {
             error => Error::BadGateway(error),
         })?;
         let mut subscription: StripeSubscription = object.read().map_err(Error::BadGateway)?;
-        if !matches!(subscription.status.as_str(), "active" | "trialing" | "past_due") {
+        if !Status::parse(&subscription.status).is_some_and(Status::names_tier) {
             return Err(Error::NoSubscription);
         }
         let items = std::mem::take(&mut subscription.items.data);

@@ -53,7 +53,7 @@ pub(crate) struct AuthenticatedRequest {
 pub(crate) struct Reply {
     pub(crate) response: Response,
     outcome: &'static str,
-    reason: Option<String>,
+    reason: Option<&'static str>,
     credits: Option<i64>,
 }
 
@@ -145,8 +145,8 @@ impl Reply {
     pub(crate) fn outcome(status: StatusCode, outcome: &Outcome) -> Self {
         Self {
             response: json_response(status, outcome.json_without_details()),
-            outcome: outcome.verdict().label(),
-            reason: outcome.reason().map(str::to_owned),
+            outcome: outcome.verdict().as_str(),
+            reason: outcome.reason_label(),
             credits: outcome.credits(),
         }
     }
@@ -162,7 +162,7 @@ fn report(
 ) -> Response {
     let took = started.elapsed();
     let (outcome, reason) = match &result {
-        Ok(reply) => (reply.outcome, reply.reason.as_deref()),
+        Ok(reply) => (reply.outcome, reply.reason),
         Err(error) => ("error", Some(error.label())),
     };
     app.metrics.request(route.path, outcome, reason, took);
@@ -184,7 +184,7 @@ fn log(route: &UserRoute, fields: &LogFields, result: &Result<Reply, Error>, too
                 price_id = fields.price_id,
                 credits = reply.and_then(|reply| reply.credits),
                 outcome = reply.map_or("error", |reply| reply.outcome),
-                reason = reply.and_then(|reply| reply.reason.as_deref()).or(error.map(Error::label)),
+                reason = reply.and_then(|reply| reply.reason).or(error.map(Error::label)),
                 error = error.map(tracing::field::display),
                 status = status.as_u16(),
                 ms = milliseconds(took),

@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 
 use hyper::Request;
 use hyper::body::Incoming;
+use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::verdict::VerdictName;
 
 use crate::app::App;
 use crate::clock::unix_now;
 use crate::error::Error;
 use crate::event::Event;
-use crate::outcome::{Outcome, UNKNOWN_PRICE, Verdict};
+use crate::outcome::Outcome;
 use crate::response::{Response, error_response, json_response};
 use crate::telemetry::milliseconds;
 use crate::{body, delivery, signature};
@@ -54,7 +56,7 @@ fn report(app: &App, event: Option<&Event>, result: Result<Outcome, Error>, star
 
 fn count(app: &App, event: Option<&Event>, result: &Result<Outcome, Error>, took: Duration) {
     let (outcome, reason) = match result {
-        Ok(outcome) => (outcome.verdict().label(), outcome.reason()),
+        Ok(outcome) => (outcome.verdict().as_str(), outcome.reason_label()),
         Err(error) => ("error", Some(error.label())),
     };
     app.metrics.delivery(event.map(Event::event_type), outcome, reason, took);
@@ -63,7 +65,9 @@ fn count(app: &App, event: Option<&Event>, result: &Result<Outcome, Error>, took
     }
     match result {
         Err(Error::Signature(signature)) => app.metrics.signature_failure(signature.label()),
-        Ok(outcome) if outcome.verdict() == Verdict::Parked && outcome.reason() == Some(UNKNOWN_PRICE) => {
+        Ok(outcome)
+            if outcome.verdict() == VerdictName::Parked && outcome.reason() == Some(Reason::UnknownPrice) =>
+        {
             app.metrics.unknown_price_hit();
         }
         _ => {}
@@ -88,8 +92,8 @@ fn log(event: Option<&Event>, result: &Result<Outcome, Error>, took: Duration) {
                 price_id,
                 user_id = outcome.and_then(Outcome::user_id),
                 credits = outcome.and_then(Outcome::credits),
-                outcome = outcome.map_or("error", |outcome| outcome.verdict().label()),
-                reason = outcome.and_then(Outcome::reason).or(error.map(Error::label)),
+                outcome = outcome.map_or("error", |outcome| outcome.verdict().as_str()),
+                reason = outcome.and_then(Outcome::reason_text).or(error.map(Error::label)),
                 error = error.map(tracing::field::display),
                 status = status.as_u16(),
                 age_s,
@@ -98,7 +102,7 @@ fn log(event: Option<&Event>, result: &Result<Outcome, Error>, took: Duration) {
             )
         };
     }
-    let rejected = outcome.is_some_and(|outcome| outcome.verdict() == Verdict::Rejected);
+    let rejected = outcome.is_some_and(|outcome| outcome.verdict() == VerdictName::Rejected);
     if rejected || status.is_server_error() {
         line!(error);
     } else if error.is_some() {

@@ -12,7 +12,8 @@ use std::thread;
 use serde_json::json;
 use stripe_credits_rules::catalog::{Cancellation, PlanChange, ReversalPolicy};
 use stripe_credits_rules::model::{
-    Among, Bill, Books, Money, Operation, PACK_CENTS, PERIOD, Person, Policies, Said, TRIAL_CREDITS,
+    Among, Bill, Books, Money, Operation, PACK_CENTS, PERIOD, Person, Policies, SubscriptionFacts,
+    TRIAL_CREDITS,
 };
 use stripe_credits_tests::permutations::orders;
 use stripe_credits_tests::refunds::{charge, dispute, refund};
@@ -142,23 +143,23 @@ impl Walk {
                 };
                 dispute(id, &intent(source), *cents, status).event(&evt, event_type)
             }
-            Operation::Say { subscription, at, said } => self.says(*subscription, *at, *said, &evt),
+            Operation::Change { subscription, at, facts } => self.change(*subscription, *at, *facts, &evt),
             Operation::Pay(bill) => return self.pays(bill, &evt),
             _ => return Vec::new(),
         };
         vec![event]
     }
 
-    fn says(&self, number: usize, at: i64, said: Said, evt: &str) -> Event {
-        let start = self.starts_at + PERIOD * said.period;
-        let object = subscription(&format!("sub_{}_{number}", self.name), said.plan.price_id())
+    fn change(&self, number: usize, at: i64, facts: SubscriptionFacts, evt: &str) -> Event {
+        let start = self.starts_at + PERIOD * facts.period;
+        let object = subscription(&format!("sub_{}_{number}", self.name), facts.plan.price_id())
             .of(self.id)
             .with("customer", format!("cus_{}", self.name))
-            .with("cancel_at_period_end", said.cancel_at_period_end)
-            .with("trial_end", said.trial_end)
-            .status(said.status())
+            .with("cancel_at_period_end", facts.cancel_at_period_end)
+            .with("trial_end", facts.trial_end)
+            .status(facts.status())
             .during((start, start + PERIOD));
-        match said.ended_at {
+        match facts.ended_at {
             Some(ended_at) => object.deleted(evt, ended_at),
             None => object.updated(evt, at),
         }

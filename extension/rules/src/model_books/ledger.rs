@@ -53,7 +53,7 @@ type Order = (i64, Pool, i64, usize, Key);
 
 impl Ledger {
     /// The key under which a draw's grant is known now: items took over, and payments got more names.
-    fn current(facts: &Facts, takeovers: &super::subscription::Takeovers, key: &Key) -> Key {
+    fn current(facts: &Facts, takeovers: &super::takeovers::Takeovers, key: &Key) -> Key {
         match key.clone() {
             Key::Period { stream, is_purchased, is_below_zero, start, end, part } => {
                 let stream = takeovers.stream(&stream.subscription, stream.item.as_deref());
@@ -68,7 +68,7 @@ impl Ledger {
 
     /// Lets every draw name its grant as it is known now.
     pub(super) fn rename(&mut self, facts: &Facts) {
-        let takeovers = super::subscription::Takeovers::of(facts);
+        let takeovers = super::takeovers::Takeovers::of(facts);
         for draw in &mut self.draws {
             draw.key = Ledger::current(facts, &takeovers, &draw.key);
         }

@@ -6,3 +6,4 @@ mod stripe; // events to facts, for histories in Stripe's JSON
 mod lines; // rule 7: what lines are worth
 mod time; // what opens, stays, is set aside and ends
 mod vectors; // histories with the numbers that must stand after each step
+mod properties; // what must hold in every history

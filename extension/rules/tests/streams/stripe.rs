@@ -25,9 +25,20 @@ pub(crate) struct Catalog {
 pub(crate) struct Told {
     invoices: BTreeMap<String, (Value, Known)>,
     sessions: BTreeMap<String, (Value, Known)>,
-    /// Refunds, disputes and credit notes: of which payment, how many cents, whether the money came back to us.
-    reversals: BTreeMap<String, (String, i64, bool)>,
+    /// Refunds, disputes and credit notes.
+    reversals: BTreeMap<String, Reversal>,
     states: BTreeMap<(String, i64), (Value, Known)>,
+}
+
+/// Money back of a payment.
+#[derive(Debug, Clone)]
+struct Reversal {
+    payment: String,
+    cents: i64,
+    /// Of a credit note: the refunds that are part of it.
+    refunds: Vec<String>,
+    /// A refund failed, a dispute was won. That is final.
+    is_undone: bool,
 }
 
 fn text(value: &Value) -> String {
@@ -109,17 +120,29 @@ impl Told {
                 self.sessions.entry(id).or_insert_with(|| (object.clone(), known));
             }
             "credit_note.created" => {
-                let reversal = (text(&object["invoice"]), number(&object["amount"]), true);
-                self.reversals.entry(id).or_insert(reversal);
+                let newer =
+                    object["refunds"].as_array().into_iter().flatten().map(|refund| &refund["refund"]);
+                let refunds = newer.chain([&object["refund"]]).filter_map(Value::as_str).map(str::to_owned);
+                let note = Reversal {
+                    payment: text(&object["invoice"]),
+                    cents: object["total"].as_i64().unwrap_or_else(|| number(&object["amount"])),
+                    refunds: refunds.collect(),
+                    is_undone: false,
+                };
+                self.reversals.entry(id).or_insert(note);
             }
             kind @ ("refund.created"
             | "refund.failed"
             | "charge.dispute.funds_withdrawn"
             | "charge.dispute.funds_reinstated") => {
-                let source = text(&object["payment_intent"]).trim_start_matches("pi_").to_owned();
-                let undone = kind.ends_with("failed") || kind.ends_with("reinstated");
-                let before = self.reversals.get(&id).is_some_and(|(.., stands)| !stands);
-                self.reversals.insert(id, (source, number(&object["amount"]), !undone && !before));
+                let told = Reversal {
+                    payment: text(&object["payment_intent"]).trim_start_matches("pi_").to_owned(),
+                    cents: number(&object["amount"]),
+                    refunds: Vec::new(),
+                    is_undone: kind.ends_with("failed") || kind.ends_with("reinstated"),
+                };
+                let is_undone = told.is_undone;
+                self.reversals.entry(id).or_insert(told).is_undone |= is_undone;
             }
             kind if kind.starts_with("customer.subscription.") => {
                 let at = number(&event["created"]);
@@ -171,10 +194,13 @@ impl Told {
         let (mut credited, mut charged) = (0, 0);
         for line in invoice["lines"]["data"].as_array().expect("lines") {
             let newer = &line["parent"]["subscription_item_details"];
-            let details = if newer.is_null() { line } else { newer };
+            let (newer, pending) = (newer, &line["parent"]["invoice_item_details"]);
+            let details = first([first([newer, pending]), line]);
+            let subscription = first([&details["subscription"], subscription]);
             let price = text(first([&line["price"]["id"], &line["pricing"]["price_details"]["price"]]));
             let discounts = line["discount_amounts"].as_array().expect("discounts");
             let discount = discounts.iter().map(|discount| number(&discount["amount"])).sum();
+            let flag = details["proration"].as_bool().expect("a flag");
             let credited_items = &details["proration_details"]["credited_items"];
             let amount = number(&line["amount"]);
             let is_credit = amount < 0 || !credited_items.is_null();
@@ -196,7 +222,7 @@ impl Told {
                 discount: MinorUnits(discount),
                 is_discounted: invoice["discounts"].as_array().is_some_and(|all| !all.is_empty()),
                 period: Period { start: time(&line["period"]["start"]), end: time(&line["period"]["end"]) },
-                is_proration: details["proration"].as_bool().expect("a flag"),
+                is_proration: flag,
                 names_credited: !credited_items.is_null(),
             });
         }
@@ -212,9 +238,12 @@ impl Told {
     }
 
     fn came_back(&self, id: &str, total: i64, catalog: &Catalog) -> CameBack {
-        let own = self.reversals.values().filter(|(source, _, stands)| source == id && *stands);
-        let amount = own.map(|(_, cents, _)| cents).sum();
-        CameBack { amount: MinorUnits(amount), of: MinorUnits(total), policy: catalog.reversal_policy }
+        let own = || self.reversals.values().filter(|reversal| reversal.payment == id);
+        let of_notes = own().flat_map(|note| &note.refunds).filter_map(|id| self.reversals.get(id));
+        let all: i64 = own().filter(|reversal| !reversal.is_undone).map(|reversal| reversal.cents).sum();
+        let twice: i64 = of_notes.map(|refund| refund.cents).sum();
+        let (amount, of) = (MinorUnits(all - twice), MinorUnits(total));
+        CameBack { amount, of, policy: catalog.reversal_policy }
     }
 
     fn session(&self, session: &Value, catalog: &Catalog) -> Single {

@@ -1,0 +1,152 @@
+//! What must hold in every history of a customer at Stripe, played on the rules alone.
+
+use proptest::prelude::*;
+use serde_json::json;
+use stripe_credits_rules::calendar::from_unix;
+use stripe_credits_rules::simulator::{
+    Api, BillingMode, Books, CHANGES, Choice, DAY, EVERYTHING, HONEST, HONEST_FLEXIBLE, Happening, Kind,
+    Months, Policies, Settings, Step, catalog, exploit, fair, history, honest,
+};
+
+use crate::account::Account;
+use crate::stripe::{Catalog, Told};
+
+/// The rules as bookkeepers of one history.
+struct Player {
+    catalog: Catalog,
+    told: Told,
+    account: Account,
+}
+
+impl Player {
+    fn new(begins_at: i64, policies: Policies) -> Player {
+        let account = Account::new(from_unix(begins_at).expect("a time"));
+        Player { catalog: Catalog::read(&catalog(policies)), told: Told::default(), account }
+    }
+
+    fn play(&mut self, step: Step<'_>) -> Books {
+        self.account.pass_to(from_unix(step.at()).expect("a time"));
+        match step {
+            Step::Deliver(event) => {
+                self.told.hear(&event.body, self.account.known());
+                self.account.learn(self.told.facts(&self.catalog));
+            }
+            Step::Spend { amount, .. } => assert!(self.account.spend(amount), "{amount} are there"),
+            Step::Look { .. } => {}
+        }
+        let balances = self.account.balances();
+        Books { balance: balances.balance(), debt: balances.debt }
+    }
+}
+
+fn modes() -> impl Strategy<Value = (BillingMode, Api)> {
+    prop::sample::select(vec![
+        (BillingMode::Classic, Api::Older),
+        (BillingMode::Classic, Api::Current),
+        (BillingMode::Flexible, Api::Current),
+    ])
+}
+
+fn policies() -> impl Strategy<Value = Policies> {
+    let word = |one, other| prop::sample::select(vec![one, other]);
+    (word("reset", "keep"), word("keep", "expire")).prop_map(|(plan_change, cancellation)| Policies {
+        plan_change,
+        cancellation,
+        reversal_policy: "debt",
+    })
+}
+
+fn settings(api: Api, day: i64, mode: BillingMode) -> Settings {
+    let begins_at = Settings::default().begins_at + day * DAY;
+    // Months and seconds differ by a few percent, which flexible billing bills by the second.
+    let months = if mode == BillingMode::Flexible { Months::Even } else { Months::Calendar };
+    Settings { begins_at, api, months, ..Settings::default() }
+}
+
+fn choices() -> impl Strategy<Value = Vec<Choice>> {
+    proptest::collection::vec(any::<Choice>(), 1..9)
+}
+
+fn told(
+    (mode, api): (BillingMode, Api),
+    day: i64,
+    menu: &[Kind],
+    choices: &[Choice],
+) -> (Settings, Vec<Happening>) {
+    let settings = settings(api, day, mode);
+    (settings.clone(), history(settings, mode, menu, choices))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn nobody_draws_more_than_the_kept_money_pays_for(
+        mode in modes(), day in 0..400_i64, policies in policies(), choices in choices(),
+    ) {
+        let (settings, history) = told(mode, day, EVERYTHING, &choices);
+        let mut player = Player::new(settings.begins_at, policies);
+        exploit(&history, |step| player.play(step)).map_err(|violation| TestCaseError::fail(violation.to_string()))?;
+    }
+
+    #[test]
+    fn under_forgive_nobody_gains_by_credit_lines(
+        mode in modes(), day in 0..400_i64, choices in choices(),
+    ) {
+        let (settings, history) = told(mode, day, CHANGES, &choices);
+        let policies = Policies { reversal_policy: "forgive", ..Policies::default() };
+        let mut player = Player::new(settings.begins_at, policies);
+        exploit(&history, |step| player.play(step)).map_err(|violation| TestCaseError::fail(violation.to_string()))?;
+    }
+
+    #[test]
+    fn what_is_paid_for_can_be_drawn(
+        mode in modes(), day in 0..400_i64, choices in choices(),
+    ) {
+        let menu = [Kind::Wait, Kind::Renew, Kind::Up, Kind::Buy, Kind::AddItem, Kind::RenewLate];
+        let (settings, history) = told(mode, day, &menu, &choices);
+        let policies = Policies { plan_change: "keep", ..Policies::default() };
+        let mut player = Player::new(settings.begins_at, policies);
+        fair(&history, |step| player.play(step)).map_err(|violation| TestCaseError::fail(violation.to_string()))?;
+    }
+
+    #[test]
+    fn who_pays_and_renews_has_the_whole_amount_and_owes_nothing(
+        mode in modes(), day in 0..400_i64, choices in choices(), spends in any::<Vec<u8>>(),
+    ) {
+        let menu = if mode.0 == BillingMode::Flexible { HONEST_FLEXIBLE } else { HONEST };
+        let (settings, history) = told(mode, day, menu, &choices);
+        let mut player = Player::new(settings.begins_at, Policies::default());
+        honest(&history, &spends, |step| player.play(step)).map_err(|violation| TestCaseError::fail(violation.to_string()))?;
+    }
+
+    /// From what a debt is settled depends on when it is known, so only histories without one are compared.
+    #[test]
+    fn whatever_becomes_known_its_order_and_repetition_do_not_matter(
+        mode in modes(), day in 0..400_i64, policies in policies(), choices in choices(),
+        order in any::<u64>(),
+    ) {
+        let (_, history) = told(mode, day, EVERYTHING, &choices);
+        let events: Vec<_> = history.iter().flat_map(|happening| &happening.events).collect();
+        let end = history.last().expect("a happening").at + DAY;
+        let mut in_order = Player::new(end, policies);
+        let mut shuffled = Player::new(end, policies);
+        let mut twice: Vec<_> = events.iter().chain(&events).copied().collect();
+        let mut seed = order;
+        for at in (1..twice.len()).rev() {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            twice.swap(at, usize::try_from(seed >> 33).expect("31 bits") % (at + 1));
+        }
+        for event in events {
+            in_order.told.hear(&event.body, in_order.account.known());
+            in_order.account.learn(in_order.told.facts(&in_order.catalog));
+        }
+        for event in twice {
+            shuffled.told.hear(&event.body, shuffled.account.known());
+            shuffled.account.learn(shuffled.told.facts(&shuffled.catalog));
+        }
+        if in_order.account.draws.is_empty() && shuffled.account.draws.is_empty() {
+            prop_assert_eq!(in_order.account.balances(), shuffled.account.balances(), "{}", json!(choices));
+        }
+    }
+}

@@ -152,7 +152,7 @@ async fn run(command: Command) -> Result<(), Error> {
         }
         Command::Replay { event_id } => replay::run(&event_id, &environment).await,
         Command::Webhooks(WebhooksCommand::Check { url }) => {
-            webhooks_check::check(url.as_ref(), &environment).await
+            webhooks_check::run(url.as_ref(), &environment).await
         }
         Command::SendTestEvent(arguments) => send_test_event::run(arguments, &environment).await,
     }

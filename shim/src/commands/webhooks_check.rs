@@ -25,7 +25,7 @@ struct Endpoint {
 }
 
 /// Checks the endpoint at `url`; without it, each endpoint with the shim's path.
-pub(crate) async fn check(url: Option<&Uri>, environment: &Environment) -> Result<(), Error> {
+pub(crate) async fn run(url: Option<&Uri>, environment: &Environment) -> Result<(), Error> {
     let stripe = StripeClient::with_retries(&StripeConfig::read(environment)?);
     let mut report = Report::new();
     let mut found = 0;

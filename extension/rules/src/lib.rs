@@ -18,7 +18,7 @@
 //! 12. [`draw`]: which grants a spend is taken from.
 //!
 //! `model`, which only tests are built with, is a second implementation of the rules, for comparison.
-//! `simulator`, beside it, is Stripe's billing of one customer: random histories, with what they must leave.
+//! `simulator` bills one customer as Stripe does: random histories, and what they must leave.
 //!
 //! One idea underlies all of it. Facts about a Stripe object only accumulate, its worth is a pure function of the facts, and
 //! the ledger posts the difference to what it has posted. So order, repetition and races do not matter: they change when

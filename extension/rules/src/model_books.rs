@@ -1,5 +1,5 @@
-//! The rules of money once more, by somebody who has read only their text: plain, slow, and sharing no code with the
-//! rest of the crate. Tests compare the rules and the database with it.
+//! A second implementation of the rules of money, written from their text alone: plain, slow, and sharing no code with
+//! the rest of the crate. Tests compare the rules and the database with it.
 //!
 //! One customer's history goes in, step by step: what Stripe sends, and what the app calls. All facts are kept; after
 //! each step everything is computed anew from all of them. The one thing that is noted as it happens is from which

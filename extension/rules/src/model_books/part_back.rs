@@ -48,7 +48,7 @@ fn refunds(facts: &Facts, names: &BTreeSet<String>) -> i64 {
         .filter(|refund| refund.payment.iter().any(|name| names.contains(name)))
         .collect();
     let live: i64 = its.iter().filter(|refund| refund.failed_at.is_none()).map(|refund| refund.amount).sum();
-    let mut told = 0;
+    let mut counted = 0;
     for (id, charge) in facts.charges.iter().filter(|(id, _)| names.contains(*id)) {
         let was_included = |refund: &&&Refund| {
             let is_of_charge = refund.charge.as_ref().is_none_or(|of| of == id);
@@ -56,9 +56,9 @@ fn refunds(facts: &Facts, names: &BTreeSet<String>) -> i64 {
             is_of_charge && refund.created <= charge.refunded_at && failed_later
         };
         let failed: i64 = its.iter().filter(was_included).map(|refund| refund.amount).sum();
-        told += (charge.refunded - failed).max(0);
+        counted += (charge.refunded - failed).max(0);
     }
-    live.max(told)
+    live.max(counted)
 }
 
 /// Disputes count "at most what was left of the charge; in another currency one counts whole".

@@ -13,7 +13,7 @@ pub(super) struct Refund {
     pub(super) amount: i64,
     pub(super) created: i64,
     pub(super) as_of: i64,
-    /// When it was said first to have failed or been canceled.
+    /// When it first was failed or canceled.
     pub(super) failed_at: Option<i64>,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct Dispute {
     pub(super) payment: Vec<String>,
     pub(super) amount: i64,
     pub(super) currency: Option<String>,
-    /// Whether the funds were withdrawn, by the time that said it: "the later `created` deciding".
+    /// Whether the funds were withdrawn, by the time of the event: "the later `created` deciding".
     pub(super) funds: BTreeMap<i64, bool>,
     /// The same by status alone, which counts where nothing tells of the funds.
     pub(super) status: BTreeMap<i64, bool>,
@@ -67,8 +67,8 @@ impl Dispute {
     }
 
     pub(super) fn is_withdrawn(&self) -> bool {
-        let told = if self.funds.is_empty() { &self.status } else { &self.funds };
-        told.last_key_value().is_some_and(|(_, is_withdrawn)| *is_withdrawn)
+        let known = if self.funds.is_empty() { &self.status } else { &self.funds };
+        known.last_key_value().is_some_and(|(_, is_withdrawn)| *is_withdrawn)
     }
 }
 

@@ -58,11 +58,22 @@ pub enum Mode {
 
 impl Mode {
     /// The mode that Stripe writes as this text.
-    pub(crate) fn of(text: &str) -> Mode {
+    #[must_use]
+    pub fn of(text: &str) -> Mode {
         match text {
             "payment" => Mode::Payment,
             "subscription" => Mode::Subscription,
             _ => Mode::Other,
+        }
+    }
+
+    /// Its text.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mode::Payment => "payment",
+            Mode::Subscription => "subscription",
+            Mode::Other => "other",
         }
     }
 }

@@ -274,7 +274,7 @@ fn a_stopped_backfill_continues_where_it_was_and_misses_nothing_new() {
     let asked = stripe.asked().len();
     let ended = backfill(&database, &stripe);
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(ended.stdout.contains("going on with the invoices"), "{ended:?}");
+    assert!(ended.stdout.contains("resuming with the invoices"), "{ended:?}");
     assert_eq!((books.balance(late), books.tier(late).as_str()), (30_000, "max active"));
     assert_eq!(books.one::<i64>("select count(*) from billing.credit_grants", &[]), 451);
     let asked = &stripe.asked()[asked..];

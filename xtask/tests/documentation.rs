@@ -9,6 +9,8 @@ use xtask::workspace::root;
 
 /// The longest line of prose, in characters; tables and code keep their shape.
 const MAX_COLUMNS: usize = 200;
+/// The longest name of a test that `cargo test` still shows in one line.
+const MAX_TEST_NAME: usize = 80;
 
 #[test]
 fn every_test_that_a_page_names_exists() {
@@ -54,6 +56,16 @@ fn prose_has_no_line_that_holds_several_sentences() {
             assert!(columns <= MAX_COLUMNS, "{}: {columns} columns: {line}", page.display());
         }
     }
+}
+
+#[test]
+fn no_integration_test_has_a_name_of_more_than_80_characters() {
+    let mut long = Vec::new();
+    for file in rust_files(&root().join("tests/tests")) {
+        let text = fs::read_to_string(&file).expect("a source file is read");
+        long.extend(test_functions(&text).filter(|name| name.len() > MAX_TEST_NAME).map(str::to_owned));
+    }
+    assert!(long.is_empty(), "{long:#?}");
 }
 
 /// Every Markdown page of the repository, by its path.

@@ -146,16 +146,16 @@ impl StripeClient {
         let Some(pace) = &self.pace else {
             return self.get_once(path).await;
         };
-        let mut delay = FIRST_RETRY_DELAY;
-        for attempt in 1.. {
+        let (mut attempt, mut delay) = (1, FIRST_RETRY_DELAY);
+        loop {
             pace.lock().await.tick().await;
             match self.get_once(path).await {
                 Err(error) if error.is_transient() && attempt < MAX_ATTEMPTS => sleep(delay).await,
                 result => return result,
             }
+            attempt += 1;
             delay = MAX_RETRY_DELAY.min(delay * 2);
         }
-        unreachable!("the last attempt returns")
     }
 
     async fn get_once(&self, path: &str) -> Result<StripeObject, StripeError> {

@@ -83,7 +83,12 @@ struct Built<'a> {
 
 fn integration(cluster: &Cluster, built: &Built, scratch: &Scratch, arguments: &[String]) -> Result<()> {
     let mut command = cargo_test(scratch);
-    command.args(["--package", "stripe_credits_tests"]).args(arguments);
+    command.args(["--package", "stripe_credits_tests"]);
+    if !arguments.iter().any(|argument| argument.starts_with("--test")) {
+        // If a test is named, cargo would link the library's tests too, of which there are none.
+        command.arg("--tests");
+    }
+    command.args(arguments);
     command.env("STRIPE_CREDITS_BROWSER", built.browser);
     process::run_group(with_cluster(&mut command, cluster, built.shim))
 }

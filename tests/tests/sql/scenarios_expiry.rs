@@ -105,7 +105,7 @@ fn sweeps_and_spends_at_once_expire_once_and_overdraw_nothing() {
         ledger.sort();
         assert_eq!(
             ledger,
-            ["grant 200", "expiry -200", "purchase 500", "spend -150", "spend -150", "spend -150"]
+            ["expiry -200", "grant 200", "purchase 500", "spend -150", "spend -150", "spend -150"]
         );
     }
 }

@@ -215,8 +215,8 @@ impl KnownPeriods {
 
     /// Whether a period ends with this one and does not begin after it, and whether a whole line opened one of those.
     fn ending_with(&self, period: Period) -> (bool, bool) {
-        let ending =
-            self.periods.iter().filter(|(end, start, _)| *end == period.end && *start <= period.start);
+        let not_after = (period.end, Time::MIN_UTC, false)..=(period.end, period.start, true);
+        let ending = self.periods.range(not_after);
         ending.fold((false, false), |(_, whole), (.., by_whole)| (true, whole || *by_whole))
     }
 }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::simulator::{CHANGES, Choice, EVERYTHING, Happening, Kind, Policies, Step};
 use stripe_credits_rules::streams::Target;
-use stripe_credits_rules::streams::facts::{Draw, Facts, GrantKey, ItemState, Line};
+use stripe_credits_rules::streams::facts::{Draw, Facts, GrantKey, ItemState, Line, SubscriptionState};
 use stripe_credits_rules::streams::holdings;
 use stripe_credits_rules::streams::horizon::{Extent, horizon};
 
@@ -53,7 +53,12 @@ fn touched_from(before: &Facts, after: &Facts) -> Option<Time> {
         .filter(|line| !before.lines.contains(line) || paid(before, line) != paid(after, line));
     let items = after.items.iter().filter(|state| !before.items.contains(state)).map(|state| state.as_of);
     let states = after.subscriptions.iter().filter(|state| !before.subscriptions.contains(state));
-    lines.map(|line| line.period.start).chain(items).chain(states.map(|state| state.as_of)).min()
+    // A new state also says that the one before it is no longer the newest.
+    let newest_before = |state: &SubscriptionState| {
+        let same = before.subscriptions.iter().find(|known| known.id == state.id);
+        same.map_or(state.as_of, |known| known.as_of.min(state.as_of))
+    };
+    lines.map(|line| line.period.start).chain(items).chain(states.map(newest_before)).min()
 }
 
 /// The facts that are loaded back to a horizon.
@@ -131,12 +136,12 @@ fn compare(player: &Player, before: &Facts, rows: &mut Rows) -> Result<(), TestC
     let computed = window.into_iter().filter(|target| !is_sealed(target));
     rows.grants.extend(computed.map(|target| (target.key.clone(), target)));
     for target in holdings(facts, draws, now).expect("numbers that can be held").targets {
-        let row = rows.grants.get(&target.key).cloned().map(|row| Target {
-            // What a sealed row calls its state is as of when it was posted, and so is when nothing was left.
-            state: target.state,
-            closed_at: if is_sealed(&row) { target.closed_at } else { row.closed_at },
-            ..row
-        });
+        let mut row = rows.grants.get(&target.key).cloned();
+        if let Some(row) = row.as_mut().filter(|row| is_sealed(row)) {
+            // Nothing is left of it: since when, and until when it could have been spent, moves no credits.
+            (row.state, row.closed_at) = (target.state, target.closed_at);
+            (row.expires_at, row.priority_at) = (target.expires_at, target.priority_at);
+        }
         prop_assert_eq!(row, Some(target), "back to {}, touched from {}", back_to, touched);
     }
     Ok(())

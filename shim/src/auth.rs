@@ -1,4 +1,4 @@
-//! The proof of who asks: the user whom a bearer token names, once the token is proven.
+//! Authentication of an app's user by a bearer token.
 
 pub(crate) mod token;
 mod jwks;
@@ -6,7 +6,7 @@ mod verifier;
 
 use thiserror::Error;
 
-/// Why a request names no user.
+/// Why a request has no authenticated user.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AuthError {
     #[error("there is no Authorization header")]
@@ -36,7 +36,7 @@ pub(crate) enum AuthError {
 }
 
 impl AuthError {
-    /// The refusal's name, for metrics and logs. Clients are not told: they could only use it to guess better.
+    /// The failure's name, for metrics and logs. Clients do not get it, because it would help to forge a token.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Missing => "token_missing",
@@ -54,7 +54,7 @@ impl AuthError {
         }
     }
 
-    /// What clients read: the words that they already know from Supabase.
+    /// The text for clients, in Supabase's words.
     pub(crate) fn client_text(self) -> &'static str {
         match self {
             Self::Missing => "Missing Authorization header",

@@ -1,4 +1,4 @@
-//! A request's body: bounded in size and in time, whoever sends it.
+//! Request bodies, limited in size and in time.
 
 use std::time::Duration;
 
@@ -7,15 +7,15 @@ use hyper::body::{Body as _, Bytes, Incoming};
 use thiserror::Error;
 use tokio::time::timeout;
 
-/// The largest body taken, in bytes; Stripe's largest events are a tenth of it.
+/// The maximum size of a body, in bytes; Stripe's largest events are a tenth of it.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// How long a body may take to arrive.
 const BODY_READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// How much of a body that is too large is read and dropped before the refusal, in bytes: a client that writes all
-/// before it reads would else see a reset connection instead of a 413.
+/// How much of a body that is too large is read and discarded before the response, in bytes: a client that writes all
+/// of it before it reads would otherwise see a reset connection instead of a 413.
 const MAX_DISCARDED_BYTES: u64 = 8 * 1024 * 1024;
 
-/// Why a body was not taken.
+/// Why a body could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum BodyError {
     #[error("the body is larger than {MAX_BODY_BYTES} bytes")]
@@ -37,7 +37,7 @@ impl BodyError {
     }
 }
 
-/// The whole body.
+/// Reads the whole body.
 pub(crate) async fn read(body: Incoming) -> Result<Bytes, BodyError> {
     timeout(BODY_READ_TIMEOUT, read_bounded(body)).await.map_err(|_| BodyError::Timeout)?
 }
@@ -57,7 +57,7 @@ async fn read_bounded(mut body: Incoming) -> Result<Bytes, BodyError> {
     }
 }
 
-/// Reads what is left of a body and keeps none of it.
+/// Reads and discards the rest of a body.
 async fn discard(body: &mut Incoming) {
     let mut left = MAX_DISCARDED_BYTES;
     if body.size_hint().lower() > left {

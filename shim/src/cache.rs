@@ -1,7 +1,6 @@
-//! Redis, where there is one: what was read of a user's credits after a commit, with a time to live, and a marker of
-//! each event for people who look. Nothing is ever decided by it: a Redis that is away, slow, emptied or wrong costs
-//! speed only, and what it says of a user's credits is answered only where the configuration lets it, and for so
-//! long.
+//! The optional Redis cache: a user's credits as they were read after a commit, with a time to live, and a marker of
+//! each event for operators. Nothing is decided by it: a Redis that is down, slow, emptied or wrong costs speed only.
+//! Credits are answered from it only if `CREDITS_MAX_AGE` is set, and only up to that age.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,6 +10,7 @@ use redis::{FromRedisValue, Pipeline, RedisError, pipe};
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use stripe_credits_rules::verdict::VerdictName;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -19,18 +19,18 @@ use crate::config::RedisConfig;
 use crate::database::Database;
 use crate::error::Error;
 use crate::metrics::CallCounter;
-use crate::outcome::{Outcome, Verdict};
+use crate::outcome::Outcome;
 
-/// How long a connection may take, and an answer: the database would have answered by then.
+/// How long a connection may take, and a reply: the database would have answered by then.
 const REDIS_TIMEOUT: Duration = Duration::from_millis(250);
-/// How long Redis is left alone after it failed, so that each request does not wait for it anew.
+/// How long Redis is not used after a failure, so that each request does not wait for it again.
 const PAUSE: Duration = Duration::from_secs(5);
-/// How long credits are kept where nobody is answered from them, in seconds: a change by SQL shows after that.
+/// The time to live of credits, in seconds, when no request is answered from them.
 const CREDITS_SECONDS: u64 = 60;
-/// How long a marker is kept, in seconds.
+/// The time to live of a marker, in seconds.
 const MARKER_SECONDS: u64 = 24 * 60 * 60;
 
-/// A connection that is opened when it is needed, and again when it breaks.
+/// A connection that opens when it is first used, and again after it broke.
 pub(crate) struct Cache {
     redis: ConnectionManager,
     credits_max_age: Option<Duration>,
@@ -38,21 +38,16 @@ pub(crate) struct Cache {
     paused_until: Mutex<Option<Instant>>,
 }
 
-/// A user's credits as they are kept: with their time, because a time to live can be lost and a clock set back.
-#[derive(Serialize)]
-struct Kept<'a> {
+/// A value of the cache. It contains its time because a time to live can be lost and a clock set back.
+#[derive(Serialize, Deserialize)]
+struct CachedCredits<'a> {
     at: u64,
+    #[serde(borrow)]
     credits: &'a RawValue,
 }
 
-#[derive(Deserialize)]
-struct Found {
-    at: u64,
-    credits: Box<RawValue>,
-}
-
 impl Cache {
-    /// Prepares a connection; nothing is opened yet, so Redis may be away.
+    /// Prepares a connection. None is opened yet, so Redis may be down.
     pub(crate) fn new(config: &RedisConfig, calls: CallCounter) -> Result<Self, Error> {
         let fault = |fault: RedisError| Error::Internal(fault.category().to_owned());
         let client = redis::Client::open(config.url.expose_secret()).map_err(fault)?;
@@ -68,15 +63,15 @@ impl Cache {
         })
     }
 
-    /// The user's credits from Redis, where they may be answered from it and are young enough.
+    /// The user's credits, if they may be answered from Redis and are young enough.
     pub(crate) async fn credits(&self, user: Uuid) -> Option<String> {
         let max_age = self.credits_max_age?;
         let (text,): (Option<String>,) = self.run(pipe().cmd("GET").arg(credits_key(user))).await?;
         fresh(&text?, user, unix_now(), max_age)
     }
 
-    /// Keeps credits that were just read, where they may be answered.
-    pub(crate) async fn keep_credits(&self, user: Uuid, credits: &str) {
+    /// Stores credits that were just read, if they may be answered from Redis.
+    pub(crate) async fn store_credits(&self, user: Uuid, credits: &str) {
         if self.credits_max_age.is_some() {
             let mut commands = pipe();
             self.add_credits(&mut commands, user, credits);
@@ -84,21 +79,21 @@ impl Cache {
         }
     }
 
-    /// Keeps what a user has after a commit, and marks the event.
+    /// Stores a user's credits after a commit, and marks the event as processed.
     pub(crate) async fn after_commit(&self, database: &Database, outcome: &Outcome, event_id: &str) {
         if self.is_paused() {
             return;
         }
         let mut commands = pipe();
-        commands.cmd("SET").arg(format!("processed:{event_id}")).arg(outcome.verdict().label());
+        commands.cmd("SET").arg(format!("processed:{event_id}")).arg(outcome.verdict().as_str());
         commands.arg("EX").arg(MARKER_SECONDS).ignore();
         let user = outcome.user_id().and_then(|user| Uuid::try_parse(user).ok());
         if let Some(user) =
-            user.filter(|_| matches!(outcome.verdict(), Verdict::Applied | Verdict::AlreadyApplied))
+            user.filter(|_| matches!(outcome.verdict(), VerdictName::Applied | VerdictName::AlreadyApplied))
         {
             match database.credits(user).await {
                 Ok(credits) => self.add_credits(&mut commands, user, &credits),
-                // What Redis has is older than the commit.
+                // The credits in Redis are older than the commit.
                 Err(_) => {
                     commands.cmd("DEL").arg(credits_key(user)).ignore();
                 }
@@ -108,32 +103,32 @@ impl Cache {
     }
 
     fn add_credits(&self, commands: &mut Pipeline, user: Uuid, credits: &str) {
-        let kept = serde_json::from_str(credits)
-            .and_then(|credits| serde_json::to_string(&Kept { at: unix_now(), credits }));
-        if let Ok(kept) = kept {
+        let value = serde_json::from_str(credits)
+            .and_then(|credits| serde_json::to_string(&CachedCredits { at: unix_now(), credits }));
+        if let Ok(value) = value {
             let lifetime = self.credits_max_age.map_or(CREDITS_SECONDS, |age| age.as_secs());
-            commands.cmd("SET").arg(credits_key(user)).arg(kept).arg("EX").arg(lifetime).ignore();
+            commands.cmd("SET").arg(credits_key(user)).arg(value).arg("EX").arg(lifetime).ignore();
         }
     }
 
-    /// What Redis answers, if it does soon; if not, it is left alone for a while.
+    /// Redis's reply; none while it is paused, and none if it fails or is slow, which pauses it.
     async fn run<T: FromRedisValue>(&self, commands: &Pipeline) -> Option<T> {
         if self.is_paused() {
             return None;
         }
         let mut redis = self.redis.clone();
-        // The connection's own limits begin when it is there; this one holds for all of it.
+        // The connection's own time-outs start once it is open; this one includes the opening.
         let fault = match timeout(REDIS_TIMEOUT * 2, commands.query_async(&mut redis)).await {
-            Ok(Ok(answer)) => {
+            Ok(Ok(reply)) => {
                 self.calls.count("ok");
-                return Some(answer);
+                return Some(reply);
             }
             Ok(Err(fault)) => fault.category().to_owned(),
-            Err(_) => "no answer in time".to_owned(),
+            Err(_) => "no reply in time".to_owned(),
         };
         self.pause();
         self.calls.count("failed");
-        tracing::warn!(fault, "Redis is left alone for {} seconds", PAUSE.as_secs());
+        tracing::warn!(fault, "Redis is not used for {} seconds", PAUSE.as_secs());
         None
     }
 
@@ -152,7 +147,7 @@ fn credits_key(user: Uuid) -> String {
     format!("credits:{user}")
 }
 
-/// The credits, if they are this user's and no older than that; whatever else is kept there is nothing.
+/// The credits of a cached value, if they are this user's and younger than `max_age`; none if it is anything else.
 fn fresh(text: &str, user: Uuid, now: u64, max_age: Duration) -> Option<String> {
     #[derive(Deserialize)]
     struct Credits {
@@ -160,7 +155,7 @@ fn fresh(text: &str, user: Uuid, now: u64, max_age: Duration) -> Option<String> 
         #[serde(rename = "credits_balance")]
         _balance: i64,
     }
-    let Found { at, credits } = serde_json::from_str(text).ok()?;
+    let CachedCredits { at, credits } = serde_json::from_str(text).ok()?;
     let owner: Credits = serde_json::from_str(credits.get()).ok()?;
     let is_fresh = now.checked_sub(at).is_some_and(|age| age < max_age.as_secs());
     (is_fresh && owner.user_id == user).then(|| credits.get().to_owned())
@@ -174,20 +169,20 @@ mod tests {
     const BOB: Uuid = Uuid::from_u128(2);
     const MAX_AGE: Duration = Duration::from_secs(10);
 
-    fn kept(at: i64) -> String {
+    fn cached(at: i64) -> String {
         format!(r#"{{"at":{at},"credits":{{"user_id":"{ANN}","credits_balance":7,"debt":0}}}}"#)
     }
 
     #[test]
-    fn credits_are_taken_only_while_they_are_young() {
-        let is_fresh = |at, now| fresh(&kept(at), ANN, now, MAX_AGE).is_some();
+    fn cached_credits_are_used_only_up_to_their_maximum_age() {
+        let is_fresh = |at, now| fresh(&cached(at), ANN, now, MAX_AGE).is_some();
         assert!(is_fresh(100, 100) && is_fresh(100, 109));
         assert!(!is_fresh(100, 110) && !is_fresh(100, 99) && !is_fresh(-1, 0));
     }
 
     #[test]
-    fn whatever_else_is_kept_there_is_nothing() {
-        assert!(fresh(&kept(100), BOB, 100, MAX_AGE).is_none(), "another's");
+    fn any_other_cached_value_is_ignored() {
+        assert!(fresh(&cached(100), BOB, 100, MAX_AGE).is_none(), "another's");
         for wrong in [
             "",
             "7",

@@ -1,4 +1,4 @@
-//! The time of day, as Stripe writes it.
+//! The current time in Stripe's unit.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

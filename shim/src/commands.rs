@@ -1,4 +1,4 @@
-//! What an operator runs; each module is one command, but for the two that several share, [`repair`] and [`report`].
+//! The operator's commands, one module each. Several of them share [`repair`] and [`report`].
 
 pub(crate) mod sweep;
 pub(crate) mod backfill;

@@ -1,4 +1,4 @@
-//! The configuration, all of it from the environment, all of it read before anything is opened. Every fault is
+//! The configuration. All of it comes from the environment and is read before anything is opened; every fault is
 //! collected, so that one start names them all.
 
 mod environment;
@@ -15,8 +15,8 @@ use tracing::Level;
 
 use self::environment::Reader;
 pub(crate) use self::environment::{ConfigError, Environment};
-pub(crate) use self::urls::Page;
-use self::urls::{api_base, origins, page, server_url};
+pub(crate) use self::urls::ReturnUrl;
+use self::urls::{api_base, origins, return_url, server_url};
 pub(crate) use self::values::StripeMode;
 use self::values::{
     credits_max_age, database_url, jwt_secret, listen, log_level, number, redis_url, stripe_key,
@@ -28,24 +28,25 @@ pub(crate) const HELP: &str = "\
 Environment:
   DATABASE_URL           postgres://user:password@host/database; sslmode=disable, prefer (encrypted when the server
                          can, its certificate not checked) or require (encrypted, certificate checked)
-  STRIPE_WEBHOOK_SECRET  whsec_…; several, for a rotation, with commas between
-  STRIPE_SECRET_KEY      sk_… or rk_…, to get what an event lacks and for the app's routes; without it such an event is
-                         parked and those routes answer 500
+  STRIPE_WEBHOOK_SECRET  whsec_…; several, separated by commas, during a rotation
+  STRIPE_SECRET_KEY      sk_… or rk_…, to fetch what an event lacks and for the routes of the app's users; without it
+                         such an event is parked and those routes answer 500
   STRIPE_API_BASE        default https://api.stripe.com
-  JWT_SECRET             proves the app's tokens of HS256, at least 32 bytes
-  JWKS_URL               where the public keys are that prove its tokens of ES256 and RS256; without either variable the
-                         app's routes answer 500, but for GET /catalog
-  JWT_AUDIENCE           what a token's aud must be or hold, Supabase's is authenticated; default: anything
-  JWT_ISSUER             what a token's iss must be; default: anything
-  CORS_ORIGINS           https://app.example; several, with commas between: whose pages may read the app's routes
-  CHECKOUT_SUCCESS_URL   the app's page that Stripe sends a buyer back to, with session_id and credits_checkout=success
-                         (a pack) or checkout=success (a plan) in its query
-  CHECKOUT_CANCEL_URL    the same for a buyer who did not buy
-  PORTAL_RETURN_URL      the same from Stripe's billing portal
-  REDIS_URL              redis://… or rediss://…: keeps what was read of a user's credits after each purchase, and a
-                         marker of each event, for people who look; without it nothing is missing
-  CREDITS_MAX_AGE        how old, in seconds, the credits may be that GET /credits answers from Redis; default 0: it
-                         asks the database each time. A spend shows after that time at the latest
+  JWT_SECRET             the secret of user tokens signed with HS256, at least 32 bytes
+  JWKS_URL               the public keys of user tokens signed with ES256 or RS256; without either variable the routes
+                         of the app's users answer 500
+  JWT_AUDIENCE           the aud that a token must have (Supabase's is authenticated); default: any
+  JWT_ISSUER             the iss that a token must have; default: any
+  CORS_ORIGINS           the origins whose pages may read the app's routes, such as https://app.example; several,
+                         separated by commas
+  CHECKOUT_SUCCESS_URL   the page to which Stripe returns a buyer, with session_id and credits_checkout=success (a pack)
+                         or checkout=success (a plan) in its query
+  CHECKOUT_CANCEL_URL    the page to which Stripe returns a buyer who canceled
+  PORTAL_RETURN_URL      the page to which Stripe's billing portal returns a user
+  REDIS_URL              redis://… or rediss://…, optional: caches a user's credits after each purchase, and writes a
+                         marker of each event for operators
+  CREDITS_MAX_AGE        the maximum age, in seconds, of credits that GET /credits answers from Redis; default 0: it
+                         always reads the database. A spend shows after that time at the latest
   LISTEN                 address and port, default 127.0.0.1:8787; port 0 takes a free one and logs it
   DATABASE_POOL_SIZE     default 8
   MAX_CONNECTIONS        HTTP connections at once, default 2048
@@ -68,28 +69,28 @@ pub(crate) struct ServeConfig {
     pub(crate) stripe: Option<StripeConfig>,
     pub(crate) auth: Option<AuthConfig>,
     pub(crate) cors_origins: Vec<HeaderValue>,
-    pub(crate) pages: Pages,
+    pub(crate) return_urls: ReturnUrls,
     pub(crate) redis: Option<RedisConfig>,
     pub(crate) listen: SocketAddr,
     pub(crate) max_connections: usize,
     pub(crate) log_level: Level,
 }
 
-/// What a command needs that asks Stripe and repairs the books.
+/// What a command needs that reads Stripe's lists and repairs the database.
 #[derive(Debug)]
 pub(crate) struct RepairConfig {
     pub(crate) database: DatabaseConfig,
     pub(crate) stripe: StripeConfig,
 }
 
-/// Where Postgres is, and how many connections to hold.
+/// Postgres, and the size of the pool of connections to it.
 #[derive(Debug)]
 pub(crate) struct DatabaseConfig {
     pub(crate) postgres: tokio_postgres::Config,
     pub(crate) pool_size: usize,
 }
 
-/// Where Stripe's API is, and who asks.
+/// Stripe's API and the key for it.
 #[derive(Debug)]
 pub(crate) struct StripeConfig {
     pub(crate) key: SecretString,
@@ -97,8 +98,8 @@ pub(crate) struct StripeConfig {
     pub(crate) base: Uri,
 }
 
-/// How the app's tokens are proven: by a secret, by keys at a URL, or, while an app moves from one to the other, by
-/// both.
+/// How user JWTs are verified: an HS256 secret, or a JWKS URL for ES256 and RS256; both while an app moves from one
+/// to the other.
 #[derive(Debug)]
 pub(crate) struct AuthConfig {
     pub(crate) secret: Option<SecretString>,
@@ -107,19 +108,19 @@ pub(crate) struct AuthConfig {
     pub(crate) issuer: Option<String>,
 }
 
-/// The app's pages that Stripe sends people back to.
+/// The app's pages to which Stripe returns users.
 #[derive(Debug, Default)]
-pub(crate) struct Pages {
-    pub(crate) checkout_success: Option<Page>,
-    pub(crate) checkout_cancel: Option<Page>,
-    pub(crate) portal_return: Option<Page>,
+pub(crate) struct ReturnUrls {
+    pub(crate) checkout_success: Option<ReturnUrl>,
+    pub(crate) checkout_cancel: Option<ReturnUrl>,
+    pub(crate) portal_return: Option<ReturnUrl>,
 }
 
-/// Where Redis is, and whether the app may be answered from it.
+/// Redis, and whether credits may be answered from it.
 #[derive(Debug)]
 pub(crate) struct RedisConfig {
     pub(crate) url: SecretString,
-    /// How old the credits may be that are answered from it; none where they never are.
+    /// The maximum age of credits that are answered from Redis; none if they never are.
     pub(crate) credits_max_age: Option<Duration>,
 }
 
@@ -133,7 +134,7 @@ impl ServeConfig {
         let stripe = StripeConfig::read_from(&mut reader, key);
         let auth = AuthConfig::read_from(&mut reader);
         let cors_origins = reader.optional("CORS_ORIGINS", origins).unwrap_or_default();
-        let pages = Pages::read_from(&mut reader);
+        let return_urls = ReturnUrls::read_from(&mut reader);
         let redis = RedisConfig::read_from(&mut reader);
         let listen = reader.optional("LISTEN", listen).unwrap_or(DEFAULT_LISTEN);
         let max_connections = reader
@@ -147,7 +148,7 @@ impl ServeConfig {
             stripe,
             auth,
             cors_origins,
-            pages,
+            return_urls,
             redis,
             listen,
             max_connections,
@@ -158,7 +159,7 @@ impl ServeConfig {
 }
 
 impl RepairConfig {
-    /// Reads the variables of a command that asks Stripe and repairs the books.
+    /// Reads the variables of a command that reads Stripe's lists and repairs the database.
     pub(crate) fn read(environment: &Environment) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(environment);
         let database = DatabaseConfig::read_from(&mut reader);
@@ -169,7 +170,7 @@ impl RepairConfig {
 }
 
 impl StripeConfig {
-    /// Reads the variables of a command that only asks Stripe.
+    /// Reads the variables of a command that only needs Stripe.
     pub(crate) fn read(environment: &Environment) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(environment);
         let key = reader.required("STRIPE_SECRET_KEY", stripe_key);
@@ -186,7 +187,7 @@ impl StripeConfig {
 }
 
 impl DatabaseConfig {
-    /// Reads the variables of a command that only talks to the database.
+    /// Reads the variables of a command that only needs the database.
     pub(crate) fn read(environment: &Environment) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(environment);
         let database = Self::read_from(&mut reader);
@@ -214,12 +215,12 @@ impl AuthConfig {
     }
 }
 
-impl Pages {
+impl ReturnUrls {
     fn read_from(reader: &mut Reader) -> Self {
         Self {
-            checkout_success: reader.optional("CHECKOUT_SUCCESS_URL", page),
-            checkout_cancel: reader.optional("CHECKOUT_CANCEL_URL", page),
-            portal_return: reader.optional("PORTAL_RETURN_URL", page),
+            checkout_success: reader.optional("CHECKOUT_SUCCESS_URL", return_url),
+            checkout_cancel: reader.optional("CHECKOUT_CANCEL_URL", return_url),
+            portal_return: reader.optional("PORTAL_RETURN_URL", return_url),
         }
     }
 }
@@ -232,7 +233,7 @@ impl RedisConfig {
     }
 }
 
-/// The secret to sign with, for a command that needs nothing else: the first that `serve` would verify with.
+/// The first of the secrets that `serve` verifies with, for a command that needs nothing else.
 pub(crate) fn read_signing_secret(environment: &Environment) -> Result<SecretString, ConfigError> {
     let mut reader = Reader::new(environment);
     let secrets = reader.required("STRIPE_WEBHOOK_SECRET", webhook_secrets);
@@ -342,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_proven_by_a_secret_or_by_keys_or_by_both() {
+    fn tokens_are_verified_with_a_secret_or_with_keys_or_with_both() {
         let auth = |variables: &[(&str, &str)]| {
             read(&[&[DATABASE_URL, WEBHOOK_SECRET], variables].concat()).unwrap().auth
         };
@@ -358,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn credits_are_answered_from_redis_only_where_that_is_said() {
+    fn credits_are_answered_from_redis_only_if_a_maximum_age_is_set() {
         let redis = |variables: &[(&str, &str)]| {
             read(&[&[DATABASE_URL, WEBHOOK_SECRET], variables].concat())
                 .unwrap()

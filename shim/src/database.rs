@@ -1,8 +1,8 @@
-//! Postgres: one function a question, one round trip each. Statements are unnamed and no session state is kept, so
+//! Postgres: one function a statement, one round trip each. Statements are unnamed and there is no session state, so
 //! this works behind pgbouncer in transaction mode.
 //!
-//! Every statement here may be run again (the database's functions are idempotent), so a lost connection and a
-//! conflict with another transaction are retried here, at once; everything else is the caller's to answer.
+//! Every statement may be repeated, because the database's functions are idempotent. So a lost connection and a
+//! conflict with another transaction are retried here, at once; the caller handles every other error.
 
 pub(crate) mod catalog;
 mod events;
@@ -22,30 +22,30 @@ use crate::config::DatabaseConfig;
 use crate::telemetry::with_causes;
 use crate::tls;
 
-/// How long a request waits for a connection to come free.
+/// How long a request waits for a free connection.
 const POOL_WAIT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a new connection may take, with its TLS handshake and password.
+/// How long opening a connection may take, including TLS and authentication.
 const POOL_CREATE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long an event may take: longer than any lock it waits for, shorter than Stripe's patience.
+/// How long applying an event may take: longer than it waits for locks, shorter than Stripe's own time-out.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long what an app asks for may take: a person waits.
+/// How long reading for a user's request may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a probe or a scrape may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long the server is given to take a cancel request.
+/// How long a cancel request may take.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
-/// How often a statement is run again after a serialization failure or a deadlock.
+/// The maximum number of retries after serialization failures and deadlocks.
 const MAX_CONFLICT_RETRIES: u32 = 5;
-/// How often a statement is run again after its connection was lost.
+/// The maximum number of retries after a lost connection.
 const MAX_RECONNECTS: u32 = 1;
 
-/// A pool of connections, opened as they are needed and replaced when they break.
+/// A pool of connections, opened when needed and replaced when broken.
 pub(crate) struct Database {
     pool: Pool,
     tls: MakeRustlsConnect,
 }
 
-/// Why a statement has no answer.
+/// Why a statement failed.
 #[derive(Debug, Error)]
 pub(crate) enum DatabaseError {
     #[error("the database is unreachable: {0}")]
@@ -60,7 +60,7 @@ pub(crate) enum DatabaseError {
     Data(tokio_postgres::Error),
     #[error("the database failed: {}", describe(.0))]
     Failed(tokio_postgres::Error),
-    #[error("the database's answer was not understood: {0}")]
+    #[error("the database's result was not understood: {0}")]
     UnexpectedAnswer(String),
     #[error("the extension stripe_credits is not installed in this database")]
     ExtensionMissing,
@@ -88,10 +88,10 @@ impl DatabaseError {
 }
 
 impl Database {
-    /// Prepares the pool; nothing is opened yet, so the database may be away.
+    /// Prepares the pool. No connection is opened yet, so the database may be down.
     pub(crate) fn new(config: &DatabaseConfig) -> Self {
         let tls = tls::postgres_connector(config.postgres.get_ssl_mode());
-        // Fast: a connection that closed is noticed without asking the server at every checkout.
+        // Fast: a closed connection is noticed without a round trip for every use.
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_config(config.postgres.clone(), tls.clone(), recycling);
         let pool = Pool::builder(manager)
@@ -104,7 +104,8 @@ impl Database {
         Self { pool, tls }
     }
 
-    /// A time that a person wrote, or so long ago, in seconds since 1970; Postgres knows how people write both.
+    /// A time in seconds since 1970, written as a timestamp or as an interval before now, in any form that Postgres
+    /// reads.
     pub(crate) async fn time(&self, written: &str) -> Result<i64, DatabaseError> {
         let is_date =
             written.get(..5).is_some_and(|year| year.ends_with('-') && year[..4].parse::<u16>().is_ok());
@@ -122,7 +123,7 @@ impl Database {
         self.query_optional(sql, &[], PROBE_TIMEOUT).await
     }
 
-    /// How full the pool is.
+    /// The numbers of open, idle and awaited connections.
     pub(crate) fn pool_status(&self) -> Status {
         self.pool.status()
     }
@@ -149,7 +150,7 @@ impl Database {
         rows.first().map(|row| column(row, 0)).transpose()
     }
 
-    /// Runs a statement whose parameters are all text, again where that may help.
+    /// Runs a statement whose parameters are all text, with the retries described above.
     async fn query(
         &self,
         sql: &str,
@@ -163,7 +164,7 @@ impl Database {
                 Err(DatabaseError::Conflict(_)) if conflicts < MAX_CONFLICT_RETRIES => conflicts += 1,
                 Err(DatabaseError::ConnectionLost(_)) if reconnects < MAX_RECONNECTS => {
                     reconnects += 1;
-                    // What broke one connection has most likely broken its neighbours: start from none.
+                    // What broke one connection has most likely broken the others too.
                     self.pool.retain(|_, _| false);
                 }
                 result => return result,
@@ -180,7 +181,7 @@ impl Database {
         let client = self.pool.get().await.map_err(unavailable)?;
         let parameters: Vec<(&(dyn ToSql + Sync), Type)> =
             parameters.iter().map(|value| (value as &(dyn ToSql + Sync), Type::TEXT)).collect();
-        // query_typed names no statement and needs no round trip to learn the parameters' types.
+        // query_typed prepares no named statement and needs no round trip for the parameters' types.
         if let Ok(result) = timeout(limit, client.query_typed(sql, &parameters)).await {
             return result.map_err(classify);
         }
@@ -188,17 +189,17 @@ impl Database {
         Err(DatabaseError::Timeout(limit))
     }
 
-    /// Takes a connection whose statement still runs out of the pool, and asks the server to stop the statement:
-    /// else each retry of Stripe's would leave one more of them waiting for the same lock.
+    /// Removes a connection with a running statement from the pool and cancels the statement: otherwise each retry of
+    /// Stripe's would add one more that waits for the same lock.
     async fn abandon(&self, client: Client) {
         let cancel = client.cancel_token();
         drop(Client::take(client));
-        // If this fails as well, the server finds the connection closed when the statement ends.
+        // If this fails too, the server finds the connection closed when the statement ends.
         let _ = timeout(CANCEL_TIMEOUT, cancel.cancel_query(self.tls.clone())).await;
     }
 }
 
-/// Tells apart what may pass, what the data did, and what is wrong with the database or with us.
+/// Distinguishes transient failures, faults of the data, and faults of the database or the statement.
 fn classify(error: tokio_postgres::Error) -> DatabaseError {
     let Some(state) = error.code() else {
         return DatabaseError::ConnectionLost(error);
@@ -210,9 +211,9 @@ fn classify(error: tokio_postgres::Error) -> DatabaseError {
         SqlState::QUERY_CANCELED | SqlState::LOCK_NOT_AVAILABLE => {
             DatabaseError::Unavailable(describe(&error))
         }
-        // After a failover the old primary may still answer, and refuse to write.
+        // After a failover the old primary may still answer, read-only.
         SqlState::READ_ONLY_SQL_TRANSACTION => DatabaseError::ConnectionLost(error),
-        // Schema billing, where every function that is called here lives, is the extension's.
+        // The schema billing, with every function called here, belongs to the extension.
         SqlState::INVALID_SCHEMA_NAME => DatabaseError::ExtensionMissing,
         _ => match state.code().get(..2) {
             Some("08" | "57") => DatabaseError::ConnectionLost(error),
@@ -223,7 +224,7 @@ fn classify(error: tokio_postgres::Error) -> DatabaseError {
     }
 }
 
-/// An error for the log. The server's own is cut down to its message, for its detail may quote what we sent.
+/// An error for the log: of a server's error only the message, because its detail may quote what was sent.
 pub(crate) fn describe(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
         Some(error) => format!("{} (SQLSTATE {})", error.message(), error.code().code()),

@@ -1,23 +1,26 @@
-//! One event into the database: as it came, or with what Stripe says of it, or as far as it can be stored.
+//! Applies one event: as received, together with the Stripe objects that the database asks for, or without its data
+//! if Postgres cannot store it.
+
+use stripe_credits_rules::verdict::VerdictName;
 
 use crate::database::{Database, DatabaseError};
 use crate::error::Error;
 use crate::event::Event;
 use crate::fetch;
-use crate::outcome::{Outcome, Verdict};
-use crate::stripe::client::StripeApi;
+use crate::outcome::Outcome;
+use crate::stripe::client::StripeClient;
 
-/// Has the database apply the event.
+/// Applies the event.
 pub(crate) async fn apply(
     database: &Database,
-    stripe: Option<&StripeApi>,
+    stripe: Option<&StripeClient>,
     event: &Event,
 ) -> Result<Outcome, Error> {
-    let result = apply_whole(database, stripe, event).await;
+    let result = apply_with_fetched(database, stripe, event).await;
     let Err(error @ Error::Database(DatabaseError::Data(_))) = &result else {
         return result;
     };
-    // Only a body that jsonb cannot hold will never do better; any other fault is worth Stripe's retries.
+    // Only a body that jsonb cannot store fails every time; any other fault may pass with Stripe's next attempt.
     if database.can_store(event).await? {
         return result;
     }
@@ -25,36 +28,36 @@ pub(crate) async fn apply(
     Ok(database.apply_stripe_event(&event.without_data()).await?)
 }
 
-async fn apply_whole(
+async fn apply_with_fetched(
     database: &Database,
-    stripe: Option<&StripeApi>,
+    stripe: Option<&StripeClient>,
     event: &Event,
 ) -> Result<Outcome, Error> {
     let outcome = database.apply_stripe_event(event).await?;
-    if outcome.verdict() != Verdict::NeedsFetch {
+    if outcome.verdict() != VerdictName::NeedsFetch {
         return Ok(outcome);
     }
-    // The database has recorded the event by now: a failure from here on loses nothing.
+    // The event is in the inbox by now: a failure from here on loses nothing.
     let fetched = fetch::fetch(stripe, outcome.to_fetch()).await?;
-    answered(database.apply_stripe_event_with(event, &fetched).await?)
+    decided(database.apply_stripe_event_with(event, &fetched).await?)
 }
 
-/// What applying the event would come to; nothing is written.
+/// The outcome that applying the event would have; nothing is written.
 pub(crate) async fn explain(
     database: &Database,
-    stripe: &StripeApi,
+    stripe: &StripeClient,
     event: &Event,
 ) -> Result<Outcome, Error> {
     let outcome = database.explain_event(event, None).await?;
-    if outcome.verdict() != Verdict::NeedsFetch {
+    if outcome.verdict() != VerdictName::NeedsFetch {
         return Ok(outcome);
     }
     let fetched = fetch::fetch(Some(stripe), outcome.to_fetch()).await?;
-    answered(database.explain_event(event, Some(&fetched)).await?)
+    decided(database.explain_event(event, Some(&fetched)).await?)
 }
 
-fn answered(outcome: Outcome) -> Result<Outcome, Error> {
-    if outcome.verdict() == Verdict::NeedsFetch {
+fn decided(outcome: Outcome) -> Result<Outcome, Error> {
+    if outcome.verdict() == VerdictName::NeedsFetch {
         return Err(DatabaseError::UnexpectedAnswer("it asks again for what was fetched".to_owned()).into());
     }
     Ok(outcome)

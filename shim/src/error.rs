@@ -1,10 +1,11 @@
-//! What can end a request or a command, in one enum: the log's text (`Display`), the client's text, the metric's label,
-//! the HTTP status and the exit code of one failure all come from the same variant.
+//! Everything that can end a request or a command, in one enum: the log's text (`Display`), the client's text, the
+//! metric's label, the HTTP status and the exit code of a failure come from the same variant.
 //!
-//! The modules below name their own errors, and [`enum@Error`] wraps them: [`BodyError`], [`SignatureError`] and
-//! [`MalformedEvent`] while a request is read; [`AuthError`] while its user is proven; [`DatabaseError`] from every
-//! statement; [`StripeError`] from every call to Stripe's API; [`ConfigError`] before anything is opened. `Stripe` is for
-//! webhooks and commands, which are tried again (503); `Gateway` is the same fault for an app's client (502).
+//! The modules below define their own errors, and [`enum@Error`] wraps them: [`BodyError`], [`SignatureError`] and
+//! [`MalformedEvent`] from reading a request, [`AuthError`] from authenticating its user, [`DatabaseError`] from
+//! every statement, [`StripeError`] from every call of Stripe's API, [`ConfigError`] from reading the configuration.
+//! A failed call of Stripe's API is `Stripe` for webhooks and commands, which are retried (503), and `BadGateway` for
+//! a user's request (502). Routes and commands add the variants that belong to one of them.
 
 use hyper::{Method, StatusCode};
 use thiserror::Error;
@@ -17,15 +18,15 @@ use crate::event::MalformedEvent;
 use crate::signature::SignatureError;
 use crate::stripe::client::StripeError;
 
-/// A command did its work, and something it named is left for a person: as diff and grep answer.
+/// A command succeeded and printed something that needs a person, in the manner of diff and grep.
 pub(crate) const EXIT_FINDINGS: u8 = 1;
 /// Usage or configuration is wrong (`EX_USAGE` of sysexits.h).
 pub(crate) const EXIT_USAGE: u8 = 64;
 /// The input is wrong (`EX_DATAERR`).
 pub(crate) const EXIT_DATA: u8 = 65;
-/// Something outside is not there (`EX_UNAVAILABLE`).
+/// Stripe, the database or the shim is unavailable (`EX_UNAVAILABLE`).
 pub(crate) const EXIT_UNAVAILABLE: u8 = 69;
-/// A fault of our own (`EX_SOFTWARE`).
+/// An internal error (`EX_SOFTWARE`).
 pub(crate) const EXIT_INTERNAL: u8 = 70;
 
 /// What ends a request or a command.
@@ -48,7 +49,7 @@ pub(crate) enum Error {
     MissingSettings(Vec<&'static str>),
     #[error("the origin is not one of CORS_ORIGINS")]
     OriginNotAllowed,
-    // What is wrong with it may be somebody's secret: the log says only that, the client reads the rest.
+    // The fault may quote a secret from the body: the client reads it, the log does not.
     #[error("the request was not understood")]
     MalformedRequest(String),
     #[error("this is not the id of a checkout session")]
@@ -66,7 +67,7 @@ pub(crate) enum Error {
     #[error("nothing was bought yet, so Stripe has nothing to show")]
     NoCustomer,
     #[error("{0}")]
-    Gateway(StripeError),
+    BadGateway(StripeError),
 
     #[error(transparent)]
     Database(#[from] DatabaseError),
@@ -98,7 +99,7 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// The failure's name, for metrics and for clients that tell failures apart.
+    /// The failure's name, for metrics and clients.
     pub(crate) fn label(&self) -> &'static str {
         match self {
             Self::NotFound => "not_found",
@@ -118,7 +119,7 @@ impl Error {
             Self::NoSubscription => "no_subscription",
             Self::NoCustomer => "no_customer",
             Self::Database(database) => database.label(),
-            Self::Stripe(stripe) | Self::Gateway(stripe) => stripe.label(),
+            Self::Stripe(stripe) | Self::BadGateway(stripe) => stripe.label(),
             Self::ModeConflict { .. } => "mode_conflict",
             Self::Config(_)
             | Self::Listen(_)
@@ -133,17 +134,16 @@ impl Error {
         }
     }
 
-    /// Stripe failed while an app's request needed it. The app's client asked, so it learns that the fault lies
-    /// behind us.
-    pub(crate) fn at_gateway(self) -> Self {
+    /// For a user's request: a failure of Stripe's is reported as one behind this server.
+    pub(crate) fn into_bad_gateway(self) -> Self {
         match self {
-            Self::Stripe(error) => Self::Gateway(error),
+            Self::Stripe(error) => Self::BadGateway(error),
             other => other,
         }
     }
 
-    /// Whether it lies in what was worked on, so that the next may be worked on.
-    pub(crate) fn is_of_one_object(&self) -> bool {
+    /// Whether the failure concerns only the object that was processed, so that a command can go on with the next.
+    pub(crate) fn concerns_one_object(&self) -> bool {
         matches!(
             self,
             Self::Database(DatabaseError::Data(_) | DatabaseError::UnexpectedAnswer(_))
@@ -152,7 +152,7 @@ impl Error {
         )
     }
 
-    /// The status an HTTP client gets. 503 promises that a retry may succeed and comes with Retry-After.
+    /// The HTTP status. 503 means that a retry may succeed, and comes with Retry-After.
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::NotFound => StatusCode::NOT_FOUND,
@@ -171,18 +171,20 @@ impl Error {
             Self::Auth(_) => StatusCode::UNAUTHORIZED,
             Self::OriginNotAllowed => StatusCode::FORBIDDEN,
             Self::AlreadySubscribed | Self::NoSubscription | Self::NoCustomer => StatusCode::CONFLICT,
-            Self::Gateway(StripeError::Declined(_)) => StatusCode::PAYMENT_REQUIRED,
+            Self::BadGateway(StripeError::Declined(_)) => StatusCode::PAYMENT_REQUIRED,
             Self::Database(error) if error.is_transient() => StatusCode::SERVICE_UNAVAILABLE,
             Self::Database(DatabaseError::ExtensionMissing)
             | Self::ModeConflict { .. }
             | Self::Stripe(_)
-            | Self::Gateway(StripeError::RateLimited | StripeError::Busy) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Gateway(_) => StatusCode::BAD_GATEWAY,
+            | Self::BadGateway(StripeError::RateLimited | StripeError::Busy) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::BadGateway(_) => StatusCode::BAD_GATEWAY,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
-    /// What an HTTP client reads: a client's own fault in full, ours without its insides.
+    /// The text for an HTTP client: its own faults in full, internal ones without details.
     pub(crate) fn client_text(&self) -> String {
         match self {
             Self::Database(error) if error.is_transient() => {
@@ -190,18 +192,18 @@ impl Error {
             }
             Self::Auth(auth) => auth.client_text().to_owned(),
             Self::MalformedRequest(fault) => format!("the request was not understood: {fault}"),
-            Self::Gateway(StripeError::Declined(_)) => "the payment was declined".to_owned(),
-            Self::Gateway(StripeError::Refused { .. } | StripeError::NotFound) => {
+            Self::BadGateway(StripeError::Declined(_)) => "the payment was declined".to_owned(),
+            Self::BadGateway(StripeError::Refused { .. } | StripeError::NotFound) => {
                 "Stripe refused this".to_owned()
             }
-            Self::Stripe(_) | Self::Gateway(_) => "Stripe's API could not be asked, try again".to_owned(),
+            Self::Stripe(_) | Self::BadGateway(_) => "Stripe's API could not be asked, try again".to_owned(),
             Self::Database(DatabaseError::ExtensionMissing) | Self::ModeConflict { .. } => self.to_string(),
             _ if self.status().is_server_error() => "internal error".to_owned(),
             _ => self.to_string(),
         }
     }
 
-    /// How the process ends when this ended a command.
+    /// The exit code of a command that failed with this.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Findings(_) => EXIT_FINDINGS,
@@ -227,7 +229,7 @@ mod tests {
     use crate::config::{Environment, ServeConfig};
 
     #[test]
-    fn a_client_reads_its_own_fault_and_none_of_our_insides() {
+    fn a_client_reads_its_own_fault_and_no_internals() {
         let late = Error::from(BodyError::Timeout);
         assert_eq!(late.client_text(), "the body did not arrive within 10 seconds");
         let away = Error::from(DatabaseError::Unavailable("connection refused by 10.0.0.7".to_owned()));
@@ -238,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_pass_is_503_and_what_cannot_is_not() {
+    fn transient_failures_are_503_and_others_are_not() {
         let timeout = DatabaseError::Timeout(Duration::from_secs(1));
         assert_eq!(Error::from(timeout).status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(Error::Auth(AuthError::KeysUnavailable).status(), StatusCode::SERVICE_UNAVAILABLE);

@@ -1,22 +1,18 @@
-//! A Stripe event as the shim sees it: the text, carried unchanged, and the few fields of its envelope that logs,
-//! metrics and the record of an event that cannot be stored need. What is in `data` is the database's to judge.
-//!
-//! It is Stripe's word either because its body was signed, or because Stripe's API answered it to us.
+//! A Stripe event in the shim: its text, unchanged, and the fields of its envelope that logs and metrics need. The
+//! database interprets `data`. An event is authentic because its body was signed or because Stripe's API returned it.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use stripe_credits_rules::calendar;
 use stripe_credits_rules::event::{self as rules, Malformed};
+use stripe_credits_rules::stripe::MAX_ID_BYTES;
 use thiserror::Error;
 
 use crate::config::StripeMode;
 use crate::signature::Verified;
 
-/// The longest event id or type taken, in bytes; Stripe's own are under a hundred.
-const MAX_NAME_BYTES: usize = 255;
-
-/// An event that Stripe told.
+/// An authentic event.
 #[derive(Debug, Clone)]
 pub(crate) struct Event {
     text: String,
@@ -25,53 +21,56 @@ pub(crate) struct Event {
     payment_intent_id: Option<String>,
 }
 
-/// What an event says of itself, without its data.
+/// The event without its data.
 #[derive(Debug, Clone, Serialize)]
 struct Envelope {
     id: String,
     object: &'static str,
     #[serde(rename = "type")]
-    kind: String,
+    event_type: String,
     created: Option<i64>,
     livemode: Option<bool>,
     api_version: Option<String>,
     account: Option<String>,
 }
 
-/// A text that is not a Stripe event, and what is wrong with it.
+/// The text is not a Stripe event; why.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("the body is not a Stripe event: {0}")]
 pub(crate) struct MalformedEvent(String);
 
 impl Event {
-    /// Reads the envelope: a JSON object, in UTF-8, with an id and a type.
+    /// Reads a webhook's body: a JSON object, in UTF-8, with an id and a type.
     pub(crate) fn parse(body: Verified) -> Result<Self, MalformedEvent> {
         Self::read(String::from_utf8(body.into_body().into()).map_err(|_| malformed("it is not UTF-8"))?)
     }
 
-    /// The event that Stripe's API told, by its id or in a list.
-    pub(crate) fn told(event: &RawValue) -> Result<Self, MalformedEvent> {
+    /// An event object returned by Stripe's API.
+    pub(crate) fn from_api(event: &RawValue) -> Result<Self, MalformedEvent> {
         Self::read(event.get().to_owned())
     }
 
-    /// An event that the inbox keeps, as it came.
-    pub(crate) fn kept(text: String) -> Result<Self, MalformedEvent> {
+    /// An event stored in the inbox.
+    pub(crate) fn from_inbox(text: String) -> Result<Self, MalformedEvent> {
         Self::read(text)
     }
 
-    /// What a checkout session, as Stripe had it at a time of its clock, amounts to: the same as what a browser's
-    /// reconcile of it would.
-    pub(crate) fn of_session(session: &RawValue, as_of: u64) -> Result<Self, MalformedEvent> {
-        Self::made(rules::reconciliation(session.get(), time(as_of)?))
+    /// The synthetic event of a checkout session as of a time of Stripe's clock: the one that reconciling it makes.
+    pub(crate) fn from_session(session: &RawValue, as_of: u64) -> Result<Self, MalformedEvent> {
+        Self::synthetic(rules::reconciliation(session.get(), time(as_of)?))
     }
 
-    /// What a subscription, an invoice, a refund or a dispute, as Stripe had it at a time of its clock, amounts to. Of
-    /// which mode it is, the key says that asked.
-    pub(crate) fn of_object(object: &RawValue, as_of: u64, mode: StripeMode) -> Result<Self, MalformedEvent> {
-        Self::made(rules::backfill(object.get(), time(as_of)?, mode == StripeMode::Live))
+    /// The synthetic event of a subscription, an invoice, a refund or a dispute as of a time of Stripe's clock. Its
+    /// mode is that of the key that read the object, because not every object has one.
+    pub(crate) fn from_object(
+        object: &RawValue,
+        as_of: u64,
+        mode: StripeMode,
+    ) -> Result<Self, MalformedEvent> {
+        Self::synthetic(rules::backfill(object.get(), time(as_of)?, mode == StripeMode::Live))
     }
 
-    fn made(event: Result<String, Malformed>) -> Result<Self, MalformedEvent> {
+    fn synthetic(event: Result<String, Malformed>) -> Result<Self, MalformedEvent> {
         Self::read(event.map_err(|fault| malformed(&fault.to_string()))?)
     }
 
@@ -85,8 +84,8 @@ impl Event {
         }
         let fields: Fields = serde_json::from_str(&text).map_err(|fault| malformed(&fault.to_string()))?;
         check_name("id", &fields.id)?;
-        check_name("type", &fields.kind)?;
-        let (session_id, payment_intent_id) = fields.subjects();
+        check_name("type", &fields.event_type)?;
+        let (session_id, payment_intent_id) = fields.logged_ids();
         let envelope = fields.envelope();
         Ok(Self { text, envelope, session_id, payment_intent_id })
     }
@@ -96,7 +95,7 @@ impl Event {
         &self.text
     }
 
-    /// The same event without its data: what can be recorded of one that Postgres cannot store.
+    /// The event without its data, to record one that Postgres cannot store.
     pub(crate) fn without_data(&self) -> Self {
         let text = serde_json::to_string(&self.envelope).expect("strings and numbers are JSON");
         Self { text, ..self.clone() }
@@ -108,33 +107,33 @@ impl Event {
     }
 
     /// The event's type, such as `checkout.session.completed`.
-    pub(crate) fn kind(&self) -> &str {
-        &self.envelope.kind
+    pub(crate) fn event_type(&self) -> &str {
+        &self.envelope.event_type
     }
 
-    /// How old the event is at a time, both in seconds since 1970; none where it does not say when it was made.
+    /// The event's age in seconds at `now`; none if it has no valid `created`.
     pub(crate) fn age(&self, now: u64) -> Option<u64> {
         self.envelope.created.map(|created| now.saturating_sub(u64::try_from(created).unwrap_or(0)))
     }
 
-    /// The checkout session the event is about.
+    /// The checkout session, if that is the event's object.
     pub(crate) fn session_id(&self) -> Option<&str> {
         self.session_id.as_deref()
     }
 
-    /// The payment intent the event is about or names.
+    /// The payment intent that is the event's object or that the object names.
     pub(crate) fn payment_intent_id(&self) -> Option<&str> {
         self.payment_intent_id.as_deref()
     }
 }
 
-/// The event's keys as they stand in the text; one that is there twice is a fault. All but the two names are kept
-/// raw, whatever they are: an odd one is for the database to refuse, where the refusal is recorded.
+/// The keys of the event; a duplicate is an error. All but id and type stay raw, whatever they are: the database
+/// rejects a malformed one, and records that.
 #[derive(Deserialize)]
 struct Fields<'a> {
     id: String,
     #[serde(rename = "type")]
-    kind: String,
+    event_type: String,
     #[serde(borrow)]
     created: Option<&'a RawValue>,
     livemode: Option<&'a RawValue>,
@@ -158,8 +157,8 @@ struct DataObject<'a> {
 }
 
 impl Fields<'_> {
-    /// The ids of the session and the payment intent, for the log.
-    fn subjects(&self) -> (Option<String>, Option<String>) {
+    /// The ids of the checkout session and the payment intent, for the log.
+    fn logged_ids(&self) -> (Option<String>, Option<String>) {
         let Some(Data { object }) = self.data.and_then(|data| serde_json::from_str(data.get()).ok()) else {
             return (None, None);
         };
@@ -172,7 +171,7 @@ impl Fields<'_> {
     }
 
     fn envelope(self) -> Envelope {
-        // A NUL is one of the things that jsonb cannot hold, and it could stand here too.
+        // jsonb cannot store a NUL.
         let text = |field| typed::<String>(field).filter(|text| !text.contains('\0'));
         Envelope {
             object: "event",
@@ -181,12 +180,12 @@ impl Fields<'_> {
             api_version: text(self.api_version),
             account: text(self.account),
             id: self.id,
-            kind: self.kind,
+            event_type: self.event_type,
         }
     }
 }
 
-/// The field as a `T`, if that is what it is.
+/// The field as a `T`, if it is one.
 fn typed<T: DeserializeOwned>(field: Option<&RawValue>) -> Option<T> {
     field.and_then(|raw| serde_json::from_str(raw.get()).ok())
 }
@@ -200,8 +199,8 @@ fn check_name(field: &str, name: &str) -> Result<(), MalformedEvent> {
     if name.trim().is_empty() {
         return Err(malformed(&format!("its {field} is blank")));
     }
-    if name.len() > MAX_NAME_BYTES {
-        return Err(malformed(&format!("its {field} is longer than {MAX_NAME_BYTES} bytes")));
+    if name.len() > MAX_ID_BYTES {
+        return Err(malformed(&format!("its {field} is longer than {MAX_ID_BYTES} bytes")));
     }
     if name.contains(char::is_control) {
         return Err(malformed(&format!("its {field} holds a control character")));
@@ -232,7 +231,7 @@ mod tests {
             "data":{"object":{"id":"cs_1","object":"checkout.session","payment_intent":"pi_1"}}} "#;
         let event = parse(body).unwrap();
         assert_eq!(event.text().as_bytes(), body);
-        assert_eq!((event.id(), event.kind()), ("evt_1", "checkout.session.completed"));
+        assert_eq!((event.id(), event.event_type()), ("evt_1", "checkout.session.completed"));
         assert_eq!((event.session_id(), event.payment_intent_id()), (Some("cs_1"), Some("pi_1")));
     }
 
@@ -246,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payment_intent_names_itself_and_an_expanded_one_is_passed_over() {
+    fn a_payment_intent_names_itself_and_an_expanded_one_is_ignored() {
         let of = |object: &str| {
             parse(format!(r#"{{"id":"evt_1","type":"t","data":{{"object":{object}}}}}"#).as_bytes()).unwrap()
         };
@@ -260,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_event_is_refused_with_its_fault() {
+    fn what_is_not_an_event_is_rejected_with_its_fault() {
         assert_eq!(fault(b"\xff{}"), "it is not UTF-8");
         assert_eq!(fault("\u{feff}{}".as_bytes()), "it begins with a byte order mark");
         assert_eq!(fault(br#"["evt_1","t",null,null,null,null,null]"#), "it is not a JSON object");
@@ -273,12 +272,12 @@ mod tests {
         assert_eq!(fault(br#"{"id":" ","type":"t"}"#), "its id is blank");
         assert_eq!(fault(br#"{"id":"evt_1","type":""}"#), "its type is blank");
         assert_eq!(fault(br#"{"id":"evt\u0000","type":"t"}"#), "its id holds a control character");
-        let long = format!(r#"{{"id":"{}","type":"t"}}"#, "e".repeat(MAX_NAME_BYTES + 1));
+        let long = format!(r#"{{"id":"{}","type":"t"}}"#, "e".repeat(MAX_ID_BYTES + 1));
         assert!(fault(long.as_bytes()).contains("longer than"));
     }
 
     #[test]
-    fn an_envelope_key_that_is_there_twice_is_refused() {
+    fn a_duplicate_envelope_key_is_rejected() {
         for key in ["id", "type", "created", "livemode", "api_version", "account", "data"] {
             let body = format!(r#"{{"id":"evt_1","type":"t","{key}":"1","{key}":"2"}}"#);
             assert!(fault(body.as_bytes()).contains("duplicate field"), "{key}");
@@ -298,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hundred_thousand_levels_are_carried_not_climbed() {
+    fn a_hundred_thousand_levels_of_nesting_do_not_overflow_the_stack() {
         let depth = 100_000;
         let nested = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         for body in [

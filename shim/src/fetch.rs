@@ -1,4 +1,4 @@
-//! What the database asks for, gotten from Stripe.
+//! Fetches the Stripe objects that the database asks for.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -7,23 +7,23 @@ use serde_json::value::{RawValue, to_raw_value};
 use crate::clock::unix_now;
 use crate::database::DatabaseError;
 use crate::error::Error;
-use crate::stripe::client::{Answer, StripeApi, StripeError};
-use crate::stripe::pages::going_on;
+use crate::stripe::client::{StripeClient, StripeError, StripeObject};
+use crate::stripe::pages::next_page_path;
 
-/// The most objects fetched for one event.
+/// The maximum number of objects fetched for one event.
 const MAX_FETCHES: usize = 16;
-/// The most pages read of one list; a list that goes on after them stays one with more.
+/// The maximum number of pages read of one list; a longer list keeps its `has_more`.
 const MAX_PAGES: usize = 50;
 
-/// What was fetched, for the database: the objects in the order asked for, and Stripe's clock at the last of them.
+/// The database's argument: the objects in the order asked for, and Stripe's clock when the last was read.
 #[derive(Serialize)]
 struct Fetched {
     as_of: u64,
     objects: Vec<Box<RawValue>>,
 }
 
-/// Gets the objects at `paths`; without a Stripe key the answer is that there is none.
-pub(crate) async fn fetch(stripe: Option<&StripeApi>, paths: &[String]) -> Result<String, Error> {
+/// Fetches the objects at `paths`. Without a Stripe key the result is `{}`, which the database parks as unfetched.
+pub(crate) async fn fetch(stripe: Option<&StripeClient>, paths: &[String]) -> Result<String, Error> {
     let Some(stripe) = stripe else {
         return Ok("{}".to_owned());
     };
@@ -35,12 +35,12 @@ pub(crate) async fn fetch(stripe: Option<&StripeApi>, paths: &[String]) -> Resul
         if !path.starts_with("/v1/") {
             return Err(unexpected("it asks for a path outside of /v1/".to_owned()));
         }
-        match whole(stripe, path).await {
-            Ok(answer) => {
-                fetched.as_of = answer.as_of;
-                fetched.objects.push(answer.object);
+        match get_complete(stripe, path).await {
+            Ok(object) => {
+                fetched.as_of = object.as_of;
+                fetched.objects.push(object.json);
             }
-            // What Stripe does not have, the database decides without.
+            // The database decides without an object that Stripe does not have.
             Err(StripeError::NotFound) => {}
             Err(error) => return Err(error.into()),
         }
@@ -52,25 +52,25 @@ fn unexpected(question: String) -> Error {
     DatabaseError::UnexpectedAnswer(question).into()
 }
 
-/// Gets the object at a path; a list with all of its pages.
-async fn whole(stripe: &StripeApi, path: &str) -> Result<Answer, StripeError> {
+/// The object at a path; a list with all its pages.
+async fn get_complete(stripe: &StripeClient, path: &str) -> Result<StripeObject, StripeError> {
     let first = stripe.get(path).await?;
-    let mut joined: Value = first.read()?;
-    if joined["has_more"] != true {
+    let mut list: Value = first.read()?;
+    if list["has_more"] != true {
         return Ok(first);
     }
     let mut as_of = first.as_of;
     for _ in 1..MAX_PAGES {
-        let last = joined["data"].as_array().and_then(|data| data.last()?["id"].as_str());
-        let Some(last) = last.filter(|_| joined["has_more"] == true) else { break };
-        let page = stripe.get(&going_on(path, last)).await?;
-        let mut page_of: Value = page.read()?;
+        let last_id = list["data"].as_array().and_then(|data| data.last()?["id"].as_str());
+        let Some(last_id) = last_id.filter(|_| list["has_more"] == true) else { break };
+        let page = stripe.get(&next_page_path(path, last_id)).await?;
+        let mut page_json: Value = page.read()?;
         as_of = page.as_of;
-        if let (Some(data), Some(more)) = (joined["data"].as_array_mut(), page_of["data"].as_array_mut()) {
+        if let (Some(data), Some(more)) = (list["data"].as_array_mut(), page_json["data"].as_array_mut()) {
             data.append(more);
         }
-        joined["has_more"] = page_of["has_more"].take();
+        list["has_more"] = page_json["has_more"].take();
     }
-    let object = to_raw_value(&joined).map_err(|fault| StripeError::Malformed(fault.to_string()))?;
-    Ok(Answer { object, as_of })
+    let object = to_raw_value(&list).map_err(|fault| StripeError::Malformed(fault.to_string()))?;
+    Ok(StripeObject { json: object, as_of })
 }

@@ -1,9 +1,9 @@
 //! `stripe-credits`, the shim: it verifies Stripe's webhooks and hands them to `billing.apply_stripe_event`. It
 //! verifies, carries, maps the outcome to a status and logs; no rule of money lives here.
 //!
-//! A webhook passes [`serve`], [`routes`], [`signature`], [`event`], [`delivery`] and [`database`]; [`outcome`] is what
-//! Postgres answered, and [`fetch`] gets from [`stripe`] what Postgres asks for. A request of the app passes [`auth`]
-//! instead of the signature. [`commands`] are what an operator runs.
+//! A webhook passes [`serve`], [`routes`], [`signature`], [`event`], [`delivery`] and [`database`]; [`outcome`] is
+//! what Postgres answered, and [`fetch`] gets from [`stripe`] what Postgres asks for. A request of the app passes
+//! [`auth`] instead of the signature. [`commands`] are what an operator runs.
 //!
 //! A module uses only the modules below it in this list; tests/arrows.rs checks that.
 
@@ -41,12 +41,12 @@ use crate::commands::{catalog_check, catalog_push, replay, sweep, webhooks_check
 use crate::config::{DatabaseConfig, Environment, ServeConfig};
 use crate::error::{EXIT_USAGE, Error};
 
-/// How a command ends that a script runs.
+/// For commands that read Stripe's API.
 const EXIT_HELP: &str = "\
-It asks Stripe with STRIPE_SECRET_KEY, below its rate limit. It may run twice, or beside live traffic.
+Reads Stripe's API with STRIPE_SECRET_KEY, below its rate limit. It is safe to repeat, also during live traffic.
 
-Exit status: 0 all is well, 1 what is named on stdout is left for a person, 64 the call or the configuration is wrong,
-65 the input is, 69 Stripe or the database is away: run it again";
+Exit status: 0 success, 1 something printed on stdout needs a person, 64 wrong usage or configuration, 65 wrong input,
+69 Stripe or the database is unavailable: run it again";
 
 /// Carries Stripe's webhooks to the Postgres extension `stripe_credits`.
 #[derive(Parser)]
@@ -58,33 +58,33 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve POST /webhooks/stripe, the app's routes, GET /healthz, /readyz and /metrics
+    /// Serve webhooks, the routes of the app's users, GET /healthz, /readyz and /metrics
     Serve,
-    /// Make the database's catalog say what a document says
+    /// Load or check the catalog
     #[command(subcommand)]
     Catalog(CatalogCommand),
-    /// Apply the events of the last days that the database lacks; from cron, beside the webhooks
+    /// Apply recent events that the database lacks; to be scheduled, for example by cron
     #[command(after_help = EXIT_HELP)]
     Sweep {
-        /// A time (2026-01-31, 2026-01-31T12:00Z) or how long ago (3 days, 12h) [default: where the last sweep began;
-        /// at first 3 days ago]
+        /// A time (2026-01-31, 2026-01-31T12:00Z) or an age (3 days, 12h) [default: the start of the last sweep, or 3
+        /// days ago]
         #[arg(long)]
         since: Option<String>,
     },
-    /// Go through Stripe's refunds, disputes, subscriptions and paid invoices, and repair what the database lacks
+    /// Apply Stripe's refunds, disputes, subscriptions and paid invoices that the database lacks
     #[command(after_help = EXIT_HELP)]
     Backfill {
-        /// Only tell what it would do
+        /// Only print what it would do
         #[arg(long)]
         dry_run: bool,
     },
-    /// Apply one event again, as Stripe has it or as the database kept it
+    /// Apply one event again, from Stripe or from the inbox
     #[command(after_help = EXIT_HELP)]
     Replay {
         /// Stripe's `evt_…`, or the id of a row of billing.stripe_events
         event_id: String,
     },
-    /// Look at the webhook endpoints at Stripe
+    /// Check the webhook endpoints in Stripe
     #[command(subcommand)]
     Webhooks(WebhooksCommand),
     /// For development: sign a checkout.session.completed event and post it to a running shim
@@ -93,22 +93,22 @@ enum Command {
 
 #[derive(Subcommand)]
 enum CatalogCommand {
-    /// Load the catalog document FILE and print what changed, price by price
+    /// Load the catalog document FILE and print the change of each price
     Push {
         /// The document, in JSON; `-` reads it from stdin
         file: PathBuf,
     },
-    /// Name each price on which the catalog and Stripe differ
+    /// Print each price on which the catalog and Stripe differ
     #[command(after_help = EXIT_HELP)]
     Check,
 }
 
 #[derive(Subcommand)]
 enum WebhooksCommand {
-    /// Name each event type that is needed and not sent
+    /// Print each event type that is needed and not sent
     #[command(after_help = EXIT_HELP)]
     Check {
-        /// The endpoint [default: each that ends with /webhooks/stripe]
+        /// The endpoint's URL [default: each that ends with /webhooks/stripe]
         #[arg(long)]
         url: Option<Uri>,
     },
@@ -134,7 +134,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(command: Command) -> Result<(), Error> {
-    let environment = Environment::of_process();
+    let environment = Environment::from_process();
     match command {
         Command::Serve => {
             let config = ServeConfig::read(&environment)?;
@@ -152,7 +152,7 @@ async fn run(command: Command) -> Result<(), Error> {
         }
         Command::Replay { event_id } => replay::run(&event_id, &environment).await,
         Command::Webhooks(WebhooksCommand::Check { url }) => {
-            webhooks_check::check(url.as_ref(), &environment).await
+            webhooks_check::run(url.as_ref(), &environment).await
         }
         Command::SendTestEvent(arguments) => send_test_event::run(arguments, &environment).await,
     }

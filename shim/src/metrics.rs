@@ -16,16 +16,14 @@ use stripe_credits_rules::event::TYPES;
 /// The format's media type.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The upper bounds of the latency histogram: 1 ms, doubling, to 16 s.
+/// The upper bounds of the latency histograms: 1 ms, doubling, to 16 s.
 const FIRST_BUCKET_SECONDS: f64 = 0.001;
 const BUCKETS: u16 = 15;
-/// Those of an event's age: 1 s, four times as much each, to 3 days, as long as Stripe sends again.
+/// The upper bounds of the event age histogram: 1 s, times four, to 3 days, as long as Stripe retries.
 const FIRST_AGE_BUCKET_SECONDS: f64 = 1.0;
 const AGE_BUCKETS: u16 = 10;
-/// The longest reason that becomes a label, in bytes; ours are words such as `unknown_price`.
-const MAX_REASON_BYTES: usize = 40;
 
-/// What is counted as it happens.
+/// All counters and histograms.
 pub(crate) struct Metrics {
     registry: Registry,
     deliveries: Family<DeliveryLabels, Counter>,
@@ -47,14 +45,14 @@ pub(crate) struct CallCounter(Family<ResultLabels, Counter>);
 struct DeliveryLabels {
     r#type: &'static str,
     outcome: &'static str,
-    reason: Option<String>,
+    reason: Option<&'static str>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     route: &'static str,
     outcome: &'static str,
-    reason: Option<String>,
+    reason: Option<&'static str>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -68,7 +66,7 @@ struct ResultLabels {
 }
 
 impl Metrics {
-    /// Nothing counted yet.
+    /// Registers every metric, at zero.
     pub(crate) fn new() -> Self {
         let mut metrics = Self {
             registry: registry(),
@@ -90,31 +88,31 @@ impl Metrics {
         registry.register("deliveries", "Webhook deliveries answered", metrics.deliveries.clone());
         registry.register(
             "delivery_duration_seconds",
-            "From a delivery's head to its answer",
+            "From a delivery's headers to its response",
             metrics.delivery_seconds.clone(),
         );
         registry.register(
             "event_age_seconds",
-            "From when Stripe made an event to its delivery",
+            "From the creation of an event to its delivery",
             metrics.event_age_seconds.clone(),
         );
         registry.register(
             "signature_failures",
-            "Deliveries that nobody we know has signed",
+            "Deliveries without a valid signature",
             metrics.signature_failures.clone(),
         );
-        registry.register("requests", "Requests of the app answered", metrics.requests.clone());
+        registry.register("requests", "Requests of the app's users answered", metrics.requests.clone());
         registry.register(
             "request_duration_seconds",
-            "From the head of an app's request to its answer",
+            "From a request's headers to its response",
             metrics.request_seconds.clone(),
         );
         registry.register(
             "stripe_api_calls",
-            "Questions to Stripe's API by result",
+            "Calls of Stripe's API by result",
             metrics.stripe_calls.0.clone(),
         );
-        registry.register("redis_calls", "Questions to Redis by result", metrics.redis_calls.0.clone());
+        registry.register("redis_calls", "Calls of Redis by result", metrics.redis_calls.0.clone());
         registry.register(
             "unknown_price_hits",
             "Deliveries of a payment for a price that the catalog lacks",
@@ -123,26 +121,25 @@ impl Metrics {
         metrics
     }
 
-    /// Counts a delivery, whatever became of it; it has no type where the body was never believed or understood.
+    /// Counts a delivery. It has no type if the body was not verified or not understood.
     pub(crate) fn delivery(
         &self,
         event_type: Option<&str>,
         outcome: &'static str,
-        reason: Option<&str>,
+        reason: Option<&'static str>,
         took: Duration,
     ) {
         let r#type = event_type.map_or("unknown", type_label);
-        let reason = reason.map(reason_label);
         self.deliveries.get_or_create(&DeliveryLabels { r#type, outcome, reason }).inc();
         self.delivery_seconds.observe(took.as_secs_f64());
     }
 
-    /// Counts how old an event was at its delivery.
+    /// Records the age of an event at its delivery.
     pub(crate) fn event_age(&self, age: Duration) {
         self.event_age_seconds.observe(age.as_secs_f64());
     }
 
-    /// Counts a delivery that no configured secret has signed.
+    /// Counts a delivery without a valid signature.
     pub(crate) fn signature_failure(&self, kind: &'static str) {
         self.signature_failures.get_or_create(&KindLabels { kind }).inc();
     }
@@ -152,37 +149,36 @@ impl Metrics {
         self.unknown_price_hits.inc();
     }
 
-    /// Counts an app's request.
+    /// Counts a request of an app's user.
     pub(crate) fn request(
         &self,
         route: &'static str,
         outcome: &'static str,
-        reason: Option<&str>,
+        reason: Option<&'static str>,
         took: Duration,
     ) {
-        let reason = reason.map(reason_label);
         self.requests.get_or_create(&RequestLabels { route, outcome, reason }).inc();
         self.request_seconds.observe(took.as_secs_f64());
     }
 
-    /// What counts the calls to Stripe's API.
+    /// The counter of calls of Stripe's API.
     pub(crate) fn stripe_calls(&self) -> CallCounter {
         self.stripe_calls.clone()
     }
 
-    /// What counts the calls to Redis.
+    /// The counter of calls of Redis.
     pub(crate) fn redis_calls(&self) -> CallCounter {
         self.redis_calls.clone()
     }
 
-    /// Everything counted, and what is so just now: the pool, and the parked events where they are known.
+    /// The text for Prometheus: everything counted, and gauges of the pool and, if known, of the parked events.
     pub(crate) fn render(&self, pool: &Status, parked_events: Option<i64>) -> Result<String, fmt::Error> {
         let mut now = registry();
         gauge(&mut now, "pool_size", "Connections to Postgres that are open", to_i64(pool.size));
         gauge(&mut now, "pool_available", "Connections that are idle", to_i64(pool.available));
         gauge(&mut now, "pool_waiting", "Requests that wait for a connection", to_i64(pool.waiting));
         if let Some(parked) = parked_events {
-            gauge(&mut now, "parked_events", "Events kept until what they lack is known", parked);
+            gauge(&mut now, "parked_events", "Events that wait for what they lack", parked);
         }
         let mut text = String::new();
         encode_registry(&mut text, &self.registry)?;
@@ -193,7 +189,7 @@ impl Metrics {
 }
 
 impl CallCounter {
-    /// Counts one, by what came of it.
+    /// Counts a call by its result.
     pub(crate) fn count(&self, result: &'static str) {
         self.0.get_or_create(&ResultLabels { result }).inc();
     }
@@ -213,16 +209,9 @@ fn to_i64(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// The event types that the rules read are labels by their own name. Whatever else an endpoint may be made to send is
-/// `other`, so that no sender decides how many series there are.
+/// The label of an event type: its name if the rules read it, else `other`, so that no sender can create series.
 fn type_label(kind: &str) -> &'static str {
     TYPES.into_iter().find(|known| *known == kind).unwrap_or("other")
-}
-
-/// A reason as a label, if it looks like one of ours.
-fn reason_label(reason: &str) -> String {
-    let is_word = reason.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    if is_word && reason.len() <= MAX_REASON_BYTES { reason } else { "other" }.to_owned()
 }
 
 #[cfg(test)]
@@ -254,10 +243,8 @@ mod tests {
     }
 
     #[test]
-    fn no_sender_decides_how_many_series_there_are() {
+    fn a_sender_cannot_create_series() {
         assert_eq!(type_label("invoice.paid"), "invoice.paid");
         assert_eq!(type_label("invoice.paid2"), "other");
-        assert_eq!(reason_label("unknown_user"), "unknown_user");
-        assert_eq!(reason_label("user 7 is unknown"), "other");
     }
 }

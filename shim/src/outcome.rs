@@ -1,36 +1,21 @@
-//! What the database answered: a row of `billing.outcome`, and the HTTP status that says it to Stripe.
+//! A row of `billing.outcome`, and the HTTP status with which Stripe is answered.
 
 use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::verdict::VerdictName;
 
-/// Why an event is parked that Stripe should send again, and a person should see: the catalog lacks something.
-pub(crate) const UNKNOWN_PRICE: &str = "unknown_price";
-/// The same while there is none at all.
-pub(crate) const NO_CATALOG: &str = "no_catalog";
-
-/// One outcome: its JSON as the database wrote it, nulls left out, and the columns that the shim acts on or logs.
+/// An outcome: the row as JSON without nulls, and the columns that the shim uses or logs.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     json: String,
     columns: Columns,
 }
 
-/// The verdict on one event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Verdict {
-    Applied,
-    AlreadyApplied,
-    Ignored,
-    Parked,
-    Rejected,
-    NeedsFetch,
-}
-
 #[derive(Debug, Deserialize)]
 struct Columns {
-    outcome: Verdict,
+    outcome: VerdictName,
     reason: Option<String>,
     user_id: Option<String>,
     credits: Option<i64>,
@@ -47,12 +32,12 @@ impl Outcome {
         Ok(Self { json, columns })
     }
 
-    /// 200 tells Stripe that we have the event; 500 asks for it again until the catalog knows its price.
+    /// With 200 Stripe counts the event as delivered; with 500 it sends the event again, until the catalog knows its
+    /// price.
     pub(crate) fn status(&self) -> StatusCode {
         match (self.verdict(), self.reason()) {
-            (Verdict::Parked, Some(UNKNOWN_PRICE | NO_CATALOG)) | (Verdict::NeedsFetch, _) => {
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
+            (VerdictName::Parked, Some(Reason::UnknownPrice | Reason::NoCatalog))
+            | (VerdictName::NeedsFetch, _) => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::OK,
         }
     }
@@ -62,7 +47,7 @@ impl Outcome {
         &self.json
     }
 
-    /// The same for an app's user: without the details, which may name other users and their events.
+    /// The row as JSON for an app's user: without the details, which may name other users and their events.
     pub(crate) fn json_without_details(&self) -> String {
         let mut row: Map<String, Value> = serde_json::from_str(&self.json).unwrap_or_default();
         row.remove("details");
@@ -70,32 +55,42 @@ impl Outcome {
         Value::Object(row).to_string()
     }
 
-    /// Applied, or why not.
-    pub(crate) fn verdict(&self) -> Verdict {
+    /// What became of the event.
+    pub(crate) fn verdict(&self) -> VerdictName {
         self.columns.outcome
     }
 
-    /// The reason given with the verdict, a word such as `unknown_price`.
-    pub(crate) fn reason(&self) -> Option<&str> {
+    /// The reason of the verdict; none if there is none, or one that this version does not know.
+    pub(crate) fn reason(&self) -> Option<Reason> {
+        self.reason_text().and_then(Reason::parse)
+    }
+
+    /// The reason as the database wrote it, for the log.
+    pub(crate) fn reason_text(&self) -> Option<&str> {
         self.columns.reason.as_deref()
     }
 
-    /// Whose credits moved.
+    /// The reason as a metric's label.
+    pub(crate) fn reason_label(&self) -> Option<&'static str> {
+        self.reason_text().map(|text| Reason::parse(text).map_or("other", Reason::as_str))
+    }
+
+    /// The user concerned.
     pub(crate) fn user_id(&self) -> Option<&str> {
         self.columns.user_id.as_deref()
     }
 
-    /// The net change.
+    /// The net change of the balance.
     pub(crate) fn credits(&self) -> Option<i64> {
         self.columns.credits
     }
 
-    /// The paths of Stripe's API that the database asks for.
+    /// The paths in Stripe's API that the database needs.
     pub(crate) fn to_fetch(&self) -> &[String] {
         &self.columns.to_fetch
     }
 
-    /// The prices the details name, known or missing, with commas between.
+    /// The prices in the details, known or missing, separated by commas.
     pub(crate) fn price_ids(&self) -> Option<String> {
         let ids: Vec<&str> = ["price_ids", "missing_prices"]
             .iter()
@@ -104,20 +99,6 @@ impl Outcome {
             .filter_map(Value::as_str)
             .collect();
         (!ids.is_empty()).then(|| ids.join(","))
-    }
-}
-
-impl Verdict {
-    /// The verdict's name, as the database writes it.
-    pub(crate) fn label(self) -> &'static str {
-        match self {
-            Self::Applied => "applied",
-            Self::AlreadyApplied => "already_applied",
-            Self::Ignored => "ignored",
-            Self::Parked => "parked",
-            Self::Rejected => "rejected",
-            Self::NeedsFetch => "needs_fetch",
-        }
     }
 }
 
@@ -130,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_the_catalog_lacks_makes_stripe_send_again() {
+    fn only_what_the_catalog_lacks_is_answered_500() {
         for (json, status) in [
             (r#"{"outcome":"applied"}"#, 200),
             (r#"{"outcome":"already_applied"}"#, 200),
@@ -150,14 +131,14 @@ mod tests {
     }
 
     #[test]
-    fn a_verdicts_label_is_the_word_it_was_read_from() {
-        for label in ["applied", "already_applied", "ignored", "parked", "rejected", "needs_fetch"] {
-            assert_eq!(outcome(&format!(r#"{{"outcome":"{label}"}}"#)).verdict().label(), label);
-        }
+    fn an_unknown_reason_is_logged_and_its_label_is_other() {
+        let outcome = outcome(r#"{"outcome":"ignored","reason":"user 7 is unknown"}"#);
+        assert_eq!((outcome.reason_text(), outcome.reason()), (Some("user 7 is unknown"), None));
+        assert_eq!(outcome.reason_label(), Some("other"));
     }
 
     #[test]
-    fn the_columns_are_read_and_the_json_is_kept() {
+    fn the_columns_are_parsed_and_the_json_is_unchanged() {
         let json = r#"{"ok":true,"outcome":"applied","user_id":"u","credits":-5,"to_fetch":["/v1/x"],
             "details":{"price_ids":["price_a",7],"missing_prices":["price_b"]}}"#;
         let outcome = outcome(json);
@@ -177,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_a_verdict_is_not_an_outcome() {
+    fn a_row_without_a_verdict_is_not_an_outcome() {
         for json in ["{}", r#"{"outcome":"maybe"}"#, "null", ""] {
             assert!(Outcome::parse(json.to_owned()).is_err(), "{json}");
         }

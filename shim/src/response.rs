@@ -1,4 +1,4 @@
-//! Responses: JSON of a status, and what the client reads of an error.
+//! HTTP responses: JSON bodies, and errors as clients read them.
 
 use http_body_util::Full;
 use hyper::StatusCode;
@@ -9,13 +9,13 @@ use serde_json::json;
 use crate::auth::AuthError;
 use crate::error::Error;
 
-/// How long a client is asked to wait, in seconds, when something outside is away.
+/// The Retry-After of every 503, in seconds.
 const RETRY_AFTER_SECONDS: u32 = 10;
 
-/// A response whose body is ready.
+/// A response with its whole body.
 pub(crate) type Response = hyper::Response<Full<Bytes>>;
 
-/// A response that is JSON.
+/// A JSON response.
 pub(crate) fn json_response(status: StatusCode, json: String) -> Response {
     let mut response = Response::new(json.into());
     *response.status_mut() = status;
@@ -23,7 +23,8 @@ pub(crate) fn json_response(status: StatusCode, json: String) -> Response {
     response
 }
 
-/// The response that says an error: `{"error":{"code":…,"message":…}}`, or what the app's older clients know.
+/// The response for an error: `{"error":{"code":…,"message":…}}`; in two cases the form that older clients of the app
+/// expect.
 pub(crate) fn error_response(error: &Error) -> Response {
     let status = error.status();
     let body = match error {

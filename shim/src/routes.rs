@@ -21,7 +21,7 @@ use crate::app::{App, Setting};
 use crate::error::Error;
 use crate::response::{Response, error_response};
 
-/// What a route needs that acts for a user at Stripe.
+/// The settings of a route that acts for a user at Stripe.
 const USER_AT_STRIPE: &[Setting] = &[Setting::TokenKeys, Setting::StripeKey];
 
 static ROUTES: [Route; 13] = [
@@ -30,40 +30,42 @@ static ROUTES: [Route; 13] = [
     plain(Method::GET, "/readyz", |app, _| Box::pin(health::ready(app))),
     plain(Method::GET, "/metrics", |app, _| Box::pin(health::scrape(app))),
     public(Method::GET, "/catalog", |app, headers| Box::pin(catalog::show(app, headers))),
-    user(Method::GET, "/credits", &[Setting::TokenKeys], |app, asked, _| Box::pin(credits::show(app, asked))),
-    user(Method::POST, "/reconcile-stripe-credit-pack", USER_AT_STRIPE, |app, asked, subject| {
-        Box::pin(reconcile::pack(app, asked, subject))
+    user(Method::GET, "/credits", &[Setting::TokenKeys], |app, request, _| {
+        Box::pin(credits::show(app, request))
     }),
-    user(Method::POST, "/reconcile-stripe-checkout", USER_AT_STRIPE, |app, asked, subject| {
-        Box::pin(reconcile::subscription(app, asked, subject))
+    user(Method::POST, "/reconcile-stripe-credit-pack", USER_AT_STRIPE, |app, request, fields| {
+        Box::pin(reconcile::pack(app, request, fields))
+    }),
+    user(Method::POST, "/reconcile-stripe-checkout", USER_AT_STRIPE, |app, request, fields| {
+        Box::pin(reconcile::subscription(app, request, fields))
     }),
     user(
         Method::POST,
         "/checkout",
         &[Setting::TokenKeys, Setting::StripeKey, Setting::CheckoutSuccess, Setting::CheckoutCancel],
-        |app, asked, subject| Box::pin(checkout::begin(app, asked, subject)),
+        |app, request, fields| Box::pin(checkout::begin(app, request, fields)),
     ),
     user(
         Method::POST,
         "/portal",
         &[Setting::TokenKeys, Setting::StripeKey, Setting::PortalReturn],
-        |app, asked, _| Box::pin(checkout::portal(app, asked)),
+        |app, request, _| Box::pin(checkout::portal(app, request)),
     ),
-    user(Method::POST, "/subscription/change", USER_AT_STRIPE, |app, asked, subject| {
-        Box::pin(subscription::change(app, asked, subject))
+    user(Method::POST, "/subscription/change", USER_AT_STRIPE, |app, request, fields| {
+        Box::pin(subscription::change(app, request, fields))
     }),
-    user(Method::POST, "/subscription/preview-change", USER_AT_STRIPE, |app, asked, subject| {
-        Box::pin(subscription::preview(app, asked, subject))
+    user(Method::POST, "/subscription/preview-change", USER_AT_STRIPE, |app, request, fields| {
+        Box::pin(subscription::preview(app, request, fields))
     }),
-    user(Method::POST, "/subscription/cancel", USER_AT_STRIPE, |app, asked, _| {
-        Box::pin(subscription::cancel(app, asked))
+    user(Method::POST, "/subscription/cancel", USER_AT_STRIPE, |app, request, _| {
+        Box::pin(subscription::cancel(app, request))
     }),
 ];
 
 enum Route {
-    /// Stripe's and the operator's.
+    /// For Stripe and operators.
     Plain { method: Method, path: &'static str, handler: PlainHandler },
-    /// The app's: with CORS, a log line and a count of its own.
+    /// For the app's users: with CORS, a log line and a count.
     User(UserRoute),
 }
 
@@ -82,18 +84,18 @@ const fn user(method: Method, path: &'static str, needs: &'static [Setting], han
     Route::User(UserRoute { method, path, needs, handler: user::Handler::User(handler) })
 }
 
-/// Answers one request.
-pub(crate) async fn answer(app: Arc<App>, request: Request<Incoming>) -> Response {
+/// Routes one request to its handler.
+pub(crate) async fn respond(app: Arc<App>, request: Request<Incoming>) -> Response {
     let path = request.uri().path();
-    let answer = match ROUTES.iter().find(|route| route.path() == path) {
+    let result = match ROUTES.iter().find(|route| route.path() == path) {
         None => Err(Error::NotFound),
         Some(Route::Plain { method, .. }) if request.method() != method => {
             Err(Error::MethodNotAllowed(method.clone()))
         }
         Some(Route::Plain { handler, .. }) => handler(app, request).await,
-        Some(Route::User(route)) => Ok(user::answer(app, route, request).await),
+        Some(Route::User(route)) => Ok(user::respond(app, route, request).await),
     };
-    answer.unwrap_or_else(|error| error_response(&error))
+    result.unwrap_or_else(|error| error_response(&error))
 }
 
 impl Route {

@@ -1,4 +1,4 @@
-//! The server: connections, and a shutdown that finishes what it has taken.
+//! The server: accepts connections, and shuts down after the requests that it has accepted.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -18,19 +18,19 @@ use crate::config::ServeConfig;
 use crate::error::Error;
 use crate::routes;
 
-/// How long a request's head may take, and a connection may idle between two requests.
+/// How long the headers of a request may take to arrive, and a connection may be idle between requests.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// What is read from a connection at once, in bytes, and so the longest head.
+/// The read buffer of a connection, in bytes, which also limits the headers of a request.
 const MAX_BUFFER_BYTES: usize = 16 * 1024;
-/// How long a shutdown waits for the requests it has taken.
+/// How long a shutdown waits for the requests that were accepted.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
-/// Connections the kernel may keep waiting for us. With std's 128, a burst beyond them would wait a second or more,
-/// for its handshakes to be sent again.
+/// The kernel's accept queue, in connections. With std's 128, a larger burst would wait a second or more for its
+/// handshakes to be retransmitted.
 const BACKLOG: u32 = 4096;
-/// How long to let be when the process has no file descriptor left for a new connection.
+/// The pause after a failed accept, such as one for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Takes the address, which a process that just ended may have left in TIME_WAIT.
+/// Binds the address, also when a process that just ended left it in TIME_WAIT.
 pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
@@ -38,7 +38,7 @@ pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves on `listener` until `shutdown`, then finishes what it has taken.
+/// Serves on `listener` until `shutdown`, then finishes the requests that were accepted.
 pub(crate) async fn run(
     listener: TcpListener,
     config: ServeConfig,
@@ -48,7 +48,7 @@ pub(crate) async fn run(
     let app = Arc::new(App::new(config)?);
     match app.check_mode().await {
         Err(error @ Error::ModeConflict { .. }) => return Err(error),
-        // It will be back, and until then deliveries are answered 503; /readyz compares the modes again.
+        // While the database is down deliveries are answered 503; /readyz compares the modes again.
         Err(error) => tracing::warn!(%error, "the settings' livemode could not be read"),
         Ok(()) => {}
     }
@@ -87,7 +87,7 @@ pub(crate) fn termination() -> Result<impl Future<Output = ()>, Error> {
     })
 }
 
-/// The next connection, once there is room for it; until then it waits in the kernel's queue.
+/// The next connection, once fewer than the maximum are open; until then it waits in the kernel's queue.
 async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
     let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
     loop {
@@ -107,13 +107,13 @@ fn serve_connection(
     app: &Arc<App>,
     connections: &GracefulShutdown,
 ) {
-    // An answer is one small write: sending it at once matters more than filling packets.
+    // A response is one small write: sending it at once matters more than filling packets.
     let _ = stream.set_nodelay(true);
     let app = app.clone();
-    // Boxed, because hyper keeps room for the future on every connection, idle ones too.
+    // Boxed, because hyper reserves the size of the future for every connection, idle ones too.
     let service = service_fn(move |request| {
-        let answer = routes::answer(app.clone(), request);
-        Box::pin(async { Ok::<_, Infallible>(answer.await) })
+        let response = routes::respond(app.clone(), request);
+        Box::pin(async { Ok::<_, Infallible>(response.await) })
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

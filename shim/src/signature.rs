@@ -1,5 +1,5 @@
-//! Who wrote a body: the `Stripe-Signature` header, `t=<unix seconds>,v1=<hex>[,v1=<hex>…]`, where each v1 is
-//! HMAC-SHA256 over the text of t, a dot and the raw body. Only this module makes a [`Verified`].
+//! Verifies webhook signatures: the `Stripe-Signature` header, `t=<unix seconds>,v1=<hex>[,v1=<hex>…]`, where each v1
+//! is HMAC-SHA256 over the text of t, a dot and the raw body. Only this module makes a [`Verified`].
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use hyper::HeaderMap;
@@ -10,18 +10,19 @@ use thiserror::Error;
 
 /// The header that carries the signature.
 pub(crate) const SIGNATURE_HEADER: &str = "stripe-signature";
-/// How far the signed time may lie from ours, in seconds, in the past and in the future; Stripe's own default.
+/// The maximum difference between the signed time and the clock, in seconds, in either direction; Stripe's own
+/// default.
 pub(crate) const TOLERANCE_SECONDS: u64 = 300;
-/// The longest header read, in bytes: t and the v1 of sixteen secrets fit.
+/// The longest header accepted, in bytes: t and sixteen v1 fit.
 const MAX_HEADER_BYTES: usize = 2048;
-/// The most v1 signatures read; Stripe sends one for each secret in force, two during a rotation.
+/// The maximum number of v1 signatures; Stripe sends one for each active secret, two during a rotation.
 const MAX_V1_SIGNATURES: usize = 16;
 /// The length of HMAC-SHA256's output, in bytes.
 const MAC_BYTES: usize = 32;
 
 type HmacSha256 = Hmac<Sha256>;
 
-/// A body that one of the configured secrets signed, just now.
+/// A body with a valid signature by one of the configured secrets, within the tolerance.
 #[derive(Debug)]
 pub(crate) struct Verified(Bytes);
 
@@ -32,7 +33,7 @@ impl Verified {
     }
 }
 
-/// Why a body is not believed.
+/// Why a signature was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum SignatureError {
     #[error("the Stripe-Signature header is missing")]
@@ -84,7 +85,7 @@ impl SignatureError {
     }
 }
 
-/// Believes `body` when one v1 of the header was made with one of `secrets`, within the tolerance of `now`.
+/// Accepts `body` if one v1 of the header was made with one of `secrets`, within the tolerance of `now`.
 pub(crate) fn verify(
     headers: &HeaderMap,
     body: Bytes,
@@ -96,11 +97,11 @@ pub(crate) fn verify(
     if values.next().is_some() {
         return Err(SignatureError::DuplicateHeader);
     }
-    let header = Header::parse(value.as_bytes())?;
+    let header = SignatureHeader::parse(value.as_bytes())?;
     if !secrets.iter().any(|secret| header.is_signed_with(secret, &body)) {
         return Err(SignatureError::Mismatch);
     }
-    // The time is judged last: before the signature is known to be right, it is a stranger's claim.
+    // The time is checked last: only a valid signature makes it trustworthy.
     if header.seconds < now.saturating_sub(TOLERANCE_SECONDS) {
         return Err(SignatureError::TooOld);
     }
@@ -116,14 +117,14 @@ pub(crate) fn sign(secret: &SecretString, timestamp: u64, body: &[u8]) -> String
     format!("t={timestamp},v1={:x}", Bytes::copy_from_slice(&mac))
 }
 
-/// The header's parts. `timestamp` is the text as sent, for that is what is signed.
-struct Header<'a> {
+/// The parsed header. `timestamp` is the text as sent, because that text is signed.
+struct SignatureHeader<'a> {
     timestamp: &'a str,
     seconds: u64,
     signatures: Vec<[u8; MAC_BYTES]>,
 }
 
-impl<'a> Header<'a> {
+impl<'a> SignatureHeader<'a> {
     fn parse(value: &'a [u8]) -> Result<Self, SignatureError> {
         if value.is_empty() {
             return Err(SignatureError::Missing);
@@ -142,13 +143,13 @@ impl<'a> Header<'a> {
                 ("t", digits) => timestamp = Some(digits),
                 ("v1", _) if v1.len() == MAX_V1_SIGNATURES => return Err(SignatureError::TooManySignatures),
                 ("v1", hex) => v1.push(hex),
-                // Stripe adds schemes (v0 marks test events); what we do not know proves nothing and harms nothing.
+                // Other schemes are ignored: Stripe adds some, such as v0 for test events.
                 _ => {}
             }
         }
 
         let timestamp = timestamp.ok_or(SignatureError::MissingTimestamp)?;
-        // Digits are asked for by themselves because u64's own parser takes a plus sign.
+        // u64's parser also accepts a plus sign.
         let digits = Some(timestamp).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
         let seconds = digits.and_then(|text| text.parse().ok()).ok_or(SignatureError::MalformedTimestamp)?;
         if v1.is_empty() {
@@ -165,7 +166,7 @@ impl<'a> Header<'a> {
     }
 }
 
-/// The MAC of a delivery. Stripe uses the secret's text as the key, its `whsec_` included.
+/// The MAC of a delivery. The key is the whole text of the secret, its `whsec_` included.
 fn keyed(secret: &SecretString, timestamp: &str, body: &[u8]) -> HmacSha256 {
     let mut mac =
         HmacSha256::new_from_slice(secret.expose_secret().as_bytes()).expect("HMAC takes keys of any length");
@@ -175,7 +176,7 @@ fn keyed(secret: &SecretString, timestamp: &str, body: &[u8]) -> HmacSha256 {
     mac
 }
 
-/// Exactly 64 digits of lower-case hex, as Stripe writes them; its libraries compare the text, so AB is not ab.
+/// Exactly 64 lower-case hex digits: Stripe's libraries compare the text, so AB does not match ab.
 fn decode_hex(hex: &str) -> Option<[u8; MAC_BYTES]> {
     let digits: &[u8; MAC_BYTES * 2] = hex.as_bytes().try_into().ok()?;
     let mut bytes = [0; MAC_BYTES];

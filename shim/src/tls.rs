@@ -1,4 +1,4 @@
-//! TLS towards Postgres and Stripe: rustls with ring, and the certificates this machine trusts.
+//! TLS for connections to Postgres, Stripe and other servers: rustls with ring and the system's trusted certificates.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use tokio_postgres::config::SslMode;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// How an HTTPS client connects; plain http is let through, for loopback addresses.
+/// The connector of HTTPS clients. It lets plain http pass, for the loopback URLs that the configuration allows.
 pub(crate) fn https_connector(connect_timeout: Duration) -> HttpsConnector<HttpConnector> {
     let mut http = HttpConnector::new();
     http.set_connect_timeout(Some(connect_timeout));
@@ -25,9 +25,9 @@ pub(crate) fn https_connector(connect_timeout: Duration) -> HttpsConnector<HttpC
         .wrap_connector(http)
 }
 
-/// How a connection to Postgres is encrypted. `prefer` does not check the server's certificate, as in libpq: whoever
-/// could forge it could as well have refused encryption, and servers with a home-made one, Debian's among them, would
-/// be out of reach. `require` checks it.
+/// The connector for Postgres. As in libpq, `prefer` does not check the server's certificate: an attacker who could
+/// forge it could as well refuse encryption, and servers with a self-signed one, Debian's default, would be
+/// unreachable. `require` checks it.
 pub(crate) fn postgres_connector(mode: SslMode) -> MakeRustlsConnect {
     MakeRustlsConnect::new(match mode {
         SslMode::Disable | SslMode::Prefer => unchecked(),
@@ -35,7 +35,7 @@ pub(crate) fn postgres_connector(mode: SslMode) -> MakeRustlsConnect {
     })
 }
 
-/// Trusts this machine's certificates. On one without any, the first handshake fails and says so.
+/// Trusts the system's certificates. If there are none, the first handshake fails with that error.
 fn checked() -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -53,7 +53,7 @@ fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
         .expect("ring speaks every version that rustls thinks safe")
 }
 
-/// Takes any certificate; the handshake itself must still be signed with it.
+/// Accepts any certificate; the handshake must still be signed with it.
 #[derive(Debug)]
 struct AnyCertificate(CryptoProvider);
 

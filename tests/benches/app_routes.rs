@@ -133,7 +133,8 @@ fn backfill() -> Table {
             }),
         );
         let started = Instant::now();
-        let ended = Setup::command(&["backfill"]).with("DATABASE_URL", &database.url()).asking(&stripe).run();
+        let ended =
+            Setup::command(&["backfill"]).with("DATABASE_URL", &database.url()).with_stripe(&stripe).run();
         let seconds = started.elapsed().as_secs_f64();
         assert_eq!(ended.code, Some(0), "{ended:?}");
         let pages = as_f64(2 * count.div_ceil(PAGE)) / PAGES_PER_SECOND;

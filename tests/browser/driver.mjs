@@ -33,7 +33,9 @@ const faults = [];
 const COMMANDS = {
   open: (tab, url) => tab.goto(url, { waitUntil: 'commit' }),
   reload: (tab) => tab.reload({ waitUntil: 'commit' }),
-  back: (tab) => tab.goBack({ waitUntil: 'commit' }),
+  // By the page itself: `tab.goBack` counts back from the entry that the browser's process takes for the current one, and
+  // on a busy machine that is the page before for some milliseconds after this one has been committed.
+  back: (tab) => Promise.all([tab.waitForEvent('framenavigated'), tab.evaluate('history.back()')]),
   address: (tab) => tab.url(),
   isAt: (tab, start) => tab.waitForURL((url) => url.href.startsWith(start), { waitUntil: 'commit' }),
   says: (tab, text) => tab.getByRole('status').filter({ hasText: text }).waitFor(),

@@ -5,28 +5,52 @@ use uuid::Uuid;
 
 use crate::connection::Connection;
 use crate::database::Database;
-use crate::fake_stripe::FakeStripe;
+use crate::fake_stripe::{FakeStripe, Fault};
 use crate::shim::{Setup, Shim};
 use crate::tokens::{AUDIENCE, ISSUER, JWT_SECRET, token};
 use crate::wire::Answer;
 
-/// The app's own address.
+/// The app's origin.
 pub const ORIGIN: &str = "https://app.test";
-/// Its pages that Stripe sends people back to.
+/// The page that Stripe returns to after a checkout.
 pub const SUCCESS_URL: &str = "https://app.test/billing?tab=credits";
-/// The same.
+/// The page that Stripe returns to after a canceled checkout.
 pub const CANCEL_URL: &str = "https://app.test/pricing";
-/// The same.
+/// The page that the customer portal returns to.
 pub const RETURN_URL: &str = "https://app.test/account#billing";
+
+/// The routes that need a user: method and path.
+pub const USER_ROUTES: [(&str, &str); 8] = [
+    ("GET", "/credits"),
+    ("POST", "/reconcile-stripe-credit-pack"),
+    ("POST", "/reconcile-stripe-checkout"),
+    ("POST", "/checkout"),
+    ("POST", "/subscription/change"),
+    ("POST", "/subscription/preview-change"),
+    ("POST", "/subscription/cancel"),
+    ("POST", "/portal"),
+];
+
+/// What may go wrong at Stripe, and how these routes answer it.
+pub const STRIPE_FAULTS: [(Fault, &str); 8] = [
+    (Fault::Failing, "502 stripe_failed"),
+    (Fault::Unauthorized, "502 stripe_unauthorized"),
+    (Fault::Cut, "502 stripe_unreachable"),
+    (Fault::CutInBody, "502 stripe_unreachable"),
+    (Fault::Garbage, "502 stripe_malformed_answer"),
+    (Fault::Refused, "502 stripe_refused"),
+    (Fault::Busy, "503 stripe_busy"),
+    (Fault::RateLimited, "503 stripe_rate_limited"),
+];
 
 /// A shim that acts as Supabase's service role and has every setting of the app's side.
 pub fn app(database: &Database, stripe: &FakeStripe) -> Setup {
-    without_stripe(database).asking(stripe)
+    without_stripe(database).with_stripe(stripe)
 }
 
-/// A command of the operator's, which acts as the shim does.
+/// An operator's command, with the same role and Stripe key.
 pub fn command(arguments: &[&str], database: &Database, stripe: &FakeStripe) -> Setup {
-    Setup::command(arguments).with("DATABASE_URL", &as_service(database)).asking(stripe)
+    Setup::command(arguments).with("DATABASE_URL", &as_service(database)).with_stripe(stripe)
 }
 
 fn as_service(database: &Database) -> String {
@@ -45,8 +69,8 @@ pub fn without_stripe(database: &Database) -> Setup {
         .with("PORTAL_RETURN_URL", RETURN_URL)
 }
 
-/// Writes into the books that a user has a live subscription to `price_pro`. How it got there is not the shim's
-/// business.
+/// Writes into the books that a user has a live subscription to `price_pro`. However it got there, the shim reads
+/// it.
 pub fn subscribe(books: &mut Connection, user: Uuid, subscription_id: &str) {
     books.sign_up(user);
     books.run(&format!(
@@ -69,7 +93,7 @@ impl Shim {
         self.bearing("POST", path, &token(user), body.to_string().as_bytes())
     }
 
-    /// A request that bears a token, or what is none.
+    /// A request with this bearer token, valid or not.
     pub fn bearing(&self, method: &str, path: &str, token: &str, body: &[u8]) -> Answer {
         self.ask(method, path, &[("Authorization", &format!("Bearer {token}"))], body)
     }

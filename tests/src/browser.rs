@@ -1,4 +1,4 @@
-//! A Chromium of one test, its tabs, and what a person does and reads in them.
+//! A Chromium for one test, its tabs, and what a user does and reads in them.
 //!
 //! A node process (tests/browser/driver.mjs) drives it with playwright-core. `cargo xtask test` installs all of that
 //! and says where.
@@ -85,7 +85,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // It ends with its commands. Ended the hard way, it leaves Chromium a closed pipe, which ends that, too.
+        // The driver ends when its stdin does. Killed, it leaves Chromium a closed pipe, which ends Chromium too.
         self.commands.borrow_mut().take();
         if process::wait_for(&mut self.driver, END_LIMIT).is_none() {
             eprintln!("the browser in {} did not end by itself", self.home.path().display());
@@ -120,7 +120,7 @@ impl Tab<'_> {
         self.ask("isAt", &[start.into()]);
     }
 
-    /// Waits until the page's status, which is read out to who cannot see it, holds these words.
+    /// Waits until the page's status (`role="status"`) holds these words.
     pub fn says(&self, words: &str) {
         self.ask("says", &[words.into()]);
     }
@@ -140,7 +140,7 @@ impl Tab<'_> {
         self.ask("fill", &[label.into(), text.into()]);
     }
 
-    /// Evaluates JavaScript in the page: its value, once its promise is kept.
+    /// Evaluates JavaScript in the page: the value that its promise resolves to.
     pub fn run(&self, script: &str) -> Value {
         self.ask("run", &[script.into()])
     }

@@ -1,5 +1,5 @@
-//! Two transactions open at once, without sleeping: a barrier to start together, a look into pg_stat_activity to know
-//! that one waits for the other.
+//! Transactions that overlap, without sleeps: a barrier starts them together, and pg_stat_activity shows when one waits for
+//! the other.
 
 use std::sync::Barrier;
 use std::thread;
@@ -8,20 +8,20 @@ use std::time::{Duration, Instant};
 use crate::connection::Connection;
 use crate::database::Database;
 
-/// How long a condition of the server may take to come true on a slow machine.
+/// How long a condition on the server may take to become true on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until a condition on the server is true, by asking it again and again.
 pub fn waits_for(connection: &mut Connection, condition: &str) {
     let since = Instant::now();
     while !connection.one::<bool>(condition, &[]) {
-        assert!(since.elapsed() < PATIENCE, "this did not come true: {condition}");
+        assert!(since.elapsed() < PATIENCE, "this did not become true: {condition}");
         thread::yield_now();
     }
 }
 
-/// Runs `first` in a transaction and, while that is open, `second` on a connection of its own, which must come to wait
-/// for a lock of the first; then commits the first. Answers what both said.
+/// Runs `first` in a transaction and, while that is open, `second` on a connection of its own, which must wait for a
+/// lock of the first; then commits the first. Returns what both returned.
 pub fn blocked<A, B: Send>(
     database: &Database,
     first: impl FnOnce(&mut Connection) -> A,
@@ -30,7 +30,7 @@ pub fn blocked<A, B: Send>(
     blocked_until("commit", database, first, second)
 }
 
-/// The same with another end of the first transaction than its commit.
+/// The same, with another statement than commit to end the first transaction.
 pub fn blocked_until<A, B: Send>(
     end: &str,
     database: &Database,
@@ -40,13 +40,13 @@ pub fn blocked_until<A, B: Send>(
     let (mut one, mut other, mut observer) = (database.connect(), database.connect(), database.connect());
     let pid = other.pid();
     one.run("begin");
-    let said = first(&mut one);
+    let outcome = first(&mut one);
     thread::scope(|scope| {
         let waiting = scope.spawn(move || {
             other.run("begin");
-            let said = second(&mut other);
+            let outcome = second(&mut other);
             other.run("commit");
-            said
+            outcome
         });
         waits_for(
             &mut observer,
@@ -55,11 +55,11 @@ pub fn blocked_until<A, B: Send>(
             ),
         );
         one.run(end);
-        (said, waiting.join().expect("the second transaction"))
+        (outcome, waiting.join().expect("the second transaction"))
     })
 }
 
-/// Runs each work on a connection of its own, all started at one barrier. Answers what each said, in order.
+/// Runs each work on a connection of its own, all started at one barrier. Returns what each returned, in order.
 pub fn together<T: Send, F: FnOnce(&mut Connection) -> T + Send>(
     database: &Database,
     works: Vec<F>,

@@ -1,4 +1,4 @@
-//! The SQL interface by its names, and what a call left in the tables.
+//! A connection with a method for each SQL function, and reads of what a call left in the tables.
 
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
@@ -34,15 +34,15 @@ pub struct Outcome {
 
 impl Outcome {
     /// Outcome and reason in one line, such as `parked unknown_user`.
-    pub fn said(&self) -> String {
+    pub fn summary(&self) -> String {
         match &self.reason {
             Some(reason) => format!("{} {reason}", self.outcome),
             None => self.outcome.clone(),
         }
     }
 
-    /// The balance and the debt that it says were left.
-    pub fn left(&self) -> (i64, i64) {
+    /// The balance and the debt after the call.
+    pub fn balance_and_debt(&self) -> (i64, i64) {
         (self.remaining_total.expect("a total"), self.debt.expect("a debt"))
     }
 }
@@ -87,7 +87,7 @@ impl DerefMut for Connection {
 }
 
 impl Connection {
-    /// Around an open client.
+    /// Wraps an open client.
     pub fn new(client: Client) -> Connection {
         Connection(client)
     }
@@ -105,7 +105,7 @@ impl Connection {
         self.0.batch_execute(sql).map_err(Fault::from)
     }
 
-    /// Statements that must be refused: how they were.
+    /// Statements that must be refused: the error.
     pub fn refusal(&mut self, sql: &str) -> Fault {
         match self.attempt(sql) {
             Ok(()) => panic!("this was not refused: {sql}"),
@@ -113,7 +113,7 @@ impl Connection {
         }
     }
 
-    /// The one value that a query answers.
+    /// The one value that a query returns.
     pub fn one<T: for<'a> postgres::types::FromSql<'a>>(
         &mut self,
         sql: &str,
@@ -122,7 +122,7 @@ impl Connection {
         self.0.query_one(sql, args).unwrap_or_else(|fault| panic!("{sql}: {fault:?}")).get(0)
     }
 
-    /// The one column of a query's rows.
+    /// The only column of a query's rows.
     pub fn column<T: for<'a> postgres::types::FromSql<'a>>(
         &mut self,
         sql: &str,
@@ -136,7 +136,7 @@ impl Connection {
             .collect()
     }
 
-    /// Calls a function that answers one outcome: `call` such as `grant_signup_credits($1)`.
+    /// Calls a function that returns one outcome: `call` such as `grant_signup_credits($1)`.
     ///
     /// # Errors
     /// The server's [`Fault`].
@@ -155,7 +155,7 @@ impl Connection {
         Ok(outcome)
     }
 
-    /// The same, where it must not fail.
+    /// The same, for a call that must not fail.
     pub fn call(&mut self, call: &str, args: &[&(dyn ToSql + Sync)]) -> Outcome {
         self.try_call(call, args).unwrap_or_else(|fault| panic!("billing.{call}: {fault:?}"))
     }
@@ -180,10 +180,10 @@ impl Connection {
         self.call("apply_stripe_event($1, $2)", &[event.json(), fetched])
     }
 
-    /// A delivery as by a shim that has no Stripe key: what is asked for cannot be fetched.
+    /// A delivery as by a shim without a Stripe key: what the first call asks for is not fetched.
     pub fn deliver(&mut self, event: &Event) -> Outcome {
-        let said = self.apply(event);
-        if said.outcome == "needs_fetch" { self.apply_fetched(event, &nothing_fetched()) } else { said }
+        let outcome = self.apply(event);
+        if outcome.outcome == "needs_fetch" { self.apply_fetched(event, &nothing_fetched()) } else { outcome }
     }
 
     /// `explain_event`.
@@ -219,7 +219,7 @@ impl Connection {
         self.call("grant_signup_credits($1)", &[&user])
     }
 
-    /// The server's process of this connection.
+    /// The process id of this connection's backend.
     pub fn pid(&mut self) -> i32 {
         self.one("select pg_backend_pid()", &[])
     }
@@ -241,7 +241,7 @@ impl Connection {
         )
     }
 
-    /// What the inbox says of an event, such as `parked unknown_price`; nothing where it is not there.
+    /// The outcome of an event in the inbox, such as `parked unknown_price`; `None` if it is not there.
     pub fn inbox(&mut self, event_id: &str) -> Option<String> {
         self.column(
             "select concat_ws(' ', outcome, reason) from billing.stripe_events where event_id = $1",
@@ -259,7 +259,7 @@ impl Connection {
         )
     }
 
-    /// Every row of every table, as text: two that are equal say that nothing was written between them.
+    /// Every row of every table, as text: if two of these are equal, nothing was written in between.
     pub fn everything(&mut self) -> BTreeMap<String, Vec<String>> {
         self.tables()
             .into_iter()
@@ -270,7 +270,7 @@ impl Connection {
             .collect()
     }
 
-    /// Where all users ended, without what depends on the order of arrival: balances, debts, grants, ledger sums, ties.
+    /// The state of all users without what depends on the order of arrival: balances, debts, grants, ledger sums, customers.
     pub fn end_state(&mut self) -> Vec<String> {
         self.column(
             "select format('account %s: %s/%s/%s debt %s', user_id, subscription_credits, purchased_credits,

@@ -1,4 +1,4 @@
-//! One database per test: a copy of the template, dropped at the end, on panic too.
+//! One database per test: a copy of the template, dropped at the end of the test, after a panic too.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -7,7 +7,7 @@ use postgres::{Client, NoTls};
 use crate::connection::Connection;
 use crate::stripe;
 
-/// What must hold at the end of every test, beside what the test asserts itself: name of the fault, query that lists it.
+/// What must hold at the end of every test, beside its own assertions: the name of a fault, and the query that lists it.
 const INVARIANTS: &[(&str, &str)] = &[
     (
         "validate_credits_consistency() is not empty",
@@ -97,7 +97,7 @@ impl Database {
         database
     }
 
-    /// A database that never heard of the extension.
+    /// A database without the extension.
     pub fn empty() -> Database {
         let mut database = Database::copy_of("template0");
         database.breaks_its_books();
@@ -136,12 +136,12 @@ impl Database {
         connection
     }
 
-    /// Says that this test breaks the books on purpose: they are not checked at its end.
+    /// For a test that breaks the books on purpose: they are not checked at its end.
     pub fn breaks_its_books(&mut self) {
         self.broken = true;
     }
 
-    /// Fails where the books do not agree with themselves.
+    /// Fails if the books are inconsistent.
     pub fn check_books(&self) {
         let mut client = open(&self.server, &self.name);
         for (fault, query) in INVARIANTS {
@@ -188,7 +188,7 @@ fn url(server: &str, database: &str) -> String {
     format!("{}/{database}", server.trim_end_matches('/'))
 }
 
-/// What `cargo xtask test` says in the environment.
+/// A variable that `cargo xtask test` sets.
 pub fn setting(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run cargo xtask test"))
 }

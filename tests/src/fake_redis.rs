@@ -1,4 +1,4 @@
-//! A Redis of our own on port 0, for what a real one does too seldom: it can be slow, emptied, wrong and gone.
+//! A fake Redis on a port of its own, which can be slow, empty, wrong or gone on demand.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// A running fake. Dropped, it answers nobody any more.
+/// A running fake. Dropped, it closes every connection.
 pub struct FakeRedis {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
@@ -15,10 +15,10 @@ pub struct FakeRedis {
 
 /// How it behaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Mood {
-    /// As it should.
+pub enum Behaviour {
+    /// Like a Redis.
     Good,
-    /// Every answer is late by this much.
+    /// Every answer is delayed by this much.
     Slow(Duration),
     /// Every GET answers this.
     Lying(String),
@@ -32,7 +32,7 @@ pub enum Mood {
 pub type Kept = (String, Option<u64>);
 
 struct State {
-    mood: Mood,
+    behaviour: Behaviour,
     has_ended: bool,
     values: BTreeMap<String, Kept>,
     commands: Vec<String>,
@@ -46,8 +46,12 @@ impl FakeRedis {
     pub fn start() -> FakeRedis {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
-        let state =
-            State { mood: Mood::Good, has_ended: false, values: BTreeMap::new(), commands: Vec::new() };
+        let state = State {
+            behaviour: Behaviour::Good,
+            has_ended: false,
+            values: BTreeMap::new(),
+            commands: Vec::new(),
+        };
         let state = Arc::new(Mutex::new(state));
         let shared = state.clone();
         thread::spawn(move || {
@@ -56,7 +60,7 @@ impl FakeRedis {
                     return;
                 }
                 let state = shared.clone();
-                // A connection that breaks is its client's business.
+                // A connection may break at any time.
                 thread::spawn(move || serve(stream, &state));
             }
         });
@@ -68,9 +72,9 @@ impl FakeRedis {
         format!("redis://{}", self.address)
     }
 
-    /// From now on it behaves so.
-    pub fn becomes(&self, mood: Mood) {
-        self.state().mood = mood;
+    /// Changes how it behaves.
+    pub fn behave(&self, behaviour: Behaviour) {
+        self.state().behaviour = behaviour;
     }
 
     /// What is kept under a key, and for how long.
@@ -88,8 +92,8 @@ impl FakeRedis {
         self.state().values.clear();
     }
 
-    /// How often a command came.
-    pub fn heard(&self, command: &str) -> usize {
+    /// How often a command was sent.
+    pub fn count(&self, command: &str) -> usize {
         self.state().commands.iter().filter(|heard| *heard == command).count()
     }
 
@@ -100,9 +104,9 @@ impl FakeRedis {
 
 impl Drop for FakeRedis {
     fn drop(&mut self) {
-        self.becomes(Mood::Gone);
+        self.behave(Behaviour::Gone);
         self.state().has_ended = true;
-        // Its thread looks at that when somebody comes.
+        // Its thread looks at that at the next connection.
         let _ = TcpStream::connect(self.address);
     }
 }
@@ -115,9 +119,9 @@ fn serve(stream: TcpStream, state: &Mutex<State>) -> io::Result<()> {
         let command = read(&mut commands)?;
         let (answer, late) = {
             let mut state = locked(state);
-            let late = match &state.mood {
-                Mood::Gone => return Ok(()),
-                Mood::Slow(late) => Some(*late),
+            let late = match &state.behaviour {
+                Behaviour::Gone => return Ok(()),
+                Behaviour::Slow(late) => Some(*late),
                 _ => None,
             };
             (answer(&mut state, &command), late)
@@ -151,9 +155,9 @@ fn answer(state: &mut State, command: &[String]) -> String {
     let words: Vec<&str> = command.iter().map(String::as_str).collect();
     state.commands.push(words.first().map(|word| word.to_uppercase()).unwrap_or_default());
     let text = |text: &str| format!("${}\r\n{text}\r\n", text.len());
-    match (&state.mood, words.as_slice()) {
-        (Mood::Failing, _) => "-LOADING Redis is loading the dataset in memory\r\n".to_owned(),
-        (Mood::Lying(lie), ["GET", _]) => text(lie),
+    match (&state.behaviour, words.as_slice()) {
+        (Behaviour::Failing, _) => "-LOADING Redis is loading the dataset in memory\r\n".to_owned(),
+        (Behaviour::Lying(lie), ["GET", _]) => text(lie),
         (_, ["GET", key]) => state.values.get(*key).map_or("$-1\r\n".to_owned(), |(value, _)| text(value)),
         (_, ["SET", key, value, "EX", seconds]) => {
             let kept = ((*value).to_owned(), seconds.parse().ok());

@@ -1,55 +1,49 @@
-//! A Stripe API of our own: a small hyper server on port 0 with the shapes of Stripe's current API, faults on demand,
-//! and a record of what it was asked.
+//! A fake Stripe API: a small HTTP server with the shapes of Stripe's current API, faults on demand, and a record of the
+//! requests.
 //!
 //! A route is one arm of [`route`]; what it answers comes from the [`Books`], which a test fills. Whatever is not
 //! there is answered as Stripe answers it, so that a wrong path shows as a 404 in the record, not as a hang.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Collected, Full, combinators::BoxBody};
 use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue, RETRY_AFTER};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::watch;
+
+use crate::http_server::HttpServer;
 
 /// The secret key that this Stripe accepts.
 pub const KEY: &str = "sk_test_of_the_fake_stripe";
 /// Stripe's own page size where a request names none, and the largest it may name.
 const DEFAULT_PAGE: usize = 10;
 const MAX_PAGE: usize = 100;
-/// How many types of event it takes in one question.
+/// How many event types one request may name.
 const MAX_TYPES: usize = 20;
 
-/// A running fake. Dropped, it is gone: the port is closed and its thread has ended.
+/// A running fake. Dropped, it is gone.
 pub struct FakeStripe {
-    address: SocketAddr,
+    server: HttpServer,
     state: Arc<Mutex<State>>,
-    stop: Option<oneshot::Sender<()>>,
-    server: Option<JoinHandle<()>>,
 }
 
-/// What it was asked, one a request.
+/// A request that it received.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
+pub struct RecordedRequest {
     /// `GET`, `POST` or `DELETE`.
     pub method: String,
     /// The path with its query.
     pub path: String,
     /// The header `Stripe-Version`.
     pub version: Option<String>,
-    /// Whether there was an `Authorization` header. Its value is nobody's business.
+    /// Whether there was an `Authorization` header. Its value is not recorded: it is a secret.
     pub has_authorization: bool,
     /// The header `Idempotency-Key`.
     pub idempotency_key: Option<String>,
@@ -57,7 +51,7 @@ pub struct Asked {
     pub body: String,
 }
 
-impl Asked {
+impl RecordedRequest {
     /// The fields of the form that was posted.
     #[must_use]
     pub fn form(&self) -> BTreeMap<String, String> {
@@ -71,7 +65,7 @@ impl Asked {
     }
 }
 
-/// What to do instead of answering well.
+/// What it does instead of answering normally.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// 429, `rate_limit`.
@@ -88,26 +82,28 @@ pub enum Fault {
     Refused,
     /// 409, as while the same request is still being worked on.
     Busy,
-    /// The request is taken and never answered.
+    /// The request is never answered.
     Silent,
     /// The connection is closed without an answer.
     Cut,
-    /// The connection is closed in the middle of a well-begun answer.
+    /// The connection is closed in the middle of the answer's body.
     CutInBody,
-    /// 200 with what is no JSON, as from a proxy in between.
+    /// 200 with a body that is not JSON, as from a proxy in between.
     Garbage,
-    /// A good answer, late.
+    /// A normal answer, after a delay.
     Slow(Duration),
+    /// A normal answer, once [`FakeStripe::release`] is called.
+    Held,
 }
 
-/// What this Stripe knows. Objects are kept by the path that reads them.
+/// What it has: objects and lists, by the path that reads them.
 #[derive(Debug, Default)]
 struct Books {
     objects: BTreeMap<String, Value>,
     lists: BTreeMap<String, Vec<Value>>,
     /// Whether the cards of all customers are declined from now on.
     declines_cards: bool,
-    /// What was posted under an idempotency key, and what was answered.
+    /// By idempotency key: what was posted, and the answer.
     replays: BTreeMap<String, (String, StatusCode, Value)>,
     made: usize,
 }
@@ -118,38 +114,30 @@ struct State {
     faults: Vec<Fault>,
     lasting_fault: Option<Fault>,
     later_fault: Option<(usize, Fault)>,
+    /// Whether held answers are given now.
+    is_released: watch::Sender<bool>,
     date: Option<HeaderValue>,
-    asked: Vec<Asked>,
+    asked: Vec<RecordedRequest>,
 }
 
 impl FakeStripe {
     /// Listens on a port of its own.
-    ///
-    /// # Panics
-    /// Where the machine has no port or thread left.
     #[must_use]
     pub fn start() -> Self {
         let state = Arc::new(Mutex::new(State::default()));
-        let (stop, stopped) = oneshot::channel();
-        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-        let address = listener.local_addr().expect("a bound socket has an address");
-        listener.set_nonblocking(true).expect("a socket can be non-blocking");
         let shared = state.clone();
-        let server = thread::Builder::new()
-            .name("fake-stripe".to_owned())
-            .spawn(move || run(listener, &shared, stopped))
-            .expect("a thread");
-        Self { address, state, stop: Some(stop), server: Some(server) }
+        let server = HttpServer::start(move |request| respond(shared.clone(), request));
+        Self { server, state }
     }
 
     /// The value for `STRIPE_API_BASE`.
     #[must_use]
     pub fn base(&self) -> String {
-        format!("http://{}", self.address)
+        self.server.origin()
     }
 
-    /// Stripe has this checkout session. Its line items are a list of their own: those that were said, or the one
-    /// that its metadata name.
+    /// Stripe has this checkout session. Its line items are a list of their own: those given before, or the one that
+    /// its metadata names.
     ///
     /// # Panics
     /// Where the object has no id.
@@ -183,7 +171,7 @@ impl FakeStripe {
             .insert(format!("/v1/checkout/sessions/{session_id}/line_items"), items.collect());
     }
 
-    /// Stripe answers this at a path, whatever it is.
+    /// Any JSON at any path.
     pub fn knows_at(&self, path: &str, object: Value) {
         self.state().books.objects.insert(path.to_owned(), object);
     }
@@ -232,7 +220,7 @@ impl FakeStripe {
         self.state().books.objects.get(path).cloned()
     }
 
-    /// From now on no card pays.
+    /// Declines all cards from now on.
     pub fn decline_cards(&self) {
         self.state().books.declines_cards = true;
     }
@@ -242,7 +230,7 @@ impl FakeStripe {
         self.state().faults.extend(faults);
     }
 
-    /// So many requests are answered well, and every later one fails until [`FakeStripe::recover`].
+    /// So many requests are answered normally, and every later one fails until [`FakeStripe::recover`].
     pub fn fail_after(&self, requests: usize, fault: Fault) {
         let mut state = self.state();
         let answered = state.asked.len();
@@ -252,6 +240,11 @@ impl FakeStripe {
     /// Every request fails until [`FakeStripe::recover`].
     pub fn fail(&self, fault: Fault) {
         self.state().lasting_fault = Some(fault);
+    }
+
+    /// Gives the answers that [`Fault::Held`] holds, and holds none from now on.
+    pub fn release(&self) {
+        self.state().is_released.send_replace(true);
     }
 
     /// Everything works again.
@@ -272,22 +265,12 @@ impl FakeStripe {
 
     /// Everything asked so far, in order of arrival.
     #[must_use]
-    pub fn asked(&self) -> Vec<Asked> {
+    pub fn asked(&self) -> Vec<RecordedRequest> {
         self.state().asked.clone()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         locked(&self.state)
-    }
-}
-
-impl Drop for FakeStripe {
-    fn drop(&mut self) {
-        // Both are there until now; the thread ends with what it was still answering.
-        self.stop.take();
-        if let Some(server) = self.server.take() {
-            let _ = server.join();
-        }
     }
 }
 
@@ -307,31 +290,6 @@ fn line_item(index: usize, price: &str, quantity: u32) -> Value {
 
 type Answer = Response<BoxBody<Bytes, std::io::Error>>;
 
-fn run(listener: std::net::TcpListener, state: &Arc<Mutex<State>>, stopped: oneshot::Receiver<()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async {
-        let listener = TcpListener::from_std(listener).expect("a listener for this runtime");
-        tokio::select! {
-            () = serve(listener, state) => {}
-            // An error is the sender's drop, which is how it is stopped.
-            _ = stopped => {}
-        }
-    });
-    // Dropping the runtime ends every connection, those that wait for an answer that never comes included.
-}
-
-async fn serve(listener: TcpListener, state: &Arc<Mutex<State>>) {
-    // An accept that fails is a connection that went away by itself.
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            continue;
-        };
-        let state = state.clone();
-        let service = service_fn(move |request| respond(state.clone(), request));
-        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
-    }
-}
-
 /// Hyper closes the connection on an error, without an answer.
 async fn respond(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<Answer, Cut> {
     let (head, body) = request.into_parts();
@@ -340,7 +298,7 @@ async fn respond(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result
     let key = header(AUTHORIZATION.as_str());
     let (fault, date) = {
         let mut state = locked(&state);
-        state.asked.push(Asked {
+        state.asked.push(RecordedRequest {
             method: head.method.to_string(),
             path: head.uri.to_string(),
             version: header("stripe-version"),
@@ -374,6 +332,12 @@ async fn respond(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result
         None => good(),
         Some(Fault::Slow(late)) => {
             tokio::time::sleep(late).await;
+            good()
+        }
+        Some(Fault::Held) => {
+            let mut is_released = locked(&state).is_released.subscribe();
+            // An error is the sender's drop, with the whole server.
+            let _ = is_released.wait_for(|is_released| *is_released).await;
             good()
         }
         Some(Fault::RateLimited) => {

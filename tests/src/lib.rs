@@ -1,4 +1,5 @@
-//! The harness of the tests: a fresh database for each, what Stripe would send to it, and two connections at once.
+//! What the integration tests share: a database for each test, Stripe's objects and events, the shim as a process, and
+//! stand-ins for everything around it.
 //!
 //! `cargo xtask test` starts the server and makes the template that every test's database is a copy of.
 #![allow(
@@ -14,6 +15,7 @@ pub mod connection; // the SQL interface by its names, and what it left in the t
 pub mod database; // one per test, dropped at its end
 pub mod fake_redis; // a Redis that can be slow, emptied and wrong
 pub mod fake_stripe; // a Stripe API to fetch from, faults on demand
+pub mod http_server; // what the shim and the browser talk to
 pub mod pages; // the app's web server
 pub mod permutations; // steps in every order
 pub mod refunds; // charges, refunds, disputes
@@ -33,7 +35,7 @@ pub use stripe::{Event, Session, catalog, event, fetched_lines, nothing_fetched,
 
 use uuid::Uuid;
 
-/// One of any number of users that are the same in every run.
+/// The n-th user, the same in every run.
 pub const fn user(n: u128) -> Uuid {
     Uuid::from_u128(0xc0de_0000_0000_4000_8000_0000_0000_0000 | n)
 }
@@ -41,5 +43,5 @@ pub const fn user(n: u128) -> Uuid {
 /// The user that most tests are about.
 pub const ANN: Uuid = user(1);
 
-/// The other one.
+/// Another user.
 pub const BOB: Uuid = user(2);

@@ -101,7 +101,7 @@ pub fn in_every_order(
     };
     let steps: Vec<Step> = events.iter().map(apply).collect();
     let orders = orders_with_repeats(steps.len());
-    let read = |c: &mut Connection| (c.stands(ANN), c.end_state(), c.subscribed_state());
-    let (stands, ..) = common_end(db, before, &steps, &orders, read);
-    assert_eq!(stands, expected);
+    let read = |c: &mut Connection| (c.balance_and_debt(ANN), c.end_state(), c.subscribed_state());
+    let (balance_and_debt, ..) = common_end(db, before, &steps, &orders, read);
+    assert_eq!(balance_and_debt, expected);
 }

@@ -1,4 +1,4 @@
-//! What Stripe would send about money that goes back: charges, refunds, disputes.
+//! Builders of what Stripe sends about reversals: charges, refunds, disputes.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::connection::Connection;
 use crate::stripe::{CREATED, Event, event, paid_pack};
 
-/// The event by which `price_pack` was bought with `cs_name`, paid by `pi_name`.
+/// The event of a `price_pack` bought with `cs_name` and paid by `pi_name`.
 pub fn bought(session_id: &str, user: Uuid) -> Event {
     paid_pack(session_id, user).completed(&format!("evt_{session_id}"))
 }
@@ -16,7 +16,7 @@ pub fn refunded(refund_id: &str, payment_intent: &str, amount: i64) -> Event {
     refund(refund_id, payment_intent, amount).event(&format!("evt_{refund_id}"), "refund.created")
 }
 
-/// The failure of that refund.
+/// The event of that refund's failure.
 pub fn failed(refund_id: &str, payment_intent: &str, amount: i64) -> Event {
     refund(refund_id, payment_intent, amount)
         .with("status", "failed")
@@ -26,14 +26,7 @@ pub fn failed(refund_id: &str, payment_intent: &str, amount: i64) -> Event {
 impl Connection {
     /// Buys `price_pack`: see [`bought`].
     pub fn buy(&mut self, user: Uuid, session_id: &str) {
-        assert_eq!(self.apply(&bought(session_id, user)).said(), "applied");
-    }
-
-    /// What a user can spend, and what they owe.
-    pub fn stands(&mut self, user: Uuid) -> (i64, i64) {
-        let stands = (self.balance(user), self.debt(user));
-        assert_eq!(self.reads(user), stands, "every reader reads the same");
-        stands
+        assert_eq!(self.apply(&bought(session_id, user)).summary(), "applied");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Rng that repeats itself: the same seed, the same choices. And every order of a few things.
+//! Random choices that repeat: the same seed, the same choices.
 
 /// A generator of random numbers (splitmix64).
 #[derive(Debug, Clone)]

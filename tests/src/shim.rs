@@ -1,4 +1,4 @@
-//! The real shim as a process of its own: started with an environment, spoken to over HTTP, read by its log, ended.
+//! The real shim as a process: start it with an environment, talk HTTP to it, read its log, stop it.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write as _};
@@ -20,13 +20,13 @@ use crate::wire::{self, Answer, Wire};
 
 /// The secret that signs, unless a test says otherwise.
 pub const SECRET: &str = "whsec_of_the_tests";
-/// How long a condition may take to come true on a slow machine.
+/// How long a condition may take to become true on a slow machine.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How long a command may take: some go through ten thousand objects.
 const COMMAND_PATIENCE: Duration = Duration::from_mins(5);
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(10);
-/// How long Stripe's sender waits before it sends again what was not taken; hours at the real one.
+/// How long to wait before sending again what was not answered 200; hours at the real Stripe.
 const STRIPE_WAITS: Duration = Duration::from_millis(50);
 
 /// A shim that is still to be started: its arguments and its whole environment.
@@ -37,7 +37,7 @@ pub struct Setup {
     stdin: String,
 }
 
-/// What a command came to.
+/// How a command ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
     /// The exit code; none where a signal ended it.
@@ -87,13 +87,13 @@ impl Setup {
 
     /// With the fake Stripe's address and key.
     #[must_use]
-    pub fn asking(self, stripe: &FakeStripe) -> Setup {
+    pub fn with_stripe(self, stripe: &FakeStripe) -> Setup {
         self.with("STRIPE_API_BASE", &stripe.base()).with("STRIPE_SECRET_KEY", fake_stripe::KEY)
     }
 
     /// With this on its stdin.
     #[must_use]
-    pub fn reading(mut self, stdin: &str) -> Setup {
+    pub fn with_stdin(mut self, stdin: &str) -> Setup {
         stdin.clone_into(&mut self.stdin);
         self
     }
@@ -113,7 +113,7 @@ impl Setup {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = process::serve(command).unwrap_or_else(|error| panic!("{error}"));
         let mut stdin = child.stdin.take().expect("piped above");
-        // One that ends without reading its stdin closes it, and that is no fault of ours.
+        // A command that does not read its stdin closes it.
         let _ = stdin.write_all(self.stdin.as_bytes());
         drop(stdin);
         let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
@@ -132,7 +132,7 @@ impl Setup {
                 peak_memory = peak_memory.max(peak_memory_of(child.id()));
                 status = child.try_wait().expect("a child of ours");
             }
-            // Both fail only for one that has ended.
+            // Both fail only if it has ended.
             let _ = child.kill();
             let _ = child.wait();
             let (stdout, stderr) = (stdout.join().expect("its stdout"), stderr.join().expect("its stderr"));
@@ -142,7 +142,7 @@ impl Setup {
     }
 }
 
-/// The most memory that a process has had resident, in kilobytes; 0 where it is not there any more.
+/// The most memory that a process has had resident, in kilobytes; 0 if it has ended.
 fn peak_memory_of(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let peak =
@@ -150,7 +150,7 @@ fn peak_memory_of(pid: u32) -> u64 {
     peak.unwrap_or(0)
 }
 
-/// The built binary, as `cargo xtask test` says.
+/// The built binary, named by `cargo xtask test`.
 fn binary() -> PathBuf {
     setting("STRIPE_CREDITS_SHIM").into()
 }
@@ -166,7 +166,7 @@ impl Shim {
         self.0.pid()
     }
 
-    /// A connection of one's own.
+    /// A new connection.
     pub fn connect(&self) -> Wire {
         Wire::open(self.address())
     }
@@ -199,7 +199,7 @@ impl Shim {
         wire.answer().expect("the shim answers")
     }
 
-    /// The sum of a count's samples that carry these labels.
+    /// The sum of a counter's samples that carry these labels.
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         let text = self.get("/metrics").body;
         text.lines()
@@ -241,13 +241,13 @@ impl Shim {
         found
     }
 
-    /// Sends SIGTERM and waits until the log says that it was heard.
+    /// Sends SIGTERM and waits until the log says that the shim is draining.
     pub fn ask_to_stop(&self) {
         self.0.ask_to_end();
         self.logged(1, |line| line["message"] == "draining");
     }
 
-    /// Waits until it has ended, which it was asked to. Answers how.
+    /// Waits until it has ended after [`Shim::ask_to_stop`].
     pub fn ended(&mut self) -> ExitStatus {
         self.0.terminate().unwrap_or_else(|error| panic!("{error}"))
     }
@@ -266,10 +266,10 @@ impl Drop for Shim {
     }
 }
 
-/// Sends an event, signed now, where nobody may be listening.
+/// Sends an event, signed now, to an address where the shim may not listen any more.
 ///
 /// # Errors
-/// The system's: nobody listens, or the connection ended before the answer.
+/// Nothing listens there, or the connection ended before the answer.
 pub fn deliver(address: SocketAddr, event: &Event) -> io::Result<Answer> {
     let body = event.json().to_string();
     let mut wire = Wire::try_open(address)?;
@@ -283,8 +283,8 @@ pub fn webhook(body: &[u8]) -> Vec<u8> {
     wire::request("POST", "/webhooks/stripe", &[("Stripe-Signature", &signature)], body)
 }
 
-/// Sends an event again and again, as Stripe does, until it is answered 200. Answers every status on the way; 0 stands
-/// for a connection that was refused or cut.
+/// Sends an event again and again, as Stripe does, until it is answered 200. Returns every status; 0 stands for a
+/// connection that was refused or cut.
 pub fn deliver_until_taken(address: impl Fn() -> SocketAddr, event: &Event) -> Vec<u16> {
     let since = Instant::now();
     let mut statuses = Vec::new();
@@ -318,11 +318,11 @@ pub fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_secs()
 }
 
-/// Waits until a condition is true, by looking again and again.
+/// Waits until a condition is true, by polling.
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let since = Instant::now();
     while !condition() {
-        assert!(since.elapsed() < PATIENCE, "this did not come true: {what}");
+        assert!(since.elapsed() < PATIENCE, "this did not become true: {what}");
         thread::sleep(POLL);
     }
 }

@@ -1,4 +1,4 @@
-//! Spends, reservations and upkeep by their names, and what they leave.
+//! Methods for spends, reservations and `run_due`, and reads of what they leave.
 
 use uuid::Uuid;
 
@@ -15,7 +15,7 @@ impl Connection {
         self.call("reserve_credits($1, $2, $3)", &[&user, &amount, &request_id])
     }
 
-    /// `commit_reservation`, of all of it where `amount` is nothing.
+    /// `commit_reservation`; without an amount, of all of it.
     pub fn commit(&mut self, user: Uuid, request_id: &str, amount: Option<i64>) -> Outcome {
         self.call("commit_reservation($1, $2, $3)", &[&user, &request_id, &amount])
     }
@@ -25,7 +25,7 @@ impl Connection {
         self.call("release_reservation($1, $2)", &[&user, &request_id])
     }
 
-    /// `grant_credits` that lapse this many days from now.
+    /// `grant_credits` that expire this many days from now.
     pub fn grant_for_days(&mut self, user: Uuid, amount: i64, request_id: &str, days: i32) -> Outcome {
         self.call(
             "grant_credits($1, $2, $3, p_expires_at => statement_timestamp() + make_interval(days => $4))",
@@ -43,19 +43,56 @@ impl Connection {
         self.one("select coalesce((select debt from billing.user_credits where user_id = $1), 0)", &[&user])
     }
 
-    /// What can be read of a user, balance and debt, by a read that posts nothing.
-    pub fn reads(&mut self, user: Uuid) -> (i64, i64) {
+    /// A user's balance and debt, by a read that posts nothing.
+    pub fn balance_and_debt(&mut self, user: Uuid) -> (i64, i64) {
         let read = "select credits_balance, debt from billing.user_credits where user_id = $1";
         self.query_opt(read, &[&user]).expect("it is read").map_or((0, 0), |row| (row.get(0), row.get(1)))
     }
 
-    /// What a user reads of their own, balance and debt, by `my_credits()`: it posts first what time has brought.
+    /// A user's balance and debt by `my_credits()`, which first posts what time has caused.
     pub fn my_credits(&mut self, user: Uuid) -> (i64, i64) {
         self.run(&format!("set request.jwt.claims = '{{\"sub\": \"{user}\"}}'"));
         let row =
             self.query_one("select credits_balance, debt from billing.my_credits()", &[]).expect("a row");
         self.run("reset request.jwt.claims");
         (row.get(0), row.get(1))
+    }
+
+    /// A user's balance and debt, which both readers must read alike.
+    pub fn agreed_balance_and_debt(&mut self, user: Uuid) -> (i64, i64) {
+        let read = self.balance_and_debt(user);
+        assert_eq!(self.my_credits(user), read, "my_credits() and the view");
+        read
+    }
+
+    /// A user's balance and debt, which must be the same whatever posts first what time has caused: `my_credits()`, a sweep,
+    /// or a spend of the whole balance.
+    pub fn settled_balance_and_debt(&mut self, user: Uuid) -> (i64, i64) {
+        let read = self.balance_and_debt(user);
+        for posting in ["my_credits", "run_due", "spend"] {
+            self.run("begin");
+            match posting {
+                "my_credits" => assert_eq!(self.my_credits(user), read, "my_credits() and the view"),
+                "run_due" => drop(self.run_due()),
+                _ => self.spend_all(user, read),
+            }
+            if posting != "spend" {
+                assert_eq!(self.balance_and_debt(user), read, "after {posting}");
+                assert_eq!(self.run_due(), 0, "nothing is left to post after {posting}");
+            }
+            self.run("rollback");
+        }
+        read
+    }
+
+    fn spend_all(&mut self, user: Uuid, (balance, debt): (i64, i64)) {
+        if balance > 0 {
+            let spent = self.spend(user, balance, "all-of-it");
+            assert_eq!((spent.summary().as_str(), spent.remaining_total), ("applied", Some(0)));
+            assert_eq!(self.balance_and_debt(user), (0, debt), "after all of it was spent");
+        } else {
+            assert_eq!(self.spend(user, 1, "anything").summary(), "rejected insufficient_credits");
+        }
     }
 
     /// What remains of each of a user's grants, in the order in which they were made, such as `cs_1 500`.

@@ -1,9 +1,9 @@
-//! What Stripe would send: checkout sessions, line items, events.
+//! Builders of what Stripe sends: checkout sessions, line items, events.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-/// When the sessions and events of the tests were made, unless they say otherwise.
+/// `created` of the tests' sessions and events, unless a test sets another.
 pub const CREATED: i64 = 1_760_000_000;
 
 /// The catalog of all scenarios.
@@ -36,7 +36,7 @@ pub fn session(session_id: &str) -> Session {
     }))
 }
 
-/// A paid session for one `price_pack`, whose server named the user.
+/// A paid session for one `price_pack` with the user in its metadata.
 pub fn paid_pack(session_id: &str, user: Uuid) -> Session {
     session(session_id).of(user).metadata("price_id", "price_pack")
 }
@@ -165,12 +165,12 @@ fn line_items(session: &Session, lines: &[(&str, i64)]) -> Value {
     })
 }
 
-/// What the shim hands over when it was asked for a session's line items: price and quantity each.
+/// What the shim hands over after fetching a session's line items: price and quantity each.
 pub fn fetched_lines(session: &Session, lines: &[(&str, i64)]) -> Value {
     json!({ "as_of": CREATED + 60, "objects": [line_items(session, lines)] })
 }
 
-/// What the shim hands over when nobody could ask Stripe.
+/// What the shim hands over if it cannot ask Stripe.
 pub fn nothing_fetched() -> Value {
     json!({})
 }

@@ -1,6 +1,6 @@
-//! What Stripe would send of subscriptions: their state, their invoices and what paid those, in both shapes of its API.
+//! Builders of what Stripe sends of subscriptions: their state, invoices and invoice payments, in both shapes of its API.
 //!
-//! Everything is built in the newer shape, of 2025-03-31 and later; `older()` says the same in the one before.
+//! Everything is built in the newer shape, of 2025-03-31 and later; `older()` converts it to the shape before.
 
 use chrono::{DateTime, Months};
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ pub fn month(n: u32) -> i64 {
     months_after(CREATED, n)
 }
 
-/// So many calendar months after a time.
+/// A time plus so many calendar months.
 pub fn months_after(start: i64, n: u32) -> i64 {
     let start = DateTime::from_timestamp(start, 0).expect("a time");
     start.checked_add_months(Months::new(n)).expect("a time").timestamp()
@@ -110,7 +110,7 @@ impl Subscription {
         trialing.during((start, end))
     }
 
-    /// Over, since then.
+    /// Canceled, and ended at a time.
     #[must_use]
     pub fn ended(self, at: i64) -> Subscription {
         self.status("canceled").with("canceled_at", at).with("ended_at", at)
@@ -178,7 +178,7 @@ impl Subscription {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Line(Value);
 
-/// A line that bills one of a price for a period with so many cents.
+/// A line that bills one of a price for a period, at so many cents.
 pub fn line(price_id: &str, amount: i64, (start, end): (i64, i64)) -> Line {
     Line(json!({
         "object": "line_item",
@@ -197,14 +197,14 @@ pub fn line(price_id: &str, amount: i64, (start, end): (i64, i64)) -> Line {
 }
 
 impl Line {
-    /// With so many of it.
+    /// With this quantity.
     #[must_use]
     pub fn quantity(mut self, quantity: i64) -> Line {
         self.0["quantity"] = quantity.into();
         self
     }
 
-    /// With so many cents taken off.
+    /// With a discount of so many cents.
     #[must_use]
     pub fn discounted(mut self, amount: i64) -> Line {
         self.0["discount_amounts"] = json!([{ "amount": amount, "discount": "di_1" }]);
@@ -298,7 +298,7 @@ impl Invoice {
         self
     }
 
-    /// With the user in the metadata of its subscription, of which the invoice carries a copy.
+    /// With the user in the invoice's copy of its subscription's metadata.
     #[must_use]
     pub fn of(mut self, user: Uuid) -> Invoice {
         self.0["parent"]["subscription_details"]["metadata"]["user_id"] = user.to_string().into();
@@ -400,7 +400,7 @@ pub fn subscribing(session_id: &str, subscription_id: &str, invoice_id: &str) ->
         .with("invoice", invoice_id)
 }
 
-/// What the shim hands over: Stripe's objects as of a time.
+/// What the shim hands over: objects fetched from Stripe, as of a time.
 pub fn fetched(as_of: i64, objects: &[&Value]) -> Value {
     json!({ "as_of": as_of, "objects": objects })
 }
@@ -415,7 +415,7 @@ impl Connection {
         )
     }
 
-    /// What is known of a subscription, such as `price_pro pro active`; nothing where nothing is.
+    /// The row of a subscription, such as `price_pro pro active`; `None` if there is none.
     pub fn known(&mut self, subscription_id: &str) -> Option<String> {
         self.column(
             "select concat_ws(' ', price_id, tier, status) from billing.subscriptions where subscription_id = $1",
@@ -424,7 +424,7 @@ impl Connection {
         .pop()
     }
 
-    /// Where all users ended: balances, debts, tiers, lots to come, subscriptions without when that became known.
+    /// The state of all users with their subscriptions: balances, debts, tiers, lots to come, rows without their times.
     pub fn subscribed_state(&mut self) -> Vec<String> {
         self.column(
             "select format('account %s: %s/%s/%s debt %s, %s %s', user_id, subscription_credits, purchased_credits,
@@ -449,7 +449,7 @@ impl Connection {
         )
     }
 
-    /// Applies an event that must not be refused, twice, and answers what came of it: the second time nothing changes.
+    /// Applies an event twice and returns the first outcome, which must not be a rejection; the second must change nothing.
     pub fn twice(&mut self, event: &Event) -> String {
         let first = self.apply(event);
         assert_ne!(first.outcome, "rejected", "{first:?}");
@@ -457,7 +457,7 @@ impl Connection {
         let second = self.apply(event);
         assert_eq!(second.credits, 0, "{}: {second:?}", event.id());
         assert_eq!((self.total_ledger(), self.subscribed_state()), before, "{} again", event.id());
-        first.said()
+        first.summary()
     }
 
     fn total_ledger(&mut self) -> i64 {
@@ -473,7 +473,7 @@ impl Connection {
 /// The scenarios' catalog with fields of all of its plans set.
 ///
 /// # Panics
-/// Where `fields` is no object.
+/// If `fields` is not an object.
 pub fn plans_with(fields: &Value) -> Value {
     let mut catalog = catalog();
     for plan in catalog["plans"].as_array_mut().expect("plans") {

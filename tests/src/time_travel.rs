@@ -1,5 +1,4 @@
-//! Time that has passed, without waiting for it: what would lapse or run out later has done so a moment ago. Only a
-//! superuser can say so.
+//! Makes time pass without waiting for it: a superuser moves the times in the tables into the past.
 
 use uuid::Uuid;
 
@@ -9,18 +8,18 @@ use crate::connection::Connection;
 const A_MOMENT_AGO: &str = "clock_timestamp() - interval '1 millisecond'";
 
 impl Connection {
-    /// The grants of a source lapsed a moment ago; nothing has posted that yet.
-    pub fn lapses_now(&mut self, user: Uuid, source_id: &str) {
+    /// Lets the grants of a source expire a moment ago; nothing has posted that yet.
+    pub fn expire_grants(&mut self, user: Uuid, source_id: &str) {
         let moved = self.execute(
             &format!("update billing.credit_grants set lapses_at = {A_MOMENT_AGO} where user_id = $1 and source_id = $2"),
             &[&user, &source_id],
         );
         assert!(moved.expect("a superuser may") > 0, "{user} has no grant of {source_id}");
-        self.is_due_now(user);
+        self.make_due(user);
     }
 
-    /// A reservation ran out a moment ago; nothing has posted that yet.
-    pub fn runs_out_now(&mut self, user: Uuid, request_id: &str) {
+    /// Lets a reservation expire a moment ago; nothing has posted that yet.
+    pub fn expire_reservation(&mut self, user: Uuid, request_id: &str) {
         let moved = self.execute(
             &format!(
                 "update billing.reservations set expires_at = {A_MOMENT_AGO} where user_id = $1 and request_id = $2"
@@ -28,13 +27,13 @@ impl Connection {
             &[&user, &request_id],
         );
         assert_eq!(moved.expect("a superuser may"), 1, "{user} has no reservation {request_id}");
-        self.is_due_now(user);
+        self.make_due(user);
     }
 
-    /// So much time passes for a user, such as `1 month`: all that was to come later is that much nearer, and nothing has
-    /// posted yet what came. In whole months where months are counted, for those are not equally long.
-    pub fn passes(&mut self, user: Uuid, span: &str) {
-        // Free months are named by when they begin, as the extension writes that.
+    /// Lets so much time pass for a user, such as `1 month`; nothing has posted yet what it causes. Whole months for what is
+    /// counted in months, since months are not equally long.
+    pub fn advance_time(&mut self, user: Uuid, span: &str) {
+        // The item of a free month is its start, in the format that the extension writes.
         self.execute(
             "update billing.credit_grants g
              set item = to_char(began, 'YYYY-MM-DD\"T\"HH24:MI:SS')
@@ -62,7 +61,7 @@ impl Connection {
         }
     }
 
-    fn is_due_now(&mut self, user: Uuid) {
+    fn make_due(&mut self, user: Uuid) {
         self.execute(
             &format!("update billing.accounts set next_due_at = {A_MOMENT_AGO} where user_id = $1"),
             &[&user],

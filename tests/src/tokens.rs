@@ -1,13 +1,15 @@
-//! Who signs the app's users in: tokens, good and bad, by hand, and the server of the public keys.
+//! User tokens, valid and invalid, built by hand, and a server of the public keys.
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::convert::Infallible;
+use std::future::ready;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::{Response, StatusCode};
 use ring::rand::SystemRandom;
 use ring::rsa::PublicKeyComponents;
 use ring::signature::{
@@ -17,18 +19,19 @@ use ring::{digest, hmac};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::http_server::HttpServer;
 use crate::shim::unix_now;
 
 /// The shared secret of HS256, unless a test says otherwise.
 pub const JWT_SECRET: &str = "a-secret-of-the-tests-with-at-least-32-bytes";
-/// What the tokens' `aud` and `iss` are.
+/// `aud` of the tokens.
 pub const AUDIENCE: &str = "authenticated";
-/// The same.
+/// `iss` of the tokens.
 pub const ISSUER: &str = "https://auth.test/v1";
-/// A key that signs nothing but these tests' tokens; ring makes none of its own.
+/// A key of these tests only: ring cannot generate RSA keys.
 const RSA_KEY: &[u8] = include_bytes!("../keys/rsa_of_the_tests.pk8");
 
-/// Who signs: a key and what it is called.
+/// A key that signs tokens, with its `kid`.
 pub enum Signer {
     /// HS256.
     Secret(String),
@@ -38,7 +41,7 @@ pub enum Signer {
     Rsa(String, Box<RsaKeyPair>),
 }
 
-/// The claims of a token that is good for an hour.
+/// The claims of a token that is valid for an hour.
 pub fn claims(user: Uuid) -> Value {
     json!({
         "sub": user.to_string(), "exp": unix_now() + 3600, "iat": unix_now(), "aud": AUDIENCE, "iss": ISSUER,
@@ -46,12 +49,12 @@ pub fn claims(user: Uuid) -> Value {
     })
 }
 
-/// A good token of a user's, signed with [`JWT_SECRET`].
+/// A valid token of a user, signed with [`JWT_SECRET`].
 pub fn token(user: Uuid) -> String {
     Signer::secret().sign(&claims(user))
 }
 
-/// Part by part, as they stand between the dots.
+/// A token from its parts: header, claims and signature.
 pub fn token_of(header: &Value, claims: &Value, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
     let encoded = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
     let message = format!("{}.{}", encoded(header), encoded(claims));
@@ -87,7 +90,7 @@ impl Signer {
         self.sign_as(&self.header(), claims)
     }
 
-    /// The token with this header, whatever it says.
+    /// The token with this header, which may be wrong.
     pub fn sign_as(&self, header: &Value, claims: &Value) -> String {
         token_of(header, claims, |message| self.signature(message))
     }
@@ -120,7 +123,7 @@ impl Signer {
         }
     }
 
-    /// The public key's bytes, which a forger would take for a secret.
+    /// The public key's bytes, which a forger would use as an HS256 secret.
     pub fn public_bytes(&self) -> Vec<u8> {
         match self {
             Signer::Secret(_) => panic!("a secret is not shown"),
@@ -159,60 +162,50 @@ pub fn sha256(text: &str) -> String {
     digest.as_ref().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
-/// Shows public keys at a URL, and counts who asks.
+/// Shows public keys at a URL, and counts the requests. Dropped, it is gone.
 pub struct KeyServer {
-    address: SocketAddr,
+    server: HttpServer,
     state: Arc<Mutex<KeyState>>,
 }
 
 struct KeyState {
-    answer: Answer,
+    /// The keys, or nothing while it fails.
+    keys: Option<Value>,
     asked: usize,
-}
-
-/// What a server of keys answers.
-enum Answer {
-    Keys(Value),
-    Failure,
-    End,
 }
 
 impl KeyServer {
     /// Shows these signers' keys.
     pub fn showing(signers: &[&Signer]) -> KeyServer {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-        let address = listener.local_addr().expect("a bound socket has an address");
-        let state = Arc::new(Mutex::new(KeyState { answer: Answer::Keys(set(signers)), asked: 0 }));
+        let state = Arc::new(Mutex::new(KeyState { keys: Some(set(signers)), asked: 0 }));
         let shared = state.clone();
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let mut state = locked(&shared);
-                let answer = match &state.answer {
-                    Answer::Keys(set) => ("200 OK", set.to_string()),
-                    Answer::Failure => ("500 Internal Server Error", "{}".to_owned()),
-                    Answer::End => return,
-                };
-                state.asked += 1;
-                drop(state);
-                say(stream, &answer);
-            }
+        let server = HttpServer::start(move |_| {
+            let mut state = locked(&shared);
+            state.asked += 1;
+            let (status, body) = match &state.keys {
+                Some(keys) => (StatusCode::OK, keys.to_string()),
+                None => (StatusCode::INTERNAL_SERVER_ERROR, "{}".to_owned()),
+            };
+            let mut answer = Response::new(Full::<Bytes>::from(body));
+            *answer.status_mut() = status;
+            ready(Ok::<_, Infallible>(answer))
         });
-        KeyServer { address, state }
+        KeyServer { server, state }
     }
 
     /// The value for `JWKS_URL`.
     pub fn url(&self) -> String {
-        format!("http://{}/.well-known/jwks.json", self.address)
+        self.server.origin() + "/.well-known/jwks.json"
     }
 
     /// From now on it shows these.
     pub fn show(&self, signers: &[&Signer]) {
-        locked(&self.state).answer = Answer::Keys(set(signers));
+        locked(&self.state).keys = Some(set(signers));
     }
 
     /// From now on it fails.
     pub fn fail(&self) {
-        locked(&self.state).answer = Answer::Failure;
+        locked(&self.state).keys = None;
     }
 
     /// How often it was asked.
@@ -221,35 +214,15 @@ impl KeyServer {
     }
 }
 
-impl Drop for KeyServer {
-    fn drop(&mut self) {
-        locked(&self.state).answer = Answer::End;
-        // Its thread looks at that when somebody comes.
-        let _ = TcpStream::connect(self.address);
-    }
-}
-
 fn set(signers: &[&Signer]) -> Value {
     json!({"keys": signers.iter().map(|signer| signer.jwk()).collect::<Vec<_>>()})
-}
-
-fn say(mut stream: TcpStream, (status, body): &(&str, String)) {
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|read| read > 0) {
-        head.push(byte[0]);
-    }
-    let length = body.len();
-    // Who has hung up by now wants no answer.
-    let _ =
-        write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
 }
 
 fn locked(state: &Mutex<KeyState>) -> MutexGuard<'_, KeyState> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Twelve tokens and more of Ann's that each have one thing wrong, by its name.
+/// Tokens of a user with one fault each, by its name.
 pub fn wrong_tokens(user: Uuid) -> BTreeMap<&'static str, String> {
     let signer = Signer::secret();
     let with = |field: &str, value: Value| {
@@ -277,13 +250,13 @@ pub fn wrong_tokens(user: Uuid) -> BTreeMap<&'static str, String> {
         ("for no audience", without("aud")),
         ("of another issuer", with("iss", json!("https://evil.test"))),
         ("of no issuer", without("iss")),
-        ("of nobody", without("sub")),
+        ("without a user", without("sub")),
         ("of a user whose id is no UUID", with("sub", json!("ann"))),
         ("of a user whose id is a number", with("sub", json!(1))),
         ("signed with another secret", Signer::Secret("x".repeat(40)).sign(&claims(user))),
         ("signed with nothing", token_of(&header("none"), &claims(user), |_| Vec::new())),
         (
-            "said to be signed with nothing",
+            "whose header says that it is not signed",
             token_of(&header("nOnE"), &claims(user), |m| hs256(JWT_SECRET.as_bytes(), m)),
         ),
         ("signed with an empty secret", token_of(&header("HS256"), &claims(user), |m| hs256(b"", m))),
@@ -292,7 +265,7 @@ pub fn wrong_tokens(user: Uuid) -> BTreeMap<&'static str, String> {
             token_of(&header("HS512"), &claims(user), |m| hs512(JWT_SECRET.as_bytes(), m)),
         ),
         (
-            "said to be signed with a key nobody has",
+            "that names an unknown key",
             token_of(&header("ES256"), &claims(user), |m| hs256(JWT_SECRET.as_bytes(), m)),
         ),
         ("without its signature", format!("{head}.{body}.")),

@@ -1,4 +1,4 @@
-//! HTTP/1.1 by hand over a TcpStream: a client that can stop in the middle, drip, lie about lengths and hang up.
+//! HTTP/1.1 by hand over a TcpStream: a client that can stop in the middle, drip, send wrong lengths and hang up.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -33,7 +33,7 @@ impl Wire {
         Wire::try_open(address).unwrap_or_else(|fault| panic!("no connection to {address}: {fault}"))
     }
 
-    /// Connects, where nobody may be listening.
+    /// Connects to an address where the shim may not listen any more.
     ///
     /// # Errors
     /// The system's.
@@ -52,7 +52,7 @@ impl Wire {
         self.stream.write_all(bytes)
     }
 
-    /// Says that nothing more will come; answers may still.
+    /// Closes the sending half; answers can still be read.
     pub fn ends_sending(&self) {
         // It may have hung up already.
         let _ = self.stream.shutdown(Shutdown::Write);
@@ -61,7 +61,7 @@ impl Wire {
     /// Reads one answer.
     ///
     /// # Errors
-    /// The system's; `UnexpectedEof` where the connection ends before the answer does.
+    /// The system's; `UnexpectedEof` if the connection ends before the answer does.
     pub fn answer(&mut self) -> io::Result<Answer> {
         let head_end = loop {
             if let Some(at) = self.unread.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -95,7 +95,7 @@ impl Wire {
         silent
     }
 
-    /// Reads until the other side hangs up: what it said before.
+    /// Reads until the other side hangs up: the bytes that it sent.
     pub fn until_closed(&mut self) -> Vec<u8> {
         loop {
             match self.read_some() {
@@ -124,9 +124,9 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|fault| panic!("{fault}: {self:?}"))
     }
 
-    /// The status and what it is about in one line, such as `200 applied`, `500 parked unknown_price` or
+    /// The status with outcome, reason or error code in one line, such as `200 applied`, `500 parked unknown_price` or
     /// `400 signature_mismatch`.
-    pub fn said(&self) -> String {
+    pub fn summary(&self) -> String {
         let json = self.json();
         let word = |path: &str| json.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
         let words = [self.status.to_string(), word("/outcome"), word("/reason"), word("/error/code")];

@@ -4,13 +4,13 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// The most credits that one price may be worth, or one call may move.
+/// The most credits that one price may be worth, or that one call may move.
 pub const MAX_CREDITS: i64 = 1_000_000_000_000;
 
 /// The highest quantity of one price in one payment. Times [`MAX_CREDITS`] it still fits a bigint.
 pub const MAX_QUANTITY: i64 = 1_000_000;
 
-/// A number of credits. Never a float, never negative where it says what something is worth.
+/// A number of credits: never a float, and not negative if it is what something is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Credits(pub i64);
@@ -19,19 +19,19 @@ impl Credits {
     /// No credits.
     pub const ZERO: Credits = Credits(0);
 
-    /// The sum, or `None` where it leaves a bigint.
+    /// The sum, or `None` if it exceeds a bigint.
     #[must_use]
     pub fn checked_add(self, other: Credits) -> Option<Credits> {
         self.0.checked_add(other.0).map(Credits)
     }
 
-    /// The difference, or `None` where it leaves a bigint.
+    /// The difference, or `None` if it exceeds a bigint.
     #[must_use]
     pub fn checked_sub(self, other: Credits) -> Option<Credits> {
         self.0.checked_sub(other.0).map(Credits)
     }
 
-    /// This many credits for each of `quantity` pieces, or `None` where it leaves a bigint.
+    /// This many credits for each of `quantity` pieces, or `None` if it exceeds a bigint.
     #[must_use]
     pub fn times(self, quantity: Quantity) -> Option<Credits> {
         self.0.checked_mul(quantity.get()).map(Credits)

@@ -1,5 +1,5 @@
-//! What a first purchase's bonus keeps (rule 7): there is one a user, that of the earliest purchase, whichever became known
-//! first.
+//! What a first purchase's bonus keeps (rule 7): there is one a user, that of the earliest purchase, whichever became
+//! known first.
 
 use crate::amount::Credits;
 
@@ -43,8 +43,8 @@ impl Bonus {
     }
 }
 
-/// What every bonus is to hold, where `first` is the invoice of the first purchase: all of them together what its own is
-/// worth, without what was drawn of any of them. The first one's own grant keeps first.
+/// What every bonus is to hold, where `first` is the invoice of the first purchase: all of them together what its own
+/// is worth, without what was drawn of any of them. The first one's own grant keeps first.
 #[must_use]
 pub fn settle(bonuses: &[Bonus], first: &str) -> Vec<Target> {
     let is_first = |bonus: &&Bonus| bonus.source_id == first;

@@ -38,7 +38,7 @@ pub enum Span {
 }
 
 impl Span {
-    /// This span so many times over; `None` where that cannot be counted.
+    /// `count` times this span; `None` if that overflows.
     #[must_use]
     pub fn times(self, count: u32) -> Option<Span> {
         match self {

@@ -1,4 +1,4 @@
-//! The catalog: what prices are worth and which policies hold, as a JSON document that a founder writes.
+//! The catalog: what prices are worth and which policies apply, as a JSON document that a founder writes.
 //!
 //! [`read`] checks all of it and names the path of the first fault. [`changes`] says what loading it would change.
 
@@ -14,25 +14,25 @@ use crate::reason::Reason;
 use crate::stripe::MAX_ID_BYTES;
 use crate::text_enum::text_enum;
 
-/// A whole catalog, checked.
+/// A checked catalog.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Catalog {
-    /// What is not per price.
+    /// Everything that is not per price.
     pub settings: Settings,
-    /// Every price, by its id.
+    /// By price id.
     pub prices: BTreeMap<String, Price>,
 }
 
-/// What holds for the whole install.
+/// What applies to the whole install.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Whose events are read.
+    /// Whose events have an effect.
     pub scope: Scope,
-    /// Promotional credits for a new user, once.
+    /// Promotional credits that a new user gets once.
     pub signup_credits: Credits,
     /// What becomes of credits that were spent before they were reversed.
     pub reversal_policy: ReversalPolicy,
-    /// Whether a session that had nothing to pay grants.
+    /// Whether a payment of nothing grants.
     pub no_payment_required: NoPaymentRequired,
     /// Monthly credits for users without a plan.
     pub free_plan: Option<FreePlan>,
@@ -41,15 +41,15 @@ pub struct Settings {
 /// Whose events have an effect: a test event has none in a live install, nor has a foreign account's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope {
-    /// Whether this install takes real money.
+    /// Whether this install takes real money: Stripe's live mode.
     pub livemode: bool,
-    /// The one connected account whose events count; `None`: only events without an account.
+    /// The connected account whose events have an effect; `None`: only events without an account have one.
     pub stripe_account: Option<String>,
 }
 
 impl Scope {
-    /// Why an event of this mode and account has no effect, or `None` if it may have one. Never final: it is judged again
-    /// by changed settings.
+    /// Why an event of this mode and account has no effect, or `None` if it may have one. Never final: it is judged
+    /// again by changed settings.
     #[must_use]
     pub fn excludes(&self, livemode: bool, account: Option<&str>) -> Option<Reason> {
         if livemode != self.livemode {
@@ -65,44 +65,44 @@ impl Scope {
 /// One price, with the policies of the plan or pack that it sells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Price {
-    /// Stripe's `price_…`.
+    /// `price_…`.
     pub price_id: String,
-    /// What it sells.
+    /// Whether it is a plan, a pack, or neither.
     pub kind: PriceKind,
     /// The catalog key of its plan or pack.
     pub key: String,
-    /// The name that people read.
+    /// For people to read.
     pub name: String,
-    /// Credits for one piece.
+    /// For a quantity of one.
     pub credits: Credits,
     /// Of several plans, the one with the highest rank names the tier.
     pub rank: i32,
-    /// A longer period's credits come in lots of this span.
+    /// The credits of a longer period are granted in parts, one per span.
     pub drip: Option<Span>,
-    /// What a renewal does to credits that are left.
+    /// What a renewal does to the credits that are left.
     pub renewal: Renewal,
-    /// The most that a renewal leaves.
+    /// The most credits that a renewal leaves.
     pub max_rollover: Credits,
-    /// What a plan change does.
+    /// When a change of plan takes effect.
     pub plan_change: PlanChange,
-    /// What a cancellation does.
+    /// What a cancellation does to the credits that are left.
     pub cancellation: Cancellation,
-    /// Credits of a trial, once per user.
+    /// Granted for a trial, once per user.
     pub trial_credits: Credits,
-    /// Credits on top of the first purchase, once per user.
+    /// Granted on top of the first purchase, once per user.
     pub first_purchase_bonus: Credits,
-    /// When a pack's credits lapse.
+    /// How long a pack's credits last.
     pub expires_after: Option<Span>,
 }
 
-/// What names a price.
+/// The key by which a price is looked up.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Item {
     /// A Stripe price id.
     Price(String),
     /// A catalog key of a pack.
     Pack(String),
-    /// A line item that carries no price id: nothing that a catalog could know.
+    /// A line without a price id, which no catalog can know.
     Unpriced,
 }
 
@@ -112,10 +112,10 @@ text_enum! {
     PriceKind {
         /// A subscription's plan.
         Plan => "plan",
-        /// Credits, once.
+        /// Credits, sold once.
         #[default]
         Pack => "pack",
-        /// Something that is no credits: paid, and none of our business.
+        /// Something else than credits.
         NotCredits => "not_credits",
     }
 }
@@ -123,7 +123,7 @@ text_enum! {
     /// What becomes of credits that were spent before they were reversed.
     #[derive(Default)]
     ReversalPolicy {
-        /// They are owed, and settled from the next grant.
+        /// They are owed, and the next grant repays them.
         #[default]
         Debt => "debt",
         /// They are written off.
@@ -131,10 +131,10 @@ text_enum! {
     }
 }
 text_enum! {
-    /// Whether a session that had nothing to pay, by a 100 % discount, grants.
+    /// Whether a payment of nothing, because of a 100 % discount, grants.
     #[derive(Default)]
     NoPaymentRequired {
-        /// It grants what it would have granted paid.
+        /// It grants as if it had been paid.
         #[default]
         Grant => "grant",
         /// It grants nothing.
@@ -142,7 +142,7 @@ text_enum! {
     }
 }
 text_enum! {
-    /// What a renewal does to credits that are left of the period before.
+    /// What a renewal does to the credits that are left of the previous period.
     #[derive(Default)]
     Renewal {
         /// They are set aside.
@@ -153,24 +153,25 @@ text_enum! {
     }
 }
 text_enum! {
-    /// What a change of plan does within a period.
+    /// When a change of plan within a period takes effect.
     #[derive(Default)]
     PlanChange {
-        /// The new plan's whole amount once its invoice is paid; less at once on a downgrade.
+        /// At once: an upgrade grants the new plan's amount when its invoice is paid, a downgrade leaves at most the
+        /// new amount.
         #[default]
         Reset => "reset",
-        /// Nothing before the next renewal.
+        /// With the next renewal.
         AtRenewal => "at_renewal",
     }
 }
 text_enum! {
-    /// What becomes of a plan's credits when it is canceled.
+    /// What becomes of a plan's credits when its subscription is canceled.
     #[derive(Default)]
     Cancellation {
         /// They stay until they are spent.
         #[default]
         Keep => "keep",
-        /// They lapse at the period's end.
+        /// They lapse at the end of the period.
         Expire => "expire",
     }
 }
@@ -181,11 +182,11 @@ text_enum! {
 pub struct FreePlan {
     /// The tier of a user without a plan.
     pub key: String,
-    /// The name that people read.
+    /// For people to read.
     pub name: Option<String>,
-    /// Credits a span.
+    /// Credits per span.
     pub credits: Credits,
-    /// The span.
+    /// How often they are granted.
     #[serde(default = "one_month")]
     pub every: Span,
 }
@@ -194,13 +195,13 @@ fn one_month() -> Span {
     Span::Months(1)
 }
 
-/// What is wrong with a catalog document, and where.
+/// A fault of a catalog document.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: {fault}")]
 pub struct Fault {
     /// Such as `plans[0].prices[1].drip`.
     pub path: String,
-    /// What is wrong there.
+    /// For people to read.
     pub fault: String,
 }
 
@@ -217,21 +218,21 @@ struct Document {
     no_payment_required: NoPaymentRequired,
     free_plan: Option<FreePlan>,
     #[serde(default)]
-    plans: Vec<Plan>,
+    plans: Vec<PlanEntry>,
     #[serde(default)]
     not_credits: Vec<String>,
     #[serde(default)]
-    packs: Vec<Pack>,
+    packs: Vec<PackEntry>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Plan {
+struct PlanEntry {
     key: String,
     name: Option<String>,
     rank: Option<i32>,
     credits: Credits,
-    prices: Vec<PlanPrice>,
+    prices: Vec<PlanPriceEntry>,
     renewal: Option<Renewal>,
     #[serde(default)]
     max_rollover: Credits,
@@ -247,7 +248,7 @@ struct Plan {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Pack {
+struct PackEntry {
     key: String,
     name: Option<String>,
     credits: Credits,
@@ -255,14 +256,14 @@ struct Pack {
     expires_after: Option<Span>,
 }
 
-/// A plan's price: its id, or an object where it drips.
-struct PlanPrice {
+/// A plan's price: its id, or an object if it drips.
+struct PlanPriceEntry {
     id: String,
     drip: Option<Span>,
 }
 
 /// By hand, so that a fault inside the object keeps its path; serde's untagged enums lose it.
-impl<'de> Deserialize<'de> for PlanPrice {
+impl<'de> Deserialize<'de> for PlanPriceEntry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -272,19 +273,19 @@ impl<'de> Deserialize<'de> for PlanPrice {
         }
         struct IdOrObject;
         impl<'de> Visitor<'de> for IdOrObject {
-            type Value = PlanPrice;
+            type Value = PlanPriceEntry;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a price id, or an object with id and drip")
             }
 
-            fn visit_str<E: de::Error>(self, id: &str) -> Result<PlanPrice, E> {
-                Ok(PlanPrice { id: id.to_owned(), drip: None })
+            fn visit_str<E: de::Error>(self, id: &str) -> Result<PlanPriceEntry, E> {
+                Ok(PlanPriceEntry { id: id.to_owned(), drip: None })
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<PlanPrice, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<PlanPriceEntry, A::Error> {
                 let Object { id, drip } = Object::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(PlanPrice { id, drip })
+                Ok(PlanPriceEntry { id, drip })
             }
         }
         deserializer.deserialize_any(IdOrObject)
@@ -360,7 +361,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn plan(&mut self, index: usize, plan: Plan) -> Result<(), Fault> {
+    fn plan(&mut self, index: usize, plan: PlanEntry) -> Result<(), Fault> {
         let path = format!("plans[{index}]");
         self.key(&format!("{path}.key"), &plan.key)?;
         let rollover = plan.max_rollover > Credits::ZERO;
@@ -389,7 +390,7 @@ impl Reader {
         Ok(())
     }
 
-    fn pack(&mut self, index: usize, pack: Pack) -> Result<(), Fault> {
+    fn pack(&mut self, index: usize, pack: PackEntry) -> Result<(), Fault> {
         let path = format!("packs[{index}]");
         self.key(&format!("{path}.key"), &pack.key)?;
         if pack.credits == Credits::ZERO {
@@ -440,10 +441,10 @@ fn fault_at(path: impl Into<String>, fault: impl Into<String>) -> Fault {
     Fault { path: path.into(), fault: fault.into() }
 }
 
-/// What the database says of one price now.
+/// A price as the database has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
-    /// Its latest row.
+    /// From its latest row.
     pub price: Price,
     /// Whether it is no longer sold.
     pub retired: bool,
@@ -452,18 +453,18 @@ pub struct Stored {
 text_enum! {
     /// What loading a catalog does to one price.
     Change {
-        /// Not known before.
+        /// It is new.
         Added => "added",
-        /// Worth something else, or on sale again, from now on.
+        /// From now on it is worth something else, or it is on sale again.
         Changed => "changed",
-        /// No longer sold; what is paid for it still grants.
+        /// It is no longer sold. A payment for it still grants.
         Retired => "retired",
-        /// As it was.
+        /// Nothing.
         Unchanged => "unchanged",
     }
 }
 
-/// What makes the database say what the document says: by price id, the change, and the row that carries it.
+/// The difference between the database and a document: by price id, the change, and the row to write.
 #[must_use]
 pub fn changes(
     stored: &BTreeMap<String, Stored>,

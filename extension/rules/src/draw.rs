@@ -1,23 +1,24 @@
 //! Which grants a spend is taken from, and which of them get credits back (rule 8).
 //!
-//! Grants come in the order of what would be lost soonest: by their lapse, then subscription before promotional before
-//! purchased, then oldest. The index `credit_grants_draw` keeps that order, so that a spend reads only what it takes.
+//! Grants are drawn in the order in which they would be lost: by when they lapse, then subscription before promotional
+//! before purchased, then oldest first. The index `credit_grants_draw` has that order, so that a spend reads only what
+//! it takes.
 
 use crate::amount::Credits;
 use crate::lot::Pool;
 
-/// A grant and credits of it: what it still holds, or what a spend took.
+/// Credits of one grant: what remains of it, or what a spend drew from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
-    /// The grant.
+    /// `credit_grants.id`.
     pub grant_id: i64,
-    /// Its pool.
+    /// The grant's pool.
     pub pool: Pool,
-    /// Credits, above 0.
+    /// Above 0.
     pub credits: Credits,
 }
 
-/// Takes `amount` from grants in draw order; with fewer credits than that in them, takes all of them.
+/// Draws `amount` from grants that are in draw order; all of them, if there are fewer credits.
 #[must_use]
 pub fn draw(in_order: &[Share], amount: Credits) -> Vec<Share> {
     let mut left = amount;
@@ -32,8 +33,8 @@ pub fn draw(in_order: &[Share], amount: Credits) -> Vec<Share> {
     taken
 }
 
-/// What goes back where, once only `kept` of what was `drawn` is needed: what was drawn last goes back first, so that
-/// what is kept is what a spend of `kept` would have taken.
+/// What to give back to which grant if only `kept` of what was `drawn` is needed. What was drawn last is given back
+/// first, so that the rest is what a spend of `kept` would have drawn.
 #[must_use]
 pub fn give_back(drawn: &[Share], kept: Credits) -> Vec<Share> {
     let mut left = kept;

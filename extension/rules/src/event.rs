@@ -1,4 +1,5 @@
-//! One delivered text becomes an [`Event`] with one [`Subject`], or a refusal that says what is wrong with it.
+//! One delivered text becomes an [`Event`] with one [`Subject`], or is [`Malformed`]. Objects that were fetched or
+//! listed are wrapped as events too, so that all of them are applied in one way.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -10,59 +11,60 @@ use crate::session::{self, Mode, Session};
 use crate::stripe::{self, check_id, parse};
 use crate::subscription::{self, Subscription};
 
-/// What is recorded of every event, and what it is about.
+/// What is recorded of every event, and its subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Stripe's event id, or the door's own for a reconcile.
+    /// `evt_…`; of a reconcile or a backfill, an id made from the object's.
     pub id: String,
     /// Stripe's event type.
     pub event_type: String,
-    /// When Stripe made the event.
+    /// When Stripe created the event.
     pub created: Time,
-    /// The API version that shaped the object.
+    /// The API version of the object's shape.
     pub api_version: Option<String>,
-    /// Whether real money moved.
+    /// Stripe's live mode, or test mode.
     pub livemode: bool,
     /// The connected account.
     pub account: Option<String>,
-    /// The id of the object the event is about.
+    /// The id of the event's object.
     pub object_id: Option<String>,
-    /// The customer that the object names.
+    /// The object's customer.
     pub customer_id: Option<String>,
-    /// What the rules read of the object.
+    /// What the rules read from the object.
     pub subject: Subject,
 }
 
-/// What an event is about, as far as the rules read it.
+/// The facts of an event's object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
-    /// A checkout session, whichever of its events carried it: its own state decides, not the event's name.
+    /// From any of its events: its own status decides, not the event's type.
     CheckoutSession(Box<Session>),
-    /// A subscription's state, whichever of its events carried it.
+    /// From any of its events.
     Subscription(Box<Subscription>),
-    /// An invoice, whichever of its events carried it.
+    /// From any of its events.
     Invoice(Box<Invoice>),
     /// Which payment intent paid which invoice.
     InvoicePayment(InvoicePayment),
     /// Refunds or disputes of one payment.
     Reversals(Reversals),
-    /// Something the rules read nothing from.
+    /// Something that the rules read nothing from.
     Other,
 }
 
-/// Under which names a subject is known: what has to be locked before anything is decided about it.
+/// The ids of a subject: what has to be locked before anything is decided about it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Keys<'a> {
     /// Sessions, invoices, subscriptions.
     pub sources: Vec<&'a str>,
     /// Payment intents.
     pub payment_intents: Vec<&'a str>,
-    /// Of the sources, the invoices: other events tell which payment intents paid them.
+    /// Of the sources, the invoices: other events carry the payment intents that paid them.
     pub invoices: Vec<&'a str>,
 }
 
 impl Event {
-    /// Whether its object stood in a list: Stripe has it at any time, so it need not be kept unless something came of it.
+    /// Whether its object was listed by a backfill. Stripe has it at any time, so it need not be stored unless it had
+    /// an effect.
     #[must_use]
     pub fn is_backfill(&self) -> bool {
         self.event_type.starts_with(BACKFILL)
@@ -70,7 +72,7 @@ impl Event {
 }
 
 impl Subject {
-    /// Its names.
+    /// Its ids.
     #[must_use]
     pub fn keys(&self) -> Keys<'_> {
         let mut keys = Keys::default();
@@ -106,21 +108,21 @@ impl<'a> Keys<'a> {
     }
 }
 
-/// Why a text is not an event that the rules can read. The event's own id is kept where it could be read, so that the
-/// refusal can be recorded.
+/// Why a text is not an event that the rules can read. It keeps the event's id if that can be read, so that the
+/// rejection can be recorded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{fault}")]
 pub struct Malformed {
-    /// The event's id, where it has one.
+    /// If it can be read.
     pub event_id: Option<String>,
-    /// The event's type, where it has one.
+    /// If it can be read.
     pub event_type: Option<String>,
-    /// What is wrong, in the parser's words.
+    /// What is wrong, as the parser says it.
     pub fault: String,
 }
 
 impl Malformed {
-    /// What is wrong with an event, under its id and type if these can be read.
+    /// A fault of an event, with its id and type if these can be read.
     fn of(text: &str, fault: String) -> Malformed {
         #[derive(Deserialize)]
         struct Named {
@@ -137,8 +139,8 @@ impl Malformed {
         Malformed { event_id, event_type, fault }
     }
 
-    /// What is wrong with something that has no event's id.
-    #[expect(clippy::needless_pass_by_value, reason = "the shape map_err asks for")]
+    /// A fault of something that has no event id.
+    #[expect(clippy::needless_pass_by_value, reason = "map_err passes by value")]
     pub(crate) fn unnamed(fault: impl ToString) -> Malformed {
         Malformed { event_id: None, event_type: None, fault: fault.to_string() }
     }
@@ -197,7 +199,8 @@ const SYNTHETIC_TYPES: [(&str, ObjectKind); 5] = [
     ("backfill.dispute", ObjectKind::Dispute),
 ];
 
-/// Stripe's event types that the rules read something from: what a webhook endpoint has to send, and a sweep asks for.
+/// Stripe's event types that the rules read something from: those that a webhook endpoint has to send and a sweep
+/// lists.
 pub const TYPES: [&str; STRIPE_TYPES.len()] = {
     let mut types = [""; STRIPE_TYPES.len()];
     let mut index = 0;
@@ -208,10 +211,10 @@ pub const TYPES: [&str; STRIPE_TYPES.len()] = {
     types
 };
 
-/// The event type under which a session that Stripe was asked for is recorded.
+/// The event type of a session that was fetched from Stripe.
 pub const RECONCILE_SESSION: &str = "reconcile.checkout.session";
 
-/// How the type of an event begins whose object stood in a list of Stripe's and is current.
+/// The prefix of the types of events whose objects a backfill listed.
 const BACKFILL: &str = "backfill.";
 
 /// What the object of an event of this type is; `None` if the rules read nothing from it.
@@ -279,32 +282,32 @@ pub fn reconcile_id(mode: Mode, session_id: &str) -> String {
     }
 }
 
-/// The event that a session fetched from Stripe amounts to, as text: so that a reconcile goes the way of every event,
-/// is kept in the inbox under the session's own key, and applies by itself later if it has to be parked.
+/// Wraps a session that was fetched from Stripe as an event, as text: so that a reconcile is applied like every event,
+/// is stored in the inbox under an id of its own, and can be parked and applied later.
 ///
 /// # Errors
-/// [`Malformed`] where `session` is not a checkout session's object.
+/// [`Malformed`] if `session` is not a checkout session's object.
 pub fn reconciliation(session: &str, as_of: Time) -> Result<String, Malformed> {
     #[derive(Deserialize)]
-    struct Fetched {
+    struct SessionHead {
         id: String,
         object: Option<String>,
         livemode: bool,
         mode: String,
     }
-    let fetched: Fetched = serde_json::from_str(session).map_err(Malformed::unnamed)?;
-    if fetched.object.as_deref() != Some("checkout.session") {
+    let head: SessionHead = serde_json::from_str(session).map_err(Malformed::unnamed)?;
+    if head.object.as_deref() != Some("checkout.session") {
         return Err(Malformed::unnamed("object is not checkout.session"));
     }
-    let id = reconcile_id(Mode::of(&fetched.mode), &fetched.id);
-    told(id, RECONCILE_SESSION.to_owned(), as_of, fetched.livemode, session)
+    let id = reconcile_id(Mode::of(&head.mode), &head.id);
+    wrap(id, RECONCILE_SESSION.to_owned(), as_of, head.livemode, session)
 }
 
-/// The event that an object of one of Stripe's lists amounts to, as text: a subscription, an invoice, a refund or a
-/// dispute, as it is now. `livemode` is the list's: not each of them says it.
+/// Wraps an object from one of Stripe's lists as an event, as text: a subscription, an invoice, a refund or a dispute
+/// in its current state. `livemode` is the API key's, because not each of these objects has it.
 ///
 /// # Errors
-/// [`Malformed`] where `object` is none of these.
+/// [`Malformed`] if `object` is none of these.
 pub fn backfill(object: &str, as_of: Time, livemode: bool) -> Result<String, Malformed> {
     #[derive(Deserialize)]
     struct Listed {
@@ -317,11 +320,11 @@ pub fn backfill(object: &str, as_of: Time, livemode: bool) -> Result<String, Mal
         return Err(Malformed::unnamed("object is not a subscription, an invoice, a refund or a dispute"));
     }
     let id = format!("backfill:{}", listed.id);
-    told(id, event_type, as_of, livemode, object)
+    wrap(id, event_type, as_of, livemode, object)
 }
 
-/// An event of our own making, around an object that Stripe told.
-fn told(
+/// Wraps an object that Stripe returned as an event.
+fn wrap(
     id: String,
     event_type: String,
     as_of: Time,
@@ -329,7 +332,7 @@ fn told(
     object: &str,
 ) -> Result<String, Malformed> {
     #[derive(serde::Serialize)]
-    struct Told<'a> {
+    struct SyntheticEvent<'a> {
         id: String,
         object: &'static str,
         #[serde(rename = "type")]
@@ -343,8 +346,14 @@ fn told(
         object: &'a RawValue,
     }
     let object: &RawValue = serde_json::from_str(object).map_err(Malformed::unnamed)?;
-    let event =
-        Told { id, object: "event", event_type, created: as_of.timestamp(), livemode, data: Data { object } };
+    let event = SyntheticEvent {
+        id,
+        object: "event",
+        event_type,
+        created: as_of.timestamp(),
+        livemode,
+        data: Data { object },
+    };
     serde_json::to_string(&event).map_err(Malformed::unnamed)
 }
 
@@ -401,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sessions_state_decides_and_the_events_name_only_explains() {
+    fn the_sessions_status_decides_and_the_events_type_only_explains() {
         let status = |event_type: &str, status: &str| {
             read_session(event_type, &json!({ "payment_status": status })).payment.expect("a status")
         };
@@ -431,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn any_of_three_metadata_keys_names_the_user_and_what_is_no_uuid_names_nobody() {
+    fn any_of_three_metadata_keys_names_the_user_if_it_is_a_uuid() {
         let user = "11111111-1111-4111-8111-111111111111";
         for key in ["user_id", "userId", "supabase_user_id"] {
             assert_eq!(
@@ -476,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn something_is_read_from_every_type_that_is_asked_for() {
+    fn something_is_read_from_every_type_that_is_requested() {
         for event_type in TYPES {
             let object = match event_type {
                 "invoice_payment.paid" => {
@@ -510,7 +519,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_keeps_the_id_it_can_be_recorded_under() {
+    fn a_malformed_event_keeps_the_id_it_can_be_recorded_under() {
         let id = |text: &str| read(text).expect_err("malformed").event_id;
         assert_eq!(id(r#"{"id": "evt_1"}"#), Some("evt_1".into()));
         assert_eq!(id(r#"{"id": "evt_1", "type": "x", "created": "yesterday"}"#), Some("evt_1".into()));

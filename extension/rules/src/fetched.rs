@@ -1,4 +1,4 @@
-//! What Stripe answered when it was asked for what an event lacks.
+//! What the caller fetched from Stripe because an event lacks it.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -10,28 +10,25 @@ use crate::session::{self, LineItem, Session};
 use crate::stripe;
 use crate::subscription::{self, Subscription};
 
-/// What Stripe answered when it was asked for what an event lacks.
+/// What the caller fetched from Stripe because an event lacks it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fetched {
-    /// Whether Stripe was asked: `{}` says that nobody could.
-    asked: bool,
-    /// LineItem items by the session they are of.
+    /// `{}` means that the caller cannot fetch.
+    was_fetched: bool,
+    /// By session.
     line_items: Vec<(String, Vec<LineItem>)>,
-    /// Sessions, whole.
     sessions: Vec<Session>,
-    /// Subscriptions, whole.
     subscriptions: Vec<Subscription>,
-    /// Lines by the invoice they are of.
+    /// By invoice.
     invoice_lines: Vec<(String, Vec<InvoiceLine>)>,
-    /// Which payment intents paid which invoices.
     invoice_payments: Vec<InvoicePayment>,
 }
 
 impl Fetched {
-    /// Reads `{"as_of": …, "objects": […]}`. `{}` is an answer too: nobody could ask.
+    /// Reads `{"as_of": …, "objects": […]}`, or `{}` if the caller cannot fetch.
     ///
     /// # Errors
-    /// [`Malformed`] where it is not of that shape. Objects of kinds that the rules do not know are read past.
+    /// [`Malformed`] if it is not of that shape. Objects that the rules do not know are ignored.
     pub fn read(text: &str) -> Result<Fetched, Malformed> {
         #[derive(Deserialize)]
         struct Answer<'a> {
@@ -42,8 +39,8 @@ impl Fetched {
         let answer: Answer =
             serde_json::from_str(text).map_err(|e| Malformed::unnamed(format!("fetched: {e}")))?;
         let as_of = answer.as_of.and_then(calendar::from_unix).unwrap_or_default();
-        let asked = answer.as_of.is_some() || !answer.objects.is_empty();
-        let mut fetched = Fetched { asked, ..Fetched::default() };
+        let was_fetched = answer.as_of.is_some() || !answer.objects.is_empty();
+        let mut fetched = Fetched { was_fetched, ..Fetched::default() };
         for (index, object) in answer.objects.into_iter().enumerate() {
             let place =
                 |e: &dyn std::fmt::Display| Malformed::unnamed(format!("fetched.objects[{index}]: {e}"));
@@ -84,13 +81,13 @@ impl Fetched {
         Ok(fetched)
     }
 
-    /// Whether Stripe was asked at all.
+    /// Whether the caller fetched anything, even if Stripe has nothing of it.
     #[must_use]
-    pub fn asked(&self) -> bool {
-        self.asked
+    pub fn was_fetched(&self) -> bool {
+        self.was_fetched
     }
 
-    /// All line items of a session, where Stripe named all of them.
+    /// A session's line items, if all of them were fetched.
     #[must_use]
     pub fn lines_of(&self, session_id: &str) -> Option<&[LineItem]> {
         self.line_items
@@ -100,26 +97,26 @@ impl Fetched {
             .or_else(|| self.session(session_id)?.lines.as_deref())
     }
 
-    /// A subscription as Stripe has it now.
+    /// A subscription in its current state.
     #[must_use]
     pub fn subscription(&self, subscription_id: &str) -> Option<&Subscription> {
         self.subscriptions.iter().find(|subscription| subscription.id == subscription_id)
     }
 
-    /// All lines of an invoice that bill something, where Stripe named all of them.
+    /// The lines of an invoice that bill something, if all lines were fetched.
     #[must_use]
     pub fn invoice_lines_of(&self, invoice_id: &str) -> Option<&[InvoiceLine]> {
         let of = self.invoice_lines.iter().find(|(id, _)| id == invoice_id);
         of.map(|(_, lines)| lines.as_slice())
     }
 
-    /// Which invoices were paid by which payment intents.
+    /// Which payment intents paid which invoices.
     #[must_use]
     pub fn invoice_payments(&self) -> &[InvoicePayment] {
         &self.invoice_payments
     }
 
-    /// A session as Stripe has it now.
+    /// A session in its current state.
     #[must_use]
     pub fn session(&self, session_id: &str) -> Option<&Session> {
         self.sessions.iter().find(|session| session.id == session_id)
@@ -134,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_stripe_answered_is_found_by_the_session_it_is_of() {
+    fn fetched_lines_are_found_by_their_session() {
         let list = json!({
             "object": "list", "url": "/v1/checkout/sessions/cs_1/line_items", "has_more": false,
             "data": [{ "price": { "id": "price_1" }, "quantity": 3 }],

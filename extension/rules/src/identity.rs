@@ -1,5 +1,5 @@
-//! Which user a payment belongs to (rule 11): by the server's metadata first, then by the customer's link to a user, then by
-//! the `client_reference_id` that came with the buyer.
+//! Which user a payment belongs to (rule 11): by the server's metadata first, then by the customer's link to a user,
+//! then by the `client_reference_id` that came with the buyer.
 
 use uuid::Uuid;
 
@@ -8,8 +8,8 @@ use crate::reason::Reason;
 use crate::text_enum::text_enum;
 
 text_enum! {
-    /// What names the user of a customer, weakest first. A buyer can write any `client_reference_id` into a payment link; only
-    /// the app's server writes metadata, calls a function of ours, or attributes a payment by hand.
+    /// What names the user of a customer, weakest first. A buyer can write any `client_reference_id` into a payment
+    /// link; only the app's server writes metadata, calls a function of ours, or attributes a payment by hand.
     LinkSource {
         /// `client_reference_id`.
         ClientReference => "client_reference",
@@ -30,8 +30,8 @@ pub struct CustomerLink {
 }
 
 impl CustomerLink {
-    /// The link that is known after `incoming`. A server's link beats a buyer's; of two servers' links the later stays; of two
-    /// of the same time the same one every time.
+    /// The link that is known after `incoming`. A server's link beats a buyer's; of two servers' links the later
+    /// stays; of two of the same time the same one every time.
     #[must_use]
     pub fn merge(known: Option<CustomerLink>, incoming: CustomerLink) -> CustomerLink {
         match known {
@@ -74,8 +74,9 @@ pub struct Identity {
 /// Decides which user a payment belongs to.
 ///
 /// # Errors
-/// [`Reason::UnknownUser`] if nothing names a user; [`Reason::IdentityConflict`] if only `client_reference_id` does, and the
-/// customer is linked to another; [`Reason::Conflict`] if the server names another user than the payment was applied for.
+/// [`Reason::UnknownUser`] if nothing names a user; [`Reason::IdentityConflict`] if only `client_reference_id` does,
+/// and the customer is linked to another; [`Reason::Conflict`] if the server names another user than the payment was
+/// applied for.
 pub fn identify(claims: Claims) -> Result<Identity, Reason> {
     let mismatch = |user: Uuid| claims.link.filter(|linked| *linked != user);
     if let Some(user) = claims.paid_for {

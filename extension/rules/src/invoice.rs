@@ -1,4 +1,4 @@
-//! An invoice's facts: what it bills, and what paid it.
+//! An invoice's facts: what it bills, and which payment intents paid it.
 
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -13,53 +13,53 @@ use crate::stripe::{self, Expandable, check_id, metadata_user, parse};
 pub struct Invoice {
     /// `in_…`: the key of the payment.
     pub id: String,
-    /// What it bills; none for a pack's own invoice, or one written by hand.
+    /// None for a pack's own invoice, or one written by hand.
     pub subscription_id: Option<String>,
-    /// Who pays.
+    /// `cus_…`.
     pub customer_id: Option<String>,
-    /// The user that the app's server wrote into its metadata, or the subscription's.
+    /// The user that the app's server wrote into its metadata, or into the subscription's.
     pub metadata_user: Option<Uuid>,
-    /// Whether it is paid, in whichever way.
+    /// By whichever payment, or marked as paid by hand.
     pub paid: bool,
-    /// When it was paid, or made.
+    /// When it was paid; if that is missing, when it was created.
     pub paid_at: Time,
-    /// Whether it bills a change within a period, not the period itself.
+    /// Whether it bills a change within a period rather than a period.
     pub mid_period: bool,
     /// Tax and discounts included.
     pub total: Option<MinorUnits>,
     /// The currency of `total`.
     pub currency: Option<String>,
-    /// What paid it, as far as the object says.
+    /// Those that paid it, as far as the object carries them.
     pub payment_intent_ids: Vec<String>,
-    /// Every line that bills something, where the object carries all of them.
+    /// The lines that bill something; `None` unless the object carries all lines.
     pub lines: Option<Vec<InvoiceLine>>,
 }
 
 /// A line that bills something: not a credit for unused time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvoiceLine {
-    /// What names the price.
+    /// The key of its price.
     pub item: Item,
-    /// How many.
+    /// At least one.
     pub quantity: Quantity,
-    /// How much money that is.
+    /// Whether it costs something.
     pub charge: Charge,
-    /// What it bills for: from, to.
+    /// The billed period: start, end.
     pub period: (Time, Time),
 }
 
-/// How much money a line is.
+/// Whether a line costs something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Charge {
-    /// Something.
+    /// It does.
     Money,
-    /// Nothing, after a discount of 100 %.
+    /// It does not, after a discount of 100 %.
     Discounted,
-    /// Nothing to begin with: a trial, or a price of 0.
+    /// It does not, before any discount: a trial, or a price of 0.
     Nothing,
 }
 
-/// What an invoice's payment tells: which payment intent paid which invoice.
+/// Which payment intent paid which invoice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvoicePayment {
     /// `in_…`.
@@ -68,7 +68,7 @@ pub struct InvoicePayment {
     pub payment_intent_id: String,
 }
 
-/// Reads an invoice's object, from an event made at a time.
+/// Reads an invoice's object, from an event created at `event_created`.
 pub(crate) fn read(object: &RawValue, event_created: Time) -> Result<Invoice, String> {
     let invoice: stripe::InvoiceObject = parse(object)?;
     check_id("data.object.id", Some(&invoice.id))?;
@@ -103,7 +103,7 @@ pub(crate) fn read(object: &RawValue, event_created: Time) -> Result<Invoice, St
         subscription_id,
         customer_id: invoice.customer.map(Expandable::into_id),
         metadata_user: users.into_iter().flatten().next(),
-        // Older objects say it twice, the oldest by `paid` alone.
+        // Older objects have both fields, the oldest only `paid`.
         paid: invoice.status.map_or(invoice.paid == Some(true), |status| status == "paid"),
         paid_at,
         mid_period: matches!(invoice.billing_reason.as_deref(), Some("subscription_update" | "manual")),
@@ -114,7 +114,7 @@ pub(crate) fn read(object: &RawValue, event_created: Time) -> Result<Invoice, St
     })
 }
 
-/// The lines of a page that bill something, where it is the only page and each says what a line has to say.
+/// The lines of a list that bill something, if this page is all of it and each has a price, an amount and a period.
 pub(crate) fn complete(list: stripe::List<stripe::InvoiceLineObject>) -> Option<Vec<InvoiceLine>> {
     if list.has_more {
         return None;
@@ -142,33 +142,33 @@ pub(crate) fn complete(list: stripe::List<stripe::InvoiceLineObject>) -> Option<
         .collect()
 }
 
-/// Reads an invoice payment's object; `None` where something else than a payment intent paid, or it does not say what.
+/// Reads an invoice payment's object; `None` if it lacks the invoice, or the payment is no payment intent.
 pub(crate) fn read_payment(object: &RawValue) -> Result<Option<InvoicePayment>, String> {
-    let said: stripe::InvoicePaymentObject = parse(object)?;
-    let paid_by = said.payment.and_then(|payment| payment.payment_intent);
-    let (Some(invoice), Some(payment_intent)) = (said.invoice, paid_by) else { return Ok(None) };
+    let payment: stripe::InvoicePaymentObject = parse(object)?;
+    let paid_by = payment.payment.and_then(|payment| payment.payment_intent);
+    let (Some(invoice), Some(payment_intent)) = (payment.invoice, paid_by) else { return Ok(None) };
     let (invoice_id, payment_intent_id) = (invoice.into_id(), payment_intent.into_id());
     check_id("data.object.invoice", Some(&invoice_id))?;
     check_id("data.object.payment.payment_intent", Some(&payment_intent_id))?;
     Ok(Some(InvoicePayment { invoice_id, payment_intent_id }))
 }
 
-/// The path whose answer names all lines of an invoice.
+/// The path that lists an invoice's lines.
 #[must_use]
 pub fn lines_path(invoice_id: &str) -> String {
     format!("/v1/invoices/{invoice_id}/lines?limit=100")
 }
 
-/// The path of invoices' payments, and the url of a list of them.
+/// The path of invoices' payments, and the url of their lists.
 pub(crate) const PAYMENTS: &str = "/v1/invoice_payments";
 
-/// The path whose answer names the invoices that a payment intent paid.
+/// The path that lists which invoices a payment intent paid.
 #[must_use]
 pub fn payments_path(payment_intent_id: &str) -> String {
     format!("{PAYMENTS}?payment[type]=payment_intent&payment[payment_intent]={payment_intent_id}&limit=100")
 }
 
-/// The invoice whose lines a list's url names.
+/// The invoice whose lines the list of this url contains.
 pub(crate) fn of_lines(url: &str) -> Option<&str> {
     url.strip_prefix("/v1/invoices/")?.strip_suffix("/lines")
 }

@@ -1,4 +1,4 @@
-//! What a grant should hold, what it does hold, and the difference that the ledger posts.
+//! What a payment should have granted, what it has granted, and the difference that the ledger posts.
 
 use crate::amount::Credits;
 use crate::calendar::Time;
@@ -11,93 +11,96 @@ text_enum! {
         Subscription => "subscription",
         /// Bought as packs.
         Purchased => "purchased",
-        /// Given: signup, bonus, free plan, by hand.
+        /// Granted without a payment: for a signup, as a bonus, by the free plan, or by hand.
         Promotional => "promotional",
     }
 }
 
-/// What one grant should hold by everything that is known.
+/// A grant that should exist by everything that is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewGrant {
-    /// The price, or the purpose: with the payment's id it names the grant.
+    /// Its price or its purpose. Unique within the payment.
     pub item: String,
-    /// What people call it: the ledger row's description.
+    /// For people to read: the description of the ledger's row.
     pub name: String,
-    /// How many credits were granted in all.
+    /// Its whole amount, spent or not.
     pub credits: Credits,
-    /// Which pool.
+    /// Where it counts.
     pub pool: Pool,
-    /// When it can be spent from; `None`: at once.
+    /// `None`: at once.
     pub available_from: Option<Time>,
-    /// When what is left of it lapses.
+    /// `None`: never.
     pub lapses_at: Option<Time>,
-    /// Of a subscription's lot: what was paid for.
+    /// The period of a subscription that was paid for, if it is a subscription's.
     pub cycle: Option<Cycle>,
 }
 
-/// What of a subscription was paid for.
+/// A paid period of a subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cycle {
     /// `sub_…`.
     pub subscription_id: String,
     /// The plan's price.
     pub price_id: String,
-    /// The line's period: from.
+    /// From the line's period.
     pub start: Time,
-    /// The line's period: to.
+    /// From the line's period.
     pub end: Time,
-    /// The most that this lot leaves of the lots before it.
+    /// The most credits of earlier lots that this lot leaves.
     pub max_rollover: Credits,
-    /// Whether it lapses with its period once the subscription is canceled.
+    /// Whether it lapses at the end of its period if the subscription is canceled.
     pub expires: bool,
-    /// When Stripe's invoice was paid.
+    /// When the invoice was paid.
     pub paid_at: Time,
 }
 
 impl NewGrant {
-    /// A lot that can be spent from at once and never lapses.
+    /// A grant that is available at once and never lapses.
     #[must_use]
     pub fn new(item: String, name: String, credits: Credits, pool: Pool) -> NewGrant {
         NewGrant { item, name, credits, pool, available_from: None, lapses_at: None, cycle: None }
     }
 }
 
-/// What one grant was given so far, by the ledger.
+/// A grant as the ledger has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExistingGrant {
-    /// The grant's item.
+    /// As in [`NewGrant`].
     pub item: String,
-    /// ExistingGrant so far, spent or not.
+    /// Its whole amount, spent or not.
     pub credits: Credits,
 }
 
-/// The difference between what a payment is worth and what was granted for it.
+/// The difference between what a payment should have granted and what it has granted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Difference {
-    /// What to add, by item; none of them zero.
+    /// What to add to each item, above 0.
     pub add: Vec<NewGrant>,
-    /// How many credits more were granted than this evidence says: a discrepancy to record, never taken back, since
-    /// the evidence that granted them was Stripe's or the caller's word too.
+    /// How many credits more were granted than `worth` accounts for: a discrepancy to record. It is never taken back,
+    /// because the evidence for it came from Stripe or the caller too.
     pub excess: Credits,
 }
 
-/// What to post so that a payment's grants hold the most that any evidence of it was worth. Evidence only adds:
-/// line items that say more than the metadata did grant the difference, in either order the same total.
+/// What to post so that a payment's grants hold the most that any evidence of it is worth. Evidence only adds: line
+/// items that are worth more than the metadata grant the difference, with the same total in either order.
 ///
-/// `None` where the totals leave a bigint.
+/// `None` if the totals exceed a bigint.
 #[must_use]
-pub fn difference(held: &[ExistingGrant], worth: &[NewGrant]) -> Option<Difference> {
-    let total_held = held.iter().try_fold(Credits::ZERO, |sum, held| sum.checked_add(held.credits))?;
+pub fn difference(existing: &[ExistingGrant], worth: &[NewGrant]) -> Option<Difference> {
+    let total_existing =
+        existing.iter().try_fold(Credits::ZERO, |sum, grant| sum.checked_add(grant.credits))?;
     let total_worth = worth.iter().try_fold(Credits::ZERO, |sum, grant| sum.checked_add(grant.credits))?;
-    let mut missing = total_worth.checked_sub(total_held)?;
+    let mut missing = total_worth.checked_sub(total_existing)?;
     if missing <= Credits::ZERO {
         return Some(Difference { add: Vec::new(), excess: Credits(-missing.0) });
     }
     let mut add = Vec::new();
     for grant in worth {
-        let holds =
-            held.iter().find(|held| held.item == grant.item).map_or(Credits::ZERO, |held| held.credits);
-        let credits = grant.credits.checked_sub(holds)?.clamp(Credits::ZERO, missing);
+        let granted = existing
+            .iter()
+            .find(|existing| existing.item == grant.item)
+            .map_or(Credits::ZERO, |existing| existing.credits);
+        let credits = grant.credits.checked_sub(granted)?.clamp(Credits::ZERO, missing);
         if credits > Credits::ZERO {
             missing = missing.checked_sub(credits)?;
             add.push(NewGrant { credits, ..grant.clone() });
@@ -125,18 +128,18 @@ mod tests {
         grants
     }
 
-    fn post(held: &mut Vec<ExistingGrant>, worth: &[NewGrant]) {
-        for grant in difference(held, worth).expect("small numbers").add {
+    fn post(existing: &mut Vec<ExistingGrant>, worth: &[NewGrant]) {
+        for grant in difference(existing, worth).expect("small numbers").add {
             assert!(grant.credits > Credits::ZERO);
-            match held.iter_mut().find(|held| held.item == grant.item) {
-                Some(held) => held.credits.0 += grant.credits.0,
-                None => held.push(ExistingGrant { item: grant.item, credits: grant.credits }),
+            match existing.iter_mut().find(|existing| existing.item == grant.item) {
+                Some(existing) => existing.credits.0 += grant.credits.0,
+                None => existing.push(ExistingGrant { item: grant.item, credits: grant.credits }),
             }
         }
     }
 
-    fn total(held: &[ExistingGrant]) -> i64 {
-        held.iter().map(|held| held.credits.0).sum()
+    fn total(existing: &[ExistingGrant]) -> i64 {
+        existing.iter().map(|existing| existing.credits.0).sum()
     }
 
     proptest! {
@@ -146,15 +149,15 @@ mod tests {
             order in proptest::collection::vec(any::<prop::sample::Index>(), 0..12),
         ) {
             let best = evidence.iter().map(|e| e.iter().map(|(_, c)| c).sum::<i64>()).max().unwrap_or(0);
-            let mut held = Vec::new();
+            let mut existing = Vec::new();
             for at in order {
-                post(&mut held, &grants(&evidence[at.index(evidence.len())]));
-                prop_assert!(total(&held) <= best);
+                post(&mut existing, &grants(&evidence[at.index(evidence.len())]));
+                prop_assert!(total(&existing) <= best);
             }
             for e in &evidence {
-                post(&mut held, &grants(e));
+                post(&mut existing, &grants(e));
             }
-            prop_assert_eq!(total(&held), best);
+            prop_assert_eq!(total(&existing), best);
         }
     }
 }

@@ -1,12 +1,12 @@
-//! The rules of money once more, as plainly as they can be said: what tests compare the rules and the database with.
+//! A second, plain implementation of the rules of money, with which tests compare the rules and the database.
 //!
-//! A person's books here are a list of grants, a list of draws, and what is known of payments and subscriptions. After every
+//! A person's account here is a list of grants, a list of draws, and what is known of payments and subscriptions. After every
 //! operation, what can be spent is counted anew from these. The one thing that is noted as it happens is in which lot's time
 //! a draw was made. Nothing here calls the rules, and nothing outside of tests calls this.
 
 mod choice; // which operation comes next, by a number
 #[cfg(test)]
-mod ledger; // an account that posts what the rules say
+mod ledger; // an account that posts by the rules
 #[cfg(test)]
 mod tests;
 
@@ -79,7 +79,7 @@ impl Plan {
     }
 }
 
-/// What a catalog says once for all.
+/// The policies of a catalog that apply to all its plans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policies {
     /// What becomes of credits that were spent before they were taken back.
@@ -101,9 +101,9 @@ pub enum Money {
     Reinstated,
 }
 
-/// What a subscription's object says.
+/// The state of a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Said {
+pub struct SubscriptionFacts {
     /// What it subscribes to.
     pub plan: Plan,
     /// The number of its period.
@@ -137,7 +137,7 @@ pub struct Bill {
 
 /// What happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the variants say what they are")]
+#[expect(missing_docs, reason = "the variants are named by what they are")]
 pub enum Operation {
     Buy { session: String, packs: i64 },
     Grant { request: String, amount: i64, lapses_at: Option<i64> },
@@ -150,7 +150,7 @@ pub enum Operation {
     Refund { source: String, refund: String, cents: i64, failed: bool },
     Count { source: String, cents: i64 },
     Dispute { source: String, dispute: String, cents: i64, money: Money },
-    Say { subscription: usize, at: i64, said: Said },
+    Change { subscription: usize, at: i64, facts: SubscriptionFacts },
     Pay(Bill),
 }
 
@@ -246,7 +246,7 @@ pub struct Person {
     draws: Vec<Draw>,
     payments: BTreeMap<String, Payment>,
     requests: BTreeMap<String, Request>,
-    subscriptions: Vec<(Said, i64)>,
+    subscriptions: Vec<(SubscriptionFacts, i64)>,
     lots: Vec<Lot>,
     limit: Option<(usize, usize)>,
     limits: usize,
@@ -284,7 +284,7 @@ impl Payment {
 }
 
 impl Person {
-    /// Somebody with nothing. `name` makes the ids that it uses its own; `starts_at` is the second in which the first
+    /// A person without credits. `name` makes the ids that it uses its own; `starts_at` is the second in which the first
     /// subscription can begin, `now` the time by which periods are over.
     #[must_use]
     pub fn new(name: &str, policies: Policies, starts_at: i64, now: i64) -> Person {
@@ -330,17 +330,17 @@ impl Person {
     fn tier(&self) -> (&'static str, &'static str) {
         match self.subscriptions.last() {
             None => ("free", "none"),
-            Some((Said { ended_at: Some(_), .. }, _)) => ("free", "canceled"),
-            Some((said, _)) => (said.plan.key(), said.status()),
+            Some((SubscriptionFacts { ended_at: Some(_), .. }, _)) => ("free", "canceled"),
+            Some((facts, _)) => (facts.plan.key(), facts.status()),
         }
     }
 
-    /// Carries out an operation. Answers what the database is to say of it.
+    /// Carries out an operation. Returns the outcome that the database should answer.
     ///
     /// # Panics
     /// Where the operation is none that [`Person::choose`] chooses.
     pub fn apply(&mut self, operation: &Operation) -> &'static str {
-        let said = match operation {
+        let outcome = match operation {
             Operation::Buy { session, packs } => self.buy(session, PACK_CREDITS * packs),
             Operation::Grant { request, amount, lapses_at } => {
                 self.grant(request, Pool::Promotional, *amount, *lapses_at, None);
@@ -371,11 +371,11 @@ impl Person {
                 let known = payment.disputes.entry(dispute.clone()).or_insert((*cents, *money));
                 known.1 = known.1.max(*money);
             }),
-            Operation::Say { subscription, at, said } => self.hear(*subscription, *at, *said),
+            Operation::Change { subscription, at, facts } => self.merge(*subscription, *at, *facts),
             Operation::Pay(bill) => self.pay(bill),
         };
         self.settle();
-        said
+        outcome
     }
 
     /// What follows every operation: lots hold what they are to hold, what is over lapses, and what is there repays.
@@ -500,7 +500,7 @@ impl Person {
         if self.reverse(source) { "applied" } else { "already_applied" }
     }
 
-    /// Rules 5 and 9 for one payment: whether the ledger says anything of it.
+    /// Rules 5 and 9 for one payment. Returns whether the ledger has a row for it.
     fn reverse(&mut self, source: &str) -> bool {
         let Some(payment) = self.payments.get(source) else { return false };
         let Some((charged, at)) = payment.bought.filter(|(charged, _)| *charged > 0) else { return false };
@@ -650,7 +650,7 @@ impl Person {
     }
 }
 
-impl Said {
+impl SubscriptionFacts {
     fn ends(&self) -> bool {
         self.cancel_at_period_end || self.ended_at.is_some()
     }
@@ -666,18 +666,18 @@ impl Said {
     }
 }
 
-/// Subscriptions (rule 7). What Stripe says of them comes in order here.
+/// Subscriptions (rule 7). Their states come in order here.
 impl Person {
-    fn hear(&mut self, subscription: usize, at: i64, said: Said) -> &'static str {
+    fn merge(&mut self, subscription: usize, at: i64, facts: SubscriptionFacts) -> &'static str {
         self.at = self.at.max(at);
         match self.subscriptions.get_mut(subscription) {
-            None => self.subscriptions.push((said, at)),
+            None => self.subscriptions.push((facts, at)),
             Some((known, as_of)) => {
                 *as_of = at;
-                if *known == said {
+                if *known == facts {
                     return "already_applied";
                 }
-                *known = said;
+                *known = facts;
             }
         }
         "applied"
@@ -727,15 +727,15 @@ impl Person {
     /// The most that the current lot may hold, where its subscription has come to a lesser plan since it was paid for.
     fn lesser(&self, current: usize) -> Option<i64> {
         let lot = &self.lots[current];
-        let (said, as_of) = &self.subscriptions[lot.subscription];
+        let (facts, as_of) = &self.subscriptions[lot.subscription];
         let amount = lot.grants.iter().map(|grant| self.grants[*grant].amount).max()?;
-        let limit = said.plan.credits();
+        let limit = facts.plan.credits();
         let at_once = self.policies.plan_change == PlanChange::Reset;
         (at_once && *as_of > lot.paid_at && limit < amount).then_some(limit)
     }
 
     /// What a lot is worth by the best of its invoices: without what was taken back of that, or was drawn and is owed, and
-    /// of one that is over, only what was drawn. What is owed was drawn by nobody: it is repaid.
+    /// of one that is over, only what was drawn. What is owed does not count as drawn: it is repaid.
     fn stands(&self, lot: &Lot) -> i64 {
         let owed = |grant: usize| self.payments[&self.grants[grant].source].owed;
         let stands = |&at: &usize| {

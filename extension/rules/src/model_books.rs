@@ -1,22 +1,25 @@
-//! The rules of money once more, by somebody who has read only their text: plain, slow, and sharing no code with the rest of the
-//! crate. Tests compare the rules and the database with it.
+//! A second implementation of the rules of money, written from their text alone: plain, slow, and sharing no code with
+//! the rest of the crate. Tests compare the rules and the database with it.
 //!
-//! One customer's history goes in, step by step: what Stripe sends, and what the app calls. All facts are kept; after each
-//! step everything is computed anew from all of them. The one thing that is noted as it happens is from which grant a
-//! spend, a reservation or a debt was drawn.
+//! One customer's history goes in, step by step: what Stripe sends, and what the app calls. All facts are kept; after
+//! each step everything is computed anew from all of them. The one thing that is noted as it happens is from which
+//! grant a spend, a reservation or a debt was drawn.
 //!
-//! In reading order: `json`, `number` and `catalog` read; `facts`, `invoice`, `subscription` and `reversals` keep what Stripe
-//! said; `lines` judges each paid line, `periods` finds the period that it opens or changes, `lay` says what it is worth
-//! there, and `grants` adds up; `closings` and `status` set aside; `view` is all of it at one moment; `ledger` draws, settles
-//! and counts what is left; `requests` and `promotions` are the app's calls.
+//! In reading order: `number`, `json` and `catalog` read; `invoice`, `subscription`, `reversals` and `facts` keep what
+//! Stripe sent; `takeovers` and `part_back` are computed from that; `lines` judges each paid line, `periods` finds the
+//! period that it opens or changes, `lay` says what it is worth there, and `grants` adds up; `closings` and `status`
+//! set aside; `view` is all of it at one moment; `ledger` draws, settles and counts what is left; `requests` and
+//! `promotions` are the app's calls.
 
-mod json;
 mod number;
+mod json;
 mod catalog;
-mod facts;
 mod invoice;
 mod subscription;
 mod reversals;
+mod facts;
+mod takeovers;
+mod part_back;
 mod lines;
 mod periods;
 mod lay;

@@ -302,7 +302,7 @@ impl<'a> Lot<'a> {
         by_invoice.into_values().max().unwrap_or(0)
     }
 
-    /// What of it was drawn that is owed: repaid, it was drawn by nobody.
+    /// What of it was drawn and is owed: once repaid, it does not count as drawn.
     fn owed(&self) -> i64 {
         self.members.iter().map(|member| member.owed).sum()
     }
@@ -361,7 +361,7 @@ fn chains<'a, 's>(
     let next = |id: &str| {
         let ended_at = known.get(id)?.ended_at?;
         let after = |(other, start): &(&String, &Time)| {
-            // The second half keeps nonsense from going in circles.
+            // The second half prevents a cycle if the times are inconsistent.
             **start >= ended_at && (**start, other.as_str()) > (first_starts[id], id)
         };
         first_starts
@@ -389,7 +389,7 @@ fn chains<'a, 's>(
 }
 
 impl Chain<'_, '_> {
-    /// What came back was drawn by nobody: the lot in whose time it was drawn no longer counts it.
+    /// What came back does not count as drawn any more in the lot in whose time it was drawn.
     fn take_return(&mut self, returned: Returned) {
         if !self.members().any(|member| member.grant.id == returned.grant_id) {
             return;

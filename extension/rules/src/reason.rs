@@ -1,20 +1,20 @@
-//! Why an outcome is what it is: the closed list of words that `outcome.reason`, logs and metrics share.
+//! Why something was ignored, parked or rejected: the closed list that `outcome.reason`, logs and metrics share.
 
 use crate::text_enum::text_enum;
 
 text_enum! {
     /// Why something was ignored, parked or rejected.
     Reason {
-        // Ignored: recorded, no effect, judged again when delivered again.
-        /// The event's livemode is not the settings'.
+        // Ignored: recorded without effect, judged again if delivered again.
+        /// The event's livemode differs from the settings'.
         Livemode => "livemode",
-        /// The event is of an account that is not the settings'.
+        /// The event's account differs from the settings'.
         Account => "account",
         /// The rules read nothing from events of this type.
         EventType => "event_type",
-        /// The session's mode grants nothing by itself: a subscription's credits come from its paid invoices.
+        /// Sessions of this mode grant nothing themselves: a subscription's credits come from its paid invoices.
         Mode => "mode",
-        /// Not paid yet, or never: what tells of the payment is waited for.
+        /// Not paid yet, or never. If it is paid, another event follows.
         Unpaid => "unpaid",
         /// The delayed payment failed.
         PaymentFailed => "payment_failed",
@@ -22,53 +22,53 @@ text_enum! {
         Expired => "expired",
         /// Nothing had to be paid, and the catalog grants nothing for that.
         NoPaymentRequired => "no_payment_required",
-        /// An invoice of no subscription: a pack's own, or one written by hand.
+        /// An invoice without a subscription: a pack's own, or one written by hand.
         NoSubscription => "no_subscription",
-        /// A subscription's state that is older than what is known of it, or came after its end.
+        /// A state of a subscription that is older than the known one, or that came after its end.
         Stale => "stale",
-        /// A paid invoice that bills nothing: only credits for unused time.
+        /// A paid invoice that bills nothing except credits for unused time.
         NothingBilled => "nothing_billed",
         /// Every line is in the catalog's `not_credits`.
         NotCredits => "not_credits",
         /// A trial for which the catalog grants nothing.
         Trial => "trial",
-        /// A change of plan whose credits come with the next renewal.
+        /// A change of plan whose credits are granted with the next renewal.
         AtRenewal => "at_renewal",
-        /// Nothing of ours is known to have been paid by what is reversed. It is kept: should the payment come, it is netted.
+        /// The reversed payment is not known. The reversal is stored, and counts if the payment arrives later.
         UnknownPayment => "unknown_payment",
-        // Parked: kept, applied by itself once what it lacked is known.
+        // Parked: stored, and applied automatically once the missing part is known.
         /// No catalog has been loaded.
         NoCatalog => "no_catalog",
-        /// A price that the catalog does not know as a pack.
+        /// A price that the catalog does not know, or not as a pack.
         UnknownPrice => "unknown_price",
-        /// Nobody knows yet whose it is.
+        /// The user is not known yet.
         UnknownUser => "unknown_user",
-        /// A buyer's client_reference_id contradicts the customer's tie.
+        /// The buyer's client_reference_id names another user than the customer is linked to.
         IdentityConflict => "identity_conflict",
-        /// What was charged is not known yet, so neither is the part of it that is reversed.
+        /// The charged amount is not known yet, so neither is the reversed part of it.
         UnknownCharge => "unknown_charge",
-        /// Stripe was to be asked and could not be.
+        /// Data from Stripe is needed, and the caller could not fetch it.
         Unfetched => "unfetched",
-        /// Stripe was asked, and the object still lacks what the rules need.
+        /// Fetched from Stripe, the object still lacks what the rules need.
         Shape => "shape",
-        // Rejected: refused for good, recorded where there is an event to record.
+        // Rejected: refused for good, recorded if there is an event to record.
         /// Not a Stripe event, or one whose fields have other types than Stripe's.
         Malformed => "malformed",
         /// The same payment or request was applied for another user or with other content.
         Conflict => "conflict",
-        /// The session belongs to somebody else.
+        /// The session belongs to another user than the caller.
         NotOwner => "not_owner",
-        /// The session names nobody.
+        /// The session names no user.
         NoOwner => "no_owner",
         /// Worth more credits than an account can hold.
         OutOfRange => "out_of_range",
         /// The account has fewer credits than that.
         InsufficientCredits => "insufficient_credits",
-        /// There is no such reservation.
+        /// No reservation has this id.
         UnknownReservation => "unknown_reservation",
-        /// The reservation was released, or ran out.
+        /// The reservation was released, or it expired.
         ReservationEnded => "reservation_ended",
-        /// More than was reserved.
+        /// More credits than were reserved.
         ExceedsReservation => "exceeds_reservation",
     }
 }

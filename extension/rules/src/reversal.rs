@@ -1,5 +1,5 @@
-//! Refunds and disputes (rules 5 and 9): each has a state that only rises, and what they reverse is computed from all of them
-//! together, so that order, repetition and delay of their events do not matter.
+//! Refunds and disputes (rules 5 and 9): each has a state that only rises, and what they reverse is computed from all
+//! of them together, so that order, repetition and delay of their events do not matter.
 
 use serde_json::value::RawValue;
 
@@ -57,8 +57,8 @@ fn of_refund(refund: stripe::RefundObject, event_type: &str) -> Result<Reversal,
     })
 }
 
-/// Reads a dispute as an event of `event_type` carried it, or a list. The event's type says what happened to the money if
-/// the status does not: an inquiry whose funds were withdrawn.
+/// Reads a dispute as an event of `event_type` carried it, or a list. The event's type says what happened to the money
+/// if the status does not: an inquiry whose funds were withdrawn.
 pub(crate) fn read_dispute(object: &RawValue, event_type: &str) -> Result<Reversals, String> {
     let dispute: stripe::DisputeObject = parse(object)?;
     let state = match (event_type, dispute.status.as_str()) {
@@ -231,8 +231,8 @@ pub struct Settlement {
     pub owed: Credits,
 }
 
-/// Reverses `target` credits of a payment's grants: what lapsed counts, then what is left is taken, from the first grant on.
-/// What was spent is owed, or forgiven.
+/// Reverses `target` credits of a payment's grants: what lapsed counts, then what is left is taken, from the first
+/// grant on. What was spent is owed, or forgiven.
 #[must_use]
 pub fn settle(grants: &[GrantBalance], target: Credits, policy: ReversalPolicy) -> Settlement {
     let lapsed: i64 = grants.iter().map(|grant| grant.lapsed.0).sum();

@@ -1,4 +1,4 @@
-//! A checkout session's facts: what was bought, by whom, and whether it is paid.
+//! A checkout session's facts: what was bought, by which user, and whether it is paid.
 
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -15,33 +15,33 @@ use crate::subscription::{self, Subscription};
 pub struct Session {
     /// `cs_…`: the key of the payment.
     pub id: String,
-    /// What kind of checkout it is.
+    /// What it sells.
     pub mode: Mode,
-    /// Whether it is paid; `None` where Stripe's object does not say.
+    /// `None` if Stripe's object lacks it.
     pub payment: Option<PaymentStatus>,
-    /// When it was made; prices count as of then.
+    /// When it was created; its prices are those in force at that time.
     pub created: Time,
-    /// Who pays.
+    /// None if the buyer is a guest.
     pub customer_id: Option<String>,
-    /// What pays.
+    /// None if nothing had to be paid.
     pub payment_intent_id: Option<String>,
     /// The user that the app's server wrote into the metadata.
     pub metadata_user: Option<Uuid>,
-    /// The user that the buyer's link carried.
+    /// The user in `client_reference_id`, which a buyer can write.
     pub client_reference: Option<Uuid>,
-    /// What was charged, where the session says so.
+    /// The charged amount, tax and discounts included.
     pub amount_total: Option<MinorUnits>,
     /// The currency of `amount_total`.
     pub currency: Option<String>,
-    /// The line that the metadata names.
+    /// The line item that the metadata names.
     pub named: Option<LineItem>,
-    /// All line items, where the object carries all of them.
+    /// `None` unless the object carries all of them.
     pub lines: Option<Vec<LineItem>>,
-    /// In mode `subscription`: what it began, where the object carries it.
+    /// In mode `subscription`: the subscription that it started, if the object carries it.
     pub subscription: Option<Box<Subscription>>,
-    /// In mode `subscription`: what was paid, where the object carries it.
+    /// In mode `subscription`: the first invoice, if the object carries it.
     pub invoice: Option<Box<Invoice>>,
-    /// The metadata's `credits`: never believed, compared and recorded.
+    /// The metadata's `credits`: recorded if it differs from the worth, and never granted.
     pub stated_credits: Option<String>,
 }
 
@@ -52,17 +52,28 @@ pub enum Mode {
     Payment,
     /// A subscription, whose invoices grant.
     Subscription,
-    /// `setup`, or a mode made since this was written.
+    /// `setup`, or a mode that this code does not know.
     Other,
 }
 
 impl Mode {
     /// The mode that Stripe writes as this text.
-    pub(crate) fn of(text: &str) -> Mode {
+    #[must_use]
+    pub fn of(text: &str) -> Mode {
         match text {
             "payment" => Mode::Payment,
             "subscription" => Mode::Subscription,
             _ => Mode::Other,
+        }
+    }
+
+    /// Its text.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mode::Payment => "payment",
+            Mode::Subscription => "subscription",
+            Mode::Other => "other",
         }
     }
 }
@@ -70,28 +81,28 @@ impl Mode {
 /// Stripe's payment statuses of a session, and why an unpaid one is unpaid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PaymentStatus {
-    /// The money is there.
+    /// Paid.
     Paid,
     /// A 100 % discount, or a price of 0.
     NoPaymentRequired,
-    /// Not yet: a delayed payment method, or an open session.
+    /// Not paid yet: a delayed payment method, or an open session.
     Unpaid,
     /// A delayed payment that failed.
     Failed,
-    /// The session ran out.
+    /// The session expired before it was paid.
     Expired,
 }
 
-/// How many of what was bought.
+/// What was bought, and how many.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LineItem {
-    /// What names the price.
+    /// The key of its price.
     pub item: Item,
-    /// How many.
+    /// At least one.
     pub quantity: Quantity,
 }
 
-/// Reads a session as an event of `event_type` carried it, made at `event_created`.
+/// Reads a session as an event of `event_type` carried it, created at `event_created`.
 pub(crate) fn read(object: &RawValue, event_type: &str, event_created: Time) -> Result<Session, String> {
     let session: stripe::CheckoutSessionObject = parse(object)?;
     let created = match session.created {
@@ -125,7 +136,7 @@ pub(crate) fn read(object: &RawValue, event_type: &str, event_created: Time) -> 
         client_reference: session.client_reference_id.and_then(|text| Uuid::try_parse(&text).ok()),
         amount_total: session.amount_total.map(MinorUnits),
         currency: session.currency,
-        named: named_line(metadata("price_id"), metadata("pack"), metadata("quantity")),
+        named: named_line_item(metadata("price_id"), metadata("pack"), metadata("quantity")),
         lines: session.line_items.and_then(complete),
         subscription,
         invoice,
@@ -133,7 +144,7 @@ pub(crate) fn read(object: &RawValue, event_type: &str, event_created: Time) -> 
     })
 }
 
-/// The session's own state decides; the event's name only says why an unpaid session is unpaid.
+/// The session's own status decides; the event's type only explains why an unpaid session is unpaid.
 fn payment_status(status: &str, event_type: &str) -> PaymentStatus {
     match (status, event_type) {
         ("paid", _) => PaymentStatus::Paid,
@@ -145,8 +156,8 @@ fn payment_status(status: &str, event_type: &str) -> PaymentStatus {
     }
 }
 
-/// A quantity that is no quantity names no line: Stripe is asked instead of guessing.
-fn named_line(price_id: Option<&str>, pack: Option<&str>, quantity: Option<&str>) -> Option<LineItem> {
+/// Metadata with an invalid quantity names no line item: they are fetched from Stripe instead.
+fn named_line_item(price_id: Option<&str>, pack: Option<&str>, quantity: Option<&str>) -> Option<LineItem> {
     let named = |text: &&str| !text.trim().is_empty();
     let item = match (price_id.filter(named), pack.filter(named)) {
         (Some(price), _) => Item::Price(price.to_owned()),
@@ -157,7 +168,7 @@ fn named_line(price_id: Option<&str>, pack: Option<&str>, quantity: Option<&str>
     Some(LineItem { item, quantity })
 }
 
-/// The lines of a page, where it is the only one and each line counts something.
+/// The line items of a list, if this page is all of it and each quantity is valid.
 pub(crate) fn complete(list: stripe::List<stripe::LineItemObject>) -> Option<Vec<LineItem>> {
     if list.has_more {
         return None;
@@ -174,7 +185,7 @@ pub(crate) fn complete(list: stripe::List<stripe::LineItemObject>) -> Option<Vec
         .collect()
 }
 
-/// The path whose answer names all line items of a session.
+/// The path that lists a session's line items.
 #[must_use]
 pub fn line_items_path(session_id: &str) -> String {
     format!("/v1/checkout/sessions/{session_id}/line_items?limit=100")
@@ -186,7 +197,7 @@ pub fn path(session_id: &str) -> String {
     format!("/v1/checkout/sessions/{session_id}")
 }
 
-/// The session whose line items a list's url names.
+/// The session whose line items the list of this url contains.
 pub(crate) fn of_line_items(url: &str) -> Option<&str> {
     url.strip_prefix("/v1/checkout/sessions/")?.strip_suffix("/line_items")
 }

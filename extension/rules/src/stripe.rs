@@ -1,7 +1,7 @@
-//! The fields of Stripe's objects that the rules read, and nothing else, in both shapes of its API. Only this crate sees
-//! them; [`MAX_ID_BYTES`] is everyone's.
+//! The fields of Stripe's objects that the rules read, and nothing else, in both shapes of its API. Only this crate
+//! sees them; [`MAX_ID_BYTES`] is everyone's.
 //!
-//! Fields that Stripe may leave out or set to null are options; a field of another type than Stripe's makes the whole
+//! Fields that Stripe may leave out or set to null are options. A field of another type than Stripe's makes the whole
 //! object malformed, which is an outcome, not an error.
 
 use std::collections::BTreeMap;
@@ -11,8 +11,8 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-/// The longest id, key or name that is kept, in bytes. Stripe's ids are at most 255 characters, and ids are keys of the
-/// tables.
+/// The longest id, key or name that is kept, in bytes. Stripe's ids are at most 255 characters, and ids are keys of
+/// the tables.
 pub const MAX_ID_BYTES: usize = 255;
 
 /// An event's envelope. `data.object` is read once its type is known.
@@ -23,15 +23,13 @@ pub(crate) struct EventEnvelope<'a> {
     /// Such as `checkout.session.completed`.
     #[serde(rename = "type")]
     pub event_type: String,
-    /// Unix seconds; whole seconds only, so it orders nothing by itself.
+    /// Unix seconds. Several events have the same second, so it does not order them.
     pub created: i64,
     /// The API version that shaped `data.object`.
     pub api_version: Option<String>,
-    /// Whether real money moved.
     pub livemode: bool,
-    /// The connected account the event is of.
+    /// The connected account that the event belongs to.
     pub account: Option<String>,
-    /// What happened to which object.
     #[serde(borrow)]
     pub data: EventData<'a>,
 }
@@ -39,21 +37,20 @@ pub(crate) struct EventEnvelope<'a> {
 /// The `data` of an event.
 #[derive(Debug, Deserialize)]
 pub(crate) struct EventData<'a> {
-    /// The object as it was when the event was made.
+    /// The object as it was when the event was created.
     #[serde(borrow)]
     pub object: &'a RawValue,
 }
 
-/// What any Stripe object says of itself.
+/// The fields that Stripe's objects share.
 #[derive(Debug, Deserialize)]
 pub(crate) struct AnyObject {
-    /// Its id; a few objects (an upcoming invoice) have none.
+    /// A few objects, such as an upcoming invoice, have none.
     pub id: Option<String>,
-    /// Its type, such as `checkout.session` or `list`.
+    /// Such as `checkout.session` or `list`.
     pub object: Option<String>,
-    /// Whose it is.
     pub customer: Option<Expandable>,
-    /// Of a list: the path it was read from.
+    /// Only lists have one: the path that they were read from.
     pub url: Option<String>,
 }
 
@@ -68,47 +65,45 @@ pub(crate) struct CheckoutSessionObject<'a> {
     pub payment_status: Option<String>,
     /// Unix seconds; sessions of 2020 and older have none.
     pub created: Option<i64>,
-    /// Whether real money moves.
     #[expect(dead_code, reason = "an object with another type here is malformed")]
     pub livemode: bool,
-    /// Who pays; none for a guest.
+    /// None if the buyer is a guest.
     pub customer: Option<Expandable>,
-    /// What it began, in mode `subscription`: an id, or the object where it was expanded.
+    /// In mode `subscription`: an id, or the object if it was expanded.
     #[serde(borrow)]
     pub subscription: Option<&'a RawValue>,
-    /// What was paid by it, in mode `subscription`, or a pack's own invoice: an id, or the object.
+    /// Of a subscription, or of a pack that was sold with an invoice: an id, or the object if it was expanded.
     #[serde(borrow)]
     pub invoice: Option<&'a RawValue>,
-    /// What pays; none where nothing had to be paid.
+    /// None if nothing had to be paid.
     pub payment_intent: Option<Expandable>,
-    /// What the buyer's link carried.
+    /// Anything that the buyer's link carried.
     pub client_reference_id: Option<String>,
-    /// Minor units, tax and discounts included. Says what was paid, never what it is worth.
+    /// Minor units, tax and discounts included: what was paid, which never decides what it is worth.
     pub amount_total: Option<i64>,
     /// Lower-case ISO code.
     pub currency: Option<String>,
-    /// What the app's server wrote when it made the session.
+    /// What the app's server wrote when it created the session.
     #[serde(default)]
     pub metadata: Option<Metadata>,
-    /// Only where they were expanded.
+    /// Only if they were expanded.
     pub line_items: Option<List<LineItemObject>>,
 }
 
-/// Metadata as Stripe keeps it, strings to strings; other values are read past.
+/// Stripe stores strings; other values are ignored.
 pub(crate) type Metadata = BTreeMap<String, MetadataValue>;
 
 /// One value of a metadata map.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum MetadataValue {
-    /// What Stripe stores.
     Text(String),
-    /// What only a hand-made object has.
+    /// Only in objects that Stripe did not write.
     Other(IgnoredAny),
 }
 
 impl MetadataValue {
-    /// The text, where it is one.
+    /// The text, if it is one.
     #[must_use]
     pub(crate) fn as_text(&self) -> Option<&str> {
         match self {
@@ -118,21 +113,18 @@ impl MetadataValue {
     }
 }
 
-/// A reference that Stripe writes as an id, or as the object where it was expanded.
+/// A reference that Stripe writes as an id, or as the object if it was expanded.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Expandable {
     /// `"cus_…"`.
     Id(String),
     /// `{"id": "cus_…", …}`.
-    Object {
-        /// The id.
-        id: String,
-    },
+    Object { id: String },
 }
 
 impl Expandable {
-    /// The id, either way.
+    /// The id of either form.
     #[must_use]
     pub(crate) fn into_id(self) -> String {
         match self {
@@ -144,9 +136,7 @@ impl Expandable {
 /// A page of a list.
 #[derive(Debug, Deserialize)]
 pub(crate) struct List<T> {
-    /// The page.
     pub data: Vec<T>,
-    /// Whether another page follows.
     #[serde(default)]
     pub has_more: bool,
 }
@@ -154,7 +144,7 @@ pub(crate) struct List<T> {
 /// <https://docs.stripe.com/api/checkout/sessions/line_items>
 #[derive(Debug, Deserialize)]
 pub(crate) struct LineItemObject {
-    /// None for a line that was sold by something older than prices.
+    /// None if what was sold is older than prices.
     pub price: Option<Expandable>,
     /// Stripe leaves it out for metered prices.
     pub quantity: Option<i64>,
@@ -165,14 +155,13 @@ pub(crate) struct LineItemObject {
 pub(crate) struct ChargeObject {
     /// `ch_…`.
     pub id: String,
-    /// What was charged, in minor units.
+    /// Minor units.
     pub amount: i64,
-    /// How much of it was refunded by then; failed refunds may be in it.
+    /// Minor units refunded so far. Refunds that failed later may be included.
     #[serde(default)]
     pub amount_refunded: i64,
     /// Lower-case ISO code.
     pub currency: Option<String>,
-    /// What it paid for.
     pub payment_intent: Option<Expandable>,
     /// Only in older versions of the API.
     pub refunds: Option<List<RefundObject>>,
@@ -183,15 +172,13 @@ pub(crate) struct ChargeObject {
 pub(crate) struct RefundObject {
     /// `re_…`.
     pub id: String,
-    /// In minor units.
+    /// Minor units.
     pub amount: i64,
     /// Lower-case ISO code.
     pub currency: Option<String>,
     /// `pending`, `requires_action`, `succeeded`, `failed` or `canceled`.
     pub status: Option<String>,
-    /// What it refunds.
     pub charge: Option<Expandable>,
-    /// What had paid.
     pub payment_intent: Option<Expandable>,
 }
 
@@ -200,15 +187,13 @@ pub(crate) struct RefundObject {
 pub(crate) struct DisputeObject {
     /// `dp_…`.
     pub id: String,
-    /// In minor units.
+    /// Minor units.
     pub amount: i64,
     /// Lower-case ISO code.
     pub currency: Option<String>,
     /// Such as `warning_needs_response`, `needs_response`, `under_review`, `won` or `lost`.
     pub status: String,
-    /// What is disputed.
     pub charge: Option<Expandable>,
-    /// What had paid.
     pub payment_intent: Option<Expandable>,
 }
 
@@ -219,9 +204,7 @@ pub(crate) struct SubscriptionObject {
     pub id: String,
     /// Such as `active` or `canceled`.
     pub status: String,
-    /// Who pays.
     pub customer: Option<Expandable>,
-    /// What is subscribed to.
     pub items: Option<List<SubscriptionItemObject>>,
     /// Unix seconds; here until 2025-03-31, on the items since.
     pub current_period_start: Option<i64>,
@@ -229,13 +212,11 @@ pub(crate) struct SubscriptionObject {
     pub current_period_end: Option<i64>,
     /// Unix seconds.
     pub trial_end: Option<i64>,
-    /// Whether it ends with the period.
     pub cancel_at_period_end: Option<bool>,
-    /// Unix seconds: when the end was asked for.
+    /// Unix seconds: when the cancellation was requested.
     pub canceled_at: Option<i64>,
     /// Unix seconds: when it ended.
     pub ended_at: Option<i64>,
-    /// What the app's server wrote.
     #[serde(default)]
     pub metadata: Option<Metadata>,
 }
@@ -243,9 +224,8 @@ pub(crate) struct SubscriptionObject {
 /// <https://docs.stripe.com/api/subscription_items/object>
 #[derive(Debug, Deserialize)]
 pub(crate) struct SubscriptionItemObject {
-    /// What it costs.
     pub price: Option<Expandable>,
-    /// What it cost before there were prices.
+    /// Before there were prices.
     pub plan: Option<Expandable>,
     /// None for a metered price.
     pub quantity: Option<i64>,
@@ -268,52 +248,46 @@ pub(crate) struct InvoiceObject {
     pub created: Option<i64>,
     /// Such as `subscription_cycle`.
     pub billing_reason: Option<String>,
-    /// Who pays.
     pub customer: Option<Expandable>,
-    /// What it bills; here until 2025-03-31, under `parent` since.
+    /// Here until 2025-03-31, under `parent` since.
     pub subscription: Option<Expandable>,
-    /// What it bills, since 2025-03-31.
+    /// Since 2025-03-31.
     pub parent: Option<InvoiceParent>,
-    /// The subscription's metadata when the invoice was made; here until 2025-03-31.
+    /// The subscription's metadata when the invoice was created; here until 2025-03-31.
     pub subscription_details: Option<SubscriptionDetails>,
     /// Minor units, tax and discounts included.
     pub total: Option<i64>,
     /// Lower-case ISO code.
     pub currency: Option<String>,
-    /// What paid it, until 2025-03-31.
+    /// Until 2025-03-31.
     pub payment_intent: Option<Expandable>,
-    /// What paid it, since 2025-03-31, and only where it was expanded.
+    /// Since 2025-03-31, and only if they were expanded.
     pub payments: Option<List<InvoicePaymentObject>>,
-    /// What it bills, line by line.
     pub lines: Option<List<InvoiceLineObject>>,
-    /// What the app's server wrote.
     #[serde(default)]
     pub metadata: Option<Metadata>,
-    /// When it was paid.
     pub status_transitions: Option<StatusTransitions>,
 }
 
-/// What an invoice bills.
+/// What caused an invoice.
 #[derive(Debug, Deserialize)]
 pub(crate) struct InvoiceParent {
     /// `subscription_details` or `quote_details`.
     #[serde(rename = "type")]
     pub parent_type: Option<String>,
-    /// Of a subscription's invoice.
     pub subscription_details: Option<SubscriptionDetails>,
 }
 
-/// The subscription of an invoice.
 #[derive(Debug, Deserialize)]
 pub(crate) struct SubscriptionDetails {
     /// `sub_…`.
     pub subscription: Option<Expandable>,
-    /// What the app's server wrote to the subscription.
+    /// The subscription's metadata.
     #[serde(default)]
     pub metadata: Option<Metadata>,
 }
 
-/// When an invoice changed its status.
+/// When an invoice reached each status.
 #[derive(Debug, Deserialize)]
 pub(crate) struct StatusTransitions {
     /// Unix seconds.
@@ -325,92 +299,76 @@ pub(crate) struct StatusTransitions {
 pub(crate) struct InvoiceLineObject {
     /// Minor units, before discounts and tax.
     pub amount: Option<i64>,
-    /// What is billed, until 2025-03-31.
+    /// Until 2025-03-31.
     pub price: Option<Expandable>,
-    /// What is billed, before there were prices.
+    /// Before there were prices.
     pub plan: Option<Expandable>,
-    /// What is billed, since 2025-03-31.
+    /// Since 2025-03-31.
     pub pricing: Option<LinePricing>,
     /// None for a metered price.
     pub quantity: Option<i64>,
-    /// What is billed for.
-    pub period: Option<Period>,
-    /// What discounts take off.
+    pub period: Option<UnixPeriod>,
     #[serde(default)]
     pub discount_amounts: Option<Vec<DiscountAmount>>,
-    /// Whether it bills a part of a period, until 2025-03-31.
+    /// Until 2025-03-31.
     #[expect(dead_code, reason = "an object with another type here is malformed")]
     pub proration: Option<bool>,
-    /// Whether it bills a part of a period, since 2025-03-31.
+    /// Since 2025-03-31.
     #[expect(dead_code, reason = "an object with another type here is malformed")]
     pub parent: Option<LineParent>,
 }
 
-/// The price of a line.
 #[derive(Debug, Deserialize)]
 pub(crate) struct LinePricing {
-    /// Of a line with a price.
     pub price_details: Option<PriceDetails>,
 }
 
-/// The price of a line.
 #[derive(Debug, Deserialize)]
 pub(crate) struct PriceDetails {
-    /// `price_…`.
     pub price: Option<Expandable>,
 }
 
-/// Where a line comes from: one of the two.
+/// What a line was made from: one of the two.
 #[derive(Debug, Deserialize)]
 pub(crate) struct LineParent {
-    /// A subscription's item.
     #[expect(dead_code, reason = "an object with another type here is malformed")]
     pub subscription_item_details: Option<LineOrigin>,
-    /// An invoice item.
     #[expect(dead_code, reason = "an object with another type here is malformed")]
     pub invoice_item_details: Option<LineOrigin>,
 }
 
-/// Where a line comes from.
 #[derive(Debug, Deserialize)]
 pub(crate) struct LineOrigin {
-    /// Whether it bills a part of a period.
     #[expect(dead_code, reason = "an object with another type here is malformed")]
     pub proration: Option<bool>,
 }
 
-/// What one discount takes off a line.
 #[derive(Debug, Deserialize)]
 pub(crate) struct DiscountAmount {
     /// Minor units.
     pub amount: i64,
 }
 
-/// A span of time, in Unix seconds.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Period {
-    /// From.
+pub(crate) struct UnixPeriod {
     pub start: i64,
-    /// To.
     pub end: i64,
 }
 
 /// <https://docs.stripe.com/api/invoice-payment/object>
 #[derive(Debug, Deserialize)]
 pub(crate) struct InvoicePaymentObject {
-    /// What it pays.
     pub invoice: Option<Expandable>,
-    /// What pays.
     pub payment: Option<InvoicePaymentBy>,
 }
 
-/// What pays an invoice.
 #[derive(Debug, Deserialize)]
 pub(crate) struct InvoicePaymentBy {
-    /// `pi_…`; none where something else paid.
+    /// None if it was paid by something else than a payment intent.
     pub payment_intent: Option<Expandable>,
 }
 
+/// Refuses a blank or overlong id; an absent one passes.
 pub(crate) fn check_id(field: &str, id: Option<&str>) -> Result<(), String> {
     match id {
         Some(id) if id.trim().is_empty() => Err(format!("{field} is blank")),

@@ -1,5 +1,5 @@
-//! What is known of a subscription (rule 6): its state, and the time as of which Stripe had it in that state. That time has
-//! whole seconds, so of two states of one second only Stripe can say which is later.
+//! What is known of a subscription (rule 6): its state, and the time as of which Stripe had it in that state. That
+//! time has whole seconds, so of two states of one second only Stripe can say which is later.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -39,8 +39,8 @@ pub struct Subscription {
 }
 
 text_enum! {
-    /// Stripe's statuses of a subscription. If two states are of the same second, the one whose status stands further down
-    /// is taken: what is worth less to the user first, what is final last.
+    /// Stripe's statuses of a subscription. If two states are of the same second, the one whose status stands further
+    /// down is taken: what is worth less to the user first, what is final last.
     Status {
         /// The first payment has not arrived yet.
         Incomplete => "incomplete",
@@ -220,8 +220,8 @@ impl Plan {
         }
     }
 
-    /// The most that a lot of the previous plan may hold from now on: what exceeds the new plan's amount is set aside at
-    /// once, unless the plan leaves that to the next renewal.
+    /// The most that a lot of the previous plan may hold from now on: what exceeds the new plan's amount is set aside
+    /// at once, unless the plan leaves that to the next renewal.
     #[must_use]
     pub fn lot_limit(&self) -> Option<Credits> {
         match self {

@@ -1,5 +1,5 @@
-//! The public keys that sign the app's tokens: fetched from `JWKS_URL`, kept for a while, fetched again when a token
-//! names one that is not among them.
+//! The public keys of user tokens: fetched from `JWKS_URL`, cached, and fetched again when a token names an unknown
+//! key.
 
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -26,14 +26,14 @@ use crate::tls;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the keys may take to arrive.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
-/// The largest set read, in bytes; a key takes some hundred.
+/// The maximum size of a key set, in bytes; a key takes a few hundred.
 const MAX_SET_BYTES: usize = 256 * 1024;
-/// How old the keys may be: a key that was taken back is good for that long.
+/// The maximum age of the keys, for which a revoked key remains valid.
 const MAX_AGE: Duration = Duration::from_mins(10);
-/// How old they may be while their server is away: then a key that was taken back is good for longer, and everybody
-/// else is not locked out.
-const MAX_AGE_AWAY: Duration = Duration::from_hours(1);
-/// How soon they are fetched again, so that tokens with made-up keys cannot make us a nuisance to their server.
+/// The maximum age while the key server is down: a revoked key then remains valid for longer, but no user is locked
+/// out.
+const MAX_AGE_WHILE_DOWN: Duration = Duration::from_hours(1);
+/// The minimum interval between two fetches, so that tokens with invented keys cannot cause a flood of them.
 const MIN_RENEWAL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The keys at one URL.
@@ -41,29 +41,29 @@ pub(crate) struct Jwks {
     client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
     url: Uri,
     keys: RwLock<Option<Keys>>,
-    /// When they were last asked for. Held while they are: one renewal at a time.
+    /// The time of the last fetch. Locked during a fetch, so that there is one at a time.
     renewal: Mutex<Option<Instant>>,
 }
 
-/// A set as it was fetched.
+/// A key set.
 struct Keys {
     keys: Vec<Key>,
     fetched_at: Instant,
 }
 
-/// A key, and the one algorithm it is for.
+/// A key and its only algorithm.
 struct Key {
     id: Option<String>,
     algorithm: Algorithm,
     key: DecodingKey,
 }
 
-/// What a set says of a token's key.
-enum Found {
-    Key(DecodingKey),
-    /// The key is there, and it is not for this algorithm.
+/// The result of looking for a token's key.
+enum KeyLookup {
+    Found(DecodingKey),
+    /// The named key is for another algorithm.
     OtherAlgorithm,
-    Nothing,
+    Unknown,
 }
 
 impl Jwks {
@@ -77,34 +77,34 @@ impl Jwks {
         }
     }
 
-    /// The key that a token names; without a name, the only key of its algorithm.
+    /// The key that a token names; if it names none, the only key of its algorithm.
     pub(crate) async fn key(&self, algorithm: Algorithm, id: Option<&str>) -> Result<DecodingKey, AuthError> {
-        match (self.find(algorithm, id, MAX_AGE), self.find(algorithm, id, MAX_AGE_AWAY)) {
-            (Some(Found::Key(key)), _) => return Ok(key),
-            (Some(Found::OtherAlgorithm), _) => return Err(AuthError::Algorithm),
-            // It is old, and good while their server is away: one request finds out whether it is, the others go on.
-            (None, Some(Found::Key(_))) => {
+        match (self.find(algorithm, id, MAX_AGE), self.find(algorithm, id, MAX_AGE_WHILE_DOWN)) {
+            (Some(KeyLookup::Found(key)), _) => return Ok(key),
+            (Some(KeyLookup::OtherAlgorithm), _) => return Err(AuthError::Algorithm),
+            // Too old, unless the key server is down: one request tries to fetch, the others use the old key.
+            (None, Some(KeyLookup::Found(_))) => {
                 if let Ok(last_attempt) = self.renewal.try_lock() {
                     self.renew(last_attempt).await;
                 }
             }
             _ => self.renew(self.renewal.lock().await).await,
         }
-        match self.find(algorithm, id, MAX_AGE_AWAY) {
-            Some(Found::Key(key)) => Ok(key),
-            Some(Found::OtherAlgorithm) => Err(AuthError::Algorithm),
-            Some(Found::Nothing) => Err(AuthError::UnknownKey),
+        match self.find(algorithm, id, MAX_AGE_WHILE_DOWN) {
+            Some(KeyLookup::Found(key)) => Ok(key),
+            Some(KeyLookup::OtherAlgorithm) => Err(AuthError::Algorithm),
+            Some(KeyLookup::Unknown) => Err(AuthError::UnknownKey),
             None => Err(AuthError::KeysUnavailable),
         }
     }
 
-    /// None where there are no keys of that age.
-    fn find(&self, algorithm: Algorithm, id: Option<&str>, max_age: Duration) -> Option<Found> {
+    /// None if there are no keys of at most that age.
+    fn find(&self, algorithm: Algorithm, id: Option<&str>, max_age: Duration) -> Option<KeyLookup> {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         keys.as_ref().filter(|keys| keys.fetched_at.elapsed() <= max_age).map(|keys| keys.find(algorithm, id))
     }
 
-    /// Fetches the keys, unless that was just tried: by whoever held the lock before us, for one.
+    /// Fetches the keys, unless that was just tried, such as by the previous holder of the lock.
     async fn renew(&self, mut last_attempt: MutexGuard<'_, Option<Instant>>) {
         if last_attempt.is_some_and(|at| at.elapsed() < MIN_RENEWAL_INTERVAL) {
             return;
@@ -129,53 +129,56 @@ impl Jwks {
 }
 
 impl Keys {
-    /// Reads a set, and leaves out what no token of ours is signed with.
+    /// Reads a set and skips the keys that cannot verify a token here.
     fn parse(set: &[u8]) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct Set {
             keys: Vec<Value>,
         }
         let set: Set = serde_json::from_slice(set).map_err(|_| "it is no JSON Web Key Set".to_owned())?;
-        let keys =
-            set.keys.into_iter().filter_map(|key| Key::of(&serde_json::from_value(key).ok()?)).collect();
+        let keys = set
+            .keys
+            .into_iter()
+            .filter_map(|key| Key::from_jwk(&serde_json::from_value(key).ok()?))
+            .collect();
         Ok(Self { keys, fetched_at: Instant::now() })
     }
 
-    fn find(&self, algorithm: Algorithm, id: Option<&str>) -> Found {
+    fn find(&self, algorithm: Algorithm, id: Option<&str>) -> KeyLookup {
         let Some(id) = id else {
             let mut of_algorithm = self.keys.iter().filter(|key| key.algorithm == algorithm);
             return match (of_algorithm.next(), of_algorithm.next()) {
-                (Some(only), None) => Found::Key(only.key.clone()),
-                _ => Found::Nothing,
+                (Some(only), None) => KeyLookup::Found(only.key.clone()),
+                _ => KeyLookup::Unknown,
             };
         };
         let mut named = self.keys.iter().filter(|key| key.id.as_deref() == Some(id)).peekable();
         let is_known = named.peek().is_some();
         match named.find(|key| key.algorithm == algorithm) {
-            Some(key) => Found::Key(key.key.clone()),
-            None if is_known => Found::OtherAlgorithm,
-            None => Found::Nothing,
+            Some(key) => KeyLookup::Found(key.key.clone()),
+            None if is_known => KeyLookup::OtherAlgorithm,
+            None => KeyLookup::Unknown,
         }
     }
 }
 
 impl Key {
-    /// None for a key that is not for signatures, or of another kind than ours. A shared secret in a public set is
-    /// one of those: everybody knows it.
-    fn of(jwk: &Jwk) -> Option<Self> {
+    /// None for a key that is not for signatures or not for a supported algorithm. That includes shared secrets: in a
+    /// public set they are no secrets.
+    fn from_jwk(jwk: &Jwk) -> Option<Self> {
         let algorithm = match &jwk.algorithm {
             AlgorithmParameters::RSA(_) => Algorithm::RS256,
             AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => Algorithm::ES256,
             _ => return None,
         };
-        let is_for_it = match jwk.common.key_algorithm {
+        let is_for_algorithm = match jwk.common.key_algorithm {
             None => true,
             Some(KeyAlgorithm::RS256) => algorithm == Algorithm::RS256,
             Some(KeyAlgorithm::ES256) => algorithm == Algorithm::ES256,
             Some(_) => false,
         };
         let is_for_signatures = matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature));
-        if !is_for_it || !is_for_signatures {
+        if !is_for_algorithm || !is_for_signatures {
             return None;
         }
         let key = DecodingKey::from_jwk(jwk).ok()?;
@@ -189,7 +192,7 @@ mod tests {
 
     use super::*;
 
-    /// Numbers of the right form; nothing is verified with them.
+    /// A number of the right form; nothing is verified with it.
     const NUMBER: &str = "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU";
 
     fn rsa(id: &str) -> Value {
@@ -206,9 +209,9 @@ mod tests {
 
     fn find(keys: &Keys, algorithm: Algorithm, id: Option<&str>) -> &'static str {
         match keys.find(algorithm, id) {
-            Found::Key(_) => "found",
-            Found::OtherAlgorithm => "other algorithm",
-            Found::Nothing => "nothing",
+            KeyLookup::Found(_) => "found",
+            KeyLookup::OtherAlgorithm => "other algorithm",
+            KeyLookup::Unknown => "nothing",
         }
     }
 
@@ -222,14 +225,14 @@ mod tests {
     }
 
     #[test]
-    fn without_a_name_the_only_key_of_the_algorithm_is_meant() {
+    fn without_a_name_the_only_key_of_the_algorithm_is_used() {
         let two = keys(&[rsa("a"), rsa("b"), ec("e", "P-256")]);
         assert_eq!(find(&two, Algorithm::RS256, None), "nothing");
         assert_eq!(find(&two, Algorithm::ES256, None), "found");
     }
 
     #[test]
-    fn a_key_of_another_use_algorithm_kind_or_curve_is_left_out() {
+    fn a_key_of_another_use_algorithm_kind_or_curve_is_skipped() {
         let with = |mut key: Value, field: &str, value: &str| {
             key[field] = json!(value);
             key
@@ -252,13 +255,13 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_good_for_their_age_and_no_longer() {
+    fn keys_are_used_up_to_their_maximum_age() {
         let jwks = Jwks::new(&Uri::from_static("https://nowhere.example/jwks"));
         assert!(jwks.find(Algorithm::RS256, Some("r"), MAX_AGE).is_none());
         let age = Duration::from_secs(1);
         let fetched_at = Instant::now().checked_sub(age).expect("this machine has run for a second");
         *jwks.keys.write().unwrap() = Some(Keys { fetched_at, ..keys(&[rsa("r")]) });
         assert!(jwks.find(Algorithm::RS256, Some("r"), age).is_none());
-        assert!(matches!(jwks.find(Algorithm::RS256, Some("r"), MAX_AGE), Some(Found::Key(_))));
+        assert!(matches!(jwks.find(Algorithm::RS256, Some("r"), MAX_AGE), Some(KeyLookup::Found(_))));
     }
 }

@@ -1,8 +1,8 @@
-//! Who asks: the user whom a bearer token names, once the token is proven.
+//! Verifies bearer tokens and reads their user.
 //!
-//! A token's algorithm chooses the kind of key, and a key is only ever used with its own algorithm: HS256 with the
-//! shared secret, ES256 and RS256 with a public key of the set at `JWKS_URL`. So a token that is signed with a public
-//! key as if it were a secret proves nothing, nor does one that is not signed at all.
+//! The token's algorithm selects the kind of key, and a key is only used with its own algorithm: HS256 with the
+//! shared secret, ES256 and RS256 with a public key from `JWKS_URL`. So a token that is signed with a public key as
+//! an HS256 secret is rejected, and so is an unsigned one.
 
 use hyper::header::{AUTHORIZATION, HeaderMap};
 use jsonwebtoken::errors::ErrorKind;
@@ -16,27 +16,27 @@ use crate::auth::jwks::Jwks;
 use crate::auth::{AuthError, verifier};
 use crate::config::AuthConfig;
 
-/// How far the signer's clock and ours may be apart, in seconds.
+/// The tolerated difference between the issuer's clock and this one, in seconds.
 const LEEWAY_SECONDS: u64 = 30;
-/// The longest email address taken from a token, in bytes (RFC 5321's limit of a path).
+/// The longest email address accepted, in bytes (RFC 5321's limit of a path).
 const MAX_EMAIL_BYTES: usize = 254;
 
-/// A user whose token was proven. Only [`Auth::authenticate`] makes one.
+/// An authenticated user. Only [`Authenticator::authenticate`] makes one.
 #[derive(Debug)]
 pub(crate) struct User {
     id: Uuid,
     email: Option<String>,
 }
 
-/// What tokens are proven with, and what they must say.
-pub(crate) struct Auth {
+/// The keys that verify tokens, and the claims that tokens must have.
+pub(crate) struct Authenticator {
     secret: Option<DecodingKey>,
     jwks: Option<Jwks>,
     audience: Option<String>,
     issuer: Option<String>,
 }
 
-/// What is read of a token beside what is checked.
+/// The claims that are read; the others are only checked.
 #[derive(Deserialize)]
 struct Claims {
     sub: Option<Value>,
@@ -49,14 +49,14 @@ impl User {
         self.id
     }
 
-    /// The token's `email`, where it has one.
+    /// The token's `email`, if it has one.
     pub(crate) fn email(&self) -> Option<&str> {
         self.email.as_deref()
     }
 }
 
-impl Auth {
-    /// Prepares the keys; those at a URL are fetched when the first token needs them.
+impl Authenticator {
+    /// Prepares the keys; those at `JWKS_URL` are fetched when the first token needs them.
     pub(crate) fn new(config: &AuthConfig) -> Self {
         verifier::install();
         let secret = |secret: &SecretString| DecodingKey::from_secret(secret.expose_secret().as_bytes());
@@ -68,21 +68,21 @@ impl Auth {
         }
     }
 
-    /// The user whom the request's bearer token names.
+    /// The user of the request's bearer token.
     pub(crate) async fn authenticate(&self, headers: &HeaderMap) -> Result<User, AuthError> {
         let token = bearer(headers)?;
-        let header = decode_header(token).map_err(|fault| refusal(fault.kind()))?;
+        let header = decode_header(token).map_err(|fault| auth_error(fault.kind()))?;
         if header.crit.is_some() {
-            // RFC 7515: whoever does not understand what is critical must refuse.
+            // RFC 7515: a token with a critical extension that is not understood must be rejected.
             return Err(AuthError::Malformed);
         }
         let key = self.key(&header).await?;
         let claims = decode::<Claims>(token, &key, &self.validation(header.alg))
-            .map_err(|fault| refusal(fault.kind()))?
+            .map_err(|fault| auth_error(fault.kind()))?
             .claims;
         let text = |claim: Option<Value>| claim.as_ref().and_then(Value::as_str).map(str::to_owned);
         let id = text(claims.sub).and_then(|sub| Uuid::try_parse(&sub).ok()).ok_or(AuthError::Subject)?;
-        // Supabase's tokens of users who signed in by phone have an empty one.
+        // The tokens of Supabase users who signed in by phone have an empty one.
         let email = text(claims.email).filter(|email| !email.is_empty() && email.len() <= MAX_EMAIL_BYTES);
         Ok(User { id, email })
     }
@@ -116,7 +116,7 @@ impl Auth {
     }
 }
 
-/// The one token of the one Authorization header.
+/// The only token of the only Authorization header.
 fn bearer(headers: &HeaderMap) -> Result<&str, AuthError> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next().ok_or(AuthError::Missing)?;
@@ -128,7 +128,7 @@ fn bearer(headers: &HeaderMap) -> Result<&str, AuthError> {
     if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(AuthError::Malformed) }
 }
 
-fn refusal(fault: &ErrorKind) -> AuthError {
+fn auth_error(fault: &ErrorKind) -> AuthError {
     match fault {
         ErrorKind::ExpiredSignature => AuthError::Expired,
         ErrorKind::ImmatureSignature => AuthError::Immature,
@@ -152,7 +152,7 @@ mod tests {
 
     use super::*;
 
-    /// HS256 with [`SECRET`], of user 1, until the year 2286; made with Python's hmac.
+    /// HS256 with [`SECRET`], for user 1, until the year 2286; made with Python's hmac.
     const TOKEN: &str = concat!(
         "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.",
         "eyJzdWIiOiIwMDAwMDAwMC0wMDAwLTAwMDAtMDAwMC0wMDAwMDAwMDAwMDEiLCJleHAiOjk5OTk5OTk5OTksImVtYW",
@@ -163,7 +163,7 @@ mod tests {
 
     fn authenticate(token: &str) -> Result<User, AuthError> {
         let (secret, jwks_url, audience, issuer) = (Some(SecretString::from(SECRET)), None, None, None);
-        let auth = Auth::new(&AuthConfig { secret, jwks_url, audience, issuer });
+        let auth = Authenticator::new(&AuthConfig { secret, jwks_url, audience, issuer });
         let value = HeaderValue::from_str(&format!("Bearer {token}")).expect("a header's value");
         let headers = HeaderMap::from_iter([(AUTHORIZATION, value)]);
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
@@ -178,14 +178,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_token_is_good_that_differs_in_any_character(at in 0..TOKEN.len(), other in "[A-Za-z0-9_.-]") {
+        fn a_token_that_differs_in_any_character_is_rejected(at in 0..TOKEN.len(), other in "[A-Za-z0-9_.-]") {
             let mut token = TOKEN.to_owned();
             token.replace_range(at..=at, &other);
             prop_assert_eq!(authenticate(&token).is_ok(), token == TOKEN);
         }
 
         #[test]
-        fn nothing_that_anybody_makes_up_is_a_token(text in "[ -~]{0,200}") {
+        fn an_invented_text_is_not_a_token(text in "[ -~]{0,200}") {
             prop_assert!(authenticate(&text).is_err());
         }
     }
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bearer_token_stands_alone_in_its_header() {
+    fn a_bearer_token_must_be_alone_in_its_header() {
         assert_eq!(bearer(&headers(&["Bearer a.b.c"])), Ok("a.b.c"));
         assert_eq!(bearer(&headers(&["bearer  a.b.c"])), Ok("a.b.c"));
         assert_eq!(bearer(&headers(&[])), Err(AuthError::Missing));

@@ -1,4 +1,4 @@
-//! jsonwebtoken's signatures, verified by ring, which the tree has for TLS already.
+//! Verifies the signatures of jsonwebtoken with ring, which TLS already depends on.
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::ErrorKind;
@@ -8,7 +8,7 @@ use ring::hmac;
 use ring::rsa::PublicKeyComponents;
 use ring::signature::{ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
 
-/// Makes ring what jsonwebtoken asks.
+/// Installs ring as the crypto provider of jsonwebtoken.
 pub(crate) fn install() {
     static RING: CryptoProvider = CryptoProvider {
         // Nothing is signed here.
@@ -16,11 +16,11 @@ pub(crate) fn install() {
         verifier_factory: |algorithm, key| Ok(Box::new(RingVerifier::new(*algorithm, key)?)),
         key_utils: KeyUtils::new_unimplemented(),
     };
-    // The second time it is there already.
+    // Fails if it is installed already.
     let _ = RING.install_default();
 }
 
-/// A key in ring's form, of one algorithm.
+/// A ring key, of one algorithm.
 enum RingVerifier {
     Hs256(hmac::Key),
     Es256(UnparsedPublicKey<Vec<u8>>),
@@ -28,7 +28,7 @@ enum RingVerifier {
 }
 
 impl RingVerifier {
-    /// Refuses a key of another kind than the algorithm's: a public key is no shared secret.
+    /// Rejects a key that does not fit the algorithm: a public key is no shared secret.
     fn new(algorithm: Algorithm, key: &DecodingKey) -> jsonwebtoken::errors::Result<Self> {
         match (algorithm, key.family(), key.kind()) {
             (Algorithm::HS256, AlgorithmFamily::Hmac, DecodingKeyKind::SecretOrDer(secret)) => {
@@ -66,7 +66,7 @@ impl JwtVerifier for RingVerifier {
     }
 }
 
-/// A big-endian number as ring wants it; some key servers write the sign's zero in front.
+/// A big-endian number without leading zeros, which ring rejects and some key servers write.
 fn unsigned(number: &[u8]) -> Vec<u8> {
     number.iter().copied().skip_while(|byte| *byte == 0).collect()
 }

@@ -1,10 +1,12 @@
-//! `backfill`: goes through what Stripe has, not through what it told, and repairs what the books lack: for an install
-//! that comes later than its first subscriptions, or that heard nothing for longer than Stripe keeps events.
+//! `backfill`: goes through Stripe's objects instead of its events, and applies what the database lacks: for an
+//! installation after the first subscriptions, or one that received no events for longer than Stripe keeps them.
 //!
-//! Refunds and disputes come first, so that no invoice is credited, and spent, before what reverses it is known; then
-//! subscriptions, which say whose an invoice is; then paid invoices.
+//! Refunds and disputes come first, so that no invoice is credited and spent before its reversal is known; then
+//! subscriptions, which link an invoice to its user; then paid invoices.
 
 use serde::{Deserialize, Serialize};
+use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::verdict::VerdictName;
 
 use crate::clock::unix_now;
 use crate::commands::repair::{Repair, each_page};
@@ -12,17 +14,17 @@ use crate::commands::report::Report;
 use crate::config::Environment;
 use crate::error::Error;
 use crate::event::Event;
-use crate::outcome::{Outcome, Verdict};
+use crate::outcome::Outcome;
 use crate::stripe::pages::{Listed, Page, Pages};
 
-/// The name of its cursor.
+/// The name of the cursor.
 const COMMAND: &str = "backfill";
-/// What is fetched where nobody asks.
-const NOT_ASKED: &str = "{}";
-/// What Stripe's clock may be behind ours, in seconds.
+/// The fetched objects of an event for which nothing is fetched.
+const NOTHING_FETCHED: &str = "{}";
+/// How far Stripe's clock may be behind this one, in seconds.
 const CLOCK_SKEW_SECONDS: u64 = 300;
 
-/// What a list holds.
+/// The kind of objects in a list.
 #[derive(Clone, Copy)]
 enum Kind {
     Reversal,
@@ -30,136 +32,136 @@ enum Kind {
     Invoice,
 }
 
-/// A list of Stripe's.
+/// One of Stripe's lists.
 struct List {
     name: &'static str,
     kind: Kind,
     path: &'static str,
 }
 
-/// The lists, in the order in which they are gone through.
+/// The lists, in the order in which they are processed.
 const LISTS: [List; 4] = [
     List { name: "refunds", kind: Kind::Reversal, path: "/v1/refunds?" },
     List { name: "disputes", kind: Kind::Reversal, path: "/v1/disputes?" },
     List { name: "subscriptions", kind: Kind::Subscription, path: "/v1/subscriptions?status=all&" },
-    // Its payments say which payment intent paid it: refunds name nothing else.
+    // An invoice's payments name the payment intent, which is all that a refund names.
     List { name: "invoices", kind: Kind::Invoice, path: "/v1/invoices?status=paid&expand[]=data.payments&" },
 ];
 
-/// How far a run has come that was stopped.
+/// The position of a run that was stopped.
 #[derive(Serialize, Deserialize)]
-struct Cursor {
-    /// When it began, in seconds since 1970.
+struct BackfillCursor {
+    /// The start of the run, in seconds since 1970.
     began: u64,
     list: String,
-    /// The last object that was worked on; none before the list's first.
+    /// The last object that was processed; none at the start of the list.
     after: Option<String>,
 }
 
-/// Whether it is done, or only told.
+/// Whether events are applied or only explained.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Run {
     Real,
     Dry,
 }
 
-/// Goes through everything; a run that was stopped is gone on with.
+/// Processes every list, from the start or from where the last run was stopped.
 pub(crate) async fn run(run: Run, environment: &Environment) -> Result<(), Error> {
     let repair = Repair::open(environment).await?;
     repair.needs_catalog().await?;
-    let (stopped, mut report): (Option<Cursor>, _) = match run {
+    let (stopped, mut report): (Option<BackfillCursor>, _) = match run {
         Run::Real => (repair.cursor(COMMAND).await?, Report::new()),
         Run::Dry => (None, Report::dry()),
     };
     let now = unix_now();
     if let Some(stopped) = stopped {
-        report.say(&format!("going on with the {} where a run was stopped", stopped.list));
+        report.print(&format!("resuming with the {}, where the last run was stopped", stopped.list));
         let began = stopped.began;
-        go_through(&repair, run, 0, stopped, &mut report).await?;
-        // What is new since then stands before where it began.
+        process_lists(&repair, run, 0, stopped, &mut report).await?;
+        // The lists are newest first: what was created since that run began is before its position.
         let since = began.saturating_sub(CLOCK_SKEW_SECONDS);
-        go_through(&repair, run, since, Cursor::beginning(began), &mut report).await?;
+        process_lists(&repair, run, since, BackfillCursor::at_start(began), &mut report).await?;
     } else {
-        go_through(&repair, run, 0, Cursor::beginning(now), &mut report).await?;
+        process_lists(&repair, run, 0, BackfillCursor::at_start(now), &mut report).await?;
     }
     if run == Run::Real {
         repair.database.move_cursor(COMMAND, None).await?;
     } else {
-        report.say("a dry run: nothing was written, and each object was judged by the books as they are");
+        report.print("a dry run: nothing was written, and each object was judged by the database as it is");
     }
     report.finish()
 }
 
-/// Goes through the objects that were made since a time, from where the cursor stands.
-async fn go_through(
+/// Processes the objects created since a time, from the cursor's position.
+async fn process_lists(
     repair: &Repair,
     run: Run,
     since: u64,
-    from: Cursor,
+    from: BackfillCursor,
     report: &mut Report,
 ) -> Result<(), Error> {
-    let Cursor { began, list, mut after } = from;
+    let BackfillCursor { began, list, mut after } = from;
     let first = LISTS.iter().position(|known| known.name == list).unwrap_or(0);
     for List { name, kind, path } in &LISTS[first..] {
-        report.begin(name);
+        report.start_part(name);
         let pages = Pages::of(&repair.stripe, format!("{path}created[gte]={since}"), after.take());
-        each_page(pages, async |Page { objects, goes_on_after }| {
-            let act = async |listed: &Listed| object(repair, run, *kind, listed).await;
-            repair.each(objects, act, |id, result| report.count(id, result)).await?;
-            // A dry run leaves no trace, and after a list's end comes the next.
-            if run == Run::Dry || goes_on_after.is_none() {
+        each_page(pages, async |Page { objects, starting_after }| {
+            let apply_one = async |listed: &Listed| process(repair, run, *kind, listed).await;
+            repair.each(objects, apply_one, |id, result| report.count(id, result)).await?;
+            // A dry run saves nothing, and the end of a list is the start of the next.
+            if run == Run::Dry || starting_after.is_none() {
                 return Ok(());
             }
-            let position = Cursor { began, list: (*name).to_owned(), after: goes_on_after };
-            repair.keep(COMMAND, &position).await
+            let position = BackfillCursor { began, list: (*name).to_owned(), after: starting_after };
+            repair.save_cursor(COMMAND, &position).await
         })
         .await?;
     }
     Ok(())
 }
 
-/// Applies one object, or tells what that would come to.
-async fn object(repair: &Repair, run: Run, kind: Kind, listed: &Listed) -> Result<Outcome, Error> {
-    let event = Event::of_object(&listed.answer.object, listed.answer.as_of, repair.mode)?;
+/// Applies one object, or explains what that would do.
+async fn process(repair: &Repair, run: Run, kind: Kind, listed: &Listed) -> Result<Outcome, Error> {
+    let event = Event::from_object(&listed.object.json, listed.object.as_of, repair.mode)?;
     match kind {
         Kind::Reversal => reversal(repair, run, &event).await,
         Kind::Subscription => subscription(repair, run, &event, &listed.id).await,
-        Kind::Invoice => act(repair, run, &event).await,
+        Kind::Invoice => apply_or_explain(repair, run, &event).await,
     }
 }
 
-/// The invoices that come next name what paid them: Stripe need not be asked so for each refund that it has.
+/// The invoices that follow name their payment intents, so they are not fetched for each refund.
 async fn reversal(repair: &Repair, run: Run, event: &Event) -> Result<Outcome, Error> {
     let outcome = match run {
-        Run::Real => repair.database.apply_stripe_event_with(event, NOT_ASKED).await,
-        Run::Dry => repair.database.explain_event(event, Some(NOT_ASKED)).await,
+        Run::Real => repair.database.apply_stripe_event_with(event, NOTHING_FETCHED).await,
+        Run::Dry => repair.database.explain_event(event, Some(NOTHING_FETCHED)).await,
     };
     Ok(outcome?)
 }
 
-/// Where a subscription does not say whose it is, the session that began it may.
+/// A subscription without a user may get one from the checkout session that created it.
 async fn subscription(repair: &Repair, run: Run, event: &Event, id: &str) -> Result<Outcome, Error> {
-    let outcome = act(repair, run, event).await?;
-    if outcome.verdict() != Verdict::Parked || outcome.reason() != Some("unknown_user") {
+    let outcome = apply_or_explain(repair, run, event).await?;
+    if outcome.verdict() != VerdictName::Parked || outcome.reason() != Some(Reason::UnknownUser) {
         return Ok(outcome);
     }
     let path = format!("/v1/checkout/sessions?subscription={id}&expand[]=data.subscription");
-    let began = Pages::of(&repair.stripe, path, None).next().await?;
-    let Some(session) = began.and_then(|page| page.objects.into_iter().next()) else { return Ok(outcome) };
-    let of_session = Event::of_session(&session.answer.object, session.answer.as_of)?;
-    let of_session = act(repair, run, &of_session).await?;
-    Ok(if of_session.user_id().is_some() { of_session } else { outcome })
+    let sessions = Pages::of(&repair.stripe, path, None).next().await?;
+    let Some(session) = sessions.and_then(|page| page.objects.into_iter().next()) else { return Ok(outcome) };
+    let event = Event::from_session(&session.object.json, session.object.as_of)?;
+    let session_outcome = apply_or_explain(repair, run, &event).await?;
+    Ok(if session_outcome.user_id().is_some() { session_outcome } else { outcome })
 }
 
-async fn act(repair: &Repair, run: Run, event: &Event) -> Result<Outcome, Error> {
+async fn apply_or_explain(repair: &Repair, run: Run, event: &Event) -> Result<Outcome, Error> {
     match run {
         Run::Real => repair.apply(event).await,
         Run::Dry => repair.explain(event).await,
     }
 }
 
-impl Cursor {
-    fn beginning(began: u64) -> Self {
+impl BackfillCursor {
+    fn at_start(began: u64) -> Self {
         Self { began, list: LISTS[0].name.to_owned(), after: None }
     }
 }

@@ -1,9 +1,10 @@
-//! `catalog check`: whether each price of the catalog is one of Stripe's, of the kind the catalog takes it for, and
-//! whether each price that Stripe sells is in the catalog.
+//! `catalog check`: checks that each price of the catalog exists in Stripe with the right billing, and that each
+//! active price in Stripe is in the catalog.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use stripe_credits_rules::catalog::PriceKind;
 
 use crate::commands::repair::{Repair, each_page};
 use crate::commands::report::Report;
@@ -15,20 +16,20 @@ use crate::stripe::pages::Pages;
 
 /// <https://docs.stripe.com/api/prices/object>
 #[derive(Deserialize)]
-struct Price {
+struct StripePrice {
     active: bool,
     /// `recurring` or `one_time`.
     #[serde(rename = "type")]
     billing: String,
 }
 
-/// Compares both, and names each price on which they differ.
+/// Compares both and prints each difference.
 pub(crate) async fn run(environment: &Environment) -> Result<(), Error> {
     let repair = Repair::open(environment).await?;
     repair.needs_catalog().await?;
     let prices = repair.database.prices().await?;
     let total = prices.len();
-    let mut unseen: BTreeMap<String, CatalogPrice> =
+    let mut unmatched: BTreeMap<String, CatalogPrice> =
         prices.into_iter().map(|price| (price.price_id.clone(), price)).collect();
     let mut report = Report::new();
     let mut sold = 0;
@@ -36,8 +37,8 @@ pub(crate) async fn run(environment: &Environment) -> Result<(), Error> {
     each_page(pages, async |page| {
         for listed in page.objects {
             sold += 1;
-            let difference = match unseen.remove(&listed.id) {
-                Some(known) => differs(&known, &listed.answer.read()?),
+            let difference = match unmatched.remove(&listed.id) {
+                Some(known) => difference(&known, &listed.object.read()?),
                 None => Some("is sold at Stripe, and the catalog does not know it".to_owned()),
             };
             if let Some(difference) = difference {
@@ -47,10 +48,10 @@ pub(crate) async fn run(environment: &Environment) -> Result<(), Error> {
         Ok(())
     })
     .await?;
-    // What is not among the active ones is archived, or not there at all.
-    for (price_id, known) in unseen.into_iter().filter(|(_, known)| !known.is_retired) {
+    // The others are archived or missing in Stripe.
+    for (price_id, known) in unmatched.into_iter().filter(|(_, known)| !known.is_retired) {
         let difference = match repair.stripe.get(&format!("/v1/prices/{price_id}")).await {
-            Ok(answer) => differs(&known, &answer.read()?),
+            Ok(object) => difference(&known, &object.read()?),
             Err(StripeError::NotFound | StripeError::Refused { .. }) => {
                 Some("is in the catalog, and Stripe has no such price".to_owned())
             }
@@ -60,19 +61,20 @@ pub(crate) async fn run(environment: &Environment) -> Result<(), Error> {
             report.finding(&format!("{price_id}  {difference}"));
         }
     }
-    report.say(&format!("{total} prices in the catalog, {sold} sold at Stripe"));
+    report.print(&format!("{total} prices in the catalog, {sold} sold at Stripe"));
     report.finish()
 }
 
-/// What Stripe's price is not that the catalog takes it for; none where they agree. A price that is not sold any more
-/// may be anything: it still grants.
-fn differs(known: &CatalogPrice, price: &Price) -> Option<String> {
+/// The difference between a price in the catalog and in Stripe; none if they agree. A retired price may differ: it is
+/// not sold any more, but still grants.
+fn difference(known: &CatalogPrice, price: &StripePrice) -> Option<String> {
     let CatalogPrice { kind, key, .. } = known;
-    let wanted = match kind.as_str() {
-        "plan" => "recurring",
-        "pack" => "one_time",
-        _ => return None,
+    let wanted = match kind {
+        PriceKind::Plan => "recurring",
+        PriceKind::Pack => "one_time",
+        PriceKind::NotCredits => return None,
     };
+    let kind = kind.as_str();
     if known.is_retired {
         None
     } else if price.billing != wanted {
@@ -89,20 +91,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_price_is_of_its_kind_and_on_sale_at_both_or_at_neither() {
-        let known = |kind: &str, is_retired| CatalogPrice {
+    fn a_price_has_its_kind_and_is_on_sale_in_both_or_in_neither() {
+        let known = |kind, is_retired| CatalogPrice {
             price_id: "price_1".to_owned(),
-            kind: kind.to_owned(),
+            kind,
             key: "pro".to_owned(),
             is_retired,
         };
-        let price = |billing: &str, active| Price { active, billing: billing.to_owned() };
-        assert_eq!(differs(&known("plan", false), &price("recurring", true)), None);
-        assert_eq!(differs(&known("pack", false), &price("one_time", true)), None);
-        assert_eq!(differs(&known("not_credits", false), &price("one_time", false)), None);
-        assert_eq!(differs(&known("plan", true), &price("one_time", false)), None);
-        assert!(differs(&known("plan", false), &price("one_time", true)).is_some());
-        assert!(differs(&known("pack", false), &price("recurring", true)).is_some());
-        assert!(differs(&known("plan", false), &price("recurring", false)).is_some());
+        let price = |billing: &str, active| StripePrice { active, billing: billing.to_owned() };
+        assert_eq!(difference(&known(PriceKind::Plan, false), &price("recurring", true)), None);
+        assert_eq!(difference(&known(PriceKind::Pack, false), &price("one_time", true)), None);
+        assert_eq!(difference(&known(PriceKind::NotCredits, false), &price("one_time", false)), None);
+        assert_eq!(difference(&known(PriceKind::Plan, true), &price("one_time", false)), None);
+        assert!(difference(&known(PriceKind::Plan, false), &price("one_time", true)).is_some());
+        assert!(difference(&known(PriceKind::Pack, false), &price("recurring", true)).is_some());
+        assert!(difference(&known(PriceKind::Plan, false), &price("recurring", false)).is_some());
     }
 }

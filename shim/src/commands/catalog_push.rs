@@ -1,4 +1,4 @@
-//! `catalog push FILE`: makes the database's catalog say what a document says.
+//! `catalog push FILE`: loads a catalog document into the database.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,7 +10,7 @@ use crate::database::catalog::PriceChange;
 use crate::database::{Database, DatabaseError, describe};
 use crate::error::Error;
 
-/// Loads the document and prints what it changed.
+/// Loads the document and prints the changes.
 pub(crate) async fn run(file: &Path, config: &DatabaseConfig) -> Result<(), Error> {
     let document = read(file)?;
     let database = Database::new(config);
@@ -19,7 +19,7 @@ pub(crate) async fn run(file: &Path, config: &DatabaseConfig) -> Result<(), Erro
             print!("{}", report(&changes));
             Ok(())
         }
-        // The document's faults come as errors of the database that name their path.
+        // The database reports a fault in the document as a data error with its path.
         Err(DatabaseError::Data(fault)) => Err(Error::Document(with_detail(&fault))),
         Err(error) => Err(error.into()),
     }
@@ -46,7 +46,7 @@ fn with_detail(fault: &tokio_postgres::Error) -> String {
     }
 }
 
-/// A table of prices and changes, and a line that sums them up.
+/// A table of prices and changes, and a line of totals.
 fn report(changes: &[PriceChange]) -> String {
     let width = changes.iter().map(|change| change.price_id.len()).max().unwrap_or(0).max("PRICE".len());
     let mut counts = BTreeMap::from([("added", 0), ("changed", 0), ("retired", 0), ("unchanged", 0)]);
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_report_lists_each_price_and_sums_up() {
+    fn the_report_lists_each_price_and_the_totals() {
         let change = |price_id: &str, change: &str| PriceChange {
             price_id: price_id.to_owned(),
             change: change.to_owned(),

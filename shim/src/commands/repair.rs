@@ -1,5 +1,5 @@
-//! What the commands share that ask Stripe what it has and repair the books: the two connections, and the way of one
-//! page of objects into the database, several at once.
+//! Shared by the commands that read Stripe's lists and repair the database: the two connections, and the concurrent
+//! processing of a page of objects.
 
 use std::pin::pin;
 
@@ -14,20 +14,20 @@ use crate::delivery;
 use crate::error::Error;
 use crate::event::Event;
 use crate::outcome::Outcome;
-use crate::stripe::client::StripeApi;
+use crate::stripe::client::StripeClient;
 use crate::stripe::pages::{Listed, Page, Pages};
 
-/// Stripe on the one side, the books on the other.
+/// The connections to Stripe and to the database.
 pub(crate) struct Repair {
     pub(crate) database: Database,
-    pub(crate) stripe: StripeApi,
+    pub(crate) stripe: StripeClient,
     pub(crate) mode: StripeMode,
-    /// How many objects are applied at once.
-    width: usize,
+    /// How many objects are processed at once.
+    concurrency: usize,
 }
 
 impl Repair {
-    /// Reads the configuration, and refuses to go on where the key and the books are of different modes.
+    /// Reads the configuration, and fails if the key and the database have different modes.
     pub(crate) async fn open(environment: &Environment) -> Result<Self, Error> {
         let config = RepairConfig::read(environment)?;
         let database = Database::new(&config.database);
@@ -35,74 +35,77 @@ impl Repair {
         check_mode(&database, mode).await?;
         Ok(Self {
             database,
-            stripe: StripeApi::patient(&config.stripe),
+            stripe: StripeClient::with_retries(&config.stripe),
             mode,
-            width: config.database.pool_size,
+            concurrency: config.database.pool_size,
         })
     }
 
-    /// Refuses to go on while every event would be parked.
+    /// Fails without a catalog, because every event would be parked.
     pub(crate) async fn needs_catalog(&self) -> Result<(), Error> {
         self.database.livemode().await?.map(drop).ok_or(Error::NoCatalog)
     }
 
-    /// Applies an event, with what it lacks.
+    /// Applies an event, with the objects it needs.
     pub(crate) async fn apply(&self, event: &Event) -> Result<Outcome, Error> {
         delivery::apply(&self.database, Some(&self.stripe), event).await
     }
 
-    /// What applying it would come to.
+    /// The outcome that applying an event would have.
     pub(crate) async fn explain(&self, event: &Event) -> Result<Outcome, Error> {
         delivery::explain(&self.database, &self.stripe, event).await
     }
 
-    /// How far a command came through Stripe's lists; none where it came to their end or never ran.
+    /// A command's saved position; none if it finished or never ran.
     pub(crate) async fn cursor<T: DeserializeOwned>(&self, command: &str) -> Result<Option<T>, Error> {
-        let kept = self.database.cursor(command).await?;
+        let position = self.database.cursor(command).await?;
         let read = |text: String| serde_json::from_str(&text);
-        kept.map(read).transpose().map_err(|fault| DatabaseError::UnexpectedAnswer(fault.to_string()).into())
+        position
+            .map(read)
+            .transpose()
+            .map_err(|fault| DatabaseError::UnexpectedAnswer(fault.to_string()).into())
     }
 
-    /// Keeps how far a command has come.
-    pub(crate) async fn keep<T: Serialize>(&self, command: &str, cursor: &T) -> Result<(), Error> {
+    /// Saves a command's position.
+    pub(crate) async fn save_cursor<T: Serialize>(&self, command: &str, cursor: &T) -> Result<(), Error> {
         let position = serde_json::to_string(cursor).map_err(|fault| Error::Internal(fault.to_string()))?;
         Ok(self.database.move_cursor(command, Some(&position)).await?)
     }
 
-    /// Does something with each object, several at once, and passes on what came of it as it comes. A fault that lies in
-    /// one object is its result; where Stripe or the database is away, nothing goes on.
+    /// Processes objects concurrently and passes on each result as it arrives. A failure that concerns one object is
+    /// its result; if Stripe or the database is down, processing ends.
     pub(crate) async fn each(
         &self,
         objects: impl IntoIterator<Item = Listed>,
-        act: impl AsyncFn(&Listed) -> Result<Outcome, Error>,
-        mut done: impl FnMut(&str, &Result<Outcome, Error>),
+        process: impl AsyncFn(&Listed) -> Result<Outcome, Error>,
+        mut on_result: impl FnMut(&str, &Result<Outcome, Error>),
     ) -> Result<(), Error> {
-        let act = &act;
-        let acts = stream::iter(objects).map(async |listed| {
-            let result = act(&listed).await;
+        let process = &process;
+        let tasks = stream::iter(objects).map(async |listed| {
+            let result = process(&listed).await;
             (listed.id, result)
         });
-        let mut results = pin!(acts.buffer_unordered(self.width));
+        let mut results = pin!(tasks.buffer_unordered(self.concurrency));
         while let Some((id, result)) = results.next().await {
             match result {
-                Err(error) if !error.is_of_one_object() => return Err(error),
-                result => done(&id, &result),
+                Err(error) if !error.concerns_one_object() => return Err(error),
+                result => on_result(&id, &result),
             }
         }
         Ok(())
     }
 }
 
-/// Goes through a list; the next page is asked for while one is worked on.
+/// Processes a list page by page; the next page is read while one is processed.
 pub(crate) async fn each_page(
     mut pages: Pages<'_>,
-    mut work: impl AsyncFnMut(Page) -> Result<(), Error>,
+    mut process: impl AsyncFnMut(Page) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut next = pages.next().await?;
     while let Some(page) = next {
-        let (worked, after) = tokio::join!(work(page), pages.next());
-        worked?;
-        next = after?;
+        let (result, following) = tokio::join!(process(page), pages.next());
+        result?;
+        next = following?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! `replay EVENT_ID`: applies one event again, as Stripe has it now, or as the inbox kept it.
+//! `replay EVENT_ID`: applies one event again, from Stripe's API or, if Stripe no longer has it, from the inbox.
 
 use crate::commands::repair::Repair;
-use crate::commands::report::left;
+use crate::commands::report::needs_person;
 use crate::config::Environment;
 use crate::error::Error;
 use crate::event::Event;
@@ -13,25 +13,25 @@ pub(crate) async fn run(event_id: &str, environment: &Environment) -> Result<(),
     let event = find(&repair, event_id).await?;
     let outcome = repair.apply(&event).await?;
     println!("{}", outcome.json());
-    match left(&Ok(outcome)) {
+    match needs_person(&Ok(outcome)) {
         Some(_) => Err(Error::Findings(1)),
         None => Ok(()),
     }
 }
 
 async fn find(repair: &Repair, event_id: &str) -> Result<Event, Error> {
-    // Only Stripe's own ids are paths of its API; the inbox keeps others, such as a reconcile's.
-    let is_stripes = event_id.starts_with("evt_")
+    // The inbox also has synthetic events, whose ids are not paths of Stripe's API.
+    let is_stripe_id = event_id.starts_with("evt_")
         && event_id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    if is_stripes {
+    if is_stripe_id {
         match repair.stripe.get(&format!("/v1/events/{event_id}")).await {
-            Ok(answer) => return Ok(Event::told(&answer.object)?),
+            Ok(object) => return Ok(Event::from_api(&object.json)?),
             Err(StripeError::NotFound) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    match repair.database.kept_event(event_id).await? {
-        Some(text) => Ok(Event::kept(text)?),
+    match repair.database.inbox_event(event_id).await? {
+        Some(text) => Ok(Event::from_inbox(text)?),
         None => Err(Error::UnknownEvent(event_id.to_owned())),
     }
 }

@@ -1,4 +1,4 @@
-//! `send-test-event`: plays Stripe for development. It signs an event with a secret the shim knows and posts it.
+//! `send-test-event`: for development, signs an event like Stripe and posts it to a running shim.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,35 +23,35 @@ use crate::tls;
 
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the shim may take; longer than it gives the database.
-const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
-/// The largest answer printed, in bytes.
-const MAX_ANSWER_BYTES: usize = 1024 * 1024;
-/// What the made-up session cost, in cents; credits never come from it.
+/// How long the response may take; longer than the shim's time-out for the database.
+const RESPONSE_TIMEOUT: Duration = Duration::from_mins(1);
+/// The largest response printed, in bytes.
+const MAX_RESPONSE_BYTES: usize = 1024 * 1024;
+/// The price of the invented session, in cents; credits do not depend on it.
 const AMOUNT_TOTAL: u32 = 1000;
 
-/// The arguments: what was bought, by whom, and where to post it.
+/// The arguments.
 #[derive(Args)]
 pub(crate) struct SendTestEvent {
-    /// Where the shim listens
+    /// The URL of the shim's webhook route
     #[arg(long, default_value = "http://127.0.0.1:8787/webhooks/stripe")]
     url: Uri,
-    /// Who paid
+    /// The user who paid
     #[arg(long, required_unless_present = "file", conflicts_with = "file")]
     user: Option<Uuid>,
-    /// The Stripe price bought; left out, the shim must ask Stripe
+    /// The Stripe price bought [default: none, so that the shim fetches the line items from Stripe]
     #[arg(long, conflicts_with = "file")]
     price: Option<String>,
-    /// How many of it
+    /// The quantity
     #[arg(long, default_value_t = 1, conflicts_with = "file")]
     quantity: u32,
     /// The event's id [default: a new one]
     #[arg(long, conflicts_with = "file")]
     event_id: Option<String>,
-    /// The checkout session's id; sending one again is the same payment again [default: a new one]
+    /// The checkout session's id; the same id is the same payment [default: a new one]
     #[arg(long, conflicts_with = "file")]
     session_id: Option<String>,
-    /// Post the bytes of this file instead
+    /// Post the bytes of this file instead of an invented event
     #[arg(long)]
     file: Option<PathBuf>,
     /// The secret to sign with [default: the first of `STRIPE_WEBHOOK_SECRET`]
@@ -59,7 +59,7 @@ pub(crate) struct SendTestEvent {
     secret: Option<SecretString>,
 }
 
-/// Posts the event and prints the answer; an answer other than 2xx is a failure.
+/// Posts the event and prints the response; a status other than 2xx is a failure.
 pub(crate) async fn run(arguments: SendTestEvent, environment: &Environment) -> Result<(), Error> {
     let body = match &arguments.file {
         Some(file) => {
@@ -71,8 +71,8 @@ pub(crate) async fn run(arguments: SendTestEvent, environment: &Environment) -> 
         Some(secret) => secret,
         None => config::read_signing_secret(environment)?,
     };
-    let (status, answer) = post(arguments.url, &secret, body).await?;
-    println!("{status}\n{answer}");
+    let (status, body_text) = post(arguments.url, &secret, body).await?;
+    println!("{status}\n{body_text}");
     if status.is_success() { Ok(()) } else { Err(Error::ShimRefused(status)) }
 }
 
@@ -102,7 +102,7 @@ fn checkout_session_completed(arguments: &SendTestEvent) -> String {
             "mode": "payment",
             "status": "complete",
             "payment_status": "paid",
-            // Of the session, so that two events of one session name one payment.
+            // Derived from the session, so that two events of one session name one payment.
             "payment_intent": format!("pi_of_{session_id}"),
             "customer": null,
             "client_reference_id": arguments.user,
@@ -125,13 +125,13 @@ async fn post(url: Uri, secret: &SecretString, body: Vec<u8>) -> Result<(StatusC
     let exchange = async {
         let response = client.request(request).await.map_err(|error| unreachable(&with_causes(&error)))?;
         let status = response.status();
-        let answer = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
+        let body_text = Limited::new(response.into_body(), MAX_RESPONSE_BYTES)
             .collect()
             .await
             .map_err(|error| unreachable(&with_causes(&*error)))?;
-        Ok((status, String::from_utf8_lossy(&answer.to_bytes()).into_owned()))
+        Ok((status, String::from_utf8_lossy(&body_text.to_bytes()).into_owned()))
     };
-    tokio::time::timeout(ANSWER_TIMEOUT, exchange).await.map_err(|_| unreachable("no answer in time"))?
+    tokio::time::timeout(RESPONSE_TIMEOUT, exchange).await.map_err(|_| unreachable("no answer in time"))?
 }
 
 #[cfg(test)]
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn the_event_is_one_that_the_shim_reads() {
+    fn the_shim_can_read_the_event() {
         let user = "7b0e2f0c-8a3e-4f5e-9a7f-3a1f0c5d2b11";
         let cli = Cli::parse_from([
             "x",

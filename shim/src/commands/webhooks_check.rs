@@ -1,4 +1,4 @@
-//! `webhooks check`: whether an endpoint at Stripe sends what the rules need.
+//! `webhooks check`: checks that a webhook endpoint in Stripe sends every event type that the rules need.
 
 use hyper::Uri;
 use serde::Deserialize;
@@ -8,12 +8,12 @@ use crate::commands::repair::each_page;
 use crate::commands::report::Report;
 use crate::config::{Environment, StripeConfig};
 use crate::error::Error;
-use crate::stripe::client::StripeApi;
+use crate::stripe::client::StripeClient;
 use crate::stripe::pages::Pages;
 
-/// Where the shim takes webhooks.
+/// The path of the shim's webhook route.
 const PATH: &str = "/webhooks/stripe";
-/// What an endpoint says that is sent everything.
+/// The `enabled_events` of an endpoint for all types.
 const EVERYTHING: &str = "*";
 
 /// <https://docs.stripe.com/api/webhook_endpoints/object>
@@ -24,15 +24,15 @@ struct Endpoint {
     enabled_events: Vec<String>,
 }
 
-/// Checks the endpoint at `url`; without it, each whose path is the shim's.
-pub(crate) async fn check(url: Option<&Uri>, environment: &Environment) -> Result<(), Error> {
-    let stripe = StripeApi::patient(&StripeConfig::read(environment)?);
+/// Checks the endpoint at `url`; without it, each endpoint with the shim's path.
+pub(crate) async fn run(url: Option<&Uri>, environment: &Environment) -> Result<(), Error> {
+    let stripe = StripeClient::with_retries(&StripeConfig::read(environment)?);
     let mut report = Report::new();
     let mut found = 0;
     let pages = Pages::of(&stripe, "/v1/webhook_endpoints".to_owned(), None);
     each_page(pages, async |page| {
         for listed in page.objects {
-            let endpoint: Endpoint = listed.answer.read()?;
+            let endpoint: Endpoint = listed.object.read()?;
             if endpoint.is_at(url) {
                 found += 1;
                 endpoint.report(&listed.id, &mut report);
@@ -64,11 +64,11 @@ impl Endpoint {
             report.finding(&format!("{id}  {url}  does not send {event_type}"));
         }
         if status == "enabled" && missing.is_empty() {
-            report.say(&format!("{id}  {url}  sends all that is needed"));
+            report.print(&format!("{id}  {url}  sends all that is needed"));
         }
     }
 
-    /// What the rules read and the endpoint does not send.
+    /// The event types that the rules read and the endpoint does not send.
     fn missing(&self) -> Vec<&'static str> {
         let sends = |event_type: &str| {
             self.enabled_events.iter().any(|enabled| enabled == event_type || enabled == EVERYTHING)
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_is_ours_by_its_path_or_by_the_url_asked_for() {
+    fn an_endpoint_matches_by_its_path_or_by_the_given_url() {
         let own = endpoint("https://pay.example/webhooks/stripe", &[]);
         assert!(own.is_at(None) && own.is_at(Some(&Uri::from_static("https://pay.example/webhooks/stripe"))));
         assert!(!own.is_at(Some(&Uri::from_static("https://pay.test/webhooks/stripe"))));
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_enabled_is_missing_and_a_star_enables_all() {
+    fn a_type_that_is_not_enabled_is_missing_and_a_star_enables_all() {
         assert_eq!(endpoint("", &["*"]).missing(), Vec::<&str>::new());
         assert_eq!(endpoint("", &TYPES).missing(), Vec::<&str>::new());
         assert_eq!(endpoint("", &TYPES[1..]).missing(), [TYPES[0]]);

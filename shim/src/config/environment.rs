@@ -1,9 +1,9 @@
-//! The environment's variables, read one by one; every fault is collected.
+//! The variables of the environment, read one by one, with every fault collected.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// The environment's variables. Values that are not UTF-8 are kept as faults to report.
+/// The variables by name. A value that is not UTF-8 is `None`, and reported when it is read.
 pub(crate) struct Environment(BTreeMap<String, Option<String>>);
 
 /// One thing wrong with one variable.
@@ -19,7 +19,7 @@ pub(crate) struct ConfigError(Vec<Fault>);
 
 impl Environment {
     /// The environment this process was started with.
-    pub(crate) fn of_process() -> Self {
+    pub(crate) fn from_process() -> Self {
         let variables = std::env::vars_os().filter_map(|(name, value)| {
             let name = name.into_string().ok()?;
             Some((name, value.into_string().ok()))
@@ -43,7 +43,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Reads variables one by one and collects what is wrong with them.
+/// Reads variables one by one and collects the faults.
 pub(super) struct Reader<'a> {
     environment: &'a Environment,
     faults: Vec<Fault>,
@@ -54,7 +54,7 @@ impl<'a> Reader<'a> {
         Self { environment, faults: Vec::new() }
     }
 
-    /// The variable, which must be there; what an empty one means, its parser says.
+    /// A variable that must be set; its parser decides whether it may be empty.
     pub(super) fn required<T>(
         &mut self,
         variable: &'static str,
@@ -68,7 +68,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The variable, if it is there; an empty one is not, for that is how compose files leave one out.
+    /// A variable that may be unset; an empty one counts as unset, because compose files leave one out that way.
     pub(super) fn optional<T>(
         &mut self,
         variable: &'static str,

@@ -1,4 +1,4 @@
-//! Variables that are URLs, of servers and of the app's pages.
+//! The parsers of URLs: of servers, of origins and of the app's pages.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use hyper::Uri;
 use hyper::header::HeaderValue;
 
-/// The address of a page, as a browser takes it: checked, and kept as text because of its fragment.
+/// The URL of a page of the app. It is checked, and kept as text because of its fragment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Page(String);
+pub(crate) struct ReturnUrl(String);
 
-impl Page {
-    /// The page with more in its query, which stands before the fragment.
+impl ReturnUrl {
+    /// The URL with `query` added to its query.
     pub(crate) fn with_query(&self, query: &str) -> String {
         let (page, fragment) =
             self.0.split_once('#').map_or((&*self.0, None), |(page, rest)| (page, Some(rest)));
@@ -21,24 +21,24 @@ impl Page {
     }
 }
 
-impl fmt::Display for Page {
+impl fmt::Display for ReturnUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
     }
 }
 
-pub(super) fn page(text: &str) -> Result<Page, String> {
-    // A Uri has no fragment; a page of an app that routes by it has.
+pub(super) fn return_url(text: &str) -> Result<ReturnUrl, String> {
+    // hyper's Uri has no fragment, and a page of an app that routes by fragment has one.
     server_url(text.split('#').next().unwrap_or_default())?;
     if text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        Ok(Page(text.to_owned()))
+        Ok(ReturnUrl(text.to_owned()))
     } else {
         Err("holds a character that must be escaped in a URL".to_owned())
     }
 }
 
-/// https anywhere; http only to this machine, where tests and development keep their servers: keys, tokens and
-/// session ids would travel in the clear.
+/// https to any host; http only to a loopback host, for tests and development: keys, tokens and session ids would
+/// travel in the clear.
 pub(super) fn server_url(text: &str) -> Result<Uri, String> {
     let uri: Uri = text.parse().map_err(|_| "is not a URL".to_owned())?;
     let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else {
@@ -59,7 +59,8 @@ pub(super) fn api_base(text: &str) -> Result<Uri, String> {
     }
 }
 
-/// As browsers write them: a scheme, a host and a port where it is not the scheme's own, in lower case, nothing else.
+/// Origins as browsers write them: a scheme, a host, and a port unless it is the default, in lower case, nothing
+/// else.
 pub(super) fn origins(text: &str) -> Result<Vec<HeaderValue>, String> {
     let origin = |part: &str| {
         let origin = part.trim();
@@ -132,14 +133,14 @@ mod tests {
 
     #[test]
     fn a_page_keeps_its_query_and_its_fragment() {
-        let back = |page_text| page(page_text).unwrap().with_query("x={Y}");
+        let back = |page_text| return_url(page_text).unwrap().with_query("x={Y}");
         assert_eq!(back("https://app.example"), "https://app.example?x={Y}");
         assert_eq!(back("https://app.example/back?a=b"), "https://app.example/back?a=b&x={Y}");
         assert_eq!(back("https://app.example/#/back"), "https://app.example/?x={Y}#/back");
         for wrong in
             ["", "back", "https://app.example/a b", "javascript:alert(1)", "https://app.example/\u{e9}"]
         {
-            assert!(page(wrong).is_err(), "{wrong}");
+            assert!(return_url(wrong).is_err(), "{wrong}");
         }
     }
 }

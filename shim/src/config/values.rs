@@ -1,4 +1,4 @@
-//! Variables that are not URLs of HTTP. A fault never repeats the value: most of them are secrets or hold one.
+//! The parsers of every other variable. A fault never repeats the value: most of them are secrets or contain one.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use secrecy::SecretString;
 use tracing::Level;
 
-/// The shortest secret of HS256, in bytes: as long as its hashes (RFC 7518, 3.2). A shorter one can be guessed from a
+/// The shortest HS256 secret, in bytes: the length of its hashes (RFC 7518, 3.2). A shorter one can be guessed from a
 /// token.
 const MIN_JWT_SECRET_BYTES: usize = 32;
-/// The oldest credits that may be answered from Redis, in seconds.
+/// The longest `CREDITS_MAX_AGE`, in seconds.
 const CREDITS_MAX_AGE_LIMIT: u64 = 3600;
 /// How long one attempt to connect to Postgres may take, unless `DATABASE_URL` says otherwise.
 const DATABASE_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,7 +46,7 @@ pub(super) fn database_url(text: &str) -> Result<tokio_postgres::Config, String>
 
 pub(super) fn webhook_secrets(text: &str) -> Result<Vec<SecretString>, String> {
     let secret = |part: &str| match part.trim() {
-        "" => Err("holds an empty secret, with which anybody could sign".to_owned()),
+        "" => Err("holds an empty secret, with which anyone could sign".to_owned()),
         secret => Ok(SecretString::from(secret)),
     };
     text.split(',').map(secret).collect()
@@ -76,7 +76,7 @@ pub(super) fn jwt_secret(text: &str) -> Result<SecretString, String> {
     Ok(SecretString::from(text))
 }
 
-/// Its password may stand in it.
+/// The URL may contain the password.
 pub(super) fn redis_url(text: &str) -> Result<SecretString, String> {
     match redis::parse_redis_url(text) {
         Some(_) if redis::Client::open(text).is_ok() => Ok(SecretString::from(text)),

@@ -1,15 +1,16 @@
-//! The catalog and the settings that it brings.
+//! The catalog and the settings loaded with it.
 
 use std::time::Duration;
 
+use stripe_credits_rules::catalog::PriceKind;
 use tokio_postgres::Row;
 
 use crate::database::{Database, DatabaseError, PROBE_TIMEOUT, READ_TIMEOUT, column};
 
-/// How long a catalog may take: it applies every event that was parked for want of it.
+/// How long loading a catalog may take: it re-applies every event that was parked waiting for it.
 const CATALOG_TIMEOUT: Duration = Duration::from_mins(10);
 
-/// What loading a catalog did to one price.
+/// The effect of loading a catalog on one price.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct PriceChange {
     pub(crate) price_id: String,
@@ -20,18 +21,17 @@ pub(crate) struct PriceChange {
 #[derive(Debug)]
 pub(crate) struct CatalogPrice {
     pub(crate) price_id: String,
-    /// `plan`, `pack` or `not_credits`.
-    pub(crate) kind: String,
-    /// Whose price it is, such as `pro`.
+    pub(crate) kind: PriceKind,
+    /// The key of its plan or pack, such as `pro`.
     pub(crate) key: String,
     pub(crate) is_retired: bool,
 }
 
-/// What the catalog says of a price that is on sale.
+/// A price on sale.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Offer {
     pub(crate) kind: OfferKind,
-    /// Whether a change to it grants its whole amount at once.
+    /// Whether a change to this plan grants its whole amount at once.
     pub(crate) change_resets: bool,
 }
 
@@ -43,7 +43,7 @@ pub(crate) enum OfferKind {
 }
 
 impl Database {
-    /// Every price that the catalog knows, as it stands now.
+    /// Every price of the catalog in its current version.
     pub(crate) async fn prices(&self) -> Result<Vec<CatalogPrice>, DatabaseError> {
         let sql = "select distinct on (p.price_id) p.price_id, p.kind, p.key, p.retired from billing.prices p
             where p.valid_from <= statement_timestamp() order by p.price_id, p.valid_from desc";
@@ -51,7 +51,7 @@ impl Database {
         let price = |row: &Row| {
             Ok(CatalogPrice {
                 price_id: column(row, 0)?,
-                kind: column(row, 1)?,
+                kind: price_kind(row, 1)?,
                 key: column(row, 2)?,
                 is_retired: column(row, 3)?,
             })
@@ -79,24 +79,27 @@ impl Database {
         self.query_value(sql, &[], READ_TIMEOUT).await
     }
 
-    /// What the catalog says of a price; none where it is not on sale.
+    /// The offer of a price; none if it is not on sale.
     pub(crate) async fn offer(&self, price_id: &str) -> Result<Option<Offer>, DatabaseError> {
         let sql = "select p.kind, p.plan_change = 'reset' from billing.resolve_price($1) p
-            where not p.retired and p.kind in ('plan', 'pack')";
+            where not p.retired";
         let rows = self.query(sql, &[price_id], READ_TIMEOUT).await?;
         let Some(row) = rows.first() else { return Ok(None) };
-        let kind: String = column(row, 0)?;
-        let kind = if kind == "plan" { OfferKind::Plan } else { OfferKind::Pack };
+        let kind = match price_kind(row, 0)? {
+            PriceKind::Plan => OfferKind::Plan,
+            PriceKind::Pack => OfferKind::Pack,
+            PriceKind::NotCredits => return Ok(None),
+        };
         Ok(Some(Offer { kind, change_resets: column(row, 1)? }))
     }
 
-    /// Whether a price is a plan's, on sale or not.
+    /// Whether a price belongs to a plan, on sale or not.
     pub(crate) async fn is_plan(&self, price_id: &str) -> Result<bool, DatabaseError> {
         let sql = "select exists (select from billing.prices p where p.price_id = $1 and p.kind = 'plan')";
         self.query_value(sql, &[price_id], READ_TIMEOUT).await
     }
 
-    /// Makes the catalog say what `document` says.
+    /// Loads a catalog document.
     pub(crate) async fn load_catalog(&self, document: &str) -> Result<Vec<PriceChange>, DatabaseError> {
         let sql = "select price_id, change from billing.load_catalog(($1::text)::jsonb)";
         let rows = self.query(sql, &[document], CATALOG_TIMEOUT).await?;
@@ -104,8 +107,14 @@ impl Database {
         rows.iter().map(change).collect()
     }
 
-    /// Whether the settings are of live mode; none while there is no catalog.
+    /// The livemode of the settings; none before a catalog is loaded.
     pub(crate) async fn livemode(&self) -> Result<Option<bool>, DatabaseError> {
         self.query_optional("select livemode from billing.settings", &[], PROBE_TIMEOUT).await
     }
+}
+
+fn price_kind(row: &Row, index: usize) -> Result<PriceKind, DatabaseError> {
+    let text: String = column(row, index)?;
+    PriceKind::parse(&text)
+        .ok_or_else(|| DatabaseError::UnexpectedAnswer(format!("{text} is not a kind of price")))
 }

@@ -1,4 +1,4 @@
-//! Events and sessions, applied; the inbox and the commands' cursors.
+//! Applies events and checkout sessions, and reads the inbox and the commands' cursors.
 
 use serde_json::Value;
 use uuid::Uuid;
@@ -8,58 +8,59 @@ use crate::event::Event;
 use crate::outcome::Outcome;
 
 impl Database {
-    /// Applies an event as it came.
+    /// Applies an event.
     pub(crate) async fn apply_stripe_event(&self, event: &Event) -> Result<Outcome, DatabaseError> {
-        let sql = "select json_strip_nulls(to_json(answer))::text
-            from billing.apply_stripe_event(($1::text)::jsonb) as answer";
+        let sql = "select json_strip_nulls(to_json(result))::text
+            from billing.apply_stripe_event(($1::text)::jsonb) as result";
         self.outcome(sql, &[event.text()]).await
     }
 
-    /// Applies an event together with what was fetched from Stripe for it.
+    /// Applies an event together with the objects fetched for it.
     pub(crate) async fn apply_stripe_event_with(
         &self,
         event: &Event,
         fetched: &str,
     ) -> Result<Outcome, DatabaseError> {
-        let sql = "select json_strip_nulls(to_json(answer))::text
-            from billing.apply_stripe_event(($1::text)::jsonb, ($2::text)::jsonb) as answer";
+        let sql = "select json_strip_nulls(to_json(result))::text
+            from billing.apply_stripe_event(($1::text)::jsonb, ($2::text)::jsonb) as result";
         self.outcome(sql, &[event.text(), fetched]).await
     }
 
-    /// What applying an event would come to, with what was fetched for it.
+    /// The outcome that applying an event would have, with the objects fetched for it.
     pub(crate) async fn explain_event(
         &self,
         event: &Event,
         fetched: Option<&str>,
     ) -> Result<Outcome, DatabaseError> {
-        let sql = "select json_strip_nulls(to_json(answer))::text
-            from billing.explain_event(($1::text)::jsonb, nullif($2::text, '')::jsonb) as answer";
+        let sql = "select json_strip_nulls(to_json(result))::text
+            from billing.explain_event(($1::text)::jsonb, nullif($2::text, '')::jsonb) as result";
         self.outcome(sql, &[event.text(), fetched.unwrap_or_default()]).await
     }
 
-    /// Those of the events that are not known to be applied: what is missing, and what may come to something else now.
+    /// The events among these that are not applied: those missing from the inbox, and those whose outcome may change
+    /// now.
     pub(crate) async fn unapplied(&self, event_ids: &[String]) -> Result<Vec<String>, DatabaseError> {
-        let sql = "select asked.id from json_array_elements_text(($1::text)::json) as asked (id)
+        let sql = "select listed.id from json_array_elements_text(($1::text)::json) as listed (id)
             where not exists (select from billing.stripe_events e
-                where e.event_id = asked.id and e.outcome in ('applied', 'already_applied'))";
+                where e.event_id = listed.id and e.outcome in ('applied', 'already_applied'))";
         let ids = Value::from(event_ids).to_string();
         let rows = self.query(sql, &[&ids], READ_TIMEOUT).await?;
         rows.iter().map(|row| column(row, 0)).collect()
     }
 
-    /// An event that the inbox keeps, as JSON.
-    pub(crate) async fn kept_event(&self, event_id: &str) -> Result<Option<String>, DatabaseError> {
+    /// The JSON of an event in the inbox.
+    pub(crate) async fn inbox_event(&self, event_id: &str) -> Result<Option<String>, DatabaseError> {
         let sql = "select e.payload::text from billing.stripe_events e where e.event_id = $1";
         self.query_optional(sql, &[event_id], READ_TIMEOUT).await
     }
 
-    /// How far a command came through Stripe's lists, as JSON; none where it came to their end or never ran.
+    /// A command's position in Stripe's lists, as JSON; none if it finished or never ran.
     pub(crate) async fn cursor(&self, command: &str) -> Result<Option<String>, DatabaseError> {
         let sql = "select c.position::text from billing.cursors c where c.command = $1";
         self.query_optional(sql, &[command], READ_TIMEOUT).await
     }
 
-    /// Keeps how far a command has come; none forgets it.
+    /// Saves a command's position; none removes it.
     pub(crate) async fn move_cursor(
         &self,
         command: &str,
@@ -69,33 +70,33 @@ impl Database {
         self.query(sql, &[command, position.unwrap_or_default()], EVENT_TIMEOUT).await.map(drop)
     }
 
-    /// Applies what Stripe says of a session, as of its clock, for the user who must be its owner.
+    /// Applies a session as of a time of Stripe's clock; the user must be its owner.
     pub(crate) async fn reconcile_checkout_session(
         &self,
         session: &str,
         user: Uuid,
         as_of: u64,
     ) -> Result<Outcome, DatabaseError> {
-        let sql = "select json_strip_nulls(to_json(answer))::text
+        let sql = "select json_strip_nulls(to_json(result))::text
             from billing.reconcile_checkout_session(
-                ($1::text)::jsonb, ($2::text)::uuid, to_timestamp(($3::text)::bigint)) as answer";
+                ($1::text)::jsonb, ($2::text)::uuid, to_timestamp(($3::text)::bigint)) as result";
         self.outcome(sql, &[session, &user.to_string(), &as_of.to_string()]).await
     }
 
-    /// Applies an event that the inbox keeps, together with what was fetched from Stripe for it.
-    pub(crate) async fn apply_kept_event(
+    /// Applies an event of the inbox together with the objects fetched for it.
+    pub(crate) async fn apply_inbox_event(
         &self,
         event_id: &str,
         fetched: &str,
     ) -> Result<Outcome, DatabaseError> {
-        let sql = "select json_strip_nulls(to_json(answer))::text
-            from billing.stripe_events kept
-            cross join lateral billing.apply_stripe_event(kept.payload, ($2::text)::jsonb) as answer
-            where kept.event_id = $1";
+        let sql = "select json_strip_nulls(to_json(result))::text
+            from billing.stripe_events e
+            cross join lateral billing.apply_stripe_event(e.payload, ($2::text)::jsonb) as result
+            where e.event_id = $1";
         self.outcome(sql, &[event_id, fetched]).await
     }
 
-    /// Whether jsonb can hold the event; some JSON it cannot, such as `\u0000` and what nests too deep.
+    /// Whether jsonb can store the event; it cannot store `\u0000` or very deep nesting, for example.
     pub(crate) async fn can_store(&self, event: &Event) -> Result<bool, DatabaseError> {
         match self.query("select ($1::text)::jsonb is not null", &[event.text()], EVENT_TIMEOUT).await {
             Ok(_) => Ok(true),
@@ -104,7 +105,7 @@ impl Database {
         }
     }
 
-    /// How many events are parked.
+    /// The number of parked events.
     pub(crate) async fn parked_events(&self) -> Result<i64, DatabaseError> {
         let sql = "select (billing.credit_system_metrics() -> 'parked_events')::bigint";
         let parked: Option<i64> = self.query_value(sql, &[], PROBE_TIMEOUT).await?;

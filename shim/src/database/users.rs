@@ -1,14 +1,14 @@
-//! What belongs to one user: credits, the customer at Stripe, the subscription.
+//! A user's credits, Stripe customer and subscription.
 
 use uuid::Uuid;
 
 use crate::database::{Database, DatabaseError, READ_TIMEOUT};
 
 impl Database {
-    /// Tier and balances of a user, as JSON.
+    /// The user's tier and balances, as JSON.
     pub(crate) async fn credits(&self, user: Uuid) -> Result<String, DatabaseError> {
-        // my_credits() asks the settings who it is. The outer row is made before the inner query runs for it, and what
-        // it set ends with the statement's transaction.
+        // my_credits() reads the user from the JWT claims. The outer row sets them before the inner query runs, until
+        // the end of the statement's transaction.
         let sql = "select (select to_json(mine)::text from billing.my_credits() mine where me.claims is not null)
             from (select set_config('request.jwt.claims', json_build_object('sub', $1::text)::text, true) as claims
                   offset 0) me";
@@ -18,8 +18,8 @@ impl Database {
         })
     }
 
-    /// The user's customer at Stripe, by the server's own word: what a buyer wrote into a link could lead the user to
-    /// somebody else's cards.
+    /// The user's Stripe customer, if the link was set by a server: a link from a buyer's URL could show the user
+    /// another person's cards.
     pub(crate) async fn stripe_customer(&self, user: Uuid) -> Result<Option<String>, DatabaseError> {
         let sql = "select c.customer_id from billing.customers c
             where c.user_id = ($1::text)::uuid and c.source = 'server'
@@ -27,7 +27,7 @@ impl Database {
         self.query_optional(sql, &[&user.to_string()], READ_TIMEOUT).await
     }
 
-    /// The user's subscription that names the tier, if one does.
+    /// The subscription that determines the user's tier, if there is one.
     pub(crate) async fn live_subscription(&self, user: Uuid) -> Result<Option<String>, DatabaseError> {
         let sql = "select c.stripe_subscription_id from billing.user_credits c
             where c.user_id = ($1::text)::uuid and c.stripe_subscription_id is not null";

@@ -1,4 +1,4 @@
-//! `GET /catalog`: the plans and packs on sale, for anybody.
+//! `GET /catalog`: the plans and packs on sale, for anyone.
 
 use hyper::StatusCode;
 use hyper::body::Bytes;
@@ -10,10 +10,10 @@ use crate::error::Error;
 use crate::response::{Response, json_response};
 use crate::routes::user::Reply;
 
-/// How long anybody may keep the catalog: as long, a change may go unnoticed on a pricing page.
+/// Caches may keep the catalog for a minute, so a pricing page may show a change a minute late.
 const CACHE_POLICY: HeaderValue = HeaderValue::from_static("public, max-age=60");
 
-/// Answers the plans and packs on sale, or that they are what the client has already.
+/// The plans and packs on sale; 304 if the client has them already.
 pub(crate) async fn show(app: &App, request: &HeaderMap) -> Result<Reply, Error> {
     let json = app.database.on_sale().await?;
     let tag = format!("\"{:x}\"", Bytes::copy_from_slice(&Sha256::digest(&json)));
@@ -31,7 +31,7 @@ pub(crate) async fn show(app: &App, request: &HeaderMap) -> Result<Reply, Error>
     Ok(Reply::of(response))
 }
 
-/// Whether an If-None-Match names this tag; a proxy that changed the bytes' form has marked it weak.
+/// Whether an If-None-Match names this tag, possibly marked as weak by a proxy that compressed the body.
 fn names(if_none_match: &HeaderValue, tag: &str) -> bool {
     let Ok(known) = if_none_match.to_str() else { return false };
     known.split(',').map(str::trim).any(|known| known == "*" || known.trim_start_matches("W/") == tag)
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_names_what_it_has_alone_among_others_or_weakly() {
+    fn if_none_match_may_name_the_tag_alone_in_a_list_or_weakly() {
         let names = |text| names(&HeaderValue::from_static(text), "\"a1\"");
         assert!(names("\"a1\"") && names("W/\"a1\"") && names("\"b2\", \"a1\"") && names("*"));
         assert!(!names("\"b2\"") && !names("a1") && !names(""));

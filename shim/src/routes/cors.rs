@@ -1,5 +1,5 @@
-//! CORS: which browsers' pages may read our answers. Origins are configured and compared whole; there is no wildcard,
-//! and no cookie is ever asked for, because the token is in a header.
+//! CORS: which origins may read the responses. They are configured and compared exactly, without wildcards.
+//! Credentials are never allowed, because the token is in a header.
 
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -11,15 +11,15 @@ use hyper::{Method, Request, StatusCode};
 use crate::error::Error;
 use crate::response::Response;
 
-/// What a page may send along; `apikey` and `x-client-info` are what Supabase's client adds to everything.
+/// The headers that a page may send; Supabase's client adds `apikey` and `x-client-info` to every request.
 const ALLOWED_HEADERS: HeaderValue =
     HeaderValue::from_static("authorization, content-type, idempotency-key, apikey, x-client-info");
-/// What a page may read beside the body.
+/// The headers that a page may read.
 const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static("etag, retry-after");
-/// How long a browser may remember an answer to a preflight, in seconds; the longest that Chromium keeps.
+/// How long a browser may cache a preflight's response, in seconds: the maximum of Chromium.
 const MAX_AGE_SECONDS: u16 = 7200;
 
-/// The answer to a preflight, if the request is one: a browser asks before it sends what is `method` at this path.
+/// The response to a preflight for a route of this method, if the request is a preflight.
 pub(crate) fn preflight<B>(
     origins: &[HeaderValue],
     request: &Request<B>,
@@ -29,15 +29,15 @@ pub(crate) fn preflight<B>(
     if request.method() != Method::OPTIONS || !headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
         return None;
     }
-    Some(allowed(origins, headers).map(|_| allowance(method)).ok_or(Error::OriginNotAllowed))
+    Some(allowed(origins, headers).map(|_| preflight_response(method)).ok_or(Error::OriginNotAllowed))
 }
 
-/// Lets the page that sent `request` read the response, if its origin is one of `origins`.
+/// Lets a page read the response if its origin is one of `origins`.
 pub(crate) fn admit(origins: &[HeaderValue], request: &HeaderMap, response: &mut Response) {
     if origins.is_empty() {
         return;
     }
-    // A cache in between must not give one origin's answer to another.
+    // A shared cache must not serve one origin's response to another.
     response.headers_mut().append(VARY, HeaderValue::from_static("Origin"));
     if let Some(origin) = allowed(origins, request) {
         response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
@@ -50,7 +50,7 @@ fn allowed<'a>(origins: &'a [HeaderValue], request: &HeaderMap) -> Option<&'a He
     origins.iter().find(|allowed| *allowed == origin)
 }
 
-fn allowance(method: &Method) -> Response {
+fn preflight_response(method: &Method) -> Response {
     let mut response = Response::default();
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();

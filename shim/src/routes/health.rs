@@ -1,4 +1,4 @@
-//! What the shim says of itself: alive, ready, and its metrics.
+//! `GET /healthz`, `/readyz` and `/metrics`: liveness, readiness and metrics.
 
 use std::sync::Arc;
 
@@ -12,19 +12,19 @@ use crate::error::Error;
 use crate::metrics;
 use crate::response::{Response, json_response};
 
-/// The process answers.
+/// The process is alive.
 pub(crate) fn alive() -> Response {
     json_response(StatusCode::OK, json!({"ok": true}).to_string())
 }
 
-/// The database answers, has the extension, and keeps books of the Stripe key's mode.
+/// The database answers, has the extension, and has the mode of the Stripe key.
 pub(crate) async fn ready(app: Arc<App>) -> Result<Response, Error> {
     let version = app.database.extension_version().await?.ok_or(DatabaseError::ExtensionMissing)?;
     app.check_mode().await?;
     Ok(json_response(StatusCode::OK, json!({"ready": true, "extension": version}).to_string()))
 }
 
-/// The metrics. Those that only the database knows are left out while it is away.
+/// The metrics, without those from the database while it is down.
 pub(crate) async fn scrape(app: Arc<App>) -> Result<Response, Error> {
     let parked_events = app.database.parked_events().await.ok();
     let text = app

@@ -1,25 +1,21 @@
-//! `POST /reconcile-stripe-credit-pack` and `/reconcile-stripe-checkout`: a browser came back from Stripe, and its
-//! purchase does not wait for the webhook. Whose the session is, and what it is worth, the database decides.
+//! `POST /reconcile-stripe-credit-pack` and `/reconcile-stripe-checkout`: apply a checkout session when the browser
+//! returns from Stripe, without waiting for the webhook. The database decides who owns the session and what it is
+//! worth.
 
 use hyper::StatusCode;
 use serde::Deserialize;
+use stripe_credits_rules::event::reconcile_id;
+use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::session::Mode;
+use stripe_credits_rules::stripe::MAX_ID_BYTES;
+use stripe_credits_rules::verdict::VerdictName;
 
 use crate::app::App;
 use crate::error::Error;
 use crate::fetch;
-use crate::outcome::{NO_CATALOG, Outcome, UNKNOWN_PRICE, Verdict};
-use crate::routes::user::{Asked, Reply, Subject};
-use crate::stripe::client::{Answer, StripeError};
-
-/// The longest session id taken, in bytes; Stripe's are under a hundred.
-const MAX_SESSION_ID_BYTES: usize = 255;
-
-/// What was bought.
-#[derive(Clone, Copy)]
-enum Checkout {
-    Pack,
-    Subscription,
-}
+use crate::outcome::Outcome;
+use crate::routes::user::{AuthenticatedRequest, LogFields, Reply};
+use crate::stripe::client::{StripeError, StripeObject};
 
 #[derive(Deserialize)]
 struct Body {
@@ -27,110 +23,112 @@ struct Body {
     session_id: String,
 }
 
-impl Checkout {
-    fn mode(self) -> &'static str {
-        match self {
-            Self::Pack => "payment",
-            Self::Subscription => "subscription",
-        }
-    }
-
-    fn path(self, session_id: &str) -> String {
-        let expansions = match self {
-            Self::Pack => "expand[]=line_items",
-            Self::Subscription => "expand[]=line_items&expand[]=subscription&expand[]=invoice",
-        };
-        format!("/v1/checkout/sessions/{session_id}?{expansions}")
-    }
-
-    /// The id under which the database keeps what it was told.
-    fn event_id(self, session_id: &str) -> String {
-        match self {
-            Self::Pack => format!("reconcile_credit_pack:{session_id}"),
-            Self::Subscription => format!("reconcile:{session_id}"),
-        }
-    }
-}
-
 /// Reconciles the checkout of a pack.
-pub(crate) async fn pack(app: &App, asked: &Asked, subject: &mut Subject) -> Result<Reply, Error> {
-    answer(app, Checkout::Pack, asked, subject).await
+pub(crate) async fn pack(
+    app: &App,
+    request: &AuthenticatedRequest,
+    fields: &mut LogFields,
+) -> Result<Reply, Error> {
+    reconcile(app, Mode::Payment, request, fields).await
 }
 
 /// Reconciles the checkout of a subscription.
-pub(crate) async fn subscription(app: &App, asked: &Asked, subject: &mut Subject) -> Result<Reply, Error> {
-    answer(app, Checkout::Subscription, asked, subject).await
+pub(crate) async fn subscription(
+    app: &App,
+    request: &AuthenticatedRequest,
+    fields: &mut LogFields,
+) -> Result<Reply, Error> {
+    reconcile(app, Mode::Subscription, request, fields).await
 }
 
-/// Applies what Stripe says of the session now, for the user who asks.
-async fn answer(app: &App, checkout: Checkout, asked: &Asked, subject: &mut Subject) -> Result<Reply, Error> {
-    let Body { session_id } = asked.read()?;
+/// Applies the session's current state at Stripe for the user of the request.
+async fn reconcile(
+    app: &App,
+    mode: Mode,
+    request: &AuthenticatedRequest,
+    fields: &mut LogFields,
+) -> Result<Reply, Error> {
+    let Body { session_id } = request.read()?;
     if !is_session_id(&session_id) {
         return Err(Error::NotASession);
     }
-    subject.session_id = Some(session_id.clone());
-    let session = session(app, checkout, &session_id).await?;
-    let outcome = apply(app, checkout, asked, &session_id, &session).await?;
-    app.after_commit(&outcome, &checkout.event_id(&session_id)).await;
+    fields.session_id = Some(session_id.clone());
+    let session = session(app, mode, &session_id).await?;
+    let outcome = apply(app, mode, request, &session_id, &session).await?;
+    app.after_commit(&outcome, &reconcile_id(mode, &session_id)).await;
     Ok(Reply::outcome(status(&outcome), &outcome))
 }
 
-/// Only what can stand in a path: whatever else a client sends never reaches Stripe.
+/// The path of the session, with what the database reads of it.
+fn session_path(mode: Mode, session_id: &str) -> String {
+    let expansions = match mode {
+        Mode::Subscription => "expand[]=line_items&expand[]=subscription&expand[]=invoice",
+        Mode::Payment | Mode::Other => "expand[]=line_items",
+    };
+    format!("/v1/checkout/sessions/{session_id}?{expansions}")
+}
+
+/// Whether a client's text is a session id. Nothing else gets into a path of Stripe's API.
 fn is_session_id(text: &str) -> bool {
     let is_word = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    text.len() <= MAX_SESSION_ID_BYTES
+    text.len() <= MAX_ID_BYTES
         && text.strip_prefix("cs_").is_some_and(|rest| !rest.is_empty() && is_word(rest))
 }
 
-/// The session as Stripe has it now, if it is of the mode that is reconciled here.
-async fn session(app: &App, checkout: Checkout, session_id: &str) -> Result<Answer, Error> {
+/// The session's current state at Stripe, if it has the mode that the route reconciles.
+async fn session(app: &App, mode: Mode, session_id: &str) -> Result<StripeObject, Error> {
     #[derive(Deserialize)]
     struct Session {
         id: String,
         mode: String,
     }
-    let answer = app.stripe()?.get(&checkout.path(session_id)).await.map_err(|error| match error {
+    let object = app.stripe()?.get(&session_path(mode, session_id)).await.map_err(|error| match error {
         StripeError::NotFound => Error::UnknownSession,
-        error => Error::Gateway(error),
+        error => Error::BadGateway(error),
     })?;
-    let session: Session = answer.read().map_err(Error::Gateway)?;
+    let session: Session = object.read().map_err(Error::BadGateway)?;
     if session.id != session_id {
-        return Err(Error::Gateway(StripeError::Malformed("it is another session".to_owned())));
+        return Err(Error::BadGateway(StripeError::Malformed("it is another session".to_owned())));
     }
-    if session.mode != checkout.mode() {
-        return Err(Error::WrongMode(checkout.mode()));
+    if Mode::of(&session.mode) != mode {
+        return Err(Error::WrongMode(mode.as_str()));
     }
-    Ok(answer)
+    Ok(object)
 }
 
 async fn apply(
     app: &App,
-    checkout: Checkout,
-    asked: &Asked,
+    mode: Mode,
+    request: &AuthenticatedRequest,
     session_id: &str,
-    session: &Answer,
+    session: &StripeObject,
 ) -> Result<Outcome, Error> {
-    let user = asked.user.id();
-    let outcome = app.database.reconcile_checkout_session(session.object.get(), user, session.as_of).await?;
-    if outcome.verdict() != Verdict::NeedsFetch {
+    let user = request.user.id();
+    let outcome = app.database.reconcile_checkout_session(session.json.get(), user, session.as_of).await?;
+    if outcome.verdict() != VerdictName::NeedsFetch {
         return Ok(outcome);
     }
-    // It is this user's, or it would have been rejected, and the inbox keeps it: from here on it goes the way of a
-    // webhook.
-    let fetched = fetch::fetch(app.stripe.as_ref(), outcome.to_fetch()).await.map_err(Error::at_gateway)?;
-    Ok(app.database.apply_kept_event(&checkout.event_id(session_id), &fetched).await?)
+    // The session is this user's, or it would have been rejected, and its event is in the inbox: now it can be
+    // applied like a webhook's.
+    let fetched =
+        fetch::fetch(app.stripe.as_ref(), outcome.to_fetch()).await.map_err(Error::into_bad_gateway)?;
+    Ok(app.database.apply_inbox_event(&reconcile_id(mode, session_id), &fetched).await?)
 }
 
-/// What the outcome is for the browser that waits for its credits.
+/// The HTTP status of the outcome for a browser that waits for its credits.
 fn status(outcome: &Outcome) -> StatusCode {
     match (outcome.verdict(), outcome.reason()) {
-        (Verdict::Rejected, Some("not_owner" | "no_owner")) => StatusCode::FORBIDDEN,
-        (Verdict::Rejected, Some("conflict"))
-        | (Verdict::Ignored, Some("unpaid" | "payment_failed" | "expired")) => StatusCode::CONFLICT,
-        (Verdict::Ignored, Some("mode" | "livemode" | "account")) => StatusCode::BAD_REQUEST,
-        (Verdict::Parked, Some(UNKNOWN_PRICE | NO_CATALOG))
-        | (Verdict::NeedsFetch | Verdict::Rejected, _) => StatusCode::INTERNAL_SERVER_ERROR,
-        // Paid, and nothing more to do for now: not credits of ours, or kept until somebody looks.
+        (VerdictName::Rejected, Some(Reason::NotOwner | Reason::NoOwner)) => StatusCode::FORBIDDEN,
+        (VerdictName::Rejected, Some(Reason::Conflict))
+        | (VerdictName::Ignored, Some(Reason::Unpaid | Reason::PaymentFailed | Reason::Expired)) => {
+            StatusCode::CONFLICT
+        }
+        (VerdictName::Ignored, Some(Reason::Mode | Reason::Livemode | Reason::Account)) => {
+            StatusCode::BAD_REQUEST
+        }
+        (VerdictName::Parked, Some(Reason::UnknownPrice | Reason::NoCatalog))
+        | (VerdictName::NeedsFetch | VerdictName::Rejected, _) => StatusCode::INTERNAL_SERVER_ERROR,
+        // Paid, and the browser can do nothing more: no credits were bought, or the event is parked for an operator.
         _ => StatusCode::OK,
     }
 }
@@ -169,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stripe_calls_a_session_is_a_session() {
+    fn a_session_id_is_what_stripe_calls_one() {
         assert!(is_session_id("cs_1"));
         assert!(is_session_id("cs_test_a1B2c3D4"));
         for wrong in
@@ -177,14 +175,14 @@ mod tests {
         {
             assert!(!is_session_id(wrong), "{wrong:?}");
         }
-        assert!(!is_session_id(&format!("cs_{}", "1".repeat(MAX_SESSION_ID_BYTES))));
+        assert!(!is_session_id(&format!("cs_{}", "1".repeat(MAX_ID_BYTES))));
     }
 
     proptest! {
         #[test]
         fn a_session_id_is_always_one_segment_of_a_path(text in "(cs_)?.{0,40}") {
             if is_session_id(&text) {
-                let path = Checkout::Pack.path(&text);
+                let path = session_path(Mode::Payment, &text);
                 let uri: hyper::Uri = format!("http://stripe{path}").parse().unwrap();
                 prop_assert_eq!(uri.path(), format!("/v1/checkout/sessions/{text}"));
             }

@@ -1,5 +1,5 @@
-//! The app's side: what a browser or a server asks for with its user's token. One request, from its head to its
-//! answer, its log line and its count; what each route does is in a module of its own.
+//! One request of an app's user: CORS, the settings that the route needs, the token, the body, the handler, the log
+//! line and the count.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,52 +20,57 @@ use crate::response::{Response, error_response, json_response};
 use crate::routes::cors;
 use crate::telemetry::milliseconds;
 
-/// A route of the app's.
+/// A route for an app's users.
 pub(crate) struct UserRoute {
     pub(crate) method: Method,
     pub(crate) path: &'static str,
-    /// The settings without which it answers only which are missing, in that order.
+    /// Without these settings the route answers only which are missing, in this order.
     pub(crate) needs: &'static [Setting],
     pub(crate) handler: Handler,
 }
 
-/// What a route does.
+/// What handles the request.
 pub(crate) enum Handler {
-    /// For anybody: neither a token nor a body is read.
+    /// For anyone: neither token nor body is read.
     Public(PublicHandler),
-    /// For the user whom the request's token names.
+    /// For the user of the request's token.
     User(UserHandler),
 }
 
-pub(crate) type PublicHandler = for<'a> fn(&'a App, &'a HeaderMap) -> Replying<'a>;
-pub(crate) type UserHandler = for<'a> fn(&'a App, &'a Asked, &'a mut Subject) -> Replying<'a>;
-type Replying<'a> = Pin<Box<dyn Future<Output = Result<Reply, Error>> + Send + 'a>>;
+pub(crate) type PublicHandler = for<'a> fn(&'a App, &'a HeaderMap) -> ReplyFuture<'a>;
+pub(crate) type UserHandler =
+    for<'a> fn(&'a App, &'a AuthenticatedRequest, &'a mut LogFields) -> ReplyFuture<'a>;
+type ReplyFuture<'a> = Pin<Box<dyn Future<Output = Result<Reply, Error>> + Send + 'a>>;
 
-/// One request of a proven user.
-pub(crate) struct Asked {
+/// A request with its user.
+pub(crate) struct AuthenticatedRequest {
     pub(crate) user: User,
     pub(crate) headers: HeaderMap,
     body: Bytes,
 }
 
-/// An answer, and what the log and the metrics say of it.
+/// A response, with its fields for the log and the metrics.
 pub(crate) struct Reply {
     pub(crate) response: Response,
     outcome: &'static str,
-    reason: Option<String>,
+    reason: Option<&'static str>,
     credits: Option<i64>,
 }
 
-/// What a request turned out to be about, for its log line, however it ends.
+/// What a request is about, collected for its log line also if it fails.
 #[derive(Default)]
-pub(crate) struct Subject {
+pub(crate) struct LogFields {
     user_id: Option<Uuid>,
     pub(crate) session_id: Option<String>,
     pub(crate) price_id: Option<String>,
 }
 
-/// Answers one request.
-pub(crate) async fn answer(app: Arc<App>, route: &'static UserRoute, request: Request<Incoming>) -> Response {
+/// Responds to one request.
+pub(crate) async fn respond(
+    app: Arc<App>,
+    route: &'static UserRoute,
+    request: Request<Incoming>,
+) -> Response {
     let started = Instant::now();
     let headers = request.headers().clone();
     let preflight = cors::preflight(&app.cors_origins, &request, &route.method);
@@ -73,11 +78,11 @@ pub(crate) async fn answer(app: Arc<App>, route: &'static UserRoute, request: Re
         preflight.unwrap_or_else(|error| error_response(&error))
     } else {
         let app = app.clone();
-        // In a task of its own a request goes on to its end, its log line included, when the client hangs up.
+        // In a task of its own, a request is finished and logged also if the client disconnects.
         let task = tokio::spawn(async move {
-            let mut subject = Subject::default();
-            let result = handle(&app, route, request, &mut subject).await;
-            report(&app, route, &subject, result, started)
+            let mut fields = LogFields::default();
+            let result = handle(&app, route, request, &mut fields).await;
+            report(&app, route, &fields, result, started)
         });
         task.await.unwrap_or_else(|panic| error_response(&Error::Internal(panic.to_string())))
     };
@@ -85,12 +90,12 @@ pub(crate) async fn answer(app: Arc<App>, route: &'static UserRoute, request: Re
     response
 }
 
-/// Settings first, then the token, then the body: a stranger's bytes are not read.
+/// Checks the settings, then the token, and only then reads the body: an unauthenticated one is not read.
 async fn handle(
     app: &App,
     route: &UserRoute,
     request: Request<Incoming>,
-    subject: &mut Subject,
+    fields: &mut LogFields,
 ) -> Result<Reply, Error> {
     if request.method() != route.method {
         return Err(Error::MethodNotAllowed(route.method.clone()));
@@ -105,15 +110,15 @@ async fn handle(
         Handler::Public(handler) => handler(app, &head.headers).await,
         Handler::User(handler) => {
             let user = app.auth()?.authenticate(&head.headers).await?;
-            subject.user_id = Some(user.id());
+            fields.user_id = Some(user.id());
             let body = body::read(incoming).await?;
-            handler(app, &Asked { user, headers: head.headers, body }, subject).await
+            handler(app, &AuthenticatedRequest { user, headers: head.headers, body }, fields).await
         }
     }
 }
 
-impl Asked {
-    /// The body's fields that are wanted; no body is an empty object.
+impl AuthenticatedRequest {
+    /// Deserializes the body; an empty one is an empty object.
     pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, Error> {
         let body = self.body.trim_ascii();
         let body = if body.is_empty() { b"{}" } else { body };
@@ -131,42 +136,42 @@ impl Reply {
         Self::of(json_response(StatusCode::OK, json))
     }
 
-    /// A response that is no database's outcome.
+    /// A response that is not an outcome.
     pub(crate) fn of(response: Response) -> Self {
         Self { response, outcome: "done", reason: None, credits: None }
     }
 
-    /// An outcome of the database's, for the user whom it concerns.
+    /// An outcome, in the form for the user.
     pub(crate) fn outcome(status: StatusCode, outcome: &Outcome) -> Self {
         Self {
             response: json_response(status, outcome.json_without_details()),
-            outcome: outcome.verdict().label(),
-            reason: outcome.reason().map(str::to_owned),
+            outcome: outcome.verdict().as_str(),
+            reason: outcome.reason_label(),
             credits: outcome.credits(),
         }
     }
 }
 
-/// Counts and logs a request, and makes its answer.
+/// Counts and logs a request, and returns its response.
 fn report(
     app: &App,
     route: &UserRoute,
-    subject: &Subject,
+    fields: &LogFields,
     result: Result<Reply, Error>,
     started: Instant,
 ) -> Response {
     let took = started.elapsed();
     let (outcome, reason) = match &result {
-        Ok(reply) => (reply.outcome, reply.reason.as_deref()),
+        Ok(reply) => (reply.outcome, reply.reason),
         Err(error) => ("error", Some(error.label())),
     };
     app.metrics.request(route.path, outcome, reason, took);
-    log(route, subject, &result, took);
+    log(route, fields, &result, took);
     result.map_or_else(|error| error_response(&error), |reply| reply.response)
 }
 
-/// One line a request. An error is what a person should look at, a warning is the client's doing.
-fn log(route: &UserRoute, subject: &Subject, result: &Result<Reply, Error>, took: Duration) {
+/// Logs one line: an error if an operator should look at it, a warning if it is the client's fault.
+fn log(route: &UserRoute, fields: &LogFields, result: &Result<Reply, Error>, took: Duration) {
     let reply = result.as_ref().ok();
     let error = result.as_ref().err();
     let status = result.as_ref().map_or_else(Error::status, |reply| reply.response.status());
@@ -174,12 +179,12 @@ fn log(route: &UserRoute, subject: &Subject, result: &Result<Reply, Error>, took
         ($level:ident) => {
             tracing::$level!(
                 route = route.path,
-                user_id = subject.user_id.map(tracing::field::display),
-                session_id = subject.session_id,
-                price_id = subject.price_id,
+                user_id = fields.user_id.map(tracing::field::display),
+                session_id = fields.session_id,
+                price_id = fields.price_id,
                 credits = reply.and_then(|reply| reply.credits),
                 outcome = reply.map_or("error", |reply| reply.outcome),
-                reason = reply.and_then(|reply| reply.reason.as_deref()).or(error.map(Error::label)),
+                reason = reply.and_then(|reply| reply.reason).or(error.map(Error::label)),
                 error = error.map(tracing::field::display),
                 status = status.as_u16(),
                 ms = milliseconds(took),

@@ -1,28 +1,30 @@
-//! `POST /webhooks/stripe`: one delivery, from its body to its answer, its log line and its count.
+//! `POST /webhooks/stripe`: one delivery of an event, with its log line and its count.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper::Request;
 use hyper::body::Incoming;
+use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::verdict::VerdictName;
 
 use crate::app::App;
 use crate::clock::unix_now;
 use crate::error::Error;
 use crate::event::Event;
-use crate::outcome::{Outcome, UNKNOWN_PRICE, Verdict};
+use crate::outcome::Outcome;
 use crate::response::{Response, error_response, json_response};
 use crate::telemetry::milliseconds;
 use crate::{body, delivery, signature};
 
-/// Answers one delivery.
+/// Responds to one delivery.
 pub(crate) async fn deliver(app: Arc<App>, request: Request<Incoming>) -> Result<Response, Error> {
     let started = Instant::now();
     let event = match receive(&app, request).await {
         Ok(event) => event,
         Err(error) => return Ok(report(&app, None, Err(error), started)),
     };
-    // In a task of its own a delivery goes on to its end, its log line included, when Stripe hangs up.
+    // In a task of its own, a delivery is finished and logged also if Stripe disconnects.
     let delivery = tokio::spawn(async move {
         let result = delivery::apply(&app.database, app.stripe.as_ref(), &event).await;
         if let Ok(outcome) = &result {
@@ -33,7 +35,7 @@ pub(crate) async fn deliver(app: Arc<App>, request: Request<Incoming>) -> Result
     delivery.await.map_err(|panic| Error::Internal(panic.to_string()))
 }
 
-/// Reads the body, believes it, and reads its envelope.
+/// Reads the body, verifies its signature and parses the envelope.
 async fn receive(app: &App, request: Request<Incoming>) -> Result<Event, Error> {
     let (head, body) = request.into_parts();
     let verified =
@@ -41,7 +43,7 @@ async fn receive(app: &App, request: Request<Incoming>) -> Result<Event, Error> 
     Ok(Event::parse(verified)?)
 }
 
-/// Counts and logs a delivery, and makes its answer.
+/// Counts and logs a delivery, and returns its response.
 fn report(app: &App, event: Option<&Event>, result: Result<Outcome, Error>, started: Instant) -> Response {
     let took = started.elapsed();
     count(app, event, &result, took);
@@ -54,42 +56,44 @@ fn report(app: &App, event: Option<&Event>, result: Result<Outcome, Error>, star
 
 fn count(app: &App, event: Option<&Event>, result: &Result<Outcome, Error>, took: Duration) {
     let (outcome, reason) = match result {
-        Ok(outcome) => (outcome.verdict().label(), outcome.reason()),
+        Ok(outcome) => (outcome.verdict().as_str(), outcome.reason_label()),
         Err(error) => ("error", Some(error.label())),
     };
-    app.metrics.delivery(event.map(Event::kind), outcome, reason, took);
+    app.metrics.delivery(event.map(Event::event_type), outcome, reason, took);
     if let Some(age) = event.and_then(|event| event.age(unix_now())) {
         app.metrics.event_age(Duration::from_secs(age));
     }
     match result {
         Err(Error::Signature(signature)) => app.metrics.signature_failure(signature.label()),
-        Ok(outcome) if outcome.verdict() == Verdict::Parked && outcome.reason() == Some(UNKNOWN_PRICE) => {
+        Ok(outcome)
+            if outcome.verdict() == VerdictName::Parked && outcome.reason() == Some(Reason::UnknownPrice) =>
+        {
             app.metrics.unknown_price_hit();
         }
         _ => {}
     }
 }
 
-/// One line a delivery. An error is what a person should look at, a warning is a stranger's doing.
+/// Logs one line: an error if an operator should look at it, a warning if it is the sender's fault.
 fn log(event: Option<&Event>, result: &Result<Outcome, Error>, took: Duration) {
     let outcome = result.as_ref().ok();
     let error = result.as_ref().err();
     let status = result.as_ref().map_or_else(Error::status, Outcome::status);
     let price_id = outcome.and_then(Outcome::price_ids);
-    // A webhook that is late shows by it: Stripe's first attempt comes within seconds.
+    // Shows late webhooks: Stripe's first attempt comes within seconds.
     let age_s = event.and_then(|event| event.age(unix_now()));
     macro_rules! line {
         ($level:ident) => {
             tracing::$level!(
                 event_id = event.map(Event::id),
-                "type" = event.map(Event::kind),
+                "type" = event.map(Event::event_type),
                 session_id = event.and_then(Event::session_id),
                 payment_intent_id = event.and_then(Event::payment_intent_id),
                 price_id,
                 user_id = outcome.and_then(Outcome::user_id),
                 credits = outcome.and_then(Outcome::credits),
-                outcome = outcome.map_or("error", |outcome| outcome.verdict().label()),
-                reason = outcome.and_then(Outcome::reason).or(error.map(Error::label)),
+                outcome = outcome.map_or("error", |outcome| outcome.verdict().as_str()),
+                reason = outcome.and_then(Outcome::reason_text).or(error.map(Error::label)),
                 error = error.map(tracing::field::display),
                 status = status.as_u16(),
                 age_s,
@@ -98,7 +102,7 @@ fn log(event: Option<&Event>, result: &Result<Outcome, Error>, took: Duration) {
             )
         };
     }
-    let rejected = outcome.is_some_and(|outcome| outcome.verdict() == Verdict::Rejected);
+    let rejected = outcome.is_some_and(|outcome| outcome.verdict() == VerdictName::Rejected);
     if rejected || status.is_server_error() {
         line!(error);
     } else if error.is_some() {

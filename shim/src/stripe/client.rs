@@ -1,5 +1,5 @@
-//! Stripe's API: one object by its path, or one change by its form, with time-outs, bounds and every kind of failure
-//! told apart. Every change carries an idempotency key, so whoever does not know what became of it may send it again.
+//! A client of Stripe's API: GETs one object by its path, POSTs one form, with time-outs, a size limit and a variant
+//! for each kind of failure. Every POST carries an idempotency key, so a caller that got no response may repeat it.
 
 use std::time::Duration;
 
@@ -27,40 +27,40 @@ use crate::stripe::form::Form;
 use crate::telemetry::with_causes;
 use crate::tls;
 
-/// The API version whose shapes we ask for, whatever the account's default is.
+/// The API version of every request, whatever the account's default is.
 const STRIPE_VERSION: &str = "2025-03-31.basil";
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long one question may take, with its answer's body.
+/// How long one request may take, including the response's body.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// The largest answer read, in bytes; a page of a hundred invoices with ten lines each is a fifth of it.
-const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
-/// How often a patient client asks at most, a second: what Stripe allows a test key is 25, and webhooks need some too.
-const MAX_QUESTIONS_PER_SECOND: u32 = 20;
-/// How often a patient client asks the same question.
+/// The maximum size of a response, in bytes; a page of a hundred invoices with ten lines each is a fifth of it.
+const MAX_RESPONSE_BYTES: usize = 16 * 1024 * 1024;
+/// The maximum rate of a client with retries: Stripe allows 25 with a test key, and webhooks need some of them.
+const MAX_REQUESTS_PER_SECOND: u32 = 20;
+/// The maximum number of attempts of a client with retries.
 const MAX_ATTEMPTS: u32 = 8;
-/// How long it waits before it asks again: this at first, twice as long each time, and no longer than the second.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The delay before the first retry. It doubles with each retry, up to the maximum.
+const FIRST_RETRY_DELAY: Duration = Duration::from_millis(500);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 
-/// A client with one key.
-pub(crate) struct StripeApi {
+/// A client with one API key.
+pub(crate) struct StripeClient {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     base: String,
     authorization: HeaderValue,
     calls: CallCounter,
-    /// When it may ask next, where nobody waits for the answer.
+    /// Limits the rate of a client with retries.
     pace: Option<Mutex<Interval>>,
 }
 
-/// An object, and Stripe's clock when it was read.
+/// An object, and Stripe's clock in seconds since 1970 when it was read.
 #[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) object: Box<RawValue>,
+pub(crate) struct StripeObject {
+    pub(crate) json: Box<RawValue>,
     pub(crate) as_of: u64,
 }
 
-/// Why Stripe gave no object.
+/// Why a request to Stripe failed.
 #[derive(Debug, Error)]
 pub(crate) enum StripeError {
     #[error("Stripe is unreachable: {0}")]
@@ -73,21 +73,21 @@ pub(crate) enum StripeError {
     Unauthorized(StatusCode),
     #[error("Stripe has no such object")]
     NotFound,
-    #[error("Stripe works on the same request, or on the same object, just now")]
+    #[error("Stripe is processing the same request or the same object")]
     Busy,
     #[error("the payment was declined ({0})")]
     Declined(String),
-    #[error("Stripe refused the question ({status}, {code})")]
+    #[error("Stripe refused the request ({status}, {code})")]
     Refused { status: StatusCode, code: String },
     #[error("Stripe failed ({0})")]
     Failed(StatusCode),
-    #[error("Stripe's answer was not understood: {0}")]
+    #[error("Stripe's response was not understood: {0}")]
     Malformed(String),
 }
 
 impl StripeError {
-    /// Whether the same question may be answered later.
-    fn may_pass(&self) -> bool {
+    /// Whether the same request may succeed later.
+    fn is_transient(&self) -> bool {
         matches!(
             self,
             Self::Unreachable(_) | Self::Timeout | Self::RateLimited | Self::Busy | Self::Failed(_)
@@ -111,18 +111,18 @@ impl StripeError {
     }
 }
 
-impl Answer {
-    /// The object's fields that are wanted.
+impl StripeObject {
+    /// Deserializes the object.
     pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, StripeError> {
-        // serde's own words would quote the object, and this goes into the log.
-        serde_json::from_str(self.object.get()).map_err(|fault| {
+        // serde's own message would quote the object in the log.
+        serde_json::from_str(self.json.get()).map_err(|fault| {
             StripeError::Malformed(format!("a field is not as expected at column {}", fault.column()))
         })
     }
 }
 
-impl StripeApi {
-    /// Prepares a client; nothing is opened yet.
+impl StripeClient {
+    /// Prepares a client; no connection is opened yet.
     pub(crate) fn new(config: &StripeConfig, calls: CallCounter) -> Self {
         Self {
             client: Client::builder(TokioExecutor::new()).build(tls::https_connector(CONNECT_TIMEOUT)),
@@ -133,48 +133,47 @@ impl StripeApi {
         }
     }
 
-    /// The same for a command that asks much and has time: it keeps below Stripe's rate limit, and asks again what may
-    /// be answered later.
-    pub(crate) fn patient(config: &StripeConfig) -> Self {
-        let mut pace = interval(Duration::from_secs(1) / MAX_QUESTIONS_PER_SECOND);
+    /// A client for commands, which make many requests and can wait: it stays below Stripe's rate limit, and retries
+    /// GETs after transient failures.
+    pub(crate) fn with_retries(config: &StripeConfig) -> Self {
+        let mut pace = interval(Duration::from_secs(1) / MAX_REQUESTS_PER_SECOND);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self { pace: Some(Mutex::new(pace)), ..Self::new(config, CallCounter::default()) }
     }
 
     /// GETs the object at `path`, such as `/v1/checkout/sessions/cs_1/line_items?limit=100`.
-    pub(crate) async fn get(&self, path: &str) -> Result<Answer, StripeError> {
+    pub(crate) async fn get(&self, path: &str) -> Result<StripeObject, StripeError> {
         let Some(pace) = &self.pace else {
             return self.get_once(path).await;
         };
-        let mut pause = FIRST_PAUSE;
-        for attempt in 1.. {
+        let (mut attempt, mut delay) = (1, FIRST_RETRY_DELAY);
+        loop {
             pace.lock().await.tick().await;
             match self.get_once(path).await {
-                Err(error) if error.may_pass() && attempt < MAX_ATTEMPTS => sleep(pause).await,
+                Err(error) if error.is_transient() && attempt < MAX_ATTEMPTS => sleep(delay).await,
                 result => return result,
             }
-            pause = LONGEST_PAUSE.min(pause * 2);
+            attempt += 1;
+            delay = MAX_RETRY_DELAY.min(delay * 2);
         }
-        unreachable!("the last attempt answers")
     }
 
-    async fn get_once(&self, path: &str) -> Result<Answer, StripeError> {
-        self.ask(self.request(Method::GET, path)?, Bytes::new()).await
+    async fn get_once(&self, path: &str) -> Result<StripeObject, StripeError> {
+        self.send(self.request(Method::GET, path)?, Bytes::new()).await
     }
 
-    /// POSTs a form to `path`. What was done under the same key within a day is not done again: Stripe says once more
-    /// what came of it.
+    /// POSTs a form to `path`. For a key that was used within a day Stripe returns the first response again.
     pub(crate) async fn post(
         &self,
         path: &str,
         form: &Form,
         idempotency_key: &str,
-    ) -> Result<Answer, StripeError> {
+    ) -> Result<StripeObject, StripeError> {
         let request = self
             .request(Method::POST, path)?
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .header("Idempotency-Key", idempotency_key);
-        self.ask(request, form.encode().into()).await
+        self.send(request, form.encode().into()).await
     }
 
     fn request(&self, method: Method, path: &str) -> Result<Builder, StripeError> {
@@ -188,7 +187,7 @@ impl StripeApi {
             .header("Stripe-Version", STRIPE_VERSION))
     }
 
-    async fn ask(&self, request: Builder, body: Bytes) -> Result<Answer, StripeError> {
+    async fn send(&self, request: Builder, body: Bytes) -> Result<StripeObject, StripeError> {
         let result = match tokio::time::timeout(REQUEST_TIMEOUT, self.exchange(request, body)).await {
             Ok(result) => result,
             Err(_) => Err(StripeError::Timeout),
@@ -197,7 +196,7 @@ impl StripeApi {
         result
     }
 
-    async fn exchange(&self, request: Builder, body: Bytes) -> Result<Answer, StripeError> {
+    async fn exchange(&self, request: Builder, body: Bytes) -> Result<StripeObject, StripeError> {
         let request =
             request.body(Full::new(body)).map_err(|fault| StripeError::Malformed(fault.to_string()))?;
         let response = self
@@ -210,9 +209,9 @@ impl StripeApi {
         if status == StatusCode::OK {
             return parse(&read(response).await?, as_of);
         }
-        // Without its code a refusal is still a refusal.
+        // An error whose body cannot be read is still an error.
         let code = if status.is_client_error() {
-            refusal_code(&read(response).await.unwrap_or_default())
+            error_code(&read(response).await.unwrap_or_default())
         } else {
             String::new()
         };
@@ -240,24 +239,24 @@ fn failure(status: StatusCode, code: String) -> StripeError {
     }
 }
 
-/// The word in which Stripe says why it refused, such as `parameter_missing`. Its message may quote what was sent, so
-/// it goes nowhere.
-fn refusal_code(body: &[u8]) -> String {
+/// Stripe's error code, such as `parameter_missing`. The error's message is dropped, because it may quote what was
+/// sent.
+fn error_code(body: &[u8]) -> String {
     #[derive(Deserialize)]
-    struct Refusal {
-        error: Reason,
+    struct ErrorBody {
+        error: ErrorObject,
     }
     #[derive(Deserialize)]
-    struct Reason {
+    struct ErrorObject {
         code: Option<String>,
     }
-    let code = serde_json::from_slice(body).ok().and_then(|refusal: Refusal| refusal.error.code);
+    let code = serde_json::from_slice(body).ok().and_then(|body: ErrorBody| body.error.code);
     let is_word = |code: &String| code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
     code.filter(is_word).unwrap_or_else(|| "no code".to_owned())
 }
 
 async fn read(response: Response<Incoming>) -> Result<Bytes, StripeError> {
-    let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await.map_err(|error| {
+    let body = Limited::new(response.into_body(), MAX_RESPONSE_BYTES).collect().await.map_err(|error| {
         let too_large = error.is::<LengthLimitError>();
         let error = with_causes(&*error);
         if too_large { StripeError::Malformed(error) } else { StripeError::Unreachable(error) }
@@ -265,13 +264,13 @@ async fn read(response: Response<Incoming>) -> Result<Bytes, StripeError> {
     Ok(body.to_bytes())
 }
 
-fn parse(body: &[u8], as_of: u64) -> Result<Answer, StripeError> {
+fn parse(body: &[u8], as_of: u64) -> Result<StripeObject, StripeError> {
     let object: Box<RawValue> =
         serde_json::from_slice(body).map_err(|fault| StripeError::Malformed(fault.to_string()))?;
     if !object.get().starts_with('{') {
         return Err(StripeError::Malformed("it is not a JSON object".to_owned()));
     }
-    Ok(Answer { object, as_of })
+    Ok(StripeObject { json: object, as_of })
 }
 
 /// Stripe's clock, in seconds since 1970.
@@ -285,7 +284,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stripes_failures_are_told_apart_by_status() {
+    fn failures_are_classified_by_status() {
         let label = |status| failure(StatusCode::from_u16(status).unwrap(), String::new()).label();
         assert_eq!(label(302), "stripe_malformed_answer");
         assert_eq!(label(400), "stripe_refused");
@@ -300,17 +299,19 @@ mod tests {
     }
 
     #[test]
-    fn a_patient_client_asks_again_what_may_pass_and_nothing_else() {
-        let again = |status| failure(StatusCode::from_u16(status).unwrap(), String::new()).may_pass();
+    fn only_transient_failures_are_retried() {
+        let again = |status| failure(StatusCode::from_u16(status).unwrap(), String::new()).is_transient();
         assert!(again(409) && again(429) && again(500) && again(503));
         assert!(!again(302) && !again(400) && !again(401) && !again(402) && !again(403) && !again(404));
-        assert!(StripeError::Timeout.may_pass() && StripeError::Unreachable(String::new()).may_pass());
-        assert!(!StripeError::Malformed(String::new()).may_pass());
+        assert!(
+            StripeError::Timeout.is_transient() && StripeError::Unreachable(String::new()).is_transient()
+        );
+        assert!(!StripeError::Malformed(String::new()).is_transient());
     }
 
     #[test]
-    fn a_refusal_is_known_by_its_code_and_quotes_nothing() {
-        let code = |body: &str| refusal_code(body.as_bytes());
+    fn an_error_is_reduced_to_its_code() {
+        let code = |body: &str| error_code(body.as_bytes());
         assert_eq!(
             code(r#"{"error":{"code":"resource_missing","message":"No such price: 'x'"}}"#),
             "resource_missing"

@@ -1,4 +1,4 @@
-//! A form, as Stripe's API takes it: `metadata[user_id]=…`.
+//! The form encoding of Stripe's API, such as `metadata[user_id]=…`.
 
 use std::fmt;
 
@@ -9,13 +9,13 @@ use form_urlencoded::Serializer;
 pub(crate) struct Form(Vec<(String, String)>);
 
 impl Form {
-    /// With a value.
+    /// Adds a value.
     pub(crate) fn with(mut self, name: impl Into<String>, value: impl fmt::Display) -> Self {
         self.0.push((name.into(), format!("{value}")));
         self
     }
 
-    /// With a value, where there is one.
+    /// Adds a value if there is one.
     pub(crate) fn with_some(self, name: &str, value: Option<impl fmt::Display>) -> Self {
         match value {
             Some(value) => self.with(name, value),
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_a_value_holds_it_stays_one_value() {
+    fn a_value_is_escaped() {
         let form = Form::default()
             .with("metadata[user_id]", "a&b=c")
             .with_some("customer", None::<&str>)

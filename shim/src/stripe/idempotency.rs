@@ -1,4 +1,4 @@
-//! Idempotency keys: what Stripe is to do once carries the same key each time it is sent.
+//! Idempotency keys: a request that Stripe must execute once has the same key each time it is sent.
 
 use hyper::body::Bytes;
 use hyper::header::HeaderMap;
@@ -6,25 +6,25 @@ use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::stripe::client::Answer;
+use crate::stripe::client::StripeObject;
 use crate::stripe::form::Form;
 
-/// The header in which an app's client may send a key of its own, as Stripe's is named.
+/// The header in which an app's client may send its own key; the same name as Stripe's.
 pub(crate) const HEADER: &str = "idempotency-key";
-/// The longest such key, in bytes; Stripe's own limit.
+/// The longest key, in bytes: Stripe's limit.
 const MAX_KEY_BYTES: usize = 255;
-/// How long a change to an object keeps its key, in seconds. Stripe repeats what came of a key for a day, a declined
-/// card and its own failures included; a person who tries again by then means it.
+/// How long a change to an object keeps its key, in seconds. Stripe repeats the first response to a key for a day,
+/// even a declined card or a failure of its own; a user who tries again after this time wants a new attempt.
 const CHANGE_SECONDS: u64 = 60;
 
-/// A client's own key that Stripe would refuse.
+/// A client's own key that Stripe would reject.
 #[derive(Debug, PartialEq, Eq, Error)]
 #[error("Idempotency-Key must be 1 to 255 characters of ASCII")]
 pub(crate) struct MalformedKey;
 
-/// For what a client asks: with a key of the client's own the same each time the same user asks for the same, else a
-/// new one. A key is worth nothing to another user.
-pub(crate) fn of_request(headers: &HeaderMap, user: Uuid, form: &Form) -> Result<String, MalformedKey> {
+/// The key for a client's request. With a key of the client's own it depends on that, the user and the form, so that
+/// one user cannot reuse another's key; without one it is new.
+pub(crate) fn for_request(headers: &HeaderMap, user: Uuid, form: &Form) -> Result<String, MalformedKey> {
     let Some(value) = headers.get(HEADER) else {
         return Ok(fresh());
     };
@@ -36,14 +36,14 @@ pub(crate) fn of_request(headers: &HeaderMap, user: Uuid, form: &Form) -> Result
     }
 }
 
-/// For a change to an object, as it was at a time of Stripe's clock. Two clicks are one change; a change back, and
-/// the same change again, are three, and so is one that is tried again a minute after it failed.
-pub(crate) fn of_change(object: &Answer, form: &Form) -> String {
+/// The key for a change to an object in its present state. Two clicks are one change; a change, a change back and the
+/// first change again are three; a retry a minute after a failure is a new one.
+pub(crate) fn for_change(object: &StripeObject, form: &Form) -> String {
     let minute = object.as_of / CHANGE_SECONDS;
-    digest(&[object.object.get(), &minute.to_string(), &form.encode()])
+    digest(&[object.json.get(), &minute.to_string(), &form.encode()])
 }
 
-/// For what may be done again.
+/// The key for a request that may be executed again.
 pub(crate) fn fresh() -> String {
     Uuid::new_v4().to_string()
 }
@@ -51,7 +51,7 @@ pub(crate) fn fresh() -> String {
 fn digest(parts: &[&str]) -> String {
     let mut digest = Sha256::new();
     for part in parts {
-        // With its length a part cannot run into the next one.
+        // The length separates a part from the next.
         digest.update(part.len().to_be_bytes());
         digest.update(part);
     }
@@ -73,7 +73,7 @@ mod tests {
             HEADER.parse().expect("a header's name"),
             HeaderValue::from_str(key).expect("a header's value"),
         )]);
-        of_request(&headers, user, &Form::default().with("price", price))
+        for_request(&headers, user, &Form::default().with("price", price))
     }
 
     #[test]
@@ -85,7 +85,7 @@ mod tests {
         assert_ne!(key("k", ANN, "p"), key("l", ANN, "p"));
         assert!(key("k", ANN, "p").len() <= MAX_KEY_BYTES);
         let none = HeaderMap::new();
-        let fresh = || of_request(&none, ANN, &Form::default()).unwrap();
+        let fresh = || for_request(&none, ANN, &Form::default()).unwrap();
         assert_ne!(fresh(), fresh());
     }
 
@@ -93,7 +93,7 @@ mod tests {
     fn a_change_keeps_its_key_for_a_minute_and_as_long_as_its_object_is_the_same() {
         let key = |object: &str, as_of| {
             let object = serde_json::from_str(object).unwrap();
-            of_change(&Answer { object, as_of }, &Form::default().with("price", "p"))
+            for_change(&StripeObject { json: object, as_of }, &Form::default().with("price", "p"))
         };
         let first = key(r#"{"id":"sub_1"}"#, 600);
         assert_eq!(key(r#"{"id":"sub_1"}"#, 659), first);
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_stripe_would_refuse_is_refused() {
+    fn a_key_that_stripe_would_reject_is_rejected() {
         for wrong in [String::new(), "k".repeat(MAX_KEY_BYTES + 1), "\u{e9}".to_owned()] {
             assert_eq!(keyed(&wrong, ANN, "p"), Err(MalformedKey), "{wrong:?}");
         }
@@ -110,7 +110,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_two_lists_of_parts_run_together(a in ".{0,8}", b in ".{0,8}", c in ".{0,8}", d in ".{0,8}") {
+        fn different_parts_have_different_digests(a in ".{0,8}", b in ".{0,8}", c in ".{0,8}", d in ".{0,8}") {
             prop_assert_eq!(digest(&[&a, &b]) == digest(&[&c, &d]), (a, b) == (c, d));
         }
     }

@@ -1,7 +1,7 @@
-//! Who asks: tokens by a secret and by public keys, every wrong one refused, and what stands in the log of them.
+//! Authentication: tokens by a secret and by public keys, the refusal of every wrong one, and what is logged of them.
 
 use serde_json::{Value, json};
-use stripe_credits_tests::app::{app, without_stripe};
+use stripe_credits_tests::app::{USER_ROUTES, app, without_stripe};
 use stripe_credits_tests::fake_stripe::FakeStripe;
 use stripe_credits_tests::shim::{Setup, Shim, unix_now, until};
 use stripe_credits_tests::tokens::{
@@ -9,18 +9,6 @@ use stripe_credits_tests::tokens::{
 };
 use stripe_credits_tests::wire::{Answer, head};
 use stripe_credits_tests::{ANN, BOB, Database};
-
-/// Routes that need a user, and how they are asked.
-const ROUTES: [(&str, &str); 8] = [
-    ("GET", "/credits"),
-    ("POST", "/reconcile-stripe-credit-pack"),
-    ("POST", "/reconcile-stripe-checkout"),
-    ("POST", "/checkout"),
-    ("POST", "/subscription/change"),
-    ("POST", "/subscription/preview-change"),
-    ("POST", "/subscription/cancel"),
-    ("POST", "/portal"),
-];
 
 fn credits(shim: &Shim, token: &str) -> Answer {
     shim.bearing("GET", "/credits", token, b"")
@@ -32,7 +20,7 @@ fn assert_invalid(answer: &Answer, what: &str) {
     assert!(answer.headers["www-authenticate"].starts_with("Bearer"), "{what}");
 }
 
-/// A shim that proves tokens by the keys of a server, and by nothing else.
+/// A shim that verifies tokens by the keys of a JWKS URL only.
 fn by_keys(database: &Database, keys: &KeyServer) -> Setup {
     without_stripe(database).without("JWT_SECRET").with("JWKS_URL", &keys.url())
 }
@@ -49,7 +37,7 @@ fn every_wrong_token_is_401_by_its_name_at_every_route_and_nothing_happens() {
     for (what, token) in &wrong {
         assert_invalid(&credits(&shim, token), what);
     }
-    for (method, path) in ROUTES {
+    for (method, path) in USER_ROUTES {
         let answer = shim.bearing(
             method,
             path,
@@ -70,7 +58,7 @@ fn every_wrong_token_is_401_by_its_name_at_every_route_and_nothing_happens() {
     assert!(failures("token_signature") >= 4);
     assert!(failures("token_algorithm") >= 2);
     assert!(failures("token_malformed") >= 4);
-    // A token, even a wrong one, is nobody's business: it may be a good one elsewhere.
+    // Even a wrong token must not be logged: it may be valid elsewhere.
     let log = shim.text();
     for (what, token) in &wrong {
         let tail = &token[token.len().saturating_sub(20)..];
@@ -84,7 +72,7 @@ fn without_an_authorization_header_every_route_says_that_it_is_missing() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();
     let shim = app(&database, &stripe).start();
-    for (method, path) in ROUTES {
+    for (method, path) in USER_ROUTES {
         let answer = shim.ask(method, path, &[], b"{}");
         assert_eq!(answer.status, 401, "{path}");
         assert_eq!(answer.json(), json!({"code": 401, "message": "Missing Authorization header"}), "{path}");
@@ -255,7 +243,7 @@ fn while_the_key_server_is_away_known_keys_are_good_and_without_any_it_is_503() 
 
     let shim = by_keys(&database, &keys).start();
     let answer = credits(&shim, &ec.sign(&claims(ANN)));
-    assert_eq!(answer.said(), "503 token_keys_unavailable");
+    assert_eq!(answer.summary(), "503 token_keys_unavailable");
     assert!(answer.headers.contains_key("retry-after"));
     keys.show(&[&ec]);
     until("the keys are known", || credits(&shim, &ec.sign(&claims(ANN))).status == 200);
@@ -276,7 +264,7 @@ fn without_jwt_settings_routes_name_what_is_missing_and_the_catalog_is_still_sho
         answer.json()["missing"].clone()
     };
     let jwt = "JWT_SECRET or JWKS_URL";
-    for (method, path) in ROUTES {
+    for (method, path) in USER_ROUTES {
         let expected = match path {
             "/credits" => json!([jwt]),
             "/checkout" => json!([jwt, "STRIPE_SECRET_KEY", "CHECKOUT_CANCEL_URL"]),

@@ -1,4 +1,4 @@
-//! `stripe-credits backfill`: what Stripe has and the books lack.
+//! `stripe-credits backfill`: applies what Stripe has and the books lack.
 
 use std::thread;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use stripe_credits_tests::{ANN, BOB, Database, catalog, session, user};
 
 /// So many subscriptions, and as many invoices: more than a hundred pages.
 const MANY: usize = 5_050;
-/// What a command may take of memory, whatever Stripe has, in kilobytes.
+/// The memory that a command may take, however much Stripe has, in kilobytes.
 const FLAT_KILOBYTES: u64 = 64 * 1024;
 
 fn backfill(database: &Database, stripe: &FakeStripe) -> Ended {
@@ -108,7 +108,7 @@ fn what_was_paid_back_is_known_before_it_could_be_spent() {
         vec![paid_by(paid(ANN, "ann", 0), "pi_ann"), paid_by(paid(BOB, "bob", 0), "pi_bob")],
     );
     let half = refund("re_1", "pi_ann", 5_000).json().clone();
-    // A pack's of long ago, whose purchase is none of these books'.
+    // Of a pack that was bought before these books began.
     let foreign = refund("re_0", "pi_of_a_pack", 700).json().clone();
     stripe.knows_list("/v1/refunds", vec![half, foreign]);
     stripe.knows_list("/v1/disputes", vec![dispute("du_1", "pi_bob", 10_000, "lost").json().clone()]);
@@ -120,7 +120,7 @@ fn what_was_paid_back_is_known_before_it_could_be_spent() {
         books.column::<String>("select event_id from billing.stripe_events where outcome = 'parked'", &[]),
         Vec::<String>::new()
     );
-    // What the webhooks say of the same later changes nothing.
+    // The webhooks of the same objects change nothing afterwards.
     books.apply(&invoice_payment("evt_ip", "in_ann_0", "pi_ann"));
     books.apply(&refund("re_1", "pi_ann", 5_000).event("evt_re", "refund.created"));
     assert_eq!(books.balance(ANN), 5_000);
@@ -130,14 +130,14 @@ fn what_was_paid_back_is_known_before_it_could_be_spent() {
 fn an_unowned_subscription_gets_the_user_of_its_session_or_attribution() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();
-    let nobodys = |name: &str| {
+    let unowned = |name: &str| {
         subscription(&format!("sub_{name}"), "price_pro").with("customer", format!("cus_{name}"))
     };
     let bill = |name: &str| {
         let invoice = renewal(&format!("in_{name}"), &format!("sub_{name}"), PRO, 0);
         invoice.with("customer", format!("cus_{name}")).json().clone()
     };
-    knows(&stripe, &[nobodys("known"), nobodys("lost")], vec![bill("known"), bill("lost")]);
+    knows(&stripe, &[unowned("known"), unowned("lost")], vec![bill("known"), bill("lost")]);
     let began = subscribing("cs_known", "sub_known", "in_known").with("customer", "cus_known");
     stripe.knows_list(
         "/v1/checkout/sessions",
@@ -163,7 +163,7 @@ fn an_unowned_subscription_gets_the_user_of_its_session_or_attribution() {
     assert_eq!(
         books.known("sub_lost").as_deref(),
         Some("price_pro pro active"),
-        "a row and a tier, of nobody"
+        "a row and a tier, without a user"
     );
 
     books.attribute("cus_lost", BOB);
@@ -262,7 +262,7 @@ fn a_stopped_backfill_continues_where_it_was_and_misses_nothing_new() {
         books.one("select position ->> 'list' || ' ' || (position ->> 'after') from billing.cursors", &[]);
     assert!(position == "invoices in_99_0" || position == "invoices in_199_0", "{position}");
 
-    // Meanwhile somebody new has come, who stands before where it was.
+    // Meanwhile there is a new customer, listed before the position.
     stripe.recover();
     let late = user(1_000);
     let mut all = vec![of(late, "late", "price_max").with("created", books.unix_now())];
@@ -274,7 +274,7 @@ fn a_stopped_backfill_continues_where_it_was_and_misses_nothing_new() {
     let asked = stripe.asked().len();
     let ended = backfill(&database, &stripe);
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(ended.stdout.contains("going on with the invoices"), "{ended:?}");
+    assert!(ended.stdout.contains("resuming with the invoices"), "{ended:?}");
     assert_eq!((books.balance(late), books.tier(late).as_str()), (30_000, "max active"));
     assert_eq!(books.one::<i64>("select count(*) from billing.credit_grants", &[]), 451);
     let asked = &stripe.asked()[asked..];
@@ -308,6 +308,6 @@ fn an_ended_subscription_leaves_no_tier_and_what_it_granted_by_policy() {
     assert_eq!(backfill(&database, &stripe).code, Some(0));
     let mut books = database.connect();
     assert_eq!((books.balance(ANN), books.tier(ANN).as_str()), (10_000, "free canceled"));
-    // A pack's session is not gone through: its credits may have been spent long before these books began.
+    // Sessions of packs are not listed: its credits may have been spent long before these books began.
     assert_eq!(books.apply(&session("cs_1").completed("evt_1")).outcome, "needs_fetch");
 }

@@ -49,7 +49,7 @@ fn each_price_on_which_the_two_differ_is_named() {
     theirs[max] = price("price_max", "recurring", false);
     let pack = at("price_pack", &theirs);
     theirs[pack] = price("price_pack", "recurring", true);
-    // In pages: a hundred more than anybody knows.
+    // In pages: a hundred more than the catalog knows.
     theirs.extend((0..100).map(|n| price(&format!("price_x{n:02}"), "one_time", true)));
     stripe.knows_list("/v1/prices", theirs);
     let ended = check_catalog(&database, &stripe);
@@ -60,7 +60,7 @@ fn each_price_on_which_the_two_differ_is_named() {
         "price_pack  is the pack pack_500 in the catalog, and recurring at Stripe",
         "price_x99  is sold at Stripe, and the catalog does not know it",
     ] {
-        assert!(ended.stdout.lines().any(|said| said == line), "{line}: {}", ended.stdout);
+        assert!(ended.stdout.lines().any(|other| other == line), "{line}: {}", ended.stdout);
     }
     assert_eq!(ended.stdout.lines().count(), 104, "{}", ended.stdout);
     assert!(ended.stderr.contains("103"), "{ended:?}");
@@ -85,7 +85,7 @@ fn endpoint(url: &str, status: &str, enabled_events: &[&str]) -> Value {
 }
 
 fn check_webhooks(stripe: &FakeStripe, arguments: &[&str]) -> Ended {
-    Setup::command(&[&["webhooks", "check"], arguments].concat()).asking(stripe).run()
+    Setup::command(&[&["webhooks", "check"], arguments].concat()).with_stripe(stripe).run()
 }
 
 #[test]

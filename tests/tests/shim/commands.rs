@@ -32,10 +32,10 @@ impl Drop for Scratch {
 }
 
 fn push(database: &Database, document: &str) -> Ended {
-    Setup::command(&["catalog", "push", "-"]).with("DATABASE_URL", &database.url()).reading(document).run()
+    Setup::command(&["catalog", "push", "-"]).with("DATABASE_URL", &database.url()).with_stdin(document).run()
 }
 
-/// `postgres://` where nobody listens.
+/// A `postgres://` URL at which no server listens.
 fn nowhere() -> String {
     let port = TcpListener::bind(("127.0.0.1", 0)).expect("a port").local_addr().expect("an address").port();
     format!("postgres://postgres@127.0.0.1:{port}/credits")
@@ -234,10 +234,10 @@ fn send_test_event_says_when_it_was_refused_or_unanswered() {
 
     let port = TcpListener::bind(("127.0.0.1", 0)).expect("a port").local_addr().expect("an address").port();
     let url = format!("http://127.0.0.1:{port}/webhooks/stripe");
-    let nobody =
+    let unanswered =
         Setup::command(&["send-test-event", "--url", &url, "--user", &user, "--secret", SECRET]).run();
-    assert_eq!(nobody.code, Some(69), "{nobody:?}");
-    assert!(nobody.stderr.contains(&url), "{nobody:?}");
+    assert_eq!(unanswered.code, Some(69), "{unanswered:?}");
+    assert!(unanswered.stderr.contains(&url), "{unanswered:?}");
     let no_secret = Setup::command(&["send-test-event", "--url", &url, "--user", &user]).run();
     assert_eq!(no_secret.code, Some(64), "{no_secret:?}");
     assert!(no_secret.stderr.contains("STRIPE_WEBHOOK_SECRET"), "{no_secret:?}");

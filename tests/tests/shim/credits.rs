@@ -21,7 +21,7 @@ fn a_user_reads_their_balances_and_one_without_an_account_reads_zeros() {
     let shim = without_stripe(&database).start();
     let mut books = database.connect();
     assert_eq!(
-        shim.deliver(&paid_pack("cs_1", ANN).with("customer", "cus_1").completed("evt_1")).said(),
+        shim.deliver(&paid_pack("cs_1", ANN).with("customer", "cus_1").completed("evt_1")).summary(),
         "200 applied"
     );
     books.sign_up(ANN);
@@ -36,10 +36,10 @@ fn a_user_reads_their_balances_and_one_without_an_account_reads_zeros() {
     assert_eq!(anns["subscription_tier"], "free");
     assert_eq!(anns["stripe_customer_id"], "cus_1");
     assert_eq!(credits(&shim, BOB)["credits_balance"], 7);
-    let nobodys = credits(&shim, user(3));
-    assert_eq!(nobodys["user_id"], json!(user(3)));
-    assert_eq!((&nobodys["credits_balance"], &nobodys["debt"]), (&json!(0), &json!(0)));
-    assert_eq!(nobodys["subscription_tier"], "free");
+    let unowned = credits(&shim, user(3));
+    assert_eq!(unowned["user_id"], json!(user(3)));
+    assert_eq!((&unowned["credits_balance"], &unowned["debt"]), (&json!(0), &json!(0)));
+    assert_eq!(unowned["subscription_tier"], "free");
     assert_eq!(books.one::<i64>("select count(*) from billing.accounts", &[]), 2);
 
     // What my_credits() answers, column by column, as PostgREST shows it.

@@ -1,5 +1,5 @@
 //! The database goes away and comes back while deliveries go on: every paid session is granted exactly once, and the shim
-//! needs no restart. On a cluster of each test's own, for these tests stop and kill it.
+//! needs no restart. Each test has a cluster of its own, which it stops or kills.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -38,7 +38,7 @@ fn payment(sender: usize, n: usize) -> Event {
     paid_pack(&format!("cs_{name}"), user(10 + sender as u128 / 2)).completed(&format!("evt_{name}"))
 }
 
-/// Stripe, with many senders that never give up.
+/// Stripe's part: many senders that never give up.
 struct Stripe {
     taken: AtomicUsize,
     enough: AtomicBool,
@@ -130,9 +130,9 @@ fn assert_away(shim: &Shim) {
     assert_eq!(prompt("/healthz", &|| shim.get("/healthz")).status, 200);
     let metrics = prompt("/metrics", &|| shim.get("/metrics"));
     assert_eq!(metrics.status, 200);
-    assert!(!metrics.body.contains("parked_events"), "nobody knows how many there are");
+    assert!(!metrics.body.contains("parked_events"), "the number is unknown");
     // Refused before the database would be asked.
-    assert_eq!(shim.post(b"{}", &["t=1,v1=00"]).said(), "400 signature_mismatch");
+    assert_eq!(shim.post(b"{}", &["t=1,v1=00"]).summary(), "400 signature_mismatch");
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn sessions_that_the_server_ends_are_replaced_without_a_single_refusal() {
     let shim = start(&cluster);
     let mut books = books(&cluster);
     for n in 0..20 {
-        assert_eq!(shim.deliver(&payment(0, n)).said(), "200 applied");
+        assert_eq!(shim.deliver(&payment(0, n)).summary(), "200 applied");
         let ended: i64 = books.one(
             "select count(pg_terminate_backend(pid, 10000)) from pg_stat_activity
              where application_name = 'stripe-credits'",
@@ -230,7 +230,7 @@ fn a_server_without_a_free_connection_is_503_and_taken_later() {
         hogs.push(hog);
     }
     let answer = shim.deliver(&event);
-    assert_eq!(answer.said(), "503 database_unavailable");
+    assert_eq!(answer.summary(), "503 database_unavailable");
     assert!(answer.headers.contains_key("retry-after"));
     hogs.clear();
     deliver_until_taken(|| shim.address(), &event);
@@ -242,24 +242,24 @@ fn a_database_that_blocks_a_delivery_is_given_up_after_20_s_and_no_statement_sta
     let cluster = cluster();
     let shim = start(&cluster);
     let (mut books, mut locker) = (books(&cluster), books(&cluster));
-    assert_eq!(shim.deliver(&paid_pack("cs_0", ANN).completed("evt_0")).said(), "200 applied");
+    assert_eq!(shim.deliver(&paid_pack("cs_0", ANN).completed("evt_0")).summary(), "200 applied");
     locker.run("begin");
     locker.run(&format!("select from billing.accounts where user_id = '{ANN}' for update"));
     let event = paid_pack("cs_1", ANN).completed("evt_1");
     let since = Instant::now();
     let answer = shim.deliver(&event);
-    assert_eq!(answer.said(), "503 database_timeout");
+    assert_eq!(answer.summary(), "503 database_timeout");
     assert_eq!(answer.headers["retry-after"], "10");
     let took = since.elapsed();
     assert!(took >= Duration::from_secs(20) && took < Duration::from_secs(30), "it took {took:?}");
-    // Else each of Stripe's retries would leave one more of them waiting for the lock.
+    // Otherwise each of Stripe's retries would leave one more waiting for the lock.
     let waiting = "select not exists (select from pg_stat_activity
         where application_name = 'stripe-credits' and wait_event_type = 'Lock')";
     until("the statement was cancelled", || books.one::<bool>(waiting, &[]));
     locker.run("commit");
     assert_eq!(books.inbox("evt_1"), None);
     assert_eq!(books.ledger(ANN), ["purchase 500"]);
-    assert_eq!(shim.deliver(&event).said(), "200 applied");
+    assert_eq!(shim.deliver(&event).summary(), "200 applied");
     assert_eq!(books.ledger(ANN), ["purchase 500", "purchase 500"]);
 }
 
@@ -268,7 +268,7 @@ fn a_server_that_became_read_only_is_503_until_it_takes_writes_again() {
     let cluster = cluster();
     let shim = start(&cluster);
     let mut books = books(&cluster);
-    assert_eq!(shim.deliver(&payment(0, 0)).said(), "200 applied");
+    assert_eq!(shim.deliver(&payment(0, 0)).summary(), "200 applied");
     // What an old primary does after a failover, to the sessions that it has already.
     let read_only = |books: &mut Connection, on: &str| {
         books.run(&format!("alter system set default_transaction_read_only = {on}"));
@@ -283,11 +283,11 @@ fn a_server_that_became_read_only_is_503_until_it_takes_writes_again() {
     };
     read_only(&mut books, "on");
     let answer = shim.deliver(&payment(0, 1));
-    assert_eq!(answer.said(), "503 database_connection_lost");
+    assert_eq!(answer.summary(), "503 database_connection_lost");
     assert!(answer.headers.contains_key("retry-after"));
     books.run("set default_transaction_read_only = off");
     read_only(&mut books, "off");
-    assert_eq!(shim.deliver(&payment(0, 1)).said(), "200 applied");
+    assert_eq!(shim.deliver(&payment(0, 1)).summary(), "200 applied");
     assert_eq!(books.balance(user(10)), 1000);
 }
 

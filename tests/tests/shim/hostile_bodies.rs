@@ -1,5 +1,4 @@
-//! Bodies that nobody should send, all of them signed well: a clear answer each, the server alive, and nothing written
-//! but the record.
+//! Hostile bodies with a valid signature: each gets a clear answer, the server lives on, and only the inbox is written.
 
 use std::collections::BTreeMap;
 
@@ -27,17 +26,17 @@ impl Bench {
     }
 
     /// The body is answered so, and not a row is written.
-    fn refuses(&mut self, what: &str, body: &[u8], said: &str) {
+    fn refuses(&mut self, what: &str, body: &[u8], expected: &str) {
         let before = self.books.everything();
-        assert_eq!(self.shim.deliver_bytes(body).said(), said, "{what}");
+        assert_eq!(self.shim.deliver_bytes(body).summary(), expected, "{what}");
         assert_eq!(self.books.everything(), before, "{what}: something was written");
         self.still_works(what);
     }
 
     /// The body is answered so, and the inbox holds one row more, which says the same; no other table changed.
-    fn records(&mut self, what: &str, body: &[u8], said: &str) {
+    fn records(&mut self, what: &str, body: &[u8], expected: &str) {
         let before = self.books.everything();
-        assert_eq!(self.shim.deliver_bytes(body).said(), said, "{what}");
+        assert_eq!(self.shim.deliver_bytes(body).summary(), expected, "{what}");
         let mut after = self.books.everything();
         let (old, new) = (&before["stripe_events"], after.remove("stripe_events").expect("a table"));
         assert_eq!(new.len(), old.len() + 1, "{what}");
@@ -47,7 +46,7 @@ impl Bench {
             tables
         };
         assert_eq!(after, others(&before), "{what}: something but the record was written");
-        let recorded = said.strip_prefix("200 ").expect("what is recorded is answered 200");
+        let recorded = expected.strip_prefix("200 ").expect("what is recorded is answered 200");
         assert_eq!(self.books.inbox("evt_hostile").as_deref(), Some(recorded), "{what}");
         self.books.run("delete from billing.stripe_events where event_id = 'evt_hostile'");
         self.still_works(what);
@@ -58,7 +57,7 @@ impl Bench {
         self.good += 1;
         let good =
             paid_pack(&format!("cs_good_{}", self.good), ANN).completed(&format!("evt_good_{}", self.good));
-        assert_eq!(self.shim.deliver(&good).said(), "200 applied", "after {what}");
+        assert_eq!(self.shim.deliver(&good).summary(), "200 applied", "after {what}");
         assert_eq!(self.books.balance(ANN), 500 * self.good, "after {what}");
     }
 }
@@ -90,13 +89,13 @@ fn a_body_of_exactly_one_mebibyte_is_applied_and_kept_whole() {
     let database = Database::with_catalog();
     let shim = Setup::serve(&database.url()).start();
     let mut books = database.connect();
-    assert_eq!(shim.deliver_bytes(&of_size("evt_1", MIB)).said(), "200 applied");
+    assert_eq!(shim.deliver_bytes(&of_size("evt_1", MIB)).summary(), "200 applied");
     let kept: i32 =
         books.one("select length(payload #>> '{data,object,description}') from billing.stripe_events", &[]);
     assert!(usize::try_from(kept).expect("a length") > MIB - 2000);
     let mut spaces = hostile().json().to_string().into_bytes();
     spaces.resize(MIB, b' ');
-    assert_eq!(shim.deliver_bytes(&spaces).said(), "200 applied");
+    assert_eq!(shim.deliver_bytes(&spaces).summary(), "200 applied");
     assert_eq!(books.ledger(ANN), ["purchase 500", "purchase 500"]);
 }
 
@@ -114,13 +113,13 @@ fn one_byte_more_than_a_mebibyte_is_413_with_a_length_and_in_chunks_and_unfinish
         let mut wire = bench.shim.connect();
         wire.send(&wire::head("POST", "/webhooks/stripe", &chunked)).expect("the shim reads");
         wire.send(&wire::chunked(&body, size)).expect("the shim reads");
-        assert_eq!(wire.answer().expect("an answer").said(), "413 body_too_large", "chunks of {size}");
+        assert_eq!(wire.answer().expect("an answer").summary(), "413 body_too_large", "chunks of {size}");
     }
-    // Nobody waits for a body that was announced as far too large.
+    // A body that is announced as far too large is not read.
     let mut wire = bench.shim.connect();
     let huge = [("Stripe-Signature", signature.as_str()), ("Content-Length", "1000000000000")];
     wire.send(&wire::head("POST", "/webhooks/stripe", &huge)).expect("the shim reads");
-    assert_eq!(wire.answer().expect("an answer").said(), "413 body_too_large");
+    assert_eq!(wire.answer().expect("an answer").summary(), "413 body_too_large");
     assert_eq!(bench.books.everything(), before);
     bench.still_works("chunks");
 }
@@ -135,7 +134,7 @@ fn a_chunked_body_within_the_limit_is_applied() {
     let mut wire = shim.connect();
     wire.send(&wire::head("POST", "/webhooks/stripe", &headers)).expect("the shim reads");
     wire.send(&wire::chunked(&body, 777)).expect("the shim reads");
-    assert_eq!(wire.answer().expect("an answer").said(), "200 applied");
+    assert_eq!(wire.answer().expect("an answer").summary(), "200 applied");
     assert_eq!(database.connect().ledger(ANN), ["purchase 500"]);
 }
 
@@ -245,7 +244,7 @@ fn depth_that_jsonb_holds_harms_nothing() {
             .expect("UTF-8")
             .replace("_hostile", &format!("_{depth}"))
             .into_bytes();
-        assert_eq!(bench.shim.deliver_bytes(&body).said(), "200 applied", "{depth}");
+        assert_eq!(bench.shim.deliver_bytes(&body).summary(), "200 applied", "{depth}");
         let within = format!(r#""customer":{}{}"#, "[".repeat(depth), "]".repeat(depth));
         bench.good += 1;
         bench.records(
@@ -318,7 +317,7 @@ fn credits_in_the_metadata_are_never_believed_whatever_they_are() {
     for (n, stated) in credits.iter().enumerate() {
         let event = paid_pack(&format!("cs_{n}"), ANN).metadata("credits", stated.clone());
         let answer = shim.deliver(&event.completed(&format!("evt_{n}")));
-        assert_eq!(answer.said(), "200 applied", "{stated}");
+        assert_eq!(answer.summary(), "200 applied", "{stated}");
         assert_eq!(answer.json()["credits"], 500, "{stated}");
     }
     let as_number =
@@ -339,7 +338,7 @@ fn an_invalid_quantity_is_not_guessed_at() {
             .metadata("price_id", "price_pack")
             .metadata("quantity", *quantity)
             .completed(&format!("evt_{n}"));
-        assert_eq!(shim.deliver(&event).said(), "200 parked unfetched", "{quantity:?}");
+        assert_eq!(shim.deliver(&event).summary(), "200 parked unfetched", "{quantity:?}");
     }
     assert_eq!(books.ledger(ANN), [""; 0]);
 }

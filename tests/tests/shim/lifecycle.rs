@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use stripe_credits_tests::fake_stripe::{self, FakeStripe, Fault};
 use stripe_credits_tests::shim::{SECRET, Setup, Shim, deliver, deliver_until_taken, until, webhook};
+use stripe_credits_tests::wire::Wire;
 use stripe_credits_tests::{
     ANN, BOB, Connection, Database, Event, catalog, paid_pack, session, user, waits_for,
 };
@@ -47,7 +48,7 @@ fn load_until_the_end(address: SocketAddr, end: impl FnOnce()) -> Load {
                         load.lost.push(event);
                         return;
                     };
-                    assert_eq!(answer.said(), "200 applied", "{}", event.id());
+                    assert_eq!(answer.summary(), "200 applied", "{}", event.id());
                     load.taken.insert(event.id().to_owned());
                 }
             });
@@ -104,11 +105,11 @@ fn scenario_38_sigkill_of_the_shim_under_load_loses_nothing() {
     assert_nothing_is_lost(&database, &load);
 }
 
-/// Delivers ANN's pack while her account is locked, so that the delivery waits in the database.
-fn while_a_delivery_waits(database: &Database, shim: &Shim, then: impl FnOnce(&mut Connection)) {
-    let mut books = database.connect();
-    let mut locker = database.connect();
-    assert_eq!(shim.deliver(&paid_pack("cs_0", ANN).completed("evt_0")).said(), "200 applied");
+/// Sends ANN's pack while her account is locked, and waits until the delivery waits in the database. Answers the
+/// connection on which it was sent, and the one that holds the lock.
+fn blocked_delivery(database: &Database, shim: &Shim) -> (Wire, Connection) {
+    let (mut books, mut locker) = (database.connect(), database.connect());
+    assert_eq!(shim.deliver(&paid_pack("cs_0", ANN).completed("evt_0")).summary(), "200 applied");
     locker.run("begin");
     locker.run(&format!("select from billing.accounts where user_id = '{ANN}' for update"));
     let mut wire = shim.connect();
@@ -119,21 +120,20 @@ fn while_a_delivery_waits(database: &Database, shim: &Shim, then: impl FnOnce(&m
         "select exists (select from pg_stat_activity where datname = current_database()
              and application_name = 'stripe-credits' and wait_event_type = 'Lock')",
     );
-    then(&mut locker);
-    assert_eq!(wire.answer().expect("the answer is still given").said(), "200 applied");
-    assert_eq!(books.ledger(ANN), ["purchase 500", "purchase 500"]);
+    (wire, locker)
 }
 
 #[test]
 fn what_was_taken_before_sigterm_is_finished_and_answered_and_nothing_new_is_taken() {
     let database = Database::with_catalog();
     let mut shim = Setup::serve(&database.url()).start();
-    while_a_delivery_waits(&database, &shim, |locker| {
-        shim.ask_to_stop();
-        // The port is free for the next one already.
-        until("the port is closed", || TcpListener::bind(shim.address()).is_ok());
-        locker.run("commit");
-    });
+    let (mut wire, mut locker) = blocked_delivery(&database, &shim);
+    shim.ask_to_stop();
+    // The port is free for the next one already.
+    until("the port is closed", || TcpListener::bind(shim.address()).is_ok());
+    locker.run("commit");
+    assert_eq!(wire.answer().expect("the answer is still given").summary(), "200 applied");
+    assert_eq!(locker.ledger(ANN), ["purchase 500", "purchase 500"]);
     assert!(shim.ended().success());
 }
 
@@ -166,23 +166,11 @@ fn idle_connections_do_not_hold_up_the_end() {
 fn a_delivery_whose_sender_hangs_up_goes_on_to_its_end_and_is_logged() {
     let database = Database::with_catalog();
     let shim = Setup::serve(&database.url()).start();
-    let mut books = database.connect();
-    let mut locker = database.connect();
-    assert_eq!(shim.deliver(&paid_pack("cs_0", ANN).completed("evt_0")).said(), "200 applied");
-    locker.run("begin");
-    locker.run(&format!("select from billing.accounts where user_id = '{ANN}' for update"));
-    let mut wire = shim.connect();
-    wire.send(&webhook(paid_pack("cs_1", ANN).completed("evt_1").json().to_string().as_bytes()))
-        .expect("the shim reads");
-    waits_for(
-        &mut books,
-        "select exists (select from pg_stat_activity where datname = current_database()
-             and application_name = 'stripe-credits' and wait_event_type = 'Lock')",
-    );
+    let (wire, mut locker) = blocked_delivery(&database, &shim);
     drop(wire);
     locker.run("commit");
     assert_eq!(shim.deliveries("evt_1", 1)[0]["outcome"], "applied");
-    assert_eq!(books.ledger(ANN), ["purchase 500", "purchase 500"]);
+    assert_eq!(locker.ledger(ANN), ["purchase 500", "purchase 500"]);
 }
 
 #[test]
@@ -220,7 +208,7 @@ fn a_wrong_configuration_exits_64_and_names_each_fault_and_no_value() {
         "{nothing:?}"
     );
     let empty = Setup::serve("postgres://postgres@127.0.0.1:1/x").with("STRIPE_WEBHOOK_SECRET", "").run();
-    assert_eq!(empty.code, Some(64), "an empty secret, with which anybody could sign: {empty:?}");
+    assert_eq!(empty.code, Some(64), "an empty secret, with which anyone could sign: {empty:?}");
     assert!(empty.stderr.contains("STRIPE_WEBHOOK_SECRET"), "{empty:?}");
 }
 
@@ -284,7 +272,7 @@ fn a_new_shim_takes_the_port_that_the_last_one_left_at_once() {
     let mut shim = Setup::serve(&database.url()).start();
     let address = shim.address().to_string();
     for n in 0..3 {
-        assert_eq!(shim.deliver(&payment(0, n)).said(), "200 applied");
+        assert_eq!(shim.deliver(&payment(0, n)).summary(), "200 applied");
         // Its end of an open connection stays behind in the kernel for a minute.
         let _open = shim.connect();
         shim.ask_to_stop();
@@ -303,10 +291,10 @@ fn it_listens_on_ipv6_too() {
     let database = Database::with_catalog();
     let shim = Setup::serve(&database.url()).with("LISTEN", "[::1]:0").start();
     assert!(shim.address().is_ipv6());
-    assert_eq!(shim.deliver(&payment(0, 0)).said(), "200 applied");
+    assert_eq!(shim.deliver(&payment(0, 0)).summary(), "200 applied");
     let both = Setup::serve(&database.url()).with("LISTEN", "[::]:0").start();
     let over_ipv4 = SocketAddr::from(([127, 0, 0, 1], both.address().port()));
-    assert_eq!(deliver(over_ipv4, &payment(0, 1)).expect("an answer").said(), "200 applied");
+    assert_eq!(deliver(over_ipv4, &payment(0, 1)).expect("an answer").summary(), "200 applied");
     assert_eq!(granted(&mut database.connect()).len(), 2);
 }
 
@@ -314,7 +302,7 @@ fn it_listens_on_ipv6_too() {
 fn the_metrics_have_their_families_and_the_counts_move() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();
-    let shim = Setup::serve(&database.url()).asking(&stripe).start();
+    let shim = Setup::serve(&database.url()).with_stripe(&stripe).start();
     let event = paid_pack("cs_1", ANN).completed("evt_1");
     let kind = ("type", "checkout.session.completed");
     let deliveries =
@@ -396,7 +384,7 @@ fn no_secret_and_no_body_is_ever_logged_or_answered_not_even_at_the_finest_level
     let url = database.url().replacen("postgres@", "postgres:hush_password@", 1);
     let secrets = format!("{SECRET},whsec_hush_next");
     let mut shim = Setup::serve(&url)
-        .asking(&stripe)
+        .with_stripe(&stripe)
         .with("STRIPE_WEBHOOK_SECRET", &secrets)
         .with("LOG_LEVEL", "trace")
         .start();
@@ -424,7 +412,7 @@ fn no_secret_and_no_body_is_ever_logged_or_answered_not_even_at_the_finest_level
     assert!(logged.lines().count() > 9, "{logged}");
     for secret in [SECRET, "whsec_hush_next", fake_stripe::KEY, "hush_password", "body_marker"] {
         assert!(!logged.contains(secret), "{secret} is in the log:\n{logged}");
-        // Whoever signed a body may read in the answer what is wrong with it.
+        // The sender of a signed body may read what is wrong with it.
         for answer in answers.iter().filter(|_| secret != "body_marker") {
             assert!(!answer.body.contains(secret), "{secret} is in an answer: {answer:?}");
         }
@@ -442,7 +430,7 @@ fn deliveries_beyond_the_pool_wait_their_turn() {
             let (shim, stop) = (&shim, &stop);
             scope.spawn(move || {
                 for n in 0..10 {
-                    assert_eq!(shim.deliver(&payment(sender, n)).said(), "200 applied");
+                    assert_eq!(shim.deliver(&payment(sender, n)).summary(), "200 applied");
                 }
                 stop.store(true, Ordering::Relaxed);
             });

@@ -9,7 +9,7 @@ use stripe_credits_tests::fake_stripe::FakeStripe;
 use stripe_credits_tests::shim::{Setup, Shim};
 use stripe_credits_tests::{ANN, Database, paid_pack};
 
-/// Where the recorded payloads lie, outside of the project.
+/// The folder of the recorded payloads, outside of the repository.
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/stripe-events");
 /// The payloads by their files' names; none where the folder is missing.
 fn payloads() -> BTreeMap<String, Vec<u8>> {
@@ -29,9 +29,9 @@ fn payloads() -> BTreeMap<String, Vec<u8>> {
     payloads
 }
 
-/// Delivers all of them twice. Answers what each was told; the second time it is the same, or that it was done already.
+/// Delivers all of them twice. Returns each answer; the second is the same as the first, or `already_applied`.
 ///
-/// Definite is every outcome but `needs_fetch`, which is never the last word, and `rejected`, which would say that a real
+/// Definite is every outcome but `needs_fetch`, which is never final, and `rejected`, which would say that a real
 /// payload is not understood; only an object without an id, as disputes of 2014 were, may be. Of all that is wrong, only a
 /// price that the catalog lacks is worth a retry.
 fn deliver_all(shim: &Shim, payloads: &BTreeMap<String, Vec<u8>>) -> BTreeMap<String, String> {
@@ -45,18 +45,18 @@ fn deliver_all(shim: &Shim, payloads: &BTreeMap<String, Vec<u8>>) -> BTreeMap<St
             _ => false,
         };
         assert!(definite, "{name}: {}", answer.body);
-        let said = answer.said();
-        assert!(answer.status == 200 || said == "500 parked unknown_price", "{name}: {said}");
-        said
+        let summary = answer.summary();
+        assert!(answer.status == 200 || summary == "500 parked unknown_price", "{name}: {summary}");
+        summary
     };
-    let mut said = BTreeMap::new();
+    let mut outcomes = BTreeMap::new();
     for (name, body) in payloads {
         let (first, second) = (deliver(name, body), deliver(name, body));
         let expected = if first == "200 applied" { "200 already_applied" } else { &first };
         assert_eq!(second, expected, "{name} again");
-        said.insert(name.clone(), second);
+        outcomes.insert(name.clone(), second);
     }
-    said
+    outcomes
 }
 
 #[test]
@@ -65,20 +65,20 @@ fn every_real_payload_has_a_definite_answer_and_is_recorded_and_grants_nothing()
     let database = Database::with_catalog();
     let shim = Setup::serve(&database.url()).start();
     let mut books = database.connect();
-    let said = deliver_all(&shim, &payloads);
-    for (name, said) in &said {
+    let outcomes = deliver_all(&shim, &payloads);
+    for (name, outcome) in &outcomes {
         let event: Value = serde_json::from_slice(&payloads[name]).expect("JSON");
         let id = event["id"].as_str().expect("an id");
         let inbox = books.inbox(id).unwrap_or_else(|| panic!("{name} is not in the inbox"));
-        // Two payloads may share an id, made up by whoever recorded them; the last one stands.
-        let stands = said[4..] == inbox;
+        // Two payloads may share an id, made up when they were recorded; the last one counts.
+        let is_recorded = outcome[4..] == inbox;
         let shared = payloads.values().filter(|body| String::from_utf8_lossy(body).contains(id)).count() > 1;
-        assert!(stands || shared, "{name}: answered {said}, recorded {inbox}");
+        assert!(is_recorded || shared, "{name}: answered {outcome}, recorded {inbox}");
     }
     let moved: i64 = books.one("select count(*) from billing.credit_transactions", &[]);
-    assert_eq!(moved, 0, "nobody's price is in the catalog");
+    assert_eq!(moved, 0, "none of their prices is in the catalog");
 
-    assert_eq!(shim.deliver(&paid_pack("cs_1", ANN).completed("evt_1")).said(), "200 applied");
+    assert_eq!(shim.deliver(&paid_pack("cs_1", ANN).completed("evt_1")).summary(), "200 applied");
     assert_eq!(books.ledger(ANN), ["purchase 500"]);
 }
 
@@ -87,11 +87,11 @@ fn every_real_payload_has_a_definite_answer_if_stripe_knows_none_of_the_sessions
     let payloads = payloads();
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();
-    let shim = Setup::serve(&database.url()).asking(&stripe).start();
+    let shim = Setup::serve(&database.url()).with_stripe(&stripe).start();
     deliver_all(&shim, &payloads);
     for asked in stripe.asked() {
         assert!(asked.path.starts_with("/v1/") && asked.method == "GET", "{asked:?}");
     }
-    assert_eq!(shim.deliver(&paid_pack("cs_1", ANN).completed("evt_1")).said(), "200 applied");
+    assert_eq!(shim.deliver(&paid_pack("cs_1", ANN).completed("evt_1")).summary(), "200 applied");
     assert_eq!(database.connect().ledger(ANN), ["purchase 500"]);
 }

@@ -43,20 +43,20 @@ fn a_plan_is_credited_by_the_browser_alone_and_then_by_none_of_the_webhooks() {
     let shim = app(&database, &stripe).start();
     let mut books = database.connect();
     let answer = reconcile(&shim, ANN, &session);
-    assert_eq!(answer.said(), "200 applied", "{answer:?}");
+    assert_eq!(answer.summary(), "200 applied", "{answer:?}");
     let json = answer.json();
     assert_eq!((&json["remaining_subscription"], &json["tier"]), (&json!(10_000), &json!("pro")));
     assert_eq!(books.ledger(ANN), ["subscription_grant 10000"]);
     for event in [invoice.paid("evt_1"), subscription.created("evt_2"), session.completed("evt_3")] {
-        let said = shim.deliver(&event).said();
-        assert!(said.starts_with("200 "), "{said}");
+        let outcome = shim.deliver(&event).summary();
+        assert!(outcome.starts_with("200 "), "{outcome}");
     }
     assert_eq!(reconcile(&shim, ANN, &session).status, 200);
     assert_eq!(books.ledger(ANN), ["subscription_grant 10000"]);
     assert!(books.inbox("reconcile:cs_1").is_some());
     assert_eq!(shim.get_as(ANN, "/credits").json()["subscription_credits_balance"], 10_000);
     assert_eq!(
-        shim.post_as(ANN, "/checkout", &json!({"price_id": "price_max"})).said(),
+        shim.post_as(ANN, "/checkout", &json!({"price_id": "price_max"})).summary(),
         "409 already_subscribed"
     );
 }
@@ -69,9 +69,9 @@ fn scenario_05_another_users_plan_is_403_and_the_owner_is_still_credited() {
     let shim = app(&database, &stripe).start();
     let mut books = database.connect();
     let before = books.everything();
-    assert_eq!(reconcile(&shim, BOB, &session).said(), "403 rejected not_owner");
+    assert_eq!(reconcile(&shim, BOB, &session).summary(), "403 rejected not_owner");
     assert_eq!(books.everything(), before);
-    assert_eq!(reconcile(&shim, ANN, &session).said(), "200 applied");
+    assert_eq!(reconcile(&shim, ANN, &session).summary(), "200 applied");
     assert_eq!(books.ledger(ANN), ["subscription_grant 10000"]);
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use stripe_credits_tests::app::app;
-use stripe_credits_tests::fake_redis::{FakeRedis, Mood};
+use stripe_credits_tests::fake_redis::{Behaviour, FakeRedis};
 use stripe_credits_tests::fake_stripe::FakeStripe;
 use stripe_credits_tests::shim::{Setup, Shim, unix_now, until};
 use stripe_credits_tests::{ANN, BOB, Connection, Database, paid_pack};
@@ -32,7 +32,7 @@ fn a_commit_caches_balances_and_a_marker_with_expiry_and_no_answer_comes_from_th
     let (database, stripe, redis) = (Database::with_catalog(), FakeStripe::start(), FakeRedis::start());
     let shim = with_redis(&database, &stripe, &redis).start();
     let mut books = database.connect();
-    assert_eq!(shim.deliver(&paid_pack("cs_1", ANN).completed("evt_1")).said(), "200 applied");
+    assert_eq!(shim.deliver(&paid_pack("cs_1", ANN).completed("evt_1")).summary(), "200 applied");
     let (kept, seconds) = redis.kept(&format!("credits:{ANN}")).expect("kept before the answer");
     let kept: Value = serde_json::from_str(&kept).expect("JSON");
     assert_eq!((&kept["credits"]["credits_balance"], seconds), (&json!(500), Some(60)));
@@ -40,7 +40,7 @@ fn a_commit_caches_balances_and_a_marker_with_expiry_and_no_answer_comes_from_th
 
     stripe.knows_session(paid_pack("cs_2", ANN).json().clone());
     let back = shim.post_as(ANN, "/reconcile-stripe-credit-pack", &json!({"session_id": "cs_2"}));
-    assert_eq!(back.said(), "200 applied");
+    assert_eq!(back.summary(), "200 applied");
     assert!(redis.kept("processed:reconcile_credit_pack:cs_2").is_some());
     let kept: Value =
         serde_json::from_str(&redis.kept(&format!("credits:{ANN}")).expect("kept").0).expect("JSON");
@@ -48,7 +48,7 @@ fn a_commit_caches_balances_and_a_marker_with_expiry_and_no_answer_comes_from_th
 
     spend(&mut books, 300, "job-1");
     assert_eq!(balance(&shim), 700);
-    assert_eq!(redis.heard("GET"), 0);
+    assert_eq!(redis.count("GET"), 0);
     assert!(shim.metric("stripe_credits_redis_calls_total", &[("result", "ok")]) >= 2);
 }
 
@@ -59,12 +59,12 @@ fn a_cached_balance_is_served_up_to_its_maximum_age_and_a_commit_shows_at_once()
     let mut books = database.connect();
     assert_eq!(balance(&shim), 0);
     assert_eq!(redis.kept(&format!("credits:{ANN}")).expect("kept").1, Some(600));
-    assert_eq!(shim.deliver(&paid_pack("cs_1", ANN).completed("evt_1")).said(), "200 applied");
+    assert_eq!(shim.deliver(&paid_pack("cs_1", ANN).completed("evt_1")).summary(), "200 applied");
     assert_eq!(balance(&shim), 500);
     let whole = shim.get_as(ANN, "/credits").json();
     spend(&mut books, 300, "job-1");
     assert_eq!(shim.get_as(ANN, "/credits").json(), whole, "a change by SQL shows when its time is over");
-    assert_eq!(shim.deliver(&paid_pack("cs_2", ANN).completed("evt_2")).said(), "200 applied");
+    assert_eq!(shim.deliver(&paid_pack("cs_2", ANN).completed("evt_2")).summary(), "200 applied");
     assert_eq!(balance(&shim), 700);
 
     // Emptied, it is filled again.
@@ -90,7 +90,7 @@ fn what_redis_says_that_cannot_be_is_not_believed() {
         lie(unix_now(), json!({"user_id": ANN, "credits_balance": "a million"})),
         lie(unix_now(), json!([1_000_000])),
     ] {
-        redis.becomes(Mood::Lying(lie.clone()));
+        redis.behave(Behaviour::Lying(lie.clone()));
         assert_eq!(balance(&shim), 7, "{lie}");
     }
 }
@@ -102,32 +102,35 @@ fn a_marker_is_never_asked_for_and_stops_no_payment() {
     redis.keep("processed:evt_1", "applied");
     redis.keep("processed:reconcile_credit_pack:cs_2", "applied");
     stripe.knows_session(paid_pack("cs_2", ANN).json().clone());
-    assert_eq!(shim.deliver(&paid_pack("cs_1", ANN).completed("evt_1")).said(), "200 applied");
+    assert_eq!(shim.deliver(&paid_pack("cs_1", ANN).completed("evt_1")).summary(), "200 applied");
     let back = shim.post_as(ANN, "/reconcile-stripe-credit-pack", &json!({"session_id": "cs_2"}));
-    assert_eq!(back.said(), "200 applied");
+    assert_eq!(back.summary(), "200 applied");
     assert_eq!(database.connect().ledger(ANN), ["purchase 500", "purchase 500"]);
-    assert_eq!((redis.heard("GET"), redis.heard("EXISTS")), (0, 0));
+    assert_eq!((redis.count("GET"), redis.count("EXISTS")), (0, 0));
 }
 
 #[test]
 fn a_redis_that_is_gone_or_fails_or_is_slow_costs_some_speed_once_and_nothing_else() {
-    for mood in [Mood::Gone, Mood::Failing, Mood::Slow(Duration::from_secs(3))] {
+    for behaviour in [Behaviour::Gone, Behaviour::Failing, Behaviour::Slow(Duration::from_secs(3))] {
         let (database, stripe, redis) = (Database::with_catalog(), FakeStripe::start(), FakeRedis::start());
-        redis.becomes(mood.clone());
+        redis.behave(behaviour.clone());
         let shim = with_redis(&database, &stripe, &redis).with("CREDITS_MAX_AGE", MAX_AGE).start();
         let since = Instant::now();
         for n in 1..=10 {
             let event = paid_pack(&format!("cs_{n}"), ANN).completed(&format!("evt_{n}"));
-            assert_eq!(shim.deliver(&event).said(), "200 applied", "{mood:?}");
-            assert_eq!(balance(&shim), 500 * n, "{mood:?}");
+            assert_eq!(shim.deliver(&event).summary(), "200 applied", "{behaviour:?}");
+            assert_eq!(balance(&shim), 500 * n, "{behaviour:?}");
         }
         // Twenty requests that each waited would take ten seconds.
-        assert!(since.elapsed() < Duration::from_secs(5), "{mood:?}: {:?}", since.elapsed());
-        assert_eq!(shim.get("/readyz").status, 200, "{mood:?}");
-        assert!(shim.metric("stripe_credits_redis_calls_total", &[("result", "failed")]) >= 1, "{mood:?}");
+        assert!(since.elapsed() < Duration::from_secs(5), "{behaviour:?}: {:?}", since.elapsed());
+        assert_eq!(shim.get("/readyz").status, 200, "{behaviour:?}");
+        assert!(
+            shim.metric("stripe_credits_redis_calls_total", &[("result", "failed")]) >= 1,
+            "{behaviour:?}"
+        );
         assert_eq!(database.connect().ledger(ANN).len(), 10);
 
-        redis.becomes(Mood::Good);
+        redis.behave(Behaviour::Good);
         until("Redis is asked again", || {
             balance(&shim);
             redis.kept(&format!("credits:{ANN}")).is_some()
@@ -139,10 +142,10 @@ fn a_redis_that_is_gone_or_fails_or_is_slow_costs_some_speed_once_and_nothing_el
 fn a_redis_that_breaks_later_takes_nothing_along() {
     let (database, stripe, redis) = (Database::with_catalog(), FakeStripe::start(), FakeRedis::start());
     let shim = with_redis(&database, &stripe, &redis).with("CREDITS_MAX_AGE", MAX_AGE).start();
-    assert_eq!(shim.deliver(&paid_pack("cs_1", ANN).completed("evt_1")).said(), "200 applied");
+    assert_eq!(shim.deliver(&paid_pack("cs_1", ANN).completed("evt_1")).summary(), "200 applied");
     assert_eq!(balance(&shim), 500);
-    redis.becomes(Mood::Gone);
-    assert_eq!(shim.deliver(&paid_pack("cs_2", ANN).completed("evt_2")).said(), "200 applied");
+    redis.behave(Behaviour::Gone);
+    assert_eq!(shim.deliver(&paid_pack("cs_2", ANN).completed("evt_2")).summary(), "200 applied");
     assert_eq!(balance(&shim), 1000);
 }
 
@@ -160,7 +163,7 @@ fn a_redis_that_is_to_be_encrypted_and_is_not_is_one_that_failed() {
 fn no_password_of_redis_is_in_the_log() {
     let (database, stripe) = (Database::with_catalog(), FakeStripe::start());
     let shim = app(&database, &stripe).with("REDIS_URL", "redis://user:hush-hush@127.0.0.1:1/0").start();
-    assert_eq!(shim.deliver(&paid_pack("cs_1", ANN).completed("evt_1")).said(), "200 applied");
+    assert_eq!(shim.deliver(&paid_pack("cs_1", ANN).completed("evt_1")).summary(), "200 applied");
     shim.logged(1, |line| {
         line["level"] == "WARN" && line["message"].as_str().is_some_and(|text| text.starts_with("Redis"))
     });

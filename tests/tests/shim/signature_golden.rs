@@ -50,9 +50,9 @@ fn a_golden_signature_is_refused_for_its_age_alone_and_its_body_signed_now_is_ta
         );
 
         // Refused for its age, which is judged only once the signature is known to be right.
-        assert_eq!(shim.post(&body, &[&golden]).said(), "400 signature_too_old", "{file}");
+        assert_eq!(shim.post(&body, &[&golden]).summary(), "400 signature_too_old", "{file}");
         let wrong = golden.replace(&v1[..4], "0000");
-        assert_eq!(shim.post(&body, &[&wrong]).said(), "400 signature_mismatch", "{file}");
+        assert_eq!(shim.post(&body, &[&wrong]).summary(), "400 signature_mismatch", "{file}");
         for kind in ["signature_too_old", "signature_mismatch"] {
             let counted = shim.metric("stripe_credits_signature_failures_total", &[("kind", kind)]);
             assert_eq!(counted, count, "{file}: {kind}");
@@ -62,7 +62,7 @@ fn a_golden_signature_is_refused_for_its_age_alone_and_its_body_signed_now_is_ta
         }
 
         let now = signature(secret, unix_now(), &body);
-        assert_eq!(shim.post(&body, &[&now]).said(), "200 ignored account", "{file}");
+        assert_eq!(shim.post(&body, &[&now]).summary(), "200 ignored account", "{file}");
     }
     let line = &shim.logged(2, |line| line["reason"] == "signature_too_old")[0];
     assert_eq!(line["level"], "WARN");

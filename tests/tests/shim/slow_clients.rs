@@ -90,9 +90,9 @@ fn a_head_that_never_ends_is_cut_off_whether_it_stalls_or_drips() {
             assert_eq!(asks_once.until_closed(), b"");
             assert_cut_in_time(since);
         });
-        assert_eq!(shim.deliver(&pack(1)).said(), "200 applied");
+        assert_eq!(shim.deliver(&pack(1)).summary(), "200 applied");
     });
-    assert_eq!(shim.deliver(&pack(2)).said(), "200 applied");
+    assert_eq!(shim.deliver(&pack(2)).summary(), "200 applied");
     assert_eq!(database.connect().ledger(ANN), ["purchase 500", "purchase 500"]);
 }
 
@@ -113,7 +113,7 @@ fn a_body_that_never_ends_is_408_whether_it_stalls_or_drips() {
                 let mut stalls = shim.connect();
                 let since = Instant::now();
                 stalls.send(&wire::head("POST", "/webhooks/stripe", headers)).expect("the shim reads");
-                assert_eq!(stalls.answer().expect("an answer").said(), "408 body_timeout");
+                assert_eq!(stalls.answer().expect("an answer").summary(), "408 body_timeout");
                 assert_cut_in_time(since);
             });
         }
@@ -122,24 +122,24 @@ fn a_body_that_never_ends_is_408_whether_it_stalls_or_drips() {
             let since = Instant::now();
             drips.send(&wire::head("POST", "/webhooks/stripe", &of_length)).expect("the shim reads");
             drip(&mut drips, body.as_bytes());
-            assert_eq!(drips.answer().expect("an answer").said(), "408 body_timeout");
+            assert_eq!(drips.answer().expect("an answer").summary(), "408 body_timeout");
             assert_cut_in_time(since);
         });
         scope.spawn(|| {
-            // Far too large, and slow with it: what is read only to be dropped has the same limit.
+            // Far too large, and slow: a body that is read only to be dropped has the same limit.
             let mut drips = shim.connect();
             let since = Instant::now();
             let headers = [("Stripe-Signature", signature.as_str()), ("Content-Length", "2000000")];
             drips.send(&wire::head("POST", "/webhooks/stripe", &headers)).expect("the shim reads");
             drip(&mut drips, body.as_bytes());
-            let said = drips.answer().expect("an answer").said();
-            assert_eq!(said, "408 body_timeout");
+            let outcome = drips.answer().expect("an answer").summary();
+            assert_eq!(outcome, "408 body_timeout");
             assert_cut_in_time(since);
         });
     });
     assert_eq!(books.everything(), before);
     assert_eq!(shim.logged(4, |line| line["reason"] == "body_timeout")[0]["level"], "WARN");
-    assert_eq!(shim.deliver(&pack(1)).said(), "200 applied");
+    assert_eq!(shim.deliver(&pack(1)).summary(), "200 applied");
     assert_eq!(books.ledger(ANN), ["purchase 500"]);
 }
 
@@ -148,7 +148,7 @@ fn a_thousand_open_connections_keep_no_payment_waiting() {
     let database = Database::with_catalog();
     let shim = Setup::serve(&database.url()).start();
     let mut books = database.connect();
-    assert_eq!(shim.deliver(&pack(0)).said(), "200 applied");
+    assert_eq!(shim.deliver(&pack(0)).summary(), "200 applied");
     let idle = resident(&shim);
 
     let since = Instant::now();
@@ -160,7 +160,7 @@ fn a_thousand_open_connections_keep_no_payment_waiting() {
     let full = resident(&shim);
     for n in 1..=50 {
         let started = Instant::now();
-        assert_eq!(shim.deliver(&pack(n)).said(), "200 applied");
+        assert_eq!(shim.deliver(&pack(n)).summary(), "200 applied");
         assert!(started.elapsed() < PROMPT, "delivery {n} took {:?}", started.elapsed());
     }
     // All of that while they were open; afterwards they are cut off like every other.
@@ -189,7 +189,7 @@ fn more_connections_than_the_limit_wait_for_their_turn_and_are_served_then() {
     assert!(waits.is_silent_for(Duration::from_millis(500)), "a fifth connection was served");
     assert_eq!(books.balance(ANN), 0);
     held.pop();
-    assert_eq!(waits.answer().expect("an answer").said(), "200 applied");
+    assert_eq!(waits.answer().expect("an answer").summary(), "200 applied");
     drop(waits);
 
     // Idle ones give way by themselves: forty more, over the three that are held, all get their turn.
@@ -197,7 +197,7 @@ fn more_connections_than_the_limit_wait_for_their_turn_and_are_served_then() {
     thread::scope(|scope| {
         for event in &events {
             scope.spawn(|| {
-                assert_eq!(deliver(shim.address(), event).expect("an answer").said(), "200 applied");
+                assert_eq!(deliver(shim.address(), event).expect("an answer").summary(), "200 applied");
             });
         }
     });

@@ -1,4 +1,4 @@
-//! `stripe-credits sweep` and `replay`: what webhooks did not bring.
+//! `stripe-credits sweep` and `replay`: events that no webhook delivered.
 
 use std::thread;
 
@@ -34,10 +34,10 @@ fn a_sweep_applies_what_the_inbox_lacks_and_a_second_one_nothing() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();
     let mut books = database.connect();
-    let (heard, lost) = (bought("heard", ANN), bought("lost", ANN));
-    assert_eq!(books.apply(&heard).outcome, "applied");
+    let (received, lost) = (bought("received", ANN), bought("lost", ANN));
+    assert_eq!(books.apply(&received).outcome, "applied");
     let other = paid_pack("cs_x", ANN).event("evt_other", "customer.created").with("created", now());
-    knows(&stripe, &[lost, heard, other]);
+    knows(&stripe, &[lost, received, other]);
 
     let first = sweep(&database, &stripe);
     assert_eq!(first.code, Some(0), "{first:?}");
@@ -45,7 +45,7 @@ fn a_sweep_applies_what_the_inbox_lacks_and_a_second_one_nothing() {
     assert_eq!(first.stderr, "");
     assert_eq!(books.balance(ANN), 1_000);
     assert_eq!(books.inbox("evt_lost").as_deref(), Some("applied"));
-    assert_eq!(books.inbox("evt_other"), None, "nobody asks for what the rules do not read");
+    assert_eq!(books.inbox("evt_other"), None, "event types that the rules do not read are not listed");
 
     let before = books.ledger(ANN);
     let second = sweep(&database, &stripe);
@@ -100,8 +100,8 @@ fn what_a_sweep_leaves_is_named_and_makes_it_exit_1() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();
     let unknown = session("cs_new").of(ANN).metadata("price_id", "price_new").completed("evt_price");
-    let nobodys = session("cs_nobody").metadata("price_id", "price_pack").completed("evt_user");
-    knows(&stripe, &[unknown.with("created", now()), nobodys.with("created", now()), bought("fine", BOB)]);
+    let unowned = session("cs_unowned").metadata("price_id", "price_pack").completed("evt_user");
+    knows(&stripe, &[unknown.with("created", now()), unowned.with("created", now()), bought("fine", BOB)]);
     let ended = sweep(&database, &stripe);
     assert_eq!(ended.code, Some(1), "{ended:?}");
     let mut lines: Vec<&str> = ended.stdout.lines().collect();
@@ -186,7 +186,7 @@ fn a_sweep_without_stripe_or_a_database_exits_69_and_moves_no_cursor() {
 
     let nowhere = Setup::command(&["sweep"])
         .with("DATABASE_URL", "postgres://postgres@127.0.0.1:1/credits")
-        .asking(&stripe)
+        .with_stripe(&stripe)
         .run();
     assert_eq!(nowhere.code, Some(69), "{nowhere:?}");
 }
@@ -228,9 +228,9 @@ fn a_replay_applies_an_event_that_stripe_has_or_that_the_inbox_kept() {
     assert_eq!(outcome["outcome"], "already_applied");
     assert_eq!(books.balance(ANN), 500);
 
-    // Stripe has forgotten this one, and nobody was known to have bought it.
-    let nobodys = session("cs_old").metadata("price_id", "price_pack").completed("evt_old");
-    assert_eq!(books.apply(&nobodys).said(), "parked unknown_user");
+    // Stripe does not have this one any more, and its buyer was unknown.
+    let unowned = session("cs_old").metadata("price_id", "price_pack").completed("evt_old");
+    assert_eq!(books.apply(&unowned).summary(), "parked unknown_user");
     let ended = replay("evt_old");
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stdout.contains("unknown_user"), "{ended:?}");

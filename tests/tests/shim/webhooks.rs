@@ -16,7 +16,7 @@ fn body(event: &Event) -> Vec<u8> {
     event.json().to_string().into_bytes()
 }
 
-/// Runs `attempt` with the time of day, again when a second went by meanwhile: then it said nothing about that second.
+/// Runs `attempt` with the time of day, again if the second changed meanwhile, since its result would be about neither.
 fn within_one_second<T>(attempt: impl Fn(u64) -> T) -> T {
     loop {
         let now = unix_now();
@@ -35,7 +35,7 @@ fn a_paid_pack_is_applied_once_and_the_same_delivery_again_says_so() {
     let event = paid_pack("cs_1", ANN).completed("evt_1");
 
     let first = shim.deliver(&event);
-    assert_eq!(first.said(), "200 applied");
+    assert_eq!(first.summary(), "200 applied");
     assert_eq!(first.headers["content-type"], "application/json");
     let outcome = first.json();
     assert_eq!(outcome["ok"], true);
@@ -45,7 +45,7 @@ fn a_paid_pack_is_applied_once_and_the_same_delivery_again_says_so() {
     assert_eq!(books.ledger(ANN), ["purchase 500"]);
 
     let second = shim.deliver(&event);
-    assert_eq!(second.said(), "200 already_applied");
+    assert_eq!(second.summary(), "200 already_applied");
     assert_eq!(second.json()["credits"], 0);
     assert_eq!(books.ledger(ANN), ["purchase 500"]);
     assert_eq!(books.balance(ANN), 500);
@@ -69,7 +69,7 @@ fn scenario_02_three_deliveries_at_once_on_three_connections_grant_once() {
     let event = paid_pack("cs_1", ANN).completed("evt_1");
 
     let barrier = Barrier::new(3);
-    let mut said: Vec<String> = thread::scope(|scope| {
+    let mut outcomes: Vec<String> = thread::scope(|scope| {
         let deliveries: Vec<_> = (0..3)
             .map(|_| {
                 scope.spawn(|| {
@@ -77,14 +77,14 @@ fn scenario_02_three_deliveries_at_once_on_three_connections_grant_once() {
                     let request = webhook(&body(&event));
                     barrier.wait();
                     wire.send(&request).expect("the shim reads");
-                    wire.answer().expect("the shim answers").said()
+                    wire.answer().expect("the shim answers").summary()
                 })
             })
             .collect();
         deliveries.into_iter().map(|delivery| delivery.join().expect("an answer")).collect()
     });
-    said.sort();
-    assert_eq!(said, ["200 already_applied", "200 already_applied", "200 applied"]);
+    outcomes.sort();
+    assert_eq!(outcomes, ["200 already_applied", "200 already_applied", "200 applied"]);
     let mut books = database.connect();
     assert_eq!(books.ledger(ANN), ["purchase 500"]);
     assert_eq!(books.balance(ANN), 500);
@@ -95,9 +95,9 @@ fn scenario_03_two_event_ids_of_one_session_grant_once() {
     let database = Database::with_catalog();
     let shim = start(&database);
     let session = paid_pack("cs_1", ANN);
-    assert_eq!(shim.deliver(&session.completed("evt_1")).said(), "200 applied");
+    assert_eq!(shim.deliver(&session.completed("evt_1")).summary(), "200 applied");
     let other = session.event("evt_2", "checkout.session.async_payment_succeeded");
-    assert_eq!(shim.deliver(&other).said(), "200 already_applied");
+    assert_eq!(shim.deliver(&other).summary(), "200 already_applied");
     assert_eq!(database.connect().ledger(ANN), ["purchase 500"]);
 }
 
@@ -113,21 +113,21 @@ fn a_forged_signature_is_refused_and_nothing_is_written() {
     let good = signature(SECRET, now, &body);
 
     let forged = signature("whsec_of_a_stranger", now, &body);
-    assert_eq!(shim.post(&body, &[&forged]).said(), "400 signature_mismatch");
-    assert_eq!(shim.post(&tampered, &[&good]).said(), "400 signature_mismatch");
+    assert_eq!(shim.post(&body, &[&forged]).summary(), "400 signature_mismatch");
+    assert_eq!(shim.post(&tampered, &[&good]).summary(), "400 signature_mismatch");
     let moved = good.replace(&now.to_string(), &(now + 1).to_string());
-    assert_eq!(shim.post(&body, &[&moved]).said(), "400 signature_mismatch");
+    assert_eq!(shim.post(&body, &[&moved]).summary(), "400 signature_mismatch");
     let v0 = good.replace("v1=", "v0=");
-    assert_eq!(shim.post(&body, &[&v0]).said(), "400 signature_no_v1");
+    assert_eq!(shim.post(&body, &[&v0]).summary(), "400 signature_no_v1");
     let upper = good.to_ascii_uppercase().replace("T=", "t=").replace("V1=", "v1=");
-    assert_eq!(shim.post(&body, &[&upper]).said(), "400 signature_mismatch");
+    assert_eq!(shim.post(&body, &[&upper]).summary(), "400 signature_mismatch");
     let short = &good[..good.len() - 2];
-    assert_eq!(shim.post(&body, &[short]).said(), "400 signature_mismatch");
+    assert_eq!(shim.post(&body, &[short]).summary(), "400 signature_mismatch");
 
     assert_eq!(books.everything(), before);
     assert_eq!(shim.metric("stripe_credits_signature_failures_total", &[]), 6);
     // It was the signature alone.
-    assert_eq!(shim.post(&body, &[&good]).said(), "200 applied");
+    assert_eq!(shim.post(&body, &[&good]).summary(), "200 applied");
     assert_eq!(books.ledger(ANN), ["purchase 500"]);
 }
 
@@ -140,7 +140,7 @@ fn each_of_two_secrets_is_accepted_during_a_rotation_and_a_third_is_not() {
         let body = body(&paid_pack(session, ANN).completed(&format!("evt_of_{session}")));
         let now = unix_now();
         let signed = |header: String, secret: &&str| header + ",v1=" + &v1(secret, &now.to_string(), &body);
-        shim.post(&body, &[&secrets.iter().fold(format!("t={now}"), signed)]).said()
+        shim.post(&body, &[&secrets.iter().fold(format!("t={now}"), signed)]).summary()
     };
     assert_eq!(signed("cs_1", &["whsec_old"]), "200 applied");
     assert_eq!(signed("cs_2", &["whsec_new"]), "200 applied");
@@ -160,7 +160,7 @@ fn a_signature_counts_for_300_seconds_to_either_side_and_not_for_301() {
         |name: &str, buyer| body(&paid_pack(&format!("cs_{name}"), buyer).completed(&format!("evt_{name}")));
     let at = |body: &[u8], offset: i64| {
         within_one_second(|now| {
-            shim.post(body, &[&signature(SECRET, now.saturating_add_signed(offset), body)]).said()
+            shim.post(body, &[&signature(SECRET, now.saturating_add_signed(offset), body)]).summary()
         })
     };
     let mut books = database.connect();
@@ -174,8 +174,8 @@ fn a_signature_counts_for_300_seconds_to_either_side_and_not_for_301() {
     assert_eq!(at(&beyond, 301), "400 signature_too_new");
     let within = event("within", ANN);
     for offset in [-299, 299, -300, 300] {
-        let said = at(&within, offset);
-        assert!(said.starts_with("200 "), "{offset}: {said}");
+        let outcome = at(&within, offset);
+        assert!(outcome.starts_with("200 "), "{offset}: {outcome}");
     }
     assert_eq!(books.ledger(ANN), ["purchase 500"]);
 }
@@ -190,7 +190,7 @@ fn a_signature_header_that_is_not_exactly_one_t_and_some_v1_is_refused() {
     let now = unix_now();
     let good = signature(SECRET, now, &body);
     let v1_of = |t: &str| v1(SECRET, t, &body);
-    for (header, said) in [
+    for (header, expected) in [
         (format!("t={now},{good}"), "400 signature_duplicate_timestamp"),
         (format!("{good},t={}", now - 1000), "400 signature_duplicate_timestamp"),
         (format!("v1={}", v1_of("")), "400 signature_missing_timestamp"),
@@ -206,12 +206,12 @@ fn a_signature_header_that_is_not_exactly_one_t_and_some_v1_is_refused() {
         (format!("{good},v9={}", "0".repeat(4000)), "400 signature_too_long"),
         (good.replace('v', "\u{1d5}"), "400 signature_not_ascii"),
     ] {
-        assert_eq!(shim.post(&body, &[&header]).said(), said, "{header}");
+        assert_eq!(shim.post(&body, &[&header]).summary(), expected, "{header}");
     }
-    assert_eq!(shim.post(&body, &[]).said(), "400 signature_missing");
-    assert_eq!(shim.post(&body, &[&good, &good]).said(), "400 signature_duplicate_header");
+    assert_eq!(shim.post(&body, &[]).summary(), "400 signature_missing");
+    assert_eq!(shim.post(&body, &[&good, &good]).summary(), "400 signature_duplicate_header");
     assert_eq!(books.everything(), before);
-    assert_eq!(shim.post(&body, &[&good]).said(), "200 applied");
+    assert_eq!(shim.post(&body, &[&good]).summary(), "200 applied");
     assert_eq!(books.ledger(ANN), ["purchase 500"]);
 }
 
@@ -222,11 +222,11 @@ fn a_path_that_is_not_there_is_404_and_a_wrong_method_405_with_the_right_one() {
     let mut books = database.connect();
     let before = books.everything();
     for path in ["/", "/webhooks", "/webhooks/stripe/", "/webhooks/stripe/x", "/healthz/x"] {
-        assert_eq!(shim.get(path).said(), "404 not_found", "{path}");
+        assert_eq!(shim.get(path).summary(), "404 not_found", "{path}");
     }
     for method in ["GET", "PUT", "DELETE", "OPTIONS", "PATCH"] {
         let answer = shim.ask(method, "/webhooks/stripe", &[], b"");
-        assert_eq!(answer.said(), "405 method_not_allowed", "{method}");
+        assert_eq!(answer.summary(), "405 method_not_allowed", "{method}");
         assert_eq!(answer.headers["allow"], "POST", "{method}");
     }
     // The answer to HEAD has a length and no body.
@@ -235,7 +235,7 @@ fn a_path_that_is_not_there_is_404_and_a_wrong_method_405_with_the_right_one() {
     assert!(wire.until_closed().starts_with(b"HTTP/1.1 405 "));
     for path in ["/healthz", "/readyz", "/metrics"] {
         let answer = shim.ask("POST", path, &[], b"{}");
-        assert_eq!(answer.said(), "405 method_not_allowed", "{path}");
+        assert_eq!(answer.summary(), "405 method_not_allowed", "{path}");
         assert_eq!(answer.headers["allow"], "GET", "{path}");
     }
     assert_eq!(books.everything(), before);
@@ -249,7 +249,7 @@ fn scenario_08_an_unknown_price_is_500_and_logged_until_a_catalog_push_heals_it(
     let event = session("cs_1").of(ANN).metadata("price_id", "price_new").completed("evt_1");
 
     let answer = shim.deliver(&event);
-    assert_eq!(answer.said(), "500 parked unknown_price");
+    assert_eq!(answer.summary(), "500 parked unknown_price");
     assert_eq!(answer.json()["details"]["missing_prices"], json!(["price_new"]));
     let line = &shim.deliveries("evt_1", 1)[0];
     assert_eq!(line["level"], "ERROR");
@@ -266,7 +266,7 @@ fn scenario_08_an_unknown_price_is_500_and_logged_until_a_catalog_push_heals_it(
     }));
     let push = Setup::command(&["catalog", "push", "-"])
         .with("DATABASE_URL", &database.url())
-        .reading(&document.to_string())
+        .with_stdin(&document.to_string())
         .run();
     assert_eq!(push.code, Some(0), "{push:?}");
     assert!(push.stdout.contains("price_new"), "{push:?}");
@@ -274,7 +274,7 @@ fn scenario_08_an_unknown_price_is_500_and_logged_until_a_catalog_push_heals_it(
     // By itself, before anything comes again.
     assert_eq!(books.ledger(ANN), ["purchase 750"]);
     assert_eq!(books.inbox("evt_1").as_deref(), Some("applied"));
-    assert_eq!(shim.deliver(&event).said(), "200 already_applied");
+    assert_eq!(shim.deliver(&event).summary(), "200 already_applied");
     assert_eq!(books.ledger(ANN), ["purchase 750"]);
     assert_eq!(books.balance(ANN), 750);
     assert_eq!(shim.metric("stripe_credits_parked_events", &[]), 0);
@@ -286,12 +286,12 @@ fn without_a_catalog_events_are_kept_and_answered_500_so_that_stripe_resends_the
     let shim = start(&database);
     let mut books = database.connect();
     let event = paid_pack("cs_1", ANN).completed("evt_1");
-    assert_eq!(shim.deliver(&event).said(), "500 parked no_catalog");
+    assert_eq!(shim.deliver(&event).summary(), "500 parked no_catalog");
     assert_eq!(shim.deliveries("evt_1", 1)[0]["level"], "ERROR");
     assert_eq!(books.inbox("evt_1").as_deref(), Some("parked no_catalog"));
     books.load_catalog(&catalog());
     assert_eq!(books.ledger(ANN), ["purchase 500"]);
-    assert_eq!(shim.deliver(&event).said(), "200 already_applied");
+    assert_eq!(shim.deliver(&event).summary(), "200 already_applied");
     assert_eq!(books.balance(ANN), 500);
 }
 
@@ -300,18 +300,18 @@ fn scenario_07_an_unknown_user_is_parked_with_200_and_applied_with_its_customer(
     let database = Database::with_catalog();
     let shim = start(&database);
     let mut books = database.connect();
-    let nobodys = session("cs_1").with("customer", "cus_1").metadata("price_id", "price_pack");
-    assert_eq!(shim.deliver(&nobodys.completed("evt_1")).said(), "200 parked unknown_user");
+    let unowned = session("cs_1").with("customer", "cus_1").metadata("price_id", "price_pack");
+    assert_eq!(shim.deliver(&unowned.completed("evt_1")).summary(), "200 parked unknown_user");
     assert_eq!(shim.deliveries("evt_1", 1)[0]["level"], "INFO");
     assert_eq!(books.balance(ANN), 0);
 
     let anns = paid_pack("cs_2", ANN).with("customer", "cus_1");
     let answer = shim.deliver(&anns.completed("evt_2"));
-    assert_eq!(answer.said(), "200 applied");
+    assert_eq!(answer.summary(), "200 applied");
     assert_eq!(books.balance(ANN), 1000);
     assert_eq!(books.ledger(ANN), ["purchase 500", "purchase 500"]);
     assert_eq!(books.inbox("evt_1").as_deref(), Some("applied"));
-    assert_eq!(shim.deliver(&nobodys.completed("evt_1")).said(), "200 already_applied");
+    assert_eq!(shim.deliver(&unowned.completed("evt_1")).summary(), "200 already_applied");
     assert_eq!(books.balance(ANN), 1000);
 }
 
@@ -321,12 +321,12 @@ fn a_client_reference_id_against_a_customer_link_is_parked_with_200() {
     let shim = start(&database);
     let mut books = database.connect();
     let anns = paid_pack("cs_1", ANN).with("customer", "cus_1");
-    assert_eq!(shim.deliver(&anns.completed("evt_1")).said(), "200 applied");
+    assert_eq!(shim.deliver(&anns.completed("evt_1")).summary(), "200 applied");
     let claimed = session("cs_2")
         .with("customer", "cus_1")
         .with("client_reference_id", BOB.to_string())
         .metadata("price_id", "price_pack");
-    assert_eq!(shim.deliver(&claimed.completed("evt_2")).said(), "200 parked identity_conflict");
+    assert_eq!(shim.deliver(&claimed.completed("evt_2")).summary(), "200 parked identity_conflict");
     assert_eq!((books.balance(ANN), books.balance(BOB)), (500, 0));
 }
 
@@ -337,9 +337,9 @@ fn scenario_33_an_event_of_live_mode_or_of_a_foreign_account_is_ignored_with_200
     let mut books = database.connect();
     let pack = paid_pack("cs_1", ANN);
     let live = pack.clone().with("livemode", true).completed("evt_live").with("livemode", true);
-    assert_eq!(shim.deliver(&live).said(), "200 ignored livemode");
+    assert_eq!(shim.deliver(&live).summary(), "200 ignored livemode");
     let foreign = pack.completed("evt_foreign").with("account", "acct_of_another");
-    assert_eq!(shim.deliver(&foreign).said(), "200 ignored account");
+    assert_eq!(shim.deliver(&foreign).summary(), "200 ignored account");
     assert_eq!(books.inbox("evt_live").as_deref(), Some("ignored livemode"));
     assert_eq!(books.inbox("evt_foreign").as_deref(), Some("ignored account"));
     assert_eq!(books.ledger(ANN), [""; 0]);
@@ -353,7 +353,7 @@ fn what_grants_nothing_is_ignored_with_200() {
     let shim = start(&database);
     let mut books = database.connect();
     let pack = paid_pack("cs_1", ANN);
-    for (event, said) in [
+    for (event, expected) in [
         (pack.clone().with("payment_status", "unpaid").completed("evt_1"), "200 ignored unpaid"),
         (
             pack.clone()
@@ -375,13 +375,13 @@ fn what_grants_nothing_is_ignored_with_200() {
         ),
         (pack.event("evt_6", "customer.created"), "200 ignored event_type"),
     ] {
-        assert_eq!(shim.deliver(&event).said(), said);
-        assert_eq!(books.inbox(event.id()).as_deref(), said.strip_prefix("200 "));
+        assert_eq!(shim.deliver(&event).summary(), expected);
+        assert_eq!(books.inbox(event.id()).as_deref(), expected.strip_prefix("200 "));
     }
     assert_eq!(books.ledger(ANN), [""; 0]);
     // It was the payment that was missing.
     let paid = pack.event("evt_7", "checkout.session.async_payment_succeeded");
-    assert_eq!(shim.deliver(&paid).said(), "200 applied");
+    assert_eq!(shim.deliver(&paid).summary(), "200 applied");
     assert_eq!(books.ledger(ANN), ["purchase 500"]);
 }
 
@@ -390,9 +390,9 @@ fn a_rejected_event_is_answered_200_and_logged_as_an_error() {
     let database = Database::with_catalog();
     let shim = start(&database);
     let mut books = database.connect();
-    assert_eq!(shim.deliver(&paid_pack("cs_1", ANN).completed("evt_1")).said(), "200 applied");
+    assert_eq!(shim.deliver(&paid_pack("cs_1", ANN).completed("evt_1")).summary(), "200 applied");
     let stolen = paid_pack("cs_1", BOB).completed("evt_2");
-    assert_eq!(shim.deliver(&stolen).said(), "200 rejected conflict");
+    assert_eq!(shim.deliver(&stolen).summary(), "200 rejected conflict");
     let line = &shim.deliveries("evt_2", 1)[0];
     assert_eq!(line["level"], "ERROR");
     assert_eq!(line["reason"], "conflict");
@@ -408,7 +408,7 @@ fn a_rejected_event_is_answered_200_and_logged_as_an_error() {
         .of(ANN)
         .metadata("price_id", "price_pack")
         .metadata("quantity", "1000000");
-    assert_eq!(shim.deliver(&huge.completed("evt_3")).said(), "200 rejected out_of_range");
+    assert_eq!(shim.deliver(&huge.completed("evt_3")).summary(), "200 rejected out_of_range");
     assert_eq!(shim.deliveries("evt_3", 1)[0]["level"], "ERROR");
     assert_eq!(books.ledger(ANN), ["purchase 500"]);
 }
@@ -424,7 +424,7 @@ fn one_connection_carries_many_deliveries_pipelined_ones_too() {
     wire.send(&requests).expect("the shim reads");
     for n in 0..10 {
         let answer = wire.answer().expect("the shim answers");
-        assert_eq!(answer.said(), "200 applied");
+        assert_eq!(answer.summary(), "200 applied");
         assert_eq!(answer.json()["remaining_total"], 500 * (n + 1));
     }
     assert_eq!(database.connect().balance(ANN), 5000);
@@ -442,7 +442,7 @@ fn a_sender_that_asks_first_is_told_to_continue_and_then_answered() {
     wire.send(&head("POST", "/webhooks/stripe", &headers)).expect("the shim reads");
     assert_eq!(wire.answer().expect("an answer").status, 100);
     wire.send(&body).expect("the shim reads");
-    assert_eq!(wire.answer().expect("an answer").said(), "200 applied");
+    assert_eq!(wire.answer().expect("an answer").summary(), "200 applied");
     assert_eq!(database.connect().ledger(ANN), ["purchase 500"]);
 }
 
@@ -457,7 +457,7 @@ fn scenario_13_different_packs_of_one_user_at_once_lose_no_update() {
         for event in &events {
             scope.spawn(|| {
                 barrier.wait();
-                assert_eq!(deliver(shim.address(), event).expect("an answer").said(), "200 applied");
+                assert_eq!(deliver(shim.address(), event).expect("an answer").summary(), "200 applied");
             });
         }
     });
@@ -471,11 +471,11 @@ fn a_database_without_the_extension_takes_nothing_and_the_shim_says_why() {
     let database = Database::empty();
     let shim = start(&database);
     let ready = shim.get("/readyz");
-    assert_eq!(ready.said(), "503 extension_missing");
+    assert_eq!(ready.summary(), "503 extension_missing");
     assert!(ready.headers.contains_key("retry-after"));
     assert_eq!(shim.get("/healthz").status, 200);
     let answer = shim.deliver(&paid_pack("cs_1", ANN).completed("evt_1"));
-    assert_eq!(answer.said(), "503 extension_missing");
+    assert_eq!(answer.summary(), "503 extension_missing");
     assert!(answer.headers.contains_key("retry-after"));
     let line: Value = shim.deliveries("evt_1", 1)[0].clone();
     assert_eq!(line["level"], "ERROR");

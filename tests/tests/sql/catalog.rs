@@ -242,9 +242,9 @@ fn a_price_may_become_another_plans_or_no_credits_at_all() {
     assert_eq!(c.load_catalog(&wanted)["price_pack"], "changed");
     let now: i64 = c.one("select ceil(extract(epoch from clock_timestamp()))::bigint", &[]);
     let later = paid_pack("cs_1", ANN).with("created", now).completed("evt_1");
-    assert_eq!(c.apply(&later).said(), "ignored not_credits");
+    assert_eq!(c.apply(&later).summary(), "ignored not_credits");
     let earlier = paid_pack("cs_2", ANN).completed("evt_2");
-    assert_eq!(c.apply(&earlier).said(), "applied", "as in force when the session was made");
+    assert_eq!(c.apply(&earlier).summary(), "applied", "as in force when the session was made");
     assert_eq!(c.ledger(ANN), ["purchase 500"]);
 }
 
@@ -265,10 +265,10 @@ fn settings_follow_the_document_and_stay_one_row() {
     );
     assert_eq!(settings, "acct_1 0 forgive free 5 1 mon");
     let outcome = c.sign_up(ANN);
-    assert_eq!((outcome.said().as_str(), outcome.credits), ("applied", 5), "the free plan's first month");
+    assert_eq!((outcome.summary().as_str(), outcome.credits), ("applied", 5), "the free plan's first month");
     assert_eq!(c.ledger(ANN), ["grant 5"]);
     c.load_catalog(&catalog());
-    assert_eq!(c.sign_up(ANN).said(), "already_applied", "signup is once per user, whatever it was worth");
+    assert_eq!(c.sign_up(ANN).summary(), "already_applied", "signup is once per user, whatever it was worth");
     assert_eq!(c.one::<i64>("select count(*) from billing.settings", &[]), 1);
     let before = rows(&mut c).len();
     c.refusal("insert into billing.settings select * from billing.settings");

@@ -1,4 +1,4 @@
-//! What the tables refuse, whoever writes: each rule of theirs is broken from outside, by a superuser.
+//! Constraints and triggers: a superuser tries to break each of them.
 
 use stripe_credits_tests::{ANN, Database, paid_pack};
 
@@ -50,7 +50,7 @@ const LEDGER: &[(&str, &str)] = &[
 fn grants_and_accounts_that_do_not_add_up_are_refused() {
     let db = Database::with_catalog();
     let mut c = db.connect();
-    assert_eq!(c.apply(&paid_pack("cs_1", ANN).completed("evt_1")).said(), "applied");
+    assert_eq!(c.apply(&paid_pack("cs_1", ANN).completed("evt_1")).summary(), "applied");
     for (table, changes) in [("credit_grants", GRANTS), ("accounts", ACCOUNTS)] {
         for change in changes {
             let fault = c.refusal(&format!("update billing.{table} set {change}"));

@@ -1,4 +1,4 @@
-//! Every door at once: nobody deadlocks, nothing fails, and the books end as if each had come after the other.
+//! Every entry point at once: no deadlock, no failure, and the books end as if one call had come after the other.
 
 use stripe_credits_tests::concurrency::{blocked_until, together};
 use stripe_credits_tests::connection::Fault;
@@ -16,20 +16,20 @@ fn rows(query: &'static str) -> Call {
     Box::new(move |c| c.query(query, &[]).map(|_| ()).map_err(Fault::from))
 }
 
-/// Packs of two users and three customers, with and without a user, through every door, and all upkeep.
+/// Packs of two users and three customers, with and without a user, through every entry point, and all upkeep.
 fn calls() -> Vec<Call> {
     let mut calls: Vec<Call> = Vec::new();
     for n in 1..=6 {
         let user = if n % 2 == 0 { ANN } else { BOB };
         let customer = format!("cus_{}", n % 2);
         let named = paid_pack(&format!("cs_{n}"), user).with("customer", customer.as_str());
-        let nobodys = session(&format!("cs_nobody_{n}"))
+        let unowned = session(&format!("cs_unowned_{n}"))
             .metadata("price_id", "price_pack")
             .with("customer", customer.as_str());
         let unknown = paid_pack(&format!("cs_new_{n}"), user)
             .metadata("price_id", "price_new")
             .with("customer", customer.as_str());
-        for session in [named.clone(), nobodys, unknown] {
+        for session in [named.clone(), unowned, unknown] {
             let event = session.completed(&format!("evt_{}", session.id()));
             calls.push(Box::new(move |c| c.try_call("apply_stripe_event($1)", &[event.json()]).map(|_| ())));
         }
@@ -50,7 +50,7 @@ fn calls() -> Vec<Call> {
     }
     calls.push(Box::new(|c| c.try_call("attribute('cus_0', $1)", &[&ANN]).map(|_| ())));
     calls.push(Box::new(|c| c.try_call("attribute('cus_1', $1)", &[&BOB]).map(|_| ())));
-    calls.push(Box::new(|c| c.try_call("attribute('cs_nobody_2', $1)", &[&ANN]).map(|_| ())));
+    calls.push(Box::new(|c| c.try_call("attribute('cs_unowned_2', $1)", &[&ANN]).map(|_| ())));
     calls.push(Box::new(|c| {
         let mut wanted = catalog();
         wanted["packs"][0]["prices"] = serde_json::json!(["price_pack", "price_new"]);
@@ -114,14 +114,14 @@ fn every_entry_point_on_eight_connections_at_once_ends_as_in_sequence() {
 
 #[test]
 fn purchases_of_different_users_do_not_wait_for_each_other() {
-    // Two users, two customers, two sessions: nothing in common, so nobody waits for anybody.
+    // Two users, two customers, two sessions: nothing in common, so no lock to wait for.
     let db = Database::with_catalog();
     let (mut one, mut other) = (db.connect(), db.connect());
     other.run("set lock_timeout = '1s'");
     one.run("begin");
     one.apply(&paid_pack("cs_1", ANN).with("customer", "cus_1").completed("evt_1"));
     let beside = other.apply(&paid_pack("cs_2", BOB).with("customer", "cus_2").completed("evt_2"));
-    assert_eq!(beside.said(), "applied");
+    assert_eq!(beside.summary(), "applied");
     one.run("commit");
 }
 
@@ -146,8 +146,8 @@ fn a_first_transaction_that_rolls_back_leaves_the_purchase_to_the_second() {
     let (first, second) = blocked_until(
         "rollback",
         &db,
-        |c| c.apply(&paid.completed("evt_1")).said(),
-        |c| c.apply(&paid.completed("evt_1")).said(),
+        |c| c.apply(&paid.completed("evt_1")).summary(),
+        |c| c.apply(&paid.completed("evt_1")).summary(),
     );
     assert_eq!(first, "applied");
     assert_eq!(second, "applied");
@@ -160,10 +160,10 @@ fn a_server_process_that_is_killed_in_the_middle_leaves_the_purchase_to_the_retr
     let paid = paid_pack("cs_1", ANN).with("customer", "cus_1");
     let (mut dying, mut c) = (db.connect(), db.connect());
     dying.run("begin");
-    assert_eq!(dying.apply(&paid.completed("evt_1")).said(), "applied");
+    assert_eq!(dying.apply(&paid.completed("evt_1")).summary(), "applied");
     let process = dying.pid();
     assert!(c.one::<bool>("select pg_terminate_backend($1, 10000)", &[&process]));
     assert_eq!((c.inbox("evt_1"), c.balance(ANN)), (None, 0), "nothing is half-written");
-    assert_eq!(c.apply(&paid.completed("evt_1")).said(), "applied");
+    assert_eq!(c.apply(&paid.completed("evt_1")).summary(), "applied");
     assert_eq!(c.ledger(ANN), ["purchase 500"]);
 }

@@ -1,4 +1,4 @@
-//! The doors that the app's own server and operators use by SQL: purchases, grants, and what a wrong call is told.
+//! The functions that the app's own server and operators call by SQL: purchases, grants, and the errors of wrong calls.
 
 use stripe_credits_tests::concurrency::{blocked, together};
 use stripe_credits_tests::stripe::CREATED;
@@ -15,11 +15,11 @@ fn a_direct_purchase_grants_what_the_caller_says_once() {
     let mut c = db.connect();
     let first = c.purchase(ANN, 750, "evt_1", "cs_1");
     assert_eq!(
-        (first.said().as_str(), first.credits, first.remaining_purchased),
+        (first.summary().as_str(), first.credits, first.remaining_purchased),
         ("applied", 750, Some(750))
     );
     let again = c.purchase(ANN, 750, "evt_2", "cs_1");
-    assert_eq!((again.said().as_str(), again.credits), ("already_applied", 0));
+    assert_eq!((again.summary().as_str(), again.credits), ("already_applied", 0));
     assert_eq!(c.ledger(ANN), ["purchase 750"]);
 }
 
@@ -27,22 +27,22 @@ fn a_direct_purchase_grants_what_the_caller_says_once() {
 fn a_direct_purchase_needs_no_catalog() {
     let db = Database::new();
     let mut c = db.connect();
-    assert_eq!(c.purchase(ANN, 500, "evt_1", "cs_1").said(), "applied");
+    assert_eq!(c.purchase(ANN, 500, "evt_1", "cs_1").summary(), "applied");
     assert_eq!(c.ledger(ANN), ["purchase 500"]);
 }
 
 #[test]
 fn webhook_reconcile_and_direct_call_in_every_order_are_one_purchase() {
     let paid = paid_pack("cs_1", ANN).with("customer", "cus_1");
-    let doors: [&dyn Fn(&mut Connection) -> String; 3] =
-        [&|c| c.apply(&paid.completed("evt_1")).said(), &|c| c.reconcile(&paid, ANN).said(), &|c| {
-            c.purchase(ANN, 500, "evt_direct", "cs_1").said()
+    let calls: [&dyn Fn(&mut Connection) -> String; 3] =
+        [&|c| c.apply(&paid.completed("evt_1")).summary(), &|c| c.reconcile(&paid, ANN).summary(), &|c| {
+            c.purchase(ANN, 500, "evt_direct", "cs_1").summary()
         }];
     for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
         let db = Database::with_catalog();
         let mut c = db.connect();
-        let said: Vec<String> = order.iter().map(|door| doors[*door](&mut c)).collect();
-        assert_eq!(said, ["applied", "already_applied", "already_applied"], "{order:?}");
+        let outcomes: Vec<String> = order.iter().map(|call| calls[*call](&mut c)).collect();
+        assert_eq!(outcomes, ["applied", "already_applied", "already_applied"], "{order:?}");
         assert_eq!(c.ledger(ANN), ["purchase 500"]);
     }
 }
@@ -50,12 +50,13 @@ fn webhook_reconcile_and_direct_call_in_every_order_are_one_purchase() {
 #[test]
 fn webhook_and_direct_call_with_both_transactions_open_are_one_purchase() {
     let paid = paid_pack("cs_1", ANN).with("customer", "cus_1");
-    let webhook = |c: &mut Connection| c.apply(&paid.completed("evt_1")).said();
-    let direct = |c: &mut Connection| c.purchase(ANN, 500, "evt_direct", "cs_1").said();
+    let webhook = |c: &mut Connection| c.apply(&paid.completed("evt_1")).summary();
+    let direct = |c: &mut Connection| c.purchase(ANN, 500, "evt_direct", "cs_1").summary();
     for webhook_first in [true, false] {
         let db = Database::with_catalog();
-        let said = if webhook_first { blocked(&db, webhook, direct) } else { blocked(&db, direct, webhook) };
-        assert_eq!((said.0.as_str(), said.1.as_str()), ("applied", "already_applied"));
+        let outcomes =
+            if webhook_first { blocked(&db, webhook, direct) } else { blocked(&db, direct, webhook) };
+        assert_eq!((outcomes.0.as_str(), outcomes.1.as_str()), ("applied", "already_applied"));
         assert_eq!(db.connect().ledger(ANN), ["purchase 500"]);
     }
 }
@@ -71,10 +72,10 @@ fn the_same_session_for_another_user_or_amount_is_a_conflict() {
             c.purchase(ANN, 500, "evt_1", "cs_1");
         }
         let before = c.everything();
-        assert_eq!(c.purchase(BOB, 500, "evt_2", "cs_1").said(), "rejected conflict");
-        assert_eq!(c.purchase(ANN, 499, "evt_3", "cs_1").said(), "rejected conflict");
+        assert_eq!(c.purchase(BOB, 500, "evt_2", "cs_1").summary(), "rejected conflict");
+        assert_eq!(c.purchase(ANN, 499, "evt_3", "cs_1").summary(), "rejected conflict");
         assert_eq!(c.everything(), before, "a refusal leaves no trace");
-        assert_eq!(c.apply(&paid_pack("cs_1", BOB).completed("evt_4")).said(), "rejected conflict");
+        assert_eq!(c.apply(&paid_pack("cs_1", BOB).completed("evt_4")).summary(), "rejected conflict");
         assert_eq!(c.ledger(ANN), ["purchase 500"]);
         assert_eq!(c.ledger(BOB), [""; 0]);
     }
@@ -84,7 +85,7 @@ fn the_same_session_for_another_user_or_amount_is_a_conflict() {
 fn one_payment_intent_under_two_sessions_is_one_purchase() {
     let with_intent = |c: &mut Connection, user, amount: i64, session: &str| {
         c.call("apply_stripe_credit_pack_purchase($1, $2, 'evt', $3, 'pi_1')", &[&user, &amount, &session])
-            .said()
+            .summary()
     };
     let db = Database::with_catalog();
     let mut c = db.connect();
@@ -92,9 +93,9 @@ fn one_payment_intent_under_two_sessions_is_one_purchase() {
     assert_eq!(with_intent(&mut c, ANN, 500, "cs_2"), "already_applied");
     assert_eq!(with_intent(&mut c, ANN, 600, "cs_2"), "rejected conflict");
     assert_eq!(with_intent(&mut c, BOB, 500, "cs_2"), "rejected conflict");
-    assert_eq!(c.apply(&paid_pack("cs_1", ANN).completed("evt_1")).said(), "already_applied");
+    assert_eq!(c.apply(&paid_pack("cs_1", ANN).completed("evt_1")).summary(), "already_applied");
     let twin = paid_pack("cs_3", ANN).with("payment_intent", "pi_1");
-    assert_eq!(c.apply(&twin.completed("evt_3")).said(), "already_applied");
+    assert_eq!(c.apply(&twin.completed("evt_3")).summary(), "already_applied");
     assert_eq!(c.ledger(ANN), ["purchase 500"]);
 }
 
@@ -102,13 +103,13 @@ fn one_payment_intent_under_two_sessions_is_one_purchase() {
 fn a_direct_purchase_for_an_unknown_user_links_its_customer() {
     let db = Database::with_catalog();
     let mut c = db.connect();
-    let nobodys = session("cs_1").metadata("price_id", "price_pack").with("customer", "cus_1");
-    c.apply(&nobodys.completed("evt_1"));
+    let unowned = session("cs_1").metadata("price_id", "price_pack").with("customer", "cus_1");
+    c.apply(&unowned.completed("evt_1"));
     let outcome = c.call(
         "apply_stripe_credit_pack_purchase($1, 500, 'evt_2', 'cs_2', p_customer_id => 'cus_1')",
         &[&ANN],
     );
-    assert_eq!((outcome.said().as_str(), outcome.remaining_total), ("applied", Some(1000)));
+    assert_eq!((outcome.summary().as_str(), outcome.remaining_total), ("applied", Some(1000)));
     assert_eq!(c.ledger(ANN), ["purchase 500", "purchase 500"]);
 }
 
@@ -134,15 +135,15 @@ fn the_older_name_answers_in_its_older_shape() {
 fn grant_credits_counts_once_per_request_id() {
     let db = Database::with_catalog();
     let mut c = db.connect();
-    assert_eq!(c.grant(ANN, 40, "thanks-1").said(), "applied");
-    assert_eq!(c.grant(ANN, 40, "thanks-1").said(), "already_applied");
-    assert_eq!(c.grant(ANN, 41, "thanks-1").said(), "rejected conflict");
+    assert_eq!(c.grant(ANN, 40, "thanks-1").summary(), "applied");
+    assert_eq!(c.grant(ANN, 40, "thanks-1").summary(), "already_applied");
+    assert_eq!(c.grant(ANN, 41, "thanks-1").summary(), "rejected conflict");
     let other_expiry = c.call(
         "grant_credits($1, 40, 'thanks-1', p_expires_at => clock_timestamp() + interval '1 day')",
         &[&ANN],
     );
-    assert_eq!(other_expiry.said(), "rejected conflict");
-    assert_eq!(c.grant(BOB, 40, "thanks-1").said(), "applied", "a request id is the user's own");
+    assert_eq!(other_expiry.summary(), "rejected conflict");
+    assert_eq!(c.grant(BOB, 40, "thanks-1").summary(), "applied", "a request id is the user's own");
     assert_eq!(c.ledger(ANN), ["grant 40"]);
     assert_eq!(
         c.one::<String>(
@@ -156,8 +157,8 @@ fn grant_credits_counts_once_per_request_id() {
 #[test]
 fn grant_credits_of_one_request_id_on_ten_connections_at_once_counts_once() {
     let db = Database::with_catalog();
-    let said = together(&db, vec![|c: &mut Connection| c.grant(ANN, 40, "thanks-1").said(); 10]);
-    assert_eq!(said.iter().filter(|said| *said == "applied").count(), 1, "{said:?}");
+    let outcomes = together(&db, vec![|c: &mut Connection| c.grant(ANN, 40, "thanks-1").summary(); 10]);
+    assert_eq!(outcomes.iter().filter(|outcome| *outcome == "applied").count(), 1, "{outcomes:?}");
     assert_eq!(db.connect().ledger(ANN), ["grant 40"]);
 }
 
@@ -188,10 +189,10 @@ fn an_expiry_in_the_past_is_a_wrong_call() {
     }
     assert_eq!(c.ledger(ANN), [""; 0]);
     let never = c.call("grant_credits($1, 40, 'thanks-1', p_expires_at => 'infinity')", &[&ANN]);
-    assert_eq!((never.said().as_str(), c.balance(ANN)), ("applied", 40));
+    assert_eq!((never.summary().as_str(), c.balance(ANN)), ("applied", 40));
 }
 
-/// Makes a user's expiring grants lapse now: a minute ago, without waiting for it.
+/// Makes a user's expiring grants expire a minute ago, without waiting for it.
 fn lapse(c: &mut Connection) {
     c.run(
         "update billing.credit_grants set lapses_at = clock_timestamp() - interval '1 minute'
@@ -245,7 +246,7 @@ fn the_same_request_after_its_grant_has_expired_is_still_the_same() {
         "grant_credits($1, 40, 'lent', p_expires_at => (select lapses_at from billing.credit_grants))",
         &[&ANN],
     );
-    assert_eq!((again.said().as_str(), again.remaining_total), ("already_applied", Some(0)));
+    assert_eq!((again.summary().as_str(), again.remaining_total), ("already_applied", Some(0)));
     assert_eq!(c.ledger(ANN), ["grant 40", "lapse -40"]);
 }
 
@@ -289,7 +290,7 @@ fn a_packs_expiry_counts_from_the_session_and_is_posted_when_it_has_passed() {
     assert_eq!(c.balance(ANN), 0);
     assert_eq!(c.one::<i64>("select billing.run_due()", &[]), 1);
     assert_eq!(c.ledger(ANN), ["purchase 500", "lapse -500"]);
-    assert_eq!(c.apply(&paid_pack("cs_1", ANN).completed("evt_2")).said(), "already_applied");
+    assert_eq!(c.apply(&paid_pack("cs_1", ANN).completed("evt_2")).summary(), "already_applied");
     assert_eq!(c.balance(ANN), 0);
 }
 
@@ -301,7 +302,7 @@ fn a_pack_that_arrives_after_its_expiry_is_granted_and_expires_at_once() {
     catalog["packs"][0]["expires_after"] = "30 days".into();
     c.load_catalog(&catalog);
     let late = c.apply(&paid_pack("cs_1", ANN).with("created", CREATED).completed("evt_1"));
-    assert_eq!(late.said(), "applied");
+    assert_eq!(late.summary(), "applied");
     assert_eq!(late.remaining_total, Some(0));
     assert_eq!(c.ledger(ANN), ["purchase 500", "lapse -500"]);
     assert_eq!(late.credits, 0, "credits is the net change");
@@ -322,12 +323,12 @@ fn more_than_an_account_can_hold_is_rejected_and_leaves_the_books_alone() {
              (user_id, purchased_credits, last_grant_id, last_transaction_id, created_at, updated_at)
              values ('{ANN}', {full}, 1, 1, now(), now())"
     ));
-    assert_eq!(c.grant(ANN, 101, "one too many").said(), "rejected out_of_range");
-    assert_eq!(c.purchase(ANN, 101, "evt_1", "cs_1").said(), "rejected out_of_range");
-    assert_eq!(c.sign_up(ANN).said(), "rejected out_of_range");
-    assert_eq!(c.apply(&paid_pack("cs_2", ANN).completed("evt_2")).said(), "rejected out_of_range");
+    assert_eq!(c.grant(ANN, 101, "one too many").summary(), "rejected out_of_range");
+    assert_eq!(c.purchase(ANN, 101, "evt_1", "cs_1").summary(), "rejected out_of_range");
+    assert_eq!(c.sign_up(ANN).summary(), "rejected out_of_range");
+    assert_eq!(c.apply(&paid_pack("cs_2", ANN).completed("evt_2")).summary(), "rejected out_of_range");
     assert_eq!(c.inbox("evt_2").as_deref(), Some("rejected out_of_range"));
-    assert_eq!(c.grant(ANN, 100, "the last").said(), "applied");
+    assert_eq!(c.grant(ANN, 100, "the last").summary(), "applied");
     assert_eq!(c.balance(ANN), i64::MAX);
 }
 
@@ -347,7 +348,7 @@ const FREE_TEXT: &[&str] = &["p_description"];
 const NULL_IS_DEFAULT: &[(&str, &str)] = &[
     ("my_transactions", "p_limit"),
     ("spend_credits", "p_metadata"),
-    // Not everybody who sets a state knows the customer.
+    // A caller may not know the customer.
     ("apply_subscription_state", "p_customer_id"),
     ("apply_stripe_subscription_state", "p_customer_id"),
 ];
@@ -484,7 +485,7 @@ fn every_wrong_argument_raises_a_sqlstate_and_a_detail_that_names_the_value() {
         }
     }
     assert!(checked > 50, "only {checked} wrong calls were made");
-    assert!(faults.is_empty(), "{} wrong calls are not told so:\n{}", faults.len(), faults.join("\n"));
+    assert!(faults.is_empty(), "{} wrong calls raise no error:\n{}", faults.len(), faults.join("\n"));
 }
 
 #[test]

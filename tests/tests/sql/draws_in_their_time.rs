@@ -1,5 +1,5 @@
-//! In whose time a plan's credits were drawn: what is spent under one period is never missing from the next, and what comes
-//! back comes back to the period in which it was drawn, whichever is current by then. Each was found by the model.
+//! The period in which a plan's credits were drawn: what is spent under one period is never missing from the next, and what comes
+//! back comes back to the period in which it was drawn, whichever is current by then. The model test found each of these.
 
 use stripe_credits_tests::refunds::refund;
 use stripe_credits_tests::stripe::CREATED;
@@ -29,12 +29,10 @@ fn refunds(c: &mut Connection, name: &str, cents: i64, status: &str) {
     c.twice(&refund.event(&format!("evt_re_{name}_{status}"), event_type));
 }
 
-/// What ANN can spend and owes, in the view and by the ledger.
-fn stands(db: &Database, c: &mut Connection) -> (i64, i64) {
+/// ANN's balance and debt, with the books checked.
+fn checked_balance_and_debt(db: &Database, c: &mut Connection) -> (i64, i64) {
     db.check_books();
-    let stands = c.reads(ANN);
-    assert_eq!(c.my_credits(ANN), stands);
-    stands
+    c.agreed_balance_and_debt(ANN)
 }
 
 #[test]
@@ -44,11 +42,11 @@ fn what_was_spent_under_a_lesser_plan_is_not_missing_from_its_renewal() {
     let pro = subscription("sub_1", "price_pro").of(ANN);
     c.twice(&pro.updated("evt_down", CREATED + DAY));
     c.spend(ANN, 4_000, "job-1");
-    assert_eq!(stands(&db, &mut c), (6_000, 0));
+    assert_eq!(checked_balance_and_debt(&db, &mut c), (6_000, 0));
     pay(&mut c, &renewal("in_1", "sub_1", PRO, 1));
-    assert_eq!(stands(&db, &mut c), (10_000, 0), "{:?}", c.ledger(ANN));
+    assert_eq!(checked_balance_and_debt(&db, &mut c), (10_000, 0), "{:?}", c.ledger(ANN));
     c.twice(&pro.during(period(1)).updated("evt_next", month(1)));
-    assert_eq!(stands(&db, &mut c), (10_000, 0));
+    assert_eq!(checked_balance_and_debt(&db, &mut c), (10_000, 0));
 }
 
 #[test]
@@ -56,9 +54,9 @@ fn what_rolled_over_and_was_spent_is_not_missing_from_the_next_plan() {
     let (db, mut c) = subscribed("price_roll");
     pay(&mut c, &renewal("in_0", "sub_1", ROLL, 0));
     pay(&mut c, &renewal("in_1", "sub_1", ROLL, 1));
-    assert_eq!(c.spend(ANN, 1_300, "job-1").said(), "applied");
+    assert_eq!(c.spend(ANN, 1_300, "job-1").summary(), "applied");
     pay(&mut c, &renewal("in_2", "sub_1", PRO, 2));
-    assert_eq!(stands(&db, &mut c), (10_000, 0), "{:?}", c.ledger(ANN));
+    assert_eq!(checked_balance_and_debt(&db, &mut c), (10_000, 0), "{:?}", c.ledger(ANN));
 }
 
 #[test]
@@ -70,10 +68,10 @@ fn what_a_reservation_returns_is_of_the_period_in_which_it_was_held() {
     c.reserve(ANN, 300, "job-held");
     pay(&mut c, &renewal("in_2", "sub_1", ROLL, 2));
     c.spend(ANN, 200, "job-spent");
-    assert_eq!(stands(&db, &mut c), (1_300, 0));
+    assert_eq!(checked_balance_and_debt(&db, &mut c), (1_300, 0));
     // With 1,500 left of it, 500 roll over all the same.
-    assert_eq!(c.release(ANN, "job-held").said(), "applied");
-    assert_eq!(stands(&db, &mut c), (1_300, 0), "{:?}", c.ledger(ANN));
+    assert_eq!(c.release(ANN, "job-held").summary(), "applied");
+    assert_eq!(checked_balance_and_debt(&db, &mut c), (1_300, 0), "{:?}", c.ledger(ANN));
 }
 
 #[test]
@@ -85,13 +83,13 @@ fn what_settled_a_debt_returns_to_the_period_in_which_it_did() {
     c.spend(ANN, 10_500, "job-1");
     refunds(&mut c, "pack", 1_000, "succeeded");
     pay(&mut c, &renewal("in_1", "sub_1", PRO, 1));
-    assert_eq!(stands(&db, &mut c), (9_500, 0));
+    assert_eq!(checked_balance_and_debt(&db, &mut c), (9_500, 0));
     pay(&mut c, &renewal("in_2", "sub_1", PRO, 2));
     c.spend(ANN, 3_000, "job-2");
-    assert_eq!(stands(&db, &mut c), (7_000, 0));
+    assert_eq!(checked_balance_and_debt(&db, &mut c), (7_000, 0));
     // Had the pack never been refunded, the second period would have left 500 more, and the third none of them.
     refunds(&mut c, "pack", 1_000, "failed");
-    assert_eq!(stands(&db, &mut c), (7_000, 0), "{:?}", c.ledger(ANN));
+    assert_eq!(checked_balance_and_debt(&db, &mut c), (7_000, 0), "{:?}", c.ledger(ANN));
 }
 
 #[test]
@@ -103,10 +101,10 @@ fn what_comes_back_to_a_refunded_period_is_taken_from_it_at_once() {
     pay(&mut c, &renewal("in_0", "sub_1", PRO, 0));
     // The period settles what is owed of the first pack, and once it is refunded itself, the second pack settles that.
     refunds(&mut c, "spent", 400, "succeeded");
-    assert_eq!(stands(&db, &mut c), (10_300, 0));
+    assert_eq!(checked_balance_and_debt(&db, &mut c), (10_300, 0));
     refunds(&mut c, "0", 10_000, "succeeded");
     assert_eq!(c.grants(ANN), ["cs_spent 0", "cs_kept 300", "in_0 0"]);
     refunds(&mut c, "spent", 400, "failed");
-    assert_eq!(stands(&db, &mut c), (500, 0));
+    assert_eq!(checked_balance_and_debt(&db, &mut c), (500, 0));
     assert_eq!(c.grants(ANN), ["cs_spent 0", "cs_kept 500", "in_0 0"], "{:?}", c.ledger(ANN));
 }

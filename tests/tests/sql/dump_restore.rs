@@ -20,8 +20,8 @@ fn program(name: &str) -> Command {
 /// Runs a program that must succeed without a word.
 fn quietly(command: &mut Command) {
     let output = command.output().expect("the program can be started");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.is_empty(), "{command:?}: {}: {said}", output.status);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.is_empty(), "{command:?}: {}: {stderr}", output.status);
 }
 
 /// A file that is removed at the end, on panic too.
@@ -108,10 +108,10 @@ fn yesterday() -> Vec<(Event, Option<serde_json::Value>)> {
 }
 
 fn waiting() -> Vec<Event> {
-    let nobodys = session("cs_x").metadata("price_id", "price_pack").with("customer", "cus_x");
+    let unowned = session("cs_x").metadata("price_id", "price_pack").with("customer", "cus_x");
     let unknown = session("cs_y").metadata("price_id", "price_new").of(ANN);
     vec![
-        nobodys.with("livemode", true).completed("evt_x").with("livemode", true),
+        unowned.with("livemode", true).completed("evt_x").with("livemode", true),
         unknown.with("livemode", true).completed("evt_y").with("livemode", true),
     ]
 }
@@ -130,7 +130,7 @@ fn lived_in(db: &Database) -> Connection {
             Some(fetched) => c.apply_fetched(&event, fetched),
             None => c.apply(&event),
         };
-        assert_eq!(outcome.said(), "applied");
+        assert_eq!(outcome.summary(), "applied");
     }
     for event in waiting() {
         assert_eq!(c.apply(&event).outcome, "parked");
@@ -146,7 +146,7 @@ fn replay(c: &mut Connection) {
             Some(fetched) => c.apply_fetched(&event, fetched),
             None => c.apply(&event),
         };
-        assert_eq!(outcome.said(), "already_applied", "{}", event.id());
+        assert_eq!(outcome.summary(), "already_applied", "{}", event.id());
     }
     assert_eq!(balances(c), before);
     assert_eq!(c.one::<i64>("select count(*) from billing.validate_credits_consistency()", &[]), 0);
@@ -170,7 +170,7 @@ fn scenario_36_dump_and_restore_keep_balances_settings_rights_and_applied_events
     assert!(there.one::<bool>("select livemode from billing.settings", &[]));
 
     replay(&mut there);
-    assert_eq!(there.sign_up(ANN).said(), "already_applied");
+    assert_eq!(there.sign_up(ANN).summary(), "already_applied");
     assert_eq!(there.attribute("cus_x", BOB).credits, 500, "what was parked is still healed");
     let ids: Vec<i64> =
         there.column("select id from billing.credit_transactions where user_id = $1 order by id", &[&BOB]);
@@ -213,7 +213,7 @@ fn scenario_36_rights_given_to_other_roles_come_along() {
     assert_eq!(there.everything(), here.everything());
     assert_eq!(rights(&mut there), rights(&mut here));
     there.run(&format!("set role {service}"));
-    assert_eq!(there.sign_up(BOB).said(), "applied");
+    assert_eq!(there.sign_up(BOB).summary(), "applied");
 }
 
 #[test]

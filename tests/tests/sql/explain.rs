@@ -38,11 +38,11 @@ fn explain_event_answers_what_the_event_then_does_and_writes_nothing() {
         ),
         (pack("c").completed("evt_11").with("created", "yesterday"), None, "rejected malformed"),
     ];
-    for (event, fetched, said) in events {
+    for (event, fetched, expected) in events {
         let before = c.everything();
         let explained = c.call("explain_event($1, $2)", &[event.json(), &fetched]);
         assert_eq!(c.everything(), before, "{}: explaining wrote something", event.id());
-        assert_eq!(explained.said(), said, "{}", event.id());
+        assert_eq!(explained.summary(), expected, "{}", event.id());
         let applied = c.call("apply_stripe_event($1, $2)", &[event.json(), &fetched]);
         assert_eq!(explained, applied, "{}", event.id());
     }
@@ -76,15 +76,18 @@ fn explain_checkout_session_tells_event_payment_grant_ledger_and_effect() {
     c.apply(&paid.event("evt_2", "checkout.session.async_payment_succeeded"));
     c.reconcile(&paid, ANN);
     c.apply(&paid_pack("cs_2", ANN).completed("evt_3"));
-    let told = explain(&mut c);
+    let explained = explain(&mut c);
     let outcomes: Vec<&str> =
-        told["events"].as_array().unwrap().iter().map(|e| e["outcome"].as_str().unwrap()).collect();
+        explained["events"].as_array().unwrap().iter().map(|e| e["outcome"].as_str().unwrap()).collect();
     assert_eq!(outcomes, ["ignored", "applied", "already_applied"]);
-    assert_eq!(told["payment"]["user_id"], ANN.to_string());
-    assert_eq!(told["payment"]["payment_intent_ids"], json!(["pi_1"]));
-    assert_eq!((&told["grants"][0]["amount"], &told["grants"][0]["remaining"]), (&json!(500), &json!(500)));
-    assert_eq!(told["transactions"].as_array().unwrap().len(), 1);
-    assert_eq!(told["balance_effect"], 500);
+    assert_eq!(explained["payment"]["user_id"], ANN.to_string());
+    assert_eq!(explained["payment"]["payment_intent_ids"], json!(["pi_1"]));
+    assert_eq!(
+        (&explained["grants"][0]["amount"], &explained["grants"][0]["remaining"]),
+        (&json!(500), &json!(500))
+    );
+    assert_eq!(explained["transactions"].as_array().unwrap().len(), 1);
+    assert_eq!(explained["balance_effect"], 500);
 }
 
 #[test]
@@ -146,7 +149,7 @@ fn pruning_never_deletes_what_waits_and_a_pruned_event_is_already_applied() {
     assert_eq!(c.one::<i64>("select billing.prune_stripe_events('1 microsecond')", &[]), 3);
     let left: Vec<String> = c.column("select event_id from billing.stripe_events order by 1", &[]);
     assert_eq!(left, ["evt_needs_fetch", "evt_parked"]);
-    assert_eq!(c.apply(&applied).said(), "already_applied");
+    assert_eq!(c.apply(&applied).summary(), "already_applied");
     assert_eq!(c.ledger(ANN), ["purchase 500"]);
     assert_eq!(c.attribute("cus_3", ANN).credits, 500);
 }
@@ -156,11 +159,11 @@ fn retry_parked_judges_the_longest_waiting_first_and_answers_an_outcome_each() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     for n in 1..=3 {
-        let nobodys =
+        let unowned =
             session(&format!("cs_{n}")).metadata("price_id", "price_pack").with("customer", "cus_1");
-        c.apply(&nobodys.completed(&format!("evt_{n}")));
+        c.apply(&unowned.completed(&format!("evt_{n}")));
     }
-    // As if a tie had come in by a restore, without the call that would have applied what waits for it.
+    // A customer link that a restore brought, without the call that would have applied what waits for it.
     c.run(&format!("insert into billing.customers values ('cus_1', '{ANN}', 'server', now())"));
     let retried = |c: &mut Connection, limit: i32| -> Vec<String> {
         c.column(
@@ -240,7 +243,7 @@ fn sync_repairs_the_counters_and_the_due_time_too() {
     c.run("update billing.accounts set last_grant_id = 0, last_transaction_id = 0, next_due_at = null, version = 0");
     assert_eq!(c.one::<i64>("select billing.sync_user_credits($1)", &[&ANN]), 540);
     assert!(c.one::<bool>("select next_due_at is not null from billing.accounts", &[]));
-    assert_eq!(c.grant(ANN, 1, "after").said(), "applied");
+    assert_eq!(c.grant(ANN, 1, "after").summary(), "applied");
     assert_eq!(c.ledger(ANN), ["grant 40", "purchase 500", "grant 1"]);
 }
 
@@ -283,7 +286,7 @@ fn a_redelivery_under_other_settings_never_takes_back_that_it_was_applied() {
     let mut live = catalog();
     live["livemode"] = true.into();
     c.load_catalog(&live);
-    assert_eq!(c.apply(&paid).said(), "ignored livemode");
+    assert_eq!(c.apply(&paid).summary(), "ignored livemode");
     assert_eq!(c.inbox("evt_1").as_deref(), Some("applied"));
     assert_eq!(c.ledger(ANN), ["purchase 500"]);
 }

@@ -1,10 +1,10 @@
-//! The free plan's months: granted by time alone to who signed up and has no paid tier, right to read before anything
-//! has posted them, however late that is.
+//! The free plan: time alone grants each month to users who signed up and have no paid tier, and reads are right before
+//! anything has posted it, however late that is.
 
 use serde_json::{Value, json};
 use stripe_credits_tests::refunds::refund;
 use stripe_credits_tests::subscription::{invoice, line, subscription};
-use stripe_credits_tests::{ANN, BOB, Connection, Database, catalog, paid_pack};
+use stripe_credits_tests::{ANN, BOB, Database, catalog, paid_pack};
 
 const DAY: i64 = 86_400;
 
@@ -21,37 +21,21 @@ fn database() -> Database {
     db
 }
 
-/// What ANN can spend and owes, by the view, which posts nothing, and after whoever posts it first.
-fn stands(c: &mut Connection) -> (i64, i64) {
-    let read = c.reads(ANN);
-    for posting in ["my_credits", "run_due"] {
-        c.run("begin");
-        match posting {
-            "my_credits" => assert_eq!(c.my_credits(ANN), read, "my_credits() and the view"),
-            _ => drop(c.run_due()),
-        }
-        assert_eq!(c.reads(ANN), read, "after {posting}");
-        assert_eq!(c.run_due(), 0, "nothing is left to post after {posting}");
-        c.run("rollback");
-    }
-    read
-}
-
 #[test]
 fn a_user_gets_each_months_free_credits_and_loses_what_is_left_of_the_last() {
     let db = database();
     let mut c = db.connect();
     c.sign_up(ANN);
-    assert_eq!(stands(&mut c), (505, 0));
+    assert_eq!(c.settled_balance_and_debt(ANN), (505, 0));
     assert_eq!(c.my_credits(ANN), (505, 0));
     assert_eq!(c.ledger(ANN), ["signup 500", "grant 5"]);
-    c.passes(ANN, "1 month");
-    assert_eq!(stands(&mut c), (505, 0), "not 510");
+    c.advance_time(ANN, "1 month");
+    assert_eq!(c.settled_balance_and_debt(ANN), (505, 0), "not 510");
     assert_eq!(c.run_due(), 1);
     assert_eq!(c.ledger(ANN), ["signup 500", "grant 5", "lapse -5", "grant 5"]);
     c.spend(ANN, 3, "job-1");
-    c.passes(ANN, "1 month");
-    assert_eq!(stands(&mut c), (505, 0), "free months are spent first");
+    c.advance_time(ANN, "1 month");
+    assert_eq!(c.settled_balance_and_debt(ANN), (505, 0), "free months are spent first");
 }
 
 #[test]
@@ -59,10 +43,10 @@ fn months_that_were_never_read_are_not_saved_up() {
     let db = database();
     let mut c = db.connect();
     c.sign_up(ANN);
-    c.passes(ANN, "7 months");
-    assert_eq!(stands(&mut c), (505, 0));
-    assert_eq!(c.spend(ANN, 505, "job-1").said(), "applied");
-    assert_eq!(c.spend(ANN, 1, "job-2").said(), "rejected insufficient_credits");
+    c.advance_time(ANN, "7 months");
+    assert_eq!(c.settled_balance_and_debt(ANN), (505, 0));
+    assert_eq!(c.spend(ANN, 505, "job-1").summary(), "applied");
+    assert_eq!(c.spend(ANN, 1, "job-2").summary(), "rejected insufficient_credits");
 }
 
 #[test]
@@ -70,9 +54,9 @@ fn a_user_who_never_signed_up_gets_no_free_month() {
     let db = database();
     let mut c = db.connect();
     c.apply(&paid_pack("cs_1", BOB).completed("evt_1"));
-    c.passes(BOB, "2 months");
+    c.advance_time(BOB, "2 months");
     c.run_due();
-    assert_eq!(c.reads(BOB), (500, 0));
+    assert_eq!(c.balance_and_debt(BOB), (500, 0));
 }
 
 #[test]
@@ -85,14 +69,14 @@ fn a_plan_stops_the_free_months_and_its_end_brings_them_again() {
     let state = subscription("sub_1", "price_pro").of(ANN).during(span);
     c.apply(&state.event("evt_created", "created", now));
     c.apply(&invoice("in_1", "sub_1").line(line("price_pro", 10_000, span)).paid_at(now).paid("evt_paid"));
-    let before = stands(&mut c).0;
+    let before = c.settled_balance_and_debt(ANN).0;
     assert!([10_500, 10_505].contains(&before), "the month that had begun may stay: {before}");
-    c.passes(ANN, "2 months");
-    assert_eq!(stands(&mut c), (10_500, 0), "no free month beside a plan");
+    c.advance_time(ANN, "2 months");
+    assert_eq!(c.settled_balance_and_debt(ANN), (10_500, 0), "no free month beside a plan");
     c.apply(&state.deleted("evt_deleted", now + 100));
-    assert_eq!((stands(&mut c), c.tier(ANN)), ((10_505, 0), "free canceled".into()));
-    c.passes(ANN, "1 month");
-    assert_eq!(stands(&mut c), (10_505, 0));
+    assert_eq!((c.settled_balance_and_debt(ANN), c.tier(ANN)), ((10_505, 0), "free canceled".into()));
+    c.advance_time(ANN, "1 month");
+    assert_eq!(c.settled_balance_and_debt(ANN), (10_505, 0));
 }
 
 #[test]
@@ -100,13 +84,13 @@ fn a_free_plan_that_is_new_in_the_catalog_reaches_those_who_signed_up_before_it(
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.sign_up(ANN);
-    c.passes(ANN, "3 months");
-    assert_eq!(stands(&mut c), (500, 0));
+    c.advance_time(ANN, "3 months");
+    assert_eq!(c.settled_balance_and_debt(ANN), (500, 0));
     c.load_catalog(&with_free_plan());
-    assert_eq!(stands(&mut c), (505, 0));
+    assert_eq!(c.settled_balance_and_debt(ANN), (505, 0));
     c.load_catalog(&catalog());
-    c.passes(ANN, "2 months");
-    assert_eq!(stands(&mut c), (500, 0), "no free plan any more");
+    c.advance_time(ANN, "2 months");
+    assert_eq!(c.settled_balance_and_debt(ANN), (500, 0), "no free plan any more");
 }
 
 #[test]
@@ -116,16 +100,20 @@ fn a_debt_takes_of_each_free_month_first() {
     c.apply(&paid_pack("cs_1", ANN).completed("evt_1"));
     c.spend(ANN, 500, "job-1");
     c.apply(&refund("re_1", "pi_1", 1000).event("evt_2", "refund.created"));
-    assert_eq!(c.reads(ANN), (0, 500));
+    assert_eq!(c.balance_and_debt(ANN), (0, 500));
     c.load_catalog(&{
         let mut catalog = with_free_plan();
         catalog["signup_credits"] = json!(0);
         catalog
     });
     c.sign_up(ANN);
-    assert_eq!(stands(&mut c), (0, 495));
-    c.passes(ANN, "3 months");
-    assert_eq!(stands(&mut c), (0, 480), "each month that came and went was taken by the debt");
+    assert_eq!(c.settled_balance_and_debt(ANN), (0, 495));
+    c.advance_time(ANN, "3 months");
+    assert_eq!(
+        c.settled_balance_and_debt(ANN),
+        (0, 480),
+        "each month that came and went was taken by the debt"
+    );
 }
 
 #[test]
@@ -136,7 +124,7 @@ fn zero_free_credits_mean_no_free_plan() {
     catalog["free_plan"]["credits"] = json!(0);
     c.load_catalog(&catalog);
     c.sign_up(ANN);
-    c.passes(ANN, "2 months");
-    assert_eq!(stands(&mut c), (500, 0));
+    c.advance_time(ANN, "2 months");
+    assert_eq!(c.settled_balance_and_debt(ANN), (500, 0));
     assert_eq!(c.ledger(ANN), ["signup 500"]);
 }

@@ -1,4 +1,4 @@
-//! Whatever an event's content is, it never raises: it is refused or kept with a reason, and grants no more than the
+//! Hostile content of events: it never raises an error, is rejected or kept with a reason, and grants no more than the
 //! catalog says.
 
 use proptest::prelude::*;
@@ -55,14 +55,14 @@ fn what_is_no_event_is_rejected_and_recorded_only_under_an_id() {
         r#"{"type": "checkout.session.completed"}"#,
     ] {
         let outcome = apply(&mut c, text);
-        assert_eq!((outcome.said().as_str(), outcome.credits), ("rejected malformed", 0), "{text}");
+        assert_eq!((outcome.summary().as_str(), outcome.credits), ("rejected malformed", 0), "{text}");
         assert!(
             outcome.details.is_some_and(|details| details["fault"].is_string()),
             "{text}: says what is wrong"
         );
     }
     let long = format!(r#"{{"id": "{}"}}"#, noise(256));
-    assert_eq!(apply(&mut c, &long).said(), "rejected malformed");
+    assert_eq!(apply(&mut c, &long).summary(), "rejected malformed");
     assert_eq!(c.everything(), before, "nothing to record it under");
     for text in [
         r#"{"id": "evt_1"}"#,
@@ -75,7 +75,7 @@ fn what_is_no_event_is_rejected_and_recorded_only_under_an_id() {
     ] {
         let id = &text[8..13];
         for attempts in 1..=2 {
-            assert_eq!(apply(&mut c, text).said(), "rejected malformed", "{text}");
+            assert_eq!(apply(&mut c, text).summary(), "rejected malformed", "{text}");
             assert_eq!(c.inbox(id).as_deref(), Some("rejected malformed"), "{text}");
             let counted: i32 =
                 c.one("select attempts from billing.stripe_events where event_id = $1", &[&id]);
@@ -94,7 +94,7 @@ fn what_is_no_event_because_of_its_type_is_recorded_under_its_id_too() {
             r#"{{"id": "evt_1", "type": {event_type}, "created": 1, "livemode": false, "data": {{"object": {{}}}}}}"#
         );
         c.run("begin");
-        assert_eq!(apply(&mut c, &text).said(), "rejected malformed");
+        assert_eq!(apply(&mut c, &text).summary(), "rejected malformed");
         assert_eq!(c.inbox("evt_1").as_deref(), Some("rejected malformed"), "{text}");
         c.run("rollback");
     }
@@ -107,13 +107,13 @@ fn what_was_malformed_once_and_comes_again_whole_is_found_by_its_customer() {
     let mut c = db.connect();
     let whole =
         session("cs_1").metadata("price_id", "price_pack").with("customer", "cus_1").completed("evt_1");
-    assert_eq!(c.apply(&whole.clone().with("livemode", "no")).said(), "rejected malformed");
-    assert_eq!(c.apply(&whole).said(), "parked unknown_user");
+    assert_eq!(c.apply(&whole.clone().with("livemode", "no")).summary(), "rejected malformed");
+    assert_eq!(c.apply(&whole).summary(), "parked unknown_user");
     assert_eq!(c.attribute("cus_1", ANN).credits, 500);
     assert_eq!(c.inbox("evt_1").as_deref(), Some("applied"));
 }
 
-/// What a JSON number can be, and no field means.
+/// JSON numbers that are valid for no field.
 const NUMBERS: &[&str] = &[
     "12345678901234567890123456",
     "-12345678901234567890123456",
@@ -238,7 +238,7 @@ fn hostile_quantities_in_metadata_ask_stripe_instead_of_guessing() {
         let event = paid_pack("cs_1", ANN).metadata("quantity", quantity).completed("evt_1");
         c.run("begin");
         let outcome = c.apply(&event);
-        assert_eq!(outcome.said(), "needs_fetch", "{quantity:?}: {outcome:?}");
+        assert_eq!(outcome.summary(), "needs_fetch", "{quantity:?}: {outcome:?}");
         assert_eq!(c.ledger(ANN), [""; 0]);
         c.run("rollback");
     }
@@ -253,9 +253,9 @@ fn many_lines_that_add_up_to_more_than_can_be_held_are_rejected() {
     catalog["packs"][0]["credits"] = 1_000_000_000_000_i64.into();
     c.load_catalog(&catalog);
     let lines = session("cs_1").of(ANN).lines(&[("price_pack", 1_000_000)]);
-    assert_eq!(c.apply(&lines.completed("evt_1")).said(), "rejected out_of_range");
+    assert_eq!(c.apply(&lines.completed("evt_1")).summary(), "rejected out_of_range");
     let lines = session("cs_2").of(ANN).lines(&[("price_pack", 600_000), ("price_pack", 600_000)]);
-    assert_eq!(c.apply(&lines.completed("evt_2")).said(), "rejected out_of_range");
+    assert_eq!(c.apply(&lines.completed("evt_2")).summary(), "rejected out_of_range");
     assert_eq!(c.ledger(ANN), [""; 0]);
 }
 
@@ -269,7 +269,7 @@ fn deep_nesting_in_read_and_unread_fields_never_raises() {
         for hostile in [&deep, &deep_object] {
             let unread = paid_pack("cs_1", ANN).with("custom_fields", "@").completed("evt_1");
             c.run("begin");
-            assert_eq!(apply(&mut c, &text_with(&unread, "@", hostile)).said(), "applied", "{depth}");
+            assert_eq!(apply(&mut c, &text_with(&unread, "@", hostile)).summary(), "applied", "{depth}");
             c.run("rollback");
             for field in
                 ["id", "mode", "customer", "payment_intent", "metadata", "line_items", "amount_total"]
@@ -283,9 +283,9 @@ fn deep_nesting_in_read_and_unread_fields_never_raises() {
             }
             let top = paid_pack("cs_1", ANN).completed("evt_1").with("request", "@");
             c.run("begin");
-            assert_eq!(apply(&mut c, &text_with(&top, "@", hostile)).said(), "applied");
+            assert_eq!(apply(&mut c, &text_with(&top, "@", hostile)).summary(), "applied");
             c.run("rollback");
-            assert_eq!(apply(&mut c, hostile).said(), "rejected malformed");
+            assert_eq!(apply(&mut c, hostile).summary(), "rejected malformed");
         }
     }
 }
@@ -305,7 +305,7 @@ fn long_texts_in_every_field_never_raise() {
             ("session.id", pack().with("id", long.clone()).completed("evt_1")),
             ("session.customer", pack().with("customer", long.clone()).completed("evt_1")),
             (
-                "session.customer of nobody",
+                "session.customer without a user",
                 session("cs_1")
                     .metadata("price_id", "price_pack")
                     .with("customer", long.clone())
@@ -359,7 +359,7 @@ fn huge_metadata_is_kept_and_read() {
     for n in 0..20_000 {
         pack = pack.metadata(&format!("key_{n}"), noise(20));
     }
-    assert_eq!(c.apply(&pack.completed("evt_1")).said(), "applied");
+    assert_eq!(c.apply(&pack.completed("evt_1")).summary(), "applied");
     assert_eq!(c.ledger(ANN), ["purchase 500"]);
 }
 
@@ -371,7 +371,7 @@ fn of_duplicate_keys_the_last_counts_in_the_database_and_in_the_rules_alike() {
     let doubled = text
         .replacen('{', r#"{"id": "evt_0", "#, 1)
         .replace(r#""payment_status":"paid""#, r#""payment_status":"paid","payment_status":"unpaid""#);
-    assert_eq!(apply(&mut c, &doubled).said(), "ignored unpaid");
+    assert_eq!(apply(&mut c, &doubled).summary(), "ignored unpaid");
     assert_eq!(c.inbox("evt_1").as_deref(), Some("ignored unpaid"));
     assert_eq!(c.inbox("evt_0"), None);
     assert_eq!(c.ledger(ANN), [""; 0]);
@@ -442,7 +442,10 @@ fn hostile_sessions_to_reconcile_are_refused_and_never_raise() {
             "reconcile_checkout_session($1, $2, $3::text::timestamptz)",
             &[paid_pack("cs_1", ANN).json(), &ANN, &time],
         );
-        assert!(matches!(outcome.said().as_str(), "applied" | "rejected malformed"), "{time}: {outcome:?}");
+        assert!(
+            matches!(outcome.summary().as_str(), "applied" | "rejected malformed"),
+            "{time}: {outcome:?}"
+        );
         c.run("rollback");
     }
     assert_eq!(c.end_state(), before);

@@ -1,4 +1,4 @@
-//! The SQL interface on a real server: every test has a database of its own, and most of them speak as Stripe would.
+//! The SQL interface on a real server: every test has a database of its own, and most of them send what Stripe sends.
 
 mod catalog;
 mod constraints;

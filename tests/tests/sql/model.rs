@@ -1,5 +1,5 @@
-//! Random operations on the database and on the plain model of `rules/`, compared after each of them: one after the other,
-//! at once with other people's, and at once on one person, where some order of them must explain what came.
+//! Random operations on the database and on the plain model of `rules/`, compared after each of them: in sequence,
+//! concurrently with other users' operations, and concurrently on one user, where some order of them must explain the result.
 //!
 //! The model knows the rules of money and nothing of events, locks, rows or SQL. Every run of a seed is the same; a failure
 //! names the seed and the operations that led to it.
@@ -12,7 +12,8 @@ use std::thread;
 use serde_json::json;
 use stripe_credits_rules::catalog::{Cancellation, PlanChange, ReversalPolicy};
 use stripe_credits_rules::model::{
-    Among, Bill, Books, Money, Operation, PACK_CENTS, PERIOD, Person, Policies, Said, TRIAL_CREDITS,
+    Among, Bill, Books, Money, Operation, PACK_CENTS, PERIOD, Person, Policies, SubscriptionFacts,
+    TRIAL_CREDITS,
 };
 use stripe_credits_tests::permutations::orders;
 use stripe_credits_tests::refunds::{charge, dispute, refund};
@@ -21,23 +22,23 @@ use stripe_credits_tests::subscription::{invoice, invoice_payment, line, plans_w
 use stripe_credits_tests::{Connection, Database, Event, Outcome, nothing_fetched, paid_pack, user};
 use uuid::Uuid;
 
-/// How many people there are under each set of policies, each with a history of their own.
+/// Users under each set of policies, each with a history of their own.
 const PEOPLE: u64 = 14;
-/// How many operations a history has.
+/// Operations of a history.
 const STEPS: usize = 60;
-/// How many people's histories happen at once.
+/// Histories at once.
 const CROWD: u64 = 4;
-/// How many people have operations that come at once, how often, and how many each time.
+/// Users with concurrent operations, how often, and how many each time.
 const HURRIED: u64 = 6;
 const BATCHES: usize = 10;
 const AT_ONCE: usize = 4;
-/// When periods begin that are over, and periods that are not.
+/// Starts of periods that are over, and of periods that are not.
 const PAST: i64 = 1_000_000_000;
 const FUTURE: i64 = 4_000_000_000;
-/// What the model takes for the database's time: anything between the two.
+/// The model's time: anything between the two.
 const NOW: i64 = 1_800_000_000;
 
-/// How much one has patience for: so many times the people, by `STRIPE_CREDITS_MODEL_TIMES`.
+/// Multiplies the number of users: `STRIPE_CREDITS_MODEL_TIMES`.
 fn people() -> u64 {
     let times = std::env::var("STRIPE_CREDITS_MODEL_TIMES");
     PEOPLE * times.map_or(1, |times| times.parse::<u64>().expect("a number"))
@@ -70,31 +71,31 @@ fn all_policies() -> Vec<Policies> {
     all
 }
 
-/// As by a shim without a Stripe key. A reversal is heard before Stripe is asked about it: should its purchase come before
-/// the answer does, that has nothing left to say.
+/// Delivers like a shim without a Stripe key. A reversal is recorded before Stripe is asked about it: if its purchase comes
+/// before the answer, nothing is left to do.
 fn deliver(c: &mut Connection, event: &Event) -> Outcome {
-    let said = c.apply(event);
-    if said.outcome != "needs_fetch" {
-        return said;
+    let outcome = c.apply(event);
+    if outcome.outcome != "needs_fetch" {
+        return outcome;
     }
     let answered = c.apply_fetched(event, &nothing_fetched());
     assert!(
-        ["ignored unknown_payment", "already_applied"].contains(&answered.said().as_str()),
+        ["ignored unknown_payment", "already_applied"].contains(&answered.summary().as_str()),
         "{answered:?}"
     );
-    Outcome { outcome: "ignored".into(), reason: Some("unknown_payment".into()), ..said }
+    Outcome { outcome: "ignored".into(), reason: Some("unknown_payment".into()), ..outcome }
 }
 
 fn intent(source: &str) -> String {
     format!("pi_{}", &source[3..])
 }
 
-/// Somebody in the database, and in the model.
+/// A user in the database and in the model.
 struct Walk {
     id: Uuid,
     name: String,
     rng: Rng,
-    /// The model: everything that may be so by what was seen. That is one, but where what came at once leaves it open.
+    /// The model: every state that explains what was seen. One, unless concurrent operations leave more than one open.
     people: Vec<Person>,
     starts_at: i64,
     delivered: Vec<Event>,
@@ -117,7 +118,7 @@ impl Walk {
         }
     }
 
-    /// What Stripe would send of an operation; nothing for what is none of Stripe's. The last one is the operation's own.
+    /// The events of an operation; none if it is not Stripe's. The last one is the operation's own.
     fn events(&self, operation: &Operation, number: u64) -> Vec<Event> {
         let evt = format!("evt_{}_{number}", self.name);
         let event = match operation {
@@ -142,29 +143,29 @@ impl Walk {
                 };
                 dispute(id, &intent(source), *cents, status).event(&evt, event_type)
             }
-            Operation::Say { subscription, at, said } => self.says(*subscription, *at, *said, &evt),
+            Operation::Change { subscription, at, facts } => self.change(*subscription, *at, *facts, &evt),
             Operation::Pay(bill) => return self.pays(bill, &evt),
             _ => return Vec::new(),
         };
         vec![event]
     }
 
-    fn says(&self, number: usize, at: i64, said: Said, evt: &str) -> Event {
-        let start = self.starts_at + PERIOD * said.period;
-        let object = subscription(&format!("sub_{}_{number}", self.name), said.plan.price_id())
+    fn change(&self, number: usize, at: i64, facts: SubscriptionFacts, evt: &str) -> Event {
+        let start = self.starts_at + PERIOD * facts.period;
+        let object = subscription(&format!("sub_{}_{number}", self.name), facts.plan.price_id())
             .of(self.id)
             .with("customer", format!("cus_{}", self.name))
-            .with("cancel_at_period_end", said.cancel_at_period_end)
-            .with("trial_end", said.trial_end)
-            .status(said.status())
+            .with("cancel_at_period_end", facts.cancel_at_period_end)
+            .with("trial_end", facts.trial_end)
+            .status(facts.status())
             .during((start, start + PERIOD));
-        match said.ended_at {
+        match facts.ended_at {
             Some(ended_at) => object.deleted(evt, ended_at),
             None => object.updated(evt, at),
         }
     }
 
-    /// In either shape; in the newer one another event says what paid it.
+    /// In either shape; in the newer one another event names the payment intent.
     fn pays(&self, bill: &Bill, evt: &str) -> Vec<Event> {
         let line = line(bill.plan.price_id(), bill.cents, bill.period);
         let object = invoice(&bill.id, &format!("sub_{}_{}", self.name, bill.subscription))
@@ -181,10 +182,10 @@ impl Walk {
         }
     }
 
-    /// Carries an operation out on the database. Answers what it said.
+    /// Carries out an operation on the database.
     fn carry_out(&self, c: &mut Connection, operation: &Operation, number: u64) -> Option<Outcome> {
         let id = self.id;
-        let said = match operation {
+        let outcome = match operation {
             Operation::Grant { request, amount, lapses_at: None } => c.grant(id, *amount, request),
             Operation::Grant { request, amount, lapses_at: Some(lapses_at) } => c.call(
                 "grant_credits($1, $2, $3, p_expires_at => to_timestamp($4::bigint))",
@@ -195,16 +196,16 @@ impl Walk {
             Operation::Commit { request, amount } => c.commit(id, request, *amount),
             Operation::Release { request } => c.release(id, request),
             Operation::RunOut { request } => {
-                c.runs_out_now(id, request);
+                c.expire_reservation(id, request);
                 return None;
             }
             Operation::Lapse { source } => {
-                c.lapses_now(id, source);
+                c.expire_grants(id, source);
                 return None;
             }
             _ => self.events(operation, number).iter().map(|event| deliver(c, event)).last()?,
         };
-        Some(said)
+        Some(outcome)
     }
 
     fn step(&mut self, c: &mut Connection) {
@@ -218,28 +219,32 @@ impl Walk {
             Operation::RunOut { request } => self.people.iter().all(|person| person.returns_whole(request)),
             _ => true,
         };
-        let said = self.carry_out(c, &operation, number);
-        let words = said.as_ref().map_or("applied".to_owned(), Outcome::said);
-        self.can_be(&format!("said {words}"), |person| person.apply(&operation) == words);
-        let Some(said) = said else {
+        let outcome = self.carry_out(c, &operation, number);
+        let words = outcome.as_ref().map_or("applied".to_owned(), Outcome::summary);
+        let seen = format!("the database answered {words}");
+        self.can_be(&seen, |person| person.apply(&operation) == words);
+        let Some(outcome) = outcome else {
             if exact {
                 self.compare(c, "read before it is posted");
             }
             return self.posts_time(c);
         };
-        if let (Some(subscription), Some(purchased), Some(promotional), Some(debt)) =
-            (said.remaining_subscription, said.remaining_purchased, said.remaining_promotional, said.debt)
-        {
-            let told = ([subscription, purchased, promotional], debt);
-            self.can_be(&format!("told {told:?}"), |person| {
+        if let (Some(subscription), Some(purchased), Some(promotional), Some(debt)) = (
+            outcome.remaining_subscription,
+            outcome.remaining_purchased,
+            outcome.remaining_promotional,
+            outcome.debt,
+        ) {
+            let left = ([subscription, purchased, promotional], debt);
+            self.can_be(&format!("left {left:?}"), |person| {
                 let books = person.books();
-                told == (books.pools, books.debt)
+                left == (books.pools, books.debt)
             });
         }
         self.delivered.extend(self.events(&operation, number));
     }
 
-    /// What was seen, and in whom that can be; it must be so in somebody.
+    /// Drops the states that do not explain what was seen; at least one must.
     fn can_be(&mut self, seen: &str, mut person_says: impl FnMut(&mut Person) -> bool) {
         let first = self.people[0].clone();
         self.people.iter_mut().for_each(|person| person.names_like(&first));
@@ -247,23 +252,26 @@ impl Walk {
         assert!(!self.people.is_empty(), "{seen}, but the model: {:?}", first.books());
     }
 
-    /// By a sweep, or by an access that does nothing else. A sweep leaves what another one is at.
+    /// Posts what time has caused, by a sweep or by an access that does nothing else. A sweep skips locked accounts.
     fn posts_time(&mut self, c: &mut Connection) {
         if self.rng.once_in(2) || c.run_due() == 0 {
-            assert_eq!(c.release(self.id, "nobody's").said(), "rejected unknown_reservation");
+            assert_eq!(c.release(self.id, "unknown").summary(), "rejected unknown_reservation");
         }
     }
 
-    /// Anything that Stripe said before, again: it must change nothing, whatever happened since.
+    /// Delivers an earlier event again: it must change nothing, whatever happened since.
     fn redeliver(&mut self, c: &mut Connection) {
         let event = self.rng.one_of(&self.delivered).clone();
-        let said = c.deliver(&event);
-        self.done.push(format!("again {}: {}", event.id(), said.said()));
-        assert!(["already_applied", "ignored"].contains(&said.outcome.as_str()), "a redelivery: {said:?}");
-        assert_eq!(said.credits, 0, "a redelivery: {said:?}");
+        let outcome = c.deliver(&event);
+        self.done.push(format!("again {}: {}", event.id(), outcome.summary()));
+        assert!(
+            ["already_applied", "ignored"].contains(&outcome.outcome.as_str()),
+            "a redelivery: {outcome:?}"
+        );
+        assert_eq!(outcome.credits, 0, "a redelivery: {outcome:?}");
     }
 
-    /// What a read that posts nothing says. What remains of each grant is not asked here, for time may have to post first.
+    /// Reads without posting. What remains of each grant is not read: expiry may have to be posted first.
     fn read(&self, c: &mut Connection) -> Books {
         let read = "select subscription_credits_balance, purchased_credits_balance, promotional_credits_balance, debt,
                         subscription_tier, subscription_status
@@ -294,8 +302,8 @@ impl Walk {
         self.can_be(&format!("what remains is {grants:?}"), |person| person.books().grants == grants);
     }
 
-    /// Runs something that may fail, and says then what led to it.
-    fn told<T>(&mut self, what: impl FnOnce(&mut Walk) -> T) -> T {
+    /// Runs a step; if it fails, prints the operations that led to it.
+    fn with_history<T>(&mut self, what: impl FnOnce(&mut Walk) -> T) -> T {
         catch_unwind(AssertUnwindSafe(|| what(self))).unwrap_or_else(|panic| {
             let last = self.done.len().saturating_sub(80);
             eprintln!("{}\n...\n{}", self.done[0], self.done[last..].join("\n"));
@@ -303,8 +311,7 @@ impl Walk {
         })
     }
 
-    /// Operations that come at once, of which at most one is of the subscription: those of Stripe's words that the model
-    /// hears in order.
+    /// Operations that come at once, at most one of them of the subscription: the model needs those in order.
     fn several(&mut self) -> Vec<(u64, Operation)> {
         let mut several = Vec::new();
         for n in 0..AT_ONCE {
@@ -318,27 +325,28 @@ impl Walk {
         several
     }
 
-    /// Carries operations out at once, each on a connection of its own. In some order of them the model says the same.
+    /// Carries out operations at once, each on a connection of its own. Some order of them must give the same outcomes in the
+    /// model.
     fn at_once(&mut self, connections: &mut [Connection]) {
         let several = self.several();
         self.done.push(format!("at once: {several:?}"));
         let barrier = Barrier::new(several.len());
         let walk = &*self;
-        let said: Vec<String> = thread::scope(|scope| {
+        let outcomes: Vec<String> = thread::scope(|scope| {
             let work = |((number, operation), c): (&(u64, Operation), &mut Connection)| {
                 barrier.wait();
-                walk.carry_out(c, operation, *number).expect("it is not of time").said()
+                walk.carry_out(c, operation, *number).expect("it is not of time").summary()
             };
             let running: Vec<_> =
                 several.iter().zip(connections).map(|one| scope.spawn(move || work(one))).collect();
             running.into_iter().map(|thread| thread.join().expect("each of the connections")).collect()
         });
-        self.done.push(format!("{said:?}"));
+        self.done.push(format!("{outcomes:?}"));
         let before = std::mem::take(&mut self.people);
         for order in orders(several.len()) {
             for mut person in before.iter().cloned() {
                 person.names_like(&before[0]);
-                let same = order.iter().all(|at| person.apply(&several[*at].1) == said[*at]);
+                let same = order.iter().all(|at| person.apply(&several[*at].1) == outcomes[*at]);
                 if same && !self.people.contains(&person) {
                     self.people.push(person);
                 }
@@ -352,7 +360,7 @@ impl Walk {
 
     fn history(&mut self, c: &mut Connection) {
         for _ in 0..STEPS {
-            self.told(|walk| {
+            self.with_history(|walk| {
                 walk.step(c);
                 walk.compare(c, "after the step");
                 walk.compare_grants(c);
@@ -361,7 +369,7 @@ impl Walk {
     }
 }
 
-/// One after the other, a person's history at a time.
+/// One history after the other.
 fn histories(policies: impl IntoIterator<Item = Policies>) {
     for policies in policies {
         let db = database(policies);
@@ -418,7 +426,7 @@ fn what_comes_at_once_on_one_account_ends_as_in_some_order_of_it() {
         for seed in (1..=HURRIED).map(|n| 2000 + round * HURRIED + n) {
             let mut walk = Walk::new(policies, seed);
             for _ in 0..BATCHES {
-                walk.told(|walk| {
+                walk.with_history(|walk| {
                     walk.step(&mut connections[0]);
                     walk.at_once(&mut connections);
                     walk.compare(&mut connections[0], "after the batch");

@@ -9,7 +9,7 @@ use stripe_credits_tests::{Connection, Database, Event, Outcome, catalog, nothin
 /// The closed list of outcomes.
 const OUTCOMES: &[&str] = &["applied", "already_applied", "ignored", "parked", "rejected", "needs_fetch"];
 
-/// What the project was handed to read in place; nothing where the folder is missing.
+/// The recorded payloads outside of the repository; none if the folder is missing.
 fn payloads() -> Vec<(String, Value)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/stripe-events");
     let Ok(entries) = fs::read_dir(&folder) else {
@@ -40,7 +40,7 @@ fn settings_of(event: &Value) -> Value {
     settings
 }
 
-/// Whether it is about an object without an id, as a mock wrote it: nothing that could be kept under its name.
+/// Whether it is about an object without an id, as a test double wrote it: it could not be stored under an id.
 fn nameless(event: &Event) -> bool {
     event.json()["data"]["object"]["id"].is_null()
 }
@@ -78,11 +78,11 @@ fn every_recorded_payload_has_a_definite_outcome_and_is_recorded() {
         c.load_catalog(&settings_of(&payload));
         let event = Event::received(payload);
         let outcome = delivered(&mut c, &name, &event);
-        let may_be_rejected = nameless(&event) && outcome.said() == "rejected malformed";
+        let may_be_rejected = nameless(&event) && outcome.summary() == "rejected malformed";
         assert!(outcome.outcome != "rejected" || may_be_rejected, "{name}: Stripe sent this: {outcome:?}");
         assert!(!event.id().is_empty(), "{name} has an id");
         let recorded = c.inbox(event.id()).unwrap_or_else(|| panic!("{name} was not recorded"));
-        assert_eq!(recorded, outcome.said(), "{name}");
+        assert_eq!(recorded, outcome.summary(), "{name}");
         let once = end_state(&mut c);
         delivered(&mut c, &name, &event);
         // What was applied says so, however often it comes again.
@@ -108,16 +108,16 @@ fn every_recorded_payload_of_another_mode_or_account_is_ignored() {
         settings["livemode"] = (!settings["livemode"].as_bool().unwrap_or_default()).into();
         c.load_catalog(&settings);
         let event = Event::received(payload.clone());
-        let said = c.apply(&event).said();
-        if nameless(&event) && said == "rejected malformed" {
+        let outcome = c.apply(&event).summary();
+        if nameless(&event) && outcome == "rejected malformed" {
             c.run("rollback");
             continue;
         }
-        assert_eq!(said, "ignored livemode", "{name}");
+        assert_eq!(outcome, "ignored livemode", "{name}");
         let mut settings = settings_of(&payload);
         settings["stripe_account"] = "acct_foreign".into();
         c.load_catalog(&settings);
-        assert_eq!(c.apply(&event).said(), "ignored account", "{name}");
+        assert_eq!(c.apply(&event).summary(), "ignored account", "{name}");
         for table in ["accounts", "payments", "customers"] {
             assert_eq!(
                 c.one::<i64>(&format!("select count(*) from billing.{table}"), &[]),
@@ -136,12 +136,12 @@ fn every_recorded_payload_before_the_first_catalog_is_parked_and_judged_by_it() 
     for (name, payload) in payloads() {
         c.run("begin");
         let event = Event::received(payload.clone());
-        let said = c.apply(&event).said();
-        if nameless(&event) && said == "rejected malformed" {
+        let outcome = c.apply(&event).summary();
+        if nameless(&event) && outcome == "rejected malformed" {
             c.run("rollback");
             continue;
         }
-        assert_eq!(said, "parked no_catalog", "{name}");
+        assert_eq!(outcome, "parked no_catalog", "{name}");
         c.load_catalog(&settings_of(&payload));
         let judged = c.inbox(event.id()).expect("recorded");
         assert_ne!(judged, "parked no_catalog", "{name}");

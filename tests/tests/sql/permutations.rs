@@ -1,4 +1,4 @@
-//! The last word on order: every permutation of a set of deliveries, each of them doubled, ends in the same balances.
+//! Order does not matter: every permutation of a set of deliveries, each of them doubled, ends in the same balances.
 
 use serde_json::{Value, json};
 use stripe_credits_tests::permutations::{
@@ -112,20 +112,20 @@ fn scenario_06_unpaid_then_failed_in_every_order() {
 #[test]
 fn scenario_07_an_unowned_pack_and_whatever_names_its_customer_in_every_order() {
     let db = Database::with_catalog();
-    let nobodys = session("cs_1").metadata("price_id", "price_pack").with("customer", "cus_1");
-    let tying = paid_pack("cs_2", ANN).with("customer", "cus_1");
+    let unowned = session("cs_1").metadata("price_id", "price_pack").with("customer", "cus_1");
+    let linking = paid_pack("cs_2", ANN).with("customer", "cus_1");
     let steps =
-        [delivered(nobodys.completed("evt_1")), delivered(tying.completed("evt_2")), attributed("cus_1")];
+        [delivered(unowned.completed("evt_1")), delivered(linking.completed("evt_2")), attributed("cus_1")];
     every_order_ends_the_same(&db, &steps, 1000);
 }
 
 #[test]
 fn scenario_07_an_unowned_pack_and_its_attributed_session_in_every_order() {
     let db = Database::with_catalog();
-    let nobodys = session("cs_1").metadata("price_id", "price_pack").with("customer", "cus_1");
+    let unowned = session("cs_1").metadata("price_id", "price_pack").with("customer", "cus_1");
     let steps = [
-        delivered(nobodys.completed("evt_1")),
-        delivered(nobodys.event("evt_2", "checkout.session.async_payment_succeeded")),
+        delivered(unowned.completed("evt_1")),
+        delivered(unowned.event("evt_2", "checkout.session.async_payment_succeeded")),
         attributed("cs_1"),
     ];
     every_order_ends_the_same(&db, &steps, 500);
@@ -135,10 +135,10 @@ fn scenario_07_an_unowned_pack_and_its_attributed_session_in_every_order() {
 fn scenario_07_attributing_one_of_two_sessions_of_a_payment_intent_in_every_order() {
     // One payment intent, two sessions: one payment, whichever of them an operator named.
     let db = Database::with_catalog();
-    let nobodys = session("cs_1").metadata("price_id", "price_pack");
+    let unowned = session("cs_1").metadata("price_id", "price_pack");
     let twin = session("cs_2").metadata("price_id", "price_pack").with("payment_intent", "pi_1").of(ANN);
     let steps =
-        [delivered(nobodys.completed("evt_1")), delivered(twin.completed("evt_2")), attributed("cs_1")];
+        [delivered(unowned.completed("evt_1")), delivered(twin.completed("evt_2")), attributed("cs_1")];
     let mut c = db.connect();
     for order in orders_of_pairs(steps.len()) {
         c.run("begin");
@@ -222,7 +222,7 @@ fn scenario_13b_a_pack_and_its_own_invoice_in_every_order() {
 
 #[test]
 fn everything_that_can_wait_and_what_it_waits_for_in_every_order() {
-    // A bare session of nobody, for a price that nobody knows, while there is no catalog: four things are missing.
+    // A session without line items, user or known price, while there is no catalog: four things are missing.
     let db = Database::new();
     let mut wanted = catalog();
     wanted["packs"] = json!([{"key": "new", "credits": 700, "prices": ["price_new"]}]);

@@ -12,31 +12,6 @@ use stripe_credits_tests::{ANN, Connection, Database, Event, paid_pack};
 
 const DAY: i64 = 86_400;
 
-/// What ANN can spend and owes now, whoever reads or posts it first: the view, which posts nothing, `my_credits`, a sweep,
-/// and a spend of all of it.
-fn stands(c: &mut Connection) -> (i64, i64) {
-    let read = c.reads(ANN);
-    for posting in ["my_credits", "run_due", "spend"] {
-        c.run("begin");
-        match posting {
-            "my_credits" => assert_eq!(c.my_credits(ANN), read, "my_credits() and the view"),
-            "run_due" => drop(c.run_due()),
-            _ if read.0 > 0 => {
-                let spent = c.spend(ANN, read.0, "all-of-it");
-                assert_eq!((spent.said().as_str(), spent.remaining_total), ("applied", Some(0)));
-                assert_eq!(c.reads(ANN), (0, read.1), "after all of it was spent");
-            }
-            _ => assert_eq!(c.spend(ANN, 1, "anything").said(), "rejected insufficient_credits"),
-        }
-        if posting != "spend" {
-            assert_eq!(c.reads(ANN), read, "after {posting}");
-            assert_eq!(c.run_due(), 0, "nothing is left to post after {posting}");
-        }
-        c.run("rollback");
-    }
-    read
-}
-
 /// ANN's subscription to max, paid for in month 0.
 fn subscribe_to_max(c: &mut Connection) {
     c.twice(&subscription("sub_1", "price_max").of(ANN).created("evt_created"));
@@ -53,11 +28,11 @@ fn scenario_19_a_downgrade_sets_aside_at_once_what_exceeds_the_new_plans_amount(
     subscribe_to_max(&mut c);
     let pro = subscription("sub_1", "price_pro").of(ANN);
     assert_eq!(c.twice(&pro.updated("evt_down", CREATED + DAY)), "applied");
-    assert_eq!((stands(&mut c), c.tier(ANN)), ((10_000, 0), "pro active".into()));
+    assert_eq!((c.settled_balance_and_debt(ANN), c.tier(ANN)), ((10_000, 0), "pro active".into()));
     assert_eq!(c.ledger(ANN), ["subscription_grant 30000", "set_aside -20000"]);
     c.twice(&renewal("in_1", "sub_1", PRO, 1).paid("evt_paid_1"));
     c.twice(&pro.during(period(1)).updated("evt_next", month(1)));
-    assert_eq!(stands(&mut c), (10_000, 0));
+    assert_eq!(c.settled_balance_and_debt(ANN), (10_000, 0));
 }
 
 #[test]
@@ -67,7 +42,7 @@ fn scenario_19_a_downgrade_with_less_left_than_the_new_plans_amount_takes_nothin
     subscribe_to_max(&mut c);
     c.spend(ANN, 22_000, "job-1");
     c.twice(&subscription("sub_1", "price_pro").of(ANN).updated("evt_down", CREATED + DAY));
-    assert_eq!((stands(&mut c), c.ledger(ANN).len()), ((8_000, 0), 2));
+    assert_eq!((c.settled_balance_and_debt(ANN), c.ledger(ANN).len()), ((8_000, 0), 2));
 }
 
 #[test]
@@ -82,7 +57,7 @@ fn scenario_19_a_downgrade_before_its_plans_first_invoice_ends_the_same() {
         for event in events {
             c.twice(event);
         }
-        assert_eq!((c.reads(ANN), c.tier(ANN)), ((10_000, 0), "pro active".into()));
+        assert_eq!((c.balance_and_debt(ANN), c.tier(ANN)), ((10_000, 0), "pro active".into()));
         c.run("rollback");
     }
 }
@@ -94,16 +69,16 @@ fn scenario_19_at_renewal_a_downgrade_comes_with_the_next_invoice_only() {
     subscribe_to_max(&mut c);
     let pro = subscription("sub_1", "price_pro").of(ANN);
     c.twice(&pro.updated("evt_down", CREATED + DAY));
-    assert_eq!((stands(&mut c), c.tier(ANN)), ((30_000, 0), "pro active".into()));
+    assert_eq!((c.settled_balance_and_debt(ANN), c.tier(ANN)), ((30_000, 0), "pro active".into()));
     let credit = invoice("in_down", "sub_1")
         .mid_period()
         .line(line("price_max", -29_000, (CREATED + DAY, month(1))).prorated())
         .line(line("price_pro", 9_700, (CREATED + DAY, month(1))).prorated())
         .paid_at(CREATED + DAY);
     assert_eq!(c.twice(&credit.paid("evt_down_paid")), "ignored at_renewal");
-    assert_eq!(stands(&mut c), (30_000, 0));
+    assert_eq!(c.settled_balance_and_debt(ANN), (30_000, 0));
     c.twice(&renewal("in_1", "sub_1", PRO, 1).paid("evt_paid_1"));
-    assert_eq!(stands(&mut c), (10_000, 0));
+    assert_eq!(c.settled_balance_and_debt(ANN), (10_000, 0));
     assert_eq!(c.ledger(ANN), ["subscription_grant 30000", "subscription_grant 10000", "set_aside -30000"]);
 }
 
@@ -120,9 +95,9 @@ fn at_renewal_an_upgrade_paid_in_mid_period_grants_with_the_next_invoice_only() 
         .paid_at(CREATED + DAY);
     c.twice(&subscription("sub_1", "price_max").of(ANN).updated("evt_up", CREATED + DAY));
     assert_eq!(c.twice(&up.paid("evt_up_paid")), "ignored at_renewal");
-    assert_eq!((stands(&mut c), c.tier(ANN)), ((10_000, 0), "max active".into()));
+    assert_eq!((c.settled_balance_and_debt(ANN), c.tier(ANN)), ((10_000, 0), "max active".into()));
     c.twice(&renewal("in_1", "sub_1", MAX, 1).paid("evt_paid_1"));
-    assert_eq!(stands(&mut c), (30_000, 0));
+    assert_eq!(c.settled_balance_and_debt(ANN), (30_000, 0));
 }
 
 // 20: cancellation.
@@ -134,12 +109,12 @@ fn scenario_20_a_cancellation_leaves_the_credits_until_they_are_spent() {
     subscribe_to_max(&mut c);
     let state = subscription("sub_1", "price_max").of(ANN);
     c.twice(&state.clone().with("cancel_at_period_end", true).updated("evt_cancel", CREATED + DAY));
-    assert_eq!((stands(&mut c), c.tier(ANN)), ((30_000, 0), "max active".into()));
+    assert_eq!((c.settled_balance_and_debt(ANN), c.tier(ANN)), ((30_000, 0), "max active".into()));
     c.twice(&state.deleted("evt_deleted", month(1)));
-    assert_eq!((stands(&mut c), c.tier(ANN)), ((30_000, 0), "free canceled".into()));
+    assert_eq!((c.settled_balance_and_debt(ANN), c.tier(ANN)), ((30_000, 0), "free canceled".into()));
     assert_eq!(c.known("sub_1").as_deref(), Some("price_max max canceled"));
     c.spend(ANN, 30_000, "job-1");
-    assert_eq!((stands(&mut c), c.ledger(ANN).len()), ((0, 0), 2));
+    assert_eq!((c.settled_balance_and_debt(ANN), c.ledger(ANN).len()), ((0, 0), 2));
 }
 
 /// A subscription to pro that began so many days ago, and its paid invoice.
@@ -162,9 +137,9 @@ fn scenario_20_under_expire_the_credits_expire_at_the_periods_end() {
     c.spend(ANN, 4_000, "job-1");
     let ends = subscription("sub_1", "price_pro").during(span).with("cancel_at_period_end", true);
     c.twice(&ends.updated("evt_cancel", span.0 + DAY));
-    assert_eq!((stands(&mut c), c.tier(ANN)), ((6_500, 0), "pro active".into()));
-    c.passes(ANN, "11 days");
-    assert_eq!(stands(&mut c), (500, 0), "the pack stays");
+    assert_eq!((c.settled_balance_and_debt(ANN), c.tier(ANN)), ((6_500, 0), "pro active".into()));
+    c.advance_time(ANN, "11 days");
+    assert_eq!(c.settled_balance_and_debt(ANN), (500, 0), "the pack stays");
     assert_eq!(c.run_due(), 1);
     assert_eq!(c.ledger(ANN), ["subscription_grant 10000", "purchase 500", "spend -4000", "lapse -6000"]);
     assert_eq!(c.run_due(), 0);
@@ -186,7 +161,7 @@ fn scenario_20_under_expire_a_late_cancellation_ends_like_an_immediate_one() {
         for event in order {
             c.twice(&events[event]);
         }
-        assert_eq!((c.reads(ANN), c.tier(ANN)), ((0, 0), "free canceled".into()), "{order:?}");
+        assert_eq!((c.balance_and_debt(ANN), c.tier(ANN)), ((0, 0), "free canceled".into()), "{order:?}");
         assert_eq!(c.my_credits(ANN), (0, 0));
         c.run("rollback");
     }
@@ -201,8 +176,8 @@ fn scenario_20_under_expire_a_cancellation_that_is_called_off_keeps_the_credits(
     let state = subscription("sub_1", "price_pro").of(ANN).during(span);
     c.twice(&state.clone().with("cancel_at_period_end", true).updated("evt_cancel", span.0 + DAY));
     c.twice(&state.updated("evt_stay", span.0 + 2 * DAY));
-    c.passes(ANN, "11 days");
-    assert_eq!(stands(&mut c), (10_000, 0));
+    c.advance_time(ANN, "11 days");
+    assert_eq!(c.settled_balance_and_debt(ANN), (10_000, 0));
     assert_eq!(c.ledger(ANN), ["subscription_grant 10000"]);
 }
 
@@ -214,9 +189,9 @@ fn scenario_20_under_expire_a_mid_period_cancellation_keeps_credits_to_its_end()
     c.twice(&paid);
     let state = subscription("sub_1", "price_pro").of(ANN).during(span);
     c.twice(&state.deleted("evt_deleted", span.0 + 5 * DAY));
-    assert_eq!((stands(&mut c), c.tier(ANN)), ((10_000, 0), "free canceled".into()));
-    c.passes(ANN, "11 days");
-    assert_eq!(stands(&mut c), (0, 0));
+    assert_eq!((c.settled_balance_and_debt(ANN), c.tier(ANN)), ((10_000, 0), "free canceled".into()));
+    c.advance_time(ANN, "11 days");
+    assert_eq!(c.settled_balance_and_debt(ANN), (0, 0));
 }
 
 // Coming back.
@@ -239,7 +214,7 @@ fn a_new_subscriptions_first_lot_sets_aside_what_the_ended_one_left_in_every_ord
         for event in &order {
             c.twice(&events[*event]);
         }
-        assert_eq!((c.reads(ANN), c.tier(ANN)), ((10_000, 0), "pro active".into()), "{order:?}");
+        assert_eq!((c.balance_and_debt(ANN), c.tier(ANN)), ((10_000, 0), "pro active".into()), "{order:?}");
         let end = c.subscribed_state();
         assert_eq!(first.get_or_insert_with(|| end.clone()), &end, "{order:?}");
         c.run("rollback");
@@ -254,11 +229,11 @@ fn a_new_subscription_rolls_over_up_to_its_maximum_of_what_the_ended_one_left() 
     c.twice(&renewal("in_0", "sub_1", ROLL, 0).paid("evt_paid_0"));
     c.spend(ANN, 200, "job-1");
     c.twice(&subscription("sub_1", "price_roll").deleted("evt_deleted", month(1)));
-    assert_eq!(stands(&mut c), (800, 0));
+    assert_eq!(c.settled_balance_and_debt(ANN), (800, 0));
     let created = subscription("sub_2", "price_roll").of(ANN).during(period(2));
     c.twice(&created.event("evt_created_2", "created", month(2)));
     c.twice(&renewal("in_2", "sub_2", ROLL, 2).paid("evt_paid_2"));
-    assert_eq!(stands(&mut c), (1_500, 0));
+    assert_eq!(c.settled_balance_and_debt(ANN), (1_500, 0));
 }
 
 // 23: yearly prices that drip.
@@ -285,14 +260,14 @@ fn scenario_23_a_yearly_price_gives_each_months_credits_by_time_alone() {
     let mut c = db.connect();
     let start = c.unix_now() - DAY;
     subscribe_for_a_year(&mut c, start);
-    assert_eq!((stands(&mut c), c.tier(ANN)), ((10_000, 0), "pro active".into()));
+    assert_eq!((c.settled_balance_and_debt(ANN), c.tier(ANN)), ((10_000, 0), "pro active".into()));
     c.spend(ANN, 4_000, "job-1");
     for months in 1..12 {
-        c.passes(ANN, "1 month");
-        assert_eq!(stands(&mut c), (10_000, 0), "month {months}");
+        c.advance_time(ANN, "1 month");
+        assert_eq!(c.settled_balance_and_debt(ANN), (10_000, 0), "month {months}");
         assert_eq!(c.run_due(), 1);
         assert_eq!(c.run_due(), 0);
-        assert_eq!(stands(&mut c), (10_000, 0), "month {months}, posted");
+        assert_eq!(c.settled_balance_and_debt(ANN), (10_000, 0), "month {months}, posted");
     }
     let ledger = c.ledger(ANN);
     assert_eq!(
@@ -306,8 +281,8 @@ fn scenario_23_a_yearly_price_gives_each_months_credits_by_time_alone() {
         ]
     );
     assert_eq!(ledger.iter().filter(|row| *row == "subscription_grant 10000").count(), 12);
-    c.passes(ANN, "1 month");
-    assert_eq!(stands(&mut c), (0, 0), "the year is over");
+    c.advance_time(ANN, "1 month");
+    assert_eq!(c.settled_balance_and_debt(ANN), (0, 0), "the year is over");
     c.run_due();
     assert_eq!(c.ledger(ANN).iter().filter(|row| *row == "subscription_grant 10000").count(), 12);
 }
@@ -328,12 +303,12 @@ fn scenario_23_however_late_the_invoice_or_sweep_the_current_month_is_granted_on
             .or(start)
             .expect("a day");
         subscribe_for_a_year(&mut c, start);
-        assert_eq!(stands(&mut c), (10_000, 0), "{months_ago} months ago");
-        c.passes(ANN, "1 month");
+        assert_eq!(c.settled_balance_and_debt(ANN), (10_000, 0), "{months_ago} months ago");
+        c.advance_time(ANN, "1 month");
         let expected = if months_ago == 11 { 0 } else { 10_000 };
-        assert_eq!(stands(&mut c), (expected, 0), "{months_ago} months ago, and one later");
-        c.passes(ANN, "24 months");
-        assert_eq!(stands(&mut c), (0, 0));
+        assert_eq!(c.settled_balance_and_debt(ANN), (expected, 0), "{months_ago} months ago, and one later");
+        c.advance_time(ANN, "24 months");
+        assert_eq!(c.settled_balance_and_debt(ANN), (0, 0));
     }
 }
 
@@ -343,8 +318,8 @@ fn scenario_23_each_months_credits_expire_in_turn_when_not_read_for_months() {
     let mut c = db.connect();
     let start = c.unix_now() - DAY;
     subscribe_for_a_year(&mut c, start);
-    c.passes(ANN, "3 months");
-    assert_eq!(stands(&mut c), (10_000, 0));
+    c.advance_time(ANN, "3 months");
+    assert_eq!(c.settled_balance_and_debt(ANN), (10_000, 0));
     assert_eq!(c.run_due(), 1);
     assert_eq!(
         c.ledger(ANN),
@@ -373,17 +348,17 @@ fn scenario_23_refunded_in_the_second_month_nothing_drips_after() {
             let paid = year(start).older().with("payment_intent", "pi_year").paid("evt_year");
             c.twice(&paid);
         }
-        c.passes(ANN, "1 month");
-        assert_eq!(stands(&mut c), (10_000, 0));
+        c.advance_time(ANN, "1 month");
+        assert_eq!(c.settled_balance_and_debt(ANN), (10_000, 0));
         let refunded = refund("re_1", "pi_year", 100_000).event("evt_refund", "refund.created");
         assert_eq!(c.twice(&refunded), "applied");
-        assert_eq!(stands(&mut c), (0, 0), "newer {newer}");
+        assert_eq!(c.settled_balance_and_debt(ANN), (0, 0), "newer {newer}");
         for months in 2..14 {
-            c.passes(ANN, "1 month");
-            assert_eq!(stands(&mut c), (0, 0), "month {months}, newer {newer}");
+            c.advance_time(ANN, "1 month");
+            assert_eq!(c.settled_balance_and_debt(ANN), (0, 0), "month {months}, newer {newer}");
         }
         c.run_due();
-        assert_eq!(c.reads(ANN), (0, 0));
+        assert_eq!(c.balance_and_debt(ANN), (0, 0));
     }
 }
 
@@ -395,18 +370,18 @@ fn scenario_23_refunded_in_the_second_month_only_what_was_spent_is_owed() {
     subscribe_for_a_year(&mut c, start);
     c.twice(&invoice_payment("evt_by", "in_year", "pi_year"));
     c.spend(ANN, 4_000, "job-1");
-    c.passes(ANN, "1 month");
+    c.advance_time(ANN, "1 month");
     c.spend(ANN, 1_000, "job-2");
     c.twice(&refund("re_1", "pi_year", 100_000).event("evt_refund", "refund.created"));
-    assert_eq!(stands(&mut c), (0, 5_000));
-    c.passes(ANN, "3 months");
-    assert_eq!(stands(&mut c), (0, 5_000));
+    assert_eq!(c.settled_balance_and_debt(ANN), (0, 5_000));
+    c.advance_time(ANN, "3 months");
+    assert_eq!(c.settled_balance_and_debt(ANN), (0, 5_000));
     let failed =
         refund("re_1", "pi_year", 100_000).with("status", "failed").event("evt_failed", "refund.failed");
     c.twice(&failed);
-    assert_eq!(stands(&mut c), (10_000, 0), "undone: the month under way is there again");
-    c.passes(ANN, "1 month");
-    assert_eq!(stands(&mut c), (10_000, 0));
+    assert_eq!(c.settled_balance_and_debt(ANN), (10_000, 0), "undone: the month under way is there again");
+    c.advance_time(ANN, "1 month");
+    assert_eq!(c.settled_balance_and_debt(ANN), (10_000, 0));
 }
 
 #[test]
@@ -416,10 +391,10 @@ fn scenario_23_refunded_before_its_invoice_a_year_never_drips() {
     let start = c.unix_now() - DAY;
     c.apply(&refund("re_1", "pi_year", 100_000).event("evt_refund", "refund.created"));
     c.twice(&year(start).older().with("payment_intent", "pi_year").paid("evt_year"));
-    assert_eq!(stands(&mut c), (0, 0));
+    assert_eq!(c.settled_balance_and_debt(ANN), (0, 0));
     for _ in 0..3 {
-        c.passes(ANN, "1 month");
-        assert_eq!(stands(&mut c), (0, 0));
+        c.advance_time(ANN, "1 month");
+        assert_eq!(c.settled_balance_and_debt(ANN), (0, 0));
     }
 }
 
@@ -432,12 +407,12 @@ fn scenario_23_a_plan_change_ends_the_coming_months_and_a_change_back_restores_t
     let span = (start, months_after(start, 12));
     let roll = subscription("sub_year", "price_roll").of(ANN).during(span);
     c.twice(&roll.updated("evt_down", start + DAY));
-    assert_eq!((stands(&mut c), c.tier(ANN)), ((1_000, 0), "roll active".into()));
-    c.passes(ANN, "1 month");
-    assert_eq!(stands(&mut c), (0, 0), "the first month lapsed, no other comes");
+    assert_eq!((c.settled_balance_and_debt(ANN), c.tier(ANN)), ((1_000, 0), "roll active".into()));
+    c.advance_time(ANN, "1 month");
+    assert_eq!(c.settled_balance_and_debt(ANN), (0, 0), "the first month lapsed, no other comes");
     let back = subscription("sub_year", "price_pro_year").of(ANN).during(span);
     c.twice(&back.updated("evt_back", start + DAY + 60));
-    assert_eq!(stands(&mut c), (10_000, 0));
+    assert_eq!(c.settled_balance_and_debt(ANN), (10_000, 0));
 }
 
 #[test]
@@ -450,9 +425,13 @@ fn scenario_23_a_cancellation_ends_no_month_under_keep_and_coming_ones_under_exp
         let state = subscription("sub_year", "price_pro_year").of(ANN);
         let state = state.during((start, months_after(start, 12)));
         c.twice(&state.deleted("evt_deleted", start + DAY));
-        assert_eq!((stands(&mut c), c.tier(ANN)), ((10_000, 0), "free canceled".into()), "{policy}");
-        c.passes(ANN, "1 month");
-        assert_eq!(stands(&mut c), (later, 0), "{policy}");
+        assert_eq!(
+            (c.settled_balance_and_debt(ANN), c.tier(ANN)),
+            ((10_000, 0), "free canceled".into()),
+            "{policy}"
+        );
+        c.advance_time(ANN, "1 month");
+        assert_eq!(c.settled_balance_and_debt(ANN), (later, 0), "{policy}");
     }
 }
 
@@ -463,14 +442,14 @@ fn scenario_23_a_renewed_year_takes_over_from_the_last_month_of_the_one_before()
     let now = c.unix_now();
     let start = months_after(now - 380 * DAY, 0);
     subscribe_for_a_year(&mut c, start);
-    assert_eq!(stands(&mut c), (0, 0));
+    assert_eq!(c.settled_balance_and_debt(ANN), (0, 0));
     let second = (months_after(start, 12), months_after(start, 24));
     let renewed =
         invoice("in_year_2", "sub_year").line(line("price_pro_year", 100_000, second)).paid_at(second.0);
     c.twice(&renewed.paid("evt_year_2"));
-    assert_eq!(stands(&mut c), (10_000, 0));
-    c.passes(ANN, "1 month");
-    assert_eq!(stands(&mut c), (10_000, 0));
+    assert_eq!(c.settled_balance_and_debt(ANN), (10_000, 0));
+    c.advance_time(ANN, "1 month");
+    assert_eq!(c.settled_balance_and_debt(ANN), (10_000, 0));
 }
 
 #[test]
@@ -481,11 +460,11 @@ fn scenario_23_a_renewal_paid_early_waits_for_its_start_and_keeps_the_current_mo
     let now = c.unix_now();
     let start = now - 360 * DAY;
     subscribe_for_a_year(&mut c, start);
-    assert_eq!(stands(&mut c), (10_000, 0));
+    assert_eq!(c.settled_balance_and_debt(ANN), (10_000, 0));
     let second = (months_after(start, 12), months_after(start, 24));
     let renewed = invoice("in_year_2", "sub_year").line(line("price_pro_year", 100_000, second)).paid_at(now);
     c.twice(&renewed.paid("evt_year_2"));
-    assert_eq!(stands(&mut c), (10_000, 0), "the month under way stays");
-    c.passes(ANN, "1 month");
-    assert_eq!(stands(&mut c), (10_000, 0));
+    assert_eq!(c.settled_balance_and_debt(ANN), (10_000, 0), "the month under way stays");
+    c.advance_time(ANN, "1 month");
+    assert_eq!(c.settled_balance_and_debt(ANN), (10_000, 0));
 }

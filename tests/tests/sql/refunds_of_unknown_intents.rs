@@ -29,9 +29,9 @@ fn paid(invoices: &[&str]) -> Value {
 }
 
 fn asks(c: &mut Connection, event: &Event) {
-    let said = c.apply(event);
-    assert_eq!(said.said(), "needs_fetch");
-    assert_eq!(said.to_fetch.as_deref(), Some(&[ASKED.to_owned()][..]));
+    let outcome = c.apply(event);
+    assert_eq!(outcome.summary(), "needs_fetch");
+    assert_eq!(outcome.to_fetch.as_deref(), Some(&[ASKED.to_owned()][..]));
 }
 
 /// The plan's first invoice, in the newer shape: it does not say what paid it.
@@ -49,17 +49,17 @@ fn subscribed() -> (Database, Connection) {
 #[test]
 fn a_refund_of_an_unknown_payment_intent_takes_its_part_once_stripe_is_asked() {
     let (db, mut c) = subscribed();
-    assert_eq!(c.apply(&bill()).said(), "applied");
+    assert_eq!(c.apply(&bill()).summary(), "applied");
     asks(&mut c, &half(10_000));
-    assert_eq!(c.reads(ANN), (10_000, 0));
-    assert_eq!(c.apply_fetched(&half(10_000), &paid(&["in_1"])).said(), "applied");
+    assert_eq!(c.balance_and_debt(ANN), (10_000, 0));
+    assert_eq!(c.apply_fetched(&half(10_000), &paid(&["in_1"])).summary(), "applied");
     assert_eq!(c.ledger(ANN), ["subscription_grant 10000", "reversal -5000"]);
     for _ in 0..2 {
-        assert_eq!(c.apply(&half(10_000)).said(), "already_applied");
-        assert_eq!(c.apply_fetched(&half(10_000), &paid(&["in_1"])).said(), "already_applied");
-        assert_eq!(c.apply(&bill()).said(), "already_applied");
+        assert_eq!(c.apply(&half(10_000)).summary(), "already_applied");
+        assert_eq!(c.apply_fetched(&half(10_000), &paid(&["in_1"])).summary(), "already_applied");
+        assert_eq!(c.apply(&bill()).summary(), "already_applied");
     }
-    assert_eq!(c.reads(ANN), (5_000, 0));
+    assert_eq!(c.balance_and_debt(ANN), (5_000, 0));
     assert_eq!(c.inbox("evt_re_1").as_deref(), Some("applied"));
     db.check_books();
 }
@@ -69,15 +69,15 @@ fn what_stripe_answered_before_the_invoice_came_is_netted_when_it_does() {
     let (db, mut c) = subscribed();
     asks(&mut c, &half(10_000));
     let answered = c.apply_fetched(&half(10_000), &paid(&["in_1"]));
-    assert_eq!(answered.said(), "ignored unknown_payment");
-    // It is known what the payment intent paid: nobody has to be asked again.
-    assert_eq!(c.apply(&half(10_000)).said(), "ignored unknown_payment");
+    assert_eq!(answered.summary(), "ignored unknown_payment");
+    // It is known what the payment intent paid: it need not be asked again.
+    assert_eq!(c.apply(&half(10_000)).summary(), "ignored unknown_payment");
     let count = charge("pi_1", 10_000, 5_000).event("evt_count", "charge.refunded");
-    assert_eq!(c.apply(&count).said(), "ignored unknown_payment");
-    let said = c.apply(&bill());
-    assert_eq!((said.said().as_str(), said.credits), ("applied", 5_000));
+    assert_eq!(c.apply(&count).summary(), "ignored unknown_payment");
+    let outcome = c.apply(&bill());
+    assert_eq!((outcome.summary().as_str(), outcome.credits), ("applied", 5_000));
     assert_eq!(c.ledger(ANN), ["subscription_grant 10000", "reversal -5000"]);
-    assert_eq!(c.apply(&half(10_000)).said(), "already_applied");
+    assert_eq!(c.apply(&half(10_000)).summary(), "already_applied");
     assert_eq!(c.inbox("evt_re_1").as_deref(), Some("already_applied"));
     db.check_books();
 }
@@ -87,16 +87,16 @@ fn an_empty_answer_is_an_answer_and_the_pack_is_netted_when_it_comes() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     asks(&mut c, &half(1_000));
-    assert_eq!(c.apply_fetched(&half(1_000), &paid(&[])).said(), "ignored unknown_payment");
+    assert_eq!(c.apply_fetched(&half(1_000), &paid(&[])).summary(), "ignored unknown_payment");
     // Neither it nor another event of the same payment intent asks again.
     let count = charge("pi_1", 1_000, 500).event("evt_count", "charge.refunded");
     for event in [&half(1_000), &count, &count] {
-        assert_eq!(c.apply(event).said(), "ignored unknown_payment");
+        assert_eq!(c.apply(event).summary(), "ignored unknown_payment");
     }
-    let said = c.apply(&paid_pack("cs_1", ANN).completed("evt_cs_1"));
-    assert_eq!((said.said().as_str(), said.credits), ("applied", 250));
-    assert_eq!(c.apply(&half(1_000)).said(), "already_applied");
-    assert_eq!(c.reads(ANN), (250, 0));
+    let outcome = c.apply(&paid_pack("cs_1", ANN).completed("evt_cs_1"));
+    assert_eq!((outcome.summary().as_str(), outcome.credits), ("applied", 250));
+    assert_eq!(c.apply(&half(1_000)).summary(), "already_applied");
+    assert_eq!(c.balance_and_debt(ANN), (250, 0));
     db.check_books();
 }
 
@@ -106,10 +106,10 @@ fn without_a_stripe_key_it_is_kept_and_netted_when_its_purchase_comes() {
     let mut c = db.connect();
     for _ in 0..2 {
         asks(&mut c, &half(1_000));
-        assert_eq!(c.apply_fetched(&half(1_000), &nothing_fetched()).said(), "ignored unknown_payment");
+        assert_eq!(c.apply_fetched(&half(1_000), &nothing_fetched()).summary(), "ignored unknown_payment");
     }
     assert_eq!(c.apply(&paid_pack("cs_1", ANN).completed("evt_cs_1")).credits, 250);
-    assert_eq!(c.apply(&half(1_000)).said(), "already_applied");
+    assert_eq!(c.apply(&half(1_000)).summary(), "already_applied");
     db.check_books();
 }
 
@@ -120,7 +120,7 @@ fn with_stripe_away_its_purchase_nets_the_refund_and_its_retry_changes_nothing()
     asks(&mut c, &half(1_000));
     assert_eq!(c.inbox("evt_re_1").as_deref(), Some("needs_fetch"));
     assert_eq!(c.apply(&paid_pack("cs_1", ANN).completed("evt_cs_1")).credits, 250);
-    assert_eq!(c.apply(&half(1_000)).said(), "already_applied");
+    assert_eq!(c.apply(&half(1_000)).summary(), "already_applied");
     assert_eq!(c.inbox("evt_re_1").as_deref(), Some("already_applied"));
     assert_eq!(c.ledger(ANN), ["purchase 500", "reversal -250"]);
 }
@@ -130,12 +130,12 @@ fn the_payment_of_a_packs_own_invoice_is_the_sessions_once_it_comes() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     asks(&mut c, &half(1_000));
-    assert_eq!(c.apply_fetched(&half(1_000), &paid(&["in_pack"])).said(), "ignored unknown_payment");
-    let said = c.apply(&paid_pack("cs_1", ANN).completed("evt_cs_1"));
-    assert_eq!((said.said().as_str(), said.credits), ("applied", 250));
-    // Told again, the answer takes the payment intent from nobody.
-    assert_eq!(c.apply_fetched(&half(1_000), &paid(&["in_pack"])).said(), "already_applied");
-    assert_eq!(c.reads(ANN), (250, 0));
+    assert_eq!(c.apply_fetched(&half(1_000), &paid(&["in_pack"])).summary(), "ignored unknown_payment");
+    let outcome = c.apply(&paid_pack("cs_1", ANN).completed("evt_cs_1"));
+    assert_eq!((outcome.summary().as_str(), outcome.credits), ("applied", 250));
+    // The same answer again does not move the payment intent to another payment.
+    assert_eq!(c.apply_fetched(&half(1_000), &paid(&["in_pack"])).summary(), "already_applied");
+    assert_eq!(c.balance_and_debt(ANN), (250, 0));
     db.check_books();
 }
 
@@ -144,29 +144,29 @@ fn a_refund_of_a_known_payment_asks_nothing() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.apply(&paid_pack("cs_1", ANN).completed("evt_cs_1"));
-    assert_eq!(c.apply(&half(1_000)).said(), "applied");
+    assert_eq!(c.apply(&half(1_000)).summary(), "applied");
 }
 
 #[test]
 fn overlapping_answer_and_invoice_are_netted_in_both_orders() {
     let (db, mut c) = subscribed();
     asks(&mut c, &half(10_000));
-    let said = blocked(
+    let outcomes = blocked(
         &db,
-        |c| c.apply_fetched(&half(10_000), &paid(&["in_1"])).said(),
-        |c| c.apply(&bill()).said(),
+        |c| c.apply_fetched(&half(10_000), &paid(&["in_1"])).summary(),
+        |c| c.apply(&bill()).summary(),
     );
-    assert_eq!((said.0.as_str(), said.1.as_str()), ("ignored unknown_payment", "applied"));
-    assert_eq!(c.reads(ANN), (5_000, 0));
+    assert_eq!((outcomes.0.as_str(), outcomes.1.as_str()), ("ignored unknown_payment", "applied"));
+    assert_eq!(c.balance_and_debt(ANN), (5_000, 0));
     let (db, mut c) = subscribed();
     asks(&mut c, &half(10_000));
-    let said = blocked(
+    let outcomes = blocked(
         &db,
-        |c| c.apply(&bill()).said(),
-        |c| c.apply_fetched(&half(10_000), &paid(&["in_1"])).said(),
+        |c| c.apply(&bill()).summary(),
+        |c| c.apply_fetched(&half(10_000), &paid(&["in_1"])).summary(),
     );
-    assert_eq!((said.0.as_str(), said.1.as_str()), ("applied", "applied"));
-    assert_eq!(c.reads(ANN), (5_000, 0));
+    assert_eq!((outcomes.0.as_str(), outcomes.1.as_str()), ("applied", "applied"));
+    assert_eq!(c.balance_and_debt(ANN), (5_000, 0));
     db.check_books();
 }
 
@@ -175,7 +175,7 @@ fn an_answer_about_another_payment_intent_is_not_believed() {
     let (_db, mut c) = subscribed();
     c.apply(&bill());
     let other = refund("re_2", "pi_2", 5_000).event("evt_re_2", "refund.created");
-    assert_eq!(c.apply(&other).said(), "needs_fetch");
-    assert_eq!(c.apply_fetched(&other, &paid(&["in_1"])).said(), "ignored unknown_payment");
-    assert_eq!(c.reads(ANN), (10_000, 0));
+    assert_eq!(c.apply(&other).summary(), "needs_fetch");
+    assert_eq!(c.apply_fetched(&other, &paid(&["in_1"])).summary(), "ignored unknown_payment");
+    assert_eq!(c.balance_and_debt(ANN), (10_000, 0));
 }

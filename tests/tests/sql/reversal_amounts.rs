@@ -1,5 +1,5 @@
-//! What part of a payment is reversed: sessions of several items, currencies, charges that are not known yet, events that say
-//! little or nonsense.
+//! What part of a payment is reversed: sessions of several items, currencies, charges that are not known yet, events with little or
+//! malformed content.
 
 use serde_json::{Value, json};
 use stripe_credits_tests::permutations::{in_every_order, nothing, orders};
@@ -31,7 +31,7 @@ fn a_partial_refund_of_several_items_is_rounded_down_over_all_of_them_together()
         taken = target;
         assert_eq!(c.balance(ANN), 31 - target, "{upto} of 999");
     }
-    assert_eq!(c.stands(ANN), (0, 0));
+    assert_eq!(c.balance_and_debt(ANN), (0, 0));
 }
 
 #[test]
@@ -48,10 +48,10 @@ fn two_packs_in_one_session_are_reversed_as_one_payment() {
     assert_eq!(c.reconcile(&both, ANN).credits, 1000);
     c.spend(ANN, 50, "job-1");
     assert_eq!(c.apply(&refunded("re_1", "pi_1", 950)).credits, -950);
-    assert_eq!(c.stands(ANN), (0, 0), "50 were spent, 950 taken from both");
+    assert_eq!(c.balance_and_debt(ANN), (0, 0), "50 were spent, 950 taken from both");
     assert_eq!(c.apply(&refunded("re_2", "pi_1", 50)).debt, Some(50));
     assert_eq!(c.apply(&failed("re_1", "pi_1", 950)).credits, 950);
-    assert_eq!(c.stands(ANN), (900, 0));
+    assert_eq!(c.balance_and_debt(ANN), (900, 0));
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn a_currency_without_minor_units_is_whole_numbers_like_every_other() {
     assert_eq!(c.apply(&part.event("evt_2", "refund.created")).credits, -166);
     let rest = refund("re_2", "pi_1", 1000).with("currency", "jpy");
     assert_eq!(c.apply(&rest.event("evt_3", "refund.created")).credits, -334);
-    assert_eq!(c.stands(ANN), (0, 0));
+    assert_eq!(c.balance_and_debt(ANN), (0, 0));
 }
 
 #[test]
@@ -73,11 +73,11 @@ fn a_refund_in_another_currency_than_the_sessions_waits_for_what_was_charged_in_
     let mut c = db.connect();
     c.buy(ANN, "cs_1");
     let part = refund("re_1", "pi_1", 230).with("currency", "eur").event("evt_1", "refund.created");
-    assert_eq!(c.apply(&part).said(), "parked unknown_charge");
-    assert_eq!(c.stands(ANN), (500, 0));
+    assert_eq!(c.apply(&part).summary(), "parked unknown_charge");
+    assert_eq!(c.balance_and_debt(ANN), (500, 0));
     let count = charge("pi_1", 920, 230).with("currency", "eur").event("evt_2", "charge.refunded");
     assert_eq!(c.apply(&count).credits, -125, "a quarter of what was charged");
-    assert_eq!(c.apply(&part).said(), "already_applied");
+    assert_eq!(c.apply(&part).summary(), "already_applied");
     assert_eq!(c.inbox("evt_1").as_deref(), Some("already_applied"));
     in_every_order(
         &Database::with_catalog(),
@@ -119,7 +119,7 @@ fn a_refund_and_a_dispute_in_another_currency_before_their_charge_in_both_orders
             for event in order {
                 c.apply(&events[event]);
             }
-            let end = c.stands(ANN);
+            let end = c.balance_and_debt(ANN);
             c.run("rollback");
             end
         })
@@ -133,11 +133,11 @@ fn the_refund_of_a_direct_purchase_without_an_amount_waits_for_its_charge() {
     let mut c = db.connect();
     c.call("apply_stripe_credit_pack_purchase($1, 500, 'evt', 'cs_1', 'pi_1')", &[&ANN]);
     let part = refunded("re_1", "pi_1", 400);
-    assert_eq!(c.apply(&part).said(), "parked unknown_charge");
+    assert_eq!(c.apply(&part).summary(), "parked unknown_charge");
     assert_eq!(c.inbox("evt_re_1").as_deref(), Some("parked unknown_charge"));
     let count = charge("pi_1", 1000, 400).event("evt_c", "charge.refunded");
     assert_eq!(c.apply(&count).credits, -200);
-    assert_eq!(c.stands(ANN), (300, 0));
+    assert_eq!(c.balance_and_debt(ANN), (300, 0));
     c.run("select from billing.retry_parked()");
     assert_eq!(c.inbox("evt_re_1").as_deref(), Some("already_applied"));
     assert_eq!(c.ledger(ANN), ["purchase 500", "reversal -200"]);
@@ -150,8 +150,8 @@ fn a_direct_purchase_without_an_amount_learns_it_from_its_session() {
     c.call("apply_stripe_credit_pack_purchase($1, 500, 'evt', 'cs_1', 'pi_1')", &[&ANN]);
     c.apply(&refunded("re_1", "pi_1", 400));
     let webhook = c.apply(&bought("cs_1", ANN));
-    assert_eq!((webhook.said().as_str(), webhook.credits), ("applied", -200));
-    assert_eq!(c.stands(ANN), (300, 0));
+    assert_eq!((webhook.summary().as_str(), webhook.credits), ("applied", -200));
+    assert_eq!(c.balance_and_debt(ANN), (300, 0));
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn a_direct_purchase_that_named_no_payment_intent_is_found_once_its_session_does
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.purchase(ANN, 500, "evt", "cs_1");
-    assert_eq!(c.deliver(&refunded("re_1", "pi_1", 400)).said(), "ignored unknown_payment");
+    assert_eq!(c.deliver(&refunded("re_1", "pi_1", 400)).summary(), "ignored unknown_payment");
     assert_eq!(c.apply(&bought("cs_1", ANN)).credits, -200);
 }
 
@@ -172,8 +172,8 @@ fn a_session_that_cost_nothing_has_nothing_to_refund() {
         .with("amount_total", 0)
         .with("payment_intent", Value::Null);
     assert_eq!(c.apply(&free.completed("evt_1")).credits, 500);
-    assert_eq!(c.deliver(&refunded("re_1", "pi_1", 1000)).said(), "ignored unknown_payment");
-    assert_eq!(c.stands(ANN), (500, 0));
+    assert_eq!(c.deliver(&refunded("re_1", "pi_1", 1000)).summary(), "ignored unknown_payment");
+    assert_eq!(c.balance_and_debt(ANN), (500, 0));
 }
 
 #[test]
@@ -182,14 +182,14 @@ fn a_refund_of_a_tshirts_payment_is_ignored_and_kept() {
     let mut c = db.connect();
     c.buy(ANN, "cs_1");
     let tshirt = session("cs_2").of(ANN).lines(&[("price_tshirt", 1)]);
-    assert_eq!(c.apply(&tshirt.completed("evt_2")).said(), "ignored not_credits");
-    let said = c.deliver(&refunded("re_1", "pi_2", 1000));
-    assert_eq!((said.said().as_str(), said.credits), ("ignored unknown_payment", 0));
+    assert_eq!(c.apply(&tshirt.completed("evt_2")).summary(), "ignored not_credits");
+    let outcome = c.deliver(&refunded("re_1", "pi_2", 1000));
+    assert_eq!((outcome.summary().as_str(), outcome.credits), ("ignored unknown_payment", 0));
     assert_eq!(c.inbox("evt_re_1").as_deref(), Some("ignored unknown_payment"));
     let kept: Vec<String> =
         c.column("select concat_ws(' ', reversal_id, kind, state, amount) from billing.reversals", &[]);
     assert_eq!(kept, ["re_1 refund live 1000"]);
-    assert_eq!(c.stands(ANN), (500, 0));
+    assert_eq!(c.balance_and_debt(ANN), (500, 0));
 }
 
 #[test]
@@ -205,9 +205,9 @@ fn reversals_that_name_no_payment_intent_are_kept_and_take_nothing() {
             .event("evt_3", "charge.dispute.closed"),
     ];
     for event in &events {
-        assert_eq!(c.deliver(event).said(), "ignored unknown_payment");
+        assert_eq!(c.deliver(event).summary(), "ignored unknown_payment");
     }
-    assert_eq!(c.stands(ANN), (500, 0));
+    assert_eq!(c.balance_and_debt(ANN), (500, 0));
     assert_eq!(c.one::<i64>("select count(*) from billing.reversals", &[]), 3);
     assert_eq!(c.apply(&refunded("re_1", "pi_1", 1000)).credits, -500, "the refund again, with its name");
 }
@@ -227,10 +227,10 @@ fn a_reversal_of_the_other_mode_or_account_takes_nothing() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.buy(ANN, "cs_1");
-    assert_eq!(c.apply(&refunded("re_1", "pi_1", 1000).with("livemode", true)).said(), "ignored livemode");
+    assert_eq!(c.apply(&refunded("re_1", "pi_1", 1000).with("livemode", true)).summary(), "ignored livemode");
     let foreign = refunded("re_2", "pi_1", 1000).with("account", "acct_2");
-    assert_eq!(c.apply(&foreign).said(), "ignored account");
-    assert_eq!(c.stands(ANN), (500, 0));
+    assert_eq!(c.apply(&foreign).summary(), "ignored account");
+    assert_eq!(c.balance_and_debt(ANN), (500, 0));
     assert_eq!(c.one::<i64>("select count(*) from billing.reversals", &[]), 0);
 }
 
@@ -250,14 +250,14 @@ fn malformed_reversals_are_rejected_and_take_nothing() {
         dispute("dp_1", "pi_1", 1, "lost").with("status", 7).event("evt_8", "charge.dispute.closed"),
     ];
     for event in wrong {
-        assert_eq!(c.apply(&event).said(), "rejected malformed", "{event:?}");
+        assert_eq!(c.apply(&event).summary(), "rejected malformed", "{event:?}");
     }
     assert_eq!(c.one::<i64>("select count(*) from billing.reversals", &[]), 0);
-    assert_eq!(c.stands(ANN), (500, 0));
+    assert_eq!(c.balance_and_debt(ANN), (500, 0));
     let most = refund("re_9", "pi_1", i64::MAX).event("evt_9", "refund.created");
     assert_eq!(c.apply(&most).credits, -500, "however much, no more than was charged");
     let again = charge("pi_1", 1000, i64::MAX).event("evt_10", "charge.refunded");
-    assert_eq!(c.apply(&again).said(), "already_applied");
+    assert_eq!(c.apply(&again).summary(), "already_applied");
 }
 
 #[test]
@@ -267,7 +267,10 @@ fn explaining_a_refund_says_what_it_would_take_and_writes_nothing() {
     c.buy(ANN, "cs_1");
     c.spend(ANN, 300, "job-1");
     let before = c.everything();
-    let told = c.explain(&refunded("re_1", "pi_1", 1000));
-    assert_eq!((told.said().as_str(), told.credits, told.debt), ("applied", -500, Some(300)));
+    let explained = c.explain(&refunded("re_1", "pi_1", 1000));
+    assert_eq!(
+        (explained.summary().as_str(), explained.credits, explained.debt),
+        ("applied", -500, Some(300))
+    );
     assert_eq!(c.everything(), before);
 }

@@ -1,11 +1,11 @@
-//! Reversals of what lapses, and at once with purchases, spends and releases.
+//! Reversals of credits that expire, and reversals concurrent with purchases, spends and releases.
 
 use serde_json::json;
 use stripe_credits_tests::concurrency::{blocked, together, waits_for};
 use stripe_credits_tests::refunds::{bought, charge, failed, refunded};
 use stripe_credits_tests::{ANN, BOB, Connection, Database, catalog, session};
 
-// Lapses.
+// Expiry.
 
 #[test]
 fn what_expired_unspent_counts_as_given_back() {
@@ -14,16 +14,16 @@ fn what_expired_unspent_counts_as_given_back() {
         let mut c = db.connect();
         c.buy(ANN, "cs_1");
         c.spend(ANN, 100, "job-1");
-        c.lapses_now(ANN, "cs_1");
+        c.expire_grants(ANN, "cs_1");
         if swept {
             c.run_due();
         }
         c.apply(&refunded("re_1", "pi_1", 600));
-        assert_eq!(c.stands(ANN), (0, 0), "400 lapsed, 300 are wanted back");
+        assert_eq!(c.balance_and_debt(ANN), (0, 0), "400 lapsed, 300 are wanted back");
         c.apply(&refunded("re_2", "pi_1", 400));
-        assert_eq!(c.stands(ANN), (0, 100), "what was spent is owed");
+        assert_eq!(c.balance_and_debt(ANN), (0, 100), "what was spent is owed");
         c.apply(&failed("re_1", "pi_1", 600));
-        assert_eq!(c.stands(ANN), (0, 0));
+        assert_eq!(c.balance_and_debt(ANN), (0, 0));
         assert_eq!(c.grants(ANN), ["cs_1 0"], "what lapsed does not come back");
     }
 }
@@ -45,7 +45,7 @@ fn short_and_long() -> Database {
     db
 }
 
-/// The short one of the two lapsed.
+/// The one that expires has expired.
 fn short_lapses(c: &mut Connection) {
     c.run(
         "update billing.credit_grants set lapses_at = clock_timestamp() - interval '1 millisecond'
@@ -63,9 +63,9 @@ fn a_partly_expired_pack_gives_back_what_is_left_of_it() {
     assert_eq!(c.balance(ANN), 300);
     assert_eq!(c.apply(&refunded("re_1", "pi_1", 600)).credits, -100, "300 wanted, 200 lapsed");
     assert_eq!(c.apply(&refunded("re_2", "pi_1", 400)).credits, -200);
-    assert_eq!(c.stands(ANN), (0, 0));
+    assert_eq!(c.balance_and_debt(ANN), (0, 0));
     assert_eq!(c.apply(&failed("re_2", "pi_1", 400)).credits, 200, "as if it had never been");
-    assert_eq!(c.stands(ANN), (200, 0));
+    assert_eq!(c.balance_and_debt(ANN), (200, 0));
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn a_partial_refund_takes_what_expires_first_so_expiry_before_or_after_is_the_sa
             assert_eq!(c.balance(ANN), 200);
             short_lapses(&mut c);
         }
-        assert_eq!(c.stands(ANN), (200, 0), "lapse first: {lapse_first}");
+        assert_eq!(c.balance_and_debt(ANN), (200, 0), "lapse first: {lapse_first}");
     }
 }
 
@@ -95,9 +95,9 @@ fn a_refund_sent_again_after_an_expiry_changes_nothing() {
         let refund = refunded("re_1", "pi_1", amount);
         c.apply(&refund);
         short_lapses(&mut c);
-        let before = c.stands(ANN);
-        assert_eq!(c.apply(&refund).said(), "already_applied", "{amount}");
-        assert_eq!(c.stands(ANN), before);
+        let before = c.balance_and_debt(ANN);
+        assert_eq!(c.apply(&refund).summary(), "already_applied", "{amount}");
+        assert_eq!(c.balance_and_debt(ANN), before);
         c.run("rollback");
     }
 }
@@ -109,10 +109,10 @@ fn a_refund_that_fails_after_the_expiry_gives_nothing_back_to_spend() {
     c.buy(ANN, "cs_1");
     c.spend(ANN, 100, "job-1");
     c.apply(&refunded("re_1", "pi_1", 1000));
-    assert_eq!(c.stands(ANN), (0, 100));
+    assert_eq!(c.balance_and_debt(ANN), (0, 100));
     c.run("update billing.credit_grants set lapses_at = clock_timestamp() - interval '1 second'");
     c.apply(&failed("re_1", "pi_1", 1000));
-    assert_eq!(c.stands(ANN), (0, 0));
+    assert_eq!(c.balance_and_debt(ANN), (0, 0));
 }
 
 // At once.
@@ -128,33 +128,34 @@ fn refund_purchase_and_spend_at_once_end_in_one_of_the_two_ways_they_can() {
         let purchase = bought(&session, user);
         let refund = refunded(&format!("re_{round}"), &intent, 1000);
         let works: Vec<Work> = vec![
-            Box::new(|c| c.apply(&purchase).said()),
-            Box::new(|c| c.apply(&refund).said()),
-            Box::new(|c| c.spend(user, 200, "job-1").said()),
-            Box::new(|c| c.apply(&refund).said()),
+            Box::new(|c| c.apply(&purchase).summary()),
+            Box::new(|c| c.apply(&refund).summary()),
+            Box::new(|c| c.spend(user, 200, "job-1").summary()),
+            Box::new(|c| c.apply(&refund).summary()),
         ];
-        let said = together(&db, works);
+        let outcomes = together(&db, works);
         let mut c = db.connect();
-        let spent = said[2] == "applied";
+        let spent = outcomes[2] == "applied";
         spends += usize::from(spent);
         let expected = if spent { (0, 200) } else { (0, 0) };
-        assert_eq!(c.stands(user), expected, "round {round}: {said:?} {:?}", c.ledger(user));
+        assert_eq!(c.balance_and_debt(user), expected, "round {round}: {outcomes:?} {:?}", c.ledger(user));
     }
     println!("{spends} of 50 spends came between purchase and refund");
 }
 
 #[test]
-fn a_release_and_a_refund_with_both_transactions_open_end_the_same_whoever_is_first() {
-    let release = |c: &mut Connection| c.release(ANN, "job-1").said();
-    let refund = |c: &mut Connection| c.apply(&refunded("re_1", "pi_1", 1000)).said();
+fn overlapping_release_and_refund_end_the_same_in_both_orders() {
+    let release = |c: &mut Connection| c.release(ANN, "job-1").summary();
+    let refund = |c: &mut Connection| c.apply(&refunded("re_1", "pi_1", 1000)).summary();
     for release_first in [true, false] {
         let db = Database::with_catalog();
         let mut c = db.connect();
         c.buy(ANN, "cs_1");
         c.reserve(ANN, 300, "job-1");
-        let said = if release_first { blocked(&db, release, refund) } else { blocked(&db, refund, release) };
-        assert_eq!((said.0.as_str(), said.1.as_str()), ("applied", "applied"));
-        assert_eq!(c.stands(ANN), (0, 0), "release first: {release_first}");
+        let outcomes =
+            if release_first { blocked(&db, release, refund) } else { blocked(&db, refund, release) };
+        assert_eq!((outcomes.0.as_str(), outcomes.1.as_str()), ("applied", "applied"));
+        assert_eq!(c.balance_and_debt(ANN), (0, 0), "release first: {release_first}");
     }
 }
 
@@ -163,13 +164,13 @@ fn attributing_a_session_and_releasing_its_reversed_credits_do_not_deadlock() {
     // The session was paid by a direct call while its own event is still parked for want of a user.
     let db = Database::with_catalog();
     let (mut c, mut holder) = (db.connect(), db.connect());
-    let nobodys = session("cs_1").metadata("price_id", "price_pack");
-    assert_eq!(c.apply(&nobodys.completed("evt_1")).said(), "parked unknown_user");
+    let unowned = session("cs_1").metadata("price_id", "price_pack");
+    assert_eq!(c.apply(&unowned.completed("evt_1")).summary(), "parked unknown_user");
     c.call("apply_stripe_credit_pack_purchase($1, 500, 'evt', 'cs_1', 'pi_1')", &[&ANN]);
     c.reserve(ANN, 300, "job-1");
     c.apply(&charge("pi_1", 1000, 1000).event("evt_c", "charge.refunded"));
     assert_eq!(c.debt(ANN), 300);
-    // Somebody holds the account, the release waits for it first, then the attribution.
+    // Another transaction holds the account; the release waits for it first, then the attribution.
     holder.run(&format!("begin; select from billing.accounts where user_id = '{ANN}' for update"));
     let (mut one, mut two) = (db.connect(), db.connect());
     let waits = |pid: i32| {
@@ -184,10 +185,10 @@ fn attributing_a_session_and_releasing_its_reversed_credits_do_not_deadlock() {
         holder.run("commit");
         let released = releasing.join().expect("a thread");
         let attributed = attributing.join().expect("a thread");
-        assert_eq!(released.map(|outcome| outcome.said()), Ok("applied".to_owned()));
+        assert_eq!(released.map(|outcome| outcome.summary()), Ok("applied".to_owned()));
         assert!(attributed.is_ok(), "{attributed:?}");
     });
-    assert_eq!(c.stands(ANN), (0, 0));
+    assert_eq!(c.balance_and_debt(ANN), (0, 0));
 }
 
 #[test]
@@ -199,7 +200,7 @@ fn two_users_reversals_do_not_wait_for_each_other() {
     other.run("set lock_timeout = '1s'");
     one.run("begin");
     one.apply(&refunded("re_1", "pi_1", 1000));
-    assert_eq!(other.apply(&refunded("re_2", "pi_2", 1000)).said(), "applied");
+    assert_eq!(other.apply(&refunded("re_2", "pi_2", 1000)).summary(), "applied");
     one.run("commit");
 }
 
@@ -214,14 +215,14 @@ fn a_reservation_that_expired_before_its_grant_repays_debt_however_late_it_posts
         c.grant_for_days(ANN, 100, "gift", 1);
         c.reserve(ANN, 100, "job-2");
         c.apply(&refunded("re_1", "pi_1", 1000));
-        assert_eq!(c.stands(ANN), (0, 500));
-        c.runs_out_now(ANN, "job-2");
+        assert_eq!(c.balance_and_debt(ANN), (0, 500));
+        c.expire_reservation(ANN, "job-2");
         if !late {
             assert_eq!(c.run_due(), 1);
         }
-        c.lapses_now(ANN, "gift");
+        c.expire_grants(ANN, "gift");
         c.run_due();
-        ends.push(c.stands(ANN));
+        ends.push(c.balance_and_debt(ANN));
     }
     assert_eq!(ends, [(0, 400), (0, 400)]);
 }

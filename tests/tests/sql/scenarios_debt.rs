@@ -1,5 +1,5 @@
 //! Scenarios of credits that were spent before they were taken back: owed, settled by what comes next, given back when the
-//! reversal is undone; or written off, where the catalog forgives.
+//! reversal is undone; or written off, if the catalog's policy is to forgive.
 
 use serde_json::{Value, json};
 use stripe_credits_tests::permutations::{in_every_order, nothing, orders};
@@ -15,16 +15,16 @@ fn scenario_30_what_was_spent_is_debt_and_a_failed_refund_returns_what_settled_i
     c.buy(ANN, "cs_1");
     c.spend(ANN, 300, "job-1");
     let reversed = c.apply(&refunded("re_1", "pi_1", 1000));
-    assert_eq!((reversed.said().as_str(), reversed.credits, reversed.debt), ("applied", -500, Some(300)));
-    assert_eq!(c.stands(ANN), (0, 300));
-    assert_eq!(c.spend(ANN, 1, "job-2").said(), "rejected insufficient_credits");
+    assert_eq!((reversed.summary().as_str(), reversed.credits, reversed.debt), ("applied", -500, Some(300)));
+    assert_eq!(c.balance_and_debt(ANN), (0, 300));
+    assert_eq!(c.spend(ANN, 1, "job-2").summary(), "rejected insufficient_credits");
     c.buy(ANN, "cs_2");
-    assert_eq!(c.stands(ANN), (200, 0));
+    assert_eq!(c.balance_and_debt(ANN), (200, 0));
     let undone = c.apply(&failed("re_1", "pi_1", 1000));
-    assert_eq!((undone.said().as_str(), undone.credits, undone.debt), ("applied", 500, Some(0)));
-    assert_eq!(c.stands(ANN), (700, 0));
+    assert_eq!((undone.summary().as_str(), undone.credits, undone.debt), ("applied", 500, Some(0)));
+    assert_eq!(c.balance_and_debt(ANN), (700, 0));
     assert_eq!(c.grants(ANN), ["cs_1 200", "cs_2 500"]);
-    assert_eq!(c.spend(ANN, 700, "job-2").said(), "applied");
+    assert_eq!(c.spend(ANN, 700, "job-2").summary(), "applied");
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn scenario_30_after_a_spend_refund_failure_and_new_pack_in_every_order() {
     let db = Database::with_catalog();
     let spent = |c: &mut Connection| {
         c.buy(ANN, "cs_1");
-        assert_eq!(c.spend(ANN, 300, "job-1").said(), "applied");
+        assert_eq!(c.spend(ANN, 300, "job-1").summary(), "applied");
     };
     let events = [refunded("re_1", "pi_1", 1000), failed("re_1", "pi_1", 1000), bought("cs_2", ANN)];
     in_every_order(&db, spent, &events, (700, 0));
@@ -88,8 +88,8 @@ fn scenario_30_a_refund_that_is_canceled_counts_as_if_it_had_never_been() {
     c.buy(ANN, "cs_1");
     assert_eq!(c.apply(&pending).credits, -500, "pending is live");
     assert_eq!(c.apply(&canceled).credits, 500);
-    assert_eq!(c.apply(&pending).said(), "already_applied", "it came late");
-    assert_eq!(c.stands(ANN), (500, 0));
+    assert_eq!(c.apply(&pending).summary(), "already_applied", "it came late");
+    assert_eq!(c.balance_and_debt(ANN), (500, 0));
     in_every_order(&Database::with_catalog(), |c| c.buy(ANN, "cs_1"), &[pending, canceled], (500, 0));
 }
 
@@ -102,7 +102,7 @@ fn scenario_30_a_refund_requiring_action_counts_until_its_failed_event() {
     assert_eq!(c.apply(&waiting.event("evt_1", "refund.created")).credits, -500);
     let contradicting = refund("re_1", "pi_1", 1000).event("evt_2", "refund.failed");
     assert_eq!(c.apply(&contradicting).credits, 500);
-    assert_eq!(c.stands(ANN), (500, 0));
+    assert_eq!(c.balance_and_debt(ANN), (500, 0));
     let statusless = refund("re_2", "pi_1", 500).with("status", Value::Null);
     assert_eq!(
         c.apply(&statusless.event("evt_3", "charge.refund.updated")).credits,
@@ -144,7 +144,7 @@ fn debt_is_settled_in_draw_order_from_several_grants_and_returns_to_them() {
     assert_eq!(drawn, ["soon -30", "later -40", "never -50", "cs_2 -30"]);
     assert_eq!(c.apply(&failed("re_1", "pi_1", 300)).credits, 150);
     assert_eq!(c.grants(ANN), ["cs_1 0", "never 50", "later 40", "soon 30", "cs_2 500"]);
-    assert_eq!(c.stands(ANN), (620, 0));
+    assert_eq!(c.balance_and_debt(ANN), (620, 0));
 }
 
 #[test]
@@ -154,15 +154,15 @@ fn a_debt_is_repaid_by_grants_as_they_come_whatever_they_are_for() {
     c.buy(ANN, "cs_1");
     c.spend(ANN, 500, "job-1");
     c.apply(&refunded("re_1", "pi_1", 1000));
-    assert_eq!(c.stands(ANN), (0, 500));
+    assert_eq!(c.balance_and_debt(ANN), (0, 500));
     let gift = c.grant(ANN, 100, "gift");
     assert_eq!((gift.credits, gift.remaining_total, gift.debt), (100, Some(0), Some(400)));
-    assert_eq!(c.stands(ANN), (0, 400));
+    assert_eq!(c.balance_and_debt(ANN), (0, 400));
     c.grant_for_days(ANN, 100, "soon", 1);
     assert_eq!(c.purchase(ANN, 250, "evt", "cs_direct").debt, Some(50));
-    assert_eq!(c.stands(ANN), (0, 50));
+    assert_eq!(c.balance_and_debt(ANN), (0, 50));
     c.sign_up(ANN);
-    assert_eq!(c.stands(ANN), (450, 0));
+    assert_eq!(c.balance_and_debt(ANN), (450, 0));
 }
 
 #[test]
@@ -173,9 +173,9 @@ fn what_settled_a_debt_and_expired_meanwhile_does_not_come_back_spendable() {
     c.spend(ANN, 500, "job-1");
     c.apply(&refunded("re_1", "pi_1", 1000));
     c.grant_for_days(ANN, 100, "gift", 1);
-    c.lapses_now(ANN, "gift");
-    assert_eq!(c.apply(&failed("re_1", "pi_1", 1000)).said(), "applied");
-    assert_eq!(c.stands(ANN), (0, 0));
+    c.expire_grants(ANN, "gift");
+    assert_eq!(c.apply(&failed("re_1", "pi_1", 1000)).summary(), "applied");
+    assert_eq!(c.balance_and_debt(ANN), (0, 0));
 }
 
 #[test]
@@ -189,11 +189,11 @@ fn an_undone_reversal_of_one_payment_pays_the_debt_of_another() {
     c.apply(&refunded("re_1", "pi_1", 1000));
     c.apply(&refunded("re_2", "pi_2", 1000));
     c.grant(ANN, 600, "gift");
-    assert_eq!(c.stands(ANN), (0, 400));
+    assert_eq!(c.balance_and_debt(ANN), (0, 400));
     assert_eq!(c.apply(&failed("re_1", "pi_1", 1000)).credits, 500);
-    assert_eq!(c.stands(ANN), (100, 0));
+    assert_eq!(c.balance_and_debt(ANN), (100, 0));
     assert_eq!(c.apply(&failed("re_2", "pi_2", 1000)).credits, 500);
-    assert_eq!(c.stands(ANN), (600, 0));
+    assert_eq!(c.balance_and_debt(ANN), (600, 0));
 }
 
 /// A database whose catalog writes off what was spent before it was reversed.
@@ -213,11 +213,11 @@ fn under_the_policy_forgive_what_was_spent_is_written_off() {
     c.spend(ANN, 300, "job-1");
     let reversed = c.apply(&refunded("re_1", "pi_1", 1000));
     assert_eq!((reversed.credits, reversed.debt), (-200, Some(0)));
-    assert_eq!(c.stands(ANN), (0, 0));
+    assert_eq!(c.balance_and_debt(ANN), (0, 0));
     c.buy(ANN, "cs_2");
-    assert_eq!(c.stands(ANN), (500, 0), "nothing is owed");
+    assert_eq!(c.balance_and_debt(ANN), (500, 0), "nothing is owed");
     assert_eq!(c.apply(&failed("re_1", "pi_1", 1000)).credits, 200);
-    assert_eq!(c.stands(ANN), (700, 0));
+    assert_eq!(c.balance_and_debt(ANN), (700, 0));
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn under_the_policy_forgive_credits_that_were_held_are_taken_when_they_return() 
     c.reserve(ANN, 300, "job-1");
     c.apply(&refunded("re_1", "pi_1", 1000));
     c.release(ANN, "job-1");
-    assert_eq!(c.stands(ANN), (0, 0));
+    assert_eq!(c.balance_and_debt(ANN), (0, 0));
 }
 
 #[test]
@@ -240,9 +240,9 @@ fn under_the_policy_forgive_a_repeated_refund_changes_nothing() {
     c.reserve(ANN, 300, "job-1");
     c.apply(&refunded("re_1", "pi_1", 1000));
     c.commit(ANN, "job-1", Some(100));
-    let before = c.stands(ANN);
-    assert_eq!(c.apply(&refunded("re_1", "pi_1", 1000)).said(), "already_applied");
-    assert_eq!(c.stands(ANN), before);
+    let before = c.balance_and_debt(ANN);
+    assert_eq!(c.apply(&refunded("re_1", "pi_1", 1000)).summary(), "already_applied");
+    assert_eq!(c.balance_and_debt(ANN), before);
 }
 
 #[test]
@@ -252,13 +252,13 @@ fn a_release_after_a_reversal_lowers_the_debt() {
     c.buy(ANN, "cs_1");
     c.reserve(ANN, 300, "job-1");
     c.apply(&refunded("re_1", "pi_1", 1000));
-    assert_eq!(c.stands(ANN), (0, 300));
+    assert_eq!(c.balance_and_debt(ANN), (0, 300));
     let ended = c.commit(ANN, "job-1", Some(100));
-    assert_eq!((ended.said().as_str(), ended.credits, ended.debt), ("applied", 200, Some(100)));
-    assert_eq!(c.stands(ANN), (0, 100));
-    assert_eq!(c.apply(&refunded("re_1", "pi_1", 1000)).said(), "already_applied");
+    assert_eq!((ended.summary().as_str(), ended.credits, ended.debt), ("applied", 200, Some(100)));
+    assert_eq!(c.balance_and_debt(ANN), (0, 100));
+    assert_eq!(c.apply(&refunded("re_1", "pi_1", 1000)).summary(), "already_applied");
     assert_eq!(c.apply(&failed("re_1", "pi_1", 1000)).credits, 500);
-    assert_eq!(c.stands(ANN), (400, 0));
+    assert_eq!(c.balance_and_debt(ANN), (400, 0));
 }
 
 #[test]
@@ -269,7 +269,7 @@ fn a_release_after_a_reversal_that_others_settled_gives_back_to_them() {
     c.reserve(ANN, 300, "job-1");
     c.apply(&refunded("re_1", "pi_1", 1000));
     c.grant(ANN, 500, "gift");
-    assert_eq!(c.stands(ANN), (200, 0));
+    assert_eq!(c.balance_and_debt(ANN), (200, 0));
     assert_eq!(c.release(ANN, "job-1").credits, 300);
     assert_eq!(c.grants(ANN), ["cs_1 0", "gift 500"]);
 }
@@ -281,11 +281,11 @@ fn an_expired_reservation_of_a_reversed_pack_is_read_as_its_posting_will_leave_i
     c.buy(ANN, "cs_1");
     c.reserve(ANN, 300, "job-1");
     c.apply(&refunded("re_1", "pi_1", 1000));
-    c.runs_out_now(ANN, "job-1");
-    let read = c.reads(ANN);
+    c.expire_reservation(ANN, "job-1");
+    let read = c.balance_and_debt(ANN);
     assert_eq!(c.run_due(), 1);
-    assert_eq!(c.reads(ANN), (0, 0));
-    assert_eq!(read, (0, 0), "what nobody could have spent was read as there");
+    assert_eq!(c.balance_and_debt(ANN), (0, 0));
+    assert_eq!(read, (0, 0), "credits that could not be spent were read as available");
 }
 
 #[test]
@@ -297,10 +297,10 @@ fn an_expired_reservation_beside_another_packs_debt_is_read_as_it_will_be_posted
     c.buy(ANN, "cs_2");
     c.reserve(ANN, 500, "job-2");
     c.apply(&refunded("re_1", "pi_1", 600));
-    assert_eq!(c.stands(ANN), (0, 300));
-    c.runs_out_now(ANN, "job-2");
-    let read = c.reads(ANN);
+    assert_eq!(c.balance_and_debt(ANN), (0, 300));
+    c.expire_reservation(ANN, "job-2");
+    let read = c.balance_and_debt(ANN);
     assert_eq!(c.run_due(), 1);
-    assert_eq!(c.reads(ANN), (200, 0));
+    assert_eq!(c.balance_and_debt(ANN), (200, 0));
     assert_eq!(read, (200, 0));
 }

@@ -11,20 +11,20 @@ fn scenario_32_a_dispute_takes_the_pack_and_gives_it_back_when_it_is_won() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.buy(ANN, "cs_1");
-    let said = |c: &mut Connection, id: &str, event_type: &str, status: &str| {
+    let apply = |c: &mut Connection, id: &str, event_type: &str, status: &str| {
         let outcome = c.apply(&dispute("dp_1", "pi_1", 1000, status).event(id, event_type));
-        (outcome.said(), outcome.credits)
+        (outcome.summary(), outcome.credits)
     };
     let applied = |credits| ("applied".to_owned(), credits);
     let already = ("already_applied".to_owned(), 0);
-    assert_eq!(said(&mut c, "evt_1", "charge.dispute.created", "needs_response"), applied(-500));
-    assert_eq!(said(&mut c, "evt_2", "charge.dispute.funds_withdrawn", "needs_response"), already);
-    assert_eq!(said(&mut c, "evt_3", "charge.dispute.updated", "under_review"), already);
-    assert_eq!(said(&mut c, "evt_4", "charge.dispute.closed", "won"), applied(500));
-    assert_eq!(said(&mut c, "evt_5", "charge.dispute.funds_reinstated", "won"), already);
-    assert_eq!(said(&mut c, "evt_2", "charge.dispute.funds_withdrawn", "needs_response"), already, "late");
+    assert_eq!(apply(&mut c, "evt_1", "charge.dispute.created", "needs_response"), applied(-500));
+    assert_eq!(apply(&mut c, "evt_2", "charge.dispute.funds_withdrawn", "needs_response"), already);
+    assert_eq!(apply(&mut c, "evt_3", "charge.dispute.updated", "under_review"), already);
+    assert_eq!(apply(&mut c, "evt_4", "charge.dispute.closed", "won"), applied(500));
+    assert_eq!(apply(&mut c, "evt_5", "charge.dispute.funds_reinstated", "won"), already);
+    assert_eq!(apply(&mut c, "evt_2", "charge.dispute.funds_withdrawn", "needs_response"), already, "late");
     assert_eq!(c.ledger(ANN), ["purchase 500", "reversal -500", "reinstatement 500"]);
-    assert_eq!(c.stands(ANN), (500, 0));
+    assert_eq!(c.balance_and_debt(ANN), (500, 0));
 }
 
 #[test]
@@ -73,7 +73,11 @@ fn scenario_32_an_inquiry_takes_nothing_until_its_funds_are_withdrawn() {
     {
         let event =
             dispute("dp_1", "pi_1", 1000, status).event(&format!("evt_{n}"), "charge.dispute.updated");
-        assert_eq!((c.apply(&event).said().as_str(), c.balance(ANN)), ("already_applied", 500), "{status}");
+        assert_eq!(
+            (c.apply(&event).summary().as_str(), c.balance(ANN)),
+            ("already_applied", 500),
+            "{status}"
+        );
     }
     let withdrawn = dispute("dp_1", "pi_1", 1000, "warning_under_review");
     assert_eq!(c.apply(&withdrawn.event("evt_w", "charge.dispute.funds_withdrawn")).credits, -500);

@@ -1,4 +1,4 @@
-//! Scenarios of what time alone does: lapses that are exact when read, sweeps that post just that, balances at a time.
+//! Scenarios of expiry: exact when read, posted as read by sweeps; balances at a time.
 
 use stripe_credits_tests::concurrency::together;
 use stripe_credits_tests::{ANN, BOB, Connection, Database, user};
@@ -14,11 +14,11 @@ fn an_expiry_is_exact_when_read_and_the_sweep_posts_just_that_once() {
     c.grant_for_days(ANN, 200, "gift", 1);
     c.spend(ANN, 50, "job-1");
     assert_eq!(c.balance(ANN), 650);
-    c.lapses_now(ANN, "gift");
-    assert_eq!((c.balance(ANN), c.reads(ANN)), (500, (500, 0)), "before anything posted it");
+    c.expire_grants(ANN, "gift");
+    assert_eq!((c.balance(ANN), c.balance_and_debt(ANN)), (500, (500, 0)), "before anything posted it");
     assert_eq!(c.ledger(ANN).len(), 3);
     assert_eq!(c.run_due(), 1);
-    assert_eq!((c.balance(ANN), c.reads(ANN)), (500, (500, 0)));
+    assert_eq!((c.balance(ANN), c.balance_and_debt(ANN)), (500, (500, 0)));
     let posted = ["purchase 500", "grant 200", "spend -50", "lapse -150"];
     assert_eq!(c.ledger(ANN), posted);
     assert_eq!(c.run_due(), 0, "twice is harmless");
@@ -30,15 +30,18 @@ fn expired_credits_cannot_be_spent_though_nothing_swept_them() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.grant_for_days(ANN, 100, "gift", 1);
-    c.lapses_now(ANN, "gift");
+    c.expire_grants(ANN, "gift");
     let refused = c.spend(ANN, 1, "job-1");
-    assert_eq!((refused.said().as_str(), refused.left()), ("rejected insufficient_credits", (0, 0)));
+    assert_eq!(
+        (refused.summary().as_str(), refused.balance_and_debt()),
+        ("rejected insufficient_credits", (0, 0))
+    );
     assert_eq!(c.ledger(ANN), ["grant 100", "lapse -100"], "the access posted the lapse");
 }
 
 #[test]
 fn credits_expire_at_the_very_tick_of_the_clock() {
-    // A grant that lapses by the clock alone, nothing moved: read and spend agree at every instant.
+    // A grant that expires by the clock alone: read and spend agree at every instant.
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.call(
@@ -49,8 +52,8 @@ fn credits_expire_at_the_very_tick_of_the_clock() {
     while c.one::<bool>(live, &[&ANN]) {
         std::thread::yield_now();
     }
-    assert_eq!(c.reads(ANN), (0, 0));
-    assert_eq!(c.spend(ANN, 1, "job-1").said(), "rejected insufficient_credits");
+    assert_eq!(c.balance_and_debt(ANN), (0, 0));
+    assert_eq!(c.spend(ANN, 1, "job-1").summary(), "rejected insufficient_credits");
     assert_eq!(c.ledger(ANN), ["grant 100", "lapse -100"]);
 }
 
@@ -62,11 +65,11 @@ fn an_expiry_never_touches_another_grant() {
     c.grant_for_days(ANN, 100, "second", 2);
     c.grant(ANN, 100, "never");
     c.spend(ANN, 30, "job-1");
-    c.lapses_now(ANN, "first");
+    c.expire_grants(ANN, "first");
     assert_eq!(c.balance(ANN), 200);
     assert_eq!(c.run_due(), 1);
     assert_eq!(c.grants(ANN), ["first 0", "second 100", "never 100"]);
-    c.lapses_now(ANN, "second");
+    c.expire_grants(ANN, "second");
     assert_eq!(c.balance(ANN), 100);
     assert_eq!(c.run_due(), 1);
     assert_eq!(
@@ -82,7 +85,7 @@ fn sweeps_and_spends_at_once_expire_once_and_overdraw_nothing() {
         let mut c = db.connect();
         c.buy(ANN, "cs_1");
         c.grant_for_days(ANN, 200, "gift", 1);
-        c.lapses_now(ANN, "gift");
+        c.expire_grants(ANN, "gift");
         let works: Vec<_> = (0..8)
             .map(|n| {
                 move |c: &mut Connection| -> i64 {
@@ -114,7 +117,7 @@ fn run_due_settles_no_more_accounts_than_its_limit_in_the_order_of_their_users()
     let users: Vec<Uuid> = (1..=5).map(user).collect();
     for user in &users {
         c.grant_for_days(*user, 10, "gift", 1);
-        c.lapses_now(*user, "gift");
+        c.expire_grants(*user, "gift");
     }
     assert_eq!(c.one::<i64>("select billing.run_due(2)", &[]), 2);
     let lapsed =
@@ -132,7 +135,7 @@ fn run_due_skips_locked_accounts() {
     let (mut c, mut other) = (db.connect(), db.connect());
     for user in [ANN, BOB] {
         c.grant_for_days(user, 10, "gift", 1);
-        c.lapses_now(user, "gift");
+        c.expire_grants(user, "gift");
     }
     other.run("set lock_timeout = '5s'");
     c.run("begin");
@@ -156,17 +159,17 @@ fn run_due_posts_returns_and_expiries_of_many_accounts_as_each_access_would_have
         c.reserve(*user, 20, "job-1");
         c.reserve(*user, 60, "job-2");
         if n % 2 == 0 {
-            c.runs_out_now(*user, "job-1");
+            c.expire_reservation(*user, "job-1");
         }
         if n % 3 == 0 {
-            c.lapses_now(*user, "gift");
+            c.expire_grants(*user, "gift");
         }
-        expected.push(c.reads(*user));
+        expected.push(c.balance_and_debt(*user));
     }
     assert!(expected.iter().any(|read| *read != expected[1]), "they differ");
     let due = (0..20).filter(|n| n % 2 == 0 || n % 3 == 0).count();
     assert_eq!(c.run_due(), i64::try_from(due).expect("small"));
-    let after: Vec<(i64, i64)> = users.iter().map(|user| c.reads(*user)).collect();
+    let after: Vec<(i64, i64)> = users.iter().map(|user| c.balance_and_debt(*user)).collect();
     assert_eq!(after, expected);
 }
 
@@ -180,7 +183,7 @@ fn the_balance_at_a_time_is_the_ledgers_up_to_then() {
     c.reserve(ANN, 100, "job-2");
     c.commit(ANN, "job-2", Some(60));
     c.grant_for_days(ANN, 70, "soon", 1);
-    c.lapses_now(ANN, "soon");
+    c.expire_grants(ANN, "soon");
     c.run_due();
     let wrong: Vec<String> = c.column(
         "select format('%s: %s is not %s', at, billing.balance_at($1, at), ledger)
@@ -203,7 +206,7 @@ fn the_balance_at_a_time_is_the_ledgers_up_to_then() {
     );
     let first = "(select min(created_at) from billing.credit_transactions)";
     assert_eq!(at(&mut c, first), 500);
-    assert_eq!(c.one::<i64>("select billing.balance_at($1, now())", &[&BOB]), 0, "nobody's");
+    assert_eq!(c.one::<i64>("select billing.balance_at($1, now())", &[&BOB]), 0, "without an account");
 }
 
 #[test]
@@ -213,7 +216,7 @@ fn the_balance_at_a_time_falls_below_zero_while_there_is_debt() {
     c.buy(ANN, "cs_1");
     c.spend(ANN, 300, "job-1");
     let refund = stripe_credits_tests::refunds::refund("re_1", "pi_1", 1000).event("evt_r", "refund.created");
-    assert_eq!(c.apply(&refund).said(), "applied");
+    assert_eq!(c.apply(&refund).summary(), "applied");
     assert_eq!(c.one::<i64>("select billing.balance_at($1, now())", &[&ANN]), -300);
     c.grant(ANN, 1000, "gift");
     assert_eq!(c.one::<i64>("select billing.balance_at($1, now())", &[&ANN]), 700);

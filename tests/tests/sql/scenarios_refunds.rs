@@ -15,12 +15,12 @@ fn scenario_29_three_uneven_refunds_and_a_stale_count_take_the_pack_and_never_mo
     c.buy(ANN, "cs_1");
     let count = |id: &str, amount| charge("pi_1", 1000, amount).event(id, "charge.refunded");
     assert_eq!(c.apply(&refunded("re_1", "pi_1", 333)).credits, -166);
-    assert_eq!(c.apply(&count("evt_c1", 333)).said(), "already_applied");
+    assert_eq!(c.apply(&count("evt_c1", 333)).summary(), "already_applied");
     assert_eq!(c.apply(&refunded("re_2", "pi_1", 333)).credits, -167);
     assert_eq!(c.apply(&refunded("re_3", "pi_1", 334)).credits, -167);
-    assert_eq!(c.apply(&count("evt_c3", 1000)).said(), "already_applied");
-    assert_eq!(c.apply(&count("evt_c2", 666)).said(), "already_applied", "stale, and smaller");
-    assert_eq!(c.stands(ANN), (0, 0));
+    assert_eq!(c.apply(&count("evt_c3", 1000)).summary(), "already_applied");
+    assert_eq!(c.apply(&count("evt_c2", 666)).summary(), "already_applied", "stale, and smaller");
+    assert_eq!(c.balance_and_debt(ANN), (0, 0));
     assert_eq!(c.ledger(ANN), ["purchase 500", "reversal -166", "reversal -167", "reversal -167"]);
     let origin: Vec<String> = c.column(
         "select concat_ws(' ', stripe_event_id, stripe_checkout_session_id, stripe_payment_intent_id, pool)
@@ -81,9 +81,10 @@ fn scenario_29_the_older_shape_lists_its_refunds_in_the_charge_and_means_the_sam
 fn scenario_29_the_same_refund_on_three_connections_at_once_takes_once() {
     let db = Database::with_catalog();
     db.connect().buy(ANN, "cs_1");
-    let said = together(&db, vec![|c: &mut Connection| c.apply(&refunded("re_1", "pi_1", 400)).said(); 3]);
-    assert_eq!(said.iter().filter(|said| *said == "applied").count(), 1, "{said:?}");
-    assert_eq!(said.iter().filter(|said| *said == "already_applied").count(), 2, "{said:?}");
+    let outcomes =
+        together(&db, vec![|c: &mut Connection| c.apply(&refunded("re_1", "pi_1", 400)).summary(); 3]);
+    assert_eq!(outcomes.iter().filter(|outcome| *outcome == "applied").count(), 1, "{outcomes:?}");
+    assert_eq!(outcomes.iter().filter(|outcome| *outcome == "already_applied").count(), 2, "{outcomes:?}");
     assert_eq!(db.connect().ledger(ANN), ["purchase 500", "reversal -200"]);
 }
 
@@ -93,9 +94,9 @@ fn scenario_29_three_refunds_on_three_connections_at_once_all_count() {
         let db = Database::with_catalog();
         db.connect().buy(ANN, "cs_1");
         let works = [("re_1", 333), ("re_2", 333), ("re_3", 334)]
-            .map(|(id, amount)| move |c: &mut Connection| c.apply(&refunded(id, "pi_1", amount)).said());
+            .map(|(id, amount)| move |c: &mut Connection| c.apply(&refunded(id, "pi_1", amount)).summary());
         assert_eq!(together(&db, works.to_vec()), ["applied", "applied", "applied"]);
-        assert_eq!(db.connect().stands(ANN), (0, 0));
+        assert_eq!(db.connect().balance_and_debt(ANN), (0, 0));
     }
 }
 
@@ -106,11 +107,11 @@ fn scenario_31_a_refund_before_its_purchase_is_netted_in_both_orders() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     let early = c.deliver(&refunded("re_1", "pi_1", 1000));
-    assert_eq!((early.said().as_str(), early.credits), ("ignored unknown_payment", 0));
+    assert_eq!((early.summary().as_str(), early.credits), ("ignored unknown_payment", 0));
     let late = c.apply(&bought("cs_1", ANN));
-    assert_eq!((late.said().as_str(), late.credits, late.remaining_total), ("applied", 0, Some(0)));
+    assert_eq!((late.summary().as_str(), late.credits, late.remaining_total), ("applied", 0, Some(0)));
     assert_eq!(c.ledger(ANN), ["purchase 500", "reversal -500"]);
-    assert_eq!(c.apply(&refunded("re_1", "pi_1", 1000)).said(), "already_applied");
+    assert_eq!(c.apply(&refunded("re_1", "pi_1", 1000)).summary(), "already_applied");
     let events = [bought("cs_1", ANN), refunded("re_1", "pi_1", 1000)];
     in_every_order(&Database::with_catalog(), nothing, &events, (0, 0));
     let part = [bought("cs_1", ANN), refunded("re_1", "pi_1", 300), failed("re_2", "pi_1", 100)];
@@ -119,75 +120,75 @@ fn scenario_31_a_refund_before_its_purchase_is_netted_in_both_orders() {
 
 #[test]
 fn scenario_31_overlapping_refund_and_purchase_are_netted_in_both_orders() {
-    let purchase = |c: &mut Connection| c.apply(&bought("cs_1", ANN)).said();
-    let refund = |c: &mut Connection| c.deliver(&refunded("re_1", "pi_1", 1000)).said();
+    let purchase = |c: &mut Connection| c.apply(&bought("cs_1", ANN)).summary();
+    let refund = |c: &mut Connection| c.deliver(&refunded("re_1", "pi_1", 1000)).summary();
     let db = Database::with_catalog();
-    let said = blocked(&db, purchase, refund);
-    assert_eq!((said.0.as_str(), said.1.as_str()), ("applied", "applied"));
-    assert_eq!(db.connect().stands(ANN), (0, 0));
+    let outcomes = blocked(&db, purchase, refund);
+    assert_eq!((outcomes.0.as_str(), outcomes.1.as_str()), ("applied", "applied"));
+    assert_eq!(db.connect().balance_and_debt(ANN), (0, 0));
     let db = Database::with_catalog();
-    let said = blocked(&db, refund, purchase);
-    assert_eq!((said.0.as_str(), said.1.as_str()), ("ignored unknown_payment", "applied"));
-    assert_eq!(db.connect().stands(ANN), (0, 0));
+    let outcomes = blocked(&db, refund, purchase);
+    assert_eq!((outcomes.0.as_str(), outcomes.1.as_str()), ("ignored unknown_payment", "applied"));
+    assert_eq!(db.connect().balance_and_debt(ANN), (0, 0));
     assert_eq!(db.connect().ledger(ANN), ["purchase 500", "reversal -500"]);
 }
 
 #[test]
 fn scenario_31_overlapping_refund_and_direct_purchase_are_netted_in_both_orders() {
     let purchase = |c: &mut Connection| {
-        c.call("apply_stripe_credit_pack_purchase($1, 500, 'evt', 'cs_1', 'pi_1')", &[&ANN]).said()
+        c.call("apply_stripe_credit_pack_purchase($1, 500, 'evt', 'cs_1', 'pi_1')", &[&ANN]).summary()
     };
     let count = charge("pi_1", 1000, 500).event("evt_c", "charge.refunded");
     for purchase_first in [true, false] {
         let db = Database::with_catalog();
-        let refund = |c: &mut Connection| c.apply(&count).said();
+        let refund = |c: &mut Connection| c.apply(&count).summary();
         if purchase_first {
             blocked(&db, purchase, refund)
         } else {
             blocked(&db, refund, purchase)
         };
-        assert_eq!(db.connect().stands(ANN), (250, 0), "purchase first: {purchase_first}");
+        assert_eq!(db.connect().balance_and_debt(ANN), (250, 0), "purchase first: {purchase_first}");
     }
 }
 
 #[test]
 fn scenario_31_a_refund_of_an_unowned_session_is_netted_once_it_is_attributed() {
-    let nobodys = session("cs_1").metadata("price_id", "price_pack").with("customer", "cus_1");
+    let unowned = session("cs_1").metadata("price_id", "price_pack").with("customer", "cus_1");
     for by in ["cs_1", "cus_1"] {
         for refund_first in [true, false] {
             let db = Database::with_catalog();
             let mut c = db.connect();
-            let mut events = [refunded("re_1", "pi_1", 400), nobodys.completed("evt_1")];
+            let mut events = [refunded("re_1", "pi_1", 400), unowned.completed("evt_1")];
             if !refund_first {
                 events.reverse();
             }
-            let mut said: Vec<String> = events.iter().map(|event| c.deliver(event).said()).collect();
-            said.sort();
-            assert_eq!(said, ["ignored unknown_payment", "parked unknown_user"]);
+            let mut outcomes: Vec<String> = events.iter().map(|event| c.deliver(event).summary()).collect();
+            outcomes.sort();
+            assert_eq!(outcomes, ["ignored unknown_payment", "parked unknown_user"]);
             let healed = c.attribute(by, ANN);
-            assert_eq!((healed.said().as_str(), healed.credits), ("applied", 300), "by {by}");
+            assert_eq!((healed.summary().as_str(), healed.credits), ("applied", 300), "by {by}");
             assert_eq!(c.ledger(ANN), ["purchase 500", "reversal -200"]);
-            assert_eq!(c.apply(&refunded("re_1", "pi_1", 400)).said(), "already_applied");
-            assert_eq!(c.stands(ANN), (300, 0));
+            assert_eq!(c.apply(&refunded("re_1", "pi_1", 400)).summary(), "already_applied");
+            assert_eq!(c.balance_and_debt(ANN), (300, 0));
         }
     }
 }
 
 #[test]
 fn scenario_31_overlapping_refund_and_attribution_are_netted_in_both_orders() {
-    let nobodys = session("cs_1").metadata("price_id", "price_pack").with("customer", "cus_1");
+    let unowned = session("cs_1").metadata("price_id", "price_pack").with("customer", "cus_1");
     for by in ["cs_1", "cus_1"] {
-        let refund = |c: &mut Connection| c.apply(&refunded("re_1", "pi_1", 400)).said();
-        let heal = |c: &mut Connection| c.attribute(by, ANN).said();
+        let refund = |c: &mut Connection| c.apply(&refunded("re_1", "pi_1", 400)).summary();
+        let heal = |c: &mut Connection| c.attribute(by, ANN).summary();
         for refund_first in [true, false] {
             let db = Database::with_catalog();
-            db.connect().apply(&nobodys.completed("evt_1"));
+            db.connect().apply(&unowned.completed("evt_1"));
             if refund_first {
                 blocked(&db, refund, heal)
             } else {
                 blocked(&db, heal, refund)
             };
-            assert_eq!(db.connect().stands(ANN), (300, 0), "by {by}, refund first: {refund_first}");
+            assert_eq!(db.connect().balance_and_debt(ANN), (300, 0), "by {by}, refund first: {refund_first}");
         }
     }
 }
@@ -198,7 +199,7 @@ fn scenario_31_a_refund_of_an_unknown_price_is_netted_once_the_catalog_knows_it(
     let mut c = db.connect();
     c.apply(&refunded("re_1", "pi_1", 500));
     let new = session("cs_1").of(ANN).metadata("price_id", "price_new");
-    assert_eq!(c.apply(&new.completed("evt_1")).said(), "parked unknown_price");
+    assert_eq!(c.apply(&new.completed("evt_1")).summary(), "parked unknown_price");
     let mut wanted = catalog();
     wanted["packs"] = json!([{"key": "new", "credits": 700, "prices": ["price_new"]}]);
     c.load_catalog(&wanted);

@@ -45,7 +45,10 @@ fn scenario_25_a_spend_takes_what_expires_tomorrow_before_what_was_bought() {
     c.buy(ANN, "cs_1");
     c.grant_for_days(ANN, 200, "gift", 1);
     let spent = c.spend(ANN, 300, "job-1");
-    assert_eq!((spent.said().as_str(), spent.credits, spent.left()), ("applied", -300, (400, 0)));
+    assert_eq!(
+        (spent.summary().as_str(), spent.credits, spent.balance_and_debt()),
+        ("applied", -300, (400, 0))
+    );
     assert_eq!((spent.remaining_promotional, spent.remaining_purchased), (Some(0), Some(400)));
     assert_eq!(c.request(ANN, "job-1"), ["spend -200 of gift", "spend -100 of cs_1"]);
     assert_eq!(c.ledger(ANN), ["purchase 500", "grant 200", "spend -200", "spend -100"]);
@@ -57,12 +60,15 @@ fn scenario_26_a_request_counts_once_and_contradicts_itself_with_another_amount(
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.buy(ANN, "cs_1");
-    assert_eq!(c.spend(ANN, 300, "job-1").said(), "applied");
+    assert_eq!(c.spend(ANN, 300, "job-1").summary(), "applied");
     let before = c.everything();
     let again = c.spend(ANN, 300, "job-1");
-    assert_eq!((again.said().as_str(), again.credits, again.left()), ("already_applied", 0, (200, 0)));
-    assert_eq!(c.spend(ANN, 299, "job-1").said(), "rejected conflict");
-    assert_eq!(c.spend(ANN, 10_000, "job-1").said(), "rejected conflict", "not insufficient_credits");
+    assert_eq!(
+        (again.summary().as_str(), again.credits, again.balance_and_debt()),
+        ("already_applied", 0, (200, 0))
+    );
+    assert_eq!(c.spend(ANN, 299, "job-1").summary(), "rejected conflict");
+    assert_eq!(c.spend(ANN, 10_000, "job-1").summary(), "rejected conflict", "not insufficient_credits");
     assert_eq!(c.everything(), before, "neither leaves a trace");
     assert_eq!(c.ledger(ANN), ["purchase 500", "spend -300"]);
 }
@@ -74,9 +80,13 @@ fn scenario_26_a_request_that_took_from_several_grants_is_one_request() {
     for session in ["cs_1", "cs_2", "cs_3"] {
         c.buy(ANN, session);
     }
-    assert_eq!(c.spend(ANN, 1200, "job-1").said(), "applied");
-    assert_eq!(c.spend(ANN, 1200, "job-1").said(), "already_applied");
-    assert_eq!(c.spend(ANN, 500, "job-1").said(), "rejected conflict", "the amount of its first row alone");
+    assert_eq!(c.spend(ANN, 1200, "job-1").summary(), "applied");
+    assert_eq!(c.spend(ANN, 1200, "job-1").summary(), "already_applied");
+    assert_eq!(
+        c.spend(ANN, 500, "job-1").summary(),
+        "rejected conflict",
+        "the amount of its first row alone"
+    );
     assert_eq!(c.balance(ANN), 300);
 }
 
@@ -86,8 +96,8 @@ fn scenario_26_a_request_id_is_the_users_own() {
     let mut c = db.connect();
     c.buy(ANN, "cs_1");
     c.buy(BOB, "cs_2");
-    assert_eq!(c.spend(ANN, 300, "job-1").said(), "applied");
-    assert_eq!(c.spend(BOB, 200, "job-1").said(), "applied");
+    assert_eq!(c.spend(ANN, 300, "job-1").summary(), "applied");
+    assert_eq!(c.spend(BOB, 200, "job-1").summary(), "applied");
     assert_eq!((c.balance(ANN), c.balance(BOB)), (200, 300));
 }
 
@@ -95,20 +105,20 @@ fn scenario_26_a_request_id_is_the_users_own() {
 fn scenario_26_a_request_on_ten_connections_at_once_is_applied_once() {
     let db = Database::with_catalog();
     db.connect().buy(ANN, "cs_1");
-    let said = together(&db, vec![|c: &mut Connection| c.spend(ANN, 300, "job-1").said(); 10]);
-    assert_eq!(said.iter().filter(|said| *said == "applied").count(), 1, "{said:?}");
-    assert_eq!(said.iter().filter(|said| *said == "already_applied").count(), 9, "{said:?}");
+    let outcomes = together(&db, vec![|c: &mut Connection| c.spend(ANN, 300, "job-1").summary(); 10]);
+    assert_eq!(outcomes.iter().filter(|outcome| *outcome == "applied").count(), 1, "{outcomes:?}");
+    assert_eq!(outcomes.iter().filter(|outcome| *outcome == "already_applied").count(), 9, "{outcomes:?}");
     assert_eq!(db.connect().ledger(ANN), ["purchase 500", "spend -300"]);
 }
 
 #[test]
 fn scenario_26_of_two_overlapping_transactions_of_a_request_exactly_one_counts() {
-    let spend = |c: &mut Connection| c.spend(ANN, 300, "job-1").said();
+    let spend = |c: &mut Connection| c.spend(ANN, 300, "job-1").summary();
     for (end, second) in [("commit", "already_applied"), ("rollback", "applied")] {
         let db = Database::with_catalog();
         db.connect().buy(ANN, "cs_1");
-        let said = blocked_until(end, &db, spend, spend);
-        assert_eq!((said.0.as_str(), said.1.as_str()), ("applied", second));
+        let outcomes = blocked_until(end, &db, spend, spend);
+        assert_eq!((outcomes.0.as_str(), outcomes.1.as_str()), ("applied", second));
         assert_eq!(db.connect().ledger(ANN), ["purchase 500", "spend -300"]);
     }
 }
@@ -120,13 +130,13 @@ fn scenario_27_overspending_takes_nothing_and_may_be_retried_after_a_purchase() 
     c.buy(ANN, "cs_1");
     let before = c.everything();
     let refused = c.spend(ANN, 501, "job-1");
-    assert_eq!((refused.said().as_str(), refused.credits), ("rejected insufficient_credits", 0));
-    assert_eq!(refused.left(), (500, 0));
-    assert_eq!(c.reserve(ANN, 501, "job-2").said(), "rejected insufficient_credits");
+    assert_eq!((refused.summary().as_str(), refused.credits), ("rejected insufficient_credits", 0));
+    assert_eq!(refused.balance_and_debt(), (500, 0));
+    assert_eq!(c.reserve(ANN, 501, "job-2").summary(), "rejected insufficient_credits");
     assert_eq!(c.everything(), before, "no trace");
     c.buy(ANN, "cs_2");
-    assert_eq!(c.spend(ANN, 501, "job-1").said(), "applied");
-    assert_eq!(c.reserve(ANN, 499, "job-2").said(), "applied", "another amount is no conflict either");
+    assert_eq!(c.spend(ANN, 501, "job-1").summary(), "applied");
+    assert_eq!(c.reserve(ANN, 499, "job-2").summary(), "applied", "another amount is no conflict either");
     assert_eq!((c.balance(ANN), c.grants(ANN)), (0, vec!["cs_1 0".to_owned(), "cs_2 0".to_owned()]));
 }
 
@@ -135,10 +145,10 @@ fn scenario_27_spending_of_a_user_without_a_grant_leaves_no_trace() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     let before = c.everything();
-    assert_eq!(c.spend(ANN, 1, "job-1").said(), "rejected insufficient_credits");
-    assert_eq!(c.reserve(ANN, 1, "job-2").said(), "rejected insufficient_credits");
-    assert_eq!(c.commit(ANN, "job-2", None).said(), "rejected unknown_reservation");
-    assert_eq!(c.release(ANN, "job-2").said(), "rejected unknown_reservation");
+    assert_eq!(c.spend(ANN, 1, "job-1").summary(), "rejected insufficient_credits");
+    assert_eq!(c.reserve(ANN, 1, "job-2").summary(), "rejected insufficient_credits");
+    assert_eq!(c.commit(ANN, "job-2", None).summary(), "rejected unknown_reservation");
+    assert_eq!(c.release(ANN, "job-2").summary(), "rejected unknown_reservation");
     assert_eq!(c.everything(), before);
 }
 
@@ -147,8 +157,8 @@ fn scenario_27_all_there_is_can_be_spent_and_then_nothing() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.buy(ANN, "cs_1");
-    assert_eq!(c.spend(ANN, 500, "job-1").left(), (0, 0));
-    assert_eq!(c.spend(ANN, 1, "job-2").said(), "rejected insufficient_credits");
+    assert_eq!(c.spend(ANN, 500, "job-1").balance_and_debt(), (0, 0));
+    assert_eq!(c.spend(ANN, 1, "job-2").summary(), "rejected insufficient_credits");
 }
 
 #[test]
@@ -159,7 +169,7 @@ fn a_spends_description_and_metadata_are_in_each_of_its_rows_under_one_operation
     c.buy(ANN, "cs_2");
     let metadata = json!({ "model": "large", "tokens": [1, 2], "deep": { "er": null } });
     let call = "spend_credits($1, 700, 'job-1', 'An image', $2)";
-    assert_eq!(c.call(call, &[&ANN, &metadata]).said(), "applied");
+    assert_eq!(c.call(call, &[&ANN, &metadata]).summary(), "applied");
     let rows = c
         .query(
             "select description, metadata, operation_id, id, request_id, pool, balance_after,
@@ -178,7 +188,7 @@ fn a_spends_description_and_metadata_are_in_each_of_its_rows_under_one_operation
         assert!(row.get::<_, bool>(7) && row.get::<_, bool>(8));
     }
     let again = c.call("spend_credits($1, 700, 'job-1', 'Another word for it')", &[&ANN]);
-    assert_eq!(again.said(), "already_applied", "words are not content");
+    assert_eq!(again.summary(), "already_applied", "words are not content");
 }
 
 #[test]
@@ -205,7 +215,7 @@ fn the_draw_order_is_expiry_then_subscription_promotional_purchased_then_oldest(
         ("date_trunc('day', now()) + interval '5 days'", "date_trunc('day', now()) + interval '9 days'");
     let gift = |c: &mut Connection, name: &str, at: &str| {
         let call = format!("grant_credits($1, 10, $2, p_expires_at => {at})");
-        assert_eq!(c.call(&call, &[&ANN, &name]).said(), "applied");
+        assert_eq!(c.call(&call, &[&ANN, &name]).summary(), "applied");
     };
     // Made in an order that is none of the rules'.
     c.buy(ANN, "cs_old");
@@ -218,7 +228,7 @@ fn the_draw_order_is_expiry_then_subscription_promotional_purchased_then_oldest(
     subscription_grant(&mut c, ANN, 10, "in_later", Some(later));
     subscription_grant(&mut c, ANN, 10, "in_soon", Some(soon));
     assert_eq!(c.balance(ANN), 1070);
-    assert_eq!(c.spend(ANN, 1070, "job-1").said(), "applied");
+    assert_eq!(c.spend(ANN, 1070, "job-1").summary(), "applied");
     let drawn: Vec<String> = c.request(ANN, "job-1").iter().map(|row| row.replace("spend ", "")).collect();
     let expected = [
         "-10 of in_soon",
@@ -245,7 +255,7 @@ fn a_pack_that_expires_is_drawn_before_promotional_credits_that_do_not() {
     // Stripe's times are whole seconds: one that is certainly after the change.
     let created: i64 = c.one("select ceil(extract(epoch from clock_timestamp()))::bigint + 1", &[]);
     let paid = paid_pack("cs_1", ANN).with("created", created);
-    assert_eq!(c.apply(&paid.completed("evt_1")).said(), "applied");
+    assert_eq!(c.apply(&paid.completed("evt_1")).summary(), "applied");
     c.spend(ANN, 510, "job-1");
     assert_eq!(c.request(ANN, "job-1"), ["spend -500 of cs_1", "spend -10 of gift"]);
 }
@@ -267,13 +277,13 @@ fn a_thousand_live_grants_are_drawn_in_order_as_far_as_a_spend_needs_them() {
     // 8 grants are read at first, then 128, then all: on both sides of each.
     let mut first = 1;
     for (request, upto) in [("a", 8), ("b", 17), ("c", 145), ("d", 274), ("e", 999)] {
-        assert_eq!(c.spend(ANN, sum(first, upto), request).said(), "applied");
+        assert_eq!(c.spend(ANN, sum(first, upto), request).summary(), "applied");
         let (from, to) = (usize::try_from(first).expect("small"), usize::try_from(upto).expect("small"));
         assert_eq!(c.request(ANN, request), in_order(from, to));
         first = upto + 1;
     }
     assert_eq!(c.balance(ANN), 1 + 1000 % 3);
-    assert_eq!(c.spend(ANN, 3, "f").said(), "rejected insufficient_credits");
+    assert_eq!(c.spend(ANN, 3, "f").summary(), "rejected insufficient_credits");
 }
 
 // At once.
@@ -283,13 +293,13 @@ fn two_transactions_that_spend_the_last_credits_at_once_succeed_once() {
     for (end, second) in [("commit", "rejected insufficient_credits"), ("rollback", "applied")] {
         let db = Database::with_catalog();
         db.connect().buy(ANN, "cs_1");
-        let said = blocked_until(
+        let outcomes = blocked_until(
             end,
             &db,
-            |c| c.spend(ANN, 400, "job-1").said(),
-            |c| c.spend(ANN, 400, "job-2").said(),
+            |c| c.spend(ANN, 400, "job-1").summary(),
+            |c| c.spend(ANN, 400, "job-2").summary(),
         );
-        assert_eq!((said.0.as_str(), said.1.as_str()), ("applied", second), "{end}");
+        assert_eq!((outcomes.0.as_str(), outcomes.1.as_str()), ("applied", second), "{end}");
         assert_eq!(db.connect().balance(ANN), 100);
     }
 }
@@ -298,12 +308,12 @@ fn two_transactions_that_spend_the_last_credits_at_once_succeed_once() {
 fn a_spend_that_waits_for_a_purchase_sees_its_credits() {
     let db = Database::with_catalog();
     db.connect().buy(ANN, "cs_0");
-    let said = blocked(
+    let outcomes = blocked(
         &db,
-        |c| c.apply(&paid_pack("cs_1", ANN).completed("evt_1")).said(),
-        |c| c.spend(ANN, 1000, "job-1").said(),
+        |c| c.apply(&paid_pack("cs_1", ANN).completed("evt_1")).summary(),
+        |c| c.spend(ANN, 1000, "job-1").summary(),
     );
-    assert_eq!((said.0.as_str(), said.1.as_str()), ("applied", "applied"));
+    assert_eq!((outcomes.0.as_str(), outcomes.1.as_str()), ("applied", "applied"));
     assert_eq!(db.connect().balance(ANN), 0);
 }
 
@@ -313,9 +323,9 @@ fn a_spend_of_a_user_whose_first_purchase_is_not_committed_may_try_again() {
     let (mut one, mut other) = (db.connect(), db.connect());
     one.run("begin");
     one.apply(&paid_pack("cs_1", ANN).completed("evt_1"));
-    assert_eq!(other.spend(ANN, 500, "job-1").said(), "rejected insufficient_credits");
+    assert_eq!(other.spend(ANN, 500, "job-1").summary(), "rejected insufficient_credits");
     one.run("commit");
-    assert_eq!(other.spend(ANN, 500, "job-1").said(), "applied");
+    assert_eq!(other.spend(ANN, 500, "job-1").summary(), "applied");
     assert_eq!(other.ledger(ANN), ["purchase 500", "spend -500"]);
 }
 
@@ -327,10 +337,10 @@ fn the_last_credits_are_spent_by_exactly_one_of_eight_connections_fifty_times() 
         let gift = format!("gift-{round}");
         c.grant(ANN, 10, &gift);
         let works: Vec<_> = (0..8)
-            .map(|n| move |c: &mut Connection| c.spend(ANN, 10, &format!("job-{round}-{n}")).said())
+            .map(|n| move |c: &mut Connection| c.spend(ANN, 10, &format!("job-{round}-{n}")).summary())
             .collect();
-        let said = together(&db, works);
-        assert_eq!(said.iter().filter(|said| *said == "applied").count(), 1, "{said:?}");
+        let outcomes = together(&db, works);
+        assert_eq!(outcomes.iter().filter(|outcome| *outcome == "applied").count(), 1, "{outcomes:?}");
         assert_eq!(c.balance(ANN), 0);
     }
 }
@@ -349,7 +359,7 @@ fn thirty_two_connections_spend_one_account_to_the_last_credit_and_not_below() {
                 let (mut taken, mut refused) = (0, 0);
                 for request in 0..25 {
                     let spent = c.spend(ANN, rng.between(1, 40), &format!("job-{n}-{request}"));
-                    match spent.said().as_str() {
+                    match spent.summary().as_str() {
                         "applied" => taken -= spent.credits,
                         "rejected insufficient_credits" => refused += 1,
                         other => panic!("{other}"),
@@ -360,9 +370,9 @@ fn thirty_two_connections_spend_one_account_to_the_last_credit_and_not_below() {
             }
         })
         .collect();
-    let said = together(&db, works);
-    let taken: i64 = said.iter().map(|(taken, _)| taken).sum();
-    let refused: i64 = said.iter().map(|(_, refused)| refused).sum();
+    let outcomes = together(&db, works);
+    let taken: i64 = outcomes.iter().map(|(taken, _)| taken).sum();
+    let refused: i64 = outcomes.iter().map(|(_, refused)| refused).sum();
     assert!(refused > 0, "they wanted more than there was");
     let left = c.balance(ANN);
     assert_eq!(taken + left, 10_000);

@@ -8,19 +8,14 @@ use stripe_credits_tests::subscription::{
     MAX, PRO, ROLL, fetched, invoice, line, month, period, renewal, subscribing, subscription,
 };
 use stripe_credits_tests::{ANN, BOB, Connection, Database, catalog, event, nothing_fetched, paid_pack};
-use uuid::Uuid;
-
-/// What a user can spend, and what they owe, by every reader.
-fn stands(c: &mut Connection, user: Uuid) -> (i64, i64) {
-    let stands = (c.balance(user), c.debt(user));
-    assert_eq!(c.my_credits(user), stands, "every reader reads the same");
-    stands
-}
 
 /// ANN subscribes to pro in month 0 and pays for it.
 fn subscribe_to_pro(c: &mut Connection) {
-    assert_eq!(c.apply(&subscription("sub_1", "price_pro").of(ANN).created("evt_created")).said(), "applied");
-    assert_eq!(c.apply(&renewal("in_0", "sub_1", PRO, 0).paid("evt_paid_0")).said(), "applied");
+    assert_eq!(
+        c.apply(&subscription("sub_1", "price_pro").of(ANN).created("evt_created")).summary(),
+        "applied"
+    );
+    assert_eq!(c.apply(&renewal("in_0", "sub_1", PRO, 0).paid("evt_paid_0")).summary(), "applied");
     assert_eq!((c.balance(ANN), c.tier(ANN)), (10_000, "pro active".into()));
 }
 
@@ -44,9 +39,12 @@ fn scenario_13b_a_pack_and_its_own_invoice_in_both_shapes_and_orders_grant_once(
             let mut c = db.connect();
             let own = own(older);
             let events = if session_first { [&bought, &own] } else { [&own, &bought] };
-            let said: Vec<String> = events.map(|event| c.twice(event)).to_vec();
+            let outcomes: Vec<String> = events.map(|event| c.twice(event)).to_vec();
             let expected = ["applied", "ignored no_subscription"];
-            assert!(expected.iter().all(|expected| said.iter().any(|said| said == expected)), "{said:?}");
+            assert!(
+                expected.iter().all(|expected| outcomes.iter().any(|outcome| outcome == expected)),
+                "{outcomes:?}"
+            );
             assert_eq!(c.ledger(ANN), ["purchase 500"]);
         }
     }
@@ -64,7 +62,7 @@ fn scenario_13c_a_retired_price_still_grants_its_renewals_as_before() {
     assert_eq!(c.twice(&renewal("in_1", "sub_1", PRO, 1).paid("evt_paid_1")), "applied");
     let next = subscription("sub_1", "price_pro").of(ANN).during(period(1));
     c.twice(&next.updated("evt_next", month(1)));
-    assert_eq!((stands(&mut c, ANN), c.tier(ANN)), ((10_000, 0), "pro active".into()));
+    assert_eq!((c.agreed_balance_and_debt(ANN), c.tier(ANN)), ((10_000, 0), "pro active".into()));
     assert_eq!(c.ledger(ANN), ["subscription_grant 10000", "subscription_grant 10000", "set_aside -10000"]);
     let late: i64 = c
         .one("select count(*) from billing.resolve_price('price_pro', now()) where valid_from <= now()", &[]);
@@ -109,7 +107,11 @@ fn scenario_14_first_purchase_in_all_six_orders_grants_once_whatever_names_the_u
                 }
                 let place = format!("named by {by}, older {older}, order {order:?}");
                 assert_eq!(c.ledger(ANN), ["subscription_grant 10000"], "{place}");
-                assert_eq!((stands(&mut c, ANN), c.tier(ANN)), ((10_000, 0), "pro active".into()), "{place}");
+                assert_eq!(
+                    (c.agreed_balance_and_debt(ANN), c.tier(ANN)),
+                    ((10_000, 0), "pro active".into()),
+                    "{place}"
+                );
                 assert_eq!(c.known("sub_1").as_deref(), Some("price_pro pro active"), "{place}");
                 let waiting: Vec<String> = c.column(
                     "select event_id || ' ' || outcome from billing.stripe_events where outcome = 'parked'",
@@ -192,7 +194,7 @@ fn scenario_14_an_expanded_reconcile_and_the_webhooks_grant_once_in_every_order(
     }
     let before = c.everything();
     let other = c.reconcile(&expanded, BOB);
-    assert_eq!(other.said(), "rejected not_owner");
+    assert_eq!(other.summary(), "rejected not_owner");
     assert_eq!(c.everything(), before, "a refusal leaves no trace");
 }
 
@@ -240,7 +242,7 @@ fn scenario_15_a_first_payment_that_succeeds_after_all_grants_once() {
         "the status is Stripe's to say"
     );
     c.twice(&incomplete.status("active").updated("evt_4", CREATED + 3600));
-    assert_eq!((stands(&mut c, ANN), c.tier(ANN)), ((10_000, 0), "pro active".into()));
+    assert_eq!((c.agreed_balance_and_debt(ANN), c.tier(ANN)), ((10_000, 0), "pro active".into()));
     assert_eq!(c.ledger(ANN), ["subscription_grant 10000"]);
 }
 
@@ -261,7 +263,7 @@ fn scenario_15_what_was_never_paid_ends_without_a_credit() {
     }
     let expired = incomplete.status("incomplete_expired").with("ended_at", CREATED + 82_800);
     c.twice(&expired.updated("evt_5", CREATED + 82_800));
-    assert_eq!((stands(&mut c, ANN), c.tier(ANN)), ((0, 0), "free incomplete_expired".into()));
+    assert_eq!((c.agreed_balance_and_debt(ANN), c.tier(ANN)), ((0, 0), "free incomplete_expired".into()));
     assert_eq!(c.ledger(ANN), [""; 0]);
 }
 
@@ -275,12 +277,12 @@ fn scenario_16_a_renewal_resets_what_is_left_and_grants_the_whole_amount() {
     c.spend(ANN, 4_000, "job-1");
     let paid = c.apply(&renewal("in_1", "sub_1", PRO, 1).paid("evt_paid_1"));
     assert_eq!(
-        (paid.said().as_str(), paid.credits, paid.remaining_subscription),
+        (paid.summary().as_str(), paid.credits, paid.remaining_subscription),
         ("applied", 4_000, Some(10_000))
     );
     c.twice(&renewal("in_1", "sub_1", PRO, 1).paid("evt_paid_1"));
     c.twice(&subscription("sub_1", "price_pro").during(period(1)).updated("evt_next", month(1)));
-    assert_eq!(stands(&mut c, ANN), (10_000, 0));
+    assert_eq!(c.agreed_balance_and_debt(ANN), (10_000, 0));
     assert_eq!(
         c.ledger(ANN),
         ["subscription_grant 10000", "spend -4000", "subscription_grant 10000", "set_aside -6000"]
@@ -318,7 +320,7 @@ fn scenario_16_what_was_overspent_into_a_pack_stays_spent_at_the_renewal() {
     c.spend(ANN, 10_200, "job-1");
     assert_eq!(c.grants(ANN), ["in_0 0", "cs_1 300"]);
     c.twice(&renewal("in_1", "sub_1", PRO, 1).paid("evt_paid_1"));
-    assert_eq!(stands(&mut c, ANN), (10_300, 0));
+    assert_eq!(c.agreed_balance_and_debt(ANN), (10_300, 0));
 }
 
 #[test]
@@ -329,7 +331,7 @@ fn scenario_16_an_older_invoice_that_comes_after_the_newer_adds_nothing_to_spend
     c.twice(&renewal("in_1", "sub_1", PRO, 1).paid("evt_paid_1"));
     assert_eq!(c.balance(ANN), 10_000);
     c.twice(&renewal("in_0", "sub_1", PRO, 0).paid("evt_paid_0"));
-    assert_eq!(stands(&mut c, ANN), (10_000, 0));
+    assert_eq!(c.agreed_balance_and_debt(ANN), (10_000, 0));
     assert_eq!(c.grants(ANN), ["in_1 10000", "in_0 0"]);
 }
 
@@ -349,7 +351,7 @@ fn scenario_16_a_reservation_of_the_last_period_does_not_return_into_the_new_one
             c.release(ANN, "job-1");
             c.twice(&paid);
         }
-        assert_eq!(stands(&mut c, ANN), (10_000, 0), "renewed first: {renewed_first}");
+        assert_eq!(c.agreed_balance_and_debt(ANN), (10_000, 0), "renewed first: {renewed_first}");
     }
 }
 
@@ -361,13 +363,13 @@ fn scenario_17_a_renewal_carries_up_to_max_rollover() {
     c.twice(&renewal("in_0", "sub_1", ROLL, 0).paid("evt_paid_0"));
     c.spend(ANN, 200, "job-1");
     c.twice(&renewal("in_1", "sub_1", ROLL, 1).paid("evt_paid_1"));
-    assert_eq!(stands(&mut c, ANN), (1_500, 0));
+    assert_eq!(c.agreed_balance_and_debt(ANN), (1_500, 0));
     assert_eq!(
         c.ledger(ANN),
         ["subscription_grant 1000", "spend -200", "subscription_grant 1000", "set_aside -300"]
     );
     c.twice(&renewal("in_2", "sub_1", ROLL, 2).paid("evt_paid_2"));
-    assert_eq!(stands(&mut c, ANN), (1_500, 0), "of all older periods together 500");
+    assert_eq!(c.agreed_balance_and_debt(ANN), (1_500, 0), "of all older periods together 500");
 }
 
 #[test]
@@ -378,10 +380,10 @@ fn scenario_17_what_is_below_max_rollover_is_carried_whole() {
     c.twice(&renewal("in_0", "sub_1", ROLL, 0).paid("evt_paid_0"));
     c.spend(ANN, 700, "job-1");
     c.twice(&renewal("in_1", "sub_1", ROLL, 1).paid("evt_paid_1"));
-    assert_eq!(stands(&mut c, ANN), (1_300, 0));
+    assert_eq!(c.agreed_balance_and_debt(ANN), (1_300, 0));
     c.spend(ANN, 1_200, "job-2");
     c.twice(&renewal("in_2", "sub_1", ROLL, 2).paid("evt_paid_2"));
-    assert_eq!(stands(&mut c, ANN), (1_100, 0));
+    assert_eq!(c.agreed_balance_and_debt(ANN), (1_100, 0));
     assert!(!c.ledger(ANN).iter().any(|row| row.starts_with("set_aside")), "{:?}", c.ledger(ANN));
 }
 
@@ -416,14 +418,14 @@ fn scenario_18_an_upgrade_grants_once_it_is_paid_and_toggling_changes_nothing() 
             let state = subscription("sub_1", "price_max").of(ANN).during((start, end));
             let state = if older { state.older() } else { state };
             c.twice(&state.updated("evt_up", change));
-            assert_eq!((stands(&mut c, ANN), c.tier(ANN)), ((1_000, 0), "max active".into()));
+            assert_eq!((c.agreed_balance_and_debt(ANN), c.tier(ANN)), ((1_000, 0), "max active".into()));
             let paid = upgrade(anchored);
             let paid = if older { paid.older() } else { paid };
             assert_eq!(c.twice(&paid.paid("evt_up_paid")), "applied");
             c.twice(&paid.event("evt_up_succeeded", "payment_succeeded"));
-            assert_eq!(stands(&mut c, ANN), (30_000, 0), "anchored {anchored}, older {older}");
+            assert_eq!(c.agreed_balance_and_debt(ANN), (30_000, 0), "anchored {anchored}, older {older}");
             c.spend(ANN, 25_000, "job-2");
-            assert_eq!(stands(&mut c, ANN), (5_000, 0));
+            assert_eq!(c.agreed_balance_and_debt(ANN), (5_000, 0));
             let ledger = c.ledger(ANN);
             let expected = [
                 "subscription_grant 10000",
@@ -437,7 +439,11 @@ fn scenario_18_an_upgrade_grants_once_it_is_paid_and_toggling_changes_nothing() 
             for (n, state) in [&pro, &max, &pro, &max].into_iter().enumerate() {
                 let at = change + 3_600 * (i64::try_from(n).expect("small") + 1);
                 c.twice(&state.updated(&format!("evt_toggle_{n}"), at));
-                assert_eq!(stands(&mut c, ANN), (5_000, 0), "toggle {n}, anchored {anchored}, older {older}");
+                assert_eq!(
+                    c.agreed_balance_and_debt(ANN),
+                    (5_000, 0),
+                    "toggle {n}, anchored {anchored}, older {older}"
+                );
             }
             assert_eq!(c.ledger(ANN), ledger, "toggling posts nothing");
             assert_eq!(c.tier(ANN), "max active");
@@ -455,14 +461,18 @@ fn scenario_18_toggling_down_and_up_gives_back_exactly_what_was_set_aside() {
     let state = subscription("sub_1", "price_max").of(ANN);
     let (pro, max) = (state.clone().to("price_pro"), state);
     c.twice(&pro.updated("evt_1", CREATED + 100));
-    assert_eq!(stands(&mut c, ANN), (10_000, 0));
+    assert_eq!(c.agreed_balance_and_debt(ANN), (10_000, 0));
     c.spend(ANN, 1_000, "job-2");
     c.twice(&max.updated("evt_2", CREATED + 200));
-    assert_eq!(stands(&mut c, ANN), (24_000, 0));
+    assert_eq!(c.agreed_balance_and_debt(ANN), (24_000, 0));
     c.twice(&pro.updated("evt_3", CREATED + 300));
-    assert_eq!(stands(&mut c, ANN), (10_000, 0), "another downgrade: what exceeds its amount is set aside");
+    assert_eq!(
+        c.agreed_balance_and_debt(ANN),
+        (10_000, 0),
+        "another downgrade: what exceeds its amount is set aside"
+    );
     c.twice(&max.updated("evt_4", CREATED + 400));
-    assert_eq!(stands(&mut c, ANN), (24_000, 0));
+    assert_eq!(c.agreed_balance_and_debt(ANN), (24_000, 0));
 }
 
 #[test]
@@ -500,7 +510,7 @@ fn scenario_18_an_upgrade_that_was_not_paid_grants_nothing() {
     assert_eq!(c.twice(&failed.event("evt_failed", "payment_failed")), "ignored unpaid");
     let pending = subscription("sub_1", "price_pro").of(ANN).with("pending_update", json!({"expires_at": 1}));
     c.twice(&pending.event("evt_pending", "pending_update_expired", CREATED + 100));
-    assert_eq!((stands(&mut c, ANN), c.tier(ANN)), ((1_000, 0), "pro active".into()));
+    assert_eq!((c.agreed_balance_and_debt(ANN), c.tier(ANN)), ((1_000, 0), "pro active".into()));
 }
 
 #[test]
@@ -519,14 +529,14 @@ fn scenario_18_more_of_the_same_plan_is_worth_the_highest_quantity_paid_for() {
     c.twice(&state.updated("evt_more", change));
     assert_eq!(c.balance(ANN), 6_000);
     c.twice(&more.paid("evt_more_paid"));
-    assert_eq!(stands(&mut c, ANN), (26_000, 0));
+    assert_eq!(c.agreed_balance_and_debt(ANN), (26_000, 0));
     c.twice(
         &renewal("in_1", "sub_1", PRO, 1)
             .with("lines", json!({"object": "list", "data": []}))
             .line(line("price_pro", 30_000, period(1)).quantity(3))
             .paid("evt_paid_1"),
     );
-    assert_eq!(stands(&mut c, ANN), (30_000, 0));
+    assert_eq!(c.agreed_balance_and_debt(ANN), (30_000, 0));
 }
 
 // Other things on an invoice.
@@ -548,7 +558,7 @@ fn lines_of_one_price_for_one_period_are_one_lot_and_pack_lines_are_purchased() 
     );
     assert_eq!(pools, "10000 1500");
     c.twice(&renewal("in_1", "sub_1", PRO, 1).paid("evt_paid_1"));
-    assert_eq!(stands(&mut c, ANN), (11_500, 0), "a renewal takes no pack");
+    assert_eq!(c.agreed_balance_and_debt(ANN), (11_500, 0), "a renewal takes no pack");
 }
 
 #[test]
@@ -564,14 +574,14 @@ fn an_invoice_with_more_lines_than_it_carries_asks_for_all_of_them() {
         c.run("begin");
         let paid = missing.paid("evt_paid");
         let asked = c.apply(&paid);
-        assert_eq!(asked.said(), "needs_fetch");
+        assert_eq!(asked.summary(), "needs_fetch");
         assert_eq!(asked.to_fetch, Some(vec!["/v1/invoices/in_0/lines?limit=100".into()]));
         assert_eq!(c.inbox("evt_paid").as_deref(), Some("needs_fetch"));
-        assert_eq!(c.apply_fetched(&paid, &nothing_fetched()).said(), "parked unfetched");
+        assert_eq!(c.apply_fetched(&paid, &nothing_fetched()).summary(), "parked unfetched");
         let answer = fetched(CREATED + 5, &[&whole.lines()]);
-        assert_eq!(c.apply_fetched(&paid, &answer).said(), "applied");
+        assert_eq!(c.apply_fetched(&paid, &answer).summary(), "applied");
         assert_eq!(c.ledger(ANN), ["subscription_grant 10000", "purchase 500"]);
-        assert_eq!(c.apply(&paid).said(), "already_applied");
+        assert_eq!(c.apply(&paid).summary(), "already_applied");
         c.run("rollback");
     }
 }
@@ -593,7 +603,7 @@ fn an_invoice_of_another_user_is_a_conflict_and_takes_nothing() {
     let mut c = db.connect();
     subscribe_to_pro(&mut c);
     let other = event("evt_bob", "invoice.paid", renewal("in_0", "sub_1", PRO, 0).of(BOB).json().clone());
-    assert_eq!(c.apply(&other).said(), "rejected conflict");
+    assert_eq!(c.apply(&other).summary(), "rejected conflict");
     assert_eq!((c.ledger(ANN).len(), c.ledger(BOB).len()), (1, 0));
 }
 
@@ -605,13 +615,13 @@ fn two_subscriptions_of_one_user_both_grant_and_the_higher_one_names_the_tier() 
     let better = subscription("sub_2", "price_max").of(ANN);
     c.twice(&better.created("evt_created_2"));
     c.twice(&renewal("in_max", "sub_2", MAX, 0).paid("evt_paid_max"));
-    assert_eq!((stands(&mut c, ANN), c.tier(ANN)), ((40_000, 0), "max active".into()));
+    assert_eq!((c.agreed_balance_and_debt(ANN), c.tier(ANN)), ((40_000, 0), "max active".into()));
     c.twice(&renewal("in_1", "sub_1", PRO, 1).paid("evt_paid_1"));
-    assert_eq!(stands(&mut c, ANN), (40_000, 0), "a renewal of one leaves the other alone");
+    assert_eq!(c.agreed_balance_and_debt(ANN), (40_000, 0), "a renewal of one leaves the other alone");
     c.twice(&better.clone().status("past_due").updated("evt_due", CREATED + 100));
     assert_eq!(c.tier(ANN), "max past_due");
     c.twice(&better.clone().status("unpaid").updated("evt_unpaid", CREATED + 200));
     assert_eq!(c.tier(ANN), "pro active");
     c.twice(&better.deleted("evt_deleted", CREATED + 300));
-    assert_eq!((stands(&mut c, ANN), c.tier(ANN)), ((40_000, 0), "pro active".into()));
+    assert_eq!((c.agreed_balance_and_debt(ANN), c.tier(ANN)), ((40_000, 0), "pro active".into()));
 }

@@ -8,7 +8,7 @@ use stripe_credits_tests::connection::Fault;
 use stripe_credits_tests::subscription::{month, subscription};
 use stripe_credits_tests::{ANN, BOB, Connection, Database, paid_pack, session, user};
 
-/// What a client may run; whoever adds to this says so here and in sql/security.sql.
+/// What a client may run: the same list as in sql/security.sql.
 const CLIENT_FUNCTIONS: &[&str] = &[
     "billing.current_user_id()",
     // On every pricing page.
@@ -99,7 +99,7 @@ fn writes(c: &mut Connection, relation: &str) -> Vec<String> {
     ]
 }
 
-/// Refused for want of a right, or because nobody can do that to a view.
+/// Refused for a missing right, or because a view does not allow it.
 fn denied(fault: Option<&Fault>) -> bool {
     fault.is_some_and(|fault| match fault.code.as_str() {
         "42501" | "42809" => true,
@@ -243,10 +243,10 @@ fn scenario_35_service_role_runs_the_service_functions_and_reads_every_row() {
     let db = with_two_users();
     let mut c = db.connect();
     let mut service = db.connect_as("service_role");
-    assert_eq!(service.sign_up(user(3)).said(), "applied");
-    assert_eq!(service.apply(&paid_pack("cs_3", user(3)).completed("evt_3")).said(), "applied");
-    assert_eq!(service.explain(&paid_pack("cs_4", user(3)).completed("evt_4")).said(), "applied");
-    assert_eq!(service.reconcile(&paid_pack("cs_3", user(3)), user(3)).said(), "already_applied");
+    assert_eq!(service.sign_up(user(3)).summary(), "applied");
+    assert_eq!(service.apply(&paid_pack("cs_3", user(3)).completed("evt_3")).summary(), "applied");
+    assert_eq!(service.explain(&paid_pack("cs_4", user(3)).completed("evt_4")).summary(), "applied");
+    assert_eq!(service.reconcile(&paid_pack("cs_3", user(3)), user(3)).summary(), "already_applied");
     service.apply(
         &session("cs_5").metadata("price_id", "price_pack").with("customer", "cus_5").completed("evt_5"),
     );
@@ -330,7 +330,7 @@ fn grant_access_serves_roles_of_other_names() {
     assert_eq!(c.refusal("select billing.run_due()").code, "42501");
     c.run("rollback to before; reset role; set local role app_service");
     assert_eq!(c.one::<i64>("select count(*) from billing.accounts", &[]), 2);
-    assert_eq!(c.sign_up(user(3)).said(), "applied");
+    assert_eq!(c.sign_up(user(3)).summary(), "applied");
     c.run("savepoint before");
     assert_eq!(c.refusal("delete from billing.stripe_events").code, "42501");
     c.run("rollback to before; reset role");
@@ -445,7 +445,7 @@ fn create_extension_refuses_a_schema_that_is_not_empty() {
         "create table billing.notes (n int)",
         "create view billing.notes as select 1",
         "create function billing.now() returns int language sql return 1",
-        "create type billing.mood as enum ('good')",
+        "create type billing.behaviour as enum ('good')",
         "create function public.same(int, text) returns bool language sql return true;
          create operator billing.= (leftarg = int, rightarg = text, function = public.same)",
         "create sequence billing.numbers",
@@ -573,7 +573,7 @@ fn drops_of_other_objects_are_not_blocked() {
 fn only_a_superuser_may_allow_the_drop() {
     let db = with_two_users();
     for role in ["anon", "authenticated", "service_role", "stripe_credits_owner"] {
-        // Before the library is loaded the name is anybody's; loading it takes no word of theirs.
+        // Before the library is loaded anyone may set the name; loading it ignores the value.
         let mut c = db.connect_as(role);
         let _ = c.attempt("set stripe_credits.allow_drop = on");
         c.run("reset role");

@@ -28,20 +28,20 @@ fn seconds() -> u64 {
     std::env::var("STRIPE_CREDITS_SOAK_SECONDS").map_or(10, |seconds| seconds.parse().expect("seconds"))
 }
 
-/// Whose the n-th session is.
+/// The user of the n-th session.
 fn owner(n: i64) -> Uuid {
     if n % 2 == 0 { ANN } else { BOB }
 }
 
-/// Every fourth session names nobody: it waits for a direct call or an attribution.
-fn is_nobodys(n: i64) -> bool {
+/// Every fourth session names no user: it waits for a direct call or an attribution.
+fn is_unowned(n: i64) -> bool {
     n % 4 == 3
 }
 
-/// The n-th session, paid: it says the same whoever asks.
+/// The n-th session, paid: the same for every worker.
 fn bought(n: i64) -> Event {
     let id = format!("cs_{n}");
-    let paid = if is_nobodys(n) {
+    let paid = if is_unowned(n) {
         session(&id).metadata("price_id", "price_pack")
     } else {
         paid_pack(&id, owner(n)).with("customer", format!("cus_{}", n % 2))
@@ -51,10 +51,10 @@ fn bought(n: i64) -> Event {
 
 /// As by a shim without a Stripe key: what is asked for cannot be fetched.
 fn deliver(c: &mut Connection, event: &Event) -> Result<Outcome, Fault> {
-    let said = c.try_call("apply_stripe_event($1)", &[event.json()])?;
-    match said.outcome.as_str() {
+    let outcome = c.try_call("apply_stripe_event($1)", &[event.json()])?;
+    match outcome.outcome.as_str() {
         "needs_fetch" => c.try_call("apply_stripe_event($1, '{}')", &[event.json()]),
-        _ => Ok(said),
+        _ => Ok(outcome),
     }
 }
 
@@ -148,7 +148,7 @@ fn call(c: &mut Connection, rng: &mut Rng, sessions: &AtomicI64) -> Result<Strin
             return Ok("read".to_owned());
         }
     };
-    outcome.map(|outcome| outcome.said())
+    outcome.map(|outcome| outcome.summary())
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn scenario_37_sixty_four_workers_on_two_users_meet_no_deadlock_and_the_books_ag
                     let since = Instant::now();
                     while since.elapsed() < lasts {
                         match call(&mut c, &mut rng, sessions) {
-                            Ok(said) => *seen.outcomes.entry(said).or_default() += 1,
+                            Ok(outcome) => *seen.outcomes.entry(outcome).or_default() += 1,
                             Err(fault) => seen.faults.push(fault),
                         }
                     }
@@ -178,8 +178,8 @@ fn scenario_37_sixty_four_workers_on_two_users_meet_no_deadlock_and_the_books_ag
         working.into_iter().map(|worker| worker.join().expect("a worker")).collect()
     });
     let mut outcomes: BTreeMap<String, u64> = BTreeMap::new();
-    for (said, times) in seen.iter().flat_map(|seen| &seen.outcomes) {
-        *outcomes.entry(said.clone()).or_default() += times;
+    for (outcome, times) in seen.iter().flat_map(|seen| &seen.outcomes) {
+        *outcomes.entry(outcome.clone()).or_default() += times;
     }
     println!("{} calls: {outcomes:#?}", outcomes.values().sum::<u64>());
     let faults: Vec<&Fault> = seen.iter().flat_map(|seen| &seen.faults).collect();
@@ -187,16 +187,16 @@ fn scenario_37_sixty_four_workers_on_two_users_meet_no_deadlock_and_the_books_ag
     let unexpected =
         ["malformed", "not_owner", "out_of_range", "livemode", "no_catalog", "shape", "needs_fetch"];
     let odd: Vec<&String> =
-        outcomes.keys().filter(|said| unexpected.iter().any(|word| said.contains(word))).collect();
+        outcomes.keys().filter(|outcome| unexpected.iter().any(|word| outcome.contains(word))).collect();
     assert!(odd.is_empty(), "{odd:?}");
 
     let ended = Instant::now();
-    // What Stripe says again at the end, once: now every session is paid, and each of them was granted once.
+    // Stripe sends every session once more at the end: now each is paid and was granted once.
     let mut c = db.connect();
     let last = sessions.load(Ordering::Relaxed);
     for n in 0..=last {
         c.apply(&bought(n));
-        if is_nobodys(n) {
+        if is_unowned(n) {
             c.attribute(&format!("cs_{n}"), owner(n));
         }
     }
@@ -212,10 +212,10 @@ fn scenario_37_sixty_four_workers_on_two_users_meet_no_deadlock_and_the_books_ag
         .collect();
     let expected: Vec<(String, Uuid, i64)> = (0..=last).map(|n| (format!("cs_{n}"), owner(n), 500)).collect();
     assert_eq!(granted, expected);
-    println!("{} sessions said again in {:?}", last + 1, ended.elapsed());
+    println!("{} sessions sent again in {:?}", last + 1, ended.elapsed());
     c.run_due();
     assert_eq!(c.query("select * from billing.validate_credits_consistency()", &[]).expect("rows").len(), 0);
-    // Money that came back is in the books as it should be: debt is what is owed and was not settled.
+    // Debt is what is owed and was not settled.
     let wrong: Vec<String> = c.column(
         "select format('%s: debt %s, owed %s, settled %s', a.user_id, a.debt, p.owed, g.settled)
          from billing.accounts a,

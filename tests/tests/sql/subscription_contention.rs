@@ -18,7 +18,7 @@ fn subscribe(c: &mut Connection) {
     assert_eq!(c.balance(ANN), 10_000);
 }
 
-/// A renewal and an upgrade after it, as Stripe tells of them.
+/// The events of a renewal and of an upgrade after it.
 fn renewal_and_upgrade() -> Vec<Event> {
     let change = month(1) + 86_400;
     let up = invoice("in_up", "sub_1")
@@ -55,7 +55,7 @@ fn renewal_upgrade_and_spends_on_sixteen_connections_at_once_keep_the_books() {
                         }
                         let request = format!("job-{n}-{step}");
                         match c.try_call("spend_credits($1, 100, $2)", &[&ANN, &request]) {
-                            Ok(said) => spent += i64::from(said.ok) * 100,
+                            Ok(outcome) => spent += i64::from(outcome.ok) * 100,
                             Err(fault) => faults.push(fault),
                         }
                         if step % 4 == 0 {
@@ -66,10 +66,10 @@ fn renewal_upgrade_and_spends_on_sixteen_connections_at_once_keep_the_books() {
                 }
             })
             .collect();
-        let said = together(&db, works);
-        let faults: Vec<&Fault> = said.iter().flat_map(|(faults, _)| faults).collect();
+        let outcomes = together(&db, works);
+        let faults: Vec<&Fault> = outcomes.iter().flat_map(|(faults, _)| faults).collect();
         assert!(faults.is_empty(), "{faults:#?}");
-        let spent: i64 = said.iter().map(|(_, spent)| spent).sum();
+        let spent: i64 = outcomes.iter().map(|(_, spent)| spent).sum();
         assert!(spent > 0);
         let mut c = db.connect();
         let of_type = |c: &mut Connection, transaction_type: &str| -> Vec<i64> {
@@ -156,10 +156,10 @@ fn an_invoice_its_payment_and_its_refund_with_two_transactions_open_net_to_nothi
             let db = Database::with_catalog();
             db.connect().apply(before);
             let works = [one, other].map(|event| move |c: &mut Connection| c.apply(event).outcome);
-            let said = together(&db, works.to_vec());
-            assert!(!said.iter().any(|said| said == "rejected"), "{said:?}");
+            let outcomes = together(&db, works.to_vec());
+            assert!(!outcomes.iter().any(|outcome| outcome == "rejected"), "{outcomes:?}");
             assert_eq!(
-                db.connect().reads(ANN),
+                db.connect().balance_and_debt(ANN),
                 (0, 0),
                 "{}, then {} and {}",
                 before.id(),

@@ -1,4 +1,4 @@
-//! The last word on order, for subscriptions: every permutation of what Stripe sends, each of it doubled, ends in one same
+//! Order does not matter for subscriptions either: every permutation of what Stripe sends, each of it doubled, ends in one same
 //! state: balances, debt, lots to come, tier, status, and every subscription's row.
 
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use stripe_credits_tests::{ANN, Connection, Database, Event, catalog, nothing_fe
 
 const DAY: i64 = 86_400;
 
-/// Every event through the webhook's door.
+/// Each event as a webhook delivers it.
 fn delivered<'a>(events: impl IntoIterator<Item = Event>) -> Vec<Step<'a>> {
     let step = |event: Event| -> Step { Box::new(move |c| drop(accepted(c, &event, None))) };
     events.into_iter().map(step).collect()
@@ -26,16 +26,16 @@ fn carried<'a>(event: Event, answer: Value) -> Step<'a> {
 }
 
 fn accepted(c: &mut Connection, event: &Event, answer: Option<&Value>) -> String {
-    let mut said = c.apply(event);
-    // Of a refund that is heard before its payment, Stripe says nothing more here.
+    let mut outcome = c.apply(event);
+    // For a refund that comes before its payment, Stripe's answer is empty here.
     let nothing = nothing_fetched();
     let is_refund = event.json()["data"]["object"]["object"] == "refund";
     let answer = answer.or(is_refund.then_some(&nothing));
-    if let Some(answer) = answer.filter(|_| said.outcome == "needs_fetch") {
-        said = c.apply_fetched(event, answer);
+    if let Some(answer) = answer.filter(|_| outcome.outcome == "needs_fetch") {
+        outcome = c.apply_fetched(event, answer);
     }
-    assert!(!["rejected", "needs_fetch"].contains(&said.outcome.as_str()), "{}: {said:?}", event.id());
-    said.said()
+    assert!(!["rejected", "needs_fetch"].contains(&outcome.outcome.as_str()), "{}: {outcome:?}", event.id());
+    outcome.summary()
 }
 
 /// Every order of the steps after `before`: of up to three with every place of their repetitions, of more with each twice
@@ -73,7 +73,7 @@ fn refund_failed(n: u32, cents: i64) -> Event {
 }
 
 fn spends<'a>(amount: i64) -> Step<'a> {
-    Box::new(move |c| assert_eq!(c.spend(ANN, amount, &format!("job-{amount}")).said(), "applied"))
+    Box::new(move |c| assert_eq!(c.spend(ANN, amount, &format!("job-{amount}")).summary(), "applied"))
 }
 
 #[test]
@@ -581,7 +581,7 @@ fn after_spends_in_a_year_the_next_events_and_refunds_end_the_same_in_every_orde
                 accepted(&mut c, event, Some(&truth));
                 let amount = spends[n].min(c.balance(ANN));
                 if amount > 0 {
-                    assert_eq!(c.spend(ANN, amount, &format!("job-{n}")).said(), "applied");
+                    assert_eq!(c.spend(ANN, amount, &format!("job-{n}")).summary(), "applied");
                 }
             }
             c.apply(&invoice_payment("evt_by_x", reversed, "pi_x"));
@@ -606,10 +606,10 @@ fn after_spends_in_a_year_the_next_events_and_refunds_end_the_same_in_every_orde
             if overdrawn {
                 continue;
             }
-            let told: Vec<&str> = rest.iter().map(Event::id).collect();
+            let sent: Vec<&str> = rest.iter().map(Event::id).collect();
             assert_eq!(
                 end, expected,
-                "seed {seed}, {known} events, then {told:?} of {reversed} in order {order:?}:\n{ledger:?}\nin order:\n{one:?}"
+                "seed {seed}, {known} events, then {sent:?} of {reversed} in order {order:?}:\n{ledger:?}\nin order:\n{one:?}"
             );
         }
     }

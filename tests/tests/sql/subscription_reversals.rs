@@ -1,4 +1,4 @@
-//! Money that goes back of a subscription's invoices: which payment intent paid which invoice, known before and after
+//! Reversals of a subscription's invoices: which payment intent paid which invoice, known before and after
 //! the refund and the invoice, in both shapes, in part and whole, across renewals.
 
 use stripe_credits_tests::permutations::{in_every_order, nothing};
@@ -7,8 +7,8 @@ use stripe_credits_tests::subscription::{MAX, PRO, ROLL, invoice_payment, month,
 use stripe_credits_tests::{ANN, Connection, Database, Event, paid_pack};
 
 fn subscribe(c: &mut Connection, price_id: &str) {
-    let said = c.apply(&subscription("sub_1", price_id).of(ANN).created("evt_created"));
-    assert_eq!(said.said(), "applied");
+    let outcome = c.apply(&subscription("sub_1", price_id).of(ANN).created("evt_created"));
+    assert_eq!(outcome.summary(), "applied");
 }
 
 /// A refund of so many cents of what `pi_n` paid.
@@ -17,7 +17,7 @@ fn refunded(n: u32, cents: i64) -> Event {
         .event(&format!("evt_re_{n}_{cents}"), "refund.created")
 }
 
-/// The n-th month of pro paid by `pi_n`, as its events say it in either shape.
+/// The n-th month of pro paid by `pi_n`, by its events in either shape.
 fn paid(n: u32, older: bool) -> Vec<Event> {
     let bill = renewal(&format!("in_{n}"), "sub_1", PRO, n);
     let (evt, pi) = (format!("evt_paid_{n}"), format!("pi_{n}"));
@@ -28,10 +28,9 @@ fn paid(n: u32, older: bool) -> Vec<Event> {
     }
 }
 
-fn stands(c: &mut Connection) -> (i64, i64) {
-    let stands = c.reads(ANN);
-    assert_eq!(c.my_credits(ANN), stands);
-    stands
+/// Two paid periods of the plan pro, and what comes beside them.
+fn two_periods_and(event: Event) -> Vec<Event> {
+    [paid(0, true), paid(1, true), vec![event]].concat()
 }
 
 #[test]
@@ -51,7 +50,7 @@ fn scenario_30b_the_first_invoice_refunded_after_renewal_leaves_6000_in_both_ord
                 c.apply(event);
             }
             assert_eq!(
-                stands(&mut c),
+                c.agreed_balance_and_debt(ANN),
                 (6_000, 0),
                 "older {older}, refund first {refund_first}: {:?}",
                 c.ledger(ANN)
@@ -59,7 +58,7 @@ fn scenario_30b_the_first_invoice_refunded_after_renewal_leaves_6000_in_both_ord
             for event in &last {
                 assert_eq!(c.apply(event).credits, 0);
             }
-            assert_eq!(stands(&mut c), (6_000, 0));
+            assert_eq!(c.agreed_balance_and_debt(ANN), (6_000, 0));
         }
     }
 }
@@ -79,12 +78,17 @@ fn scenario_30b_undone_the_refund_gives_back_what_settled_it() {
         for event in &events {
             c.apply(event);
         }
-        assert_eq!(stands(&mut c), (6_000, 0));
+        assert_eq!(c.agreed_balance_and_debt(ANN), (6_000, 0));
         let failed = refund("re_0_10000", "pi_0", 10_000)
             .with("status", "failed")
             .event("evt_failed", "refund.failed");
         c.apply(&failed);
-        assert_eq!(stands(&mut c), (10_000, 0), "refund first {refund_first}: {:?}", c.ledger(ANN));
+        assert_eq!(
+            c.agreed_balance_and_debt(ANN),
+            (10_000, 0),
+            "refund first {refund_first}: {:?}",
+            c.ledger(ANN)
+        );
     }
 }
 
@@ -141,19 +145,13 @@ fn a_refund_of_the_current_period_leaves_what_rolled_over_in_every_order() {
 #[test]
 fn a_refund_of_a_renewal_does_not_bring_back_the_period_before_under_reset() {
     let db = Database::with_catalog();
-    let mut events = paid(0, true);
-    events.extend(paid(1, true));
-    events.push(refunded(1, 10_000));
-    in_every_order(&db, |c| subscribe(c, "price_pro"), &events, (0, 0));
+    in_every_order(&db, |c| subscribe(c, "price_pro"), &two_periods_and(refunded(1, 10_000)), (0, 0));
 }
 
 #[test]
 fn a_refund_of_the_first_period_after_its_renewal_takes_nothing_set_aside_unspent() {
     let db = Database::with_catalog();
-    let mut events = paid(0, true);
-    events.extend(paid(1, true));
-    events.push(refunded(0, 10_000));
-    in_every_order(&db, |c| subscribe(c, "price_pro"), &events, (10_000, 0));
+    in_every_order(&db, |c| subscribe(c, "price_pro"), &two_periods_and(refunded(0, 10_000)), (10_000, 0));
 }
 
 #[test]
@@ -165,11 +163,11 @@ fn a_refund_of_a_partly_spent_upgrade_is_owed_and_settled_by_the_next_pack() {
     c.apply(&bill);
     c.spend(ANN, 29_800, "job-1");
     c.apply(&refunded(0, 30_000));
-    assert_eq!(stands(&mut c), (0, 29_800));
+    assert_eq!(c.agreed_balance_and_debt(ANN), (0, 29_800));
     c.apply(&paid_pack("cs_1", ANN).completed("evt_pack"));
-    assert_eq!(stands(&mut c), (0, 29_300));
+    assert_eq!(c.agreed_balance_and_debt(ANN), (0, 29_300));
     c.apply(&subscription("sub_1", "price_max").deleted("evt_deleted", month(1)));
-    assert_eq!(stands(&mut c), (0, 29_300));
+    assert_eq!(c.agreed_balance_and_debt(ANN), (0, 29_300));
 }
 
 #[test]
@@ -186,30 +184,30 @@ fn the_invoice_payment_of_a_packs_own_invoice_links_and_changes_nothing() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.apply(&paid_pack("cs_1", ANN).with("invoice", "in_own").completed("evt_1"));
-    let said = c.apply(&invoice_payment("evt_2", "in_own", "pi_1"));
-    assert_ne!(said.outcome, "rejected", "{said:?}");
+    let outcome = c.apply(&invoice_payment("evt_2", "in_own", "pi_1"));
+    assert_ne!(outcome.outcome, "rejected", "{outcome:?}");
     c.apply(&refund("re_1", "pi_1", 1_000).event("evt_3", "refund.created"));
-    assert_eq!(stands(&mut c), (0, 0));
+    assert_eq!(c.agreed_balance_and_debt(ANN), (0, 0));
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.apply(&invoice_payment("evt_2", "in_own", "pi_1"));
-    let said = c.apply(&paid_pack("cs_1", ANN).with("invoice", "in_own").completed("evt_1"));
-    assert_eq!(said.said(), "applied", "the intent's other name comes first");
+    let outcome = c.apply(&paid_pack("cs_1", ANN).with("invoice", "in_own").completed("evt_1"));
+    assert_eq!(outcome.summary(), "applied", "the intent's other name comes first");
     c.apply(&refund("re_1", "pi_1", 1_000).event("evt_3", "refund.created"));
-    assert_eq!(stands(&mut c), (0, 0));
+    assert_eq!(c.agreed_balance_and_debt(ANN), (0, 0));
 }
 
 #[test]
 fn a_refund_before_everything_else_is_kept_and_netted_later() {
     let db = Database::with_catalog();
     let mut c = db.connect();
-    let said = c.deliver(&refunded(0, 10_000));
-    assert_eq!(said.said(), "ignored unknown_payment");
+    let outcome = c.deliver(&refunded(0, 10_000));
+    assert_eq!(outcome.summary(), "ignored unknown_payment");
     subscribe(&mut c, "price_pro");
     for event in paid(0, false) {
         c.apply(&event);
     }
-    assert_eq!(stands(&mut c), (0, 0));
+    assert_eq!(c.agreed_balance_and_debt(ANN), (0, 0));
     assert_eq!(c.ledger(ANN), ["subscription_grant 10000", "reversal -10000"]);
     assert_eq!(c.apply(&refunded(0, 10_000)).credits, 0);
 }
@@ -222,7 +220,7 @@ fn refunds_of_a_period_that_was_spent_of_and_renewed_in_every_order_owe_the_same
         for event in paid(0, true) {
             c.apply(&event);
         }
-        assert_eq!(c.spend(ANN, 4_000, "job-1").said(), "applied");
+        assert_eq!(c.spend(ANN, 4_000, "job-1").summary(), "applied");
     };
     let renewed = || paid(1, true).remove(0);
     for (refunds, expected) in [
@@ -253,7 +251,7 @@ fn failed_refunds_of_rollover_periods_in_every_order_change_nothing() {
     let begin = |c: &mut Connection| {
         subscribe(c, "price_roll");
         c.apply(&bill(0));
-        assert_eq!(c.spend(ANN, 700, "job-1").said(), "applied");
+        assert_eq!(c.spend(ANN, 700, "job-1").summary(), "applied");
     };
     in_every_order(&db, begin, &[bill(1), refunded(0, 1_000)], (300, 0));
     in_every_order(&db, begin, &[bill(1), refunded(0, 1_000), failed(0)], (1_300, 0));
@@ -271,7 +269,7 @@ fn a_debt_is_settled_at_once_and_the_renewal_after_it_starts_anew() {
         c.run("begin");
         subscribe(&mut c, "price_pro");
         c.apply(&paid(0, true)[0]);
-        assert_eq!(c.spend(ANN, 4_000, "job-1").said(), "applied");
+        assert_eq!(c.spend(ANN, 4_000, "job-1").summary(), "applied");
         c.apply(&paid(1, true)[0]);
         let mut events = [paid(2, true).remove(0), refunded(0, 10_000)];
         if refund_first {
@@ -280,7 +278,7 @@ fn a_debt_is_settled_at_once_and_the_renewal_after_it_starts_anew() {
         for event in &events {
             c.apply(event);
         }
-        assert_eq!(stands(&mut c), (balance, 0), "{:?}", c.ledger(ANN));
+        assert_eq!(c.agreed_balance_and_debt(ANN), (balance, 0), "{:?}", c.ledger(ANN));
         c.run("rollback");
     }
 }

@@ -1,5 +1,4 @@
-//! A subscription's state, as far as Stripe's word of it can be put in order: as of when, ties of one second, ends that
-//! are final, missing periods, unknown prices and users, by events and by SQL.
+//! A subscription's state and the order of its snapshots: as of when, two of one second, final ends, missing periods, unknown prices and users, by events and by SQL.
 
 use serde_json::{Value, json};
 use stripe_credits_tests::permutations::orders;
@@ -9,7 +8,7 @@ use stripe_credits_tests::subscription::{
 };
 use stripe_credits_tests::{ANN, BOB, Connection, Database, Event, catalog, nothing_fetched};
 
-/// What names a user, and by which words that is told.
+/// What names a user, and its name in the tests' messages.
 type Naming<'a> = (&'a str, Box<dyn Fn(&mut Connection)>);
 
 /// Subscriptions without when anything became known.
@@ -42,11 +41,11 @@ fn scenario_21_a_subscription_without_a_period_is_fetched_and_stored_with_one() 
     let whole = subscription("sub_1", "price_pro").of(ANN);
     let bare = whole.clone().without_period().created("evt_created");
     let asked = c.apply(&bare);
-    assert_eq!(asked.said(), "needs_fetch");
+    assert_eq!(asked.summary(), "needs_fetch");
     assert_eq!(asked.to_fetch, Some(vec!["/v1/subscriptions/sub_1".into()]));
     assert_eq!((c.known("sub_1"), c.inbox("evt_created").as_deref()), (None, Some("needs_fetch")));
-    assert_eq!(c.apply(&bare).said(), "needs_fetch", "never short-circuited by its id");
-    assert_eq!(c.apply_fetched(&bare, &fetched(CREATED + 3, &[whole.json()])).said(), "applied");
+    assert_eq!(c.apply(&bare).summary(), "needs_fetch", "never short-circuited by its id");
+    assert_eq!(c.apply_fetched(&bare, &fetched(CREATED + 3, &[whole.json()])).summary(), "applied");
     let stored: String = c.one(
         "select concat_ws(' ', extract(epoch from current_period_start)::bigint,
                 extract(epoch from current_period_end)::bigint, extract(epoch from as_of)::bigint)
@@ -55,7 +54,7 @@ fn scenario_21_a_subscription_without_a_period_is_fetched_and_stored_with_one() 
     );
     assert_eq!(stored, format!("{} {} {}", CREATED, month(1), CREATED + 3));
     assert_eq!(c.tier(ANN), "pro active");
-    assert_eq!(c.apply(&bare).said(), "already_applied");
+    assert_eq!(c.apply(&bare).summary(), "already_applied");
 }
 
 #[test]
@@ -64,14 +63,14 @@ fn scenario_21_without_an_answer_it_is_parked_and_never_stored_with_nulls() {
     let mut c = db.connect();
     let whole = subscription("sub_1", "price_pro").of(ANN);
     let bare = whole.clone().without_period();
-    assert_eq!(c.apply_fetched(&bare.created("evt_1"), &nothing_fetched()).said(), "parked unfetched");
+    assert_eq!(c.apply_fetched(&bare.created("evt_1"), &nothing_fetched()).summary(), "parked unfetched");
     let lacking = fetched(CREATED + 3, &[bare.json()]);
-    assert_eq!(c.apply_fetched(&bare.created("evt_2"), &lacking).said(), "parked shape");
+    assert_eq!(c.apply_fetched(&bare.created("evt_2"), &lacking).summary(), "parked shape");
     let other = fetched(CREATED + 3, &[subscription("sub_other", "price_pro").json()]);
-    assert_eq!(c.apply_fetched(&bare.created("evt_3"), &other).said(), "parked shape");
+    assert_eq!(c.apply_fetched(&bare.created("evt_3"), &other).summary(), "parked shape");
     assert_eq!((c.known("sub_1"), c.tier(ANN)), (None, "free none".into()));
     assert_eq!(
-        c.apply_fetched(&bare.created("evt_1"), &fetched(CREATED + 3, &[whole.json()])).said(),
+        c.apply_fetched(&bare.created("evt_1"), &fetched(CREATED + 3, &[whole.json()])).summary(),
         "applied"
     );
     assert_eq!(c.tier(ANN), "pro active");
@@ -83,7 +82,7 @@ fn scenario_21_the_end_of_a_subscription_that_is_known_needs_no_period() {
     let mut c = db.connect();
     let whole = subscription("sub_1", "price_pro").of(ANN);
     c.apply(&whole.created("evt_1"));
-    assert_eq!(c.apply(&whole.without_period().deleted("evt_2", CREATED + 9)).said(), "applied");
+    assert_eq!(c.apply(&whole.without_period().deleted("evt_2", CREATED + 9)).summary(), "applied");
     assert_eq!((price_of(&mut c), c.tier(ANN)), ("price_pro pro canceled".into(), "free canceled".into()));
 }
 
@@ -99,9 +98,9 @@ fn both_shapes_of_the_api_leave_the_same_row() {
     let mut ends = Vec::new();
     for state in [newer.clone(), newer.older()] {
         c.run("begin");
-        assert_eq!(c.apply(&state.created("evt_1")).said(), "applied");
+        assert_eq!(c.apply(&state.created("evt_1")).summary(), "applied");
         ends.push(rows(&mut c));
-        assert_eq!(c.apply(&state.event("evt_2", "trial_will_end", CREATED)).said(), "already_applied");
+        assert_eq!(c.apply(&state.event("evt_2", "trial_will_end", CREATED)).summary(), "already_applied");
         c.run("rollback");
     }
     assert_eq!(ends[0], ends[1]);
@@ -115,7 +114,7 @@ fn scenario_22_an_unknown_plan_price_is_stored_parked_and_healed_by_load_catalog
     let mut c = db.connect();
     let state = subscription("sub_1", "price_new").of(ANN);
     let parked = c.apply(&state.created("evt_created"));
-    assert_eq!(parked.said(), "parked unknown_price");
+    assert_eq!(parked.summary(), "parked unknown_price");
     assert_eq!(
         parked.details.as_ref().map(|details| details["missing_prices"].clone()),
         Some(json!(["price_new"]))
@@ -123,18 +122,18 @@ fn scenario_22_an_unknown_plan_price_is_stored_parked_and_healed_by_load_catalog
     assert_eq!(price_of(&mut c), "price_new Unknown (price_new) active");
     assert_eq!(c.tier(ANN), "Unknown (price_new) active");
     let paid = renewal("in_0", "sub_1", ("price_new", 7_000), 0).paid("evt_paid");
-    assert_eq!(c.apply(&paid).said(), "parked unknown_price");
+    assert_eq!(c.apply(&paid).summary(), "parked unknown_price");
     assert_eq!(c.ledger(ANN), [""; 0]);
     db.check_books();
     assert_eq!(c.load_catalog(&with_new_plan())["price_new"], "added");
     assert_eq!((price_of(&mut c), c.tier(ANN)), ("price_new new active".into(), "new active".into()));
     assert_eq!(c.ledger(ANN), ["subscription_grant 7000"]);
     assert_eq!(
-        c.inbox("evt_created").as_deref().map(|said| said.split(' ').next().unwrap()),
+        c.inbox("evt_created").as_deref().map(|outcome| outcome.split(' ').next().unwrap()),
         Some("applied")
     );
     assert_eq!(c.inbox("evt_paid").as_deref(), Some("applied"));
-    assert_eq!(c.apply(&paid).said(), "already_applied");
+    assert_eq!(c.apply(&paid).summary(), "already_applied");
 }
 
 #[test]
@@ -182,7 +181,7 @@ fn a_subscription_to_a_price_without_credits_is_ignored() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     let state = subscription("sub_1", "price_tshirt").of(ANN);
-    assert_eq!(c.apply(&state.created("evt_1")).said(), "ignored not_credits");
+    assert_eq!(c.apply(&state.created("evt_1")).summary(), "ignored not_credits");
     assert_eq!((c.known("sub_1"), c.tier(ANN)), (None, "free none".into()));
 }
 
@@ -200,7 +199,7 @@ fn of_several_items_the_plan_of_the_highest_rank_names_the_tier() {
     {
         c.run("begin");
         let state = subscription("sub_1", "price_pro").of(ANN).items(&items).during(period(0));
-        assert_eq!(c.apply(&state.created(&format!("evt_{n}"))).said(), "applied");
+        assert_eq!(c.apply(&state.created(&format!("evt_{n}"))).summary(), "applied");
         assert_eq!(c.tier(ANN), "max active");
         c.run("rollback");
     }
@@ -236,7 +235,7 @@ fn events_of_an_unknown_user_wait_and_apply_by_themselves_whatever_names_the_use
         (
             "attribute of the customer",
             Box::new(|c| {
-                assert_eq!(c.attribute("cus_1", ANN).said(), "applied");
+                assert_eq!(c.attribute("cus_1", ANN).summary(), "applied");
             }),
         ),
         (
@@ -259,8 +258,8 @@ fn events_of_an_unknown_user_wait_and_apply_by_themselves_whatever_names_the_use
     ];
     for (by, name) in naming {
         c.run("begin");
-        assert_eq!(c.apply(&created).said(), "parked unknown_user");
-        assert_eq!(c.apply(&paid).said(), "parked unknown_user");
+        assert_eq!(c.apply(&created).summary(), "parked unknown_user");
+        assert_eq!(c.apply(&paid).summary(), "parked unknown_user");
         assert_eq!(price_of(&mut c), "price_pro pro active", "{by}: the row is written");
         name(&mut c);
         assert_eq!(c.tier(ANN), "pro active", "{by}");
@@ -317,7 +316,7 @@ fn older_states_are_stale_and_change_nothing() {
     let state = subscription("sub_1", "price_pro").of(ANN);
     c.apply(&state.clone().to("price_max").updated("evt_2", CREATED + 10));
     let before = (rows(&mut c), c.tier(ANN));
-    assert_eq!(c.apply(&state.updated("evt_1", CREATED + 9)).said(), "ignored stale");
+    assert_eq!(c.apply(&state.updated("evt_1", CREATED + 9)).summary(), "ignored stale");
     assert_eq!((rows(&mut c), c.tier(ANN)), before);
 }
 
@@ -338,7 +337,11 @@ fn a_canceled_subscription_is_not_resurrected_by_any_later_state() {
         c.apply(&end);
         let before = rows(&mut c);
         for at in [CREATED, CREATED + 10, CREATED + 20] {
-            assert_eq!(c.apply(&state.updated(&format!("evt_{at}"), at)).said(), "ignored stale", "at {at}");
+            assert_eq!(
+                c.apply(&state.updated(&format!("evt_{at}"), at)).summary(),
+                "ignored stale",
+                "at {at}"
+            );
         }
         assert_eq!(rows(&mut c), before);
         assert!(c.tier(ANN).starts_with("free "));
@@ -357,9 +360,9 @@ fn two_states_of_one_second_ask_stripe_and_its_answer_stands_in_both_orders() {
         let mut ends = Vec::new();
         for events in [[&incomplete, &active], [&active, &incomplete]] {
             c.run("begin");
-            assert_eq!(c.apply(events[0]).said(), "applied");
+            assert_eq!(c.apply(events[0]).summary(), "applied");
             let asked = c.apply(events[1]);
-            assert_eq!(asked.said(), "needs_fetch");
+            assert_eq!(asked.summary(), "needs_fetch");
             assert_eq!(asked.to_fetch, Some(vec!["/v1/subscriptions/sub_1".into()]));
             c.apply_fetched(events[1], &fetched(CREATED + 2, &[answer.json()]));
             assert_eq!(price_of(&mut c), format!("price_pro pro {truth}"));
@@ -407,8 +410,8 @@ fn without_an_answer_a_tie_breaks_the_same_way_in_every_order() {
     for order in orders(4) {
         c.run("begin");
         for event in order.iter().flat_map(|event| [event, event]) {
-            let said = c.apply_fetched(&events[*event], &nothing_fetched());
-            assert!(!["needs_fetch", "rejected"].contains(&said.outcome.as_str()), "{said:?}");
+            let outcome = c.apply_fetched(&events[*event], &nothing_fetched());
+            assert!(!["needs_fetch", "rejected"].contains(&outcome.outcome.as_str()), "{outcome:?}");
         }
         let end = rows(&mut c);
         assert_eq!(first.get_or_insert_with(|| end.clone()), &end, "{order:?}");
@@ -425,7 +428,7 @@ fn an_answer_that_is_newer_than_an_event_makes_that_event_stale() {
     let bare = state.clone().without_period().created("evt_1");
     c.apply_fetched(&bare, &fetched(CREATED + 60, &[state.clone().to("price_max").json()]));
     assert_eq!(c.tier(ANN), "max active");
-    assert_eq!(c.apply(&state.updated("evt_2", CREATED + 30)).said(), "ignored stale");
+    assert_eq!(c.apply(&state.updated("evt_2", CREATED + 30)).summary(), "ignored stale");
     assert_eq!(c.tier(ANN), "max active");
 }
 
@@ -452,9 +455,12 @@ fn a_subscription_by_sql_and_by_events_is_one_and_grants_once_in_every_order() {
                     1 => drop(c.apply(&paid)),
                     _ if call == DIRECT => drop(c.call(call, &[&ANN, &start, &end])),
                     _ => {
-                        let said: Value = c.one(&format!("select billing.{call}"), &[&ANN, &start, &end]);
-                        assert_eq!((&said["ok"], &said["remaining_monthly"]), (&json!(true), &json!(10_000)));
-                        assert_eq!(said["remaining_bonus"], 0);
+                        let answer: Value = c.one(&format!("select billing.{call}"), &[&ANN, &start, &end]);
+                        assert_eq!(
+                            (&answer["ok"], &answer["remaining_monthly"]),
+                            (&json!(true), &json!(10_000))
+                        );
+                        assert_eq!(answer["remaining_bonus"], 0);
                     }
                 }
             }
@@ -474,19 +480,19 @@ fn a_direct_call_says_what_changed_and_what_the_caller_was_wrong_about() {
     let (start, end) = period(0);
     let first = c.call(DIRECT, &[&ANN, &start, &end]);
     assert_eq!(
-        (first.said().as_str(), first.credits, first.tier.as_deref()),
+        (first.summary().as_str(), first.credits, first.tier.as_deref()),
         ("applied", 10_000, Some("pro"))
     );
     let again = c.call(DIRECT, &[&ANN, &start, &end]);
-    assert_eq!((again.said().as_str(), again.credits), ("already_applied", 0));
+    assert_eq!((again.summary().as_str(), again.credits), ("already_applied", 0));
     let wrong = c.call(
         "apply_subscription_state($1, 'platinum', null, 'sub_1', 'price_pro', to_timestamp($2::bigint),
              to_timestamp($3::bigint), 'evt_2')",
         &[&ANN, &start, &end],
     );
     assert_eq!(wrong.tier.as_deref(), Some("pro"), "the catalog's word");
-    let told = wrong.details.expect("details")["discrepancy"].clone();
-    assert_eq!(told, json!({"p_tier": "platinum", "tier": "pro"}));
+    let discrepancy = wrong.details.expect("details")["discrepancy"].clone();
+    assert_eq!(discrepancy, json!({"p_tier": "platinum", "tier": "pro"}));
 }
 
 #[test]
@@ -496,9 +502,13 @@ fn a_direct_call_for_another_user_is_a_conflict_and_writes_nothing() {
     let (start, end) = period(0);
     c.call(DIRECT, &[&ANN, &start, &end]);
     let before = c.everything();
-    assert_eq!(c.call(DIRECT, &[&BOB, &start, &end]).said(), "rejected conflict");
+    assert_eq!(c.call(DIRECT, &[&BOB, &start, &end]).summary(), "rejected conflict");
     let other_sub = DIRECT.replace("sub_1", "sub_2");
-    assert_eq!(c.call(&other_sub, &[&BOB, &start, &end]).said(), "rejected conflict", "the invoice is ANN's");
+    assert_eq!(
+        c.call(&other_sub, &[&BOB, &start, &end]).summary(),
+        "rejected conflict",
+        "the invoice is ANN's"
+    );
     assert_eq!(c.everything(), before);
 }
 
@@ -508,11 +518,11 @@ fn a_direct_call_for_an_unknown_price_is_rejected_and_heals_when_it_is_called_ag
     let mut c = db.connect();
     let (start, end) = period(0);
     let call = DIRECT.replace("price_pro", "price_new");
-    assert_eq!(c.call(&call, &[&ANN, &start, &end]).said(), "rejected unknown_price");
+    assert_eq!(c.call(&call, &[&ANN, &start, &end]).summary(), "rejected unknown_price");
     assert_eq!(c.ledger(ANN), [""; 0]);
     c.load_catalog(&with_new_plan());
-    let said = c.call(&call, &[&ANN, &start, &end]);
-    assert!(said.ok, "{said:?}");
+    let outcome = c.call(&call, &[&ANN, &start, &end]);
+    assert!(outcome.ok, "{outcome:?}");
     assert_eq!((c.ledger(ANN), c.tier(ANN)), (vec!["subscription_grant 7000".into()], "new active".into()));
 }
 
@@ -585,13 +595,13 @@ fn explain_event_writes_nothing_and_shows_what_would_be_posted() {
             json!([]),
         ),
     ];
-    for (event, said, postings) in events {
+    for (event, expected, postings) in events {
         let before = c.everything();
         let explained = c.explain(&event);
         assert_eq!(c.everything(), before, "{}: explaining wrote something", event.id());
         let applied = c.apply(&event);
         assert_eq!(explained, applied, "{}", event.id());
-        assert_eq!(explained.said(), said, "{}", event.id());
+        assert_eq!(explained.summary(), expected, "{}", event.id());
         let shown = explained.details.as_ref().and_then(|details| details["postings"].as_array().cloned());
         let shown: Vec<String> = shown
             .unwrap_or_default()

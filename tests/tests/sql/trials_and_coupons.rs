@@ -3,15 +3,7 @@
 use serde_json::{Value, json};
 use stripe_credits_tests::stripe::CREATED;
 use stripe_credits_tests::subscription::{PRO, fetched, invoice, line, month, period, renewal, subscription};
-use stripe_credits_tests::{ANN, Connection, Database, catalog, nothing_fetched};
-use uuid::Uuid;
-
-/// What a user can spend, and what they owe, by every reader.
-fn stands(c: &mut Connection, user: Uuid) -> (i64, i64) {
-    let stands = c.reads(user);
-    assert_eq!(c.my_credits(user), stands, "every reader reads the same");
-    stands
-}
+use stripe_credits_tests::{ANN, Database, catalog, nothing_fetched};
 
 /// The catalog with fields of its first plan, pro, set.
 fn pro_with(fields: &Value) -> Value {
@@ -34,10 +26,10 @@ fn scenario_24_a_trial_grants_nothing_by_default_and_the_first_real_invoice_all(
         period(0),
     ));
     assert_eq!(c.twice(&free.paid("evt_free")), "ignored trial");
-    assert_eq!((stands(&mut c, ANN), c.tier(ANN)), ((0, 0), "pro trialing".into()));
+    assert_eq!((c.agreed_balance_and_debt(ANN), c.tier(ANN)), ((0, 0), "pro trialing".into()));
     c.twice(&renewal("in_1", "sub_1", PRO, 1).paid("evt_paid_1"));
     c.twice(&trialing.status("active").during(period(1)).updated("evt_active", month(1)));
-    assert_eq!((stands(&mut c, ANN), c.tier(ANN)), ((10_000, 0), "pro active".into()));
+    assert_eq!((c.agreed_balance_and_debt(ANN), c.tier(ANN)), ((10_000, 0), "pro active".into()));
     assert_eq!(c.ledger(ANN), ["subscription_grant 10000"]);
 }
 
@@ -50,10 +42,10 @@ fn scenario_24_trial_credits_are_granted_and_reset_by_the_first_real_invoice() {
     c.twice(&trialing.created("evt_created"));
     let free = invoice("in_0", "sub_1").line(line("price_pro", 0, period(0)));
     assert_eq!(c.twice(&free.paid("evt_free")), "applied");
-    assert_eq!(stands(&mut c, ANN), (300, 0));
+    assert_eq!(c.agreed_balance_and_debt(ANN), (300, 0));
     c.spend(ANN, 100, "job-1");
     c.twice(&renewal("in_1", "sub_1", PRO, 1).paid("evt_paid_1"));
-    assert_eq!(stands(&mut c, ANN), (10_000, 0));
+    assert_eq!(c.agreed_balance_and_debt(ANN), (10_000, 0));
     assert_eq!(
         c.ledger(ANN),
         ["subscription_grant 300", "spend -100", "subscription_grant 10000", "set_aside -200"]
@@ -74,7 +66,7 @@ fn scenario_24_trial_credits_come_once_per_user() {
         c.twice(&trialing.deleted(&format!("evt_end_{sub}"), span.0 + 100));
     }
     assert_eq!(c.ledger(ANN), ["subscription_grant 300"]);
-    assert_eq!(stands(&mut c, ANN), (300, 0));
+    assert_eq!(c.agreed_balance_and_debt(ANN), (300, 0));
 }
 
 #[test]
@@ -85,11 +77,11 @@ fn scenario_24_a_trial_invoice_before_its_subscription_asks_stripe_about_it() {
     let trialing = subscription("sub_1", "price_pro").of(ANN).trial(period(0));
     let free = invoice("in_0", "sub_1").of(ANN).line(line("price_pro", 0, period(0))).paid("evt_free");
     let asked = c.apply(&free);
-    assert_eq!(asked.said(), "needs_fetch");
+    assert_eq!(asked.summary(), "needs_fetch");
     assert_eq!(asked.to_fetch, Some(vec!["/v1/subscriptions/sub_1".into()]));
     assert_eq!(c.ledger(ANN), [""; 0]);
     let answer = fetched(CREATED + 5, &[trialing.json()]);
-    assert_eq!(c.apply_fetched(&free, &answer).said(), "applied");
+    assert_eq!(c.apply_fetched(&free, &answer).summary(), "applied");
     assert_eq!(c.ledger(ANN), ["subscription_grant 300"]);
 }
 
@@ -100,7 +92,7 @@ fn scenario_24_a_trial_invoice_parked_unfetched_applies_with_its_subscription() 
     c.load_catalog(&pro_with(&json!({"trial_credits": 300})));
     let trialing = subscription("sub_1", "price_pro").of(ANN).trial(period(0));
     let free = invoice("in_0", "sub_1").of(ANN).line(line("price_pro", 0, period(0))).paid("evt_free");
-    assert_eq!(c.apply_fetched(&free, &nothing_fetched()).said(), "parked unfetched");
+    assert_eq!(c.apply_fetched(&free, &nothing_fetched()).summary(), "parked unfetched");
     c.apply(&trialing.created("evt_created"));
     assert_eq!(c.ledger(ANN), ["subscription_grant 300"]);
     assert_eq!(c.inbox("evt_free").as_deref(), Some("applied"));
@@ -108,7 +100,7 @@ fn scenario_24_a_trial_invoice_parked_unfetched_applies_with_its_subscription() 
 
 #[test]
 fn scenario_24_a_coupon_of_100_percent_grants_and_under_the_other_policy_does_not() {
-    for (policy, said, credits) in
+    for (policy, expected, credits) in
         [("grant", "applied", 10_000), ("ignore", "ignored no_payment_required", 0)]
     {
         let db = Database::new();
@@ -120,12 +112,12 @@ fn scenario_24_a_coupon_of_100_percent_grants_and_under_the_other_policy_does_no
         let free = invoice("in_0", "sub_1").line(line("price_pro", 10_000, period(0)).discounted(10_000));
         assert_eq!(free.json()["total"], 0);
         for (id, free) in [("evt_1", free.clone()), ("evt_2", free.older())] {
-            let said_now = c.apply(&free.paid(id)).said();
+            let now = c.apply(&free.paid(id)).summary();
             if id == "evt_1" {
-                assert_eq!(said_now, said);
+                assert_eq!(now, expected);
             }
         }
-        assert_eq!(stands(&mut c, ANN), (credits, 0), "{policy}");
+        assert_eq!(c.agreed_balance_and_debt(ANN), (credits, 0), "{policy}");
     }
 }
 
@@ -149,7 +141,7 @@ fn the_first_purchases_bonus_comes_once_per_user_with_whichever_invoice_is_first
     c.twice(&renewal("in_0", "sub_1", PRO, 0).paid("evt_paid_0"));
     assert_eq!(c.ledger(ANN), ["subscription_grant 10000", "bonus 700"]);
     c.twice(&renewal("in_1", "sub_1", PRO, 1).paid("evt_paid_1"));
-    assert_eq!(stands(&mut c, ANN), (10_700, 0));
+    assert_eq!(c.agreed_balance_and_debt(ANN), (10_700, 0));
     let bonuses = c.ledger(ANN).iter().filter(|row| row.starts_with("bonus")).count();
     assert_eq!(bonuses, 1);
 }

@@ -1,7 +1,8 @@
 //! Which operation comes next: anything that can, by a number.
 
 use super::{
-    Bill, Money, Operation, PACK_CENTS, PERIOD, Payment, Person, Plan, Request, Said, TRIAL_CREDITS,
+    Bill, Money, Operation, PACK_CENTS, PERIOD, Payment, Person, Plan, Request, SubscriptionFacts,
+    TRIAL_CREDITS,
 };
 use crate::catalog::Cancellation;
 
@@ -119,7 +120,7 @@ impl Person {
     fn purchase(&mut self, dice: &mut Dice) -> Operation {
         let session = self.session(dice);
         let over = self.payments.get(&session).and_then(|payment| payment.bought);
-        // Of a grant that lapsed, no more is said than before: more evidence would come with another lapse than it has now.
+        // Of a grant that lapsed, no more is bought than before: more evidence would come with another lapse than it has now.
         let over = over.is_some_and(|(_, grant)| self.grants[grant].over);
         Operation::Buy { session, packs: if over { 1 } else { dice.between(1, 3) } }
     }
@@ -226,24 +227,27 @@ impl Person {
         Operation::Dispute { source, dispute, cents, money }
     }
 
-    /// What Stripe says next of the person's subscription, or of a new one.
+    /// The next state of the person's subscription, or of a new one.
     fn change(&mut self, dice: &mut Dice) -> Operation {
         let at = self.at + dice.between(1, 60);
         let plan = [Plan::Roll, Plan::Pro, Plan::Max][dice.below(3)];
         let subscription = self.subscriptions.len().saturating_sub(1);
-        let known = self.subscriptions.last().map(|(said, _)| *said).filter(|said| said.ended_at.is_none());
+        let known =
+            self.subscriptions.last().map(|(facts, _)| *facts).filter(|facts| facts.ended_at.is_none());
         let Some(known) = known else { return self.begin(dice, plan) };
-        // A past period that is over would lapse at once: only its end may say so, for that is not taken back.
+        // A past period that is over would lapse at once: only its end may make it so, because that is final.
         let is_past = self.starts_at < self.now;
         let may_expire = is_past && self.policies.cancellation == Cancellation::Expire;
-        let said = match dice.below(8) {
-            0 => Said { ended_at: Some(at), trial_end: None, ..known },
-            1 if !may_expire => Said { cancel_at_period_end: !known.cancel_at_period_end, ..known },
+        let facts = match dice.below(8) {
+            0 => SubscriptionFacts { ended_at: Some(at), trial_end: None, ..known },
+            1 if !may_expire => {
+                SubscriptionFacts { cancel_at_period_end: !known.cancel_at_period_end, ..known }
+            }
             2 => known,
-            3 => Said { trial_end: None, ..known },
-            _ => Said { plan, ..known },
+            3 => SubscriptionFacts { trial_end: None, ..known },
+            _ => SubscriptionFacts { plan, ..known },
         };
-        Operation::Say { subscription, at, said }
+        Operation::Change { subscription, at, facts }
     }
 
     /// A new subscription, in the period after everything that was.
@@ -253,23 +257,24 @@ impl Person {
         // One trial a person, or the second would be worth nothing.
         let had_one = self.grants.iter().any(|grant| grant.lot.is_some() && grant.amount == TRIAL_CREDITS);
         let trial_end = (!had_one && dice.once_in(3)).then_some(at + PERIOD);
-        let said = Said { plan, period, trial_end, cancel_at_period_end: false, ended_at: None };
-        Operation::Say { subscription: self.subscriptions.len(), at, said }
+        let facts =
+            SubscriptionFacts { plan, period, trial_end, cancel_at_period_end: false, ended_at: None };
+        Operation::Change { subscription: self.subscriptions.len(), at, facts }
     }
 
     /// What is paid next of a subscription: its period, its next one, or a change within it.
     fn bill(&mut self, dice: &mut Dice) -> Option<Bill> {
-        let (said, _) = self.subscriptions.last()?;
-        if said.ended_at.is_some() {
+        let (facts, _) = self.subscriptions.last()?;
+        if facts.ended_at.is_some() {
             return None;
         }
         let subscription = self.subscriptions.len() - 1;
         let lots = self.lots.iter().filter(|lot| lot.subscription == subscription);
         let last_end = lots.map(|lot| lot.period.1).max();
-        let begins = self.starts_at + PERIOD * said.period;
+        let begins = self.starts_at + PERIOD * facts.period;
         let paid_to = last_end.unwrap_or(begins);
         let mid_period = last_end.is_some() && dice.once_in(2);
-        let (plan, trial_end) = (said.plan, said.trial_end);
+        let (plan, trial_end) = (facts.plan, facts.trial_end);
         let plan = if dice.once_in(4) { [Plan::Roll, Plan::Pro, Plan::Max][dice.below(3)] } else { plan };
         let (period, at) = if mid_period {
             let at = self.at + dice.between(1, 60);

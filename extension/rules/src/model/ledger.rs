@@ -1,4 +1,4 @@
-//! An account in memory that posts what the rules say, as the extension's ledger.rs does: what the model is compared with.
+//! An account in memory that posts by the rules, as the extension's ledger.rs does, to compare the model with.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -131,15 +131,15 @@ impl Ledger {
                 };
                 self.reversed(source, reversal(dispute, ReversalKind::Dispute, state, *cents));
             }
-            Operation::Say { subscription, at: as_of, said } => {
+            Operation::Change { subscription, at: as_of, facts } => {
                 let at_once = self.policies.plan_change == PlanChange::Reset;
                 let known = plan::SubscribedPlan {
                     id: id(*subscription),
-                    price_id: Some(said.plan.price_id().to_owned()),
-                    lot_limit: at_once.then_some(Credits(said.plan.credits())),
+                    price_id: Some(facts.plan.price_id().to_owned()),
+                    lot_limit: at_once.then_some(Credits(facts.plan.credits())),
                     as_of: at(*as_of),
-                    ended_at: said.ended_at.map(at),
-                    ends: said.ends(),
+                    ended_at: facts.ended_at.map(at),
+                    ends: facts.ends(),
                 };
                 self.subscriptions.truncate(*subscription);
                 self.subscriptions.push(known);
@@ -320,11 +320,11 @@ impl Ledger {
         }
     }
 
-    fn reversed(&mut self, source: &str, said: Reversal) {
+    fn reversed(&mut self, source: &str, incoming: Reversal) {
         let known = self.reversals.entry(source.to_owned()).or_default();
-        match known.iter().position(|known| known.id == said.id) {
-            Some(at) => known[at] = known[at].clone().merge(said),
-            None => known.push(said),
+        match known.iter().position(|known| known.id == incoming.id) {
+            Some(at) => known[at] = known[at].clone().merge(incoming),
+            None => known.push(incoming),
         }
         self.reverse(source);
     }

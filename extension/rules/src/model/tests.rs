@@ -1,4 +1,4 @@
-//! The rules say what the model says.
+//! The rules and the model agree.
 
 use proptest::prelude::*;
 
@@ -26,7 +26,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn whatever_happens_the_rules_leave_what_the_model_says(
+    fn whatever_happens_the_rules_agree_with_the_model(
         policies in policies(),
         starts_at in prop::sample::select(vec![PAST, FUTURE]),
         numbers in proptest::collection::vec(any::<u64>(), 1..70),
@@ -36,12 +36,12 @@ proptest! {
         let mut done = Vec::new();
         for number in numbers {
             let Some(operation) = person.choose(number, Among::Everything) else { continue };
-            let said = person.apply(&operation);
-            if !(said.starts_with("rejected") || said == "already_applied" && !money_moves(&operation)
-                || said == "ignored at_renewal") {
+            let outcome = person.apply(&operation);
+            if !(outcome.starts_with("rejected") || outcome == "already_applied" && !money_moves(&operation)
+                || outcome == "ignored at_renewal") {
                 ledger.apply(&operation);
             }
-            done.push(format!("{operation:?}: {said}"));
+            done.push(format!("{operation:?}: {outcome}"));
             let expected = Books { tier: Default::default(), ..person.books() };
             prop_assert_eq!(ledger.books(), expected, "after:\n{}", done.join("\n"));
         }
@@ -56,6 +56,6 @@ fn money_moves(operation: &Operation) -> bool {
             | Operation::Refund { .. }
             | Operation::Count { .. }
             | Operation::Dispute { .. }
-            | Operation::Say { .. }
+            | Operation::Change { .. }
     )
 }

@@ -7,7 +7,6 @@ use super::lines::Kind;
 use super::lines::World;
 use super::number::whole;
 use super::periods::{Origin, Period};
-use super::status;
 use super::subscription;
 
 /// A moment at which of what is left of some grants only so much stays.
@@ -48,7 +47,7 @@ impl Closing {
     }
 }
 
-/// All closings that have come, in the order of their moments.
+/// The closings that parts and openings have brought.
 pub(super) fn closings(world: &World, periods: &[Period], grants: &[Grant], now: i64) -> Vec<Closing> {
     let mut closings = Vec::new();
     for grant in grants {
@@ -74,8 +73,6 @@ pub(super) fn closings(world: &World, periods: &[Period], grants: &[Grant], now:
             cause: Cause::Opening,
         });
     }
-    closings.extend(status::limits(world, periods, grants, now));
-    closings.sort_by_key(|closing| closing.at);
     closings
 }
 

@@ -1,4 +1,4 @@
-//! Everything that Stripe has said, object by object. "Every Stripe object is kept as facts that only grow."
+//! Everything that Stripe has sent, object by object. "Every Stripe object is kept as facts that only grow."
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,7 @@ pub(super) struct Facts {
     pub(super) refunds: BTreeMap<String, Refund>,
     pub(super) disputes: BTreeMap<String, Dispute>,
     pub(super) credit_notes: BTreeMap<String, CreditNote>,
-    /// The interval of each price that some object told.
+    /// The interval of each price that some object carried.
     intervals: BTreeMap<String, Span>,
     /// The names of each payment.
     payments: Vec<BTreeSet<String>>,
@@ -60,7 +60,7 @@ pub(super) struct Intent {
 pub(super) struct Charge {
     pub(super) amount: Option<i64>,
     pub(super) currency: Option<String>,
-    /// The highest cumulative refund, and when it was told first.
+    /// The highest cumulative refund, and when it was first known.
     pub(super) refunded: i64,
     pub(super) refunded_at: i64,
 }
@@ -169,7 +169,7 @@ impl Session {
     fn learn(&mut self, object: &Value) {
         self.created = integer(&object["created"]).unwrap_or(self.created);
         self.is_payment |= object["mode"].as_str() == Some("payment");
-        // Paid is what a session stays once an event has said it.
+        // A session that was paid in one event stays paid.
         if self.status != "paid" && self.status != "no_payment_required" {
             object["payment_status"].as_str().unwrap_or_default().clone_into(&mut self.status);
         }
@@ -186,8 +186,8 @@ impl Session {
     fn learn_metadata(&mut self, object: &Value) {
         self.metadata_price = metadata(object, "price_id").or(self.metadata_price.take());
         self.metadata_pack = metadata(object, "pack").or(self.metadata_pack.take());
-        let said = metadata(object, "quantity");
-        self.metadata_quantity = said.and_then(|text| quantity(&text.into())).unwrap_or(1);
+        let stated = metadata(object, "quantity");
+        self.metadata_quantity = stated.and_then(|text| quantity(&text.into())).unwrap_or(1);
     }
 }
 

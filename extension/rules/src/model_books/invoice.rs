@@ -55,7 +55,7 @@ pub(super) struct RawLine {
 }
 
 impl Invoice {
-    /// "Every Stripe object is kept as facts that only grow": what is known of the invoice beside what one event says.
+    /// "Every Stripe object is kept as facts that only grow": what is known of the invoice, and what one event adds.
     pub(super) fn learn(&mut self, object: &Value, as_of: i64) {
         self.id = id(&object["id"]).unwrap_or_default();
         self.created = integer(&object["created"]).unwrap_or(as_of);

@@ -53,7 +53,7 @@ type Order = (i64, Pool, i64, usize, Key);
 
 impl Ledger {
     /// The key under which a draw's grant is known now: items took over, and payments got more names.
-    fn current(facts: &Facts, takeovers: &super::subscription::Takeovers, key: &Key) -> Key {
+    fn current(facts: &Facts, takeovers: &super::takeovers::Takeovers, key: &Key) -> Key {
         match key.clone() {
             Key::Period { stream, is_purchased, is_below_zero, start, end, part } => {
                 let stream = takeovers.stream(&stream.subscription, stream.item.as_deref());
@@ -68,7 +68,7 @@ impl Ledger {
 
     /// Lets every draw name its grant as it is known now.
     pub(super) fn rename(&mut self, facts: &Facts) {
-        let takeovers = super::subscription::Takeovers::of(facts);
+        let takeovers = super::takeovers::Takeovers::of(facts);
         for draw in &mut self.draws {
             draw.key = Ledger::current(facts, &takeovers, &draw.key);
         }
@@ -78,8 +78,8 @@ impl Ledger {
         self.draws.iter().filter(|draw| draw.key == *key).map(|draw| draw.amount).sum()
     }
 
-    /// What had been drawn of a grant when a closing came. What is given back afterwards stays beside what the closing
-    /// left, but "to a grant that has lapsed, it lapses".
+    /// What had been drawn of a grant when a closing came. What is given back afterwards stays in addition to what the
+    /// closing left, but "to a grant that has lapsed, it lapses".
     fn drawn_before(&self, key: &Key, closing: &Closing) -> i64 {
         let is_before = |draw: &&Draw| {
             let lapses = closing.cause == closings::Cause::PartEnd;
@@ -111,8 +111,8 @@ impl Ledger {
         balances
     }
 
-    /// How much of each grant's worth is not set aside: after each closing what had been drawn and what stays, and what
-    /// was paid for it afterwards ("if above 0"); never more than it is worth.
+    /// How much of each grant's worth is not set aside: after each closing what had been drawn and what stays, and
+    /// what was paid for it afterwards ("if above 0"); never more than it is worth.
     fn kept(&self, view: &View) -> BTreeMap<Key, i64> {
         let mut kept: BTreeMap<Key, i64> = BTreeMap::new();
         let mut until: BTreeMap<Key, i64> = BTreeMap::new();
@@ -155,8 +155,8 @@ impl Ledger {
         missing - settlements.map(|draw| draw.amount).sum::<i64>()
     }
 
-    /// "Debt is settled at once from whatever the user has or gets next, in draw order"; "if the reversal is undone, what
-    /// was settled comes back".
+    /// "Debt is settled at once from whatever the user has or gets next, in draw order"; "if the reversal is undone,
+    /// what was settled comes back".
     pub(super) fn settle(&mut self, view: &View) {
         loop {
             let debt = self.debt(view);

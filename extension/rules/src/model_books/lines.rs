@@ -6,8 +6,9 @@ use super::catalog::{Catalog, PlanPrice, Worth};
 use super::facts::Facts;
 use super::invoice::{Invoice, Quantity, RawLine};
 use super::number::{Fraction, Span, ratio, whole};
-use super::reversals;
-use super::subscription::{Stream, Takeovers};
+use super::part_back;
+use super::subscription::Stream;
+use super::takeovers::Takeovers;
 
 /// Everything that is known, and whether money that came back is counted.
 pub(super) struct World<'a> {
@@ -115,7 +116,7 @@ pub(super) fn lines(world: &World) -> Vec<Line> {
 
 pub(super) fn part_back(world: &World, name: &str) -> Fraction {
     if world.counts_reversals {
-        reversals::part_back(world.facts, &world.facts.names(name))
+        part_back::part_back(world.facts, &world.facts.names(name))
     } else {
         whole(0)
     }

@@ -9,7 +9,7 @@ use super::grants::{self, Grant, Key};
 use super::lines::{World, lines};
 use super::periods::periods;
 use super::status;
-use super::subscription::Takeovers;
+use super::takeovers::Takeovers;
 
 pub(super) struct View {
     pub(super) now: i64,
@@ -87,6 +87,7 @@ fn of_world(world: &World, now: i64) -> (Vec<Grant>, Vec<Closing>) {
     }
     grants.extend(grants::bonus(&lines));
     let mut closings = closings(world, &periods, &grants, now);
+    closings.extend(status::limits(world, &periods, &grants, now));
     closings.extend(ended_trial.map(Closing::of_trial));
     closings.sort_by_key(|closing| closing.at);
     (grants, closings)

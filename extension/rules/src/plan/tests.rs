@@ -39,7 +39,7 @@ impl Books {
         self.grants.iter().map(|grant| grant.remaining.0).sum::<i64>() - owed.into_values().sum::<i64>()
     }
 
-    fn hear(&mut self, news: &News, refunded: &mut Vec<&'static str>) {
+    fn learn(&mut self, news: &News, refunded: &mut Vec<&'static str>) {
         match news.clone() {
             News::Paid(invoice, ..) if self.grants.iter().any(|grant| grant.source_id == invoice) => {}
             News::Paid(invoice, subscription, price, credits, (start, end), max_rollover) => {
@@ -134,8 +134,8 @@ impl Books {
 /// What there is after `news` in this order, with `spent` after so many of them; `None` where that is more than there is.
 fn after(news: &[&News], spend: Option<(usize, i64)>) -> Option<i64> {
     let (mut books, mut refunded) = (Books::default(), Vec::new());
-    for (index, said) in news.iter().enumerate() {
-        books.hear(said, &mut refunded);
+    for (index, news_item) in news.iter().enumerate() {
+        books.learn(news_item, &mut refunded);
         if let Some((place, amount)) = spend
             && place == index
             && !books.spend(amount)
@@ -161,8 +161,8 @@ fn orders(news: &[News]) -> Vec<Vec<&News>> {
         for order in orders(&rest) {
             let order: Vec<&News> = order
                 .into_iter()
-                .map(|said| {
-                    news.iter().find(|n| format!("{n:?}") == format!("{said:?}")).expect("one of them")
+                .map(|news_item| {
+                    news.iter().find(|n| format!("{n:?}") == format!("{news_item:?}")).expect("one of them")
                 })
                 .collect();
             all.push([vec![first], order].concat());
@@ -171,11 +171,11 @@ fn orders(news: &[News]) -> Vec<Vec<&News>> {
     all
 }
 
-/// Asserts what there is, whatever the order, and however often each is said.
+/// Asserts what there is, in every order, and if each arrives twice.
 fn always(news: &[News], total: i64) {
     for order in orders(news) {
         assert_eq!(after(&order, None), Some(total), "{order:?}");
-        let twice: Vec<&News> = order.iter().flat_map(|said| [*said, *said]).collect();
+        let twice: Vec<&News> = order.iter().flat_map(|news_item| [*news_item, *news_item]).collect();
         assert_eq!(after(&twice, None), Some(total), "{twice:?}");
     }
 }
@@ -214,10 +214,10 @@ fn a_rollover_leaves_no_more_than_it_says() {
     with_a_spend_between(&months[..2], 700, 1300);
     // What was carried and spent does not come back with the next renewal.
     let (mut books, mut refunded) = (Books::default(), Vec::new());
-    books.hear(&months[0], &mut refunded);
-    books.hear(&months[1], &mut refunded);
+    books.learn(&months[0], &mut refunded);
+    books.learn(&months[1], &mut refunded);
     assert!(books.spend(1300));
-    books.hear(&months[2], &mut refunded);
+    books.learn(&months[2], &mut refunded);
     assert_eq!(books.total(), 1200);
 }
 
@@ -229,10 +229,10 @@ fn an_upgrade_replaces_what_was_left_and_a_return_brings_it_back() {
     let back = News::Paid("in_back", "sub_1", "pro", 10_000, (1700, 2000), 0);
     always(&[PRO_1, MAX_1, back.clone()], 10_000);
     let (mut books, mut refunded) = (Books::default(), Vec::new());
-    books.hear(&PRO_1, &mut refunded);
+    books.learn(&PRO_1, &mut refunded);
     assert!(books.spend(9000));
-    books.hear(&MAX_1, &mut refunded);
-    books.hear(&back, &mut refunded);
+    books.learn(&MAX_1, &mut refunded);
+    books.learn(&back, &mut refunded);
     assert_eq!(books.total(), 1000);
 }
 
@@ -244,21 +244,21 @@ fn a_downgrade_keeps_the_lesser_plans_amount_and_a_toggle_changes_nothing() {
     always(&[MAX_1, bought.clone(), downgraded.clone()], 10_000);
     always(&[MAX_1, bought.clone(), downgraded.clone(), again.clone()], 30_000);
     let (mut books, mut refunded) = (Books::default(), Vec::new());
-    books.hear(&MAX_1, &mut refunded);
+    books.learn(&MAX_1, &mut refunded);
     assert!(books.spend(25_000));
     for news in [&downgraded, &again, &downgraded] {
-        books.hear(news, &mut refunded);
+        books.learn(news, &mut refunded);
         assert_eq!(books.total(), 5000);
     }
     assert!(books.spend(1000));
-    books.hear(&again, &mut refunded);
+    books.learn(&again, &mut refunded);
     assert_eq!(books.total(), 4000);
     // What the limit leaves is spent from what it leaves: what is set aside does not fill up.
     let (mut books, mut refunded) = (Books::default(), Vec::new());
-    books.hear(&MAX_1, &mut refunded);
-    books.hear(&downgraded, &mut refunded);
+    books.learn(&MAX_1, &mut refunded);
+    books.learn(&downgraded, &mut refunded);
     assert!(books.spend(4000));
-    books.hear(&downgraded, &mut refunded);
+    books.learn(&downgraded, &mut refunded);
     assert_eq!(books.total(), 6000);
 }
 
@@ -275,10 +275,10 @@ fn a_higher_quantity_counts_once() {
 fn a_new_subscription_sets_aside_what_an_ended_one_left() {
     let ended = News::Ended("sub_1", 1900);
     let new = News::Paid("in_new", "sub_2", "pro", 10_000, (2500, 3500), 0);
-    let beside = News::Paid("in_beside", "sub_2", "pro", 10_000, (1500, 2500), 0);
+    let overlapping = News::Paid("in_overlapping", "sub_2", "pro", 10_000, (1500, 2500), 0);
     always(&[PRO_1, ended.clone()], 10_000);
     always(&[PRO_1, ended.clone(), new.clone()], 10_000);
-    always(&[PRO_1, ended, beside], 20_000);
+    always(&[PRO_1, ended, overlapping], 20_000);
     always(&[PRO_1, new], 20_000);
 }
 
@@ -311,10 +311,10 @@ fn news() -> impl Strategy<Value = Vec<News>> {
     let refunded = invoice.prop_map(News::Refunded);
     proptest::collection::vec(prop_oneof![4 => paid, 2 => plan, 1 => ended, 1 => refunded], 1..7).prop_map(
         |mut news| {
-            // One thing is said of one invoice, one end of one subscription, one plan of one second.
+            // Each invoice is paid once, each subscription ends once, and has one plan per second.
             let mut seen = std::collections::BTreeSet::new();
-            news.retain(|said| {
-                seen.insert(match said {
+            news.retain(|news_item| {
+                seen.insert(match news_item {
                     News::Paid(invoice, ..) => format!("paid {invoice}"),
                     News::Plan(id, _, _, as_of) => format!("plan {id} {as_of}"),
                     News::Ended(id, _) => format!("ended {id}"),
@@ -346,14 +346,14 @@ proptest! {
     }
 
     #[test]
-    fn with_spends_between_nothing_is_overdrawn_and_nobody_gets_more_than_was_paid_for(
+    fn with_spends_between_nothing_is_overdrawn_and_never_more_is_kept_than_was_paid_for(
         news in news(),
         spends in proptest::collection::vec(0..20_000i64, 6),
     ) {
         let (mut books, mut refunded) = (Books::default(), Vec::new());
         let mut spent = 0;
-        for (said, amount) in news.iter().zip(spends) {
-            books.hear(said, &mut refunded);
+        for (news_item, amount) in news.iter().zip(spends) {
+            books.learn(news_item, &mut refunded);
             if amount > 0 && books.spend(amount) {
                 spent += amount;
             }
@@ -369,11 +369,11 @@ proptest! {
 #[test]
 fn what_was_drawn_under_a_lesser_plan_is_not_drawn_from_its_renewal() {
     let (mut books, mut refunded) = (Books::default(), Vec::new());
-    books.hear(&MAX_1, &mut refunded);
-    books.hear(&News::Plan("sub_1", "pro", 10_000, 1600), &mut refunded);
+    books.learn(&MAX_1, &mut refunded);
+    books.learn(&News::Plan("sub_1", "pro", 10_000, 1600), &mut refunded);
     assert!(books.spend(4000));
     assert_eq!(books.total(), 6000);
-    books.hear(&PRO_2, &mut refunded);
+    books.learn(&PRO_2, &mut refunded);
     assert_eq!(books.total(), 10_000);
 }
 
@@ -381,10 +381,10 @@ fn what_was_drawn_under_a_lesser_plan_is_not_drawn_from_its_renewal() {
 fn what_was_carried_and_spent_is_not_drawn_from_the_next_plan() {
     let roll = |invoice, period| News::Paid(invoice, "sub_1", "roll", 1000, period, 500);
     let (mut books, mut refunded) = (Books::default(), Vec::new());
-    books.hear(&roll("in_1", (1000, 2000)), &mut refunded);
-    books.hear(&roll("in_2", (2000, 3000)), &mut refunded);
+    books.learn(&roll("in_1", (1000, 2000)), &mut refunded);
+    books.learn(&roll("in_2", (2000, 3000)), &mut refunded);
     assert!(books.spend(1300));
-    books.hear(&PRO_3, &mut refunded);
+    books.learn(&PRO_3, &mut refunded);
     assert_eq!(books.total(), 10_000);
 }
 

@@ -197,7 +197,7 @@ impl Stripe {
         self.events.push(Event { at: self.now, event_type: event_type.to_owned(), body });
     }
 
-    /// Sends a subscription as it is now. Two events of one subscription in one second could not be told apart, so the
+    /// Sends a subscription as it is now. Two events of one subscription in one second could not be distinguished, so the
     /// clock moves on by one, unless they may share it.
     pub(super) fn tell_subscription(&mut self, index: usize, verb: &str) {
         let subscription = &mut self.subscriptions[index];

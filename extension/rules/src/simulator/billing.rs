@@ -35,7 +35,7 @@ impl Stripe {
         }
     }
 
-    /// An invoice that nobody has paid yet.
+    /// An invoice that is not paid yet.
     pub(super) fn new_invoice(
         &mut self,
         subscription: Option<String>,

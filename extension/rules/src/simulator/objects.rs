@@ -1,4 +1,4 @@
-//! Stripe's objects as JSON, in both shapes of its API: the fields that billing rests on, and what stands beside them.
+//! Stripe's objects as JSON, in both shapes of its API: the fields that billing depends on, and some others.
 
 use std::collections::BTreeMap;
 

@@ -85,7 +85,7 @@ pub fn history(settings: Settings, mode: BillingMode, menu: &[Kind], choices: &[
     stripe.into_happenings()
 }
 
-/// Nobody gains: however the customer acts, and though every credit is drawn as soon as it is there, what was drawn, less
+/// No customer gains: however the customer acts, and though every credit is drawn as soon as it is there, what was drawn, less
 /// what is owed, is never more than what the kept money pays for.
 ///
 /// # Errors
@@ -97,7 +97,7 @@ pub fn exploit<P: FnMut(Step<'_>) -> Books>(history: &[Happening], play: P) -> R
     })
 }
 
-/// Nobody loses: if every credit is drawn as soon as it is there, what was drawn, less what is owed, is never less than
+/// No customer loses: if every credit is drawn as soon as it is there, what was drawn, less what is owed, is never less than
 /// what the kept money pays for, without what is to come.
 ///
 /// It does not hold of histories in which a policy sets aside what is paid for, or a discount made something free.
@@ -147,19 +147,19 @@ struct Player<P> {
     spends: u32,
     clock: i64,
     books: Books,
-    told: Vec<String>,
+    log: Vec<String>,
 }
 
 impl<P: FnMut(Step<'_>) -> Books> Player<P> {
     fn new(play: P) -> Self {
-        Player { play, drawn: 0, spends: 0, clock: 0, books: Books::default(), told: Vec::new() }
+        Player { play, drawn: 0, spends: 0, clock: 0, books: Books::default(), log: Vec::new() }
     }
 
     fn deliver(&mut self, events: &[Event]) {
         for event in events {
             self.clock = self.clock.max(event.at);
             self.books = (self.play)(Step::Deliver(event));
-            self.told.push(format!("{} {} -> {:?}", event.at, event.event_type, self.books));
+            self.log.push(format!("{} {} -> {:?}", event.at, event.event_type, self.books));
         }
     }
 
@@ -177,7 +177,7 @@ impl<P: FnMut(Step<'_>) -> Books> Player<P> {
             let step = Step::Spend { at: self.clock, amount, number: self.spends };
             self.books = (self.play)(step);
             self.drawn += before - self.books.balance;
-            self.told.push(format!("{} spend {amount} -> {:?}", self.clock, self.books));
+            self.log.push(format!("{} spend {amount} -> {:?}", self.clock, self.books));
         }
     }
 
@@ -217,7 +217,7 @@ impl<P: FnMut(Step<'_>) -> Books> Player<P> {
         let mut lines: Vec<String> =
             history.iter().map(|happening| format!("{} {}", happening.at, happening.what)).collect();
         lines.push("played:".to_owned());
-        lines.extend(self.told.iter().cloned());
+        lines.extend(self.log.iter().cloned());
         Violation { property, numbers, history: lines }
     }
 }

@@ -33,7 +33,7 @@ pub struct Facts {
 pub struct Payment {
     /// The `source_id` of the payment.
     pub id: String,
-    /// When it was paid, by the invoice's own word, else the earliest event that said paid.
+    /// When it was paid: the invoice's own time, or the earliest event in which it was paid.
     pub paid_at: Time,
     /// Refunds, disputes and credit notes.
     pub came_back: CameBack,

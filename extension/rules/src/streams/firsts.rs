@@ -31,7 +31,7 @@ pub(super) fn first_purchase(facts: &Facts) -> Option<Lot> {
     Some(lot)
 }
 
-/// The trial, by the earliest line of 0. It stands beside the streams, and ends with its line or when a paid period of
+/// The trial, by the earliest line of 0. It belongs to no stream, and ends with its line or when a paid period of
 /// its item opens.
 pub(super) fn trial(facts: &Facts, streams: &Streams, lots: &Lots) -> Option<Lot> {
     let payments = by_id(facts);

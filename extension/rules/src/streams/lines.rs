@@ -141,7 +141,7 @@ impl Line {
         self.amount.0 < 0 || self.names_credited
     }
 
-    /// Whether it is a line of a subscription that bills a period. A pack sold once, beside a plan, is not.
+    /// Whether it is a line of a subscription that bills a period. A pack sold once with a plan is not.
     fn is_of_a_stream(&self) -> bool {
         match self.terms.kind {
             PriceKind::Plan => self.subscription.is_some(),
@@ -155,7 +155,7 @@ impl Line {
         self.terms.kind == PriceKind::Pack && self.item.is_none() && !self.is_proration
     }
 
-    /// Whether it is the invoice's line of what a direct call told.
+    /// Whether it is the invoice's line for what a direct call recorded.
     pub(super) fn replaces(&self, call: &Line) -> bool {
         let same =
             (&self.subscription, &self.price, self.period) == (&call.subscription, &call.price, call.period);

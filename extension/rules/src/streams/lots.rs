@@ -201,7 +201,7 @@ impl Lots {
     }
 
     /// Of a period that a discount brought to 0 at most the share of its time that has run stays when the next period of its
-    /// item opens. Nobody pays for the next one either, and Stripe's credit line may name less than was granted.
+    /// item opens. The next one is not paid for either, and Stripe's credit line may name less than was granted.
     fn end_free_periods(&mut self) {
         for (&(stream, period), lines) in &self.periods {
             let of_stream = self.periods.range((stream, period)..).take_while(|((of, _), _)| *of == stream);
@@ -270,7 +270,7 @@ impl PeriodLines {
     }
 }
 
-/// Packs that an invoice sells beside a plan or without one, and what sessions sold or was given.
+/// Packs that an invoice sells with a plan or without one, and what sessions sold or was given.
 pub(super) fn singles(facts: &Facts) -> Result<Vec<Lot>, OutOfRange> {
     let mut lots: BTreeMap<GrantKey, Lot> = BTreeMap::new();
     let payments = by_id(facts);

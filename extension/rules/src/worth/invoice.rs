@@ -1,8 +1,8 @@
-//! What a subscription's invoice is worth once it is paid (rules 3, 4 and 7).
+//! What a subscription's invoice grants once it is paid (rules 3, 4 and 7).
 
 use std::collections::BTreeMap;
 
-use super::{MAX_PAYMENT_CREDITS, NoGrant, fetch_or_park};
+use super::{MAX_PAYMENT_CREDITS, NoGrant, OUT_OF_RANGE, fetch_or_park};
 use crate::amount::{Credits, Quantity};
 use crate::calendar::Time;
 use crate::catalog::{Cancellation, Item, NoPaymentRequired, PlanChange, Price, PriceKind};
@@ -12,13 +12,13 @@ use crate::lot::{Cycle, NewGrant, Pool};
 use crate::reason::Reason;
 use crate::subscription;
 
-/// The most lots that one invoice line may drip: a day's, over ten years.
+/// The most parts in which one invoice line may be granted: daily ones over ten years.
 pub const MAX_DRIPS: u32 = 3_660;
 
-/// The lines of a paid invoice of a subscription, and that subscription. With `fetched`, Stripe has been asked.
+/// The subscription of a paid invoice, and its lines.
 ///
 /// # Errors
-/// A [`NoGrant`] where it is not paid, bills no subscription, or does not name its lines.
+/// A [`NoGrant`] if it is not paid, bills no subscription, or its lines are not known.
 pub fn lines<'a>(
     invoice: &'a Invoice,
     fetched: Option<&'a Fetched>,
@@ -37,30 +37,30 @@ pub fn lines<'a>(
     }
 }
 
-/// What an invoice is worth.
+/// What an invoice grants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Worth {
-    /// Its lots.
+    /// For its lines.
     pub grants: Vec<NewGrant>,
-    /// What its plan grants on top, should it be the user's first purchase.
+    /// Granted on top if it is the user's first purchase.
     pub bonus: Credits,
 }
 
-/// What of a subscription decides what its invoices are worth.
+/// A subscription's trial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trial {
-    /// When its trial ends or ended.
+    /// When it ends or ended; `None` if there was none.
     pub end: Option<Time>,
 }
 
-/// A line and what its price is worth; `None` where the catalog does not know it.
+/// A line and its price; `None` if the catalog does not know it.
 pub type Priced = (InvoiceLine, Option<Price>);
 
-/// What the lines of a paid invoice are worth, by the prices in force when each line's period began. `trial` is what is
-/// known of the subscription; `None` where nothing is, and then Stripe is asked about it if that matters.
+/// What the lines of a paid invoice grant, by the prices in force when each line's period starts. Without a known
+/// `trial`, a line that costs nothing needs the subscription from Stripe.
 ///
 /// # Errors
-/// A [`NoGrant`] where a price is unknown, nothing of it is credits, or it is more than can be held.
+/// A [`NoGrant`] if a price is unknown, if nothing is granted, or if it is more than an account can hold.
 pub fn worth(
     invoice: &Invoice,
     subscription_id: &str,
@@ -87,7 +87,7 @@ pub fn worth(
             (Charge::Nothing, Some(trial)) => trial.end.is_some_and(|trial_end| end <= trial_end),
             _ => false,
         };
-        if let Some(reason) = worthless(invoice, line, price, policy, in_trial) {
+        if let Some(reason) = no_grant_reason(invoice, line, price, policy, in_trial) {
             if matches!(nothing, Reason::NothingBilled | Reason::NotCredits) {
                 nothing = reason;
             }
@@ -97,7 +97,7 @@ pub fn worth(
         if price.kind == PriceKind::Pack {
             let sum = match packs.get(price.price_id.as_str()) {
                 Some(known) => Bought {
-                    quantity: known.quantity.checked_add(bought.quantity).ok_or(TOO_MANY)?,
+                    quantity: known.quantity.checked_add(bought.quantity).ok_or(OUT_OF_RANGE)?,
                     start: known.start.min(start),
                     price,
                 },
@@ -113,7 +113,7 @@ pub fn worth(
     for ((_, in_trial), periods) in &plans {
         let last = periods.keys().next_back();
         for (end, bought) in periods {
-            // The newest period of a price has its name to itself.
+            // The items of a price's newest period have no suffix.
             let suffix = if Some(end) == last { String::new() } else { format!("@{}", end.timestamp()) };
             let cycle = bought.cycle(invoice, subscription_id, *end);
             if *in_trial {
@@ -127,14 +127,14 @@ pub fn worth(
     }
     for (price_id, bought) in packs {
         let expires_after = bought.price.expires_after;
-        let lapses_at = expires_after.map(|span| span.after(bought.start).ok_or(TOO_MANY)).transpose()?;
+        let lapses_at = expires_after.map(|span| span.after(bought.start).ok_or(OUT_OF_RANGE)).transpose()?;
         let grant = bought.grant(price_id.to_owned(), bought.credits()?, Pool::Purchased);
         grants.push(NewGrant { lapses_at, ..grant });
     }
     grants.retain(|grant| grant.credits > Credits::ZERO);
     let total = grants.iter().try_fold(Credits::ZERO, |sum, grant| sum.checked_add(grant.credits));
     if total.is_none_or(|total| total > MAX_PAYMENT_CREDITS) {
-        return Err(TOO_MANY);
+        return Err(OUT_OF_RANGE);
     }
     if grants.is_empty() {
         return Err(NoGrant::Ignored(nothing));
@@ -146,7 +146,7 @@ pub fn worth(
 }
 
 /// Why a line grants nothing by the catalog's policies, if it does not.
-fn worthless(
+fn no_grant_reason(
     invoice: &Invoice,
     line: &InvoiceLine,
     price: &Price,
@@ -177,7 +177,7 @@ struct Bought<'a> {
 
 impl Bought<'_> {
     fn credits(&self) -> Result<Credits, NoGrant> {
-        self.price.credits.times(self.quantity).ok_or(TOO_MANY)
+        self.price.credits.times(self.quantity).ok_or(OUT_OF_RANGE)
     }
 
     fn grant(&self, item: String, credits: Credits, pool: Pool) -> NewGrant {
@@ -196,7 +196,7 @@ impl Bought<'_> {
         }
     }
 
-    /// One lot, or where the price drips one for each of its spans, counted from the period's start.
+    /// One grant; if the price drips, one for each span, counted from the period's start.
     fn grants_of_period(&self, suffix: &str, cycle: &Cycle) -> Result<Vec<NewGrant>, NoGrant> {
         let grant = |item: String| -> Result<NewGrant, NoGrant> {
             Ok(NewGrant {
@@ -213,7 +213,7 @@ impl Bought<'_> {
             if from >= cycle.end {
                 return Ok(grants);
             }
-            let next = drip.times(count).and_then(|span| span.after(cycle.start)).ok_or(TOO_MANY)?;
+            let next = drip.times(count).and_then(|span| span.after(cycle.start)).ok_or(OUT_OF_RANGE)?;
             grants.push(NewGrant {
                 available_from: Some(from),
                 lapses_at: Some(next.min(cycle.end)),
@@ -221,13 +221,11 @@ impl Bought<'_> {
             });
             from = next;
         }
-        Err(TOO_MANY)
+        Err(OUT_OF_RANGE)
     }
 }
 
-const TOO_MANY: NoGrant = NoGrant::Rejected(Reason::OutOfRange);
-
-/// How the item of a trial's lot ends.
+/// The suffix of the items of trial grants.
 pub const TRIAL: &str = "#trial";
 
 #[cfg(test)]
@@ -318,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lines_are_missing_or_say_too_little_is_asked_for() {
+    fn missing_and_incomplete_lines_are_fetched() {
         let path = "/v1/invoices/in_1/lines?limit=100".to_owned();
         let more = invoice(&json!({ "lines": { "has_more": true, "data": [] } }));
         assert_eq!(grants(&more), Err(NoGrant::NeedsFetch(vec![path.clone()])));
@@ -331,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn the_highest_quantity_of_a_period_counts_and_packs_beside_it_are_purchased() {
+    fn the_highest_quantity_of_a_period_counts_and_packs_with_it_are_purchased() {
         let lines = [
             line("price_pro", 100, 3, (JANUARY + 5, MONTH.1)),
             line("price_pro", 10_000, 1, MONTH),
@@ -352,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_a_free_price_and_a_whole_discount_are_told_apart() {
+    fn a_trial_a_free_price_and_a_whole_discount_are_distinguished() {
         let trial = billing(&[line("price_pro", 0, 1, (JANUARY, JANUARY + 500))]);
         assert_eq!(grants(&trial), Ok(vec![("price_pro#trial".into(), 50)]));
         assert_eq!(judged(&trial, Some(Trial { end: None })).map(|worth| worth.bonus), Ok(Credits(70)));

@@ -1,8 +1,8 @@
-//! What a checkout session in mode `payment` is worth, by what is known of it (rules 3 and 4).
+//! What a checkout session in mode `payment` grants, by what is known of it (rules 3 and 4).
 
 use std::collections::BTreeMap;
 
-use super::{MAX_PAYMENT_CREDITS, NoGrant, fetch_or_park};
+use super::{MAX_PAYMENT_CREDITS, NoGrant, OUT_OF_RANGE, fetch_or_park};
 use crate::amount::{Credits, Quantity};
 use crate::calendar::Time;
 use crate::catalog::{Item, NoPaymentRequired, Price, PriceKind};
@@ -11,11 +11,11 @@ use crate::lot::{NewGrant, Pool};
 use crate::reason::Reason;
 use crate::session::{self, LineItem, Mode, PaymentStatus, Session};
 
-/// What was bought: the best lines that are known of a paid session. With `fetched`, Stripe has been asked, and is
-/// not asked again.
+/// The line items of a paid session, from the best source that is known: what was fetched from Stripe, the session's
+/// own, or the one that its metadata names.
 ///
 /// # Errors
-/// A [`NoGrant`] where the session is not paid, is no pack, or names no lines.
+/// A [`NoGrant`] if the session is not paid, is of another mode, or has no known line items.
 pub fn lines(
     session: &Session,
     policy: NoPaymentRequired,
@@ -24,8 +24,8 @@ pub fn lines(
     if session.mode != Mode::Payment {
         return Err(NoGrant::Ignored(Reason::Mode));
     }
-    let asked = fetched.and_then(|fetched| fetched.session(&session.id));
-    match asked.and_then(|session| session.payment).or(session.payment) {
+    let current = fetched.and_then(|fetched| fetched.session(&session.id));
+    match current.and_then(|session| session.payment).or(session.payment) {
         None => return Err(fetch_or_park(fetched, session::path(&session.id))),
         Some(PaymentStatus::Paid) => {}
         Some(PaymentStatus::NoPaymentRequired) if policy == NoPaymentRequired::Grant => {}
@@ -36,20 +36,19 @@ pub fn lines(
         Some(PaymentStatus::Failed) => return Err(NoGrant::Ignored(Reason::PaymentFailed)),
         Some(PaymentStatus::Expired) => return Err(NoGrant::Ignored(Reason::Expired)),
     }
-    // Stripe's own lines before what the app's server wrote about them.
-    let stripes = fetched.and_then(|fetched| fetched.lines_of(&session.id)).or(session.lines.as_deref());
-    match (stripes, &session.named) {
+    let from_stripe = fetched.and_then(|fetched| fetched.lines_of(&session.id)).or(session.lines.as_deref());
+    match (from_stripe, &session.named) {
         (Some(lines), _) => Ok(lines.to_vec()),
         (None, Some(named)) => Ok(vec![named.clone()]),
         (None, None) => Err(fetch_or_park(fetched, session::line_items_path(&session.id))),
     }
 }
 
-/// What the lines are worth, one lot a price: its credits times the quantity of all its lines, by the catalog alone.
-/// `prices` are the rows in force when the session was `created`, from which a pack's expiry counts too.
+/// What the line items grant by the catalog: one grant per price, of its credits times the quantity of all its lines.
+/// `prices` are those in force when the session was `created`. A pack's expiry counts from then too.
 ///
 /// # Errors
-/// A [`NoGrant`] where a price is unknown, every line is somebody else's business, or it is more than can be held.
+/// A [`NoGrant`] if a price is unknown, if no line is credits, or if it is more than an account can hold.
 pub fn worth(
     lines: &[LineItem],
     prices: &BTreeMap<Item, Price>,
@@ -57,13 +56,12 @@ pub fn worth(
 ) -> Result<Vec<NewGrant>, NoGrant> {
     let mut unknown = Vec::new();
     let mut bought: BTreeMap<&str, (&Price, Quantity)> = BTreeMap::new();
-    let too_many = NoGrant::Rejected(Reason::OutOfRange);
     for line in lines {
         match prices.get(&line.item) {
             Some(Price { kind: PriceKind::NotCredits, .. }) => {}
             Some(price) if price.kind == PriceKind::Pack => {
                 let sum = match bought.get(price.price_id.as_str()) {
-                    Some((_, quantity)) => quantity.checked_add(line.quantity).ok_or(too_many.clone())?,
+                    Some((_, quantity)) => quantity.checked_add(line.quantity).ok_or(OUT_OF_RANGE)?,
                     None => line.quantity,
                 };
                 bought.insert(&price.price_id, (price, sum));
@@ -80,11 +78,10 @@ pub fn worth(
     let mut total = Credits::ZERO;
     let mut grants = Vec::new();
     for (price, quantity) in bought.into_values() {
-        let credits = price.credits.times(quantity).ok_or(too_many.clone())?;
-        total =
-            total.checked_add(credits).filter(|sum| *sum <= MAX_PAYMENT_CREDITS).ok_or(too_many.clone())?;
+        let credits = price.credits.times(quantity).ok_or(OUT_OF_RANGE)?;
+        total = total.checked_add(credits).filter(|sum| *sum <= MAX_PAYMENT_CREDITS).ok_or(OUT_OF_RANGE)?;
         let lapses_at = match price.expires_after {
-            Some(span) => Some(span.after(created).ok_or(too_many.clone())?),
+            Some(span) => Some(span.after(created).ok_or(OUT_OF_RANGE)?),
             None => None,
         };
         let grant = NewGrant::new(price.price_id.clone(), price.name.clone(), credits, Pool::Purchased);
@@ -157,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shirt_beside_a_pack_changes_nothing_and_alone_is_ignored() {
+    fn a_shirt_with_a_pack_changes_nothing_and_alone_is_ignored() {
         assert_eq!(
             credits(&[line("price_pack", 1), line("price_tshirt", 1)]),
             Ok(vec![("price_pack".into(), 500)])
@@ -209,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_asked_for_once_and_then_waited_for() {
+    fn what_is_missing_is_fetched_once_and_then_waited_for() {
         let nameless = Session { named: None, ..session(Some(PaymentStatus::Paid)) };
         let judged = |session: &Session, fetched: Option<&str>| {
             let fetched = fetched.map(|text| Fetched::read(text).expect("an answer"));
@@ -226,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn stripes_lines_come_before_what_the_metadata_says() {
+    fn stripes_line_items_come_before_the_metadata() {
         let both = Session { lines: Some(vec![line("price_pack", 3)]), ..session(Some(PaymentStatus::Paid)) };
         assert_eq!(lines(&both, NoPaymentRequired::Grant, None), Ok(vec![line("price_pack", 3)]));
     }

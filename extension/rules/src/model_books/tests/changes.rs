@@ -31,7 +31,7 @@ fn scenario_57_plans_toggled_by_new_anchors_are_never_worth_more_than_the_money(
             drawn += balance;
         }
     }
-    // $300 were paid: what each minute of a plan is worth comes beside them.
+    // $300 were paid: what each minute of a plan is worth comes in addition.
     let debt = customer.books().debt;
     assert!(drawn - debt <= 30_000 + 6, "{drawn} less {debt}");
 }
@@ -215,7 +215,7 @@ fn scenario_73_a_credit_for_a_price_nobody_paid_is_owed() {
     customer.apply(down, &state(down, "price_pro"));
     let lines = vec![prorated("price_max", -15_000, (down, P.1)), prorated("price_pro", 5_000, (down, P.1))];
     customer.apply(down, &pays("in_2", down, lines));
-    // The balance was given $100 that nobody had paid.
+    // The balance was given $100 that were never paid.
     assert_eq!((customer.books().balance, customer.books().debt), (0, 10_000));
     // The next renewal is paid by it, and settles what it is worth.
     let mut next = (P.1, P.1 + MONTH);

@@ -46,9 +46,9 @@ fn scenario_53_one_invoice_paid_by_two_charges() {
         });
         Step::Deliver(event("charge.refunded", START + 60, &charge))
     };
-    let told = [paid(&two), payment(1, 6_000), payment(2, 4_000), refunded(1, 6_000), refunded(2, 4_000)];
-    assert_eq!(in_every_order(&catalog(), START + 60, &told), [(0, 0)]);
-    let part = [(START, told[0].clone()), (START, told[1].clone()), (START + 60, told[3].clone())];
+    let events = [paid(&two), payment(1, 6_000), payment(2, 4_000), refunded(1, 6_000), refunded(2, 4_000)];
+    assert_eq!(in_every_order(&catalog(), START + 60, &events), [(0, 0)]);
+    let part = [(START, events[0].clone()), (START, events[1].clone()), (START + 60, events[3].clone())];
     assert_eq!(after(&catalog(), &part).balance, 4_000);
     let by_charge = [pro("in_1", START), refund("re_1", START + 60, 10_000, json!({"charge": "ch_in_1"}))];
     assert_eq!(in_every_order(&catalog(), START + 60, &by_charge), [(0, 0)]);

@@ -13,7 +13,7 @@ const IN_NOVEMBER: i64 = 1_698_796_800;
 /// December 3rd 2023: months of 30 days that end before the calendar's, which has 31.
 const IN_DECEMBER: i64 = IN_NOVEMBER + 32 * DAY;
 
-/// Where the vectors are: in the repository, else beside it.
+/// Where the vectors are: in the repository, or next to it.
 fn folder() -> Option<PathBuf> {
     let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let folders = [here.join("tests/vectors"), here.join("../../../shared/spec/vectors")];
@@ -185,7 +185,7 @@ fn without_debt(vector: &Value, steps: &[&Value]) -> Option<[i64; 5]> {
             spent += step["spend"].as_i64().unwrap_or(0);
         }
         let books = customer.books();
-        // What was drawn beside the spends has settled a debt.
+        // What was drawn other than by spends has settled a debt.
         let drawn: i64 = books.grants.iter().map(|grant| grant.drawn).sum();
         if books.debt > 0 || drawn != spent {
             return None;

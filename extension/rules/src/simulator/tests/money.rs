@@ -21,15 +21,15 @@ fn numbers(values: &Value, field: &str) -> i64 {
 
 /// The customer's money as the events alone tell it.
 #[derive(Default)]
-struct Told {
+struct Reported {
     paid: i64,
     totals: i64,
     back: i64,
     credit_in_open: BTreeMap<String, i64>,
 }
 
-impl Told {
-    fn hear(&mut self, event: &Event) {
+impl Reported {
+    fn add(&mut self, event: &Event) {
         let object = &event.body["data"]["object"];
         match event.event_type.as_str() {
             "invoice.paid" => {
@@ -89,19 +89,19 @@ proptest! {
         (mode, settings) in kinds_of_simulation(),
         choices in choices(14),
     ) {
-        let mut told = Told::default();
+        let mut reported = Reported::default();
         for happening in history(settings, mode, EVERYTHING, &choices) {
             for event in &happening.events {
-                told.hear(event);
+                reported.add(event);
                 if event.event_type.starts_with("invoice.") {
                     check_invoice(&event.body["data"]["object"])?;
                 }
             }
             let accounts = happening.accounts;
-            prop_assert_eq!(told.paid, accounts.paid, "{}", happening.what);
-            prop_assert_eq!(told.kept(), accounts.kept, "{}", happening.what);
+            prop_assert_eq!(reported.paid, accounts.paid, "{}", happening.what);
+            prop_assert_eq!(reported.kept(), accounts.kept, "{}", happening.what);
             prop_assert_eq!(accounts.kept, accounts.paid - accounts.returned - accounts.credit);
-            let bought = told.totals - told.back; // a cent is a credit
+            let bought = reported.totals - reported.back; // a cent is a credit
             prop_assert!((accounts.paid_for - bought).abs() <= accounts.tolerance, "{bought} {accounts:?}");
         }
     }
@@ -127,12 +127,12 @@ proptest! {
     fn both_shapes_of_the_api_tell_one_history(choices in choices(14)) {
         let play = |api| {
             let settings = Settings { api, ..Settings::default() };
-            let told = |happening: Happening| {
+            let reported = |happening: Happening| {
                 let events = happening.events.into_iter().filter(|e| e.event_type != "invoice_payment.paid");
                 let events: Vec<_> = events.map(|event| (event.at, event.event_type)).collect();
                 (happening.what, happening.accounts, events)
             };
-            history(settings, BillingMode::Classic, EVERYTHING, &choices).into_iter().map(told).collect::<Vec<_>>()
+            history(settings, BillingMode::Classic, EVERYTHING, &choices).into_iter().map(reported).collect::<Vec<_>>()
         };
         prop_assert_eq!(play(Api::Older), play(Api::Current));
     }

@@ -73,9 +73,9 @@ fn send(story: &Story, base: i64, first: &Value) -> Vec<Event> {
         stripe.apply(&operation);
     }
     stripe.advance(base + story.last);
-    let told = |event: &Event| !LEFT_OUT.contains(&event.event_type.as_str());
+    let included = |event: &Event| !LEFT_OUT.contains(&event.event_type.as_str());
     let happenings = stripe.into_happenings();
-    happenings.into_iter().flat_map(|happening| happening.events).filter(told).collect()
+    happenings.into_iter().flat_map(|happening| happening.events).filter(included).collect()
 }
 
 /// Times as seconds since 1970.

@@ -2,6 +2,18 @@
 //!
 //! A *line* is what an invoice bills, a *period* is what a line opens, a *stream* is one subscription item. [`holdings`]
 //! answers one [`Target`] for each grant; the ledger posts the difference to what it holds.
+//!
+//! In the order of a payment:
+//!
+//! 1. [`facts`]: what is known: lines, payments, states, draws; [`horizon`]: how far back it has to be loaded;
+//! 2. `share`, [`intervals`]: exact shares of credits, and the calendar of billing;
+//! 3. `succession`: which subscription items are one stream;
+//! 4. `lines`: lines that are one, made one, and what money back leaves of each;
+//! 5. `periods`: which period each line opens or changes;
+//! 6. `lots`, `firsts`: what that makes of each grant, and when each period opens; the trial and the bonus;
+//! 7. `downgrade`, `sweeps`: when something is set aside or expires, and of which grants;
+//! 8. `targets`: worth, less what was drawn, less what was swept;
+//! 9. [`debt`]: what was drawn beyond worth, and from what it is settled.
 
 use crate::amount::Credits;
 use crate::calendar::Time;

@@ -15,7 +15,7 @@ pub(super) struct Limit {
     pub(super) stays: i128,
 }
 
-/// What a stream's newest state says of it.
+/// What the newest state says of an item.
 struct Stated {
     /// Credits × quantity, of one interval or part.
     level: i128,
@@ -35,12 +35,14 @@ pub(super) fn limit(
     stream: StreamId,
     period: Period,
 ) -> Option<Limit> {
-    let subscription = subscription_of(facts, streams, stream)?;
+    let items = streams.items(stream);
+    let subscription = facts.subscriptions.iter().find(|of| of.id == items[0].subscription)?;
     let as_of = subscription.as_of;
+    // A state speaks of the periods that run at its time. What an earlier one set aside is back once they are over.
     if subscription.is_over || !(period.start..period.end).contains(&as_of) {
         return None;
     }
-    let stated = stated(facts, subscription, streams.items(stream).last()?)?;
+    let stated = stated_of_stream(facts, subscription, items)?;
     let own = || billed.iter().filter(|line| line.stream == stream && line.period().start < period.end);
     let standing = || own().filter(|line| line.counts && !line.payment.is_reversed_whole());
     // Charges of 0 bill nothing that a state could fall short of, but they account for what it says.
@@ -79,18 +81,21 @@ impl<'a> Bill<'a> {
     }
 }
 
-fn subscription_of<'a>(
-    facts: &'a Facts,
-    streams: &Streams,
-    stream: StreamId,
-) -> Option<&'a SubscriptionState> {
-    let id = &streams.items(stream).first()?.subscription;
-    facts.subscriptions.iter().find(|subscription| subscription.id == *id)
+/// What states say of a stream: of the last of its items; lines that name no item are about all items together.
+fn stated_of_stream(facts: &Facts, subscription: &SubscriptionState, items: &[StreamKey]) -> Option<Stated> {
+    if let Some(item) = items.iter().rev().find_map(|item| item.item.as_deref()) {
+        return stated(facts, subscription, item);
+    }
+    let of_subscription = facts.items.iter().filter(|state| state.subscription == subscription.id);
+    let mut all: Vec<&str> = of_subscription.map(|state| state.item.as_str()).collect();
+    all.sort_unstable();
+    all.dedup();
+    let each = all.into_iter().map(|item| stated(facts, subscription, item));
+    each.reduce(|sum, one| Some(sum?.and(one?)))?
 }
 
-/// What the newest state says; `None` if it says nothing, or names a price that the catalog does not know.
-fn stated(facts: &Facts, subscription: &SubscriptionState, item: &StreamKey) -> Option<Stated> {
-    let Some(item) = &item.item else { return all_items(facts, subscription) };
+/// What the newest state says of an item; `None` if it names a price that the catalog does not know.
+fn stated(facts: &Facts, subscription: &SubscriptionState, item: &str) -> Option<Stated> {
     let mut states: Vec<&ItemState> = facts
         .items
         .iter()
@@ -98,6 +103,7 @@ fn stated(facts: &Facts, subscription: &SubscriptionState, item: &StreamKey) -> 
         .collect();
     states.sort_by_key(|state| state.as_of);
     let Some(newest) = states.last() else {
+        // No list ever had it.
         let since = (subscription.listed_since?, subscription.known);
         return Some(Stated { level: 0, rate: whole(0), is_listed: false, since });
     };
@@ -110,27 +116,16 @@ fn stated(facts: &Facts, subscription: &SubscriptionState, item: &StreamKey) -> 
     Some(Stated { level, rate, is_listed, since: (since, known) })
 }
 
-/// Lines that name no item are about the subscription: all of its items together.
-fn all_items(facts: &Facts, subscription: &SubscriptionState) -> Option<Stated> {
-    let mut items: Vec<&str> = facts
-        .items
-        .iter()
-        .filter(|state| state.subscription == subscription.id)
-        .map(|state| state.item.as_str())
-        .collect();
-    items.sort_unstable();
-    items.dedup();
-    let key = |item: &str| StreamKey { subscription: subscription.id.clone(), item: Some(item.to_owned()) };
-    let all = items.into_iter().map(|item| stated(facts, subscription, &key(item)));
-    all.reduce(|sum, one| {
-        let (sum, one) = (sum?, one?);
-        Some(Stated {
-            level: sum.level + one.level,
-            rate: sum.rate + one.rate,
-            is_listed: sum.is_listed || one.is_listed,
-            since: sum.since.max(one.since),
-        })
-    })?
+impl Stated {
+    /// Of two items together.
+    fn and(self, other: Stated) -> Stated {
+        Stated {
+            level: self.level + other.level,
+            rate: self.rate + other.rate,
+            is_listed: self.is_listed || other.is_listed,
+            since: self.since.max(other.since),
+        }
+    }
 }
 
 /// Credits × quantity of what an item is, and the same per month.

@@ -1,13 +1,26 @@
 //! How far back facts must be loaded, so that an event recomputes a customer's streams and not their history.
+//!
+//! For a [`horizon`], load into [`Facts`](super::facts::Facts):
+//!
+//! - all lines whose period ends at the horizon or later, with their payments;
+//! - as `first_lines`, of older lines, those of the earliest purchase that still stands, and the earliest line of 0 of a plan
+//!   with trial credits;
+//! - every subscription, with the start of its first standing charge as `first_period_start`;
+//! - the states of items since the horizon, and of each item the newest one before it;
+//! - of packs and gifts those that the event is about;
+//! - the draws of all grants whose facts are loaded, and of no others.
+//!
+//! Post the targets that are not sealed: those without a period, and those whose period starts at the horizon or later.
+//! Everything else stands as its row says.
 
 use crate::calendar::Time;
 
-/// A grant of a stream, as far as it decides how far back to load.
+/// A grant of a stream, or the trial, as far as it decides how far back to load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
-    /// The start of its period.
+    /// The start of its period; of the trial, when it can be spent from.
     pub start: Time,
-    /// The end of its period.
+    /// The end of its period; of the trial, when it expires.
     pub end: Time,
     /// [`Target::closed_at`](super::Target::closed_at).
     pub closed_at: Option<Time>,
@@ -23,11 +36,11 @@ impl Extent {
     }
 }
 
-/// The horizon: lines whose period ends at it or later must be loaded, and targets of periods that start before it are
-/// sealed: they stand as their rows say and are not to be posted.
+/// The horizon: targets of periods that start before it are sealed.
 ///
 /// `touched_from` is the earliest time that a new fact says something about: the start of a line, also of a payment that
-/// was reversed; the `as_of` of a state; for a draw, or what time alone causes, the time itself.
+/// was reversed; the `as_of` of a state, and of the state that it is newer than; the start of the period to which something is given back; for what time alone
+/// causes, now.
 #[must_use]
 pub fn horizon(grants: impl IntoIterator<Item = Extent>, touched_from: Time) -> Time {
     let open = grants.into_iter().filter(|grant| grant.is_open(touched_from)).map(|grant| grant.start);

@@ -75,8 +75,13 @@ impl<'a> Periods<'a> {
     pub(super) fn shares(&self, billed: &Billed, home: Home) -> Result<Vec<(Period, Share)>, OutOfRange> {
         let line = billed.period();
         let covered = |(window, held): (Period, Share)| (window, held * window.covered_by(line));
-        if !billed.is_whole && self.own.get(&(billed.stream, home.period)) == Some(&Opener::of(billed)) {
-            let windows = own_parts(home.period, billed.interval, home.interval, billed.drip())?;
+        let ends_with_it = line.end == home.period.end;
+        let is_own = self.own.get(&(billed.stream, home.period)) == Some(&Opener::of(billed));
+        // A line that ends otherwise is worth its length ÷ interval, also beyond the period, unless it comes in parts.
+        if !billed.is_whole && is_own && (ends_with_it || billed.drip().is_some()) {
+            let interval =
+                if ends_with_it { home.interval } else { counted_back(home.period.end, billed.interval)? };
+            let windows = own_parts(home.period, billed.interval, interval, billed.drip())?;
             return Ok(windows.into_iter().map(covered).collect());
         }
         let Some(drip) = billed.drip() else {
@@ -210,8 +215,8 @@ impl KnownPeriods {
 
     /// Whether a period ends with this one and does not begin after it, and whether a whole line opened one of those.
     fn ending_with(&self, period: Period) -> (bool, bool) {
-        let ending =
-            self.periods.iter().filter(|(end, start, _)| *end == period.end && *start <= period.start);
+        let not_after = (period.end, Time::MIN_UTC, false)..=(period.end, period.start, true);
+        let ending = self.periods.range(not_after);
         ending.fold((false, false), |(_, whole), (.., by_whole)| (true, whole || *by_whole))
     }
 }

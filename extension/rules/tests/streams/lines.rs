@@ -341,6 +341,20 @@ fn a_credit_that_ends_with_no_period_changes_the_one_it_begins_in() {
 }
 
 #[test]
+fn a_credit_that_ends_beyond_a_period_of_its_own_counts_whole() {
+    let mut history = bought(PRO);
+    // A part of a month up to an anchor; the anchor moved by an invoice that stays open, and once more by a paid one.
+    history.pay(invoice("in_1", 0.0).charge("si_2", PRO, 1, days(0.0, 10.0)));
+    history.pay(invoice("in_2", 1.0).credit("si_2", PRO, 1, days(1.0, 31.0)).whole(
+        "si_2",
+        PRO,
+        1,
+        days(1.0, 31.5),
+    ));
+    assert_eq!(history.worth("si_2", days(0.0, 10.0)), [-6_452]);
+}
+
+#[test]
 fn a_credit_that_begins_in_no_period_makes_one_that_is_worth_less_than_nothing() {
     let mut history = bought(PRO);
     history.pay(invoice("in_1", 15.0).credit("si_2", SEAT, 10, days(15.0, 30.0)));

@@ -7,3 +7,4 @@ mod lines; // rule 7: what lines are worth
 mod time; // what opens, stays, is set aside and ends
 mod vectors; // histories with the numbers that must stand after each step
 mod properties; // what must hold in every history
+mod windows; // how far back facts must be loaded

@@ -12,19 +12,19 @@ use crate::account::Account;
 use crate::stripe::{Catalog, Told};
 
 /// The rules as bookkeepers of one history.
-struct Player {
-    catalog: Catalog,
-    told: Told,
-    account: Account,
+pub(crate) struct Player {
+    pub(crate) catalog: Catalog,
+    pub(crate) told: Told,
+    pub(crate) account: Account,
 }
 
 impl Player {
-    fn new(begins_at: i64, policies: Policies) -> Player {
+    pub(crate) fn new(begins_at: i64, policies: Policies) -> Player {
         let account = Account::new(from_unix(begins_at).expect("a time"));
         Player { catalog: Catalog::read(&catalog(policies)), told: Told::default(), account }
     }
 
-    fn play(&mut self, step: Step<'_>) -> Books {
+    pub(crate) fn play(&mut self, step: Step<'_>) -> Books {
         self.account.pass_to(from_unix(step.at()).expect("a time"));
         match step {
             Step::Deliver(event) => {
@@ -39,7 +39,7 @@ impl Player {
     }
 }
 
-fn modes() -> impl Strategy<Value = (BillingMode, Api)> {
+pub(crate) fn modes() -> impl Strategy<Value = (BillingMode, Api)> {
     prop::sample::select(vec![
         (BillingMode::Classic, Api::Older),
         (BillingMode::Classic, Api::Current),
@@ -47,7 +47,7 @@ fn modes() -> impl Strategy<Value = (BillingMode, Api)> {
     ])
 }
 
-fn policies() -> impl Strategy<Value = Policies> {
+pub(crate) fn policies() -> impl Strategy<Value = Policies> {
     let word = |one, other| prop::sample::select(vec![one, other]);
     (word("reset", "keep"), word("keep", "expire")).prop_map(|(plan_change, cancellation)| Policies {
         plan_change,
@@ -67,7 +67,7 @@ fn choices() -> impl Strategy<Value = Vec<Choice>> {
     proptest::collection::vec(any::<Choice>(), 1..9)
 }
 
-fn told(
+pub(crate) fn told(
     (mode, api): (BillingMode, Api),
     day: i64,
     menu: &[Kind],

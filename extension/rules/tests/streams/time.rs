@@ -391,6 +391,16 @@ fn an_item_that_is_no_longer_listed_holds_0_at_once_or_at_its_periods_end_under_
 }
 
 #[test]
+fn what_a_state_set_aside_of_a_period_is_back_once_the_period_is_over_and_none_displaced_it() {
+    let mut history = bought(SEAT);
+    history.state(0.0, &[("si_1", SEAT, 1), ("si_2", PRO, 1)]);
+    history.state(1.0, &[("si_2", PRO, 1)]);
+    assert_eq!(history.stands(), (0, 0));
+    history.state(31.0, &[("si_2", PRO, 1)]);
+    assert_eq!(history.stands(), (1_000, 0));
+}
+
+#[test]
 fn an_item_that_no_state_ever_listed_is_not_in_the_list() {
     let mut history = bought(PRO);
     history.state(1.0, &[("si_2", SEAT, 1)]);

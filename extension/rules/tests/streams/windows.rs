@@ -1,0 +1,192 @@
+//! What is loaded back to the horizon, and the rows of grants before it, come to the same as everything.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use stripe_credits_rules::calendar::Time;
+use stripe_credits_rules::simulator::{CHANGES, Choice, EVERYTHING, Happening, Kind, Policies, Step};
+use stripe_credits_rules::streams::Target;
+use stripe_credits_rules::streams::facts::{Draw, Facts, GrantKey, ItemState, Line, SubscriptionState};
+use stripe_credits_rules::streams::holdings;
+use stripe_credits_rules::streams::horizon::{Extent, horizon};
+
+use crate::properties::{Player, modes, policies, told};
+
+/// The rows of the grants as they were posted last.
+#[derive(Debug, Clone, Default)]
+struct Rows {
+    grants: BTreeMap<GrantKey, Target>,
+    /// The last draw that they count.
+    last_draw: i64,
+}
+
+impl Rows {
+    /// What is drawn is posted at once, whether anything is computed or not.
+    fn post(&mut self, draws: &[Draw]) {
+        for draw in draws.iter().filter(|draw| draw.id > self.last_draw) {
+            let Some(row) = self.grants.get_mut(&draw.grant) else { continue };
+            row.drawn.0 += draw.credits.0;
+            row.remaining.0 -= draw.credits.0;
+            row.closed_at = (row.remaining.0 == 0).then_some(draw.at);
+        }
+        self.last_draw = draws.last().map_or(0, |draw| draw.id);
+    }
+}
+
+fn extent(target: &Target) -> Option<Extent> {
+    let (start, end) = match &target.key {
+        GrantKey::Period { period, .. } => (period.start, period.end),
+        GrantKey::Trial => (target.available_from, target.expires_at?),
+        GrantKey::FirstPurchaseBonus | GrantKey::Single { .. } => return None,
+    };
+    Some(Extent { start, end, closed_at: target.closed_at })
+}
+
+/// From when on facts differ.
+fn touched_from(before: &Facts, after: &Facts) -> Option<Time> {
+    let paid = |facts: &Facts, line: &Line| {
+        facts.payments.iter().find(|payment| payment.id == line.payment).cloned()
+    };
+    let lines = after
+        .lines
+        .iter()
+        .filter(|line| !before.lines.contains(line) || paid(before, line) != paid(after, line));
+    let items = after.items.iter().filter(|state| !before.items.contains(state)).map(|state| state.as_of);
+    let states = after.subscriptions.iter().filter(|state| !before.subscriptions.contains(state));
+    // A new state also says that the one before it is no longer the newest.
+    let newest_before = |state: &SubscriptionState| {
+        let same = before.subscriptions.iter().find(|known| known.id == state.id);
+        same.map_or(state.as_of, |known| known.as_of.min(state.as_of))
+    };
+    lines.map(|line| line.period.start).chain(items).chain(states.map(newest_before)).min()
+}
+
+/// The facts that are loaded back to a horizon.
+fn loaded(facts: &Facts, back_to: Time) -> Facts {
+    let is_loaded = |line: &&Line| line.period.end >= back_to;
+    let (lines, older): (Vec<&Line>, Vec<&Line>) = facts.lines.iter().partition(is_loaded);
+    let first_lines = first_lines(facts, &older);
+    let named = |id: &str| {
+        lines.iter().any(|line| line.payment == id) || first_lines.iter().any(|line| line.payment == id)
+    };
+    let mut subscriptions = facts.subscriptions.clone();
+    for state in &mut subscriptions {
+        let own = facts.lines.iter().filter(|line| line.subscription.as_ref() == Some(&state.id));
+        state.first_period_start = own.filter(|line| opens(line, facts)).map(|line| line.period.start).min();
+    }
+    Facts {
+        payments: facts.payments.iter().filter(|payment| named(&payment.id)).cloned().collect(),
+        lines: lines.into_iter().cloned().collect(),
+        first_lines,
+        subscriptions,
+        items: facts.items.iter().filter(|state| is_needed(state, facts, back_to)).cloned().collect(),
+        ..facts.clone()
+    }
+}
+
+/// Of a state from before the horizon, only the newest of its item.
+fn is_needed(state: &ItemState, facts: &Facts, back_to: Time) -> bool {
+    let is_newer =
+        |other: &&ItemState| other.item == state.item && other.as_of > state.as_of && other.as_of < back_to;
+    state.as_of >= back_to || !facts.items.iter().any(|other| is_newer(&other))
+}
+
+fn is_standing_charge(line: &Line, facts: &Facts) -> bool {
+    let payment = facts.payments.iter().find(|payment| payment.id == line.payment).expect("its payment");
+    let came_back = payment.came_back;
+    line.amount.0 > line.discount.0 && !(came_back.of.0 > 0 && came_back.amount.0 >= came_back.of.0)
+}
+
+fn opens(line: &Line, facts: &Facts) -> bool {
+    is_standing_charge(line, facts)
+}
+
+/// The lines from before the horizon that decide the bonus and the trial.
+fn first_lines(facts: &Facts, older: &[&Line]) -> Vec<Line> {
+    let paid_at = |line: &Line| {
+        let payment = facts.payments.iter().find(|payment| payment.id == line.payment).expect("its payment");
+        (payment.paid_at, payment.id.clone())
+    };
+    let purchases =
+        older.iter().filter(|line| line.subscription.is_some() && is_standing_charge(line, facts));
+    let first = purchases.map(|line| paid_at(line)).min();
+    let of_first = older.iter().filter(|line| first.as_ref().is_some_and(|(_, id)| line.payment == *id));
+    let zero = older.iter().filter(|line| line.amount.0 == 0 && !line.is_proration && line.quantity > 0);
+    of_first.chain(zero.min_by_key(|line| line.period)).map(|line| (*line).clone()).collect()
+}
+
+/// Computes back to the horizon, and holds the outcome against that of everything.
+fn compare(player: &Player, before: &Facts, rows: &mut Rows) -> Result<(), TestCaseError> {
+    let (facts, draws, now) = (&player.account.facts, &player.account.draws, player.account.now());
+    rows.post(draws);
+    let touched = touched_from(before, facts).unwrap_or(now);
+    let back_to = horizon(rows.grants.values().filter_map(extent), touched);
+    let is_sealed = |target: &Target| extent(target).is_some_and(|extent| extent.start < back_to);
+    let loaded = loaded(facts, back_to);
+    let is_loaded = |grant: &GrantKey| match grant {
+        GrantKey::Period { period, .. } => period.start >= back_to,
+        GrantKey::Single { source_id, .. } => {
+            let by_line = loaded.lines.iter().any(|line| line.payment == *source_id);
+            by_line || loaded.singles.iter().any(|single| single.source_id == *source_id)
+        }
+        GrantKey::Trial | GrantKey::FirstPurchaseBonus => true,
+    };
+    let own: Vec<Draw> = draws.iter().filter(|draw| is_loaded(&draw.grant)).cloned().collect();
+    let window = holdings(&loaded, &own, now).expect("numbers that can be held").targets;
+    let computed = window.into_iter().filter(|target| !is_sealed(target));
+    rows.grants.extend(computed.map(|target| (target.key.clone(), target)));
+    for target in holdings(facts, draws, now).expect("numbers that can be held").targets {
+        let mut row = rows.grants.get(&target.key).cloned();
+        if let Some(row) = row.as_mut().filter(|row| is_sealed(row)) {
+            // Nothing is left of it: since when, and until when it could have been spent, moves no credits.
+            (row.state, row.closed_at) = (target.state, target.closed_at);
+            (row.expires_at, row.priority_at) = (target.expires_at, target.priority_at);
+        }
+        prop_assert_eq!(row, Some(target), "back to {}, touched from {}", back_to, touched);
+    }
+    Ok(())
+}
+
+/// Plays a history, and compares after each of its steps.
+fn play(history: &[Happening], spends: &[u8], mut player: Player) -> Result<(), TestCaseError> {
+    let mut rows = Rows::default();
+    for (index, happening) in history.iter().enumerate() {
+        for event in &happening.events {
+            let before = player.account.facts.clone();
+            player.play(Step::Deliver(event));
+            compare(&player, &before, &mut rows)?;
+        }
+        let before = player.account.facts.clone();
+        let books = player.play(Step::Look { at: happening.at });
+        compare(&player, &before, &mut rows)?;
+        let share = spends.get(index % spends.len().max(1)).map_or(0, |share| i64::from(*share));
+        let amount = books.balance * share / 255;
+        if amount > 0 {
+            player.play(Step::Spend { at: happening.at, amount, number: 0 });
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn what_is_loaded_back_to_the_horizon_comes_to_the_same_as_everything(
+        mode in modes(), day in 0..400_i64, policies in policies(),
+        choices in proptest::collection::vec(any::<Choice>(), 1..16), spends in any::<Vec<u8>>(),
+    ) {
+        let (settings, history) = told(mode, day, EVERYTHING, &choices);
+        play(&history, &spends, Player::new(settings.begins_at, policies))?;
+    }
+
+    #[test]
+    fn so_it_does_after_many_renewals(
+        mode in modes(), day in 0..400_i64, choices in proptest::collection::vec(any::<Choice>(), 1..16),
+        spends in any::<Vec<u8>>(),
+    ) {
+        let menu: Vec<Kind> = CHANGES.iter().copied().chain([Kind::Renew; 12]).collect();
+        let (settings, history) = told(mode, day, &menu, &choices);
+        play(&history, &spends, Player::new(settings.begins_at, Policies::default()))?;
+    }
+}

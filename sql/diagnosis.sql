@@ -197,7 +197,8 @@ as $$
         where f.prosecdef and (f.proowner::regrole::text <> 'stripe_credits_owner'
             or not exists (select from unnest(f.proconfig) s where s = 'search_path=pg_catalog, pg_temp'))
         union all
-        select 'a role that reads one user''s rows runs no service function', a.grantee::regrole || ': ' || f.signature
+        select 'a role that reads one user''s rows runs no service function',
+            a.grantee::regrole || ': ' || f.signature
         from functions f cross join lateral aclexplode(f.proacl) a
         left join pg_roles r on r.oid = a.grantee
         where f.oid <> all (billing.client_functions()) and a.grantee <> f.proowner

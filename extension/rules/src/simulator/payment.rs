@@ -1,6 +1,6 @@
 //! Invoices and checkout sessions: what they bill, how they were paid, and what went back.
 
-use super::line::Line;
+use super::line::{Line, LineKind};
 use super::price::share;
 
 /// What below is not worth a charge and goes to the customer's balance instead, in cents.
@@ -135,14 +135,21 @@ impl Payment {
         self.lines.iter().filter(later).map(Line::worth).sum()
     }
 
-    /// What its lines buy for use at once, in credits: of a price in parts, one part.
+    /// What its lines buy for use at once, in credits: of a price in parts, one part. At least: how much of the running part
+    /// a prorated line of such a price covers depends on that part, so each credit counts a part, and a charge beside
+    /// credits nothing.
     #[must_use]
     pub fn usable(&self, now: i64) -> i64 {
+        let is_credited = |line: &Line| {
+            let mut others = self.lines.iter().filter(|other| other.price == line.price);
+            others.any(Line::is_credit)
+        };
         let of_line = |line: &Line| {
             let part = line.price.credits_of_part() * line.quantity;
             match line.price.part_months {
                 _ if line.start > now => 0,
                 0 => line.worth(),
+                _ if line.kind == LineKind::Charge && is_credited(line) => 0,
                 _ => line.worth().clamp(-part, part),
             }
         };

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{choices, kinds_of_simulation};
 use crate::simulator::{
     Anchor, Api, BillingMode, BoughtBy, DAY, EVERYTHING, Event, Happening, Months, NoteWay, Operation,
-    Portion, Proration, Settings, Start, Status, Stripe, history,
+    Portion, Proration, Settings, Start, Status, Stripe, Up, history,
 };
 
 fn number(value: &Value) -> i64 {
@@ -215,6 +215,18 @@ fn flexible_billing_keeps_the_anchor_when_the_interval_changes() {
     stripe.apply(&price("price_pro_year", Proration::Invoice, Anchor::Unchanged));
     assert_eq!(newest_amounts(&stripe), [-7_000, 120_000 - 3_000]);
     assert_eq!(stripe.subscriptions()[0].next_end(), begin + 360 * DAY);
+}
+
+#[test]
+fn more_of_a_year_in_mid_month_is_not_a_whole_part_of_it() {
+    let mut stripe = subscribed(BillingMode::Flexible, &[("price_pro", 1)]);
+    let usable = |stripe: &Stripe| stripe.happenings().last().map(|happening| happening.usable.credits);
+    stripe.apply(&price("price_pro_year", Proration::Invoice, Anchor::Unchanged));
+    assert_eq!(usable(&stripe), Some(0), "a part of the year, less the whole month");
+    stripe.apply(&Operation::Wait(10 * DAY));
+    let (way, proration, anchor) = (Up::By(3), Proration::Invoice, Anchor::Unchanged);
+    stripe.apply(&Operation::GoUp { subscription: 0, way, proration, anchor });
+    assert_eq!(usable(&stripe), Some(-10_000), "at least: it is two thirds of a part, three times");
 }
 
 #[test]

@@ -80,6 +80,8 @@ pub struct Target {
     pub priority_at: Option<Time>,
     /// Since when nothing is left of it that could be set aside or expire; `None` while something is.
     pub closed_at: Option<Time>,
+    /// Since when a period runs whose grants need this one, because of what [`moved`](Target::moved) counts here.
+    pub needed_by: Option<Time>,
     /// The payments that it counts, the earliest first.
     pub payments: Vec<String>,
 }
@@ -119,7 +121,8 @@ pub enum OutOfRange {
     Calendar(Time),
 }
 
-/// What every grant should hold by `now`, given the facts that are known and what was drawn so far.
+/// What every grant should hold by `now`, given the facts that are known and what was drawn so far. Grants of periods that
+/// start before the facts' horizon are left out.
 ///
 /// # Errors
 /// [`OutOfRange`] where a number or a time cannot be held.
@@ -130,9 +133,14 @@ pub fn holdings(facts: &Facts, draws: &[Draw], now: Time) -> Result<Holdings, Ou
     lots.add_all(lots::singles(facts)?);
     lots.add_all(firsts::first_purchase(facts));
     lots.add_all(firsts::trial(facts, &streams, &lots));
+    if let Some(horizon) = facts.horizon {
+        // Older lines are here only for what they say of newer ones: of such periods not all of them are.
+        lots.lots.retain(|_, lot| !lot.is_sealed(horizon));
+    }
     let sweeps = sweeps::sweeps(facts, &billed, &streams, &lots);
     let openings = openings(&lots, &streams);
-    let targets = targets::targets(lots.lots.into_values().collect(), &sweeps, draws, now)?;
+    let own_draws: Vec<&Draw> = draws.iter().filter(|draw| draw.is_of(facts, &lots)).collect();
+    let targets = targets::targets(lots.lots.into_values().collect(), &sweeps, &own_draws, now)?;
     let next_change = next_change(&targets, &sweeps, now);
     Ok(Holdings { targets, openings, next_change })
 }

@@ -24,6 +24,8 @@ pub struct Facts {
     pub items: Vec<ItemState>,
     /// Packs bought by sessions and payment intents, and what was given: grants that depend on no other fact.
     pub singles: Vec<Single>,
+    /// How far back `lines` goes; `None`: to the beginning.
+    pub horizon: Option<Time>,
     /// Whether a line that a discount brought to 0 grants.
     pub no_payment_required: NoPaymentRequired,
 }
@@ -159,7 +161,7 @@ pub struct SubscriptionState {
     pub cancel_at_period_end: bool,
     /// The end of its period; of several items with periods of their own, the latest.
     pub period_end: Option<Time>,
-    /// When its first period began, as far as lines from before the horizon say.
+    /// When its first period began: the start of a plan's first charge that still stands, by lines from before the horizon.
     pub first_period_start: Option<Time>,
     /// When the newest state became known.
     pub known: Known,

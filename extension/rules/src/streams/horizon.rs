@@ -5,8 +5,9 @@
 //! - all lines whose period ends at the horizon or later, with their payments;
 //! - as `first_lines`, of older lines, those of the earliest purchase that still stands, and the earliest line of 0 of a plan
 //!   with trial credits;
-//! - every subscription, with the start of its first standing charge as `first_period_start`;
-//! - the states of items since the horizon, and of each item the newest one before it;
+//! - every subscription, with the start of a plan's first standing charge as `first_period_start`;
+//! - every state of an item: which item took over from which is seen nowhere else;
+//! - the horizon itself;
 //! - of packs and gifts those that the event is about;
 //! - the draws of all grants whose facts are loaded, and of no others.
 //!
@@ -24,6 +25,8 @@ pub struct Extent {
     pub end: Time,
     /// [`Target::closed_at`](super::Target::closed_at).
     pub closed_at: Option<Time>,
+    /// [`Target::needed_by`](super::Target::needed_by).
+    pub needed_by: Option<Time>,
 }
 
 impl Extent {
@@ -41,8 +44,19 @@ impl Extent {
 /// `touched_from` is the earliest time that a new fact says something about: the start of a line, also of a payment that
 /// was reversed; the `as_of` of a state, and of the state that it is newer than; the start of the period to which something is given back; for what time alone
 /// causes, now.
+///
+/// As SQL: the earliest `period_start` of open grants, and then, until nothing changes, of those with `needed_by >= horizon`.
 #[must_use]
 pub fn horizon(grants: impl IntoIterator<Item = Extent>, touched_from: Time) -> Time {
-    let open = grants.into_iter().filter(|grant| grant.is_open(touched_from)).map(|grant| grant.start);
-    open.min().map_or(touched_from, |start| start.min(touched_from))
+    let grants: Vec<Extent> = grants.into_iter().collect();
+    let open = grants.iter().filter(|grant| grant.is_open(touched_from)).map(|grant| grant.start);
+    let mut horizon = open.fold(touched_from, Time::min);
+    loop {
+        let needed = grants.iter().filter(|grant| grant.needed_by.is_some_and(|since| since >= horizon));
+        let further = needed.map(|grant| grant.start).fold(horizon, Time::min);
+        if further == horizon {
+            return horizon;
+        }
+        horizon = further;
+    }
 }

@@ -53,6 +53,11 @@ impl Billed<'_> {
         self.line.terms.drip.filter(|_| self.is_plan())
     }
 
+    /// Whether a period that it is the first line of opens: a plan's charge that still stands.
+    pub(super) fn opens_periods(&self) -> bool {
+        self.counts && self.is_plan() && !self.is_credit && !self.payment.is_reversed_whole()
+    }
+
     /// Whether a discount brought it to 0.
     pub(super) fn is_free(&self) -> bool {
         self.amount == self.discount

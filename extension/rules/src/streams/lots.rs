@@ -71,6 +71,15 @@ impl Lot {
         self.rounded(&self.sum(|paid_at| paid_at < at))
     }
 
+    /// Whether its period starts before the horizon, or, of the trial, its time.
+    pub(super) fn is_sealed(&self, horizon: Time) -> bool {
+        match (&self.key, self.of) {
+            (_, Some((_, period))) => period.start < horizon,
+            (GrantKey::Trial, None) => self.begins < horizon,
+            _ => false,
+        }
+    }
+
     /// What it would be worth without reversals that are forgiven.
     pub(super) fn worth_unreversed(&self) -> Result<i64, OutOfRange> {
         self.rounded(&self.unreversed)
@@ -188,7 +197,7 @@ impl Lots {
                 lot.add_paid(line.payment, exact, counted);
             }
         }
-        if line.is_plan() && !line.is_credit && !line.payment.is_reversed_whole() {
+        if line.opens_periods() {
             summed.expires_when_canceled |= line.line.terms.expires_when_canceled;
             summed.open(line, home.period);
         }

@@ -48,7 +48,7 @@ impl Sweep {
 
 /// All sweeps, past and to come, in order.
 pub(super) fn sweeps(facts: &Facts, billed: &[Billed], streams: &Streams, lots: &Lots) -> Vec<Sweep> {
-    let canceled = Cancellations::of(facts, streams, lots);
+    let canceled = Cancellations::of(facts, billed, streams);
     let mut sweeps = endings(lots);
     for (&(stream, period), lines) in &lots.periods {
         if let Some(opening) = lines.opening {
@@ -142,13 +142,13 @@ struct Cancellations<'a> {
 }
 
 impl<'a> Cancellations<'a> {
-    fn of(facts: &'a Facts, streams: &'a Streams, lots: &Lots) -> Cancellations<'a> {
+    fn of(facts: &'a Facts, billed: &[Billed], streams: &'a Streams) -> Cancellations<'a> {
         let subscriptions: Vec<&str> = streams.ids().map(|id| streams.subscription(id)).collect();
         let states: BTreeMap<&str, &SubscriptionState> =
             facts.subscriptions.iter().map(|state| (state.id.as_str(), state)).collect();
         let mut began: BTreeMap<&str, Time> = BTreeMap::new();
-        let opened = lots.periods.iter().filter(|(_, lines)| lines.opening.is_some());
-        let loaded = opened.map(|((stream, period), _)| (subscriptions[*stream], period.start));
+        let opening = billed.iter().filter(|line| line.opens_periods());
+        let loaded = opening.map(|line| (subscriptions[line.stream], line.period().start));
         let earlier = facts
             .subscriptions
             .iter()

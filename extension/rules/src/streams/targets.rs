@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::facts::{Draw, GrantKey, Known, Purpose};
-use super::lots::{Lot, MAX_HELD};
+use super::facts::{Draw, Facts, GrantKey, Known, Purpose};
+use super::lots::{Lot, Lots, MAX_HELD};
 use super::sweeps::{Cause, Sweep};
 use super::{OutOfRange, State, Target};
 use crate::amount::Credits;
@@ -18,6 +18,8 @@ pub(super) struct Balance<'a> {
     drawn: i64,
     /// Drawn from later grants while this one was not known; below 0 where it was drawn.
     moved: i64,
+    /// When the last period begins from whose grants that was.
+    needed_by: Option<Time>,
     set_aside: i64,
     expired: i64,
     /// When its credits expire, by whatever comes first.
@@ -30,7 +32,7 @@ pub(super) struct Balance<'a> {
 pub(super) fn targets(
     lots: Vec<Lot>,
     sweeps: &[Sweep],
-    draws: &[Draw],
+    draws: &[&Draw],
     now: Time,
 ) -> Result<Vec<Target>, OutOfRange> {
     let mut balances = balances(lots, draws)?;
@@ -48,9 +50,9 @@ pub(super) fn targets(
 }
 
 /// Every grant that a line made or from which something was drawn.
-fn balances(lots: Vec<Lot>, draws: &[Draw]) -> Result<BTreeMap<GrantKey, Balance<'_>>, OutOfRange> {
+fn balances<'a>(lots: Vec<Lot>, draws: &[&'a Draw]) -> Result<BTreeMap<GrantKey, Balance<'a>>, OutOfRange> {
     let mut by_grant: BTreeMap<&GrantKey, Vec<&Draw>> = BTreeMap::new();
-    for draw in draws {
+    for &draw in draws {
         by_grant.entry(&draw.grant).or_default().push(draw);
     }
     let mut lots: BTreeMap<GrantKey, Lot> = lots.into_iter().map(|lot| (lot.key.clone(), lot)).collect();
@@ -104,17 +106,19 @@ fn take_over(
     balances: &mut BTreeMap<GrantKey, Balance>,
 ) -> Result<i64, OutOfRange> {
     let Some(known) = balances.get(grant).and_then(|balance| balance.lot.known) else { return Ok(0) };
-    let mut taken = 0;
+    let (mut taken, mut needed_by) = (0, None);
     for source in &sweep.instead {
         let Some(balance) = balances.get_mut(source) else { continue };
         let credits = balance.spent_before(known)?.min(left - taken);
         if credits > 0 {
             balance.moved -= credits;
             taken += credits;
+            needed_by = needed_by.max(balance.lot.of.map(|(_, period)| period.start));
         }
     }
     if let Some(balance) = balances.get_mut(grant) {
         balance.moved += taken;
+        balance.needed_by = balance.needed_by.max(needed_by);
     }
     Ok(taken)
 }
@@ -129,6 +133,7 @@ impl<'a> Balance<'a> {
             draws,
             worth,
             moved: 0,
+            needed_by: None,
             set_aside: 0,
             expired: 0,
             expires_at,
@@ -217,9 +222,27 @@ impl<'a> Balance<'a> {
             expires_at: *expires_at,
             priority_at: [*expires_at, lot.resets_at].into_iter().flatten().min(),
             closed_at: self.changed_at.max(last_draw).filter(|_| remaining == 0),
+            needed_by: self.needed_by,
             payments: distinct(&lot.payments),
             key: lot.key.clone(),
         })
+    }
+}
+
+impl Draw {
+    /// Whether it is of a grant that is computed: not of one that is sealed.
+    pub(super) fn is_of(&self, facts: &Facts, lots: &Lots) -> bool {
+        let starts = match &self.grant {
+            GrantKey::Period { period, .. } => Some(period.start),
+            _ => None,
+        };
+        match facts.horizon {
+            Some(horizon) if self.grant == GrantKey::Trial => {
+                lots.lots.contains_key(&self.grant) || self.at >= horizon
+            }
+            Some(horizon) => starts.is_none_or(|start| start >= horizon),
+            None => true,
+        }
     }
 }
 

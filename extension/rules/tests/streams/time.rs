@@ -200,6 +200,49 @@ fn a_period_that_is_reversed_whole_displaces_nothing() {
     assert_eq!(history.stands(), (10_000, 0));
 }
 
+/// Every order of so many things.
+fn orders(count: usize) -> Vec<Vec<usize>> {
+    if count == 0 {
+        return vec![Vec::new()];
+    }
+    let insert =
+        |order: Vec<usize>| (0..count).map(move |at| [&order[..at], &[count - 1], &order[at..]].concat());
+    orders(count - 1).into_iter().flat_map(insert).collect()
+}
+
+/// What is there in the end if a spend stands after the first of some invoices, all of which are old.
+fn totals_with_a_spend_after_the_first(invoices: &[Invoice], amount: i64) -> Vec<i64> {
+    let total = |order: Vec<usize>| {
+        let mut history = History::new();
+        history.pass(1_000.0);
+        for (index, which) in order.into_iter().enumerate() {
+            history.pay(invoices[which].clone());
+            if index == 0 {
+                history.spend(amount);
+            }
+        }
+        history.balances().total()
+    };
+    orders(invoices.len()).into_iter().map(total).collect()
+}
+
+#[test]
+fn a_spend_between_periods_invoices_comes_to_the_same_whichever_is_known_first() {
+    for (price, amount, total) in [
+        (PRO, 4_000, 10_000),
+        (PRO, 10_000, 10_000),
+        (ROLL, 200, 1_500),
+        (ROLL, 700, 1_500),
+        (ROLL, 1_000, 1_500),
+    ] {
+        let months: Vec<Invoice> = (0..3).map(|n| month(price, n)).collect();
+        assert_eq!(totals_with_a_spend_after_the_first(&months, amount), [total; 6], "{} {amount}", price.id);
+    }
+    let two: Vec<Invoice> = (0..2).map(|n| month(ROLL, n)).collect();
+    assert_eq!(totals_with_a_spend_after_the_first(&two, 200), [1_500; 2]);
+    assert_eq!(totals_with_a_spend_after_the_first(&two, 700), [1_300; 2]);
+}
+
 // ---- money back ----
 
 #[test]

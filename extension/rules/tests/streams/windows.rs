@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use stripe_credits_rules::calendar::Time;
-use stripe_credits_rules::simulator::{CHANGES, Choice, EVERYTHING, Happening, Kind, Policies, Step};
+use stripe_credits_rules::catalog::PriceKind;
+use stripe_credits_rules::simulator::{
+    CHANGES, Choice, DAY, EVERYTHING, Event, Happening, Kind, Policies, Step,
+};
 use stripe_credits_rules::streams::Target;
-use stripe_credits_rules::streams::facts::{Draw, Facts, GrantKey, ItemState, Line, SubscriptionState};
+use stripe_credits_rules::streams::facts::{Draw, Facts, GrantKey, Line, SubscriptionState};
 use stripe_credits_rules::streams::holdings;
 use stripe_credits_rules::streams::horizon::{Extent, horizon};
 
@@ -39,7 +42,7 @@ fn extent(target: &Target) -> Option<Extent> {
         GrantKey::Trial => (target.available_from, target.expires_at?),
         GrantKey::FirstPurchaseBonus | GrantKey::Single { .. } => return None,
     };
-    Some(Extent { start, end, closed_at: target.closed_at })
+    Some(Extent { start, end, closed_at: target.closed_at, needed_by: target.needed_by })
 }
 
 /// From when on facts differ.
@@ -79,16 +82,9 @@ fn loaded(facts: &Facts, back_to: Time) -> Facts {
         lines: lines.into_iter().cloned().collect(),
         first_lines,
         subscriptions,
-        items: facts.items.iter().filter(|state| is_needed(state, facts, back_to)).cloned().collect(),
+        horizon: Some(back_to),
         ..facts.clone()
     }
-}
-
-/// Of a state from before the horizon, only the newest of its item.
-fn is_needed(state: &ItemState, facts: &Facts, back_to: Time) -> bool {
-    let is_newer =
-        |other: &&ItemState| other.item == state.item && other.as_of > state.as_of && other.as_of < back_to;
-    state.as_of >= back_to || !facts.items.iter().any(|other| is_newer(&other))
 }
 
 fn is_standing_charge(line: &Line, facts: &Facts) -> bool {
@@ -98,7 +94,7 @@ fn is_standing_charge(line: &Line, facts: &Facts) -> bool {
 }
 
 fn opens(line: &Line, facts: &Facts) -> bool {
-    is_standing_charge(line, facts)
+    line.terms.kind == PriceKind::Plan && is_standing_charge(line, facts)
 }
 
 /// The lines from before the horizon that decide the bonus and the trial.
@@ -124,17 +120,15 @@ fn compare(player: &Player, before: &Facts, rows: &mut Rows) -> Result<(), TestC
     let is_sealed = |target: &Target| extent(target).is_some_and(|extent| extent.start < back_to);
     let loaded = loaded(facts, back_to);
     let is_loaded = |grant: &GrantKey| match grant {
-        GrantKey::Period { period, .. } => period.start >= back_to,
         GrantKey::Single { source_id, .. } => {
             let by_line = loaded.lines.iter().any(|line| line.payment == *source_id);
             by_line || loaded.singles.iter().any(|single| single.source_id == *source_id)
         }
-        GrantKey::Trial | GrantKey::FirstPurchaseBonus => true,
+        _ => true,
     };
     let own: Vec<Draw> = draws.iter().filter(|draw| is_loaded(&draw.grant)).cloned().collect();
     let window = holdings(&loaded, &own, now).expect("numbers that can be held").targets;
-    let computed = window.into_iter().filter(|target| !is_sealed(target));
-    rows.grants.extend(computed.map(|target| (target.key.clone(), target)));
+    rows.grants.extend(window.into_iter().map(|target| (target.key.clone(), target)));
     for target in holdings(facts, draws, now).expect("numbers that can be held").targets {
         let mut row = rows.grants.get(&target.key).cloned();
         if let Some(row) = row.as_mut().filter(|row| is_sealed(row)) {
@@ -168,8 +162,24 @@ fn play(history: &[Happening], spends: &[u8], mut player: Player) -> Result<(), 
     Ok(())
 }
 
+/// Plays events in another order, long after all of it, with spends between; compares after each.
+fn play_late(events: &[&Event], spends: &[u8], mut player: Player) -> Result<(), TestCaseError> {
+    let mut rows = Rows::default();
+    for (index, event) in events.iter().enumerate() {
+        let before = player.account.facts.clone();
+        player.learn(event);
+        compare(&player, &before, &mut rows)?;
+        let share = spends.get(index % spends.len().max(1)).map_or(0, |share| i64::from(*share));
+        let amount = player.account.balances().balance() * share / 255;
+        if amount > 0 {
+            prop_assert!(player.account.spend(amount));
+        }
+    }
+    Ok(())
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(16))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn what_is_loaded_back_to_the_horizon_comes_to_the_same_as_everything(
@@ -178,6 +188,26 @@ proptest! {
     ) {
         let (settings, history) = told(mode, day, EVERYTHING, &choices);
         play(&history, &spends, Player::new(settings.begins_at, policies))?;
+    }
+
+    #[test]
+    fn so_it_does_if_what_happened_is_known_late_and_in_another_order(
+        mode in modes(), day in 0..400_i64, policies in policies(),
+        choices in proptest::collection::vec(any::<Choice>(), 1..16),
+        delays in proptest::collection::vec(0..6_usize, 1..40), spends in any::<Vec<u8>>(),
+    ) {
+        let menu: Vec<Kind> = EVERYTHING.iter().copied().chain([Kind::Renew; 12]).collect();
+        let (_, history) = told(mode, day, &menu, &choices);
+        let end = history.last().expect("a happening").at + DAY;
+        let mut events: Vec<(usize, &Event)> = history
+            .iter()
+            .flat_map(|happening| &happening.events)
+            .enumerate()
+            .map(|(at, event)| (at + 3 * delays[at % delays.len()], event))
+            .collect();
+        events.sort_by_key(|(at, _)| *at);
+        let events: Vec<&Event> = events.into_iter().map(|(_, event)| event).collect();
+        play_late(&events, &spends, Player::new(end, policies))?;
     }
 
     #[test]

@@ -78,11 +78,7 @@ pub(crate) fn post(sql: &mut Sql, event_id: &str, invoice: &Invoice, user: Uuid,
     let price = |grant: &NewGrant| grant.cycle.as_ref().map_or(&grant.item, |cycle| &cycle.price_id).clone();
     let mut prices: Vec<String> = grants.iter().map(price).collect();
     prices.dedup();
-    let outcome = account.close(sql, verdict).with("price_ids", prices);
-    match difference.excess {
-        Credits::ZERO => outcome,
-        excess => outcome.with("granted_beyond_this_evidence", excess.0),
-    }
+    account.close(sql, verdict).with("price_ids", prices).with_excess(difference.excess)
 }
 
 /// Reduces an invoice's grants by what a user gets only once: trial credits, and the bonus on the first purchase.

@@ -1,7 +1,6 @@
 //! A paid credit pack: what it is worth, and the posting of it.
 
 use serde_json::json;
-use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::catalog::Settings;
 use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::lot::{self, NewGrant};
@@ -95,9 +94,5 @@ pub(crate) fn post(sql: &mut Sql, mut account: Account, purchase: &Purchase, gra
     // A refund may have come before its purchase, or its share may be known only now that the total is.
     account.settle_reversals(sql, source_id, origin);
     let verdict = if account.is_changed() { Verdict::Applied } else { Verdict::AlreadyApplied };
-    let outcome = account.close(sql, verdict);
-    match difference.excess {
-        Credits::ZERO => outcome,
-        excess => outcome.with("granted_beyond_this_evidence", excess.0),
-    }
+    account.close(sql, verdict).with_excess(difference.excess)
 }

@@ -31,7 +31,9 @@ pub mod wire; // HTTP by hand, for clients that misbehave
 pub use concurrency::{blocked, together, waits_for};
 pub use connection::{Connection, Outcome};
 pub use database::Database;
-pub use stripe::{Event, Session, catalog, event, fetched_lines, nothing_fetched, paid_pack, session};
+pub use stripe::{
+    Event, Session, catalog, catalog_of_packs, event, fetched_lines, nothing_fetched, paid_pack, session,
+};
 
 use uuid::Uuid;
 

@@ -11,6 +11,13 @@ pub fn catalog() -> Value {
     serde_json::from_str(include_str!("../../catalog.example.json")).expect("catalog.example.json is JSON")
 }
 
+/// The same, with these packs instead of its own.
+pub fn catalog_of_packs(packs: &Value) -> Value {
+    let mut catalog = catalog();
+    catalog["packs"] = packs.clone();
+    catalog
+}
+
 /// A checkout session's object.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Session(Value);

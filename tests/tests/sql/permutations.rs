@@ -5,8 +5,8 @@ use stripe_credits_tests::permutations::{
     Step, common_end, nothing, orders, orders_of_pairs, orders_with_repeats,
 };
 use stripe_credits_tests::{
-    ANN, Connection, Database, Event, Session, catalog, event, fetched_lines, nothing_fetched, paid_pack,
-    session,
+    ANN, Connection, Database, Event, Session, catalog, catalog_of_packs, event, fetched_lines,
+    nothing_fetched, paid_pack, session,
 };
 
 /// Every order of the steps, each of them twice at any two places.
@@ -153,8 +153,7 @@ fn scenario_07_attributing_one_of_two_sessions_of_a_payment_intent_in_every_orde
 #[test]
 fn scenario_08_an_unknown_price_and_the_catalog_that_knows_it_in_every_order() {
     let db = Database::with_catalog();
-    let mut wanted = catalog();
-    wanted["packs"] = json!([{"key": "new", "credits": 700, "prices": ["price_new"]}]);
+    let wanted = catalog_of_packs(&json!([{"key": "new", "credits": 700, "prices": ["price_new"]}]));
     let bought = session("cs_1").of(ANN).metadata("price_id", "price_new").with("customer", "cus_1");
     let steps = [
         delivered(bought.completed("evt_1")),
@@ -224,8 +223,7 @@ fn scenario_13b_a_pack_and_its_own_invoice_in_every_order() {
 fn everything_that_can_wait_and_what_it_waits_for_in_every_order() {
     // A session without line items, user or known price, while there is no catalog: four things are missing.
     let db = Database::new();
-    let mut wanted = catalog();
-    wanted["packs"] = json!([{"key": "new", "credits": 700, "prices": ["price_new"]}]);
+    let wanted = catalog_of_packs(&json!([{"key": "new", "credits": 700, "prices": ["price_new"]}]));
     let bare = session("cs_1").with("customer", "cus_1");
     let steps = [
         delivered(bare.completed("evt_1")),

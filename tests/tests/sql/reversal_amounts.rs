@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use stripe_credits_tests::permutations::{in_every_order, nothing, orders};
 use stripe_credits_tests::refunds::{bought, charge, dispute, failed, refund, refunded};
-use stripe_credits_tests::{ANN, Database, catalog, fetched_lines, paid_pack, session};
+use stripe_credits_tests::{ANN, Database, catalog_of_packs, fetched_lines, paid_pack, session};
 
 // Amounts and currencies.
 
@@ -12,13 +12,11 @@ use stripe_credits_tests::{ANN, Database, catalog, fetched_lines, paid_pack, ses
 fn a_partial_refund_of_several_items_is_rounded_down_over_all_of_them_together() {
     let db = Database::new();
     let mut c = db.connect();
-    let mut wanted = catalog();
-    wanted["packs"] = json!([
+    c.load_catalog(&catalog_of_packs(&json!([
         {"key": "a", "credits": 7, "prices": ["price_a"]},
         {"key": "b", "credits": 11, "prices": ["price_b"]},
         {"key": "c", "credits": 13, "prices": ["price_c"]},
-    ]);
-    c.load_catalog(&wanted);
+    ])));
     let bare = session("cs_1").of(ANN).with("amount_total", 999);
     let lines = fetched_lines(&bare, &[("price_a", 1), ("price_b", 1), ("price_c", 1)]);
     assert_eq!(c.apply_fetched(&bare.completed("evt_1"), &lines).credits, 31);
@@ -38,12 +36,10 @@ fn a_partial_refund_of_several_items_is_rounded_down_over_all_of_them_together()
 fn two_packs_in_one_session_are_reversed_as_one_payment() {
     let db = Database::new();
     let mut c = db.connect();
-    let mut wanted = catalog();
-    wanted["packs"] = json!([
+    c.load_catalog(&catalog_of_packs(&json!([
         {"key": "small", "credits": 100, "prices": ["price_small"]},
         {"key": "big", "credits": 900, "prices": ["price_big"]},
-    ]);
-    c.load_catalog(&wanted);
+    ])));
     let both = session("cs_1").of(ANN).lines(&[("price_small", 1), ("price_big", 1)]);
     assert_eq!(c.reconcile(&both, ANN).credits, 1000);
     c.spend(ANN, 50, "job-1");

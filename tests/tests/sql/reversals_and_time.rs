@@ -3,7 +3,7 @@
 use serde_json::json;
 use stripe_credits_tests::concurrency::{blocked, together, waits_for};
 use stripe_credits_tests::refunds::{bought, charge, failed, refunded};
-use stripe_credits_tests::{ANN, BOB, Connection, Database, catalog, session};
+use stripe_credits_tests::{ANN, BOB, Connection, Database, catalog_of_packs, session};
 
 // Expiry.
 
@@ -32,12 +32,10 @@ fn what_expired_unspent_counts_as_given_back() {
 fn short_and_long() -> Database {
     let db = Database::new();
     let mut c = db.connect();
-    let mut wanted = catalog();
-    wanted["packs"] = json!([
+    c.load_catalog(&catalog_of_packs(&json!([
         {"key": "short", "credits": 200, "prices": ["price_short"], "expires_after": "1 year"},
         {"key": "long", "credits": 300, "prices": ["price_long"]},
-    ]);
-    c.load_catalog(&wanted);
+    ])));
     let created: i64 = c.one("select extract(epoch from clock_timestamp())::bigint", &[]);
     let both =
         session("cs_1").of(ANN).with("created", created).lines(&[("price_short", 1), ("price_long", 1)]);

@@ -4,7 +4,7 @@ use serde_json::json;
 use stripe_credits_tests::concurrency::{blocked, together};
 use stripe_credits_tests::permutations::{in_every_order, nothing};
 use stripe_credits_tests::refunds::{bought, charge, failed, refund, refunded};
-use stripe_credits_tests::{ANN, Connection, Database, Event, catalog, paid_pack, session};
+use stripe_credits_tests::{ANN, Connection, Database, Event, catalog_of_packs, paid_pack, session};
 
 // 29: partial refunds.
 
@@ -200,9 +200,7 @@ fn scenario_31_a_refund_of_an_unknown_price_is_netted_once_the_catalog_knows_it(
     c.apply(&refunded("re_1", "pi_1", 500));
     let new = session("cs_1").of(ANN).metadata("price_id", "price_new");
     assert_eq!(c.apply(&new.completed("evt_1")).summary(), "parked unknown_price");
-    let mut wanted = catalog();
-    wanted["packs"] = json!([{"key": "new", "credits": 700, "prices": ["price_new"]}]);
-    c.load_catalog(&wanted);
+    c.load_catalog(&catalog_of_packs(&json!([{"key": "new", "credits": 700, "prices": ["price_new"]}])));
     assert_eq!(c.ledger(ANN), ["purchase 700", "reversal -350"]);
 }
 

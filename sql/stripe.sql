@@ -16,16 +16,18 @@ create table billing.subscriptions (
     price_id text,
     tier text not null,
     rank integer,
-    lot_limit billing.credits,
     status text not null check (status in (
         'incomplete', 'unpaid', 'paused', 'past_due', 'trialing', 'active', 'incomplete_expired', 'canceled')),
     quantity bigint not null check (quantity > 0),
     current_period_start timestamptz not null,
     current_period_end timestamptz not null,
     trial_end timestamptz,
+    cancel_at timestamptz,
     cancel_at_period_end boolean not null,
     ended_at timestamptz check ((ended_at is not null) = (status in ('incomplete_expired', 'canceled'))),
     as_of timestamptz not null,
+    listed_since timestamptz,
+    known_after bigint not null,
     stripe_event_id text,
     created_at timestamptz not null,
     updated_at timestamptz not null
@@ -33,32 +35,93 @@ create table billing.subscriptions (
 comment on table billing.subscriptions is 'The latest known state of each Stripe subscription.';
 comment on column billing.subscriptions.rank is
 'The plan''s rank in the catalog: of several subscriptions, the highest names the account''s tier.';
-comment on column billing.subscriptions.lot_limit is
-'The most credits that a lot may hold that was paid for before the subscription changed to this plan; null: no '
-'limit.';
 comment on column billing.subscriptions.as_of is 'The time of this state by Stripe''s clock. It only rises.';
 create index subscriptions_user on billing.subscriptions (user_id);
 create index subscriptions_customer on billing.subscriptions (customer_id);
 create index subscriptions_price on billing.subscriptions (price_id);
 
+comment on column billing.subscriptions.listed_since is
+'As of when the earliest known state with a complete list of items was so.';
+comment on column billing.subscriptions.known_after is
+'The account''s last ledger row when this state became known.';
+
+create table billing.subscription_items (
+    item_id billing.identifier not null,
+    as_of timestamptz not null,
+    subscription_id billing.identifier not null,
+    -- Null from the state on in which the item is no longer listed.
+    price_id text,
+    product_id text,
+    quantity bigint not null check (quantity >= 0),
+    interval interval,
+    metered boolean not null,
+    removed boolean not null,
+    known_after bigint not null,
+    primary key (item_id, as_of)
+);
+comment on table billing.subscription_items is
+'The states of each subscription item: one row for each change of its content.';
+comment on column billing.subscription_items.interval is 'The billing interval of its price, as Stripe names it.';
+comment on column billing.subscription_items.known_after is
+'The account''s last ledger row when this state became known.';
+create index subscription_items_subscription on billing.subscription_items (subscription_id);
+
 create table billing.payments (
     source_id billing.identifier primary key,
-    source_type text not null check (source_type in ('checkout_session', 'invoice')),
+    source_type text not null check (source_type in ('checkout_session', 'invoice', 'direct_call')),
     user_id uuid not null,
     customer_id text,
     subscription_id text,
     amount_total bigint,
     currency text,
-    owed billing.credits not null default 0,
     paid_at timestamptz,
+    discounted boolean not null default false,
+    -- Of amount_charged, what came back: computed from all reversals together.
+    amount_reversed bigint not null default 0,
+    amount_charged bigint,
+    reversal_policy text check (reversal_policy in ('debt', 'forgive')),
+    lines_as_of timestamptz,
+    known_after bigint not null default 0,
     created_at timestamptz not null
 );
 comment on table billing.payments is
 'What was paid, by checkout session or invoice. Claiming a row makes a payment count once. A row without paid_at '
 'only names the user to whom an operator attributed the session.';
-comment on column billing.payments.owed is
-'Credits that were reversed after they had been spent: this payment''s share of the account''s debt, settled or not.';
+comment on column billing.payments.reversal_policy is
+'What becomes of credits that were drawn before they were reversed, as decided when a reversal was first posted.';
+comment on column billing.payments.lines_as_of is
+'When the listing of its lines was so; null if a direct call named the line, which Stripe''s listing replaces.';
+comment on column billing.payments.known_after is 'The account''s last ledger row when it became known.';
 create index payments_user on billing.payments (user_id);
+
+create table billing.invoice_lines (
+    source_id billing.identifier not null,
+    line integer not null check (line > 0),
+    -- Whose account it counts in: the subscription's user, else the payment's.
+    user_id uuid not null,
+    subscription_id text,
+    item_id text,
+    price_id text,
+    product_id text,
+    -- Null: the quantity of the subscription item.
+    quantity bigint check (quantity >= 0),
+    amount bigint not null,
+    discount bigint not null,
+    period_start timestamptz not null,
+    period_end timestamptz not null,
+    proration boolean not null,
+    names_credited boolean not null,
+    interval interval,
+    metered boolean not null,
+    primary key (source_id, line)
+);
+comment on table billing.invoice_lines is
+'What each paid invoice bills, line by line: the facts that the credits of plans are computed from.';
+comment on column billing.invoice_lines.amount is 'In the currency''s smallest unit, before discounts; below 0: a credit.';
+comment on column billing.invoice_lines.discount is 'Of the amount: what discounts take.';
+comment on column billing.invoice_lines.names_credited is 'Whether it says which lines it credits.';
+comment on column billing.invoice_lines.interval is 'The billing interval of its price, as Stripe names it.';
+create index invoice_lines_periods on billing.invoice_lines (user_id, period_end);
 
 create table billing.payment_intents (
     payment_intent_id billing.identifier primary key,

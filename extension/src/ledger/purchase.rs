@@ -1,0 +1,77 @@
+//! Credits of one payment that depend on no other fact: a pack that a session or a payment intent paid for.
+
+use stripe_credits_rules::amount::Credits;
+use stripe_credits_rules::lot::NewGrant;
+use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::streams::facts::{CameBack, Facts, GrantKey, Single};
+use stripe_credits_rules::streams::holdings;
+
+use super::targets::{self, Cause, GrantRow, Posting};
+use super::{Account, Origin, earliest};
+use crate::pg::sql::Sql;
+
+impl Account {
+    /// Makes a payment's grants hold what it bought, less what came back of it; what it bought before, if `bought` is `None`.
+    ///
+    /// # Errors
+    /// [`Reason::OutOfRange`] if that is more than can be held; nothing is posted then.
+    pub(crate) fn settle_purchase(
+        &mut self,
+        sql: &mut Sql,
+        source_id: &str,
+        bought: Option<&[NewGrant]>,
+        came_back: CameBack,
+        cause: Cause,
+        origin: &Origin,
+    ) -> Result<(), Reason> {
+        let rows = targets::of_payment(sql, self.user, source_id);
+        let singles: Vec<Single> = match bought {
+            Some(bought) => bought.iter().map(|grant| self.single(source_id, grant, &rows, came_back)).collect(),
+            None => rows.iter().filter_map(|row| known(source_id, row, came_back)).collect(),
+        };
+        let facts = Facts { singles, ..Facts::default() };
+        let draws = self.draws(sql, &rows);
+        let held = holdings(&facts, &draws, self.now).map_err(|_| Reason::OutOfRange)?;
+        let item_of = |key: &GrantKey| key.item();
+        let credits = |key: &GrantKey| -> Option<Credits> {
+            bought?.iter().find(|grant| grant.item == item_of(key)).map(|grant| grant.credits)
+        };
+        let name = |item: String| Some(bought?.iter().find(|grant| grant.item == item)?.name.clone());
+        self.post_targets(sql, &Posting {
+            rows: &rows,
+            targets: &held.targets,
+            cause,
+            name: &|target| name(target.key.item()),
+            bought: &credits,
+            origin,
+        })?;
+        self.next_due = earliest(self.next_due, held.next_change);
+        Ok(())
+    }
+
+    fn single(&self, source_id: &str, grant: &NewGrant, rows: &[GrantRow], came_back: CameBack) -> Single {
+        let row = rows.iter().find(|row| row.key.item() == grant.item);
+        Single {
+            source_id: source_id.to_owned(),
+            item: grant.item.clone(),
+            pool: grant.pool,
+            credits: grant.credits,
+            at: row.and_then(|row| row.held.available_from).unwrap_or(self.now),
+            expires_at: grant.expires_at,
+            came_back,
+        }
+    }
+}
+
+/// What a grant was bought for, as it is known.
+fn known(source_id: &str, row: &GrantRow, came_back: CameBack) -> Option<Single> {
+    Some(Single {
+        source_id: source_id.to_owned(),
+        item: row.key.item(),
+        pool: row.pool,
+        credits: row.held.bought?,
+        at: row.held.available_from?,
+        expires_at: row.held.expires_at,
+        came_back,
+    })
+}

@@ -65,6 +65,7 @@ comment on column billing.subscription_items.interval is 'The billing interval o
 comment on column billing.subscription_items.known_after is
 'The account''s last ledger row when this state became known.';
 create index subscription_items_subscription on billing.subscription_items (subscription_id);
+create index subscription_items_metered on billing.subscription_items (price_id) where metered;
 
 create table billing.payments (
     source_id billing.identifier primary key,
@@ -81,7 +82,6 @@ create table billing.payments (
     amount_charged bigint,
     reversal_policy text check (reversal_policy in ('debt', 'forgive')),
     lines_as_of timestamptz,
-    known_after bigint not null default 0,
     created_at timestamptz not null
 );
 comment on table billing.payments is
@@ -91,7 +91,6 @@ comment on column billing.payments.reversal_policy is
 'What becomes of credits that were drawn before they were reversed, as decided when a reversal was first posted.';
 comment on column billing.payments.lines_as_of is
 'When the listing of its lines was so; null if a direct call named the line, which Stripe''s listing replaces.';
-comment on column billing.payments.known_after is 'The account''s last ledger row when it became known.';
 create index payments_user on billing.payments (user_id);
 
 create table billing.invoice_lines (
@@ -113,6 +112,7 @@ create table billing.invoice_lines (
     names_credited boolean not null,
     interval interval,
     metered boolean not null,
+    known_after bigint not null,
     primary key (source_id, line)
 );
 comment on table billing.invoice_lines is
@@ -121,6 +121,8 @@ comment on column billing.invoice_lines.amount is 'In the currency''s smallest u
 comment on column billing.invoice_lines.discount is 'Of the amount: what discounts take.';
 comment on column billing.invoice_lines.names_credited is 'Whether it says which lines it credits.';
 comment on column billing.invoice_lines.interval is 'The billing interval of its price, as Stripe names it.';
+comment on column billing.invoice_lines.known_after is
+'The account''s last ledger row when the line became known.';
 create index invoice_lines_periods on billing.invoice_lines (user_id, period_end);
 
 create table billing.payment_intents (

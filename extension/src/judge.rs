@@ -13,7 +13,7 @@ use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::session::{Mode, PaymentStatus, Session};
 use stripe_credits_rules::subscription::Subscription;
 use stripe_credits_rules::verdict::Verdict;
-use stripe_credits_rules::worth::NoGrant;
+use stripe_credits_rules::worth::{NoGrant, invoice as rules};
 use uuid::Uuid;
 
 use crate::ledger;
@@ -186,25 +186,35 @@ fn judge_subscription(
     Judged { outcome: ownership.with_owner(sql, outcome), unblocked: relinked.or(first_known) }
 }
 
-/// A subscription's invoice. `session_user` owns the session that started the subscription.
+/// A paid invoice. `session_user` owns the session that started its subscription.
 fn judge_invoice(sql: &mut Sql, context: &Context, invoice: &Invoice, session_user: Option<Uuid>) -> Judged {
-    let Some(subscription_id) = invoice.subscription_id.as_deref() else {
-        return Outcome::ignored(Reason::NoSubscription).into();
-    };
-    let known = subscriptions::find(sql, subscription_id);
-    let payment = payments::of_source(sql, &invoice.id, None).filter(|payment| payment.paid);
+    let paid_at = invoice.paid_at.unwrap_or(context.event.created);
+    let of_subscription =
+        invoice.subscription_ids().find_map(|id| subscriptions::find(sql, id).and_then(|known| known.user));
+    let known = payments::of_source(sql, &invoice.id, None);
     let claims = Claims {
-        paid_for: payment.map(|payment| payment.user),
+        paid_for: known.as_ref().filter(|payment| payment.paid).map(|payment| payment.user),
         metadata: invoice.metadata_user,
-        attributed: known.as_ref().and_then(|known| known.user).or(session_user),
+        attributed: of_subscription.or(session_user),
         ..Claims::default()
     };
-    let paid_at = invoice.paid_at.or(invoice.created).unwrap_or(context.event.created);
     let ownership = resolve_owner(sql, invoice.customer_id.as_deref(), claims, paid_at);
     let unblocked = ownership.link_customer(sql);
-    let worth = invoice::worth(sql, context.settings, invoice, known.as_ref(), context.fetched);
-    let outcome = match (worth, ownership.user()) {
-        (Ok(worth), Ok(user)) => invoice::post(sql, &context.event.id, invoice, user, worth),
+    let lines = rules::lines(invoice, context.fetched);
+    let sorted = lines.and_then(|lines| invoice::sort(sql, &lines, paid_at).map(|sorted| (lines, sorted)));
+    let outcome = match (sorted, ownership.user()) {
+        (Ok((lines, sorted)), Ok(user)) => {
+            let paid = invoice::Paid {
+                event_id: &context.event.id,
+                invoice,
+                lines,
+                sorted,
+                paid_at,
+                listed_at: Some(context.event.created),
+                is_direct: false,
+            };
+            invoice::post(sql, &paid, known.as_ref(), user)
+        }
         (Ok(_), Err(reason)) => unowned(reason),
         (Err(no_grant), _) => no_grant.into(),
     };

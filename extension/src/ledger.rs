@@ -22,6 +22,9 @@ use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
 
 use crate::outcome::{Balances, Outcome};
+pub(crate) use purchase::came_back;
+pub(crate) use targets::Cause;
+
 use crate::pg::convert::{clock, timestamp, uuid_datum};
 use crate::pg::json::JsonText;
 use crate::pg::sql::{Row, Sql};
@@ -280,6 +283,11 @@ impl Account {
         self.user
     }
 
+    /// The id of the last ledger row: what becomes known now is marked with it.
+    pub(crate) fn last_transaction_id(&self) -> i64 {
+        self.last_transaction_id
+    }
+
     /// What was granted for a source so far, by item.
     pub(crate) fn granted_for(&self, sql: &mut Sql, source_id: &str) -> Vec<ExistingGrant> {
         let rows = sql.query(
@@ -461,12 +469,18 @@ impl Account {
     /// Computes what the periods hold and what is owed, if something became known that may change it. What settlements return to a
     /// period is counted there too; what is then still too much returns with the next change.
     pub(crate) fn settle_facts(&mut self, sql: &mut Sql, origin: &Origin) {
-        for _ in 0..2 {
-            if self.settle_streams(sql, origin).is_err() {
-                // What is posted stands. The posting of a new fact asks itself, and refuses one that cannot be held.
-                self.periods_next = None;
-            }
-            self.settle_owed(sql, origin);
+        self.settle_touched(sql, origin);
+        self.settle_owed(sql, origin);
+        if self.touched.is_some() {
+            self.settle_touched(sql, origin);
+            self.adjust_debt(sql, origin);
+        }
+    }
+
+    fn settle_touched(&mut self, sql: &mut Sql, origin: &Origin) {
+        if self.settle_streams(sql, origin).is_err() {
+            // What is posted stands. The posting of a new fact asks itself, and refuses one that cannot be held.
+            self.periods_next = None;
         }
     }
 

@@ -36,7 +36,10 @@ mod tables {
     pub(crate) mod catalog; // settings, prices
     pub(crate) mod customers; // customers
     pub(crate) mod subscriptions; // subscriptions
+    pub(crate) mod subscription_items; // subscription_items: the states of each item
     pub(crate) mod payments; // payments, payment_intents
+    pub(crate) mod invoices; // payments: what plan credits depend on
+    pub(crate) mod invoice_lines; // invoice_lines: what each invoice bills
     pub(crate) mod reservations; // reservations
     pub(crate) mod reversals; // reversals: refunds and disputes
     pub(crate) mod inbox; // stripe_events

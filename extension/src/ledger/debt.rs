@@ -14,17 +14,34 @@ impl Account {
         if !std::mem::take(&mut self.is_owed_changed) {
             return;
         }
-        let mut row = sql.query_one(
-            "select coalesce(sum(owed), 0)::bigint, coalesce(sum(settled), 0)::bigint from billing.credit_grants
-             where user_id = $1 and (owed > 0 or settled > 0)",
-            &[uuid_datum(self.user).into()],
-        );
-        let (owed, settled): (i64, i64) = (row.get(), row.get());
-        for share in draw::draw(&self.last_settled(sql, settled - owed), Credits((settled - owed).max(0))) {
+        let excess = -self.unsettled(sql);
+        for share in draw::draw(&self.last_settled(sql, excess), Credits(excess.max(0))) {
             self.return_to(sql, share, TransactionType::DebtSettlement, origin);
             self.post(sql, Credits(-share.credits.0), None, TransactionType::DebtSettlement, origin);
         }
-        let change = (owed - settled).max(0) - self.balances.debt.0;
+        self.post_debt(sql, -excess, origin);
+    }
+
+    /// The same once what settlements returned is counted: what is then still too much returns with the next change.
+    pub(super) fn adjust_debt(&mut self, sql: &mut Sql, origin: &Origin) {
+        self.is_owed_changed = false;
+        let unsettled = self.unsettled(sql);
+        self.post_debt(sql, unsettled, origin);
+    }
+
+    /// What the grants owe, less what was settled of it.
+    fn unsettled(&self, sql: &mut Sql) -> i64 {
+        let mut row = sql.query_one(
+            "select coalesce(sum(owed) - sum(settled), 0)::bigint from billing.credit_grants
+             where user_id = $1 and (owed > 0 or settled > 0)",
+            &[uuid_datum(self.user).into()],
+        );
+        row.get()
+    }
+
+    /// Posts the difference to the debt that there is.
+    fn post_debt(&mut self, sql: &mut Sql, wanted: i64, origin: &Origin) {
+        let change = wanted.max(0) - self.balances.debt.0;
         let transaction_type = match change {
             0 => return,
             ..0 => TransactionType::Reinstatement,

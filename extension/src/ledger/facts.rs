@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::pg::sql::Sql;
 use crate::tables::catalog;
 use crate::tables::invoice_lines::{self, StoredLine};
-use crate::tables::payments::{self, PaidInvoice};
+use crate::tables::invoices::{self, PaidInvoice};
 use crate::tables::subscription_items::{self, Content, StoredItem};
 use crate::tables::subscriptions;
 
@@ -42,12 +42,16 @@ pub(super) fn load(sql: &mut Sql, user: Uuid, horizon: Time) -> Loaded {
     let has_older = invoice_lines::has_older(sql, user, horizon);
     let firsts =
         if has_older { invoice_lines::firsts_before(sql, user, horizon) } else { Vec::new() };
-    let paid = payments::invoices(sql, stored.iter().chain(&firsts).map(|line| line.source_id.as_str()));
+    let known_after = known_after(stored.iter().chain(&firsts));
+    let paid = invoices::find(sql, known_after.keys().map(|id| (*id).to_owned()).collect());
     let discounted: BTreeSet<&str> =
         paid.iter().filter(|paid| paid.is_discounted).map(|paid| paid.source_id.as_str()).collect();
     let lines = lines(sql, &mut prices, &stored, &items, &discounted);
     let first_lines = self::lines(sql, &mut prices, &firsts, &items, &discounted);
-    let payments = paid.into_iter().map(|paid| payment(sql, &mut prices, paid, policy)).collect();
+    let payments = paid
+        .iter()
+        .map(|paid| payment(sql, &mut prices, paid, policy, known_after[paid.source_id.as_str()]))
+        .collect();
     let subscriptions = subscription_states(sql, user, horizon, has_older);
     let items = items.into_iter().filter_map(|item| item_state(sql, &mut prices, item)).collect();
     let facts = Facts {
@@ -79,7 +83,7 @@ fn lines(
         if line.is_metered || known_price.is_some_and(|content| content.is_metered) {
             continue;
         }
-        let Some(price_id) = line.price_id.clone().or_else(|| line.product_id.clone()) else { continue };
+        let Some(price_id) = line.price_id.clone() else { continue };
         let at = in_force_at(line, stored);
         let Some(terms) = prices.terms(sql, line.price_id.as_deref(), line.product_id.as_deref(), at) else {
             continue;
@@ -126,7 +130,25 @@ fn quantity_of_item(line: &StoredLine, items: &[StoredItem]) -> i64 {
     then.or_else(|| own().next()).map_or(1, |state| state.content.quantity)
 }
 
-fn payment(sql: &mut Sql, prices: &mut Prices, paid: PaidInvoice, policy: ReversalPolicy) -> Payment {
+/// Of each payment of these lines: the account's last ledger row when the first of them became known.
+fn known_after<'a>(lines: impl Iterator<Item = &'a StoredLine>) -> BTreeMap<&'a str, i64> {
+    let mut known: BTreeMap<&str, i64> = BTreeMap::new();
+    for line in lines {
+        known
+            .entry(&line.source_id)
+            .and_modify(|after| *after = line.known_after.min(*after))
+            .or_insert(line.known_after);
+    }
+    known
+}
+
+fn payment(
+    sql: &mut Sql,
+    prices: &mut Prices,
+    paid: &PaidInvoice,
+    policy: ReversalPolicy,
+    known_after: i64,
+) -> Payment {
     let came_back = CameBack {
         amount: paid.reversed,
         of: paid.charged.unwrap_or(MinorUnits(0)),
@@ -136,13 +158,13 @@ fn payment(sql: &mut Sql, prices: &mut Prices, paid: PaidInvoice, policy: Revers
     let (credited, charged) =
         if is_part { credited_and_charged(sql, prices, &paid.source_id) } else { (0, 0) };
     Payment {
-        id: paid.source_id,
+        id: paid.source_id.clone(),
         paid_at: paid.paid_at,
         came_back,
         credited: MinorUnits(credited),
         charged: MinorUnits(charged),
         direct: paid.is_direct,
-        known: Known { after: paid.known_after },
+        known: Known { after: known_after },
     }
 }
 
@@ -214,13 +236,13 @@ struct Prices {
 impl Prices {
     /// By price, else by product, as in force at a time; `None` if the catalog knows neither.
     fn terms(&mut self, sql: &mut Sql, price_id: Option<&str>, product_id: Option<&str>, at: Time) -> Option<Terms> {
-        let item = Item::of_line(price_id, product_id)?;
+        let item = Item::line(price_id?.to_owned(), product_id.map(str::to_owned));
         if let Some(known) = self.found.get(&(item.clone(), at)) {
             return *known;
         }
         let price = catalog::prices_in_force(sql, [&item], at).remove(&item);
         let terms = price.as_ref().map(Terms::from);
-        if let (Some(Price { name, .. }), Some(id)) = (price, price_id.or(product_id)) {
+        if let (Some(Price { name, .. }), Some(id)) = (price, price_id) {
             self.names.insert(id.to_owned(), name);
         }
         self.found.insert((item, at), terms);

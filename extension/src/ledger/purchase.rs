@@ -1,16 +1,47 @@
 //! Credits of one payment that depend on no other fact: a pack that a session or a payment intent paid for.
 
 use stripe_credits_rules::amount::Credits;
+use stripe_credits_rules::catalog::ReversalPolicy;
 use stripe_credits_rules::lot::NewGrant;
 use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::reversal;
 use stripe_credits_rules::streams::facts::{CameBack, Facts, GrantKey, Single};
 use stripe_credits_rules::streams::holdings;
 
 use super::targets::{self, Cause, GrantRow, Posting};
 use super::{Account, Origin, earliest};
 use crate::pg::sql::Sql;
+use crate::tables::{catalog, invoice_lines, invoices, payments, reversals};
+
+/// What came back of a payment, by all of its reversals together, and whether that is known: not while it is unknown what was
+/// charged.
+pub(crate) fn came_back(sql: &mut Sql, source_id: &str) -> (CameBack, bool) {
+    let known = reversals::of_payment(sql, source_id);
+    if known.is_empty() {
+        return (CameBack::NOTHING, true);
+    }
+    let Some(part) = reversal::part(&payments::paid(sql, source_id), &known) else {
+        return (CameBack::NOTHING, false);
+    };
+    let policy = catalog::settings(sql).map_or(ReversalPolicy::default(), |settings| settings.reversal_policy);
+    let policy = invoices::set_came_back(sql, source_id, part.reversed, part.charged, policy);
+    (CameBack { amount: part.reversed, of: part.charged, policy }, true)
+}
 
 impl Account {
+    /// Posts the difference between what came back of a payment and what is posted of that. `false` if it is not known what was
+    /// charged, so that reversals wait.
+    pub(crate) fn settle_reversals(&mut self, sql: &mut Sql, source_id: &str, origin: &Origin) -> bool {
+        let (came_back, is_known) = came_back(sql, source_id);
+        // What a reversal leaves is no more than was held before it.
+        let _ = self.settle_purchase(sql, source_id, None, came_back, Cause::Reversal, origin);
+        if let Some(start) = invoice_lines::start(sql, source_id, self.user) {
+            self.touch_streams(start, Cause::Reversal);
+        }
+        self.settle_facts(sql, origin);
+        is_known
+    }
+
     /// Makes a payment's grants hold what it bought, less what came back of it; what it bought before, if `bought` is `None`.
     ///
     /// # Errors

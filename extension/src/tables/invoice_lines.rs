@@ -1,5 +1,7 @@
 //! Table `invoice_lines`: what each paid invoice bills.
 
+use std::collections::BTreeMap;
+
 use stripe_credits_rules::amount::MinorUnits;
 use stripe_credits_rules::calendar::{Span, Time};
 use stripe_credits_rules::invoice::{InvoiceLine, LineQuantity};
@@ -26,13 +28,15 @@ pub(crate) struct StoredLine {
     pub(crate) names_credited: bool,
     pub(crate) interval: Option<Span>,
     pub(crate) is_metered: bool,
+    /// The account's last ledger row when the line became known.
+    pub(crate) known_after: i64,
 }
 
 /// The columns that [`stored`] reads, in its order.
 macro_rules! columns {
     () => {
         "l.source_id, l.subscription_id, l.item_id, l.price_id, l.product_id, l.quantity, l.amount, l.discount, \
-         l.period_start, l.period_end, l.proration, l.names_credited, l.interval, l.metered"
+         l.period_start, l.period_end, l.proration, l.names_credited, l.interval, l.metered, l.known_after"
     };
 }
 
@@ -51,13 +55,25 @@ fn stored(mut row: Row) -> StoredLine {
         names_credited: row.get(),
         interval: row.get_opt(),
         is_metered: row.get(),
+        known_after: row.get(),
     }
 }
 
 /// Stores the lines of a payment in place of those that are known, each for the user in whose account it counts. A line
-/// without a period is billed for the time of its payment. The caller holds the lock of the payment.
-pub(crate) fn replace(sql: &mut Sql, source_id: &str, lines: &[(Uuid, &InvoiceLine)], paid_at: Time) {
-    forget(sql, source_id);
+/// without a period is billed for the time of its payment. `known_after` says of each user what the account's last ledger row is
+/// now; what was known of the payment before stays known since then. The caller holds the lock of the payment.
+pub(crate) fn replace(
+    sql: &mut Sql,
+    source_id: &str,
+    lines: &[(Uuid, &InvoiceLine)],
+    paid_at: Time,
+    known_after: &BTreeMap<Uuid, i64>,
+) {
+    let known = sql.query(
+        "delete from billing.invoice_lines where source_id = $1 returning user_id, known_after",
+        &[source_id.into()],
+    );
+    let known: BTreeMap<Uuid, i64> = known.map(|mut row| (row.get(), row.get())).collect();
     for (number, (user, line)) in (1i32..).zip(lines) {
         let price = line.price.as_ref();
         let (start, end) = line.period.unwrap_or((paid_at, paid_at));
@@ -69,8 +85,9 @@ pub(crate) fn replace(sql: &mut Sql, source_id: &str, lines: &[(Uuid, &InvoiceLi
         };
         sql.execute(
             "insert into billing.invoice_lines (source_id, line, user_id, subscription_id, item_id, price_id, product_id,
-                 quantity, amount, discount, period_start, period_end, proration, names_credited, interval, metered)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15::interval, $16)",
+                 quantity, amount, discount, period_start, period_end, proration, names_credited, interval, metered,
+                 known_after)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15::interval, $16, $17)",
             &[
                 source_id.into(),
                 number.into(),
@@ -88,6 +105,7 @@ pub(crate) fn replace(sql: &mut Sql, source_id: &str, lines: &[(Uuid, &InvoiceLi
                 line.names_credited.into(),
                 price.and_then(|price| price.interval).map(|interval| interval.to_string()).into(),
                 price.is_some_and(|price| price.is_metered).into(),
+                known.get(user).or_else(|| known_after.get(user)).copied().unwrap_or_default().into(),
             ],
         );
     }
@@ -185,6 +203,15 @@ pub(crate) fn first_period_before(
                  select from billing.prices c
                  where c.price_id in (l.price_id, l.product_id) and c.kind = 'plan')",
         &[uuid_datum(user).into(), timestamp(horizon).into(), subscription_id.into()],
+    );
+    row.get_opt()
+}
+
+/// Since when the lines of a payment count in an account, if any do.
+pub(crate) fn start(sql: &mut Sql, source_id: &str, user: Uuid) -> Option<Time> {
+    let mut row = sql.query_one(
+        "select min(period_start) from billing.invoice_lines where source_id = $1 and user_id = $2",
+        &[source_id.into(), uuid_datum(user).into()],
     );
     row.get_opt()
 }

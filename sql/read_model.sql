@@ -25,14 +25,14 @@ language sql stable strict rows 1 set search_path = pg_catalog, pg_temp
 as $$
     -- Debt is settled from the first of it, also from what has expired since, which is in no pool.
     with due as (
-        -- Expired reservations, except what they hold of lots that are not current any more: that is not returned.
+        -- Expired reservations.
         select g.pool, -t.amount as credits, g.expires_at, g.priority_at, g.draw_rank, t.id
         from billing.reservations r
         join billing.credit_transactions t
             on t.user_id = r.user_id and t.request_id = r.request_id and t.transaction_type = 'reservation'
         join billing.credit_grants g on g.user_id = t.user_id and g.id = t.grant_id
         where r.user_id = p_user_id and r.status = 'held' and r.expires_at <= statement_timestamp()
-            and (g.expires_at is null or g.expires_at > statement_timestamp()) and g.consumed is null
+            and (g.expires_at is null or g.expires_at > statement_timestamp())
         union all
         -- Parts of a period's credits.
         select g.pool, g.pending, g.expires_at, g.priority_at, g.draw_rank, g.id

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::draw::Share;
-use stripe_credits_rules::lot::{ExistingGrant, NewGrant, Pool};
+use stripe_credits_rules::lot::{NewGrant, Pool};
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::subscription::FREE;
 use stripe_credits_rules::verdict::Verdict;
@@ -288,13 +288,13 @@ impl Account {
         self.last_transaction_id
     }
 
-    /// What was granted for a source so far, by item.
-    pub(crate) fn granted_for(&self, sql: &mut Sql, source_id: &str) -> Vec<ExistingGrant> {
-        let rows = sql.query(
-            "select item, amount from billing.credit_grants where user_id = $1 and source_id = $2",
+    /// What a payment bought so far, before money came back.
+    pub(crate) fn bought(&self, sql: &mut Sql, source_id: &str) -> Credits {
+        let mut row = sql.query_one(
+            "select coalesce(sum(bought), 0)::bigint from billing.credit_grants where user_id = $1 and source_id = $2",
             &[uuid_datum(self.user).into(), source_id.into()],
         );
-        rows.map(|mut row| ExistingGrant { item: row.get(), credits: row.get() }).collect()
+        row.get()
     }
 
     /// A grant, if it was made before.

@@ -8,7 +8,6 @@ use pgrx::pgrx_sql_entity_graph::metadata::{
 };
 use serde_json::{Map, Value};
 use stripe_credits_rules::amount::Credits;
-use stripe_credits_rules::catalog::Item;
 use stripe_credits_rules::event::Malformed;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::verdict::Verdict;
@@ -81,14 +80,6 @@ impl Outcome {
         self
     }
 
-    /// Says how many credits were granted beyond what this event or call proves; nothing if there are none.
-    pub(crate) fn with_excess(self, excess: Credits) -> Outcome {
-        match excess {
-            Credits::ZERO => self,
-            excess => self.with("granted_beyond_this_evidence", excess.0),
-        }
-    }
-
     /// One outcome of two, with the balances after the later one.
     pub(crate) fn and_then(self, later: Outcome) -> Outcome {
         let verdict = match later.verdict {
@@ -138,18 +129,11 @@ impl From<NoGrant> for Outcome {
             NoGrant::NeedsFetch(paths) => Outcome { to_fetch: paths, ..Outcome::of(Verdict::NeedsFetch) },
             NoGrant::Parked(reason, unknown) if unknown.is_empty() => Outcome::parked(reason),
             NoGrant::Parked(reason, unknown) => {
-                let missing: Vec<Value> = unknown.iter().map(|item| lookup_key(item).into()).collect();
+                let missing: Vec<Value> = unknown.iter().map(|item| item.name().into()).collect();
                 Outcome::parked(reason).with("missing_prices", missing)
             }
             NoGrant::Rejected(reason) => Outcome::rejected(reason),
         }
-    }
-}
-
-fn lookup_key(item: &Item) -> &str {
-    match item {
-        Item::Price(key) | Item::Pack(key) => key,
-        Item::Unpriced => "(none)",
     }
 }
 

@@ -175,6 +175,11 @@ impl Connection {
         self.call("apply_stripe_event($1)", &[event.json()])
     }
 
+    /// The same for an event as JSON.
+    pub fn apply_json(&mut self, event: &Value) -> Outcome {
+        self.call("apply_stripe_event($1)", &[event])
+    }
+
     /// `apply_stripe_event` with what Stripe answered.
     pub fn apply_fetched(&mut self, event: &Event, fetched: &Value) -> Outcome {
         self.call("apply_stripe_event($1, $2)", &[event.json(), fetched])

@@ -71,9 +71,19 @@ const INVARIANTS: &[(&str, &str)] = &[
          where s.user_id is not null and not exists (select from billing.accounts a where a.user_id = s.user_id)",
     ),
     (
-        "a grant's parts are more than the grant",
+        "what was drawn of a grant is not what its ledger rows say",
         "select to_jsonb(g)::text from billing.credit_grants g
-         where remaining + pending + set_aside + expired + reversed + settled > amount",
+         cross join lateral (
+             select coalesce(-sum(t.amount) filter (where t.transaction_type in (
+                     'spend', 'spend_refund', 'reservation', 'release', 'debt_settlement', 'adjustment')), 0) as drawn
+             from billing.credit_transactions t where t.user_id = g.user_id and t.grant_id = g.id) t
+         where g.drawn < t.drawn or (g.owed = 0 and g.drawn <> t.drawn and g.amount >= g.drawn)",
+    ),
+    (
+        "an account's debt is not what its grants owe and did not settle",
+        "select to_jsonb(a)::text from billing.accounts a
+         where a.debt <> (select greatest(coalesce(sum(g.owed) - sum(g.settled), 0), 0)
+                          from billing.credit_grants g where g.user_id = a.user_id)",
     ),
 ];
 

@@ -59,10 +59,10 @@ pub(crate) fn purchase(sql: &mut Sql, call: &DirectPurchase) -> Outcome {
     }
     let account = Account::open(sql, call.user);
     if let Some(paid) = paid {
-        let granted: i64 = account.granted_for(sql, &paid.source_id).iter().map(|held| held.credits.0).sum();
-        if granted != call.credits.0 {
+        let bought = account.bought(sql, &paid.source_id);
+        if bought != call.credits {
             let outcome = account.close(sql, Verdict::Rejected(Reason::Conflict));
-            return outcome.with("granted", granted);
+            return outcome.with("bought", bought.0);
         }
     }
     let purchase = Purchase {

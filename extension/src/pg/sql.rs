@@ -92,6 +92,12 @@ impl Row<'_> {
         let text: String = self.get();
         parse(&text).unwrap_or_else(|| panic!("column {} holds {text:?}", self.columns_read))
     }
+
+    /// The same, if it is not null.
+    pub(crate) fn parse_opt<T>(&mut self, parse: fn(&str) -> Option<T>) -> Option<T> {
+        let text: Option<String> = self.get_opt();
+        text.map(|text| parse(&text).unwrap_or_else(|| panic!("column {} holds {text:?}", self.columns_read)))
+    }
 }
 
 /// A type that a column is read as.

@@ -3,14 +3,13 @@
 use serde_json::json;
 use stripe_credits_rules::catalog::Settings;
 use stripe_credits_rules::fetched::Fetched;
-use stripe_credits_rules::lot::{self, NewGrant};
-use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::lot::NewGrant;
 use stripe_credits_rules::session::Session;
 use stripe_credits_rules::verdict::Verdict;
 use stripe_credits_rules::worth::{NoGrant, session as rules};
 use uuid::Uuid;
 
-use crate::ledger::{Account, Origin, TransactionType};
+use crate::ledger::{self, Account, Cause, Origin};
 use crate::outcome::Outcome;
 use crate::pg::sql::Sql;
 use crate::tables::catalog;
@@ -79,20 +78,15 @@ pub(crate) fn post_session(
 /// Claims a payment for an account and posts the difference between its grants and what was granted for it.
 pub(crate) fn post(sql: &mut Sql, mut account: Account, purchase: &Purchase, grants: &[NewGrant]) -> Outcome {
     let Purchase { session_id, known, facts, origin } = purchase;
-    let (source_id, existing) = match known {
-        Some(known) => (known.source_id.as_str(), account.granted_for(sql, &known.source_id)),
-        // A grant under the id of an unknown session is of a request with that id, not of the session.
-        None => (*session_id, Vec::new()),
-    };
-    let Some(difference) = lot::difference(&existing, grants) else {
-        return Outcome::rejected(Reason::OutOfRange);
-    };
-    if let Err(reason) = account.grant(sql, source_id, &difference.add, TransactionType::Purchase, origin) {
-        return Outcome::rejected(reason);
-    }
+    let source_id = known.map_or(*session_id, |known| known.source_id.as_str());
     payments::claim(sql, SourceType::CheckoutSession, source_id, facts, account.user(), account.now());
     // A refund may have come before its purchase, or its share may be known only now that the total is.
-    account.settle_reversals(sql, source_id, origin);
+    let (came_back, _) = ledger::came_back(sql, source_id);
+    if let Err(reason) =
+        account.settle_purchase(sql, source_id, Some(grants), came_back, Cause::Payment, origin)
+    {
+        return Outcome::rejected(reason);
+    }
     let verdict = if account.is_changed() { Verdict::Applied } else { Verdict::AlreadyApplied };
-    account.close(sql, verdict).with_excess(difference.excess)
+    account.close(sql, verdict)
 }

@@ -67,7 +67,7 @@ fn settle(
 ) -> Outcome {
     let (session_id, invoice_id) = match payment.source_type {
         SourceType::CheckoutSession => (Some(payment.source_id.as_str()), None),
-        SourceType::Invoice => (None, Some(payment.source_id.as_str())),
+        SourceType::Invoice | SourceType::DirectCall => (None, Some(payment.source_id.as_str())),
     };
     let origin = Origin {
         event_id: Some(&event.id),

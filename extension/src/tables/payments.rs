@@ -1,6 +1,6 @@
 //! Tables `payments` and `payment_intents`: what was paid, and with which payment intents.
 
-use stripe_credits_rules::amount::{Credits, MinorUnits};
+use stripe_credits_rules::amount::MinorUnits;
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::reversal::Paid;
 use uuid::Uuid;
@@ -33,17 +33,19 @@ fn payment(mut row: Row) -> Payment {
 pub(crate) enum SourceType {
     CheckoutSession,
     Invoice,
+    DirectCall,
 }
 
 impl SourceType {
     fn parse(text: &str) -> Option<SourceType> {
-        [SourceType::CheckoutSession, SourceType::Invoice].into_iter().find(|source| source.as_str() == text)
+        [SourceType::CheckoutSession, SourceType::Invoice, SourceType::DirectCall].into_iter().find(|source| source.as_str() == text)
     }
 
     fn as_str(self) -> &'static str {
         match self {
             SourceType::CheckoutSession => "checkout_session",
             SourceType::Invoice => "invoice",
+            SourceType::DirectCall => "direct_call",
         }
     }
 }
@@ -158,21 +160,11 @@ pub(crate) fn of_payment_intent(sql: &mut Sql, payment_intent_id: &str) -> Optio
     .map(payment)
 }
 
-/// What was paid, and how many credits of it are owed.
-pub(crate) fn paid_and_owed(sql: &mut Sql, source_id: &str) -> (Paid, Credits) {
+/// What was paid.
+pub(crate) fn paid(sql: &mut Sql, source_id: &str) -> Paid {
     let row = sql.query_opt(
-        "select amount_total, currency, owed from billing.payments where source_id = $1",
+        "select amount_total, currency from billing.payments where source_id = $1",
         &[source_id.into()],
     );
-    row.map_or((Paid::default(), Credits::ZERO), |mut row| {
-        (Paid { amount: row.get_opt(), currency: row.get_opt() }, row.get())
-    })
-}
-
-/// Sets how many credits of a payment are owed.
-pub(crate) fn set_owed(sql: &mut Sql, source_id: &str, owed: Credits) {
-    sql.execute(
-        "update billing.payments set owed = $2 where source_id = $1",
-        &[source_id.into(), owed.0.into()],
-    );
+    row.map_or(Paid::default(), |mut row| Paid { amount: row.get_opt(), currency: row.get_opt() })
 }

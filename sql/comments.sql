@@ -125,6 +125,18 @@ Outcome: applied, credits = what was returned; already_applied if it was release
 'unknown_reservation, conflict (committed).
 Errors: 22004 null, 22023 blank.';
 
+comment on function billing.refund_spend(uuid, text, text, bigint) is
+'Gives back what a spend, or the committed part of a reservation, drew: to the grants it came from, what was drawn '
+'last first, once per request id. What is given back to a grant that has expired meanwhile expires with it.
+  p_user_id           the user
+  p_spend_request_id  the request id of the spend or the reservation
+  p_request_id        the caller''s key of this refund: the same call again is already_applied
+  p_amount            credits, at most what was spent and not given back yet; by default all of that
+Outcome: applied, credits = what came back to the balance; already_applied; rejected: unknown_spend (neither a spend '
+'nor a committed reservation), exceeds_spend (more than was spent, or nothing is left of it), conflict (the request '
+'id was used with another spend or amount, or for another kind of request). A rejected request records nothing.
+Errors: 22004 null, 22023 blank or amount ≤ 0, 22003 amount above 10^12.';
+
 comment on function billing.settle_account(uuid) is
 'Posts what is due in one account, if the transaction may write. Internal to my_credits.';
 

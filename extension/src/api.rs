@@ -21,7 +21,7 @@ use crate::pg::error::{
 use crate::pg::json::JsonText;
 use crate::pg::sql::connected;
 use crate::posting::promotion::{self, ManualGrant};
-use crate::posting::spend::{self, Request};
+use crate::posting::spend::{self, Refund, Request};
 use crate::tables::inbox;
 
 /// Applies a whole Stripe event in one transaction, in any order, any number of times, with the same end state.
@@ -271,6 +271,27 @@ fn release_reservation(p_user_id: Option<pgrx::Uuid>, p_request_id: Option<Strin
     let user = uuid(required(p_user_id, "p_user_id"));
     let request_id = named(p_request_id, "p_request_id");
     connected(|sql| spend::release(sql, user, &request_id))
+}
+
+/// Gives back what a spend, or the committed part of a reservation, drew: to the grants that it drew from, the last one
+/// first, once per `p_request_id`.
+///
+/// `p_amount` is by default what was not given back yet. `already_applied` for the same again; `rejected` with
+/// `unknown_spend`, `exceeds_spend`, or `conflict` if the request id was used for anything else.
+#[pg_extern(security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn refund_spend(
+    p_user_id: Option<pgrx::Uuid>,
+    p_spend_request_id: Option<String>,
+    p_request_id: Option<String>,
+    p_amount: default!(Option<i64>, "NULL"),
+) -> Outcome {
+    let user = uuid(required(p_user_id, "p_user_id"));
+    let spend_request_id = named(p_spend_request_id, "p_spend_request_id");
+    let request_id = named(p_request_id, "p_request_id");
+    let amount = p_amount.map(|amount| positive(Some(amount), "p_amount"));
+    let refund = Refund { user, spend_request_id: &spend_request_id, request_id: &request_id, amount };
+    connected(|sql| spend::refund(sql, &refund))
 }
 
 /// Posts what is due in up to `p_limit` accounts, and returns in how many; fewer than the limit means that the others are

@@ -42,9 +42,23 @@ pub(crate) enum TransactionType {
     Reversal,
     Reinstatement,
     DebtSettlement,
+    SpendRefund,
+    Adjustment,
 }
 
 impl TransactionType {
+    /// The kinds of rows that a request of the app makes, each under a request id of its own.
+    const REQUESTED: [TransactionType; 4] = [
+        TransactionType::Spend,
+        TransactionType::Reservation,
+        TransactionType::SpendRefund,
+        TransactionType::Adjustment,
+    ];
+
+    fn parse_requested(text: &str) -> Option<TransactionType> {
+        TransactionType::REQUESTED.into_iter().find(|requested| requested.as_str() == text)
+    }
+
     fn as_str(self) -> &'static str {
         match self {
             TransactionType::Purchase => "purchase",
@@ -61,6 +75,8 @@ impl TransactionType {
             TransactionType::Reversal => "reversal",
             TransactionType::Reinstatement => "reinstatement",
             TransactionType::DebtSettlement => "debt_settlement",
+            TransactionType::SpendRefund => "spend_refund",
+            TransactionType::Adjustment => "adjustment",
         }
     }
 }
@@ -107,6 +123,15 @@ pub(crate) struct Account {
 pub(crate) struct Granted {
     pub(crate) amount: Credits,
     pub(crate) expires_at: Option<Time>,
+}
+
+/// What a request of the app did, when it was made before.
+pub(crate) struct Requested {
+    pub(crate) transaction_type: TransactionType,
+    /// The sum of its ledger rows: below 0 if it drew.
+    pub(crate) credits: Credits,
+    /// The spend that it gave back, if it is a refund.
+    pub(crate) spend_request_id: Option<String>,
 }
 
 /// Posts what is due in a user's account, if anything is.

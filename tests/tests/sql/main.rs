@@ -27,6 +27,7 @@ mod scenarios_subscriptions;
 mod schema_dump;
 mod security;
 mod soak;
+mod spend_refunds;
 mod subscription_contention;
 mod subscription_permutations;
 mod subscription_reversals;

@@ -44,6 +44,7 @@ pub(crate) enum TransactionType {
     DebtSettlement,
     SpendRefund,
     Adjustment,
+    Import,
 }
 
 impl TransactionType {
@@ -77,6 +78,7 @@ impl TransactionType {
             TransactionType::DebtSettlement => "debt_settlement",
             TransactionType::SpendRefund => "spend_refund",
             TransactionType::Adjustment => "adjustment",
+            TransactionType::Import => "import",
         }
     }
 }
@@ -120,7 +122,9 @@ pub(crate) struct Account {
 }
 
 /// What a repeated request is compared with.
+#[derive(PartialEq, Eq)]
 pub(crate) struct Granted {
+    pub(crate) pool: Pool,
     pub(crate) amount: Credits,
     pub(crate) expires_at: Option<Time>,
 }
@@ -314,11 +318,15 @@ impl Account {
     /// A grant, if it was made before.
     pub(crate) fn find_grant(&self, sql: &mut Sql, source_id: &str, item: &str) -> Option<Granted> {
         sql.query_opt(
-            "select amount, expires_at from billing.credit_grants
+            "select pool, amount, expires_at from billing.credit_grants
              where user_id = $1 and source_id = $2 and item = $3",
             &[uuid_datum(self.user).into(), source_id.into(), item.into()],
         )
-        .map(|mut row| Granted { amount: row.get(), expires_at: row.get_opt() })
+        .map(|mut row| Granted {
+            pool: row.parse(Pool::parse),
+            amount: row.get(),
+            expires_at: row.get_opt(),
+        })
     }
 
     /// Whether this operation has posted anything.

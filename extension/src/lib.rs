@@ -27,6 +27,7 @@ mod posting {
     pub(crate) mod subscription; // a subscription's state
     pub(crate) mod invoice; // a subscription's paid invoice
     pub(crate) mod reversal; // refunds and disputes
+    pub(crate) mod adjustment; // corrections by hand, imported balances
     pub(crate) mod promotion; // credits that are given
     pub(crate) mod spend; // spends, reservations, and what is given back of them
 }
@@ -90,6 +91,8 @@ extension_sql_file!(
         api::commit_reservation,
         api::release_reservation,
         api::refund_spend,
+        api::adjust_credits,
+        api::import_balance,
         api::run_due,
         api::prune_stripe_events,
         api::sync_user_credits

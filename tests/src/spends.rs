@@ -41,6 +41,11 @@ impl Connection {
         self.call("adjust_credits($1, $2, $3, 'a correction')", &[&user, &amount, &request_id])
     }
 
+    /// `import_balance` without an expiry.
+    pub fn import_balance(&mut self, user: Uuid, pool: &str, amount: i64, source: &str) -> Outcome {
+        self.call("import_balance($1, $2, $3, $4)", &[&user, &pool, &amount, &source])
+    }
+
     /// `grant_credits` that expire this many days from now.
     pub fn grant_for_days(&mut self, user: Uuid, amount: i64, request_id: &str, days: i32) -> Outcome {
         self.call(

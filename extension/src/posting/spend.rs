@@ -163,7 +163,7 @@ fn end(sql: &mut Sql, mut account: Account, request_id: &str, status: Status, co
 }
 
 /// A user without an account has no credits, and a rejection does not create an account.
-fn no_account(user: Uuid, reason: Reason) -> Outcome {
+pub(super) fn no_account(user: Uuid, reason: Reason) -> Outcome {
     Outcome { user: Some(user), ..Outcome::rejected(reason) }
 }
 

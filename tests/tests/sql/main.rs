@@ -1,5 +1,6 @@
 //! The SQL interface on a real server: every test has a database of its own, and most of them send what Stripe sends.
 
+mod adjustments;
 mod catalog;
 mod constraints;
 mod contention;

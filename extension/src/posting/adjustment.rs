@@ -8,10 +8,9 @@ use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
 
 use crate::ledger::{Account, Granted, Origin, TransactionType};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, repeated};
 use crate::pg::error::raise_past;
 use crate::pg::sql::Sql;
-use crate::posting::spend::{no_account, repeated};
 
 /// The item of credits that a correction adds.
 const ADJUSTMENT: &str = "adjustment";
@@ -34,7 +33,7 @@ pub(crate) fn adjust(sql: &mut Sql, call: &Adjustment) -> Outcome {
     let account =
         if adds { Some(Account::open(sql, call.user)) } else { Account::open_existing(sql, call.user) };
     let Some(mut account) = account else {
-        return no_account(call.user, Reason::InsufficientCredits);
+        return Outcome::no_account(call.user, Reason::InsufficientCredits);
     };
     if let Some(earlier) = account.requested(sql, call.request_id) {
         let same = earlier.transaction_type == TransactionType::Adjustment && earlier.credits == call.amount;

@@ -8,10 +8,9 @@ use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
 
 use crate::ledger::{Account, Origin, TransactionType};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, repeated};
 use crate::pg::error::raise_past;
 use crate::pg::sql::Sql;
-use crate::posting::spend::repeated;
 use crate::tables::catalog;
 
 /// The source and the item of a user's signup credits.

@@ -9,7 +9,7 @@ use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
 
 use crate::ledger::{Account, Origin, TransactionType};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, repeated};
 use crate::pg::json::JsonText;
 use crate::pg::sql::Sql;
 use crate::tables::reservations::{self, Status};
@@ -26,7 +26,7 @@ pub(crate) struct Request<'a> {
 /// Spends credits.
 pub(crate) fn spend(sql: &mut Sql, request: &Request) -> Outcome {
     let Some(account) = Account::open_existing(sql, request.user) else {
-        return no_account(request.user, Reason::InsufficientCredits);
+        return Outcome::no_account(request.user, Reason::InsufficientCredits);
     };
     if let Some(earlier) = account.requested(sql, request.request_id) {
         let same =
@@ -40,7 +40,7 @@ pub(crate) fn spend(sql: &mut Sql, request: &Request) -> Outcome {
 pub(crate) fn reserve(sql: &mut Sql, request: &Request, ttl: TimeDelta) -> Outcome {
     let Request { user, amount, request_id, description, .. } = *request;
     let Some(mut account) = Account::open_existing(sql, user) else {
-        return no_account(user, Reason::InsufficientCredits);
+        return Outcome::no_account(user, Reason::InsufficientCredits);
     };
     if let Some(reservation) = reservations::find(sql, user, request_id) {
         let outcome = account.close(sql, repeated(reservation.amount == amount));
@@ -60,7 +60,7 @@ pub(crate) fn reserve(sql: &mut Sql, request: &Request, ttl: TimeDelta) -> Outco
 /// Ends a reservation with `amount` of it spent, by default all; the rest goes back to the grants it came from.
 pub(crate) fn commit(sql: &mut Sql, user: Uuid, request_id: &str, amount: Option<Credits>) -> Outcome {
     let Some(account) = Account::open_existing(sql, user) else {
-        return no_account(user, Reason::UnknownReservation);
+        return Outcome::no_account(user, Reason::UnknownReservation);
     };
     let Some(reservation) = reservations::find(sql, user, request_id) else {
         return account.close(sql, Verdict::Rejected(Reason::UnknownReservation));
@@ -78,7 +78,7 @@ pub(crate) fn commit(sql: &mut Sql, user: Uuid, request_id: &str, amount: Option
 /// Ends a reservation with nothing of it spent.
 pub(crate) fn release(sql: &mut Sql, user: Uuid, request_id: &str) -> Outcome {
     let Some(account) = Account::open_existing(sql, user) else {
-        return no_account(user, Reason::UnknownReservation);
+        return Outcome::no_account(user, Reason::UnknownReservation);
     };
     let verdict = match reservations::find(sql, user, request_id).map(|reservation| reservation.status) {
         Some(Status::Held) => return end(sql, account, request_id, Status::Released, Credits::ZERO),
@@ -103,7 +103,7 @@ pub(crate) struct Refund<'a> {
 pub(crate) fn refund(sql: &mut Sql, refund: &Refund) -> Outcome {
     let Refund { user, spend_request_id, request_id, amount } = *refund;
     let Some(mut account) = Account::open_existing(sql, user) else {
-        return no_account(user, Reason::UnknownSpend);
+        return Outcome::no_account(user, Reason::UnknownSpend);
     };
     if let Some(earlier) = account.requested(sql, request_id) {
         let same = earlier.transaction_type == TransactionType::SpendRefund
@@ -160,14 +160,4 @@ fn end(sql: &mut Sql, mut account: Account, request_id: &str, status: Status, co
     account.return_reserved(sql, request_id, &back);
     reservations::end(sql, account.user(), request_id, status, committed, account.now());
     account.close(sql, Verdict::Applied)
-}
-
-/// A user without an account has no credits, and a rejection does not create an account.
-pub(super) fn no_account(user: Uuid, reason: Reason) -> Outcome {
-    Outcome { user: Some(user), ..Outcome::rejected(reason) }
-}
-
-/// A request id that was used before: with the same content it was applied already, with other content it contradicts itself.
-pub(super) fn repeated(same: bool) -> Verdict {
-    if same { Verdict::AlreadyApplied } else { Verdict::Rejected(Reason::Conflict) }
 }

@@ -77,7 +77,7 @@ const INVARIANTS: &[(&str, &str)] = &[
              select coalesce(-sum(t.amount) filter (where t.transaction_type in (
                      'spend', 'spend_refund', 'reservation', 'release', 'debt_settlement', 'adjustment')), 0) as drawn
              from billing.credit_transactions t where t.user_id = g.user_id and t.grant_id = g.id) t
-         where g.drawn < t.drawn or (g.owed = 0 and g.drawn <> t.drawn and g.amount >= g.drawn)",
+         where g.drawn <> t.drawn",
     ),
     (
         "an account's debt is not what its grants owe and did not settle",

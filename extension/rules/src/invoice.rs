@@ -1,12 +1,12 @@
 //! An invoice's facts: what it bills, and which payment intents paid it.
 
 use serde_json::value::RawValue;
-use uuid::Uuid;
 
 use crate::amount::{MinorUnits, Quantity};
 use crate::calendar::{self, Time};
 use crate::catalog::Item;
 use crate::stripe::{self, Expandable, check_id, metadata_user, parse};
+use crate::user::UserNames;
 
 /// An invoice's facts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub struct Invoice {
     /// `cus_…`.
     pub customer_id: Option<String>,
     /// The user that the app's server wrote into its metadata, or into the subscription's.
-    pub metadata_user: Option<Uuid>,
+    pub metadata_user: UserNames,
     /// By whichever payment, or marked as paid by hand.
     pub paid: bool,
     /// When it was paid; if that is missing, when it was created.
@@ -88,7 +88,7 @@ pub(crate) fn read(object: &RawValue, event_created: Time) -> Result<Invoice, St
         Some(seconds) => calendar::from_unix(seconds).ok_or("data.object: paid_at is not a time")?,
         None => event_created,
     };
-    let users =
+    let [own, of_details] =
         [invoice.metadata, details_metadata].map(|metadata| metadata_user(&metadata.unwrap_or_default()));
     let payments = invoice.payments.into_iter().flat_map(|payments| payments.data);
     let expanded = payments.filter_map(|payment| payment.payment?.payment_intent);
@@ -102,7 +102,7 @@ pub(crate) fn read(object: &RawValue, event_created: Time) -> Result<Invoice, St
         id: invoice.id,
         subscription_id,
         customer_id: invoice.customer.map(Expandable::into_id),
-        metadata_user: users.into_iter().flatten().next(),
+        metadata_user: own.then(of_details),
         // Older objects have both fields, the oldest only `paid`.
         paid: invoice.status.map_or(invoice.paid == Some(true), |status| status == "paid"),
         paid_at,

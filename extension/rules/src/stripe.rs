@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
-use uuid::Uuid;
+
+use crate::user::UserNames;
 
 /// The longest id, key or name that is kept, in bytes. Stripe's ids are at most 255 characters, and ids are keys of
 /// the tables.
@@ -383,9 +384,7 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(object: &'a RawValue) -> Result<T, S
 }
 
 /// The user that the app's server wrote into an object's metadata, by one of the keys that apps use.
-pub(crate) fn metadata_user(metadata: &Metadata) -> Option<Uuid> {
+pub(crate) fn metadata_user(metadata: &Metadata) -> UserNames {
     let metadata = |key| metadata.get(key).and_then(MetadataValue::as_text);
-    ["user_id", "userId", "supabase_user_id"]
-        .into_iter()
-        .find_map(|key| metadata(key).and_then(|text| Uuid::try_parse(text).ok()))
+    ["user_id", "userId", "supabase_user_id"].into_iter().filter_map(metadata).collect()
 }

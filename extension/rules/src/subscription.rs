@@ -5,13 +5,13 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
-use uuid::Uuid;
 
 use crate::amount::{Credits, Quantity};
 use crate::calendar::{self, Time};
 use crate::catalog::{Item, PlanChange, Price, PriceKind};
 use crate::stripe::{self, Expandable, check_id, metadata_user, parse};
 use crate::text_enum::text_enum;
+use crate::user::UserNames;
 
 /// A subscription's facts, from one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Subscription {
     /// Who pays.
     pub customer_id: Option<String>,
     /// The user that the app's server wrote into the metadata.
-    pub metadata_user: Option<Uuid>,
+    pub metadata_user: UserNames,
     /// The prices that it subscribes to, and their quantities.
     pub items: Vec<(String, Quantity)>,
     /// Stripe's status.

@@ -9,7 +9,9 @@ use stripe_credits_rules::invoice::{Charge, Invoice, InvoiceLine};
 use stripe_credits_rules::lot::{NewGrant, Pool};
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::subscription::{self as rules, Status};
+use stripe_credits_rules::user::UserNames;
 use stripe_credits_rules::verdict::Verdict;
+use stripe_credits_rules::worth::NoGrant;
 use uuid::Uuid;
 
 use crate::ledger::{Account, Origin};
@@ -98,7 +100,7 @@ impl DirectPurchase {
             (None, Some(pack)) => Some(Item::Pack(pack.clone())),
             (None, None) => None,
         };
-        let price = item.and_then(|item| catalog::prices_in_force(sql, [&item], now).remove(&item));
+        let price = item.and_then(|item| catalog::prices_sold_once(sql, [&item], now).remove(&item));
         let (item, name, expires_after) = if let Some(price) = price {
             (price.price_id, price.name, price.expires_after)
         } else {
@@ -160,7 +162,11 @@ pub(crate) fn subscription_state(sql: &mut Sql, call: &DirectState) -> Outcome {
         // There is no event to park: the caller calls again.
         outcome.verdict = Verdict::Rejected(Reason::UnknownPrice);
     } else if let Some(invoice) = call.invoice() {
-        let paid = match invoice::worth(sql, &settings, &invoice, now.as_ref(), None) {
+        let worth = match settings.scope.excludes_payment(invoice.paid_at) {
+            Some(reason) => Err(NoGrant::Ignored(reason)),
+            None => invoice::worth(sql, &settings, &invoice, now.as_ref(), None),
+        };
+        let paid = match worth {
             Ok(worth) => invoice::post(sql, &call.event_id, &invoice, call.user, worth),
             Err(no_grant) => no_grant.into(),
         };
@@ -179,7 +185,7 @@ impl DirectState {
         rules::Subscription {
             id: self.subscription_id.clone(),
             customer_id: self.customer_id.clone(),
-            metadata_user: None,
+            metadata_user: UserNames::default(),
             items: vec![(self.price_id.clone(), Quantity::ONE)],
             status: self.status,
             period: Some(self.period),
@@ -202,7 +208,7 @@ impl DirectState {
             id: self.invoice_id.clone()?,
             subscription_id: Some(self.subscription_id.clone()),
             customer_id: self.customer_id.clone(),
-            metadata_user: None,
+            metadata_user: UserNames::default(),
             paid: true,
             paid_at: self.period.0,
             mid_period: false,

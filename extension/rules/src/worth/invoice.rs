@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{MAX_PAYMENT_CREDITS, NoGrant, OUT_OF_RANGE, fetch_or_park};
 use crate::amount::{Credits, Quantity};
 use crate::calendar::Time;
-use crate::catalog::{Cancellation, Item, NoPaymentRequired, PlanChange, Price, PriceKind};
+use crate::catalog::{Cancellation, Item, NoPaymentRequired, Price, PriceKind};
 use crate::fetched::Fetched;
 use crate::invoice::{Charge, Invoice, InvoiceLine, lines_path};
 use crate::lot::{Cycle, NewGrant, Pool};
@@ -87,7 +87,7 @@ pub fn worth(
             (Charge::Nothing, Some(trial)) => trial.end.is_some_and(|trial_end| end <= trial_end),
             _ => false,
         };
-        if let Some(reason) = no_grant_reason(invoice, line, price, policy, in_trial) {
+        if let Some(reason) = no_grant_reason(line, price, policy, in_trial) {
             if matches!(nothing, Reason::NothingBilled | Reason::NotCredits) {
                 nothing = reason;
             }
@@ -148,7 +148,6 @@ pub fn worth(
 
 /// Why a line grants nothing by the catalog's policies, if it does not.
 fn no_grant_reason(
-    invoice: &Invoice,
     line: &InvoiceLine,
     price: &Price,
     policy: NoPaymentRequired,
@@ -161,8 +160,6 @@ fn no_grant_reason(
         (!is_plan || price.trial_credits == Credits::ZERO).then_some(Reason::Trial)
     } else if line.charge != Charge::Money && policy == NoPaymentRequired::Ignore {
         Some(Reason::NoPaymentRequired)
-    } else if is_plan && price.plan_change == PlanChange::AtRenewal && invoice.mid_period {
-        Some(Reason::AtRenewal)
     } else {
         None
     }
@@ -269,12 +266,12 @@ mod tests {
             "plans": [
                 { "key": "pro", "credits": 10000, "first_purchase_bonus": 70, "trial_credits": 50,
                   "prices": ["price_pro", { "id": "price_year", "drip": "1 month" }] },
-                { "key": "slow", "credits": 500, "prices": ["price_slow"], "plan_change": "at_renewal" } ],
+                { "key": "slow", "credits": 500, "prices": ["price_slow"] } ],
             "packs": [{ "key": "small", "credits": 500, "prices": ["price_pack"] }] }"#;
         let catalog = catalog::read(document).expect("a catalog").prices;
         let (subscription_id, lines) = lines(invoice, None)?;
         let price = |line: &InvoiceLine| match &line.item {
-            Item::Price(id) => catalog.get(id).cloned(),
+            Item::Price(id) | Item::Line { price: id, .. } => catalog.get(id).cloned(),
             Item::Pack(_) | Item::Unpriced => None,
         };
         let priced: Vec<Priced> = lines.iter().map(|line| (line.clone(), price(line))).collect();
@@ -362,15 +359,6 @@ mod tests {
         let mut discounted = line("price_pro", 10_000, 1, MONTH);
         discounted["discount_amounts"] = json!([{ "amount": 10_000 }]);
         assert_eq!(grants(&billing(&[discounted])), Ok(vec![("price_pro".into(), 10_000)]));
-    }
-
-    #[test]
-    fn a_plan_that_changes_at_renewal_grants_nothing_in_between() {
-        let lines = json!({ "has_more": false, "data": [line("price_slow", 10, 1, MONTH)] });
-        let change = invoice(&json!({ "billing_reason": "subscription_update", "lines": lines }));
-        assert_eq!(grants(&change), Err(NoGrant::Ignored(Reason::AtRenewal)));
-        let renewal = invoice(&json!({ "lines": lines }));
-        assert_eq!(grants(&renewal), Ok(vec![("price_slow".into(), 500)]));
     }
 
     #[test]

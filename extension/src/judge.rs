@@ -215,9 +215,11 @@ fn judge_invoice(sql: &mut Sql, context: &Context, invoice: &Invoice, session_us
         attributed: known.as_ref().and_then(|known| known.user).or(session_user),
         ..Claims::default()
     };
-    let ownership = resolve_owner(sql, invoice.customer_id.as_deref(), claims, invoice.paid_at);
+    let paid_at = invoice.paid_at.or(invoice.created).unwrap_or(context.event.created);
+    let ownership = resolve_owner(sql, invoice.customer_id.as_deref(), claims, paid_at);
     let unblocked = ownership.link_customer(sql);
-    if let Some(outcome) = context.before_books(invoice.paid_at) {
+
+    if let Some(outcome) = context.before_books(paid_at) {
         return Judged { outcome: ownership.with_owner(sql, outcome), unblocked };
     }
     let worth = invoice::worth(sql, context.settings, invoice, known.as_ref(), context.fetched);

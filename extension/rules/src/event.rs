@@ -103,7 +103,7 @@ impl<'a> Keys<'a> {
     fn extend_by_invoice(&mut self, invoice: &'a Invoice) {
         self.sources.push(&invoice.id);
         self.invoices.push(&invoice.id);
-        self.sources.extend(invoice.subscription_id.as_deref());
+        self.sources.extend(invoice.subscription_ids());
         self.payment_intents.extend(invoice.payment_intent_ids.iter().map(String::as_str));
     }
 }
@@ -262,7 +262,7 @@ fn read_subject(object: &RawValue, event_type: &str, created: Time) -> Result<Su
         Some(ObjectKind::Subscription) => {
             Subject::Subscription(Box::new(subscription::read(object, created)?))
         }
-        Some(ObjectKind::Invoice) => Subject::Invoice(Box::new(invoice::read(object, created)?)),
+        Some(ObjectKind::Invoice) => Subject::Invoice(Box::new(invoice::read(object)?)),
         Some(ObjectKind::InvoicePayment) => {
             invoice::read_payment(object)?.map_or(Subject::Other, Subject::InvoicePayment)
         }

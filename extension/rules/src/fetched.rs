@@ -1,14 +1,17 @@
 //! What the caller fetched from Stripe because an event lacks it.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::calendar;
 use crate::event::{Malformed, RECONCILE_SESSION};
-use crate::invoice::{self, InvoiceLine, InvoicePayment};
+use crate::invoice::{self, Invoice, InvoiceLine, InvoicePayment};
 use crate::session::{self, LineItem, Session};
-use crate::stripe;
-use crate::subscription::{self, Subscription};
+use crate::stripe::fields::Fields;
+use crate::stripe::{self, List};
+use crate::subscription::{self, Subscription, SubscriptionItem};
 
 /// What the caller fetched from Stripe because an event lacks it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,6 +44,7 @@ impl Fetched {
         let as_of = answer.as_of.and_then(calendar::from_unix).unwrap_or_default();
         let was_fetched = answer.as_of.is_some() || !answer.objects.is_empty();
         let mut fetched = Fetched { was_fetched, ..Fetched::default() };
+        let mut items: BTreeMap<String, Vec<SubscriptionItem>> = BTreeMap::new();
         for (index, object) in answer.objects.into_iter().enumerate() {
             let place =
                 |e: &dyn std::fmt::Display| Malformed::unnamed(format!("fetched.objects[{index}]: {e}"));
@@ -67,15 +71,23 @@ impl Fetched {
                         fetched.invoice_lines.push((invoice_id.to_owned(), lines));
                     }
                 }
-                (Some("list"), ..) if any.url.as_deref() == Some(invoice::PAYMENTS) => {
-                    let list: stripe::List<&RawValue> =
-                        serde_json::from_str(object.get()).map_err(|e| place(&e))?;
+                (Some("list"), ..) if is_list_of(&any, subscription::ITEMS) => {
+                    let list = serde_json::from_str(object.get()).map_err(|e| place(&e))?;
+                    items.extend(by_subscription(list));
+                }
+                (Some("list"), ..) if is_list_of(&any, invoice::PAYMENTS) => {
+                    let list: List<&RawValue> = serde_json::from_str(object.get()).map_err(|e| place(&e))?;
                     for payment in list.data {
                         let payment = invoice::read_payment(payment).map_err(|e| place(&e))?;
                         fetched.invoice_payments.extend(payment);
                     }
                 }
                 _ => {}
+            }
+        }
+        for subscription in &mut fetched.subscriptions {
+            if let Some(items) = items.remove(&subscription.id).filter(|_| !subscription.has_all_items) {
+                *subscription = subscription.clone().with_items(items);
             }
         }
         Ok(fetched)
@@ -103,11 +115,12 @@ impl Fetched {
         self.subscriptions.iter().find(|subscription| subscription.id == subscription_id)
     }
 
-    /// The lines of an invoice that bill something, if all lines were fetched.
+    /// Every line of an invoice, if all of them were fetched: then they stand, since Stripe's answer is newer than any event.
+    /// Of two complete answers the later one.
     #[must_use]
-    pub fn invoice_lines_of(&self, invoice_id: &str) -> Option<&[InvoiceLine]> {
-        let of = self.invoice_lines.iter().find(|(id, _)| id == invoice_id);
-        of.map(|(_, lines)| lines.as_slice())
+    pub fn invoice_lines_of(&self, invoice: &Invoice) -> Option<Vec<InvoiceLine>> {
+        let (_, lines) = self.invoice_lines.iter().rfind(|(id, _)| *id == invoice.id)?;
+        Some(invoice::of_subscription(lines.clone(), invoice.subscription_id.as_deref()))
     }
 
     /// Which payment intents paid which invoices.
@@ -121,6 +134,22 @@ impl Fetched {
     pub fn session(&self, session_id: &str) -> Option<&Session> {
         self.sessions.iter().find(|session| session.id == session_id)
     }
+}
+
+/// Whether a list was read from this path. Stripe repeats the query in some lists' urls.
+fn is_list_of(list: &stripe::AnyObject, path: &str) -> bool {
+    list.url.as_deref().is_some_and(|url| url.split('?').next() == Some(path))
+}
+
+/// The items of a list by the subscription that each names, if this page is all of it.
+fn by_subscription(list: List<&RawValue>) -> BTreeMap<String, Vec<SubscriptionItem>> {
+    let mut items: BTreeMap<String, Vec<SubscriptionItem>> = BTreeMap::new();
+    for item in list.data.into_iter().filter(|_| !list.has_more) {
+        if let Some(subscription_id) = Fields::of(item).id("subscription") {
+            items.entry(subscription_id).or_default().push(subscription::item(item));
+        }
+    }
+    items
 }
 
 #[cfg(test)]

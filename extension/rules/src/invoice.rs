@@ -1,11 +1,13 @@
-//! An invoice's facts: what it bills, and which payment intents paid it.
+//! An invoice's facts: what it bills, line by line, and what paid it. Nothing of it is judged here: a line that grants
+//! nothing, or that nobody can read, is a fact like the others, and never costs them anything.
 
 use serde_json::value::RawValue;
 
-use crate::amount::{MinorUnits, Quantity};
+use crate::amount::MinorUnits;
 use crate::calendar::{self, Time};
-use crate::catalog::Item;
-use crate::stripe::{self, Expandable, check_id, metadata_user, parse};
+use crate::price::{self, LinePrice};
+use crate::stripe::fields::Fields;
+use crate::stripe::{self, Expandable, List, check_id, metadata_user, parse};
 use crate::user::UserNames;
 
 /// An invoice's facts.
@@ -13,7 +15,7 @@ use crate::user::UserNames;
 pub struct Invoice {
     /// `in_…`: the key of the payment.
     pub id: String,
-    /// None for a pack's own invoice, or one written by hand.
+    /// Its own; `None` for a pack's own invoice, one written by hand, or one that several subscriptions share.
     pub subscription_id: Option<String>,
     /// `cus_…`.
     pub customer_id: Option<String>,
@@ -21,42 +23,60 @@ pub struct Invoice {
     pub metadata_user: UserNames,
     /// By whichever payment, or marked as paid by hand.
     pub paid: bool,
-    /// When it was paid; if that is missing, when it was created.
-    pub paid_at: Time,
-    /// Whether it bills a change within a period rather than a period.
-    pub mid_period: bool,
+    /// When it was paid, by the object's own word.
+    pub paid_at: Option<Time>,
+    /// When it was created.
+    pub created: Option<Time>,
     /// Tax and discounts included.
     pub total: Option<MinorUnits>,
     /// The currency of `total`.
     pub currency: Option<String>,
-    /// Those that paid it, as far as the object carries them.
+    /// Those that paid it or tried to, as far as the object carries them.
     pub payment_intent_ids: Vec<String>,
-    /// The lines that bill something; `None` unless the object carries all lines.
+    /// Those that paid it or tried to, as far as the object carries them.
+    pub charge_ids: Vec<String>,
+    /// Whether it carries a discount, which its prorations are already net of.
+    pub is_discounted: bool,
+    /// The test clock that its customer lives by, if any.
+    pub test_clock: Option<String>,
+    /// Every line, also of nothing or less; `None` unless the object carries all of them.
     pub lines: Option<Vec<InvoiceLine>>,
 }
 
-/// A line that bills something: not a credit for unused time.
+/// What an invoice bills or credits, as its line says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvoiceLine {
-    /// The key of its price.
-    pub item: Item,
-    /// At least one.
-    pub quantity: Quantity,
-    /// Whether it costs something.
-    pub charge: Charge,
-    /// The billed period: start, end.
-    pub period: (Time, Time),
+    /// The line's own, else its invoice's: one invoice may bill several subscriptions.
+    pub subscription_id: Option<String>,
+    /// `si_…`; `None` for what is no item of a subscription.
+    pub item_id: Option<String>,
+    /// `None` if what it bills has no price.
+    pub price: Option<LinePrice>,
+    /// Whether anything about it says that its price recurs.
+    pub is_recurring: bool,
+    /// How many.
+    pub quantity: LineQuantity,
+    /// Before tax and discounts, but a proration's after discounts; below 0 for a credit. `None` if the line lacks it.
+    pub amount: Option<MinorUnits>,
+    /// What discounts take of the amount.
+    pub discount: MinorUnits,
+    /// What it bills for: start, end. `None` if the line lacks it.
+    pub period: Option<(Time, Time)>,
+    /// Whether it bills or credits a part of a period.
+    pub is_proration: bool,
+    /// Whether it says which lines it credits.
+    pub names_credited: bool,
 }
 
-/// Whether a line costs something.
+/// How many of its price a line bills.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Charge {
-    /// It does.
-    Money,
-    /// It does not, after a discount of 100 %.
-    Discounted,
-    /// It does not, before any discount: a trial, or a price of 0.
-    Nothing,
+pub enum LineQuantity {
+    /// The line does not say.
+    Missing,
+    /// A whole number. It may be 0: a flat fee's line.
+    Whole(i64),
+    /// A fraction, a number that does not fit, or no number.
+    NotWhole,
 }
 
 /// Which payment intent paid which invoice.
@@ -68,9 +88,22 @@ pub struct InvoicePayment {
     pub payment_intent_id: String,
 }
 
-/// Reads an invoice's object, from an event created at `event_created`.
-pub(crate) fn read(object: &RawValue, event_created: Time) -> Result<Invoice, String> {
+impl Invoice {
+    /// The subscriptions that it bills: its own, and those that its lines name.
+    pub fn subscription_ids(&self) -> impl Iterator<Item = &str> {
+        let of_lines = self.lines.iter().flatten().map(|line| &line.subscription_id);
+        let mut ids: Vec<&str> =
+            [&self.subscription_id].into_iter().chain(of_lines).flatten().map(String::as_str).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids.into_iter()
+    }
+}
+
+/// Reads an invoice's object.
+pub(crate) fn read(object: &RawValue) -> Result<Invoice, String> {
     let invoice: stripe::InvoiceObject = parse(object)?;
+    let fields = Fields::of(object);
     check_id("data.object.id", Some(&invoice.id))?;
     let of_parent = invoice.parent.and_then(|parent| match parent.parent_type.as_deref() {
         Some("subscription_details") | None => parent.subscription_details,
@@ -83,63 +116,108 @@ pub(crate) fn read(object: &RawValue, event_created: Time) -> Result<Invoice, St
     };
     let subscription_id = invoice.subscription.or(of_details).map(Expandable::into_id);
     check_id("data.object.subscription", subscription_id.as_deref())?;
-    let paid_at = invoice.status_transitions.and_then(|transitions| transitions.paid_at).or(invoice.created);
-    let paid_at = match paid_at {
-        Some(seconds) => calendar::from_unix(seconds).ok_or("data.object: paid_at is not a time")?,
-        None => event_created,
-    };
     let [own, of_details] =
         [invoice.metadata, details_metadata].map(|metadata| metadata_user(&metadata.unwrap_or_default()));
-    let payments = invoice.payments.into_iter().flat_map(|payments| payments.data);
-    let expanded = payments.filter_map(|payment| payment.payment?.payment_intent);
-    let mut payment_intent_ids: Vec<String> =
-        invoice.payment_intent.into_iter().chain(expanded).map(Expandable::into_id).collect();
-    payment_intent_ids.dedup();
-    for payment_intent_id in &payment_intent_ids {
-        check_id("data.object.payment_intent", Some(payment_intent_id))?;
-    }
+    let lines = fields.get("lines").and_then(|list| serde_json::from_str(list.get()).ok()).and_then(complete);
+    let lines = lines.map(|lines| of_subscription(lines, subscription_id.as_deref()));
     Ok(Invoice {
         id: invoice.id,
-        subscription_id,
         customer_id: invoice.customer.map(Expandable::into_id),
         metadata_user: own.then(of_details),
         // Older objects have both fields, the oldest only `paid`.
         paid: invoice.status.map_or(invoice.paid == Some(true), |status| status == "paid"),
-        paid_at,
-        mid_period: matches!(invoice.billing_reason.as_deref(), Some("subscription_update" | "manual")),
+        paid_at: time("paid_at", invoice.status_transitions.and_then(|transitions| transitions.paid_at))?,
+        created: time("created", invoice.created)?,
         total: invoice.total.map(MinorUnits),
         currency: invoice.currency,
-        payment_intent_ids,
-        lines: invoice.lines.and_then(complete),
+        payment_intent_ids: names_of_payments(&fields, "payment_intent"),
+        charge_ids: names_of_payments(&fields, "charge"),
+        is_discounted: fields.get("discount").is_some()
+            || ["discounts", "total_discount_amounts"].iter().any(|list| !fields.list(list).is_empty()),
+        test_clock: fields.id("test_clock"),
+        subscription_id,
+        lines,
     })
 }
 
-/// The lines of a list that bill something, if this page is all of it and each has a price, an amount and a period.
-pub(crate) fn complete(list: stripe::List<stripe::InvoiceLineObject>) -> Option<Vec<InvoiceLine>> {
-    if list.has_more {
-        return None;
+fn time(field: &str, seconds: Option<i64>) -> Result<Option<Time>, String> {
+    let time =
+        |seconds| calendar::from_unix(seconds).ok_or_else(|| format!("data.object: {field} is not a time"));
+    seconds.map(time).transpose()
+}
+
+/// The payment intents, or the charges, of an invoice: of the invoice itself until 2025-03-31, of its payments since.
+fn names_of_payments(invoice: &Fields, name: &str) -> Vec<String> {
+    let payments = invoice.object("payments").list("data");
+    let of_payments = payments.into_iter().map(|payment| Fields::of(payment).object("payment").id(name));
+    let mut ids = Vec::new();
+    for id in [invoice.id(name)].into_iter().chain(of_payments).flatten() {
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
     }
-    let billing = list
-        .data
-        .into_iter()
-        .filter(|line| line.amount.is_none_or(|amount| amount >= 0) && line.quantity != Some(0));
-    billing
-        .map(|line| {
-            let discounts: i64 = line.discount_amounts.iter().flatten().map(|discount| discount.amount).sum();
-            let period = line.period?;
-            let priced = line.pricing.and_then(|pricing| pricing.price_details?.price);
-            Some(InvoiceLine {
-                item: Item::Price(priced.or(line.price).or(line.plan)?.into_id()),
-                quantity: Quantity::new(line.quantity.unwrap_or(1))?,
-                charge: match line.amount? {
-                    0 => Charge::Nothing,
-                    amount if discounts >= amount => Charge::Discounted,
-                    _ => Charge::Money,
-                },
-                period: (calendar::from_unix(period.start)?, calendar::from_unix(period.end)?),
-            })
-        })
-        .collect()
+    ids
+}
+
+/// Every line of a list, if this page is all of it.
+pub(crate) fn complete(list: List<&RawValue>) -> Option<Vec<InvoiceLine>> {
+    (!list.has_more).then(|| list.data.into_iter().map(line).collect())
+}
+
+/// Lines that name no subscription are of their invoice's.
+pub(crate) fn of_subscription(
+    mut lines: Vec<InvoiceLine>,
+    subscription_id: Option<&str>,
+) -> Vec<InvoiceLine> {
+    for line in &mut lines {
+        line.subscription_id = line.subscription_id.take().or_else(|| subscription_id.map(str::to_owned));
+    }
+    lines
+}
+
+/// Reads a line. Since 2025-03-31 what it is made from says where it belongs.
+fn line(object: &RawValue) -> InvoiceLine {
+    let line = Fields::of(object);
+    let origin = origin(&line.object("parent"));
+    let item_id = line.id("subscription_item").or_else(|| origin.id("subscription_item"));
+    let is_proration = line.flag("proration") || origin.flag("proration");
+    let is_recurring = price::is_recurring(&line)
+        || line.text("type").as_deref() == Some("subscription")
+        || item_id.is_some()
+        || is_proration;
+    let names_credited = |of: &Fields| of.object("proration_details").get("credited_items").is_some();
+    let discounts = line.list("discount_amounts");
+    let discounts = discounts.into_iter().filter_map(|discount| Fields::of(discount).integer("amount"));
+    InvoiceLine {
+        subscription_id: line.id("subscription").or_else(|| origin.id("subscription")),
+        item_id,
+        price: price::read(&line),
+        is_recurring,
+        quantity: quantity(&line),
+        amount: line.integer("amount").map(MinorUnits),
+        discount: MinorUnits(discounts.fold(0, i64::saturating_add)),
+        period: line.object("period").period("start", "end"),
+        is_proration,
+        names_credited: names_credited(&line) || names_credited(&origin),
+    }
+}
+
+/// What a line was made from: the one of the parent's details that its type names, else the one that is there.
+fn origin<'a>(parent: &Fields<'a>) -> Fields<'a> {
+    let named = parent.text("type");
+    let known = ["subscription_item_details", "invoice_item_details", "subscription_details"];
+    let mut places = named.as_deref().into_iter().chain(known);
+    places.find(|place| parent.get(place).is_some()).map(|place| parent.object(place)).unwrap_or_default()
+}
+
+/// How many of its price a line bills. Of a fraction in `quantity_decimal`, `quantity` holds what is left without its
+/// decimals: <https://docs.stripe.com/changelog/dahlia/2026-03-25/invoice-items-decimal-quantity>.
+fn quantity(line: &Fields) -> LineQuantity {
+    let mut places = ["quantity_decimal", "quantity"].into_iter();
+    match places.find(|place| line.get(place).is_some()) {
+        None => LineQuantity::Missing,
+        Some(place) => line.decimal(place).map_or(LineQuantity::NotWhole, LineQuantity::Whole),
+    }
 }
 
 /// Reads an invoice payment's object; `None` if it lacks the invoice, or the payment is no payment intent.

@@ -6,7 +6,7 @@
 //!
 //! 1. [`amount`], [`calendar`], [`reason`], [`verdict`], [`user`]: credits and money, times and spans, what a call answers
 //!    and why, which user a text names;
-//! 2. [`stripe`]: the fields of Stripe's objects that the rules read, in both shapes of its API;
+//! 2. [`stripe`], [`price`]: the fields of Stripe's objects that the rules read, in both shapes of its API;
 //! 3. [`catalog`]: what prices are worth and which events are in scope, as data that a founder writes;
 //! 4. [`subscription`], [`invoice`], [`session`], [`reversal`]: one Stripe object becomes facts;
 //! 5. [`event`]: one delivered text becomes an [`event::Event`] with one [`event::Subject`], or is malformed;
@@ -32,6 +32,7 @@ pub mod reason;
 pub mod verdict;
 pub mod user;
 pub mod stripe;
+pub mod price;
 pub mod catalog;
 pub mod subscription;
 pub mod invoice;

@@ -119,12 +119,12 @@ pub(crate) fn read(object: &RawValue, event_type: &str, event_created: Time) -> 
         None => None,
     };
     let invoice = match expanded(session.invoice) {
-        Some(object) => Some(Box::new(invoice::read(&object, event_created)?)),
+        Some(object) => Some(Box::new(invoice::read(&object)?)),
         None => None,
     };
     let metadata = session.metadata.unwrap_or_default();
     let metadata_user = metadata_user(&metadata);
-    let metadata = |key: &str| metadata.get(key).and_then(stripe::MetadataValue::as_text);
+    let metadata = |key: &str| metadata.get(key);
     Ok(Session {
         id: session.id,
         mode: Mode::of(&session.mode),

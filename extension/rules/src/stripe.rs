@@ -2,15 +2,19 @@
 //! sees them; [`MAX_ID_BYTES`] is everyone's.
 //!
 //! Fields that Stripe may leave out or set to null are options. A field of another type than Stripe's makes the whole
-//! object malformed, which is an outcome, not an error.
+//! object malformed, which is an outcome, not an error; what an object may lack without being unreadable is read by
+//! [`fields`] instead: metadata, an invoice's lines, a subscription's items.
+
+pub(crate) mod fields;
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::user::UserNames;
+
+use self::fields::Fields;
 
 /// The longest id, key or name that is kept, in bytes. Stripe's ids are at most 255 characters, and ids are keys of
 /// the tables.
@@ -91,26 +95,24 @@ pub(crate) struct CheckoutSessionObject<'a> {
     pub line_items: Option<List<LineItemObject>>,
 }
 
-/// Stripe stores strings; other values are ignored.
-pub(crate) type Metadata = BTreeMap<String, MetadataValue>;
+/// The texts of an object's metadata. Stripe stores nothing else; metadata of another kind, in objects that Stripe did
+/// not write, is as good as none.
+#[derive(Debug, Default)]
+pub(crate) struct Metadata(BTreeMap<String, String>);
 
-/// One value of a metadata map.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-pub(crate) enum MetadataValue {
-    Text(String),
-    /// Only in objects that Stripe did not write.
-    Other(IgnoredAny),
+impl Metadata {
+    /// The text under a key.
+    #[must_use]
+    pub(crate) fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(String::as_str)
+    }
 }
 
-impl MetadataValue {
-    /// The text, if it is one.
-    #[must_use]
-    pub(crate) fn as_text(&self) -> Option<&str> {
-        match self {
-            MetadataValue::Text(text) => Some(text),
-            MetadataValue::Other(_) => None,
-        }
+impl<'de> Deserialize<'de> for Metadata {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let fields = Fields::of(<&RawValue>::deserialize(deserializer)?);
+        let text = |key: &str| Some((key.to_owned(), fields.text(key)?));
+        Ok(Metadata(fields.names().filter_map(text).collect()))
     }
 }
 
@@ -198,7 +200,7 @@ pub(crate) struct DisputeObject {
     pub payment_intent: Option<Expandable>,
 }
 
-/// <https://docs.stripe.com/api/subscriptions/object>
+/// <https://docs.stripe.com/api/subscriptions/object>, without what [`fields`] reads.
 #[derive(Debug, Deserialize)]
 pub(crate) struct SubscriptionObject {
     /// `sub_…`.
@@ -206,13 +208,14 @@ pub(crate) struct SubscriptionObject {
     /// Such as `active` or `canceled`.
     pub status: String,
     pub customer: Option<Expandable>,
-    pub items: Option<List<SubscriptionItemObject>>,
     /// Unix seconds; here until 2025-03-31, on the items since.
     pub current_period_start: Option<i64>,
     /// Unix seconds; here until 2025-03-31, on the items since.
     pub current_period_end: Option<i64>,
     /// Unix seconds.
     pub trial_end: Option<i64>,
+    /// Unix seconds: when it is set to end.
+    pub cancel_at: Option<i64>,
     pub cancel_at_period_end: Option<bool>,
     /// Unix seconds: when the cancellation was requested.
     pub canceled_at: Option<i64>,
@@ -222,21 +225,7 @@ pub(crate) struct SubscriptionObject {
     pub metadata: Option<Metadata>,
 }
 
-/// <https://docs.stripe.com/api/subscription_items/object>
-#[derive(Debug, Deserialize)]
-pub(crate) struct SubscriptionItemObject {
-    pub price: Option<Expandable>,
-    /// Before there were prices.
-    pub plan: Option<Expandable>,
-    /// None for a metered price.
-    pub quantity: Option<i64>,
-    /// Unix seconds; since 2025-03-31.
-    pub current_period_start: Option<i64>,
-    /// Unix seconds; since 2025-03-31.
-    pub current_period_end: Option<i64>,
-}
-
-/// <https://docs.stripe.com/api/invoices/object>
+/// <https://docs.stripe.com/api/invoices/object>, without what [`fields`] reads.
 #[derive(Debug, Deserialize)]
 pub(crate) struct InvoiceObject {
     /// `in_…`.
@@ -247,8 +236,6 @@ pub(crate) struct InvoiceObject {
     pub paid: Option<bool>,
     /// Unix seconds.
     pub created: Option<i64>,
-    /// Such as `subscription_cycle`.
-    pub billing_reason: Option<String>,
     pub customer: Option<Expandable>,
     /// Here until 2025-03-31, under `parent` since.
     pub subscription: Option<Expandable>,
@@ -260,11 +247,6 @@ pub(crate) struct InvoiceObject {
     pub total: Option<i64>,
     /// Lower-case ISO code.
     pub currency: Option<String>,
-    /// Until 2025-03-31.
-    pub payment_intent: Option<Expandable>,
-    /// Since 2025-03-31, and only if they were expanded.
-    pub payments: Option<List<InvoicePaymentObject>>,
-    pub lines: Option<List<InvoiceLineObject>>,
     #[serde(default)]
     pub metadata: Option<Metadata>,
     pub status_transitions: Option<StatusTransitions>,
@@ -293,67 +275,6 @@ pub(crate) struct SubscriptionDetails {
 pub(crate) struct StatusTransitions {
     /// Unix seconds.
     pub paid_at: Option<i64>,
-}
-
-/// <https://docs.stripe.com/api/invoice-line-item/object>
-#[derive(Debug, Deserialize)]
-pub(crate) struct InvoiceLineObject {
-    /// Minor units, before discounts and tax.
-    pub amount: Option<i64>,
-    /// Until 2025-03-31.
-    pub price: Option<Expandable>,
-    /// Before there were prices.
-    pub plan: Option<Expandable>,
-    /// Since 2025-03-31.
-    pub pricing: Option<LinePricing>,
-    /// None for a metered price.
-    pub quantity: Option<i64>,
-    pub period: Option<UnixPeriod>,
-    #[serde(default)]
-    pub discount_amounts: Option<Vec<DiscountAmount>>,
-    /// Until 2025-03-31.
-    #[expect(dead_code, reason = "an object with another type here is malformed")]
-    pub proration: Option<bool>,
-    /// Since 2025-03-31.
-    #[expect(dead_code, reason = "an object with another type here is malformed")]
-    pub parent: Option<LineParent>,
-}
-
-#[derive(Debug, Deserialize)]
-pub(crate) struct LinePricing {
-    pub price_details: Option<PriceDetails>,
-}
-
-#[derive(Debug, Deserialize)]
-pub(crate) struct PriceDetails {
-    pub price: Option<Expandable>,
-}
-
-/// What a line was made from: one of the two.
-#[derive(Debug, Deserialize)]
-pub(crate) struct LineParent {
-    #[expect(dead_code, reason = "an object with another type here is malformed")]
-    pub subscription_item_details: Option<LineOrigin>,
-    #[expect(dead_code, reason = "an object with another type here is malformed")]
-    pub invoice_item_details: Option<LineOrigin>,
-}
-
-#[derive(Debug, Deserialize)]
-pub(crate) struct LineOrigin {
-    #[expect(dead_code, reason = "an object with another type here is malformed")]
-    pub proration: Option<bool>,
-}
-
-#[derive(Debug, Deserialize)]
-pub(crate) struct DiscountAmount {
-    /// Minor units.
-    pub amount: i64,
-}
-
-#[derive(Debug, Deserialize)]
-pub(crate) struct UnixPeriod {
-    pub start: i64,
-    pub end: i64,
 }
 
 /// <https://docs.stripe.com/api/invoice-payment/object>
@@ -385,6 +306,5 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(object: &'a RawValue) -> Result<T, S
 
 /// The user that the app's server wrote into an object's metadata, by one of the keys that apps use.
 pub(crate) fn metadata_user(metadata: &Metadata) -> UserNames {
-    let metadata = |key| metadata.get(key).and_then(MetadataValue::as_text);
-    ["user_id", "userId", "supabase_user_id"].into_iter().filter_map(metadata).collect()
+    ["user_id", "userId", "supabase_user_id"].into_iter().filter_map(|key| metadata.get(key)).collect()
 }

@@ -6,10 +6,12 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
-use crate::amount::{Credits, Quantity};
+use crate::amount::{Credits, MAX_QUANTITY, Quantity};
 use crate::calendar::{self, Time};
 use crate::catalog::{Item, PlanChange, Price, PriceKind};
-use crate::stripe::{self, Expandable, check_id, metadata_user, parse};
+use crate::price::{self, LinePrice};
+use crate::stripe::fields::Fields;
+use crate::stripe::{self, Expandable, List, check_id, metadata_user, parse};
 use crate::text_enum::text_enum;
 use crate::user::UserNames;
 
@@ -22,20 +24,43 @@ pub struct Subscription {
     pub customer_id: Option<String>,
     /// The user that the app's server wrote into the metadata.
     pub metadata_user: UserNames,
-    /// The prices that it subscribes to, and their quantities.
-    pub items: Vec<(String, Quantity)>,
+    /// What it subscribes to.
+    pub items: Vec<SubscriptionItem>,
+    /// Whether `items` is all of it: the object carries a list, and the list does not go on.
+    pub has_all_items: bool,
     /// Stripe's status.
     pub status: Status,
-    /// The current period; `None` if the object lacks it.
+    /// The current period. Since 2025-03-31 items have periods of their own: then from the earliest start to the latest
+    /// end. `None` if neither has one.
     pub period: Option<(Time, Time)>,
     /// When its trial ends or ended.
     pub trial_end: Option<Time>,
+    /// When it is set to end.
+    pub cancel_at: Option<Time>,
     /// Whether it ends with the period.
     pub cancel_at_period_end: bool,
     /// When it ended.
     pub ended_at: Option<Time>,
+    /// Whether the collection of its invoices is paused, whatever its status.
+    pub is_paused: bool,
+    /// The test clock that its customer lives by, if any.
+    pub test_clock: Option<String>,
     /// The time at which Stripe had it in this state.
     pub as_of: Time,
+}
+
+/// An item of a subscription.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubscriptionItem {
+    /// `si_…`.
+    pub id: Option<String>,
+    /// `None` if the item lacks it.
+    pub price: Option<LinePrice>,
+    /// How many; 1 of a metered price, which has none, and where the object has something else than a whole number,
+    /// which Stripe does not allow.
+    pub quantity: i64,
+    /// Its own period, since 2025-03-31.
+    pub period: Option<(Time, Time)>,
 }
 
 text_enum! {
@@ -84,20 +109,12 @@ impl Status {
 /// Reads a subscription's object as it was at `as_of`.
 pub(crate) fn read(object: &RawValue, as_of: Time) -> Result<Subscription, String> {
     let subscription: stripe::SubscriptionObject = parse(object)?;
+    let fields = Fields::of(object);
     check_id("data.object.id", Some(&subscription.id))?;
     let status = Status::parse(&subscription.status)
         .ok_or_else(|| format!("data.object: status {:?} is none of Stripe's", subscription.status))?;
-    let object_items = subscription.items.map_or_else(Vec::new, |items| items.data);
-    let own = subscription.current_period_start.zip(subscription.current_period_end);
-    let of_items =
-        || object_items.iter().find_map(|item| item.current_period_start.zip(item.current_period_end));
-    let period = match own.or_else(of_items) {
-        Some((start, end)) => Some((
-            time("current_period_start", Some(start))?.unwrap_or_default(),
-            time("current_period_end", Some(end))?.unwrap_or_default(),
-        )),
-        None => None,
-    };
+    let start = time("current_period_start", subscription.current_period_start)?;
+    let end = time("current_period_end", subscription.current_period_end)?;
     let canceled_at = time("canceled_at", subscription.canceled_at)?;
     // A subscription that has not ended has no end, whatever else the object carries.
     let ended_at = if status.is_final() {
@@ -105,28 +122,42 @@ pub(crate) fn read(object: &RawValue, as_of: Time) -> Result<Subscription, Strin
     } else {
         None
     };
-    let mut items = Vec::new();
-    for item in object_items {
-        if let Some(price) = item.price.or(item.plan) {
-            let quantity = item.quantity.unwrap_or(1);
-            if quantity != 0 {
-                let quantity = Quantity::new(quantity).ok_or("data.object: quantity is out of range")?;
-                items.push((price.into_id(), quantity));
-            }
-        }
-    }
+    let list = fields.get("items").and_then(|list| serde_json::from_str::<List<&RawValue>>(list.get()).ok());
+    let has_all_items = list.as_ref().is_some_and(|list| !list.has_more);
+    let items: Vec<SubscriptionItem> = list.into_iter().flat_map(|list| list.data).map(item).collect();
     Ok(Subscription {
         id: subscription.id,
         customer_id: subscription.customer.map(Expandable::into_id),
         metadata_user: metadata_user(&subscription.metadata.unwrap_or_default()),
+        period: start.zip(end).or_else(|| period_of(&items)),
         items,
+        has_all_items,
         status,
-        period,
         trial_end: time("trial_end", subscription.trial_end)?,
+        cancel_at: time("cancel_at", subscription.cancel_at)?,
         cancel_at_period_end: subscription.cancel_at_period_end == Some(true),
         ended_at,
+        is_paused: fields.get("pause_collection").is_some(),
+        test_clock: fields.id("test_clock"),
         as_of,
     })
+}
+
+/// Reads an item of a subscription.
+pub(crate) fn item(object: &RawValue) -> SubscriptionItem {
+    let item = Fields::of(object);
+    SubscriptionItem {
+        id: item.id("id"),
+        price: price::read(&item),
+        quantity: item.decimal("quantity").unwrap_or(1),
+        period: item.period("current_period_start", "current_period_end"),
+    }
+}
+
+/// From the earliest start to the latest end of the items' own periods.
+fn period_of(items: &[SubscriptionItem]) -> Option<(Time, Time)> {
+    let periods = || items.iter().filter_map(|item| item.period);
+    periods().map(|(start, _)| start).min().zip(periods().map(|(_, end)| end).max())
 }
 
 fn time(field: &str, seconds: Option<i64>) -> Result<Option<Time>, String> {
@@ -145,6 +176,15 @@ pub fn path(subscription_id: &str) -> String {
     format!("/v1/subscriptions/{subscription_id}")
 }
 
+/// The path of subscriptions' items, and the url of their lists.
+pub(crate) const ITEMS: &str = "/v1/subscription_items";
+
+/// The path that lists a subscription's items.
+#[must_use]
+pub fn items_path(subscription_id: &str) -> String {
+    format!("{ITEMS}?subscription={subscription_id}&limit=100")
+}
+
 /// The plan of a subscription, by the catalog.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Plan {
@@ -157,27 +197,67 @@ pub enum Plan {
 }
 
 impl Subscription {
-    /// Its items, as a catalog looks them up.
+    /// With the items that Stripe listed, all of them, where its own list goes on.
+    #[must_use]
+    pub(crate) fn with_items(self, items: Vec<SubscriptionItem>) -> Subscription {
+        let is_of_items = self.period == period_of(&self.items);
+        let period = if is_of_items { period_of(&items) } else { self.period };
+        Subscription { items, has_all_items: true, period, ..self }
+    }
+
+    /// The paths of what this object lacks: the subscription if it has no period, and the items too if their list goes on,
+    /// which it does in the fetched object as well.
+    #[must_use]
+    pub fn lacking_paths(&self) -> Vec<String> {
+        match (self.has_all_items, self.period) {
+            (true, Some(_)) => Vec::new(),
+            (true, None) => vec![path(&self.id)],
+            (false, _) => vec![path(&self.id), items_path(&self.id)],
+        }
+    }
+
+    /// Its prices, as a catalog looks them up.
     #[must_use]
     pub fn priced(&self) -> Vec<Item> {
-        self.items.iter().map(|(price_id, _)| Item::Price(price_id.clone())).collect()
+        self.priced_items().map(|(item, _)| item).collect()
+    }
+
+    /// The prices of which it has at least one.
+    fn priced_items(&self) -> impl Iterator<Item = (Item, Quantity)> {
+        self.items.iter().filter_map(|item| {
+            let quantity = Quantity::new(item.quantity.min(MAX_QUANTITY))?;
+            let price = item.price.clone()?;
+            Some((Item::line(price.id, price.product_id), quantity))
+        })
     }
 
     /// Its plan, by the prices in force.
     #[must_use]
     pub fn plan(&self, prices: &BTreeMap<Item, Price>) -> Plan {
-        let known = |price_id: &String| prices.get(&Item::Price(price_id.clone()));
-        let plans = self.items.iter().filter_map(|(price_id, quantity)| Some((known(price_id)?, *quantity)));
+        let plans = self.priced_items().filter_map(|(item, quantity)| Some((prices.get(&item)?, quantity)));
         let best = plans
             .filter(|(price, _)| price.kind == PriceKind::Plan)
             .max_by(|(a, n), (b, m)| (a.rank, &a.price_id, n).cmp(&(b.rank, &b.price_id, m)));
         if let Some((price, quantity)) = best {
             return Plan::Known(Box::new(price.clone()), quantity);
         }
-        match self.items.iter().filter(|(price_id, _)| known(price_id).is_none()).min() {
-            Some((price_id, quantity)) => Plan::Unknown(price_id.clone(), *quantity),
+        match self.priced_items().filter(|(item, _)| !prices.contains_key(item)).min() {
+            Some((item, quantity)) => Plan::Unknown(item.name().to_owned(), quantity),
             None => Plan::None,
         }
+    }
+
+    /// Its items, as a state keeps them.
+    #[must_use]
+    pub fn item_contents(&self) -> Vec<ItemContent> {
+        let content = |item: &SubscriptionItem| ItemContent {
+            item_id: item.id.clone(),
+            price_id: item.price.as_ref().map(|price| price.id.clone()),
+            quantity: item.quantity,
+        };
+        let mut contents: Vec<ItemContent> = self.items.iter().map(content).collect();
+        contents.sort();
+        contents
     }
 }
 
@@ -249,12 +329,27 @@ pub struct SubscriptionState {
     pub quantity: Quantity,
     /// The current period.
     pub period: (Time, Time),
+    /// Its items, in their order.
+    pub items: Vec<ItemContent>,
     /// When its trial ends or ended.
     pub trial_end: Option<Time>,
+    /// When it is set to end.
+    pub cancel_at: Option<Time>,
     /// Whether it ends with the period.
     pub cancel_at_period_end: bool,
     /// When it ended.
     pub ended_at: Option<Time>,
+}
+
+/// An item, as far as it tells two states of a subscription apart.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ItemContent {
+    /// `si_…`.
+    pub item_id: Option<String>,
+    /// Its price.
+    pub price_id: Option<String>,
+    /// How many.
+    pub quantity: i64,
 }
 
 /// How an incoming state relates to the known one.
@@ -295,20 +390,11 @@ impl SubscriptionState {
         self.key() > other.key()
     }
 
-    /// The state without its time.
-    #[allow(clippy::type_complexity)]
-    fn key(&self) -> (Status, (Time, Time), &Option<String>, Quantity, bool, Option<Time>, Option<Time>) {
-        let SubscriptionState {
-            status,
-            period,
-            price_id,
-            quantity,
-            cancel_at_period_end,
-            trial_end,
-            ended_at,
-            ..
-        } = self;
-        (*status, *period, price_id, *quantity, *cancel_at_period_end, *trial_end, *ended_at)
+    /// The state without its time, in the order in which ambiguous ones outrank each other.
+    fn key(&self) -> impl Ord + '_ {
+        let SubscriptionState { as_of: _, status, price_id, quantity, period, .. } = self;
+        let ends = (self.cancel_at_period_end, self.cancel_at, self.trial_end, self.ended_at);
+        (*status, *period, price_id, *quantity, &self.items, ends)
     }
 }
 
@@ -342,7 +428,9 @@ mod tests {
         let newer = object(&json!({ "items": { "data": [{
             "price": { "id": "price_pro" }, "quantity": 1, "current_period_start": 1000, "current_period_end": 2000,
         }] } }));
-        assert_eq!(facts(&older, 1), facts(&newer, 1));
+        let (older, newer) = (facts(&older, 1), facts(&newer, 1));
+        assert_eq!(older.period, newer.items[0].period);
+        assert_eq!(older.period, newer.period);
         assert_eq!(facts(&object(&json!({})), 1).period, None);
     }
 
@@ -392,7 +480,9 @@ mod tests {
                     calendar::from_unix(1000).expect("a time"),
                     calendar::from_unix(2000).expect("a time"),
                 ),
+                items: Vec::new(),
                 trial_end: None,
+                cancel_at: None,
                 cancel_at_period_end,
                 ended_at: None,
             }

@@ -1,14 +1,15 @@
 //! A payment or a subscription's state by an SQL call: the same as by its events, whichever come first.
 
 use serde_json::json;
-use stripe_credits_rules::amount::{Credits, Quantity};
+use stripe_credits_rules::amount::{Credits, MinorUnits};
 use stripe_credits_rules::calendar::{SubsecRound, Time};
 use stripe_credits_rules::catalog::Item;
 use stripe_credits_rules::event::Keys;
-use stripe_credits_rules::invoice::{Charge, Invoice, InvoiceLine};
+use stripe_credits_rules::invoice::{Invoice, InvoiceLine, LineQuantity};
 use stripe_credits_rules::lot::{NewGrant, Pool};
+use stripe_credits_rules::price::LinePrice;
 use stripe_credits_rules::reason::Reason;
-use stripe_credits_rules::subscription::{self as rules, Status};
+use stripe_credits_rules::subscription::{self as rules, Status, SubscriptionItem};
 use stripe_credits_rules::user::UserNames;
 use stripe_credits_rules::verdict::Verdict;
 use stripe_credits_rules::worth::NoGrant;
@@ -162,7 +163,7 @@ pub(crate) fn subscription_state(sql: &mut Sql, call: &DirectState) -> Outcome {
         // There is no event to park: the caller calls again.
         outcome.verdict = Verdict::Rejected(Reason::UnknownPrice);
     } else if let Some(invoice) = call.invoice() {
-        let worth = match settings.scope.excludes_payment(invoice.paid_at) {
+        let worth = match settings.scope.excludes_payment(call.period.0) {
             Some(reason) => Err(NoGrant::Ignored(reason)),
             None => invoice::worth(sql, &settings, &invoice, now.as_ref(), None),
         };
@@ -186,23 +187,38 @@ impl DirectState {
             id: self.subscription_id.clone(),
             customer_id: self.customer_id.clone(),
             metadata_user: UserNames::default(),
-            items: vec![(self.price_id.clone(), Quantity::ONE)],
+            items: vec![SubscriptionItem { id: None, price: Some(self.price()), quantity: 1, period: None }],
+            has_all_items: false,
             status: self.status,
             period: Some(self.period),
             trial_end: None,
+            cancel_at: None,
             cancel_at_period_end: self.cancel_at_period_end,
             ended_at: self.status.is_final().then_some(self.period.1),
+            is_paused: false,
+            test_clock: None,
             // In whole seconds, as Stripe's are: of one second, only Stripe can say what came later.
             as_of: clock().trunc_subsecs(0),
         }
     }
 
+    fn price(&self) -> LinePrice {
+        LinePrice { id: self.price_id.clone(), product_id: None, interval: None, is_metered: false }
+    }
+
     fn invoice(&self) -> Option<Invoice> {
         let line = InvoiceLine {
-            item: Item::Price(self.price_id.clone()),
-            quantity: Quantity::ONE,
-            charge: Charge::Money,
-            period: self.period,
+            subscription_id: Some(self.subscription_id.clone()),
+            item_id: None,
+            price: Some(self.price()),
+            is_recurring: true,
+            quantity: LineQuantity::Whole(1),
+            // The call does not say what was paid, only that it was.
+            amount: Some(MinorUnits(1)),
+            discount: MinorUnits(0),
+            period: Some(self.period),
+            is_proration: false,
+            names_credited: false,
         };
         Some(Invoice {
             id: self.invoice_id.clone()?,
@@ -210,11 +226,14 @@ impl DirectState {
             customer_id: self.customer_id.clone(),
             metadata_user: UserNames::default(),
             paid: true,
-            paid_at: self.period.0,
-            mid_period: false,
+            paid_at: Some(self.period.0),
+            created: None,
             total: None,
             currency: None,
             payment_intent_ids: Vec::new(),
+            charge_ids: Vec::new(),
+            is_discounted: false,
+            test_clock: None,
             lines: Some(vec![line]),
         })
     }

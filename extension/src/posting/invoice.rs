@@ -30,7 +30,7 @@ pub(crate) fn worth(
     let mut priced = Vec::new();
     for line in lines {
         let price = catalog::prices_in_force(sql, [&line.item], line.period.0).remove(&line.item);
-        priced.push((line.clone(), price));
+        priced.push((line, price));
     }
     let known = subscription.map(|subscription| subscription.state.trial_end);
     let answered = || fetched?.subscription(subscription_id).map(|subscription| subscription.trial_end);

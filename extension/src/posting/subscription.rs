@@ -140,6 +140,9 @@ fn state(facts: &rules::Subscription, plan: &Plan, period: (Time, Time)) -> Subs
         price_id: price_id.map(str::to_owned),
         quantity,
         period,
+        // The table keeps neither items nor `cancel_at`.
+        items: Vec::new(),
+        cancel_at: None,
         trial_end: facts.trial_end,
         cancel_at_period_end: facts.cancel_at_period_end,
         ended_at: facts.ended_at,

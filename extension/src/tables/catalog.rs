@@ -43,21 +43,6 @@ macro_rules! price_columns {
     };
 }
 
-/// The row of the id $1 in force at $2; before its first row, that one. If its kind is not one that $3 lists, the first
-/// later row whose kind is, because what was wrong when it was sold can be corrected since.
-macro_rules! row_of_id {
-    ($names:literal) => {
-        concat!(
-            "select ", price_columns!(), ", retired, valid_from <= $2 from billing.prices
-             where price_id = $1 and names = '", $names, "' and valid_from >= coalesce(
-                 (select max(p.valid_from) from billing.prices p where p.price_id = $1 and p.valid_from <= $2),
-                 '-infinity')
-             order by kind = any ($3) desc, valid_from
-             limit 1"
-        )
-    };
-}
-
 /// The kinds that an invoice's line may be of.
 const ANY_KIND: &[PriceKind] = &[PriceKind::Plan, PriceKind::Pack, PriceKind::NotCredits];
 
@@ -93,7 +78,10 @@ fn prices_of_kinds<'a>(
     let mut found = BTreeMap::new();
     for item in items {
         let price = match item {
-            Item::Price(price_id) => of_price(sql, price_id, at, kinds).map(|known| known.price),
+            // Who names an id alone may mean either.
+            Item::Price(id) => {
+                of_id(sql, id, &[Names::Price, Names::Product], at, kinds).map(|found| found.price)
+            }
             Item::Line { price, product } => of_line(sql, price, product, at, kinds),
             Item::Pack(key) => of_pack(sql, key, at),
             Item::Unpriced => None,
@@ -111,30 +99,38 @@ struct Found {
     in_force: bool,
 }
 
-fn of_price(sql: &mut Sql, price_id: &str, at: Time, kinds: &[PriceKind]) -> Option<Found> {
-    of_id(sql, row_of_id!("price"), price_id, at, kinds)
-}
-
 /// The price's own row, else its product's. A retired price gives way to a product that was on sale then: the founder
 /// has put all of the product's prices in the price's place.
 fn of_line(sql: &mut Sql, price_id: &str, product_id: &str, at: Time, kinds: &[PriceKind]) -> Option<Price> {
-    let own = of_price(sql, price_id, at, kinds);
+    let own = of_id(sql, price_id, &[Names::Price], at, kinds);
     if own.as_ref().is_some_and(|own| !own.retired) {
         return own.map(|own| own.price);
     }
-    let of_product = of_id(sql, row_of_id!("product"), product_id, at, kinds);
+    let of_product = of_id(sql, product_id, &[Names::Product], at, kinds);
     let replaces = own.is_none() || of_product.as_ref().is_some_and(|found| found.in_force && !found.retired);
     let chosen = if replaces { of_product } else { own };
     chosen.map(|found| found.price)
 }
 
-fn of_id(sql: &mut Sql, statement: &'static str, id: &str, at: Time, kinds: &[PriceKind]) -> Option<Found> {
+/// The row of an id in force at a time; before its first row, that one. If its kind does not fit, the first later row
+/// whose kind does, because what was wrong when it was sold can be corrected since.
+fn of_id(sql: &mut Sql, id: &str, names: &[Names], at: Time, kinds: &[PriceKind]) -> Option<Found> {
+    let names: Vec<&str> = names.iter().map(|names| names.as_str()).collect();
     let kinds: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
-    sql.query_opt(statement, &[id.into(), timestamp(at).into(), kinds.into()]).map(|mut row| Found {
-        price: price(&mut row),
-        retired: row.get(),
-        in_force: row.get(),
-    })
+    sql.query_opt(
+        concat!(
+            "select ",
+            price_columns!(),
+            ", retired, valid_from <= $2 from billing.prices
+             where price_id = $1 and names = any ($3) and valid_from >= coalesce(
+                 (select max(p.valid_from) from billing.prices p where p.price_id = $1 and p.valid_from <= $2),
+                 '-infinity')
+             order by kind = any ($4) desc, valid_from
+             limit 1"
+        ),
+        &[id.into(), timestamp(at).into(), names.into(), kinds.into()],
+    )
+    .map(|mut row| Found { price: price(&mut row), retired: row.get(), in_force: row.get() })
 }
 
 /// The newest price of a pack that was on sale; one that is on sale since, rather than one that was retired then.

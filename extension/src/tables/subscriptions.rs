@@ -82,6 +82,8 @@ fn subscription(row: &mut Row) -> KnownSubscription {
             price_id: row.get_opt(),
             quantity: row.get(),
             period: (row.get(), row.get()),
+            items: Vec::new(),
+            cancel_at: None,
             trial_end: row.get_opt(),
             cancel_at_period_end: row.get(),
             ended_at: row.get_opt(),

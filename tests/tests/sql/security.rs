@@ -190,7 +190,8 @@ fn scenario_35_authenticated_reads_its_own_rows_only() {
 fn scenario_35_missing_claims_or_claims_of_no_user_read_nothing() {
     let db = with_two_users();
     let mut client = db.connect_as("authenticated");
-    let of_nobody = ["", "{}", "{\"sub\": null}", "{\"sub\": \" \"}", "{\"sub\": \"user_2abc\"}", "null", "[]"];
+    let of_nobody =
+        ["", "{}", "{\"sub\": null}", "{\"sub\": \" \"}", "{\"sub\": \"user_2abc\"}", "null", "[]"];
     for claims in [None].into_iter().chain(of_nobody.map(Some)) {
         if let Some(claims) = claims {
             client.run(&format!("set request.jwt.claims = '{claims}'"));

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::{MAX_PAYMENT_CREDITS, NoGrant, OUT_OF_RANGE, fetch_or_park};
-use crate::amount::{Credits, Quantity};
+use crate::amount::{Credits, MinorUnits, Quantity};
 use crate::calendar::Time;
 use crate::catalog::{Cancellation, Item, NoPaymentRequired, Price, PriceKind};
 use crate::fetched::Fetched;
-use crate::invoice::{Charge, Invoice, InvoiceLine, lines_path};
+use crate::invoice::{Invoice, InvoiceLine, LineQuantity, lines_path};
 use crate::lot::{Cycle, NewGrant, Pool};
 use crate::reason::Reason;
 use crate::subscription;
@@ -15,26 +15,72 @@ use crate::subscription;
 /// The most parts in which one invoice line may be granted: daily ones over ten years.
 pub const MAX_DRIPS: u32 = 3_660;
 
-/// The subscription of a paid invoice, and its lines.
+/// A line that bills something: not a credit for unused time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BilledLine {
+    /// The key of its price.
+    pub item: Item,
+    /// At least one.
+    pub quantity: Quantity,
+    /// Whether it costs something.
+    pub charge: Charge,
+    /// The billed period: start, end.
+    pub period: (Time, Time),
+}
+
+/// Whether a line costs something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Charge {
+    /// It does.
+    Money,
+    /// It does not, after a discount of 100 %.
+    Discounted,
+    /// It does not, before any discount: a trial, or a price of 0.
+    Nothing,
+}
+
+/// The subscription of a paid invoice, and its lines that bill something.
 ///
 /// # Errors
 /// A [`NoGrant`] if it is not paid, bills no subscription, or its lines are not known.
 pub fn lines<'a>(
     invoice: &'a Invoice,
-    fetched: Option<&'a Fetched>,
-) -> Result<(&'a str, &'a [InvoiceLine]), NoGrant> {
+    fetched: Option<&Fetched>,
+) -> Result<(&'a str, Vec<BilledLine>), NoGrant> {
     let Some(subscription_id) = invoice.subscription_id.as_deref() else {
         return Err(NoGrant::Ignored(Reason::NoSubscription));
     };
     if !invoice.paid {
         return Err(NoGrant::Ignored(Reason::Unpaid));
     }
-    let lines =
-        fetched.and_then(|fetched| fetched.invoice_lines_of(&invoice.id)).or(invoice.lines.as_deref());
-    match lines {
+    let lines = fetched.and_then(|fetched| fetched.invoice_lines_of(invoice)).or(invoice.lines.clone());
+    match lines.and_then(|lines| lines.iter().filter(|line| bills(line)).map(billed).collect()) {
         Some(lines) => Ok((subscription_id, lines)),
         None => Err(fetch_or_park(fetched, lines_path(&invoice.id))),
     }
+}
+
+fn bills(line: &InvoiceLine) -> bool {
+    line.amount.is_none_or(|amount| amount.0 >= 0) && line.quantity != LineQuantity::Whole(0)
+}
+
+fn billed(line: &InvoiceLine) -> Option<BilledLine> {
+    let quantity = match line.quantity {
+        LineQuantity::Missing => 1,
+        LineQuantity::Whole(quantity) => quantity,
+        LineQuantity::NotWhole => return None,
+    };
+    let price = line.price.clone()?;
+    Some(BilledLine {
+        item: Item::line(price.id, price.product_id),
+        quantity: Quantity::new(quantity)?,
+        charge: match line.amount? {
+            MinorUnits(0) => Charge::Nothing,
+            amount if line.discount >= amount => Charge::Discounted,
+            _ => Charge::Money,
+        },
+        period: line.period?,
+    })
 }
 
 /// What an invoice grants.
@@ -54,7 +100,7 @@ pub struct Trial {
 }
 
 /// A line and its price; `None` if the catalog does not know it.
-pub type Priced = (InvoiceLine, Option<Price>);
+pub type Priced = (BilledLine, Option<Price>);
 
 /// What the lines of a paid invoice grant, by the prices in force when each line's period starts. Without a known
 /// `trial`, a line that costs nothing needs the subscription from Stripe.
@@ -148,7 +194,7 @@ pub fn worth(
 
 /// Why a line grants nothing by the catalog's policies, if it does not.
 fn no_grant_reason(
-    line: &InvoiceLine,
+    line: &BilledLine,
     price: &Price,
     policy: NoPaymentRequired,
     in_trial: bool,
@@ -190,7 +236,7 @@ impl Bought<'_> {
             end,
             max_rollover: self.price.max_rollover,
             expires: self.price.cancellation == Cancellation::Expire,
-            paid_at: invoice.paid_at,
+            paid_at: invoice.paid_at.or(invoice.created).unwrap_or(self.start),
         }
     }
 
@@ -247,7 +293,7 @@ mod tests {
             object[key] = value.clone();
         }
         let object = serde_json::value::to_raw_value(&object).expect("JSON");
-        invoice::read(&object, calendar::from_unix(JANUARY).expect("a time")).expect("an invoice")
+        invoice::read(&object).expect("an invoice")
     }
 
     fn line(price: &str, amount: i64, quantity: i64, period: (i64, i64)) -> Value {
@@ -270,7 +316,7 @@ mod tests {
             "packs": [{ "key": "small", "credits": 500, "prices": ["price_pack"] }] }"#;
         let catalog = catalog::read(document).expect("a catalog").prices;
         let (subscription_id, lines) = lines(invoice, None)?;
-        let price = |line: &InvoiceLine| match &line.item {
+        let price = |line: &BilledLine| match &line.item {
             Item::Price(id) | Item::Line { price: id, .. } => catalog.get(id).cloned(),
             Item::Pack(_) | Item::Unpriced => None,
         };

@@ -1,6 +1,7 @@
 //! The SQL interface on a real server: every test has a database of its own, and most of them send what Stripe sends.
 
 mod adjustments;
+mod before_books;
 mod catalog;
 mod constraints;
 mod contention;
@@ -33,4 +34,5 @@ mod subscription_permutations;
 mod subscription_reversals;
 mod subscription_state;
 mod trials_and_coupons;
+mod users;
 mod vectors;

@@ -80,7 +80,14 @@ fn play(c: &mut Connection, vector: &Value, base: i64) -> Option<String> {
         }
         let got = balances(c, user);
         if got != step["expect"] {
-            return Some(format!("step {index} ({answer:?}): {got}, not {}", step["expect"]));
+            let grants = c.column::<String>(
+                "select concat_ws(' ', item, 'amount', amount, 'drawn', drawn, 'remaining', remaining, 'pending', pending,
+                     'aside', set_aside, 'expired', expired, 'owed', owed)
+                 from billing.credit_grants order by id",
+                &[],
+            );
+            let grants = grants.join("\n  ");
+            return Some(format!("step {index} ({answer:?}): {got}, not {}\n  {grants}", step["expect"]));
         }
     }
     None
@@ -89,7 +96,8 @@ fn play(c: &mut Connection, vector: &Value, base: i64) -> Option<String> {
 #[test]
 fn every_vector_that_may_be_long_ago_stands_after_every_step() {
     let mut wrong = Vec::new();
-    for (name, vector) in all().iter().filter(|(_, vector)| vector["clock"] == "any") {
+    let only = std::env::var("STRIPE_CREDITS_VECTOR").unwrap_or_default();
+    for (name, vector) in all().iter().filter(|(name, vector)| vector["clock"] == "any" && name.contains(&only)) {
         let bases = vector["base"].as_i64().map_or(BASES.to_vec(), |base| vec![base]);
         for base in bases {
             let database = Database::new();

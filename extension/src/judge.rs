@@ -218,7 +218,6 @@ fn judge_invoice(sql: &mut Sql, context: &Context, invoice: &Invoice, session_us
     let paid_at = invoice.paid_at.or(invoice.created).unwrap_or(context.event.created);
     let ownership = resolve_owner(sql, invoice.customer_id.as_deref(), claims, paid_at);
     let unblocked = ownership.link_customer(sql);
-
     if let Some(outcome) = context.before_books(paid_at) {
         return Judged { outcome: ownership.with_owner(sql, outcome), unblocked };
     }

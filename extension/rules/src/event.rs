@@ -519,6 +519,29 @@ mod tests {
     }
 
     #[test]
+    fn metadata_of_any_kind_is_read() {
+        let user = "11111111-1111-4111-8111-111111111111";
+        for metadata in
+            [json!([]), json!([user]), json!("x"), json!(7), json!(null), json!({ "user_id": [user] })]
+        {
+            assert_eq!(completed(json!({ "metadata": metadata })).metadata_user, None, "{metadata}");
+        }
+        let odd = completed(json!({ "metadata": { "user_id": user, "a": [1], "b": { "c": null }, "d": 7 } }));
+        assert_eq!(odd.metadata_user, Uuid::try_parse(user).ok());
+    }
+
+    #[test]
+    fn an_invoice_is_decided_under_the_locks_of_every_subscription_that_it_bills() {
+        let line = |subscription: &str| json!({ "amount": 5, "subscription": subscription });
+        let object = json!({ "id": "in_1", "object": "invoice", "status": "paid", "subscription": "sub_1",
+                             "lines": { "data": [line("sub_3"), line("sub_2"), line("sub_3"), {}] } });
+        let event = json!({ "id": "evt_1", "type": "invoice.paid", "created": 1, "livemode": false,
+                            "data": { "object": object } });
+        let event = read(&event.to_string()).expect("an event");
+        assert_eq!(event.subject.keys().sources, ["in_1", "sub_1", "sub_2", "sub_3"]);
+    }
+
+    #[test]
     fn a_malformed_event_keeps_the_id_it_can_be_recorded_under() {
         let id = |text: &str| read(text).expect_err("malformed").event_id;
         assert_eq!(id(r#"{"id": "evt_1"}"#), Some("evt_1".into()));

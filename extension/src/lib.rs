@@ -27,8 +27,9 @@ mod posting {
     pub(crate) mod subscription; // a subscription's state
     pub(crate) mod invoice; // a subscription's paid invoice
     pub(crate) mod reversal; // refunds and disputes
+    pub(crate) mod adjustment; // corrections by hand, imported balances
     pub(crate) mod promotion; // credits that are given
-    pub(crate) mod spend; // spends and reservations
+    pub(crate) mod spend; // spends, reservations, and what is given back of them
 }
 mod ledger; // accounts, credit_grants, credit_transactions: their only writer
 mod tables {
@@ -89,6 +90,9 @@ extension_sql_file!(
         api::reserve_credits,
         api::commit_reservation,
         api::release_reservation,
+        api::refund_spend,
+        api::adjust_credits,
+        api::import_balance,
         api::run_due,
         api::prune_stripe_events,
         api::sync_user_credits

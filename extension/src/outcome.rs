@@ -71,6 +71,11 @@ impl Outcome {
         Outcome::of(Verdict::Rejected(reason))
     }
 
+    /// A user without an account has no credits, and a rejection does not create an account.
+    pub(crate) fn no_account(user: Uuid, reason: Reason) -> Outcome {
+        Outcome { user: Some(user), ..Outcome::rejected(reason) }
+    }
+
     /// A text that the rules cannot read as an event.
     pub(crate) fn malformed(malformed: &Malformed) -> Outcome {
         Outcome::rejected(Reason::Malformed).with("fault", malformed.fault.as_str())
@@ -129,6 +134,11 @@ impl Outcome {
             details.as_ref().into_datum(),
         ]
     }
+}
+
+/// A request id that was used before: with the same content it was applied already, with other content it contradicts itself.
+pub(crate) fn repeated(same: bool) -> Verdict {
+    if same { Verdict::AlreadyApplied } else { Verdict::Rejected(Reason::Conflict) }
 }
 
 impl From<NoGrant> for Outcome {

@@ -64,6 +64,10 @@ text_enum! {
         OutOfRange => "out_of_range",
         /// The account has fewer credits than that.
         InsufficientCredits => "insufficient_credits",
+        /// No spend and no committed reservation has this id.
+        UnknownSpend => "unknown_spend",
+        /// More credits than were spent and not given back yet.
+        ExceedsSpend => "exceeds_spend",
         /// No reservation has this id.
         UnknownReservation => "unknown_reservation",
         /// The reservation was released, or it expired.

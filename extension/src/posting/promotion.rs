@@ -8,7 +8,7 @@ use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
 
 use crate::ledger::{Account, Origin, TransactionType};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, repeated};
 use crate::pg::error::raise_past;
 use crate::pg::sql::Sql;
 use crate::tables::catalog;
@@ -50,8 +50,7 @@ pub(crate) fn grant(sql: &mut Sql, call: &ManualGrant) -> Outcome {
     let mut account = Account::open(sql, call.user);
     if let Some(granted) = account.find_grant(sql, call.request_id, GRANT) {
         let same = granted.amount == call.amount && granted.expires_at == call.expires_at;
-        let verdict = if same { Verdict::AlreadyApplied } else { Verdict::Rejected(Reason::Conflict) };
-        return account.close(sql, verdict);
+        return account.close(sql, repeated(same));
     }
     if let Some(past) = call.expires_at.filter(|expires_at| *expires_at <= account.now()) {
         raise_past("p_expires_at", &past.to_string());

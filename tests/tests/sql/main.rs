@@ -1,5 +1,6 @@
 //! The SQL interface on a real server: every test has a database of its own, and most of them send what Stripe sends.
 
+mod adjustments;
 mod catalog;
 mod constraints;
 mod contention;
@@ -27,6 +28,7 @@ mod scenarios_subscriptions;
 mod schema_dump;
 mod security;
 mod soak;
+mod spend_refunds;
 mod subscription_contention;
 mod subscription_permutations;
 mod subscription_reversals;

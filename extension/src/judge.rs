@@ -104,7 +104,7 @@ pub(crate) fn judge(
         Subject::Invoice(invoice) => judge_invoice(sql, &context, invoice, None),
         Subject::InvoicePayment(payment) => reversal::invoice_paid_by(sql, event, payment).into(),
         Subject::Reversals(reversals) => reversal::apply(sql, event, reversals, fetched).into(),
-        Subject::Other => Outcome::ignored(Reason::EventType).into(),
+        Subject::TestClock { .. } | Subject::Other => Outcome::ignored(Reason::EventType).into(),
     }
 }
 

@@ -178,13 +178,13 @@ pub(crate) fn of_subscription(
 /// Reads a line. Since 2025-03-31 what it is made from says where it belongs.
 fn line(object: &RawValue) -> InvoiceLine {
     let line = Fields::of(object);
-    let origin = origin(&line.object("parent"));
+    let parent = line.object("parent");
+    let origin = origin(&parent);
     let item_id = line.id("subscription_item").or_else(|| origin.id("subscription_item"));
     let is_proration = line.flag("proration") || origin.flag("proration");
-    let is_recurring = price::is_recurring(&line)
-        || line.text("type").as_deref() == Some("subscription")
-        || item_id.is_some()
-        || is_proration;
+    let is_of_item = line.text("type").as_deref() == Some("subscription")
+        || parent.text("type").as_deref() == Some("subscription_item_details");
+    let is_recurring = price::is_recurring(&line) || is_of_item || item_id.is_some() || is_proration;
     let names_credited = |of: &Fields| of.object("proration_details").get("credited_items").is_some();
     let discounts = line.list("discount_amounts");
     let discounts = discounts.into_iter().filter_map(|discount| Fields::of(discount).integer("amount"));
@@ -250,3 +250,6 @@ pub fn payments_path(payment_intent_id: &str) -> String {
 pub(crate) fn of_lines(url: &str) -> Option<&str> {
     url.strip_prefix("/v1/invoices/")?.strip_suffix("/lines")
 }
+
+#[cfg(test)]
+mod tests;

@@ -59,6 +59,15 @@ pub(crate) struct AnyObject {
     pub url: Option<String>,
 }
 
+/// <https://docs.stripe.com/api/test_clocks/object>
+#[derive(Debug, Deserialize)]
+pub(crate) struct TestClockObject {
+    /// `clock_…`.
+    pub id: String,
+    /// Unix seconds.
+    pub frozen_time: i64,
+}
+
 /// <https://docs.stripe.com/api/checkout/sessions/object>
 #[derive(Debug, Deserialize)]
 pub(crate) struct CheckoutSessionObject<'a> {

@@ -312,7 +312,7 @@ fn sold_before(c: &mut Connection, session_id: &str, field: &str, value: &str) -
 }
 
 #[test]
-fn scenario_62_a_price_that_was_listed_as_a_plan_when_it_was_sold_heals_when_corrected() {
+fn scenario_62_a_pack_listed_as_a_plan_when_it_was_sold_heals_when_corrected() {
     let db = Database::new();
     let mut c = db.connect();
     let mut wrong = with("/packs", json!([]));

@@ -3,6 +3,7 @@
 select pg_catalog.pg_extension_config_dump('billing.settings', '');
 select pg_catalog.pg_extension_config_dump('billing.prices', '');
 select pg_catalog.pg_extension_config_dump('billing.accounts', '');
+select pg_catalog.pg_extension_config_dump('billing.test_clocks', '');
 select pg_catalog.pg_extension_config_dump('billing.credit_grants', '');
 select pg_catalog.pg_extension_config_dump('billing.credit_transactions', '');
 select pg_catalog.pg_extension_config_dump('billing.reservations', '');

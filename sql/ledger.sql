@@ -13,6 +13,8 @@ create table billing.accounts (
     subscription_status text not null default 'none',
     signed_up_at timestamptz,
     free_next_at timestamptz,
+    -- The account lives by this clock of Stripe's instead of the database's.
+    test_clock text,
     periods_next_at timestamptz,
     next_due_at timestamptz,
     last_grant_id bigint not null default 0,
@@ -31,6 +33,26 @@ comment on column billing.accounts.periods_next_at is
 comment on column billing.accounts.next_due_at is
 'When something is due next: an expiry, a drip, the end of a reservation. Reads are right before run_due posts it.';
 create index accounts_due on billing.accounts (next_due_at) where next_due_at is not null;
+create index accounts_test_clock on billing.accounts (test_clock) where test_clock is not null;
+
+create table billing.test_clocks (
+    clock_id billing.identifier primary key,
+    -- By the clock's own events; until there is one, the latest time that an object of its names.
+    frozen_time timestamptz,
+    named_time timestamptz
+);
+comment on table billing.test_clocks is
+'What time it is by each of Stripe''s test clocks. Accounts of its customers live by it.';
+
+create function billing.account_time(p_test_clock text) returns timestamptz
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+    select coalesce(
+        (select coalesce(c.frozen_time, c.named_time) from billing.test_clocks c where c.clock_id = p_test_clock),
+        statement_timestamp())
+$$;
+comment on function billing.account_time(text) is
+'What time it is for an account: by its test clock, or by the database''s clock if it has none.';
 
 -- Rule 8. In PL/pgSQL, like adds_up below, because that is compiled once per connection: an expression in the table
 -- would be compiled for every statement that writes to it.

@@ -21,7 +21,7 @@ $$;
 comment on function billing.free_plan() is
 'What users without a plan get, by the catalog; no row if that is nothing.';
 
-create function billing.unposted(p_user_id uuid)
+create function billing.unposted(p_user_id uuid, p_now timestamptz)
 returns table (pool text, credits bigint, up_to_here bigint)
 language sql stable strict rows 1 set search_path = pg_catalog, pg_temp
 as $$
@@ -33,28 +33,28 @@ as $$
         join billing.credit_transactions t
             on t.user_id = r.user_id and t.request_id = r.request_id and t.transaction_type = 'reservation'
         join billing.credit_grants g on g.user_id = t.user_id and g.id = t.grant_id
-        where r.user_id = p_user_id and r.status = 'held' and r.expires_at <= statement_timestamp()
-            and (g.expires_at is null or g.expires_at > statement_timestamp())
+        where r.user_id = p_user_id and r.status = 'held' and r.expires_at <= p_now
+            and (g.expires_at is null or g.expires_at > p_now)
         union all
         -- Parts of a period's credits.
         select g.pool, g.pending, g.expires_at, g.priority_at, g.draw_rank, g.id
         from billing.credit_grants g
-        where g.user_id = p_user_id and g.pending > 0 and g.available_from <= statement_timestamp()
+        where g.user_id = p_user_id and g.pending > 0 and g.available_from <= p_now
         union all
         -- Months of the free plan.
         select 'promotional', f.credits, m.start + f.every, m.start + f.every, 2::smallint, 0
         from billing.accounts a
         cross join billing.free_plan() f
-        cross join lateral generate_series(a.free_next_at, statement_timestamp(), f.every) m (start)
+        cross join lateral generate_series(a.free_next_at, p_now, f.every) m (start)
         where a.user_id = p_user_id and a.tier = 'free' and a.signed_up_at is not null
     )
-    select case when d.expires_at is null or d.expires_at > statement_timestamp() then d.pool end, d.credits,
+    select case when d.expires_at is null or d.expires_at > p_now then d.pool end, d.credits,
         (sum(d.credits) over (
-            order by d.expires_at <= statement_timestamp() desc, d.priority_at, d.draw_rank, d.id))::bigint
+            order by d.expires_at <= p_now desc, d.priority_at, d.draw_rank, d.id))::bigint
     from due d
 $$;
-comment on function billing.unposted(uuid) is
-'What is due for a user and not posted yet, as far as the caller may read it; part of user_credits. Expired '
+comment on function billing.unposted(uuid, timestamptz) is
+'What is due at a time for a user and not posted yet, as far as the caller may read it; part of user_credits. Expired '
 'reservations, parts of a period''s credits, months of the free plan. up_to_here is the running sum in draw order, '
 'of which debt is settled first.';
 
@@ -79,6 +79,9 @@ select
     cycle.price_id as stripe_price_id
 from billing.accounts a
 cross join lateral (
+    select case when a.test_clock is null then statement_timestamp() else billing.account_time(a.test_clock) end as at
+) now
+cross join lateral (
     select
         coalesce(sum(c.credits) filter (where c.pool = 'subscription'), 0)::bigint as subscription,
         coalesce(sum(c.credits) filter (where c.pool = 'purchased'), 0)::bigint as purchased,
@@ -87,15 +90,15 @@ cross join lateral (
         select g.pool, g.remaining as credits
         from billing.credit_grants g
         where g.user_id = a.user_id and g.spendable
-            and (g.expires_at is null or g.expires_at > statement_timestamp())
+            and (g.expires_at is null or g.expires_at > now.at)
         union all
         select u.pool, greatest(least(u.credits, u.up_to_here - a.debt), 0)::bigint
-        from billing.unposted(case when a.next_due_at <= statement_timestamp() then a.user_id end) u
+        from billing.unposted(case when a.next_due_at <= now.at then a.user_id end, now.at) u
     ) c
 ) live
 cross join lateral (
     select coalesce(sum(u.credits), 0) as credits
-    from billing.unposted(case when a.next_due_at <= statement_timestamp() then a.user_id end) u
+    from billing.unposted(case when a.next_due_at <= now.at then a.user_id end, now.at) u
 ) due
 cross join lateral (
     select coalesce(sum(g.amount), 0)::bigint as total

@@ -26,6 +26,7 @@ create table billing.subscriptions (
     cancel_at_period_end boolean not null,
     ended_at timestamptz check ((ended_at is not null) = (status in ('incomplete_expired', 'canceled'))),
     as_of timestamptz not null,
+    seen_at timestamptz not null,
     listed_since timestamptz,
     known_after bigint not null,
     stripe_event_id text,
@@ -40,14 +41,17 @@ create index subscriptions_user on billing.subscriptions (user_id);
 create index subscriptions_customer on billing.subscriptions (customer_id);
 create index subscriptions_price on billing.subscriptions (price_id);
 
+comment on column billing.subscriptions.seen_at is
+'As of when the state was so for comparison with periods: as_of, or the time by the customer''s test clock.';
 comment on column billing.subscriptions.listed_since is
-'As of when the earliest known state with a complete list of items was so.';
+'As of when the earliest known state with a complete list of items was so, as seen_at.';
 comment on column billing.subscriptions.known_after is
 'The account''s last ledger row when this state became known.';
 
 create table billing.subscription_items (
     item_id billing.identifier not null,
     as_of timestamptz not null,
+    seen_at timestamptz not null,
     subscription_id billing.identifier not null,
     -- Null from the state on in which the item is no longer listed.
     price_id text,

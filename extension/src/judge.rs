@@ -22,7 +22,7 @@ use crate::outcome::Outcome;
 use crate::pg::sql::Sql;
 use crate::posting::subscription::{Incoming, Source};
 use crate::posting::{invoice, pack, reversal, subscription};
-use crate::tables::{customers, payments, subscriptions};
+use crate::tables::{customers, payments, subscriptions, test_clocks};
 
 /// Who asks for an event to be applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +104,11 @@ pub(crate) fn judge(
         Subject::Invoice(invoice) => judge_invoice(sql, &context, invoice, None),
         Subject::InvoicePayment(payment) => reversal::invoice_paid_by(sql, event, payment).into(),
         Subject::Reversals(reversals) => reversal::apply(sql, event, reversals, fetched).into(),
-        Subject::TestClock { .. } | Subject::Other => Outcome::ignored(Reason::EventType).into(),
+        Subject::TestClock { id, frozen_time } => {
+            let rose = test_clocks::freeze(sql, id, *frozen_time);
+            Outcome::of(if rose { Verdict::Applied } else { Verdict::AlreadyApplied }).into()
+        }
+        Subject::Other => Outcome::ignored(Reason::EventType).into(),
     }
 }
 

@@ -28,6 +28,7 @@ pub(crate) use targets::Cause;
 use crate::pg::convert::{clock, timestamp, uuid_datum};
 use crate::pg::json::JsonText;
 use crate::pg::sql::{Row, Sql};
+use crate::tables::test_clocks;
 
 /// The kind of a ledger row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +107,8 @@ pub(crate) struct Account {
     user: Uuid,
     /// The time of the operation: the clock is read once, after the lock is taken. While what was due is posted, its time.
     now: Time,
+    /// The clock of Stripe's that it lives by (rule 16).
+    test_clock: Option<String>,
     /// The time of the last row: rows are in the order of their times.
     posted_at: Time,
     balances: Balances,
@@ -148,8 +151,8 @@ pub(crate) struct Requested {
 
 /// Posts what is due in a user's account, if anything is.
 pub(crate) fn settle_due(sql: &mut Sql, user: Uuid) {
-    let due = "select from billing.accounts where user_id = $1 and next_due_at <= $2";
-    if sql.query_opt(due, &[uuid_datum(user).into(), timestamp(clock()).into()]).is_some() {
+    let due = "select from billing.accounts where user_id = $1 and next_due_at <= billing.account_time(test_clock)";
+    if sql.query_opt(due, &[uuid_datum(user).into()]).is_some() {
         settle(sql, user);
     }
 }
@@ -171,11 +174,12 @@ fn settle(sql: &mut Sql, user: Uuid) {
 fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
     let mut row = sql.query_opt(
         "select subscription_credits, purchased_credits, promotional_credits, debt, tier, subscription_status,
-                signed_up_at, free_next_at, periods_next_at, next_due_at, last_grant_id, last_transaction_id, updated_at
+                signed_up_at, free_next_at, periods_next_at, next_due_at, last_grant_id, last_transaction_id, updated_at,
+                test_clock, case when test_clock is not null then billing.account_time(test_clock) end
          from billing.accounts where user_id = $1 for update",
         &[uuid_datum(user).into()],
     )?;
-    Some(Account {
+    let mut account = Account {
         user,
         now: clock(),
         balances: read_balances(&mut row),
@@ -186,13 +190,16 @@ fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
         last_grant_id: row.get(),
         last_transaction_id: row.get(),
         posted_at: row.get(),
+        test_clock: row.get_opt(),
         operation_id: 0,
         opened_with: Credits::ZERO,
         postings: Vec::new(),
         dirty: false,
         touched: None,
         is_owed_changed: false,
-    })
+    };
+    account.now = row.get_opt().unwrap_or(account.now);
+    Some(account)
 }
 
 /// A user's balances now, read without the lock; `None` without an account.
@@ -234,7 +241,9 @@ pub(crate) fn has_accounts(sql: &mut Sql) -> bool {
 /// Locks up to `limit` accounts that are due, in the order of their users, and skips those that are busy.
 fn due(sql: &mut Sql, limit: i64) -> Vec<Uuid> {
     let rows = sql.query(
-        "select user_id from billing.accounts where next_due_at <= $1
+        "select user_id from billing.accounts
+         where next_due_at <= $1 and test_clock is null
+             or test_clock is not null and next_due_at <= billing.account_time(test_clock)
          order by user_id limit $2 for update skip locked",
         &[timestamp(clock()).into(), limit.into()],
     );
@@ -315,6 +324,17 @@ impl Account {
 
     pub(crate) fn user(&self) -> Uuid {
         self.user
+    }
+
+    /// Lets the account live by a test clock, from now on, and posts what is due by it.
+    pub(crate) fn live_by(&mut self, sql: &mut Sql, clock_id: &str) {
+        if self.test_clock.as_deref() != Some(clock_id) {
+            self.test_clock = Some(clock_id.to_owned());
+            self.posted_at = Time::UNIX_EPOCH;
+            self.dirty = true;
+        }
+        self.now = test_clocks::time(sql, clock_id).unwrap_or(self.now);
+        self.settle_time(sql);
     }
 
     /// The id of the last ledger row: what becomes known now is marked with it.
@@ -529,7 +549,8 @@ impl Account {
         sql.execute(
             "update billing.accounts set subscription_credits = $2, purchased_credits = $3, promotional_credits = $4,
                  debt = $5, tier = $6, subscription_status = $7, signed_up_at = $8, free_next_at = $9, periods_next_at = $10,
-                 next_due_at = $11, last_grant_id = $12, last_transaction_id = $13, version = version + 1, updated_at = $14
+                 next_due_at = $11, last_grant_id = $12, last_transaction_id = $13, version = version + 1, updated_at = $14,
+                 test_clock = $15
              where user_id = $1",
             &[
                 uuid_datum(self.user).into(),
@@ -546,6 +567,7 @@ impl Account {
                 self.last_grant_id.into(),
                 self.last_transaction_id.into(),
                 timestamp(self.now).into(),
+                self.test_clock.as_deref().into(),
             ],
         );
         self.dirty = false;

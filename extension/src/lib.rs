@@ -41,6 +41,7 @@ mod tables {
     pub(crate) mod payments; // payments, payment_intents
     pub(crate) mod invoices; // payments: what plan credits depend on
     pub(crate) mod invoice_lines; // invoice_lines: what each invoice bills
+    pub(crate) mod test_clocks; // test_clocks: what time it is by Stripe's
     pub(crate) mod reservations; // reservations
     pub(crate) mod reversals; // reversals: refunds and disputes
     pub(crate) mod inbox; // stripe_events

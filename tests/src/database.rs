@@ -75,7 +75,8 @@ const INVARIANTS: &[(&str, &str)] = &[
         "select to_jsonb(g)::text from billing.credit_grants g
          cross join lateral (
              select coalesce(-sum(t.amount) filter (where t.transaction_type in (
-                     'spend', 'spend_refund', 'reservation', 'release', 'debt_settlement', 'adjustment')), 0) as drawn
+                     'spend', 'spend_refund', 'reservation', 'release', 'debt_settlement')
+                     or t.transaction_type = 'adjustment' and t.amount < 0), 0) as drawn
              from billing.credit_transactions t where t.user_id = g.user_id and t.grant_id = g.id) t
          where g.drawn <> t.drawn",
     ),

@@ -126,7 +126,7 @@ fn quantity_of_item(line: &StoredLine, items: &[StoredItem]) -> i64 {
         let states = items.iter().filter(|state| Some(&state.item_id) == line.item_id.as_ref());
         states.filter(|state| !state.content.is_removed)
     };
-    let then = own().rfind(|state| state.as_of <= line.period.start);
+    let then = own().rfind(|state| state.seen_at <= line.period.start);
     then.or_else(|| own().next()).map_or(1, |state| state.content.quantity)
 }
 
@@ -190,7 +190,7 @@ fn subscription_states(sql: &mut Sql, user: Uuid, horizon: Time, has_older: bool
     known
         .into_iter()
         .map(|(id, known)| SubscriptionState {
-            as_of: known.state.as_of,
+            as_of: known.seen_at,
             listed_since: known.listed_since,
             is_over: known.state.status.is_final(),
             ended_at: known.state.ended_at,
@@ -214,13 +214,13 @@ fn item_state(sql: &mut Sql, prices: &mut Prices, state: StoredItem) -> Option<I
     } else if is_metered {
         return None;
     } else {
-        let terms = prices.terms(sql, price_id.as_deref(), product_id.as_deref(), state.as_of);
+        let terms = prices.terms(sql, price_id.as_deref(), product_id.as_deref(), state.seen_at);
         ItemContent::Listed { price: price_id.unwrap_or_default(), terms, quantity, interval }
     };
     Some(ItemState {
         subscription: state.subscription_id,
         item: state.item_id,
-        as_of: state.as_of,
+        as_of: state.seen_at,
         content,
         known: Known { after: state.known_after },
     })

@@ -99,8 +99,8 @@ impl Account {
             "select grant_id, id, created_at, -amount, transaction_type = 'debt_settlement'
              from billing.credit_transactions
              where user_id = $1 and id > $2 and grant_id = any ($3)
-                 and transaction_type in (
-                     'spend', 'spend_refund', 'reservation', 'release', 'debt_settlement', 'adjustment')
+                 and (transaction_type in ('spend', 'spend_refund', 'reservation', 'release', 'debt_settlement')
+                     or transaction_type = 'adjustment' and amount < 0)
              order by id",
             &[uuid_datum(self.user).into(), after.into(), ids.into()],
         );

@@ -61,7 +61,7 @@ impl Account {
     fn expire(&mut self, sql: &mut Sql, by: Time) {
         let expired = shares(sql.query(
             "select id, pool, remaining from billing.credit_grants
-             where user_id = $1 and spendable and priority_at <= $2 and expires_at <= $2 and stripe_subscription_id is null
+             where user_id = $1 and spendable and expires_at <= $2 and stripe_subscription_id is null
                  and (source_id, item) <> ('trial', 'trial')
              order by expires_at, id",
             &[uuid_datum(self.user).into(), timestamp(by).into()],

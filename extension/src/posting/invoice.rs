@@ -15,7 +15,7 @@ use crate::ledger::{self, Account, Cause, Origin};
 use crate::outcome::Outcome;
 use crate::pg::sql::Sql;
 use crate::tables::payments::{self, Payment, PaymentFacts, SourceType};
-use crate::tables::{catalog, invoice_lines, invoices, subscription_items, subscriptions};
+use crate::tables::{catalog, invoice_lines, invoices, subscription_items, subscriptions, test_clocks};
 
 /// A paid invoice, as an event or a call brings it.
 pub(crate) struct Paid<'a> {
@@ -72,9 +72,15 @@ pub(crate) fn post(
         starts.entry(user).and_modify(|first| *first = start.min(*first)).or_insert(start);
         lines.push((user, line));
     }
+    if let Some(clock_id) = &invoice.test_clock {
+        test_clocks::name(sql, clock_id, paid.paid_at);
+    }
     // In the order of their users, as every door that locks several accounts.
     let mut accounts: Vec<(Account, Time)> =
         starts.into_iter().map(|(user, start)| (Account::open(sql, user), start)).collect();
+    if let Some(clock_id) = &invoice.test_clock {
+        accounts.iter_mut().for_each(|(account, _)| account.live_by(sql, clock_id));
+    }
     let facts = PaymentFacts {
         payment_intent_ids: invoice.payment_intent_ids.iter().map(String::as_str).collect(),
         customer_id: invoice.customer_id.as_deref(),

@@ -1,6 +1,6 @@
 //! A subscription's state: merged with what is known of it, and what that changes in the account.
 
-use stripe_credits_rules::calendar::Time;
+use stripe_credits_rules::calendar::{Time, TimeDelta};
 use stripe_credits_rules::catalog::Item;
 use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::reason::Reason;
@@ -13,7 +13,7 @@ use crate::ledger::{Account, Cause};
 use crate::outcome::Outcome;
 use crate::pg::sql::Sql;
 use crate::tables::subscriptions::{self, KnownSubscription};
-use crate::tables::{catalog, subscription_items};
+use crate::tables::{catalog, subscription_items, test_clocks};
 
 /// Where a state comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,27 @@ pub(crate) fn apply(
     let owner = now.user.map_or(user, Ok);
     now.user = owner.ok();
     now.customer_id = now.customer_id.or_else(|| facts.customer_id.clone());
-    let lists = observed.iter().filter(|state| state.has_all_items).map(|state| state.as_of);
+    let seen_at = |sql: &mut Sql, state: &rules::Subscription| {
+        let by_clock = state.test_clock.as_deref().and_then(|clock_id| test_clocks::time(sql, clock_id));
+        by_clock.unwrap_or(state.as_of)
+    };
+    if let Some(clock_id) = &facts.test_clock {
+        test_clocks::name(sql, clock_id, now.state.period.0);
+    }
+    let observed: Vec<Observed> = observed
+        .into_iter()
+        .map(|state| {
+            // Of two states of one time by a test clock the order is Stripe's.
+            let after = known.filter(|known| known.state.as_of < state.as_of).map(|known| known.seen_at);
+            let next = after.map(|seen_at| seen_at + TimeDelta::microseconds(1));
+            let by_clock = seen_at(sql, state);
+            let seen_at = if by_clock == state.as_of { by_clock } else { next.map_or(by_clock, |next| next.max(by_clock)) };
+            Observed { state, seen_at }
+        })
+        .collect();
+    let newest = observed.iter().find(|one| one.state.as_of == now.state.as_of);
+    now.seen_at = newest.map_or(now.seen_at, |one| one.seen_at);
+    let lists = observed.iter().filter(|one| one.state.has_all_items).map(|one| one.seen_at);
     now.listed_since = lists.chain(now.listed_since).min();
     let owner = match owner {
         Ok(owner) => owner,
@@ -58,7 +78,10 @@ pub(crate) fn apply(
             return Err(NoGrant::Parked(reason, Vec::new()));
         }
     };
-    let account = Account::open(sql, owner);
+    let mut account = Account::open(sql, owner);
+    if let Some(clock_id) = &facts.test_clock {
+        account.live_by(sql, clock_id);
+    }
     if known.is_none_or(|known| known.state.as_of != now.state.as_of || known.differs(&now)) {
         now.known_after = account.last_transaction_id();
     }
@@ -69,7 +92,7 @@ pub(crate) fn apply(
     if known != Some(&now) {
         subscriptions::save(sql, &facts.id, &now, event_id);
     }
-    let touched = observed.iter().map(|state| state.as_of).chain(known.map(|known| known.state.as_of)).min();
+    let touched = observed.iter().map(|one| one.seen_at).chain(known.map(|known| known.seen_at)).min();
     let (account, account_changed) = update_account(sql, account, touched.unwrap_or(facts.as_of));
     let changed = account_changed || items_changed || known.is_none_or(|known| known.differs(&now));
     let verdict = match &plan {
@@ -87,11 +110,17 @@ pub(crate) fn apply(
     Ok((outcome, now))
 }
 
+/// A state that Stripe had a subscription in, and when, for comparison with periods.
+struct Observed<'a> {
+    state: &'a rules::Subscription,
+    seen_at: Time,
+}
+
 /// Records what the states list. Returns whether any of it was new.
-fn record_items(sql: &mut Sql, observed: &[&rules::Subscription], now: &KnownSubscription) -> bool {
+fn record_items(sql: &mut Sql, observed: &[Observed], now: &KnownSubscription) -> bool {
     let mut changed = false;
-    for state in observed.iter().filter(|state| state.has_all_items) {
-        changed |= subscription_items::record(sql, state, now.state.as_of, now.known_after);
+    for Observed { state, seen_at } in observed.iter().filter(|one| one.state.has_all_items) {
+        changed |= subscription_items::record(sql, state, *seen_at, now, now.known_after);
     }
     changed
 }

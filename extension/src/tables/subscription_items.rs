@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::pg::convert::{timestamp, uuid_datum};
 use crate::pg::sql::{Row, Sql};
+use crate::tables::subscriptions::KnownSubscription;
 
 /// A row.
 #[derive(Debug, Clone)]
@@ -13,6 +14,8 @@ pub(crate) struct StoredItem {
     pub(crate) item_id: String,
     pub(crate) subscription_id: String,
     pub(crate) as_of: Time,
+    /// As of when it was so, for comparison with periods: by the customer's test clock, if there is one.
+    pub(crate) seen_at: Time,
     pub(crate) content: Content,
     pub(crate) known_after: i64,
 }
@@ -49,7 +52,7 @@ impl Content {
 /// The columns that [`stored`] reads, in its order.
 macro_rules! columns {
     () => {
-        "i.item_id, i.subscription_id, i.as_of, i.price_id, i.product_id, i.quantity, i.interval, i.metered, i.removed, \
+        "i.item_id, i.subscription_id, i.as_of, i.seen_at, i.price_id, i.product_id, i.quantity, i.interval, i.metered, i.removed, \
          i.known_after"
     };
 }
@@ -59,6 +62,7 @@ fn stored(mut row: Row) -> StoredItem {
         item_id: row.get(),
         subscription_id: row.get(),
         as_of: row.get(),
+        seen_at: row.get(),
         content: Content {
             price_id: row.get_opt(),
             product_id: row.get_opt(),
@@ -110,9 +114,15 @@ pub(crate) fn is_metered(sql: &mut Sql, price_id: &str) -> bool {
     sql.query_opt(metered, &[price_id.into()]).is_some()
 }
 
-/// Records what a state with a complete list says of each item. `newest` is the time of the newest known state. Returns
+/// Records what a state with a complete list says of each item, as it was `seen_at`. `newest` is the newest known state. Returns
 /// whether anything was new. The caller holds the subscription's lock.
-pub(crate) fn record(sql: &mut Sql, state: &Subscription, newest: Time, known_after: i64) -> bool {
+pub(crate) fn record(
+    sql: &mut Sql,
+    state: &Subscription,
+    seen_at: Time,
+    newest: &KnownSubscription,
+    known_after: i64,
+) -> bool {
     let known = of_subscription(sql, &state.id);
     let listed: Vec<(&str, Content)> = state
         .items
@@ -137,13 +147,15 @@ pub(crate) fn record(sql: &mut Sql, state: &Subscription, newest: Time, known_af
             continue;
         }
         changed = true;
-        save(sql, &state.id, item, state.as_of, &content, known_after);
-        if state.as_of < newest {
+        save(sql, &state.id, item, (state.as_of, seen_at), &content, known_after);
+        if state.as_of < newest.state.as_of {
             // It came late: a later state that said the same as the one before left no row of its own.
-            let next = next_listing(sql, &state.id, state.as_of).unwrap_or(newest);
+            let next = next_listing(sql, &state.id, state.as_of).unwrap_or(newest.state.as_of);
             if !states.iter().any(|row| row.as_of > state.as_of && row.as_of <= next) {
                 let content = before.map_or_else(Content::removed, |before| before.content.clone());
-                save(sql, &state.id, item, next, &content, known_after);
+                // By a test clock it is not known when exactly that was.
+                let next_seen_at = if seen_at == state.as_of { next } else { newest.seen_at };
+                save(sql, &state.id, item, (next, next_seen_at), &content, known_after);
             }
         }
     }
@@ -166,14 +178,14 @@ fn save(
     sql: &mut Sql,
     subscription_id: &str,
     item_id: &str,
-    as_of: Time,
+    (as_of, seen_at): (Time, Time),
     content: &Content,
     known_after: i64,
 ) {
     sql.execute(
         "insert into billing.subscription_items as i (item_id, as_of, subscription_id, price_id, product_id, quantity,
-             interval, metered, removed, known_after)
-         values ($1, $2, $3, $4, $5, $6, $7::interval, $8, $9, $10)
+             interval, metered, removed, known_after, seen_at)
+         values ($1, $2, $3, $4, $5, $6, $7::interval, $8, $9, $10, $11)
          on conflict (item_id, as_of) do update set
              (price_id, product_id, quantity, interval, metered, removed)
              = (excluded.price_id, excluded.product_id, excluded.quantity, excluded.interval, excluded.metered,
@@ -189,6 +201,7 @@ fn save(
             content.is_metered.into(),
             content.is_removed.into(),
             known_after.into(),
+            timestamp(seen_at).into(),
         ],
     );
 }

@@ -16,7 +16,9 @@ pub(crate) struct KnownSubscription {
     pub(crate) state: SubscriptionState,
     pub(crate) tier: String,
     pub(crate) rank: Option<i32>,
-    /// As of when the earliest known state with a complete list of items was so.
+    /// As of when the state was so, for comparison with periods: by the customer's test clock, if there is one.
+    pub(crate) seen_at: Time,
+    /// As of when the earliest known state with a complete list of items was so, in the same way.
     pub(crate) listed_since: Option<Time>,
     /// The account's last ledger row when the state became known.
     pub(crate) known_after: i64,
@@ -28,6 +30,7 @@ impl KnownSubscription {
         KnownSubscription {
             user: None,
             customer_id: None,
+            seen_at: state.as_of,
             state,
             tier: FREE.into(),
             rank: None,
@@ -39,8 +42,8 @@ impl KnownSubscription {
     /// Whether anything but its times of being known differs.
     pub(crate) fn differs(&self, other: &KnownSubscription) -> bool {
         let state = SubscriptionState { as_of: other.state.as_of, ..self.state.clone() };
-        let KnownSubscription { listed_since, known_after, .. } = *other;
-        KnownSubscription { state, listed_since, known_after, ..self.clone() } != *other
+        let KnownSubscription { seen_at, listed_since, known_after, .. } = *other;
+        KnownSubscription { state, seen_at, listed_since, known_after, ..self.clone() } != *other
     }
 
     /// Sets what the catalog says of its plan.
@@ -54,7 +57,7 @@ impl KnownSubscription {
 macro_rules! columns {
     () => {
         "user_id, customer_id, as_of, status, price_id, quantity, current_period_start, current_period_end, \
-         trial_end, cancel_at, cancel_at_period_end, ended_at, tier, rank, listed_since, known_after"
+         trial_end, cancel_at, cancel_at_period_end, ended_at, tier, rank, seen_at, listed_since, known_after"
     };
 }
 
@@ -96,6 +99,7 @@ fn subscription(row: &mut Row) -> KnownSubscription {
         },
         tier: row.get(),
         rank: row.get_opt(),
+        seen_at: row.get(),
         listed_since: row.get_opt(),
         known_after: row.get(),
     }
@@ -103,21 +107,21 @@ fn subscription(row: &mut Row) -> KnownSubscription {
 
 /// Saves the state of a subscription. The caller holds its lock.
 pub(crate) fn save(sql: &mut Sql, subscription_id: &str, known: &KnownSubscription, event_id: &str) {
-    let KnownSubscription { user, customer_id, state, tier, rank, listed_since, known_after } = known;
+    let KnownSubscription { user, customer_id, state, tier, rank, seen_at, listed_since, known_after } = known;
     sql.execute(
         "insert into billing.subscriptions as s
              (subscription_id, user_id, customer_id, price_id, tier, rank, status, quantity, current_period_start,
-              current_period_end, trial_end, cancel_at, cancel_at_period_end, ended_at, as_of, listed_since, known_after,
-              stripe_event_id, created_at, updated_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $19)
+              current_period_end, trial_end, cancel_at, cancel_at_period_end, ended_at, as_of, seen_at, listed_since,
+              known_after, stripe_event_id, created_at, updated_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $20)
          on conflict (subscription_id) do update set
              (user_id, customer_id, price_id, tier, rank, status, quantity, current_period_start, current_period_end,
-              trial_end, cancel_at, cancel_at_period_end, ended_at, as_of, listed_since, known_after, stripe_event_id,
-              updated_at)
+              trial_end, cancel_at, cancel_at_period_end, ended_at, as_of, seen_at, listed_since, known_after,
+              stripe_event_id, updated_at)
              = (excluded.user_id, excluded.customer_id, excluded.price_id, excluded.tier, excluded.rank,
                 excluded.status, excluded.quantity, excluded.current_period_start, excluded.current_period_end,
                 excluded.trial_end, excluded.cancel_at, excluded.cancel_at_period_end, excluded.ended_at,
-                excluded.as_of, excluded.listed_since, excluded.known_after, excluded.stripe_event_id,
+                excluded.as_of, excluded.seen_at, excluded.listed_since, excluded.known_after, excluded.stripe_event_id,
                 excluded.updated_at)",
         &[
             subscription_id.into(),
@@ -135,6 +139,7 @@ pub(crate) fn save(sql: &mut Sql, subscription_id: &str, known: &KnownSubscripti
             state.cancel_at_period_end.into(),
             state.ended_at.map(timestamp).into(),
             timestamp(state.as_of).into(),
+            timestamp(*seen_at).into(),
             listed_since.map(timestamp).into(),
             (*known_after).into(),
             event_id.into(),

@@ -383,13 +383,12 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
-    use uuid::Uuid;
-
     use super::*;
     use crate::amount::Quantity;
     use crate::catalog::Item;
     use crate::session::{LineItem, PaymentStatus};
     use crate::stripe::MAX_ID_BYTES;
+    use crate::user::UserNames;
 
     fn session_event(event_type: &str, session: &Value) -> String {
         let mut object = json!({
@@ -461,16 +460,21 @@ mod tests {
     }
 
     #[test]
-    fn any_of_three_metadata_keys_names_the_user_if_it_is_a_uuid() {
-        let user = "11111111-1111-4111-8111-111111111111";
+    fn any_of_three_metadata_keys_names_the_user() {
         for key in ["user_id", "userId", "supabase_user_id"] {
-            assert_eq!(
-                completed(json!({ "metadata": { key: user } })).metadata_user,
-                Uuid::try_parse(user).ok()
-            );
+            let session = completed(json!({ "metadata": { key: "bob", "name": "ann" } }));
+            assert_eq!(session.metadata_user, UserNames::from_iter(["bob"]));
         }
-        assert_eq!(completed(json!({ "metadata": { "user_id": "bob" } })).metadata_user, None);
-        assert_eq!(completed(json!({ "client_reference_id": "bob" })).client_reference, None);
+        let all = json!({ "supabase_user_id": "c", "userId": "b", "user_id": "a" });
+        assert_eq!(
+            completed(json!({ "metadata": all })).metadata_user,
+            UserNames::from_iter(["a", "b", "c"])
+        );
+        let session = completed(json!({ "client_reference_id": "bob", "metadata": { "user_id": 7 } }));
+        assert_eq!(
+            (session.metadata_user, session.client_reference),
+            (UserNames::default(), UserNames::from_iter(["bob"]))
+        );
     }
 
     #[test]

@@ -2,13 +2,13 @@
 //! nothing, or that nobody can read, is a fact like the others, and never costs them anything.
 
 use serde_json::value::RawValue;
-use uuid::Uuid;
 
 use crate::amount::MinorUnits;
 use crate::calendar::Time;
 use crate::price::{self, LinePrice};
 use crate::stripe::fields::Fields;
 use crate::stripe::{self, Expandable, List, check_id, metadata_user, parse};
+use crate::user::UserNames;
 
 /// An invoice's facts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub struct Invoice {
     /// `cus_…`.
     pub customer_id: Option<String>,
     /// The user that the app's server wrote into its metadata, or into the subscription's.
-    pub metadata_user: Option<Uuid>,
+    pub metadata_user: UserNames,
     /// By whichever payment, or marked as paid by hand.
     pub paid: bool,
     /// When it was paid, by the object's own word.
@@ -116,14 +116,14 @@ pub(crate) fn read(object: &RawValue) -> Result<Invoice, String> {
     };
     let subscription_id = invoice.subscription.or(of_details).map(Expandable::into_id);
     check_id("data.object.subscription", subscription_id.as_deref())?;
-    let users =
+    let [own, of_details] =
         [invoice.metadata, details_metadata].map(|metadata| metadata_user(&metadata.unwrap_or_default()));
     let lines = fields.get("lines").and_then(|list| serde_json::from_str(list.get()).ok()).and_then(complete);
     let lines = lines.map(|lines| of_subscription(lines, subscription_id.as_deref()));
     Ok(Invoice {
         id: invoice.id,
         customer_id: invoice.customer.map(Expandable::into_id),
-        metadata_user: users.into_iter().flatten().next(),
+        metadata_user: own.then(of_details),
         // Older objects have both fields, the oldest only `paid`.
         paid: invoice.status.map_or(invoice.paid == Some(true), |status| status == "paid"),
         paid_at: fields.object("status_transitions").time("paid_at"),

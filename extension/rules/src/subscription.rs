@@ -5,7 +5,6 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
-use uuid::Uuid;
 
 use crate::amount::{Credits, MAX_QUANTITY, Quantity};
 use crate::calendar::{self, Time};
@@ -14,6 +13,7 @@ use crate::price::{self, LinePrice};
 use crate::stripe::fields::Fields;
 use crate::stripe::{self, Expandable, List, check_id, metadata_user, parse};
 use crate::text_enum::text_enum;
+use crate::user::UserNames;
 
 /// A subscription's facts, from one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct Subscription {
     /// Who pays.
     pub customer_id: Option<String>,
     /// The user that the app's server wrote into the metadata.
-    pub metadata_user: Option<Uuid>,
+    pub metadata_user: UserNames,
     /// What it subscribes to.
     pub items: Vec<SubscriptionItem>,
     /// Whether `items` is all of it: the object carries a list, and the list does not go on.
@@ -219,30 +219,30 @@ impl Subscription {
     /// Its prices, as a catalog looks them up.
     #[must_use]
     pub fn priced(&self) -> Vec<Item> {
-        self.priced_items().map(|(price_id, _)| Item::Price(price_id.to_owned())).collect()
+        self.priced_items().map(|(item, _)| item).collect()
     }
 
     /// The prices of which it has at least one.
-    fn priced_items(&self) -> impl Iterator<Item = (&str, Quantity)> {
+    fn priced_items(&self) -> impl Iterator<Item = (Item, Quantity)> {
         self.items.iter().filter_map(|item| {
             let quantity = Quantity::new(item.quantity.min(MAX_QUANTITY))?;
-            Some((item.price.as_ref()?.id.as_str(), quantity))
+            let price = item.price.clone()?;
+            Some((Item::line(price.id, price.product_id), quantity))
         })
     }
 
     /// Its plan, by the prices in force.
     #[must_use]
     pub fn plan(&self, prices: &BTreeMap<Item, Price>) -> Plan {
-        let known = |price_id: &str| prices.get(&Item::Price(price_id.to_owned()));
-        let plans = self.priced_items().filter_map(|(price_id, quantity)| Some((known(price_id)?, quantity)));
+        let plans = self.priced_items().filter_map(|(item, quantity)| Some((prices.get(&item)?, quantity)));
         let best = plans
             .filter(|(price, _)| price.kind == PriceKind::Plan)
             .max_by(|(a, n), (b, m)| (a.rank, &a.price_id, n).cmp(&(b.rank, &b.price_id, m)));
         if let Some((price, quantity)) = best {
             return Plan::Known(Box::new(price.clone()), quantity);
         }
-        match self.priced_items().filter(|(price_id, _)| known(price_id).is_none()).min() {
-            Some((price_id, quantity)) => Plan::Unknown(price_id.to_owned(), quantity),
+        match self.priced_items().filter(|(item, _)| !prices.contains_key(item)).min() {
+            Some((item, quantity)) => Plan::Unknown(item.name().to_owned(), quantity),
             None => Plan::None,
         }
     }

@@ -1,5 +1,6 @@
 //! The SQL interface on a real server: every test has a database of its own, and most of them send what Stripe sends.
 
+mod before_books;
 mod adjustments;
 mod catalog;
 mod constraints;
@@ -34,3 +35,4 @@ mod subscription_permutations;
 mod subscription_reversals;
 mod subscription_state;
 mod trials_and_coupons;
+mod users;

@@ -377,7 +377,7 @@ fn only_an_invoices_own_key_fields_can_make_it_malformed() {
     for metadata in [json!(null), json!([]), json!("x"), json!(7), json!({ "user_id": 7 }), json!({})] {
         let mut fields = details.clone();
         fields["metadata"] = metadata.clone();
-        assert_eq!(invoice(&fields).metadata_user, Uuid::try_parse(user).ok(), "{metadata}");
+        assert_eq!(invoice(&fields).metadata_user, UserNames::from_iter([user]), "{metadata}");
     }
 }
 

@@ -9,7 +9,7 @@ select pg_catalog.pg_extension_config_dump('billing.reservations', '');
 select pg_catalog.pg_extension_config_dump('billing.customers', '');
 select pg_catalog.pg_extension_config_dump('billing.subscriptions', '');
 select pg_catalog.pg_extension_config_dump('billing.payments', '');
-select pg_catalog.pg_extension_config_dump('billing.payment_intents', '');
+select pg_catalog.pg_extension_config_dump('billing.payment_names', '');
 select pg_catalog.pg_extension_config_dump('billing.reversals', '');
 select pg_catalog.pg_extension_config_dump('billing.stripe_events', '');
 select pg_catalog.pg_extension_config_dump('billing.cursors', '');

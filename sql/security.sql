@@ -23,7 +23,7 @@ alter table billing.reservations enable row level security;
 alter table billing.customers enable row level security;
 alter table billing.subscriptions enable row level security;
 alter table billing.payments enable row level security;
-alter table billing.payment_intents enable row level security;
+alter table billing.payment_names enable row level security;
 alter table billing.reversals enable row level security;
 alter table billing.stripe_events enable row level security;
 alter table billing.cursors enable row level security;
@@ -50,7 +50,7 @@ create policy service on billing.reservations for select to public using ((selec
 create policy service on billing.customers for select to public using ((select billing.is_service()));
 create policy service on billing.subscriptions for select to public using ((select billing.is_service()));
 create policy service on billing.payments for select to public using ((select billing.is_service()));
-create policy service on billing.payment_intents for select to public using ((select billing.is_service()));
+create policy service on billing.payment_names for select to public using ((select billing.is_service()));
 create policy service on billing.reversals for select to public using ((select billing.is_service()));
 create policy service on billing.stripe_events for select to public using ((select billing.is_service()));
 create policy service on billing.cursors for select to public using ((select billing.is_service()));
@@ -65,7 +65,7 @@ as $$
     union all
     select 'billing.' || t, 'service', '( SELECT billing.is_service() AS is_service)'
     from unnest(array['settings', 'accounts', 'credit_grants', 'credit_transactions', 'reservations', 'customers',
-        'subscriptions', 'payments', 'payment_intents', 'reversals', 'stripe_events',
+        'subscriptions', 'payments', 'payment_names', 'reversals', 'stripe_events',
         'cursors']) t
     union all
     select 'billing.prices', 'everyone', 'true'

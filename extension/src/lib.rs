@@ -26,7 +26,8 @@ mod posting {
     pub(crate) mod pack; // a paid credit pack
     pub(crate) mod subscription; // a subscription's state
     pub(crate) mod invoice; // a subscription's paid invoice
-    pub(crate) mod reversal; // refunds and disputes
+    pub(crate) mod reversal; // refunds, disputes, credit notes
+    pub(crate) mod payment; // the names of a payment
     pub(crate) mod promotion; // credits that are given
     pub(crate) mod spend; // spends and reservations
 }
@@ -36,9 +37,9 @@ mod tables {
     pub(crate) mod catalog; // settings, prices
     pub(crate) mod customers; // customers
     pub(crate) mod subscriptions; // subscriptions
-    pub(crate) mod payments; // payments, payment_intents
+    pub(crate) mod payments; // payments, payment_names
     pub(crate) mod reservations; // reservations
-    pub(crate) mod reversals; // reversals: refunds and disputes
+    pub(crate) mod reversals; // reversals: refunds, disputes, credit notes
     pub(crate) mod inbox; // stripe_events
 }
 mod outcome; // what a call returns

@@ -6,6 +6,8 @@ use serde_json::value::RawValue;
 
 use crate::calendar::{self, Time};
 use crate::invoice::{self, Invoice, InvoicePayment};
+use crate::name::Name;
+use crate::payment_intent::{self, PaymentIntent};
 use crate::reversal::{self, Reversals};
 use crate::session::{self, Mode, Session};
 use crate::stripe::{self, check_id, parse};
@@ -45,7 +47,9 @@ pub enum Subject {
     Invoice(Box<Invoice>),
     /// Which payment intent paid which invoice.
     InvoicePayment(InvoicePayment),
-    /// Refunds or disputes of one payment.
+    /// From any of its events: its own status decides.
+    PaymentIntent(Box<PaymentIntent>),
+    /// Refunds, disputes or credit notes of one payment.
     Reversals(Reversals),
     /// Something that the rules read nothing from.
     Other,
@@ -56,10 +60,8 @@ pub enum Subject {
 pub struct Keys<'a> {
     /// Sessions, invoices, subscriptions.
     pub sources: Vec<&'a str>,
-    /// Payment intents.
-    pub payment_intents: Vec<&'a str>,
-    /// Of the sources, the invoices: other events carry the payment intents that paid them.
-    pub invoices: Vec<&'a str>,
+    /// Names of payments.
+    pub names: Vec<&'a str>,
 }
 
 impl Event {
@@ -79,7 +81,7 @@ impl Subject {
         match self {
             Subject::CheckoutSession(session) => {
                 keys.sources.push(&session.id);
-                keys.payment_intents.extend(session.payment_intent_id.as_deref());
+                keys.extend_by_names(&session.names());
                 keys.sources
                     .extend(session.subscription.as_ref().map(|subscription| subscription.id.as_str()));
                 session.invoice.iter().for_each(|invoice| keys.extend_by_invoice(invoice));
@@ -88,11 +90,10 @@ impl Subject {
             Subject::Invoice(invoice) => keys.extend_by_invoice(invoice),
             Subject::InvoicePayment(payment) => {
                 keys.sources.push(&payment.invoice_id);
-                keys.payment_intents.push(&payment.payment_intent_id);
+                keys.extend_by_names(&payment.names());
             }
-            Subject::Reversals(reversals) => {
-                keys.payment_intents.extend(reversals.payment_intent_id.as_deref());
-            }
+            Subject::PaymentIntent(payment_intent) => keys.extend_by_names(&payment_intent.names()),
+            Subject::Reversals(reversals) => keys.extend_by_names(&reversals.names()),
             Subject::Other => {}
         }
         keys
@@ -102,9 +103,12 @@ impl Subject {
 impl<'a> Keys<'a> {
     fn extend_by_invoice(&mut self, invoice: &'a Invoice) {
         self.sources.push(&invoice.id);
-        self.invoices.push(&invoice.id);
         self.sources.extend(invoice.subscription_ids());
-        self.payment_intents.extend(invoice.payment_intent_ids.iter().map(String::as_str));
+        self.extend_by_names(&invoice.names());
+    }
+
+    fn extend_by_names(&mut self, names: &[Name<'a>]) {
+        self.names.extend(names.iter().map(|name| name.id));
     }
 }
 
@@ -153,13 +157,15 @@ enum ObjectKind {
     Subscription,
     Invoice,
     InvoicePayment,
+    PaymentIntent,
     Charge,
     Refund,
     Dispute,
+    CreditNote,
 }
 
 /// Stripe's event types that the rules read something from, and what their objects are.
-const STRIPE_TYPES: [(&str, ObjectKind); 28] = [
+const STRIPE_TYPES: [(&str, ObjectKind); 32] = [
     ("checkout.session.completed", ObjectKind::CheckoutSession),
     ("checkout.session.async_payment_succeeded", ObjectKind::CheckoutSession),
     ("checkout.session.async_payment_failed", ObjectKind::CheckoutSession),
@@ -178,6 +184,7 @@ const STRIPE_TYPES: [(&str, ObjectKind); 28] = [
     ("invoice.voided", ObjectKind::Invoice),
     ("invoice.marked_uncollectible", ObjectKind::Invoice),
     ("invoice_payment.paid", ObjectKind::InvoicePayment),
+    ("payment_intent.succeeded", ObjectKind::PaymentIntent),
     ("charge.refunded", ObjectKind::Charge),
     ("refund.created", ObjectKind::Refund),
     ("refund.updated", ObjectKind::Refund),
@@ -188,6 +195,9 @@ const STRIPE_TYPES: [(&str, ObjectKind); 28] = [
     ("charge.dispute.closed", ObjectKind::Dispute),
     ("charge.dispute.funds_withdrawn", ObjectKind::Dispute),
     ("charge.dispute.funds_reinstated", ObjectKind::Dispute),
+    ("credit_note.created", ObjectKind::CreditNote),
+    ("credit_note.updated", ObjectKind::CreditNote),
+    ("credit_note.voided", ObjectKind::CreditNote),
 ];
 
 /// The types of the events that [`reconciliation`] and [`backfill`] make, and what their objects are.
@@ -266,9 +276,15 @@ fn read_subject(object: &RawValue, event_type: &str, created: Time) -> Result<Su
         Some(ObjectKind::InvoicePayment) => {
             invoice::read_payment(object)?.map_or(Subject::Other, Subject::InvoicePayment)
         }
-        Some(ObjectKind::Charge) => Subject::Reversals(reversal::read_charge(object)?),
-        Some(ObjectKind::Refund) => Subject::Reversals(reversal::read_refund(object, event_type)?),
-        Some(ObjectKind::Dispute) => Subject::Reversals(reversal::read_dispute(object, event_type)?),
+        Some(ObjectKind::PaymentIntent) => {
+            Subject::PaymentIntent(Box::new(payment_intent::read(object, created)?))
+        }
+        Some(ObjectKind::Charge) => Subject::Reversals(reversal::read_charge(object, created)?),
+        Some(ObjectKind::Refund) => Subject::Reversals(reversal::read_refund(object, event_type, created)?),
+        Some(ObjectKind::Dispute) => Subject::Reversals(reversal::read_dispute(object, event_type, created)?),
+        Some(ObjectKind::CreditNote) => {
+            Subject::Reversals(reversal::read_credit_note(object, event_type, created)?)
+        }
         None => Subject::Other,
     })
 }
@@ -428,7 +444,7 @@ mod tests {
     fn metadata_names_a_line_only_by_whole_positive_quantities() {
         let named = |metadata| completed(json!({ "metadata": metadata })).named;
         let price = |n| {
-            Some(LineItem { item: Item::Price("price_1".into()), quantity: Quantity::new(n).expect("n") })
+            Some(LineItem { item: Item::Price("price_1".into()), quantity: Quantity::new(n), named_as: None })
         };
         assert_eq!(named(json!({ "price_id": "price_1" })), price(1));
         assert_eq!(named(json!({ "price_id": "price_1", "quantity": "3", "pack": "p" })), price(3));
@@ -459,8 +475,11 @@ mod tests {
             completed(json!({ "line_items": { "object": "list", "has_more": has_more, "data": data } })).lines
         };
         assert_eq!(lines(true), None);
-        let quantity = Quantity::new(2).expect("2");
-        assert_eq!(lines(false), Some(vec![LineItem { item: Item::Price("price_1".into()), quantity }]));
+        let quantity = Quantity::new(2);
+        assert_eq!(
+            lines(false),
+            Some(vec![LineItem { item: Item::Price("price_1".into()), quantity, named_as: None }])
+        );
     }
 
     #[test]

@@ -5,9 +5,10 @@
 //! Each module uses only those above it in this order, which `tests/arrows.rs` checks:
 //!
 //! 1. [`amount`], [`calendar`], [`reason`], [`verdict`]: credits and money, times and spans, what a call answers and why;
-//! 2. [`stripe`], [`price`]: the fields of Stripe's objects that the rules read, in both shapes of its API;
+//! 2. [`name`], [`stripe`], [`price`]: the ids of a payment, and the fields of Stripe's objects that the rules read, in both shapes
+//!    of its API;
 //! 3. [`catalog`]: what prices are worth and which events are in scope, as data that a founder writes;
-//! 4. [`subscription`], [`invoice`], [`session`], [`reversal`]: one Stripe object becomes facts;
+//! 4. [`subscription`], [`invoice`], [`session`], [`payment_intent`], [`reversal`]: one Stripe object becomes facts;
 //! 5. [`event`]: one delivered text becomes an [`event::Event`] with one [`event::Subject`], or is malformed;
 //! 6. [`fetched`]: what the caller fetched from Stripe because an event lacks it;
 //! 7. [`identity`]: which user a payment belongs to;
@@ -29,12 +30,14 @@ pub mod calendar;
 mod text_enum;
 pub mod reason;
 pub mod verdict;
+pub mod name;
 pub mod stripe;
 pub mod price;
 pub mod catalog;
 pub mod subscription;
 pub mod invoice;
 pub mod session;
+pub mod payment_intent;
 pub mod reversal;
 pub mod event;
 pub mod fetched;

@@ -16,6 +16,18 @@ text_enum! {
     }
 }
 
+text_enum! {
+    /// What says which packs a payment bought, worst first.
+    Evidence {
+        /// A payment intent's metadata.
+        PaymentIntent => "payment_intent",
+        /// A session's metadata.
+        Metadata => "metadata",
+        /// Stripe's lines, of the session or of its invoice, or a direct call.
+        Lines => "lines",
+    }
+}
+
 /// A grant that should exist by everything that is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewGrant {
@@ -107,6 +119,35 @@ pub fn difference(existing: &[ExistingGrant], worth: &[NewGrant]) -> Option<Diff
         }
     }
     Some(Difference { add, excess: Credits::ZERO })
+}
+
+/// What to post of a pack's payment, and what it is worth from then on. Better evidence replaces worse, up or down; of
+/// equal evidence the one that is worth more stays. So in every order the same is left.
+///
+/// Returns the difference, and the new worth if it changed; what was granted beyond that worth is for the caller to take
+/// back. `None` if the totals exceed a bigint.
+#[must_use]
+pub fn by_evidence(
+    existing: &[ExistingGrant],
+    known: Option<(Evidence, Credits)>,
+    evidence: Evidence,
+    worth: &[NewGrant],
+) -> Option<(Difference, Option<Credits>)> {
+    let total = worth.iter().try_fold(Credits::ZERO, |sum, grant| sum.checked_add(grant.credits))?;
+    if let Some((_, credits)) = known.filter(|known| *known >= (evidence, total)) {
+        let excess = credits.checked_sub(total)?.max(Credits::ZERO);
+        return Some((Difference { add: Vec::new(), excess }, None));
+    }
+    let mut add = Vec::new();
+    for grant in worth {
+        let of_item = existing.iter().find(|existing| existing.item == grant.item);
+        let granted = of_item.map_or(Credits::ZERO, |existing| existing.credits);
+        let credits = grant.credits.checked_sub(granted)?;
+        if credits > Credits::ZERO {
+            add.push(NewGrant { credits, ..grant.clone() });
+        }
+    }
+    Some((Difference { add, excess: Credits::ZERO }, Some(total)))
 }
 
 #[cfg(test)]

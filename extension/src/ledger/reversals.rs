@@ -49,18 +49,20 @@ impl Account {
     /// the charged amount is not known yet, so that they wait.
     pub(crate) fn settle_reversals(&mut self, sql: &mut Sql, source_id: &str, origin: &Origin) -> bool {
         let known = reversals::of_payment(sql, source_id);
-        if known.is_empty() {
+        let terms = payments::terms(sql, source_id);
+        if known.is_empty() && terms.worth.is_none() {
             return true;
         }
-        let (paid, owed) = payments::paid_and_owed(sql, source_id);
-        let part = reversal::part(&paid, &known);
-        let policy =
-            catalog::settings(sql).map_or(ReversalPolicy::default(), |settings| settings.reversal_policy);
+        let owed = terms.owed;
+        let part = reversal::part(&terms.paid, &known);
         let grants = self.reversible(sql, source_id);
         let granted = Credits(grants.iter().map(|grant| grant.granted.0).sum());
+        let worth = terms.worth.unwrap_or(granted);
         let balances: Vec<GrantBalance> = grants.iter().map(Reversible::balance).collect();
         // Also if they wait: what is posted depends on what is known now, not on what was known in between.
-        let target = part.map_or(Credits::ZERO, |part| part.of(granted));
+        let reversed = part.map_or(Credits::ZERO, |part| part.of(worth));
+        let target = Credits(granted.0 - worth.0 + reversed.0);
+        let policy = Account::reversal_policy(sql, source_id, terms.policy, target);
         let settlement = reversal::settle(&balances, target, policy);
         for ((grant, before), reversed) in grants.iter().zip(&balances).zip(settlement.reversed) {
             self.take_back(sql, grant, Credits(reversed.0 - before.reversed.0), origin);
@@ -76,7 +78,25 @@ impl Account {
                 self.settle_reversals(sql, &source_id, origin);
             }
         }
-        part.is_some()
+        known.is_empty() || part.is_some()
+    }
+
+    /// The policy by which a payment is reversed: the catalog's when something of it was first taken back.
+    fn reversal_policy(
+        sql: &mut Sql,
+        source_id: &str,
+        decided: Option<ReversalPolicy>,
+        target: Credits,
+    ) -> ReversalPolicy {
+        if let Some(decided) = decided {
+            return decided;
+        }
+        let policy =
+            catalog::settings(sql).map_or(ReversalPolicy::default(), |settings| settings.reversal_policy);
+        if target > Credits::ZERO {
+            payments::set_policy(sql, source_id, policy);
+        }
+        policy
     }
 
     /// A payment's grants, in draw order.

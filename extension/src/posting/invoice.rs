@@ -64,7 +64,6 @@ pub(crate) fn post(sql: &mut Sql, event_id: &str, invoice: &Invoice, user: Uuid,
         }
     }
     let facts = PaymentFacts {
-        payment_intent_ids: invoice.payment_intent_ids.iter().map(String::as_str).collect(),
         customer_id: invoice.customer_id.as_deref(),
         subscription_id: invoice.subscription_id.as_deref(),
         amount_total: invoice.total,

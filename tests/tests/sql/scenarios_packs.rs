@@ -100,7 +100,10 @@ fn scenario_02_a_ledger_row_names_event_session_and_payment_intent() {
         &[],
     );
     assert_eq!(payment, format!("cs_1 checkout_session {ANN} 1000 usd t"));
-    assert_eq!(c.one::<String>("select source_id from billing.payment_intents", &[]), "cs_1");
+    assert_eq!(
+        c.column::<String>("select name || ' ' || source_id from billing.payment_names order by 1", &[]),
+        ["cs_1 cs_1", "pi_1 cs_1"]
+    );
 }
 
 #[test]
@@ -733,7 +736,7 @@ fn scenario_33_livemode_and_foreign_account_are_ignored_recorded_and_judged_agai
         assert_eq!(c.apply(&foreign).summary(), "ignored account");
     }
     assert_eq!(c.ledger(ANN), [""; 0]);
-    for table in ["accounts", "customers", "payments", "payment_intents", "credit_grants"] {
+    for table in ["accounts", "customers", "payments", "payment_names", "credit_grants"] {
         assert_eq!(c.one::<i64>(&format!("select count(*) from billing.{table}"), &[]), 0, "{table}");
     }
     assert_eq!(c.one::<i64>("select count(*) from billing.stripe_events", &[]), 2);

@@ -9,7 +9,7 @@ use crate::catalog::{Cancellation, PlanChange};
 use crate::draw::{Share, draw, give_back};
 use crate::lot::{self, ExistingGrant, NewGrant, Pool};
 use crate::plan::{self, Returned};
-use crate::reversal::{self, Paid, Reversal, ReversalKind, ReversalState};
+use crate::reversal::{self, Paid, Reversal, ReversalKind};
 
 /// A row of `credit_grants`.
 struct Grant {
@@ -117,19 +117,18 @@ impl Ledger {
                 grant.expect("it was granted").expires_at = Some(self.now);
             }
             Operation::Refund { source, refund, cents, failed } => {
-                let state = if *failed { ReversalState::Undone } else { ReversalState::Live };
-                self.reversed(source, reversal(refund, ReversalKind::Refund, state, *cents));
+                let undone_at = failed.then(|| at(0));
+                let of_refund = reversal(refund, ReversalKind::Refund, *cents);
+                self.reversed(source, Reversal { undone_at, ..of_refund });
             }
             Operation::Count { source, cents } => {
-                self.reversed(source, reversal(source, ReversalKind::Charge, ReversalState::Live, *cents));
+                self.reversed(source, reversal(source, ReversalKind::Charge, *cents));
             }
             Operation::Dispute { source, dispute, cents, money } => {
-                let state = match money {
-                    Money::Untouched => ReversalState::Inquiry,
-                    Money::Withdrawn => ReversalState::Live,
-                    Money::Reinstated => ReversalState::Undone,
-                };
-                self.reversed(source, reversal(dispute, ReversalKind::Dispute, state, *cents));
+                let withdrawn_at = (*money == Money::Withdrawn).then(|| at(0));
+                let reinstated_at = (*money == Money::Reinstated).then(|| at(0));
+                let of_dispute = reversal(dispute, ReversalKind::Dispute, *cents);
+                self.reversed(source, Reversal { withdrawn_at, reinstated_at, ..of_dispute });
             }
             Operation::Change { subscription, at: as_of, facts } => {
                 let at_once = self.policies.plan_change == PlanChange::Reset;
@@ -387,14 +386,21 @@ impl Ledger {
     }
 }
 
-fn reversal(id: &str, kind: ReversalKind, state: ReversalState, cents: i64) -> Reversal {
+fn reversal(id: &str, kind: ReversalKind, cents: i64) -> Reversal {
     Reversal {
         id: id.to_owned(),
         kind,
-        state,
         amount: MinorUnits(cents),
         currency: Some("usd".into()),
+        // All of a payment is one charge here.
+        charge_id: Some("ch".to_owned()),
         charged: None,
+        refund_id: None,
+        made_at: None,
+        undone_at: None,
+        withdrawn_at: None,
+        reinstated_at: None,
+        disputed_at: None,
     }
 }
 

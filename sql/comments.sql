@@ -6,8 +6,8 @@ comment on function billing.apply_stripe_event(jsonb, jsonb) is
   event    the webhook''s body
   fetched  Stripe''s answer to an earlier needs_fetch, {"as_of": unix seconds, "objects": […]}, or {} if Stripe '
 'could not be asked
-Outcome: applied; already_applied; ignored (livemode, account, event_type, mode, unpaid, payment_failed, expired, '
-'no_payment_required, no_subscription, stale, nothing_billed, not_credits, trial, at_renewal, unknown_payment); '
+Outcome: applied; already_applied; ignored (livemode, account, before_books, event_type, mode, unpaid, payment_failed, expired, '
+'no_payment_required, no_subscription, stale, nothing_billed, not_credits, trial, unknown_payment); '
 'parked (no_catalog, unknown_price, unknown_user, identity_conflict, unknown_charge, unfetched, shape); rejected '
 '(malformed, conflict, out_of_range); needs_fetch with to_fetch.
 Errors: 22004 event is null. Nothing in the event''s content raises.
@@ -70,13 +70,19 @@ Outcome: applied; already_applied; ignored, stale or an invoice''s reasons; reje
 'out_of_range.
 Errors: 22004 null, 22023 blank, an infinite time, an end not after its start, none of Stripe''s statuses.';
 
+comment on function billing.user_id(text) is
+'The user that a text names, as metadata, client_reference_id and tokens'' sub do: a UUID names itself; any other '
+'text, such as user_2abc, names its UUID version 5 in the catalog''s user_namespace. Blanks around it do not count. '
+'Null if it names nobody: it is no UUID, and the catalog has no user_namespace. Errors: 22004 null, 22023 blank.';
+
 comment on function billing.load_catalog(jsonb) is
 'Stores a catalog document, and re-applies events that were parked waiting for it. A price that the document lacks '
 'is retired from now on, a changed one gets a new row in force from now on; loading the same document again changes '
 'nothing.
   catalog  the document, described in docs/catalog.md
 Returns every price with added, changed, retired or unchanged.
-Errors: 22004 null; 22023 with the path of the fault, and nothing changed.';
+Errors: 22004 null; 22023 with the path of the fault, and nothing changed, also if user_namespace would change while
+there are accounts.';
 
 comment on function billing.grant_signup_credits(uuid) is
 'Grants the catalog''s signup_credits (promotional), once per user.
@@ -124,6 +130,43 @@ comment on function billing.release_reservation(uuid, text) is
 Outcome: applied, credits = what was returned; already_applied if it was released or expired before; rejected: '
 'unknown_reservation, conflict (committed).
 Errors: 22004 null, 22023 blank.';
+
+comment on function billing.refund_spend(uuid, text, text, bigint) is
+'Gives back what a spend, or the committed part of a reservation, drew: to the grants it came from, what was drawn '
+'last first, once per request id. What is given back to a grant that has expired meanwhile expires with it.
+  p_user_id           the user
+  p_spend_request_id  the request id of the spend or the reservation
+  p_request_id        the caller''s key of this refund: the same call again is already_applied
+  p_amount            credits, at most what was spent and not given back yet; by default all of that
+Outcome: applied, credits = what came back to the balance; already_applied; rejected: unknown_spend (neither a spend '
+'nor a committed reservation), exceeds_spend (more than was spent, or nothing is left of it), conflict (the request '
+'id was used with another spend or amount, or for another kind of request). A rejected request records nothing.
+Errors: 22004 null, 22023 blank or amount ≤ 0, 22003 amount above 10^12.';
+
+comment on function billing.adjust_credits(uuid, bigint, text, text) is
+'Corrects a balance by hand, once per request id.
+  p_user_id     the user
+  p_amount      credits, not 0: above 0 they are granted (promotional, without expiry), below 0 they are taken, those '
+'that are lost soonest first, purchased ones last
+  p_request_id  the caller''s key: the same call again is already_applied
+  p_reason      the description of the ledger rows
+Outcome: applied, credits = the change of the balance less the debt; already_applied; rejected: insufficient_credits '
+'if there are fewer, which records nothing; conflict if the request id was used with another amount, or for a spend, '
+'a reservation or a refund; out_of_range.
+Errors: 22004 null, 22023 blank or amount 0, 22003 amount beyond ±10^12.';
+
+comment on function billing.import_balance(uuid, text, bigint, text, timestamptz) is
+'Imports the balance that a user has in another system, once per user and source. One statement imports a table: '
+'select o.* from old_balances b cross join lateral billing.import_balance(b.user_id, ''purchased'', b.credits, '
+'''old system'') o where b.credits > 0.
+  p_user_id     the user
+  p_pool        subscription, purchased or promotional
+  p_amount      credits, 1 to 10^12
+  p_source      what it is imported from: a user''s balances of two pools are two sources
+  p_expires_at  when the remaining credits expire; null: never
+Outcome: applied; already_applied; rejected: conflict if the source was imported for this user with another pool, '
+'amount or expiry; out_of_range.
+Errors: 22004 null, 22023 blank, another pool, amount ≤ 0 or expiry in the past, 22003 amount above 10^12.';
 
 comment on function billing.settle_account(uuid) is
 'Posts what is due in one account, if the transaction may write. Internal to my_credits.';

@@ -144,6 +144,9 @@ create index credit_transactions_session on billing.credit_transactions (stripe_
     where stripe_checkout_session_id is not null;
 create index credit_transactions_request on billing.credit_transactions (user_id, request_id)
     where request_id is not null;
+-- What was given back of a spend.
+create index credit_transactions_spend_refunds on billing.credit_transactions
+    (user_id, (metadata ->> 'spend_request_id')) where transaction_type = 'spend_refund';
 create index credit_transactions_created on billing.credit_transactions
     using brin (created_at) with (autosummarize = on);
 
@@ -152,7 +155,7 @@ language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
     raise exception 'the ledger is append-only: % on billing.credit_transactions is refused', tg_op
-        using errcode = 'restrict_violation', hint = 'A correction is a new row: billing.grant_credits.';
+        using errcode = 'restrict_violation', hint = 'A correction is a new row: billing.adjust_credits.';
 end
 $$;
 comment on function billing.refuse_ledger_change() is 'Trigger: the ledger is append-only.';

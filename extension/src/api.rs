@@ -13,15 +13,16 @@ use crate::entry::direct::{self, DirectPurchase, DirectState};
 use crate::entry::{attribute, catalog, event};
 use crate::ledger;
 use crate::outcome::Outcome;
-use crate::pg::convert::{clock, time, uuid};
+use crate::pg::convert::{clock, time, uuid, uuid_datum};
 use crate::pg::error::{
-    catalog_document, expiry, named, named_if_given, not_negative, period, positive, raise_invalid, required,
-    subscription_status, time_to_live,
+    catalog_document, change, expiry, named, named_if_given, not_negative, period, pool, positive,
+    raise_invalid, required, subscription_status, text, time_to_live,
 };
 use crate::pg::json::JsonText;
 use crate::pg::sql::connected;
+use crate::posting::adjustment::{self, Adjustment, Import};
 use crate::posting::promotion::{self, ManualGrant};
-use crate::posting::spend::{self, Request};
+use crate::posting::spend::{self, Refund, Request};
 use crate::tables::inbox;
 
 /// Applies a whole Stripe event in one transaction, in any order, any number of times, with the same end state.
@@ -139,6 +140,15 @@ fn apply_subscription_state(
         cancel_at_period_end: required(p_cancel_at_period_end, "p_cancel_at_period_end"),
     };
     connected(|sql| direct::subscription_state(sql, &call))
+}
+
+/// The user that a text names, as metadata, `client_reference_id` and tokens' `sub` do: a UUID itself, any other text in the
+/// catalog's `user_namespace`. Null if the text names nobody.
+#[pg_extern(stable, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn user_id(p_external: Option<String>) -> Option<pgrx::Uuid> {
+    let text = named(p_external, "p_external");
+    catalog::user_id(&text).map(uuid_datum)
 }
 
 /// Stores a catalog document, and re-applies events that were parked waiting for it.
@@ -271,6 +281,73 @@ fn release_reservation(p_user_id: Option<pgrx::Uuid>, p_request_id: Option<Strin
     let user = uuid(required(p_user_id, "p_user_id"));
     let request_id = named(p_request_id, "p_request_id");
     connected(|sql| spend::release(sql, user, &request_id))
+}
+
+/// Gives back what a spend, or the committed part of a reservation, drew: to the grants that it drew from, the last one
+/// first, once per `p_request_id`.
+///
+/// `p_amount` is by default what was not given back yet. `already_applied` for the same again; `rejected` with
+/// `unknown_spend`, `exceeds_spend`, or `conflict` if the request id was used for anything else.
+#[pg_extern(security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn refund_spend(
+    p_user_id: Option<pgrx::Uuid>,
+    p_spend_request_id: Option<String>,
+    p_request_id: Option<String>,
+    p_amount: default!(Option<i64>, "NULL"),
+) -> Outcome {
+    let user = uuid(required(p_user_id, "p_user_id"));
+    let spend_request_id = named(p_spend_request_id, "p_spend_request_id");
+    let request_id = named(p_request_id, "p_request_id");
+    let amount = p_amount.map(|amount| positive(Some(amount), "p_amount"));
+    let refund = Refund { user, spend_request_id: &spend_request_id, request_id: &request_id, amount };
+    connected(|sql| spend::refund(sql, &refund))
+}
+
+/// Corrects a balance by hand, once per `p_request_id`; `p_reason` is the ledger row's description.
+///
+/// Above 0, `p_amount` is granted as promotional credits. Below 0, it is taken in draw order, purchased credits last;
+/// `rejected`, `insufficient_credits` if there are fewer, which records nothing. 0 raises 22023.
+#[pg_extern(security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn adjust_credits(
+    p_user_id: Option<pgrx::Uuid>,
+    p_amount: Option<i64>,
+    p_request_id: Option<String>,
+    p_reason: Option<String>,
+) -> Outcome {
+    let (request_id, reason) = (named(p_request_id, "p_request_id"), text(p_reason, "p_reason"));
+    let call = Adjustment {
+        user: uuid(required(p_user_id, "p_user_id")),
+        amount: change(p_amount, "p_amount"),
+        request_id: &request_id,
+        reason: &reason,
+    };
+    connected(|sql| adjustment::adjust(sql, &call))
+}
+
+/// Imports the balance that a user has in another system, once per user and `p_source`.
+///
+/// The same source with another pool, amount or expiry is `rejected`, `conflict`. Called for each row of a table, one
+/// statement imports all users.
+#[pg_extern(security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn import_balance(
+    p_user_id: Option<pgrx::Uuid>,
+    p_pool: Option<String>,
+    p_amount: Option<i64>,
+    p_source: Option<String>,
+    p_expires_at: default!(Option<TimestampWithTimeZone>, "NULL"),
+) -> Outcome {
+    let source = named(p_source, "p_source");
+    let call = Import {
+        user: uuid(required(p_user_id, "p_user_id")),
+        pool: pool(p_pool, "p_pool"),
+        amount: positive(p_amount, "p_amount"),
+        source: &source,
+        expires_at: expiry(p_expires_at, "p_expires_at"),
+    };
+    connected(|sql| adjustment::import(sql, &call))
 }
 
 /// Posts what is due in up to `p_limit` accounts, and returns in how many; fewer than the limit means that the others are

@@ -13,6 +13,7 @@ use stripe_credits_rules::payment_intent::PaymentIntent;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::session::{self, Mode, PaymentStatus, Session};
 use stripe_credits_rules::subscription::Subscription;
+use stripe_credits_rules::user::UserNames;
 use stripe_credits_rules::verdict::Verdict;
 use stripe_credits_rules::worth::NoGrant;
 use uuid::Uuid;
@@ -69,6 +70,18 @@ struct Context<'a> {
     caller: Caller,
 }
 
+impl Context<'_> {
+    /// The user whom a text of Stripe's object names.
+    fn user(&self, names: &UserNames) -> Option<Uuid> {
+        names.user(self.settings.user_namespace)
+    }
+
+    /// The outcome of a payment that was made before the books began (rule 12), by whichever door it comes.
+    fn before_books(&self, made_at: Time) -> Option<Outcome> {
+        self.settings.scope.excludes_payment(made_at).map(Outcome::ignored)
+    }
+}
+
 /// Judges an event by what is known now, and posts the difference to what is posted.
 pub(crate) fn judge(
     sql: &mut Sql,
@@ -94,7 +107,7 @@ pub(crate) fn judge(
         Subject::InvoicePayment(payment) => reversal::invoice_paid_by(sql, event, payment).into(),
         Subject::PaymentIntent(intent) => judge_payment_intent(sql, &context, intent),
         Subject::Reversals(reversals) => reversal::apply(sql, event, reversals, fetched).into(),
-        Subject::Other => Outcome::ignored(Reason::EventType).into(),
+        Subject::TestClock { .. } | Subject::Other => Outcome::ignored(Reason::EventType).into(),
     }
 }
 
@@ -106,10 +119,10 @@ fn judge_pack_session(sql: &mut Sql, context: &Context, session: &Session) -> Ju
         |paid| known.as_ref().filter(|payment| payment.paid == paid).map(|payment| payment.user);
     let claims = Claims {
         paid_for: user_if_paid(true),
-        metadata: session.metadata_user,
+        metadata: context.user(&session.metadata_user),
         attributed: user_if_paid(false),
         link: None,
-        client_reference: session.client_reference,
+        client_reference: context.user(&session.client_reference),
     };
     let ownership = resolve_owner(sql, session.customer_id.as_deref(), claims, session.created);
     if let Err(reason) = context.caller.check_owner(ownership.owner) {
@@ -120,6 +133,9 @@ fn judge_pack_session(sql: &mut Sql, context: &Context, session: &Session) -> Ju
         return Outcome::rejected(Reason::Conflict).into();
     }
     let known = payment::join(sql, &context.event.id, Some(&session.id), &names).payment;
+    if let Some(outcome) = context.before_books(session.created) {
+        return Judged { outcome: ownership.with_owner(sql, outcome), unblocked };
+    }
     let succeeded = session.payment == Some(PaymentStatus::Unpaid) && payments::has_succeeded(sql, &names);
     let worth = pack::worth(sql, context.settings, session, succeeded, context.fetched);
     let outcome = match (worth, ownership.owner) {
@@ -142,8 +158,8 @@ fn judge_subscription_session(sql: &mut Sql, context: &Context, session: &Sessio
     let attributed = payments::of_source(sql, &session.id).map(|payment| payment.user);
     let claims = Claims {
         // An operator's attribution of this session holds for the subscription that it started.
-        metadata: session.metadata_user.or(attributed),
-        client_reference: session.client_reference,
+        metadata: context.user(&session.metadata_user).or(attributed),
+        client_reference: context.user(&session.client_reference),
         ..Claims::default()
     };
     let ownership = resolve_owner(sql, session.customer_id.as_deref(), claims, session.created);
@@ -182,7 +198,7 @@ fn judge_subscription(
 ) -> Judged {
     let known = subscriptions::find(sql, &facts.id);
     let attributed = known.as_ref().and_then(|known| known.user).or(session_user);
-    let claims = Claims { metadata: facts.metadata_user, attributed, ..Claims::default() };
+    let claims = Claims { metadata: context.user(&facts.metadata_user), attributed, ..Claims::default() };
     let ownership = resolve_owner(sql, facts.customer_id.as_deref(), claims, facts.as_of);
     let relinked = ownership.link_customer(sql);
     let incoming = Incoming { event_id: &context.event.id, facts, source, fetched: context.fetched };
@@ -208,13 +224,16 @@ fn judge_invoice(sql: &mut Sql, context: &Context, invoice: &Invoice, session_us
     let payment = joined.payment.filter(|payment| payment.source_id == invoice.id);
     let claims = Claims {
         paid_for: payment.map(|payment| payment.user),
-        metadata: invoice.metadata_user,
+        metadata: context.user(&invoice.metadata_user),
         attributed: known.as_ref().and_then(|known| known.user).or(session_user),
         ..Claims::default()
     };
     let paid_at = invoice.paid_at.or(invoice.created).unwrap_or(context.event.created);
     let ownership = resolve_owner(sql, invoice.customer_id.as_deref(), claims, paid_at);
     let unblocked = ownership.link_customer(sql);
+    if let Some(outcome) = context.before_books(paid_at) {
+        return Judged { outcome: ownership.with_owner(sql, outcome), unblocked };
+    }
     let worth = invoice::worth(sql, context.settings, invoice, known.as_ref(), context.fetched);
     let outcome = match (worth, ownership.user()) {
         (Ok(worth), Ok(user)) => invoice::post(sql, &context.event.id, invoice, user, worth),
@@ -230,7 +249,7 @@ fn judge_pack_invoice(sql: &mut Sql, context: &Context, invoice: &Invoice) -> Ju
     let known = payments::of_names(sql, &invoice.id, &names).filter(|payment| payment.paid);
     let claims = Claims {
         paid_for: known.map(|payment| payment.user),
-        metadata: invoice.metadata_user,
+        metadata: context.user(&invoice.metadata_user),
         ..Claims::default()
     };
     let billed_at = invoice.paid_at.or(invoice.created).unwrap_or(context.event.created);
@@ -240,6 +259,9 @@ fn judge_pack_invoice(sql: &mut Sql, context: &Context, invoice: &Invoice) -> Ju
     }
     let unblocked = ownership.link_customer(sql);
     let known = payment::join(sql, &context.event.id, Some(&invoice.id), &names).payment;
+    if let Some(outcome) = context.before_books(billed_at) {
+        return Judged { outcome: ownership.with_owner(sql, outcome), unblocked };
+    }
     let worth = pack::worth_of_invoice(sql, context.settings, invoice, billed_at, context.fetched);
     let outcome = match (worth, ownership.user()) {
         (Ok(worth), Ok(user)) => {
@@ -273,12 +295,15 @@ fn judge_payment_intent(sql: &mut Sql, context: &Context, intent: &PaymentIntent
     let Some(named) = &intent.named else {
         return Outcome::ignored(Reason::NothingNamed).into();
     };
+    if let Some(outcome) = context.before_books(intent.created) {
+        return outcome.into();
+    }
     if context.fetched.is_none() {
         let paths =
             vec![session::of_payment_intent_path(&intent.id), invoice_rules::payments_path(&intent.id)];
         return Outcome::from(NoGrant::NeedsFetch(paths)).into();
     }
-    let claims = Claims { metadata: intent.metadata_user, ..Claims::default() };
+    let claims = Claims { metadata: context.user(&intent.metadata_user), ..Claims::default() };
     let ownership = resolve_owner(sql, intent.customer_id.as_deref(), claims, intent.created);
     let unblocked = ownership.link_customer(sql);
     let worth = pack::worth_of(sql, std::slice::from_ref(named), intent.created);

@@ -42,9 +42,24 @@ pub(crate) enum TransactionType {
     Reversal,
     Reinstatement,
     DebtSettlement,
+    SpendRefund,
+    Adjustment,
+    Import,
 }
 
 impl TransactionType {
+    /// The kinds of rows that a request of the app makes, each under a request id of its own.
+    const REQUESTED: [TransactionType; 4] = [
+        TransactionType::Spend,
+        TransactionType::Reservation,
+        TransactionType::SpendRefund,
+        TransactionType::Adjustment,
+    ];
+
+    fn parse_requested(text: &str) -> Option<TransactionType> {
+        TransactionType::REQUESTED.into_iter().find(|requested| requested.as_str() == text)
+    }
+
     fn as_str(self) -> &'static str {
         match self {
             TransactionType::Purchase => "purchase",
@@ -61,6 +76,9 @@ impl TransactionType {
             TransactionType::Reversal => "reversal",
             TransactionType::Reinstatement => "reinstatement",
             TransactionType::DebtSettlement => "debt_settlement",
+            TransactionType::SpendRefund => "spend_refund",
+            TransactionType::Adjustment => "adjustment",
+            TransactionType::Import => "import",
         }
     }
 }
@@ -104,9 +122,20 @@ pub(crate) struct Account {
 }
 
 /// What a repeated request is compared with.
+#[derive(PartialEq, Eq)]
 pub(crate) struct Granted {
+    pub(crate) pool: Pool,
     pub(crate) amount: Credits,
     pub(crate) expires_at: Option<Time>,
+}
+
+/// What a request of the app did, when it was made before.
+pub(crate) struct Requested {
+    pub(crate) transaction_type: TransactionType,
+    /// The sum of its ledger rows: below 0 if it drew.
+    pub(crate) credits: Credits,
+    /// The spend that it gave back, if it is a refund.
+    pub(crate) spend_request_id: Option<String>,
 }
 
 /// Posts what is due in a user's account, if anything is.
@@ -187,6 +216,11 @@ pub(crate) fn is_busy(sql: &mut Sql, user: Uuid) -> bool {
     let free = "select from billing.accounts where user_id = $1 for update skip locked";
     let user = [uuid_datum(user).into()];
     sql.query_opt(exists, &user).is_some() && sql.query_opt(free, &user).is_none()
+}
+
+/// Whether anybody has an account.
+pub(crate) fn has_accounts(sql: &mut Sql) -> bool {
+    sql.query_opt("select from billing.accounts limit 1", &[]).is_some()
 }
 
 /// Locks up to `limit` accounts that are due, in the order of their users, and skips those that are busy.
@@ -289,11 +323,15 @@ impl Account {
     /// A grant, if it was made before.
     pub(crate) fn find_grant(&self, sql: &mut Sql, source_id: &str, item: &str) -> Option<Granted> {
         sql.query_opt(
-            "select amount, expires_at from billing.credit_grants
+            "select pool, amount, expires_at from billing.credit_grants
              where user_id = $1 and source_id = $2 and item = $3",
             &[uuid_datum(self.user).into(), source_id.into(), item.into()],
         )
-        .map(|mut row| Granted { amount: row.get(), expires_at: row.get_opt() })
+        .map(|mut row| Granted {
+            pool: row.parse(Pool::parse),
+            amount: row.get(),
+            expires_at: row.get_opt(),
+        })
     }
 
     /// Whether this operation has posted anything.

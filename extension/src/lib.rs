@@ -28,8 +28,9 @@ mod posting {
     pub(crate) mod invoice; // a subscription's paid invoice
     pub(crate) mod reversal; // refunds, disputes, credit notes
     pub(crate) mod payment; // the names of a payment
+    pub(crate) mod adjustment; // corrections by hand, imported balances
     pub(crate) mod promotion; // credits that are given
-    pub(crate) mod spend; // spends and reservations
+    pub(crate) mod spend; // spends, reservations, and what is given back of them
 }
 mod ledger; // accounts, credit_grants, credit_transactions: their only writer
 mod tables {
@@ -59,7 +60,7 @@ extension_sql_file!("../../sql/install.sql", name = "install", bootstrap);
 extension_sql_file!("../../sql/catalog.sql", name = "catalog", requires = ["install"]);
 extension_sql_file!("../../sql/ledger.sql", name = "ledger", requires = ["catalog"]);
 extension_sql_file!("../../sql/stripe.sql", name = "stripe", requires = ["ledger"]);
-extension_sql_file!("../../sql/read_model.sql", name = "read_model", requires = ["stripe"]);
+extension_sql_file!("../../sql/read_model.sql", name = "read_model", requires = ["stripe", api::user_id]);
 extension_sql_file!("../../sql/diagnosis.sql", name = "diagnosis", requires = ["read_model"]);
 extension_sql_file!(
     "../../sql/explain.sql",
@@ -90,6 +91,9 @@ extension_sql_file!(
         api::reserve_credits,
         api::commit_reservation,
         api::release_reservation,
+        api::refund_spend,
+        api::adjust_credits,
+        api::import_balance,
         api::run_due,
         api::prune_stripe_events,
         api::sync_user_credits

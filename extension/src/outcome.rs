@@ -8,7 +8,6 @@ use pgrx::pgrx_sql_entity_graph::metadata::{
 };
 use serde_json::{Map, Value};
 use stripe_credits_rules::amount::Credits;
-use stripe_credits_rules::catalog::Item;
 use stripe_credits_rules::event::Malformed;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::verdict::Verdict;
@@ -71,6 +70,11 @@ impl Outcome {
         Outcome::of(Verdict::Rejected(reason))
     }
 
+    /// A user without an account has no credits, and a rejection does not create an account.
+    pub(crate) fn no_account(user: Uuid, reason: Reason) -> Outcome {
+        Outcome { user: Some(user), ..Outcome::rejected(reason) }
+    }
+
     /// A text that the rules cannot read as an event.
     pub(crate) fn malformed(malformed: &Malformed) -> Outcome {
         Outcome::rejected(Reason::Malformed).with("fault", malformed.fault.as_str())
@@ -131,6 +135,11 @@ impl Outcome {
     }
 }
 
+/// A request id that was used before: with the same content it was applied already, with other content it contradicts itself.
+pub(crate) fn repeated(same: bool) -> Verdict {
+    if same { Verdict::AlreadyApplied } else { Verdict::Rejected(Reason::Conflict) }
+}
+
 impl From<NoGrant> for Outcome {
     fn from(no_grant: NoGrant) -> Outcome {
         match no_grant {
@@ -138,18 +147,11 @@ impl From<NoGrant> for Outcome {
             NoGrant::NeedsFetch(paths) => Outcome { to_fetch: paths, ..Outcome::of(Verdict::NeedsFetch) },
             NoGrant::Parked(reason, unknown) if unknown.is_empty() => Outcome::parked(reason),
             NoGrant::Parked(reason, unknown) => {
-                let missing: Vec<Value> = unknown.iter().map(|item| lookup_key(item).into()).collect();
+                let missing: Vec<Value> = unknown.iter().map(|item| item.name().into()).collect();
                 Outcome::parked(reason).with("missing_prices", missing)
             }
             NoGrant::Rejected(reason) => Outcome::rejected(reason),
         }
-    }
-}
-
-fn lookup_key(item: &Item) -> &str {
-    match item {
-        Item::Price(key) | Item::Pack(key) => key,
-        Item::Unpriced => "(none)",
     }
 }
 

@@ -2,6 +2,7 @@
 
 -- Functions
 adds_up(g billing.credit_grants) -> boolean immutable
+adjust_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_reason text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 admin_apply_stripe_credit_pack_purchase(p_user_id uuid, p_amount bigint, p_event_id text, p_checkout_session_id text, p_payment_intent_id text DEFAULT NULL::text, p_customer_id text DEFAULT NULL::text, p_price_id text DEFAULT NULL::text, p_pack text DEFAULT NULL::text) -> jsonb volatile security definer {"search_path=pg_catalog, pg_temp"}
 apply_stripe_credit_pack_purchase(p_user_id uuid, p_amount bigint, p_event_id text, p_checkout_session_id text, p_payment_intent_id text DEFAULT NULL::text, p_customer_id text DEFAULT NULL::text, p_price_id text DEFAULT NULL::text, p_pack text DEFAULT NULL::text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 apply_stripe_event(event jsonb, fetched jsonb DEFAULT NULL::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
@@ -13,7 +14,7 @@ balance_at(p_user_id uuid, p_at timestamp with time zone) -> bigint stable secur
 client_functions() -> regprocedure[] stable {"search_path=pg_catalog, pg_temp"}
 commit_reservation(p_user_id uuid, p_request_id text, p_amount bigint DEFAULT NULL::bigint) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 credit_system_metrics(p_window interval DEFAULT '01:00:00'::interval) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
-current_user_id() -> uuid stable {"search_path=pg_catalog, pg_temp"}
+current_user_id() -> uuid stable security definer {"search_path=pg_catalog, pg_temp"}
 draw_rank(p_pool text) -> smallint immutable
 explain_checkout_session(p_session_id text) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
 explain_event(event jsonb, fetched jsonb DEFAULT NULL::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
@@ -22,6 +23,7 @@ grant_access(p_client regrole, p_service regrole) -> void volatile {"search_path
 grant_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_description text DEFAULT NULL::text, p_expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 grant_signup_credits(p_user_id uuid) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 guard_drop() -> event_trigger volatile security definer {"search_path=pg_catalog, pg_temp"}
+import_balance(p_user_id uuid, p_pool text, p_amount bigint, p_source text, p_expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 installed_policies() -> TABLE(name text, policy text, rule text) immutable {"search_path=pg_catalog, pg_temp"}
 is_service() -> boolean stable {"search_path=pg_catalog, pg_temp"}
 load_catalog(catalog jsonb) -> TABLE(price_id text, change text) volatile security definer {"search_path=pg_catalog, pg_temp"}
@@ -31,6 +33,7 @@ my_transactions(p_limit integer DEFAULT 50, p_before bigint DEFAULT NULL::bigint
 older_answer(o billing.outcome) -> jsonb immutable {"search_path=pg_catalog, pg_temp"}
 prune_stripe_events(p_older_than interval) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp"}
 reconcile_checkout_session(session jsonb, expected_user_id uuid, as_of timestamp with time zone DEFAULT NULL::timestamp with time zone) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
+refund_spend(p_user_id uuid, p_spend_request_id text, p_request_id text, p_amount bigint DEFAULT NULL::bigint) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 refuse_ledger_change() -> trigger volatile {"search_path=pg_catalog, pg_temp"}
 release_reservation(p_user_id uuid, p_request_id text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 require_named(p_value text, p_argument text) -> void immutable {"search_path=pg_catalog, pg_temp"}
@@ -43,6 +46,7 @@ settle_account(p_user_id uuid) -> void volatile security definer {"search_path=p
 spend_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_description text DEFAULT NULL::text, p_metadata jsonb DEFAULT '{}'::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 sync_user_credits(p_user_id uuid) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp"}
 unposted(p_user_id uuid) -> TABLE(pool text, credits bigint, up_to_here bigint) stable {"search_path=pg_catalog, pg_temp"}
+user_id(p_external text) -> uuid stable security definer {"search_path=pg_catalog, pg_temp"}
 validate_credits_consistency() -> TABLE(user_id uuid, stored_balance bigint, calculated_balance bigint, difference bigint) stable security definer {"search_path=pg_catalog, pg_temp"}
 
 -- Types
@@ -131,21 +135,23 @@ table payments 08: owed billing.credits not null default 0
 table payments 09: paid_at timestamp with time zone
 table payments 10: created_at timestamp with time zone not null
 table prices 01: price_id billing.identifier not null
-table prices 02: valid_from timestamp with time zone not null
-table prices 03: kind text not null
-table prices 04: key text not null
-table prices 05: name text not null
-table prices 06: credits billing.credits not null
-table prices 07: rank integer not null
-table prices 08: drip interval
-table prices 09: renewal text not null
-table prices 10: max_rollover billing.credits not null
-table prices 11: plan_change text not null
-table prices 12: cancellation text not null
-table prices 13: trial_credits billing.credits not null
-table prices 14: first_purchase_bonus billing.credits not null
-table prices 15: expires_after interval
-table prices 16: retired boolean not null
+table prices 02: names text not null
+table prices 03: valid_from timestamp with time zone not null
+table prices 04: kind text not null
+table prices 05: key text not null
+table prices 06: name text not null
+table prices 07: credits billing.credits not null
+table prices 08: rank integer not null
+table prices 09: every interval not null
+table prices 10: drip interval
+table prices 11: renewal text not null
+table prices 12: max_rollover billing.credits not null
+table prices 13: plan_change text not null
+table prices 14: cancellation text not null
+table prices 15: trial_credits billing.credits not null
+table prices 16: first_purchase_bonus billing.credits not null
+table prices 17: expires_after interval
+table prices 18: retired boolean not null
 table reservations 01: user_id uuid not null
 table reservations 02: request_id billing.identifier not null
 table reservations 03: amount bigint not null
@@ -168,14 +174,16 @@ table reversals 10: updated_at timestamp with time zone not null
 table settings 01: singleton boolean not null default true
 table settings 02: livemode boolean not null
 table settings 03: stripe_account text
-table settings 04: signup_credits billing.credits not null
-table settings 05: reversal_policy text not null
-table settings 06: no_payment_required text not null
-table settings 07: free_plan_key text
-table settings 08: free_plan_name text
-table settings 09: free_plan_credits billing.credits
-table settings 10: free_plan_every interval
-table settings 11: loaded_at timestamp with time zone not null
+table settings 04: begins_at timestamp with time zone
+table settings 05: signup_credits billing.credits not null
+table settings 06: reversal_policy text not null
+table settings 07: no_payment_required text not null
+table settings 08: user_namespace uuid
+table settings 09: free_plan_key text
+table settings 10: free_plan_name text
+table settings 11: free_plan_credits billing.credits
+table settings 12: free_plan_every interval
+table settings 13: loaded_at timestamp with time zone not null
 table stripe_events 01: event_id billing.identifier not null
 table stripe_events 02: type text
 table stripe_events 03: created timestamp with time zone
@@ -247,9 +255,11 @@ billing.payments: CHECK ((source_type = ANY (ARRAY['checkout_session'::text, 'in
 billing.payments: PRIMARY KEY (source_id)
 billing.prices: CHECK ((cancellation = ANY (ARRAY['keep'::text, 'expire'::text])))
 billing.prices: CHECK ((drip > '00:00:00'::interval))
+billing.prices: CHECK ((every > '00:00:00'::interval))
 billing.prices: CHECK ((expires_after > '00:00:00'::interval))
 billing.prices: CHECK ((kind = ANY (ARRAY['plan'::text, 'pack'::text, 'not_credits'::text])))
-billing.prices: CHECK ((plan_change = ANY (ARRAY['reset'::text, 'at_renewal'::text])))
+billing.prices: CHECK ((names = ANY (ARRAY['price'::text, 'product'::text])))
+billing.prices: CHECK ((plan_change = ANY (ARRAY['reset'::text, 'keep'::text])))
 billing.prices: CHECK ((renewal = ANY (ARRAY['reset'::text, 'rollover'::text])))
 billing.prices: PRIMARY KEY (price_id, valid_from)
 billing.reservations: CHECK (((committed >= 0) AND (committed <= amount)))
@@ -278,7 +288,7 @@ domain billing.identifier as text: CHECK ((VALUE <> ''::text))
 domain billing.movement as bigint: CHECK ((VALUE <> 0))
 domain billing.ordinal as bigint: CHECK ((VALUE > 0))
 domain billing.pool as text: CHECK ((VALUE = ANY (ARRAY['subscription'::text, 'purchased'::text, 'promotional'::text])))
-domain billing.transaction_type as text: CHECK ((VALUE = ANY (ARRAY['purchase'::text, 'subscription_grant'::text, 'signup'::text, 'bonus'::text, 'grant'::text, 'spend'::text, 'reservation'::text, 'release'::text, 'expiry'::text, 'set_aside'::text, 'restore'::text, 'reversal'::text, 'reinstatement'::text, 'debt_settlement'::text])))
+domain billing.transaction_type as text: CHECK ((VALUE = ANY (ARRAY['purchase'::text, 'subscription_grant'::text, 'signup'::text, 'bonus'::text, 'grant'::text, 'spend'::text, 'reservation'::text, 'release'::text, 'expiry'::text, 'set_aside'::text, 'restore'::text, 'reversal'::text, 'reinstatement'::text, 'debt_settlement'::text, 'spend_refund'::text, 'adjustment'::text, 'import'::text])))
 
 -- Indexes
 CREATE INDEX accounts_due ON billing.accounts USING btree (next_due_at) WHERE (next_due_at IS NOT NULL)
@@ -288,6 +298,7 @@ CREATE INDEX credit_grants_pending ON billing.credit_grants USING btree (user_id
 CREATE INDEX credit_transactions_created ON billing.credit_transactions USING brin (created_at) WITH (autosummarize='on')
 CREATE INDEX credit_transactions_request ON billing.credit_transactions USING btree (user_id, request_id) WHERE (request_id IS NOT NULL)
 CREATE INDEX credit_transactions_session ON billing.credit_transactions USING btree (stripe_checkout_session_id) WHERE (stripe_checkout_session_id IS NOT NULL)
+CREATE INDEX credit_transactions_spend_refunds ON billing.credit_transactions USING btree (user_id, ((metadata ->> 'spend_request_id'::text))) WHERE ((transaction_type)::text = 'spend_refund'::text)
 CREATE INDEX customers_user ON billing.customers USING btree (user_id)
 CREATE INDEX payment_intents_source ON billing.payment_intents USING btree (source_id)
 CREATE INDEX payments_user ON billing.payments USING btree (user_id)
@@ -363,6 +374,7 @@ user_credits: {security_invoker=true}
 accounts: SELECT to authenticated
 accounts: SELECT to service_role
 billing.adds_up(billing.credit_grants): EXECUTE to stripe_credits_owner
+billing.adjust_credits(uuid,bigint,text,text): EXECUTE to service_role
 billing.admin_apply_stripe_credit_pack_purchase(uuid,bigint,text,text,text,text,text,text): EXECUTE to service_role
 billing.apply_stripe_credit_pack_purchase(uuid,bigint,text,text,text,text,text,text): EXECUTE to service_role
 billing.apply_stripe_event(jsonb,jsonb): EXECUTE to service_role
@@ -376,7 +388,6 @@ billing.commit_reservation(uuid,text,bigint): EXECUTE to service_role
 billing.credit_system_metrics(interval): EXECUTE to service_role
 billing.current_user_id(): EXECUTE to authenticated
 billing.current_user_id(): EXECUTE to service_role
-billing.current_user_id(): EXECUTE to stripe_credits_owner
 billing.draw_rank(text): EXECUTE to stripe_credits_owner
 billing.explain_checkout_session(text): EXECUTE to service_role
 billing.explain_event(jsonb,jsonb): EXECUTE to service_role
@@ -385,6 +396,7 @@ billing.free_plan(): EXECUTE to service_role
 billing.grant_access(regrole,regrole): EXECUTE to stripe_credits_owner
 billing.grant_credits(uuid,bigint,text,text,timestamp with time zone): EXECUTE to service_role
 billing.grant_signup_credits(uuid): EXECUTE to service_role
+billing.import_balance(uuid,text,bigint,text,timestamp with time zone): EXECUTE to service_role
 billing.installed_policies(): EXECUTE to stripe_credits_owner
 billing.is_service(): EXECUTE to authenticated
 billing.is_service(): EXECUTE to service_role
@@ -398,6 +410,7 @@ billing.my_transactions(integer,bigint): EXECUTE to service_role
 billing.older_answer(billing.outcome): EXECUTE to stripe_credits_owner
 billing.prune_stripe_events(interval): EXECUTE to service_role
 billing.reconcile_checkout_session(jsonb,uuid,timestamp with time zone): EXECUTE to service_role
+billing.refund_spend(uuid,text,text,bigint): EXECUTE to service_role
 billing.refuse_ledger_change(): EXECUTE to stripe_credits_owner
 billing.release_reservation(uuid,text): EXECUTE to service_role
 billing.require_named(text,text): EXECUTE to stripe_credits_owner
@@ -411,6 +424,7 @@ billing.sync_user_credits(uuid): EXECUTE to service_role
 billing.unposted(uuid): EXECUTE to authenticated
 billing.unposted(uuid): EXECUTE to service_role
 billing.unposted(uuid): EXECUTE to stripe_credits_owner
+billing.user_id(text): EXECUTE to service_role
 billing.validate_credits_consistency(): EXECUTE to service_role
 credit_grants: SELECT to authenticated
 credit_grants: SELECT to service_role

@@ -25,6 +25,27 @@ impl Connection {
         self.call("release_reservation($1, $2)", &[&user, &request_id])
     }
 
+    /// `refund_spend`; without an amount, of the rest.
+    pub fn refund_spend(
+        &mut self,
+        user: Uuid,
+        spend_request_id: &str,
+        request_id: &str,
+        amount: Option<i64>,
+    ) -> Outcome {
+        self.call("refund_spend($1, $2, $3, $4)", &[&user, &spend_request_id, &request_id, &amount])
+    }
+
+    /// `adjust_credits`.
+    pub fn adjust(&mut self, user: Uuid, amount: i64, request_id: &str) -> Outcome {
+        self.call("adjust_credits($1, $2, $3, 'a correction')", &[&user, &amount, &request_id])
+    }
+
+    /// `import_balance` without an expiry.
+    pub fn import_balance(&mut self, user: Uuid, pool: &str, amount: i64, source: &str) -> Outcome {
+        self.call("import_balance($1, $2, $3, $4)", &[&user, &pool, &amount, &source])
+    }
+
     /// `grant_credits` that expire this many days from now.
     pub fn grant_for_days(&mut self, user: Uuid, amount: i64, request_id: &str, days: i32) -> Outcome {
         self.call(

@@ -4,9 +4,10 @@
 //!
 //! Each module uses only those above it in this order, which `tests/arrows.rs` checks:
 //!
-//! 1. [`amount`], [`calendar`], [`reason`], [`verdict`]: credits and money, times and spans, what a call answers and why;
-//! 2. [`name`], [`stripe`], [`price`]: the ids of a payment, and the fields of Stripe's objects that the rules read, in both shapes
-//!    of its API;
+//! 1. [`amount`], [`calendar`], [`reason`], [`verdict`], [`user`]: credits and money, times and spans, what a call answers
+//!    and why, which user a text names;
+//! 2. [`name`], [`stripe`], [`price`]: the ids of a payment, and the fields of Stripe's objects that the rules read, in both
+//!    shapes of its API;
 //! 3. [`catalog`]: what prices are worth and which events are in scope, as data that a founder writes;
 //! 4. [`subscription`], [`invoice`], [`session`], [`payment_intent`], [`reversal`]: one Stripe object becomes facts;
 //! 5. [`event`]: one delivered text becomes an [`event::Event`] with one [`event::Subject`], or is malformed;
@@ -31,6 +32,7 @@ mod text_enum;
 pub mod reason;
 pub mod verdict;
 pub mod name;
+pub mod user;
 pub mod stripe;
 pub mod price;
 pub mod catalog;

@@ -1,13 +1,13 @@
 //! A payment intent's facts: what it took, for which user, and what its metadata say was bought with it.
 
 use serde_json::value::RawValue;
-use uuid::Uuid;
 
 use crate::amount::MinorUnits;
 use crate::calendar::{self, Time};
 use crate::name::{Name, NameKind};
 use crate::session::{LineItem, named_line_item};
 use crate::stripe::{self, Expandable, check_id, metadata_user, parse};
+use crate::user::UserNames;
 
 /// A payment intent's facts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct PaymentIntent {
     /// `cus_…`.
     pub customer_id: Option<String>,
     /// The user that the app's server wrote into the metadata.
-    pub metadata_user: Option<Uuid>,
+    pub metadata_user: UserNames,
     /// What it took.
     pub amount_received: Option<MinorUnits>,
     /// The currency of `amount_received`.

@@ -10,6 +10,8 @@ text_enum! {
         Livemode => "livemode",
         /// The event's account differs from the settings'.
         Account => "account",
+        /// The payment was made before the catalog's `begins_at`: it was credited elsewhere.
+        BeforeBooks => "before_books",
         /// The rules read nothing from events of this type.
         EventType => "event_type",
         /// Sessions of this mode grant nothing themselves: a subscription's credits come from its paid invoices.
@@ -34,8 +36,6 @@ text_enum! {
         NotCredits => "not_credits",
         /// A trial for which the catalog grants nothing.
         Trial => "trial",
-        /// A change of plan whose credits are granted with the next renewal.
-        AtRenewal => "at_renewal",
         /// The reversed payment is not known. The reversal is stored, and counts if the payment arrives later.
         UnknownPayment => "unknown_payment",
         // Parked: stored, and applied automatically once the missing part is known.
@@ -66,6 +66,10 @@ text_enum! {
         OutOfRange => "out_of_range",
         /// The account has fewer credits than that.
         InsufficientCredits => "insufficient_credits",
+        /// No spend and no committed reservation has this id.
+        UnknownSpend => "unknown_spend",
+        /// More credits than were spent and not given back yet.
+        ExceedsSpend => "exceeds_spend",
         /// No reservation has this id.
         UnknownReservation => "unknown_reservation",
         /// The reservation was released, or it expired.

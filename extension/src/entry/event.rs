@@ -87,7 +87,9 @@ fn lock(sql: &mut Sql, event: &Event, fetched: Option<&Fetched>) -> Vec<ParkedEv
         | Subject::Subscription(_)
         | Subject::Invoice(_)
         | Subject::PaymentIntent(_) => event.customer_id.as_deref(),
-        Subject::InvoicePayment(_) | Subject::Reversals(_) | Subject::Other => None,
+        Subject::InvoicePayment(_) | Subject::Reversals(_) | Subject::TestClock { .. } | Subject::Other => {
+            None
+        }
     };
     let mut keys = event.subject.keys();
     // What Stripe names in its answer is locked as if the events of those objects had come.

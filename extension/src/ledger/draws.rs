@@ -1,9 +1,9 @@
-//! What a spend or a reservation takes from an account's grants, and what a reservation returns to them.
+//! What a spend, a reservation or an adjustment takes from an account's grants, and what is given back of it.
 
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::draw::{self, Share};
 
-use super::{Account, Origin, TransactionType, earliest, shares};
+use super::{Account, Origin, Requested, TransactionType, earliest, shares};
 use crate::pg::convert::uuid_datum;
 use crate::pg::sql::Sql;
 
@@ -12,22 +12,34 @@ use crate::pg::sql::Sql;
 const FIRST_GRANTS_READ: i64 = 8;
 const GRANTS_READ_GROWTH: i64 = 16;
 
+/// The draw order (rule 8), which the index `credit_grants_draw` has.
+const SPENDABLE: &str =
+    "select id, pool, remaining from billing.credit_grants where user_id = $1 and spendable
+     order by priority_at, draw_rank, id limit $2";
+
+/// The same with purchased credits last: a correction by hand takes what was paid for only if there is nothing else.
+const SPENDABLE_PURCHASED_LAST: &str =
+    "select id, pool, remaining from billing.credit_grants where user_id = $1 and spendable
+     order by pool = 'purchased', priority_at, draw_rank, id limit $2";
+
 impl Account {
-    /// How a request was applied before, and its amount, summed over the grants that it drew from.
-    pub(crate) fn requested(&self, sql: &mut Sql, request_id: &str) -> Option<(TransactionType, Credits)> {
+    /// What a request did, if it was made before. A request id is of one kind of request.
+    pub(crate) fn requested(&self, sql: &mut Sql, request_id: &str) -> Option<Requested> {
         let row = sql.query_opt(
-            "select transaction_type = 'spend', sum(amount)::bigint from billing.credit_transactions
-             where user_id = $1 and request_id = $2 and transaction_type in ('spend', 'reservation') group by 1",
+            "select transaction_type, sum(amount)::bigint, min(metadata ->> 'spend_request_id')
+             from billing.credit_transactions
+             where user_id = $1 and request_id = $2
+                 and transaction_type in ('spend', 'reservation', 'spend_refund', 'adjustment') group by 1",
             &[uuid_datum(self.user).into(), request_id.into()],
         );
-        row.map(|mut row| {
-            let is_spend: bool = row.get();
-            let made = if is_spend { TransactionType::Spend } else { TransactionType::Reservation };
-            (made, row.get())
+        row.map(|mut row| Requested {
+            transaction_type: row.parse(TransactionType::parse_requested),
+            credits: row.get(),
+            spend_request_id: row.get_opt(),
         })
     }
 
-    /// Draws credits from the grants in draw order; `false` if the account has fewer, and nothing is drawn.
+    /// Draws credits from the grants, an adjustment purchased ones last, anything else in draw order; `false` if the account has fewer, and nothing is drawn.
     pub(crate) fn take(
         &mut self,
         sql: &mut Sql,
@@ -38,13 +50,13 @@ impl Account {
         if amount > self.available() {
             return false;
         }
+        let spendable = match transaction_type {
+            TransactionType::Adjustment => SPENDABLE_PURCHASED_LAST,
+            _ => SPENDABLE,
+        };
         let mut grants = FIRST_GRANTS_READ;
         let drawn = loop {
-            let in_order = shares(sql.query(
-                "select id, pool, remaining from billing.credit_grants where user_id = $1 and spendable
-                 order by priority_at, draw_rank, id limit $2",
-                &[uuid_datum(self.user).into(), grants.into()],
-            ));
+            let in_order = shares(sql.query(spendable, &[uuid_datum(self.user).into(), grants.into()]));
             let drawn = draw::draw(&in_order, amount);
             let covered: i64 = drawn.iter().map(|share| share.credits.0).sum();
             if covered == amount.0 {
@@ -118,16 +130,50 @@ impl Account {
         ))
     }
 
-    /// Returns what a reservation held to the grants it came from, and lets reversals take what they could not take before.
+    /// What a spend or a committed reservation drew from each grant and was not given back, in the order in which it drew.
+    pub(crate) fn spent(&self, sql: &mut Sql, request_id: &str) -> Vec<Share> {
+        shares(sql.query(
+            "with given_back as (
+                 select b.grant_id, sum(b.amount)::bigint as credits
+                 from (
+                     select grant_id, amount from billing.credit_transactions
+                     where user_id = $1 and request_id = $2 and transaction_type = 'release'
+                     union all
+                     select grant_id, amount from billing.credit_transactions
+                     where user_id = $1 and metadata ->> 'spend_request_id' = $2 and transaction_type = 'spend_refund'
+                 ) b group by b.grant_id
+             )
+             select t.grant_id, t.pool, -t.amount - coalesce(b.credits, 0)
+             from billing.credit_transactions t left join given_back b using (grant_id)
+             where t.user_id = $1 and t.request_id = $2 and t.transaction_type in ('spend', 'reservation')
+                 and -t.amount > coalesce(b.credits, 0)
+             order by t.id",
+            &[uuid_datum(self.user).into(), request_id.into()],
+        ))
+    }
+
+    /// Returns what a reservation held to the grants it came from.
     pub(crate) fn return_reserved(&mut self, sql: &mut Sql, request_id: &str, back: &[Share]) {
         let origin = Origin { request_id: Some(request_id), ..Origin::default() };
+        self.return_drawn(sql, request_id, back, TransactionType::Release, &origin);
+    }
+
+    /// Returns what a request drew to the grants it came from, and lets reversals take what they could not take before.
+    pub(crate) fn return_drawn(
+        &mut self,
+        sql: &mut Sql,
+        drawn_by: &str,
+        back: &[Share],
+        transaction_type: TransactionType,
+        origin: &Origin,
+    ) {
         for share in back {
-            self.return_to(sql, *share, TransactionType::Release, &origin);
-            self.record_released(sql, request_id, *share);
+            self.return_to(sql, *share, transaction_type, origin);
+            self.record_returned(sql, drawn_by, *share);
         }
         let grants: Vec<i64> = back.iter().map(|share| share.grant_id).collect();
         for source_id in self.sources(sql, grants) {
-            self.settle_reversals(sql, &source_id, &origin);
+            self.settle_reversals(sql, &source_id, origin);
         }
     }
 

@@ -116,14 +116,15 @@ impl Account {
         self.post(sql, change, Some(grant), transaction_type, &origin);
     }
 
-    /// Records what a reservation returned: a lot that was closed since counts it as drawn in its time.
-    pub(super) fn record_released(&mut self, sql: &mut Sql, request_id: &str, share: Share) {
+    /// Records what a request returned: a lot that was closed since counts it as drawn in its time.
+    pub(super) fn record_returned(&mut self, sql: &mut Sql, request_id: &str, share: Share) {
         if share.pool != Pool::Subscription {
             return;
         }
         let mut row = sql.query_one(
             "select max(id) from billing.credit_transactions
-             where user_id = $1 and request_id = $2 and grant_id = $3 and transaction_type = 'reservation'",
+             where user_id = $1 and request_id = $2 and grant_id = $3
+                 and transaction_type in ('spend', 'reservation')",
             &[uuid_datum(self.user).into(), request_id.into(), share.grant_id.into()],
         );
         let Share { grant_id, credits, .. } = share;

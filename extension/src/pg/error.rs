@@ -8,6 +8,7 @@ use pgrx::prelude::*;
 use stripe_credits_rules::amount::{Credits, MAX_CREDITS};
 use stripe_credits_rules::calendar::{Time, TimeDelta};
 use stripe_credits_rules::catalog::{self, Catalog};
+use stripe_credits_rules::lot::Pool;
 use stripe_credits_rules::stripe::MAX_ID_BYTES;
 use stripe_credits_rules::subscription::Status;
 
@@ -37,17 +38,23 @@ pub(crate) fn required<T>(value: Option<T>, argument: &str) -> T {
     })
 }
 
-/// A text that is not null, not blank, and short enough for a key.
-pub(crate) fn named(value: Option<String>, argument: &str) -> String {
+/// A text that is not null and not blank.
+pub(crate) fn text(value: Option<String>, argument: &str) -> String {
     let value = required(value, argument);
-    let fault = if value.trim().is_empty() {
-        format!("{argument} must not be blank")
-    } else if value.len() > MAX_ID_BYTES {
-        format!("{argument} must be at most {MAX_ID_BYTES} bytes")
-    } else {
-        return value;
-    };
-    raise_invalid(&fault, &format!("{argument} = {value:?}"))
+    if value.trim().is_empty() {
+        raise_invalid(&format!("{argument} must not be blank"), &format!("{argument} = {value:?}"));
+    }
+    value
+}
+
+/// The same, and short enough for a key.
+pub(crate) fn named(value: Option<String>, argument: &str) -> String {
+    let value = text(value, argument);
+    if value.len() > MAX_ID_BYTES {
+        let fault = format!("{argument} must be at most {MAX_ID_BYTES} bytes");
+        raise_invalid(&fault, &format!("{argument} = {value:?}"));
+    }
+    value
 }
 
 /// The same, or null.
@@ -62,13 +69,38 @@ pub(crate) fn positive(value: Option<i64>, argument: &str) -> Credits {
         raise_invalid(&format!("{argument} must be above 0"), &format!("{argument} = {value}"));
     }
     if value > MAX_CREDITS {
-        raise(
-            PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
-            &format!("{argument} must be at most {MAX_CREDITS}"),
-            &format!("{argument} = {value}"),
-        );
+        raise_out_of_range(&format!("{argument} must be at most {MAX_CREDITS}"), argument, value);
     }
     Credits(value)
+}
+
+/// A number of credits to add, or to take if it is negative: not 0, from -[`MAX_CREDITS`] to [`MAX_CREDITS`].
+pub(crate) fn change(value: Option<i64>, argument: &str) -> Credits {
+    let value = required(value, argument);
+    if value == 0 {
+        raise_invalid(&format!("{argument} must not be 0"), &format!("{argument} = 0"));
+    }
+    if !(-MAX_CREDITS..=MAX_CREDITS).contains(&value) {
+        let fault = format!("{argument} must be from -{MAX_CREDITS} to {MAX_CREDITS}");
+        raise_out_of_range(&fault, argument, value);
+    }
+    Credits(value)
+}
+
+fn raise_out_of_range(message: &str, argument: &str, value: i64) -> ! {
+    let code = PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE;
+    raise(code, message, &format!("{argument} = {value}"))
+}
+
+/// One of the pools.
+pub(crate) fn pool(value: Option<String>, argument: &str) -> Pool {
+    let value = text(value, argument);
+    Pool::parse(&value).unwrap_or_else(|| {
+        raise_invalid(
+            &format!("{argument} must be subscription, purchased or promotional"),
+            &format!("{argument} = {value:?}"),
+        )
+    })
 }
 
 /// A valid catalog document.

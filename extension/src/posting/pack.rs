@@ -38,7 +38,7 @@ pub(crate) fn worth(
 pub(crate) fn worth_of(sql: &mut Sql, lines: &[LineItem], created: Time) -> Result<Bought, NoGrant> {
     let items: Vec<&Item> =
         lines.iter().flat_map(|line| [Some(&line.item), line.named_as.as_ref()]).flatten().collect();
-    let prices = catalog::prices_in_force(sql, items, created);
+    let prices = catalog::prices_sold_once(sql, items, created);
     rules::worth(lines, &prices, created)
 }
 

@@ -8,7 +8,7 @@ use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
 
 use crate::ledger::{Account, Origin, TransactionType};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, repeated};
 use crate::pg::error::raise_past;
 use crate::pg::sql::Sql;
 use crate::tables::catalog;
@@ -16,7 +16,8 @@ use crate::tables::catalog;
 /// The source and the item of a user's signup credits.
 const SIGNUP: &str = "signup";
 
-/// The item of credits that are granted by hand; their source is the request id.
+/// The item of credits that are granted by hand, and the namespace of their request ids: an app may choose one that is an id
+/// of Stripe's too.
 const GRANT: &str = "grant";
 
 /// Grants the catalog's signup credits, once per user.
@@ -48,10 +49,10 @@ pub(crate) struct ManualGrant<'a> {
 /// Grants credits by hand, once per request id.
 pub(crate) fn grant(sql: &mut Sql, call: &ManualGrant) -> Outcome {
     let mut account = Account::open(sql, call.user);
-    if let Some(granted) = account.find_grant(sql, call.request_id, GRANT) {
+    let source_id = format!("{GRANT}:{}", call.request_id);
+    if let Some(granted) = account.find_grant(sql, &source_id, GRANT) {
         let same = granted.amount == call.amount && granted.expires_at == call.expires_at;
-        let verdict = if same { Verdict::AlreadyApplied } else { Verdict::Rejected(Reason::Conflict) };
-        return account.close(sql, verdict);
+        return account.close(sql, repeated(same));
     }
     if let Some(past) = call.expires_at.filter(|expires_at| *expires_at <= account.now()) {
         raise_past("p_expires_at", &past.to_string());
@@ -59,7 +60,7 @@ pub(crate) fn grant(sql: &mut Sql, call: &ManualGrant) -> Outcome {
     let grant = NewGrant { expires_at: call.expires_at, ..promotional(GRANT, "Granted", call.amount) };
     let origin =
         Origin { description: call.description, request_id: Some(call.request_id), ..Origin::default() };
-    match account.grant(sql, call.request_id, &[grant], TransactionType::Grant, &origin) {
+    match account.grant(sql, &source_id, &[grant], TransactionType::Grant, &origin) {
         Ok(()) => account.close(sql, Verdict::Applied),
         Err(reason) => Outcome::rejected(reason),
     }

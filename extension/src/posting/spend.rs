@@ -1,5 +1,6 @@
-//! Credits are spent, or held for a job that may fail: under the account's lock alone, and once per request id.
+//! Credits are spent, held for a job that may fail, or given back: under the account's lock alone, and once per request id.
 
+use serde_json::json;
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::TimeDelta;
 use stripe_credits_rules::draw::give_back;
@@ -8,7 +9,7 @@ use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
 
 use crate::ledger::{Account, Origin, TransactionType};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, repeated};
 use crate::pg::json::JsonText;
 use crate::pg::sql::Sql;
 use crate::tables::reservations::{self, Status};
@@ -25,10 +26,11 @@ pub(crate) struct Request<'a> {
 /// Spends credits.
 pub(crate) fn spend(sql: &mut Sql, request: &Request) -> Outcome {
     let Some(account) = Account::open_existing(sql, request.user) else {
-        return no_account(request.user, Reason::InsufficientCredits);
+        return Outcome::no_account(request.user, Reason::InsufficientCredits);
     };
     if let Some(earlier) = account.requested(sql, request.request_id) {
-        let same = earlier == (TransactionType::Spend, Credits(-request.amount.0));
+        let same =
+            earlier.transaction_type == TransactionType::Spend && earlier.credits.0 == -request.amount.0;
         return account.close(sql, repeated(same));
     }
     take(sql, account, request, TransactionType::Spend)
@@ -38,7 +40,7 @@ pub(crate) fn spend(sql: &mut Sql, request: &Request) -> Outcome {
 pub(crate) fn reserve(sql: &mut Sql, request: &Request, ttl: TimeDelta) -> Outcome {
     let Request { user, amount, request_id, description, .. } = *request;
     let Some(mut account) = Account::open_existing(sql, user) else {
-        return no_account(user, Reason::InsufficientCredits);
+        return Outcome::no_account(user, Reason::InsufficientCredits);
     };
     if let Some(reservation) = reservations::find(sql, user, request_id) {
         let outcome = account.close(sql, repeated(reservation.amount == amount));
@@ -58,7 +60,7 @@ pub(crate) fn reserve(sql: &mut Sql, request: &Request, ttl: TimeDelta) -> Outco
 /// Ends a reservation with `amount` of it spent, by default all; the rest goes back to the grants it came from.
 pub(crate) fn commit(sql: &mut Sql, user: Uuid, request_id: &str, amount: Option<Credits>) -> Outcome {
     let Some(account) = Account::open_existing(sql, user) else {
-        return no_account(user, Reason::UnknownReservation);
+        return Outcome::no_account(user, Reason::UnknownReservation);
     };
     let Some(reservation) = reservations::find(sql, user, request_id) else {
         return account.close(sql, Verdict::Rejected(Reason::UnknownReservation));
@@ -76,7 +78,7 @@ pub(crate) fn commit(sql: &mut Sql, user: Uuid, request_id: &str, amount: Option
 /// Ends a reservation with nothing of it spent.
 pub(crate) fn release(sql: &mut Sql, user: Uuid, request_id: &str) -> Outcome {
     let Some(account) = Account::open_existing(sql, user) else {
-        return no_account(user, Reason::UnknownReservation);
+        return Outcome::no_account(user, Reason::UnknownReservation);
     };
     let verdict = match reservations::find(sql, user, request_id).map(|reservation| reservation.status) {
         Some(Status::Held) => return end(sql, account, request_id, Status::Released, Credits::ZERO),
@@ -85,6 +87,55 @@ pub(crate) fn release(sql: &mut Sql, user: Uuid, request_id: &str) -> Outcome {
         None => Verdict::Rejected(Reason::UnknownReservation),
     };
     account.close(sql, verdict)
+}
+
+/// A request to give back what a spend drew.
+pub(crate) struct Refund<'a> {
+    pub(crate) user: Uuid,
+    /// The request id of the spend, or of the committed reservation.
+    pub(crate) spend_request_id: &'a str,
+    pub(crate) request_id: &'a str,
+    /// `None`: whatever is left of the spend.
+    pub(crate) amount: Option<Credits>,
+}
+
+/// Gives back what a spend drew, to the grants that it drew from, the last one first.
+pub(crate) fn refund(sql: &mut Sql, refund: &Refund) -> Outcome {
+    let Refund { user, spend_request_id, request_id, amount } = *refund;
+    let Some(mut account) = Account::open_existing(sql, user) else {
+        return Outcome::no_account(user, Reason::UnknownSpend);
+    };
+    if let Some(earlier) = account.requested(sql, request_id) {
+        let same = earlier.transaction_type == TransactionType::SpendRefund
+            && earlier.spend_request_id.as_deref() == Some(spend_request_id)
+            && amount.is_none_or(|amount| amount == earlier.credits);
+        return account.close(sql, repeated(same));
+    }
+    if !is_spent(sql, &account, spend_request_id) {
+        return account.close(sql, Verdict::Rejected(Reason::UnknownSpend));
+    }
+    let spent = account.spent(sql, spend_request_id);
+    let left: i64 = spent.iter().map(|share| share.credits.0).sum();
+    let amount = amount.unwrap_or(Credits(left));
+    if left == 0 || amount.0 > left {
+        return account.close(sql, Verdict::Rejected(Reason::ExceedsSpend));
+    }
+    let mut back = give_back(&spent, Credits(left - amount.0));
+    back.reverse();
+    let metadata = JsonText::from_json(json!({ "spend_request_id": spend_request_id }).to_string());
+    let origin = Origin { request_id: Some(request_id), metadata: Some(&metadata), ..Origin::default() };
+    account.return_drawn(sql, spend_request_id, &back, TransactionType::SpendRefund, &origin);
+    account.close(sql, Verdict::Applied)
+}
+
+/// Whether a request spent credits: a spend, or a reservation that was committed.
+fn is_spent(sql: &mut Sql, account: &Account, request_id: &str) -> bool {
+    match account.requested(sql, request_id).map(|requested| requested.transaction_type) {
+        Some(TransactionType::Spend) => true,
+        Some(TransactionType::Reservation) => reservations::find(sql, account.user(), request_id)
+            .is_some_and(|reservation| reservation.status == Status::Committed),
+        _ => false,
+    }
 }
 
 fn take(
@@ -109,14 +160,4 @@ fn end(sql: &mut Sql, mut account: Account, request_id: &str, status: Status, co
     account.return_reserved(sql, request_id, &back);
     reservations::end(sql, account.user(), request_id, status, committed, account.now());
     account.close(sql, Verdict::Applied)
-}
-
-/// A user without an account has no credits, and a rejection does not create an account.
-fn no_account(user: Uuid, reason: Reason) -> Outcome {
-    Outcome { user: Some(user), ..Outcome::rejected(reason) }
-}
-
-/// A request id that was used before: with the same content it was applied already, with other content it contradicts itself.
-fn repeated(same: bool) -> Verdict {
-    if same { Verdict::AlreadyApplied } else { Verdict::Rejected(Reason::Conflict) }
 }

@@ -393,6 +393,7 @@ fn right(argument: &Argument) -> String {
         ("p_stripe_id", _) => "'cus_right'".into(),
         ("p_price_id", _) => "'price_pack'".into(),
         ("p_status", _) => "'active'".into(),
+        ("p_pool", _) => "'purchased'".into(),
         ("p_cycle_start", _) => "'2099-12-01'".into(),
         (_, "boolean") => "true".into(),
         ("p_client", "regrole") => "'authenticated'".into(),
@@ -417,8 +418,15 @@ fn wrongs(argument: &Argument) -> Vec<(String, &'static str)> {
     }
     match argument.data_type.as_str() {
         "text" if name == "p_status" => wrongs.push(("'fine'".into(), "22023")),
+        "text" if name == "p_pool" => wrongs.push(("'monthly'".into(), "22023")),
         "text" if !FREE_TEXT.contains(&name.as_str()) => {
             wrongs.extend(["''", "'  '", "E'\\t\\n'"].map(|blank| (blank.into(), "22023")));
+        }
+        "bigint" if function == "adjust_credits" => {
+            wrongs.push(("0".into(), "22023"));
+            wrongs.extend(
+                [MOST + 1, -MOST - 1, i64::MAX, i64::MIN].map(|amount| (amount.to_string(), "22003")),
+            );
         }
         "bigint" if name == "p_amount" => {
             wrongs.extend(["0", "-1", "-9223372036854775808"].map(|amount| (amount.into(), "22023")));

@@ -1,5 +1,7 @@
 //! The SQL interface on a real server: every test has a database of its own, and most of them send what Stripe sends.
 
+mod before_books;
+mod adjustments;
 mod catalog;
 mod constraints;
 mod contention;
@@ -27,8 +29,10 @@ mod scenarios_subscriptions;
 mod schema_dump;
 mod security;
 mod soak;
+mod spend_refunds;
 mod subscription_contention;
 mod subscription_permutations;
 mod subscription_reversals;
 mod subscription_state;
 mod trials_and_coupons;
+mod users;

@@ -39,7 +39,7 @@ pub fn lines(
     let mut known = Lines::default();
     for line in lines.iter().filter(|line| bills(line, policy)) {
         let Some(price) = &line.price else { continue };
-        let item = Item::Price(price.id.clone());
+        let item = Item::line(price.id.clone(), price.product_id.clone());
         let quantity = match line.quantity {
             LineQuantity::Missing => Some(Quantity::ONE),
             LineQuantity::Whole(quantity) => Quantity::new(quantity),

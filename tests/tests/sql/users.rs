@@ -1,0 +1,101 @@
+//! Rule 11: which user a text names. Only UUIDs do, unless the catalog has a `user_namespace`; then any text does, by
+//! every door the same.
+
+use serde_json::{Value, json};
+use stripe_credits_tests::subscription::{PRO, renewal, subscription};
+use stripe_credits_tests::{ANN, BOB, Connection, Database, catalog, session};
+use uuid::Uuid;
+
+const NAMESPACE: &str = "6ba7b811-9dad-11d1-80b4-00c04fd430c8";
+const NAME: &str = "user_2abc";
+
+fn catalog_in(namespace: &Value) -> Value {
+    let mut catalog = catalog();
+    catalog["user_namespace"] = namespace.clone();
+    catalog
+}
+
+fn database() -> Database {
+    let db = Database::new();
+    db.connect().load_catalog(&catalog_in(&json!(NAMESPACE)));
+    db
+}
+
+fn user_id(c: &mut Connection, text: &str) -> Option<Uuid> {
+    c.one("select billing.user_id($1)", &[&text])
+}
+
+#[test]
+fn scenario_70_a_text_is_one_user_by_every_door() {
+    let db = database();
+    let mut c = db.connect();
+    let user = user_id(&mut c, NAME).expect("a user");
+    assert_eq!(user.get_version_num(), 5);
+    let pack = || session("cs_1").metadata("user_id", format!(" {NAME} ")).metadata("price_id", "price_pack");
+    let applied = c.apply(&pack().completed("evt_1"));
+    assert_eq!((applied.summary().as_str(), applied.user_id), ("applied", Some(user)));
+    assert_eq!(c.reconcile(&pack(), user).summary(), "already_applied");
+    let referred = session("cs_2").with("client_reference_id", NAME).metadata("price_id", "price_pack");
+    assert_eq!(c.apply(&referred.completed("evt_2")).user_id, Some(user));
+    let mut state = subscription("sub_1", "price_pro").json().clone();
+    state["metadata"] = json!({"userId": NAME});
+    let created = stripe_credits_tests::event("evt_3", "customer.subscription.created", state);
+    assert_eq!(c.apply(&created).user_id, Some(user));
+    c.apply(&renewal("in_0", "sub_1", PRO, 0).paid("evt_4"));
+    assert_eq!(c.balance(user), 11_000);
+    let seen: i64 = c.one(
+        "select credits_balance from (select set_config('request.jwt.claims', $1, true) offset 0) as claims (set),
+             lateral (select credits_balance from billing.my_credits() where claims.set is not null) as mine",
+        &[&json!({"sub": NAME}).to_string()],
+    );
+    assert_eq!(seen, 11_000, "the token's sub names the same user");
+}
+
+#[test]
+fn scenario_70_a_uuid_is_itself_in_a_namespace_too() {
+    let db = database();
+    let mut c = db.connect();
+    assert_eq!(user_id(&mut c, &format!(" {ANN}\n")), Some(ANN));
+    assert_eq!(user_id(&mut c, &ANN.simple().to_string().to_uppercase()), Some(ANN));
+    assert_eq!(c.refusal("select billing.user_id(' ')").code, "22023");
+    assert_eq!(c.refusal("select billing.user_id(null)").code, "22004");
+}
+
+#[test]
+fn without_a_namespace_only_uuids_name_users() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    assert_eq!(user_id(&mut c, NAME), None);
+    assert_eq!(user_id(&mut c, &ANN.to_string()), Some(ANN));
+    let named = session("cs_1").metadata("user_id", NAME).metadata("userId", format!(" {BOB}"));
+    let named = named.metadata("price_id", "price_pack");
+    assert_eq!(c.apply(&named.completed("evt_1")).user_id, Some(BOB), "a text that names nobody is no user");
+    let unnamed = session("cs_2").with("client_reference_id", NAME).metadata("price_id", "price_pack");
+    assert_eq!(c.apply(&unnamed.completed("evt_2")).summary(), "parked unknown_user");
+    c.run(&format!("set request.jwt.claims = '{}'", json!({"sub": NAME})));
+    assert_eq!(c.one::<Option<Uuid>>("select billing.current_user_id()", &[]), None);
+}
+
+#[test]
+fn a_payment_that_waits_for_its_user_finds_it_when_the_namespace_is_loaded() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    let pack = session("cs_1").metadata("user_id", NAME).metadata("price_id", "price_pack");
+    assert_eq!(c.apply(&pack.completed("evt_1")).summary(), "parked unknown_user");
+    c.load_catalog(&catalog_in(&json!(NAMESPACE)));
+    let user = user_id(&mut c, NAME).expect("a user");
+    assert_eq!(c.ledger(user), ["purchase 500"]);
+}
+
+#[test]
+fn the_namespace_stays_once_there_are_accounts() {
+    let db = database();
+    let mut c = db.connect();
+    c.load_catalog(&catalog_in(&json!(Uuid::NAMESPACE_OID)));
+    c.sign_up(ANN);
+    for other in [json!(NAMESPACE), Value::Null] {
+        let fault = c.refusal(&format!("select * from billing.load_catalog('{}')", catalog_in(&other)));
+        assert_eq!((fault.code.as_str(), fault.detail.as_str()), ("22023", "path = user_namespace"));
+    }
+    c.load_catalog(&catalog_in(&json!(Uuid::NAMESPACE_OID)));
+}

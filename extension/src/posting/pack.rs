@@ -34,8 +34,17 @@ pub(crate) fn worth(
     Ok((evidence, worth_of(sql, &lines, session.created)?))
 }
 
-/// What lines that were sold at a time are worth by the catalog.
+/// What lines that were sold at a time are worth by the catalog. If it knows none of them, they wait for it.
 pub(crate) fn worth_of(sql: &mut Sql, lines: &[LineItem], created: Time) -> Result<Bought, NoGrant> {
+    let bought = priced(sql, lines, created)?;
+    if bought.grants.is_empty() {
+        Err(NoGrant::Parked(Reason::UnknownPrice, bought.unknown))
+    } else {
+        Ok(bought)
+    }
+}
+
+fn priced(sql: &mut Sql, lines: &[LineItem], created: Time) -> Result<Bought, NoGrant> {
     let items: Vec<&Item> =
         lines.iter().flat_map(|line| [Some(&line.item), line.named_as.as_ref()]).flatten().collect();
     let prices = catalog::prices_sold_once(sql, items, created);
@@ -51,9 +60,13 @@ pub(crate) fn worth_of_invoice(
     fetched: Option<&Fetched>,
 ) -> Result<Bought, NoGrant> {
     let lines = pack_invoice::lines(invoice, settings.no_payment_required, fetched)?;
-    let mut bought = worth_of(sql, &lines.items, lines.sold_at.unwrap_or(billed_at))?;
+    let mut bought = priced(sql, &lines.items, lines.sold_at.unwrap_or(billed_at))?;
     bought.unknown.retain(|item| lines.recurring.contains(item));
-    if bought == Bought::default() { Err(NoGrant::Ignored(Reason::NotCredits)) } else { Ok(bought) }
+    match (bought.grants.is_empty(), bought.unknown.is_empty()) {
+        (false, _) => Ok(bought),
+        (true, false) => Err(NoGrant::Parked(Reason::UnknownPrice, bought.unknown)),
+        (true, true) => Err(NoGrant::Ignored(Reason::NotCredits)),
+    }
 }
 
 /// A payment, as an event or a call describes it.
@@ -162,9 +175,6 @@ pub(crate) fn post_payment_intent(
 
 /// Posts what is known of a purchase. For what the catalog does not know the event is parked, and nothing else waits for it.
 fn post_bought(sql: &mut Sql, user: Uuid, purchase: &Purchase, bought: &Bought) -> Outcome {
-    if bought.grants.is_empty() {
-        return NoGrant::Parked(Reason::UnknownPrice, bought.unknown.clone()).into();
-    }
     let account = Account::open(sql, user);
     let price_ids: Vec<String> = bought.grants.iter().map(|grant| grant.item.clone()).collect();
     let outcome = post(sql, account, purchase, &bought.grants);

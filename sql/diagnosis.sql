@@ -39,8 +39,13 @@ comment on function billing.validate_credits_consistency() is
 create function billing.explain_checkout_session(p_session_id text) returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_source_id text;
 begin
     perform billing.require_named(p_session_id, 'p_session_id');
+    -- The payment may have been claimed under another of its names.
+    v_source_id := coalesce(
+        (select n.source_id from billing.payment_names n where n.name = p_session_id), p_session_id);
     return jsonb_build_object(
         'session_id', p_session_id,
         'events', (
@@ -51,19 +56,21 @@ begin
                 order by e.first_received_at, e.event_id), '[]')
             from billing.stripe_events e where e.object_id = p_session_id),
         'payment', (
-            select to_jsonb(p) || jsonb_build_object('payment_intent_ids', (
-                select coalesce(jsonb_agg(i.payment_intent_id order by i.payment_intent_id), '[]')
-                from billing.payment_intents i where i.source_id = p.source_id))
-            from billing.payments p where p.source_id = p_session_id),
+            select to_jsonb(p) || (
+                select jsonb_build_object('names', coalesce(jsonb_agg(n.name order by n.name), '[]'),
+                    'payment_intent_ids',
+                    coalesce(jsonb_agg(n.name order by n.name) filter (where n.kind = 'payment_intent'), '[]'))
+                from billing.payment_names n where n.source_id = p.source_id)
+            from billing.payments p where p.source_id = v_source_id),
         'reversals', (
             select coalesce(jsonb_agg(to_jsonb(r) order by r.reversal_id), '[]')
-            from billing.payment_intents i join billing.reversals r using (payment_intent_id)
-            where i.source_id = p_session_id),
+            from billing.payment_names n join billing.reversals r on r.payment_name = n.name
+            where n.source_id = v_source_id),
         'grants', (
             select coalesce(jsonb_agg(to_jsonb(g) - 'spendable' - 'draw_rank' order by g.id), '[]')
             from billing.payments p
             join billing.credit_grants g on g.user_id = p.user_id and g.source_id = p.source_id
-            where p.source_id = p_session_id),
+            where p.source_id = v_source_id),
         'transactions', (
             select coalesce(jsonb_agg(to_jsonb(t) order by t.id), '[]')
             from billing.credit_transactions t where t.stripe_checkout_session_id = p_session_id),

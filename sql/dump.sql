@@ -12,7 +12,7 @@ select pg_catalog.pg_extension_config_dump('billing.subscriptions', '');
 select pg_catalog.pg_extension_config_dump('billing.subscription_items', '');
 select pg_catalog.pg_extension_config_dump('billing.payments', '');
 select pg_catalog.pg_extension_config_dump('billing.invoice_lines', '');
-select pg_catalog.pg_extension_config_dump('billing.payment_intents', '');
+select pg_catalog.pg_extension_config_dump('billing.payment_names', '');
 select pg_catalog.pg_extension_config_dump('billing.reversals', '');
 select pg_catalog.pg_extension_config_dump('billing.stripe_events', '');
 select pg_catalog.pg_extension_config_dump('billing.cursors', '');

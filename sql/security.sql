@@ -26,7 +26,7 @@ alter table billing.subscriptions enable row level security;
 alter table billing.subscription_items enable row level security;
 alter table billing.payments enable row level security;
 alter table billing.invoice_lines enable row level security;
-alter table billing.payment_intents enable row level security;
+alter table billing.payment_names enable row level security;
 alter table billing.reversals enable row level security;
 alter table billing.stripe_events enable row level security;
 alter table billing.cursors enable row level security;
@@ -57,7 +57,7 @@ create policy service on billing.subscription_items for select to public
 create policy service on billing.invoice_lines for select to public using ((select billing.is_service()));
 create policy service on billing.test_clocks for select to public using ((select billing.is_service()));
 create policy service on billing.payments for select to public using ((select billing.is_service()));
-create policy service on billing.payment_intents for select to public using ((select billing.is_service()));
+create policy service on billing.payment_names for select to public using ((select billing.is_service()));
 create policy service on billing.reversals for select to public using ((select billing.is_service()));
 create policy service on billing.stripe_events for select to public using ((select billing.is_service()));
 create policy service on billing.cursors for select to public using ((select billing.is_service()));
@@ -72,7 +72,8 @@ as $$
     union all
     select 'billing.' || t, 'service', '( SELECT billing.is_service() AS is_service)'
     from unnest(array['settings', 'accounts', 'credit_grants', 'credit_transactions', 'reservations', 'customers',
-        'subscriptions', 'subscription_items', 'invoice_lines', 'test_clocks', 'payments', 'payment_intents', 'reversals', 'stripe_events',
+        'subscriptions', 'subscription_items', 'invoice_lines', 'test_clocks', 'payments', 'payment_names',
+        'reversals', 'stripe_events',
         'cursors']) t
     union all
     select 'billing.prices', 'everyone', 'true'

@@ -73,26 +73,37 @@ create index subscription_items_metered on billing.subscription_items (price_id)
 
 create table billing.payments (
     source_id billing.identifier primary key,
-    source_type text not null check (source_type in ('checkout_session', 'invoice', 'direct_call')),
+    source_type text not null check (
+        source_type in ('checkout_session', 'invoice', 'payment_intent', 'direct_call')),
     user_id uuid not null,
     customer_id text,
     subscription_id text,
     amount_total bigint,
     currency text,
+    worth billing.credits,
+    evidence text check (evidence in ('payment_intent', 'metadata', 'lines')),
+    joined_to text,
     paid_at timestamptz,
     discounted boolean not null default false,
-    -- Of amount_charged, what came back: computed from all reversals together.
     amount_reversed bigint not null default 0,
     amount_charged bigint,
     reversal_policy text check (reversal_policy in ('debt', 'forgive')),
     lines_as_of timestamptz,
-    created_at timestamptz not null
+    created_at timestamptz not null,
+    check ((worth is null) = (evidence is null))
 );
 comment on table billing.payments is
-'What was paid, by checkout session or invoice. Claiming a row makes a payment count once. A row without paid_at '
-'only names the user to whom an operator attributed the session.';
+'What was paid, by checkout session, invoice, payment intent or direct call. Claiming a row makes a payment count once. '
+'A row without paid_at only names the user to whom an operator attributed the session.';
+comment on column billing.payments.worth is 'Of a pack: the credits that the best evidence says were bought.';
+comment on column billing.payments.evidence is
+'What says so, worst first: a payment intent''s metadata, a session''s metadata, Stripe''s lines or a direct call.';
+comment on column billing.payments.joined_to is
+'The source_id of the payment that this one turned out to be. It counts there, and grants nothing any more.';
+comment on column billing.payments.amount_reversed is
+'Of amount_charged, what came back: computed from all reversals together.';
 comment on column billing.payments.reversal_policy is
-'What becomes of credits that were drawn before they were reversed, as decided when a reversal was first posted.';
+'What becomes of credits that were drawn before they were reversed: the catalog''s policy when something first was.';
 comment on column billing.payments.lines_as_of is
 'When the listing of its lines was so; null if a direct call named the line, which Stripe''s listing replaces.';
 create index payments_user on billing.payments (user_id);
@@ -129,31 +140,62 @@ comment on column billing.invoice_lines.known_after is
 'The account''s last ledger row when the line became known.';
 create index invoice_lines_periods on billing.invoice_lines (user_id, period_end);
 
-create table billing.payment_intents (
-    payment_intent_id billing.identifier primary key,
-    source_id billing.identifier not null
+create table billing.payment_names (
+    name billing.identifier primary key,
+    kind text not null check (kind in ('checkout_session', 'invoice', 'payment_intent', 'charge')),
+    source_id billing.identifier not null,
+    succeeded boolean not null default false
 );
-comment on table billing.payment_intents is
-'Which session or invoice a payment intent paid. An invoice can have several.';
-create index payment_intents_source on billing.payment_intents (source_id);
+comment on table billing.payment_names is
+'Every Stripe id of a payment: session, invoice, payment intents, charges. Names of one payment have the same '
+'source_id, before the payment is known too: then it is one of them.';
+comment on column billing.payment_names.succeeded is
+'Of a payment intent: whether it succeeded, by its own event.';
+create index payment_names_source on billing.payment_names (source_id);
 
 create table billing.reversals (
     reversal_id billing.identifier primary key,
-    kind text not null check (kind in ('refund', 'charge', 'dispute')),
-    -- It only rises, in this order.
-    state text not null check (state in ('inquiry', 'live', 'undone')),
-    payment_intent_id text,
+    kind text not null check (kind in ('refund', 'charge', 'dispute', 'credit_note')),
+    payment_name text,
     charge_id text,
+    refund_id text,
     amount bigint not null check (amount >= 0),
     currency text,
     charged bigint check (charged >= 0),
+    made_at timestamptz,
+    undone_at timestamptz,
+    withdrawn_at timestamptz,
+    reinstated_at timestamptz,
+    disputed_at timestamptz,
+    state text not null generated always as (
+        case
+            when kind <> 'dispute' and undone_at is not null then 'undone'
+            when kind <> 'dispute' then 'live'
+            when coalesce(withdrawn_at, disputed_at) is null and reinstated_at is null then 'inquiry'
+            when coalesce(withdrawn_at, disputed_at) > coalesce(reinstated_at, '-infinity') then 'live'
+            else 'undone'
+        end) stored,
     created_at timestamptz not null,
     updated_at timestamptz not null
 );
 comment on table billing.reversals is
-'The latest known state of refunds, disputes and the refunded amounts of charges. What they take back is computed '
-'from all of them together.';
-create index reversals_payment_intent on billing.reversals (payment_intent_id);
+'What is known of refunds, disputes, credit notes and the refunded amounts of charges. What they take back is '
+'computed from all of them together.';
+comment on column billing.reversals.payment_name is 'A name of the reversed payment: see payment_names.';
+comment on column billing.reversals.refund_id is
+'Of a credit note in the older shape: the refund that gives some of its amount back.';
+comment on column billing.reversals.amount is
+'Minor units. Of a charge its highest count of what was refunded; of a credit note what no refund gives back.';
+comment on column billing.reversals.made_at is
+'When a refund was made, when a charge last gave its highest count, when a credit note was last seen.';
+comment on column billing.reversals.undone_at is 'When a refund failed or was canceled, or a credit note was voided.';
+comment on column billing.reversals.withdrawn_at is 'When a dispute''s money was last withdrawn.';
+comment on column billing.reversals.reinstated_at is 'When a dispute''s money was last reinstated.';
+comment on column billing.reversals.disputed_at is
+'When a dispute''s status last meant that its money is withdrawn: it counts while no movement of money is known.';
+comment on column billing.reversals.state is
+'live while it takes credits back; undone if it does not any more; inquiry if it never did.';
+create index reversals_payment on billing.reversals (payment_name);
 
 create table billing.stripe_events (
     event_id billing.identifier primary key,

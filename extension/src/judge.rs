@@ -5,12 +5,13 @@
 use serde_json::json;
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::catalog::Settings;
-use stripe_credits_rules::event::{Event, Subject};
+use stripe_credits_rules::event::{self, Event, Subject};
 use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::identity::{self, Claims, CustomerLink, Identity};
-use stripe_credits_rules::invoice::Invoice;
+use stripe_credits_rules::invoice::{self as invoice_rules, Invoice};
+use stripe_credits_rules::payment_intent::PaymentIntent;
 use stripe_credits_rules::reason::Reason;
-use stripe_credits_rules::session::{Mode, PaymentStatus, Session};
+use stripe_credits_rules::session::{self, Mode, PaymentStatus, Session};
 use stripe_credits_rules::subscription::Subscription;
 use stripe_credits_rules::user::UserNames;
 use stripe_credits_rules::verdict::Verdict;
@@ -20,9 +21,10 @@ use uuid::Uuid;
 use crate::ledger;
 use crate::outcome::Outcome;
 use crate::pg::sql::Sql;
+use crate::posting::payment::{self, Joined};
 use crate::posting::subscription::{Incoming, Source};
 use crate::posting::{invoice, pack, reversal, subscription};
-use crate::tables::{customers, payments, subscriptions, test_clocks};
+use crate::tables::{customers, inbox, payments, subscriptions, test_clocks};
 
 /// Who asks for an event to be applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +105,7 @@ pub(crate) fn judge(
         Subject::Subscription(facts) => judge_subscription(sql, &context, facts, Source::Event, None),
         Subject::Invoice(invoice) => judge_invoice(sql, &context, invoice, None),
         Subject::InvoicePayment(payment) => reversal::invoice_paid_by(sql, event, payment).into(),
+        Subject::PaymentIntent(intent) => judge_payment_intent(sql, &context, intent),
         Subject::Reversals(reversals) => reversal::apply(sql, event, reversals, fetched).into(),
         Subject::TestClock { id, frozen_time } => {
             let rose = test_clocks::freeze(sql, id, *frozen_time);
@@ -114,7 +117,8 @@ pub(crate) fn judge(
 
 /// A session that sells credit packs.
 fn judge_pack_session(sql: &mut Sql, context: &Context, session: &Session) -> Judged {
-    let known = payments::of_source(sql, &session.id, session.payment_intent_id.as_deref());
+    let names = session.names();
+    let known = payments::of_names(sql, &session.id, &names);
     let user_if_paid =
         |paid| known.as_ref().filter(|payment| payment.paid == paid).map(|payment| payment.user);
     let claims = Claims {
@@ -129,17 +133,22 @@ fn judge_pack_session(sql: &mut Sql, context: &Context, session: &Session) -> Ju
         return Outcome::rejected(reason).into();
     }
     let unblocked = ownership.link_customer(sql);
+    if ownership.owner == Err(Reason::Conflict) {
+        return Outcome::rejected(Reason::Conflict).into();
+    }
+    let known = payment::join(sql, &context.event.id, Some(&session.id), &names).payment;
     if let Some(outcome) = context.before_books(session.created) {
         return Judged { outcome: ownership.with_owner(sql, outcome), unblocked };
     }
-    let worth = pack::worth(sql, context.settings, session, context.fetched);
+    let succeeded = session.payment == Some(PaymentStatus::Unpaid) && payments::has_succeeded(sql, &names);
+    let worth = pack::worth(sql, context.settings, session, succeeded, context.fetched);
     let outcome = match (worth, ownership.owner) {
-        (Ok(grants), Ok(owner)) => {
-            pack::post_session(sql, &context.event.id, session, known.as_ref(), owner.user, &grants)
+        (Ok(worth), Ok(owner)) => {
+            pack::post_session(sql, &context.event.id, session, known.as_ref(), owner.user, &worth)
         }
         (Ok(_), Err(reason)) => unowned(reason),
-        // The session names no lines, but its payment was applied before: there is no need to ask Stripe.
-        (Err(NoGrant::NeedsFetch(_)), Ok(_)) if claims.paid_for.is_some() => {
+        // The session names no lines, but Stripe's are known: there is no need to ask again.
+        (Err(NoGrant::NeedsFetch(_)), Ok(_)) if known.is_some_and(|known| known.has_lines()) => {
             Outcome::of(Verdict::AlreadyApplied)
         }
         (Err(no_grant), _) => no_grant.into(),
@@ -150,7 +159,7 @@ fn judge_pack_session(sql: &mut Sql, context: &Context, session: &Session) -> Ju
 /// A session that starts a subscription. It links the customer to a user; its subscription and its invoice are judged if the
 /// object contains them.
 fn judge_subscription_session(sql: &mut Sql, context: &Context, session: &Session) -> Judged {
-    let attributed = payments::of_source(sql, &session.id, None).map(|payment| payment.user);
+    let attributed = payments::of_source(sql, &session.id).map(|payment| payment.user);
     let claims = Claims {
         // An operator's attribution of this session holds for the subscription that it started.
         metadata: context.user(&session.metadata_user).or(attributed),
@@ -208,10 +217,14 @@ fn judge_subscription(
 
 /// A paid invoice. `session_user` owns the session that started its subscription.
 fn judge_invoice(sql: &mut Sql, context: &Context, invoice: &Invoice, session_user: Option<Uuid>) -> Judged {
+    if invoice.subscription_ids().next().is_none() {
+        return judge_pack_invoice(sql, context, invoice);
+    }
     let paid_at = invoice.paid_at.unwrap_or(context.event.created);
     let of_subscription =
         invoice.subscription_ids().find_map(|id| subscriptions::find(sql, id).and_then(|known| known.user));
-    let known = payments::of_source(sql, &invoice.id, None);
+    let joined = payment::join(sql, &context.event.id, Some(&invoice.id), &invoice.names());
+    let known = joined.payment.filter(|payment| payment.source_id == invoice.id);
     let claims = Claims {
         paid_for: known.as_ref().filter(|payment| payment.paid).map(|payment| payment.user),
         metadata: context.user(&invoice.metadata_user),
@@ -242,6 +255,106 @@ fn judge_invoice(sql: &mut Sql, context: &Context, invoice: &Invoice, session_us
         (Err(no_grant), _) => no_grant.into(),
     };
     Judged { outcome: ownership.with_owner(sql, outcome), unblocked }
+}
+
+/// An invoice without a subscription: the packs on it. It may be a session's own, and is that payment then.
+fn judge_pack_invoice(sql: &mut Sql, context: &Context, invoice: &Invoice) -> Judged {
+    let names = invoice.names();
+    let known = payments::of_names(sql, &invoice.id, &names).filter(|payment| payment.paid);
+    let claims = Claims {
+        paid_for: known.map(|payment| payment.user),
+        metadata: context.user(&invoice.metadata_user),
+        ..Claims::default()
+    };
+    let billed_at = invoice.paid_at.or(invoice.created).unwrap_or(context.event.created);
+    let ownership = resolve_owner(sql, invoice.customer_id.as_deref(), claims, billed_at);
+    if ownership.owner == Err(Reason::Conflict) {
+        return Outcome::rejected(Reason::Conflict).into();
+    }
+    let unblocked = ownership.link_customer(sql);
+    let known = payment::join(sql, &context.event.id, Some(&invoice.id), &names).payment;
+    if let Some(outcome) = context.before_books(billed_at) {
+        return Judged { outcome: ownership.with_owner(sql, outcome), unblocked };
+    }
+    let worth = pack::worth_of_invoice(sql, context.settings, invoice, billed_at, context.fetched);
+    let outcome = match (worth, ownership.user()) {
+        (Ok(worth), Ok(user)) => {
+            pack::post_invoice(sql, &context.event.id, invoice, known.as_ref(), user, &worth)
+        }
+        (Ok(_), Err(reason)) => unowned(reason),
+        (Err(NoGrant::Ignored(Reason::NotCredits)), _) => Outcome::ignored(Reason::NoSubscription),
+        (Err(no_grant), _) => no_grant.into(),
+    };
+    Judged { outcome: ownership.with_owner(sql, outcome), unblocked }
+}
+
+/// A payment intent. Behind a session or an invoice it only says that these were paid; otherwise it grants what its metadata
+/// name. Newer ones do not say what is behind them, so Stripe is asked once.
+fn judge_payment_intent(sql: &mut Sql, context: &Context, intent: &PaymentIntent) -> Judged {
+    if !intent.succeeded {
+        return Outcome::ignored(Reason::Unpaid).into();
+    }
+    let event_id = context.event.id.as_str();
+    let mut names = intent.names();
+    names.extend(context.fetched.iter().flat_map(|fetched| fetched.names_of(&intent.id)));
+    let Joined { payment: known, is_new } = payment::join(sql, event_id, Some(&intent.id), &names);
+    let is_new = payments::record_success(sql, &intent.id) || is_new;
+    let unchanged = if is_new { Verdict::Applied } else { Verdict::AlreadyApplied };
+    if let Some(known) = &known {
+        return reversal::settle(sql, context.event, known, unchanged).into();
+    }
+    if payments::is_linked(sql, &intent.id) {
+        return judge_unpaid_sessions(sql, context, &intent.id, Outcome::of(unchanged));
+    }
+    let Some(named) = &intent.named else {
+        return Outcome::ignored(Reason::NothingNamed).into();
+    };
+    if let Some(outcome) = context.before_books(intent.created) {
+        return outcome.into();
+    }
+    if context.fetched.is_none() {
+        let paths =
+            vec![session::of_payment_intent_path(&intent.id), invoice_rules::payments_path(&intent.id)];
+        return Outcome::from(NoGrant::NeedsFetch(paths)).into();
+    }
+    let claims = Claims { metadata: context.user(&intent.metadata_user), ..Claims::default() };
+    let ownership = resolve_owner(sql, intent.customer_id.as_deref(), claims, intent.created);
+    let unblocked = ownership.link_customer(sql);
+    let worth = pack::worth_of(sql, std::slice::from_ref(named), intent.created);
+    let outcome = match (worth, ownership.user()) {
+        (Ok(bought), Ok(user)) => pack::post_payment_intent(sql, event_id, intent, user, &bought),
+        (Ok(_), Err(reason)) => unowned(reason),
+        (Err(no_grant), _) => no_grant.into(),
+    };
+    Judged { outcome: ownership.with_owner(sql, outcome), unblocked }
+}
+
+/// The sessions of a payment intent that were not paid when their events came: now they are. Adds what came of them to the
+/// payment intent's outcome.
+fn judge_unpaid_sessions(
+    sql: &mut Sql,
+    context: &Context,
+    payment_intent_id: &str,
+    mut outcome: Outcome,
+) -> Judged {
+    let mut unblocked = None;
+    let session_ids = payments::sessions(sql, payment_intent_id);
+    for waiting in inbox::unpaid(sql, &session_ids) {
+        let Ok(event) = event::read(&waiting.payload) else { continue };
+        let Subject::CheckoutSession(session) = &event.subject else { continue };
+        let fetched = waiting.fetched.as_deref().and_then(|fetched| Fetched::read(fetched).ok());
+        let of_session = Context {
+            event: &event,
+            fetched: fetched.as_ref(),
+            caller: Caller::Stripe,
+            settings: context.settings,
+        };
+        let judged = judge_pack_session(sql, &of_session, session);
+        inbox::record_outcome(sql, &waiting.event_id, &judged.outcome);
+        outcome = outcome.and_then(judged.outcome);
+        unblocked = unblocked.or(judged.unblocked);
+    }
+    Judged { outcome, unblocked }
 }
 
 /// Who owns an object, and the link of its customer: as it is known, and as the object states it.

@@ -151,7 +151,8 @@ pub(crate) struct Requested {
 
 /// Posts what is due in a user's account, if anything is.
 pub(crate) fn settle_due(sql: &mut Sql, user: Uuid) {
-    let due = "select from billing.accounts where user_id = $1 and next_due_at <= billing.account_time(test_clock)";
+    let due =
+        "select from billing.accounts where user_id = $1 and next_due_at <= billing.account_time(test_clock)";
     if sql.query_opt(due, &[uuid_datum(user).into()]).is_some() {
         settle(sql, user);
     }
@@ -340,15 +341,6 @@ impl Account {
     /// The id of the last ledger row: what becomes known now is marked with it.
     pub(crate) fn last_transaction_id(&self) -> i64 {
         self.last_transaction_id
-    }
-
-    /// What a payment bought so far, before money came back.
-    pub(crate) fn bought(&self, sql: &mut Sql, source_id: &str) -> Credits {
-        let mut row = sql.query_one(
-            "select coalesce(sum(bought), 0)::bigint from billing.credit_grants where user_id = $1 and source_id = $2",
-            &[uuid_datum(self.user).into(), source_id.into()],
-        );
-        row.get()
     }
 
     /// A grant, if it was made before.

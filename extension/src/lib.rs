@@ -26,7 +26,8 @@ mod posting {
     pub(crate) mod pack; // a paid credit pack
     pub(crate) mod subscription; // a subscription's state
     pub(crate) mod invoice; // a subscription's paid invoice
-    pub(crate) mod reversal; // refunds and disputes
+    pub(crate) mod reversal; // refunds, disputes, credit notes
+    pub(crate) mod payment; // the names of a payment
     pub(crate) mod adjustment; // corrections by hand, imported balances
     pub(crate) mod promotion; // credits that are given
     pub(crate) mod spend; // spends, reservations, and what is given back of them
@@ -38,12 +39,12 @@ mod tables {
     pub(crate) mod customers; // customers
     pub(crate) mod subscriptions; // subscriptions
     pub(crate) mod subscription_items; // subscription_items: the states of each item
-    pub(crate) mod payments; // payments, payment_intents
+    pub(crate) mod payments; // payments, payment_names
     pub(crate) mod invoices; // payments: what plan credits depend on
     pub(crate) mod invoice_lines; // invoice_lines: what each invoice bills
     pub(crate) mod test_clocks; // test_clocks: what time it is by Stripe's
     pub(crate) mod reservations; // reservations
-    pub(crate) mod reversals; // reversals: refunds and disputes
+    pub(crate) mod reversals; // reversals: refunds, disputes, credit notes
     pub(crate) mod inbox; // stripe_events
 }
 mod outcome; // what a call returns

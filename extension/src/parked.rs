@@ -28,20 +28,33 @@ pub(crate) fn lock_with_parked(sql: &mut Sql, customer_id: Option<&str>, keys: &
     let parked_keys: Vec<Keys> = subjects.iter().map(Subject::keys).collect();
     let all = || parked_keys.iter().chain([keys]);
     locks::sources(all().flat_map(|keys| keys.sources.iter().copied()));
-    // Read under the invoices' locks, which the events that link payment intents to invoices take too.
-    let mut of_invoices = Vec::new();
-    for invoice_id in all().flat_map(|keys| keys.invoices.iter()) {
-        of_invoices.extend(payments::payment_intents(sql, invoice_id));
-    }
-    let of_invoices = of_invoices.iter().map(String::as_str);
-    locks::payment_intents(all().flat_map(|keys| keys.payment_intents.iter().copied()).chain(of_invoices));
+    lock_names(sql, all().flat_map(|keys| keys.names.iter().map(|name| (*name).to_owned())).collect());
     parked
 }
 
-/// Takes the payment intents' locks of the events that are parked for a session. The caller holds the session's lock.
-pub(crate) fn lock_payment_intents(parked: &[ParkedEvent]) {
+/// Takes the locks of the payments of events that are parked for a session. The caller holds the session's lock.
+pub(crate) fn lock_payments(sql: &mut Sql, session_id: &str, parked: &[ParkedEvent]) {
     let subjects = subjects(parked);
-    locks::payment_intents(subjects.iter().flat_map(|subject| subject.keys().payment_intents));
+    let names = subjects.iter().flat_map(|subject| subject.keys().names).chain([session_id]);
+    lock_names(sql, names.map(str::to_owned).collect());
+}
+
+/// Locks names, and every other name of the same payments: so two events of one payment wait for each other, whatever each
+/// calls it. What names a payment has is read before its locks are taken, so that they are taken in order, and again after.
+/// A name that was joined in between is locked out of order, which at worst is a deadlock, and Stripe's delivery repeated.
+fn lock_names(sql: &mut Sql, mut names: Vec<String>) {
+    if names.is_empty() {
+        return;
+    }
+    names.extend(payments::all_names(sql, &names));
+    loop {
+        locks::payment_names(names.iter().map(String::as_str));
+        let all = payments::all_names(sql, &names);
+        if all.iter().all(|name| names.contains(name)) {
+            return;
+        }
+        names.extend(all);
+    }
 }
 
 fn subjects(parked: &[ParkedEvent]) -> Vec<Subject> {

@@ -43,11 +43,17 @@ const INVARIANTS: &[(&str, &str)] = &[
          join billing.credit_grants g on g.source_id = p.source_id and g.user_id <> p.user_id",
     ),
     (
-        // An invoice's may be known before the invoice is.
-        "a payment intent of a session that was not paid",
-        "select to_jsonb(i)::text from billing.payment_intents i
-         where i.source_id not like 'in\\_%'
-             and not exists (select from billing.payments p where p.source_id = i.source_id)",
+        "a payment that is not known by its own name, or by the name of another payment that it is not",
+        "select to_jsonb(p)::text from billing.payments p
+         left join billing.payment_names n on n.name = p.source_id
+         where p.paid_at is not null and n.source_id is distinct from coalesce(p.joined_to, p.source_id)",
+    ),
+    (
+        "a pack's payment holds more than it is worth",
+        "select to_jsonb(p)::text from billing.payments p
+         where p.worth < (select sum(g.amount - g.reversed - g.expired) - p.owed from billing.credit_grants g
+                          where g.user_id = p.user_id and g.source_id = p.source_id)
+             and p.reversal_policy is distinct from 'forgive'",
     ),
     (
         "an account's tier or status is not its subscriptions'",

@@ -17,6 +17,7 @@ pub mod fake_redis; // a Redis that can be slow, emptied and wrong
 pub mod fake_stripe; // a Stripe API to fetch from, faults on demand
 pub mod http_server; // what the shim and the browser talk to
 pub mod pages; // the app's web server
+pub mod payments; // payment intents, invoices of packs, credit notes
 pub mod permutations; // steps in every order
 pub mod refunds; // charges, refunds, disputes
 pub mod seeds; // random choices that repeat

@@ -30,7 +30,7 @@ impl Connection {
     }
 }
 
-/// A charge, a refund or a dispute.
+/// One of Stripe's objects.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Object(Value);
 
@@ -81,6 +81,19 @@ fn charge_id(payment_intent: &str) -> String {
 }
 
 impl Object {
+    /// An object from its JSON.
+    pub fn new(json: Value) -> Object {
+        Object(json)
+    }
+
+    /// With fields left out.
+    #[must_use]
+    pub fn without(mut self, fields: &[&str]) -> Object {
+        let object = self.0.as_object_mut().expect("Stripe's objects are objects");
+        object.retain(|field, _| !fields.contains(&field.as_str()));
+        self
+    }
+
     /// With a field set.
     #[must_use]
     pub fn with(mut self, field: &str, value: impl Into<Value>) -> Object {

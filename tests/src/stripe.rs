@@ -22,7 +22,7 @@ pub fn catalog_of_packs(packs: &Value) -> Value {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Session(Value);
 
-/// A paid session in mode payment that names no user, no customer and no lines.
+/// A paid session in mode payment that names no user, no customer and no lines, and whose buyer cannot change the lines.
 pub fn session(session_id: &str) -> Session {
     let name = session_id.trim_start_matches("cs_");
     Session(json!({
@@ -35,7 +35,7 @@ pub fn session(session_id: &str) -> Session {
         "currency": "usd",
         "customer": null,
         "livemode": false,
-        "metadata": {},
+        "metadata": { "fixed_lines": "true" },
         "mode": "payment",
         "payment_intent": format!("pi_{name}"),
         "payment_status": "paid",
@@ -68,6 +68,12 @@ impl Session {
     pub fn metadata(mut self, key: &str, value: impl Into<Value>) -> Session {
         self.0["metadata"][key] = value.into();
         self
+    }
+
+    /// With lines that the buyer can change on Stripe's page.
+    #[must_use]
+    pub fn changeable(self) -> Session {
+        self.metadata("fixed_lines", Value::Null)
     }
 
     /// With the user in its metadata, as the app's server writes it.

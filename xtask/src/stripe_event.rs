@@ -46,7 +46,7 @@ impl Event {
             "client_reference_id": null,
             "amount_total": AMOUNT_CENTS,
             "currency": "usd",
-            "metadata": {"user_id": user, "price_id": price, "quantity": "1"},
+            "metadata": {"user_id": user, "price_id": price, "quantity": "1", "fixed_lines": "true"},
         });
         Self::about("checkout.session.completed", now, &session)
     }

@@ -6,6 +6,8 @@ use serde_json::value::RawValue;
 
 use crate::calendar::{self, Time};
 use crate::invoice::{self, Invoice, InvoicePayment};
+use crate::name::Name;
+use crate::payment_intent::{self, PaymentIntent};
 use crate::reversal::{self, Reversals};
 use crate::session::{self, Mode, Session};
 use crate::stripe::{self, check_id, parse};
@@ -45,7 +47,9 @@ pub enum Subject {
     Invoice(Box<Invoice>),
     /// Which payment intent paid which invoice.
     InvoicePayment(InvoicePayment),
-    /// Refunds or disputes of one payment.
+    /// From any of its events: its own status decides.
+    PaymentIntent(Box<PaymentIntent>),
+    /// Refunds, disputes or credit notes of one payment.
     Reversals(Reversals),
     /// Which time it is for the customers who live by a test clock (rule 16).
     TestClock {
@@ -63,10 +67,8 @@ pub enum Subject {
 pub struct Keys<'a> {
     /// Sessions, invoices, subscriptions, test clocks.
     pub sources: Vec<&'a str>,
-    /// Payment intents.
-    pub payment_intents: Vec<&'a str>,
-    /// Of the sources, the invoices: other events carry the payment intents that paid them.
-    pub invoices: Vec<&'a str>,
+    /// Names of payments.
+    pub names: Vec<&'a str>,
 }
 
 impl Event {
@@ -86,7 +88,7 @@ impl Subject {
         match self {
             Subject::CheckoutSession(session) => {
                 keys.sources.push(&session.id);
-                keys.payment_intents.extend(session.payment_intent_id.as_deref());
+                keys.extend_by_names(&session.names());
                 keys.sources
                     .extend(session.subscription.as_ref().map(|subscription| subscription.id.as_str()));
                 session.invoice.iter().for_each(|invoice| keys.extend_by_invoice(invoice));
@@ -95,11 +97,10 @@ impl Subject {
             Subject::Invoice(invoice) => keys.extend_by_invoice(invoice),
             Subject::InvoicePayment(payment) => {
                 keys.sources.push(&payment.invoice_id);
-                keys.payment_intents.push(&payment.payment_intent_id);
+                keys.extend_by_names(&payment.names());
             }
-            Subject::Reversals(reversals) => {
-                keys.payment_intents.extend(reversals.payment_intent_id.as_deref());
-            }
+            Subject::PaymentIntent(payment_intent) => keys.extend_by_names(&payment_intent.names()),
+            Subject::Reversals(reversals) => keys.extend_by_names(&reversals.names()),
             Subject::TestClock { id, .. } => keys.sources.push(id),
             Subject::Other => {}
         }
@@ -110,9 +111,12 @@ impl Subject {
 impl<'a> Keys<'a> {
     fn extend_by_invoice(&mut self, invoice: &'a Invoice) {
         self.sources.push(&invoice.id);
-        self.invoices.push(&invoice.id);
         self.sources.extend(invoice.subscription_ids());
-        self.payment_intents.extend(invoice.payment_intent_ids.iter().map(String::as_str));
+        self.extend_by_names(&invoice.names());
+    }
+
+    fn extend_by_names(&mut self, names: &[Name<'a>]) {
+        self.names.extend(names.iter().map(|name| name.id));
     }
 }
 
@@ -161,14 +165,16 @@ enum ObjectKind {
     Subscription,
     Invoice,
     InvoicePayment,
+    PaymentIntent,
     Charge,
     Refund,
     Dispute,
+    CreditNote,
     TestClock,
 }
 
 /// Stripe's event types that the rules read something from, and what their objects are.
-const STRIPE_TYPES: [(&str, ObjectKind); 31] = [
+const STRIPE_TYPES: [(&str, ObjectKind); 35] = [
     ("checkout.session.completed", ObjectKind::CheckoutSession),
     ("checkout.session.async_payment_succeeded", ObjectKind::CheckoutSession),
     ("checkout.session.async_payment_failed", ObjectKind::CheckoutSession),
@@ -187,6 +193,7 @@ const STRIPE_TYPES: [(&str, ObjectKind); 31] = [
     ("invoice.voided", ObjectKind::Invoice),
     ("invoice.marked_uncollectible", ObjectKind::Invoice),
     ("invoice_payment.paid", ObjectKind::InvoicePayment),
+    ("payment_intent.succeeded", ObjectKind::PaymentIntent),
     ("charge.refunded", ObjectKind::Charge),
     ("refund.created", ObjectKind::Refund),
     ("refund.updated", ObjectKind::Refund),
@@ -197,6 +204,9 @@ const STRIPE_TYPES: [(&str, ObjectKind); 31] = [
     ("charge.dispute.closed", ObjectKind::Dispute),
     ("charge.dispute.funds_withdrawn", ObjectKind::Dispute),
     ("charge.dispute.funds_reinstated", ObjectKind::Dispute),
+    ("credit_note.created", ObjectKind::CreditNote),
+    ("credit_note.updated", ObjectKind::CreditNote),
+    ("credit_note.voided", ObjectKind::CreditNote),
     ("test_helpers.test_clock.created", ObjectKind::TestClock),
     ("test_helpers.test_clock.advancing", ObjectKind::TestClock),
     ("test_helpers.test_clock.ready", ObjectKind::TestClock),
@@ -278,9 +288,15 @@ fn read_subject(object: &RawValue, event_type: &str, created: Time) -> Result<Su
         Some(ObjectKind::InvoicePayment) => {
             invoice::read_payment(object)?.map_or(Subject::Other, Subject::InvoicePayment)
         }
-        Some(ObjectKind::Charge) => Subject::Reversals(reversal::read_charge(object)?),
-        Some(ObjectKind::Refund) => Subject::Reversals(reversal::read_refund(object, event_type)?),
-        Some(ObjectKind::Dispute) => Subject::Reversals(reversal::read_dispute(object, event_type)?),
+        Some(ObjectKind::PaymentIntent) => {
+            Subject::PaymentIntent(Box::new(payment_intent::read(object, created)?))
+        }
+        Some(ObjectKind::Charge) => Subject::Reversals(reversal::read_charge(object, created)?),
+        Some(ObjectKind::Refund) => Subject::Reversals(reversal::read_refund(object, event_type, created)?),
+        Some(ObjectKind::Dispute) => Subject::Reversals(reversal::read_dispute(object, event_type, created)?),
+        Some(ObjectKind::CreditNote) => {
+            Subject::Reversals(reversal::read_credit_note(object, event_type, created)?)
+        }
         Some(ObjectKind::TestClock) => read_test_clock(object)?,
         None => Subject::Other,
     })
@@ -448,7 +464,7 @@ mod tests {
     fn metadata_names_a_line_only_by_whole_positive_quantities() {
         let named = |metadata| completed(json!({ "metadata": metadata })).named;
         let price = |n| {
-            Some(LineItem { item: Item::Price("price_1".into()), quantity: Quantity::new(n).expect("n") })
+            Some(LineItem { item: Item::Price("price_1".into()), quantity: Quantity::new(n), named_as: None })
         };
         assert_eq!(named(json!({ "price_id": "price_1" })), price(1));
         assert_eq!(named(json!({ "price_id": "price_1", "quantity": "3", "pack": "p" })), price(3));
@@ -484,8 +500,11 @@ mod tests {
             completed(json!({ "line_items": { "object": "list", "has_more": has_more, "data": data } })).lines
         };
         assert_eq!(lines(true), None);
-        let quantity = Quantity::new(2).expect("2");
-        assert_eq!(lines(false), Some(vec![LineItem { item: Item::Price("price_1".into()), quantity }]));
+        let quantity = Quantity::new(2);
+        assert_eq!(
+            lines(false),
+            Some(vec![LineItem { item: Item::Price("price_1".into()), quantity, named_as: None }])
+        );
     }
 
     #[test]
@@ -549,7 +568,11 @@ mod tests {
         for metadata in
             [json!([]), json!([user]), json!("x"), json!(7), json!(null), json!({ "user_id": [user] })]
         {
-            assert_eq!(completed(json!({ "metadata": metadata })).metadata_user, UserNames::default(), "{metadata}");
+            assert_eq!(
+                completed(json!({ "metadata": metadata })).metadata_user,
+                UserNames::default(),
+                "{metadata}"
+            );
         }
         let odd = completed(json!({ "metadata": { "user_id": user, "a": [1], "b": { "c": null }, "d": 7 } }));
         assert_eq!(odd.metadata_user, UserNames::from_iter([user]));

@@ -8,6 +8,8 @@ use serde_json::value::RawValue;
 use crate::calendar;
 use crate::event::{Malformed, RECONCILE_SESSION};
 use crate::invoice::{self, Invoice, InvoiceLine, InvoicePayment};
+use crate::name::{Name, NameKind};
+use crate::reversal::{self, Reversals};
 use crate::session::{self, LineItem, Session};
 use crate::stripe::fields::Fields;
 use crate::stripe::{self, List};
@@ -25,6 +27,7 @@ pub struct Fetched {
     /// By invoice.
     invoice_lines: Vec<(String, Vec<InvoiceLine>)>,
     invoice_payments: Vec<InvoicePayment>,
+    charges: Vec<Reversals>,
 }
 
 impl Fetched {
@@ -56,6 +59,9 @@ impl Fetched {
                     let session = session::read(object, RECONCILE_SESSION, as_of).map_err(|e| place(&e))?;
                     fetched.sessions.push(session);
                 }
+                (Some("charge"), ..) => {
+                    fetched.charges.push(reversal::read_charge(object, as_of).map_err(|e| place(&e))?);
+                }
                 (Some("subscription"), ..) => {
                     fetched.subscriptions.push(subscription::read(object, as_of).map_err(|e| place(&e))?);
                 }
@@ -74,6 +80,14 @@ impl Fetched {
                 (Some("list"), ..) if is_list_of(&any, subscription::ITEMS) => {
                     let list = serde_json::from_str(object.get()).map_err(|e| place(&e))?;
                     items.extend(by_subscription(list));
+                }
+                (Some("list"), ..) if is_list_of(&any, session::SESSIONS) => {
+                    let list: List<&RawValue> = serde_json::from_str(object.get()).map_err(|e| place(&e))?;
+                    for session in list.data {
+                        let session =
+                            session::read(session, RECONCILE_SESSION, as_of).map_err(|e| place(&e))?;
+                        fetched.sessions.push(session);
+                    }
                 }
                 (Some("list"), ..) if is_list_of(&any, invoice::PAYMENTS) => {
                     let list: List<&RawValue> = serde_json::from_str(object.get()).map_err(|e| place(&e))?;
@@ -123,10 +137,34 @@ impl Fetched {
         Some(invoice::of_subscription(lines.clone(), invoice.subscription_id.as_deref()))
     }
 
-    /// Which payment intents paid which invoices.
+    /// The names that Stripe has for the payment of a payment intent or a charge.
     #[must_use]
-    pub fn invoice_payments(&self) -> &[InvoicePayment] {
-        &self.invoice_payments
+    pub fn names_of(&self, id: &str) -> Vec<Name<'_>> {
+        let sessions = self.sessions.iter().map(Session::names);
+        let invoices = self.invoice_payments.iter().map(|payment| payment.names().to_vec());
+        let charges = self.charges.iter().map(Reversals::names);
+        let groups = sessions.chain(invoices).chain(charges);
+        let of_it = groups.filter(|names| {
+            let named = |name: &Name| {
+                matches!(name.kind, NameKind::PaymentIntent | NameKind::Charge) && name.id == id
+            };
+            names.iter().any(named)
+        });
+        of_it.flatten().collect()
+    }
+
+    /// Every name of a payment in the answer.
+    #[must_use]
+    pub fn names(&self) -> Vec<Name<'_>> {
+        let sessions = self.sessions.iter().flat_map(Session::names);
+        let invoices = self.invoice_payments.iter().flat_map(InvoicePayment::names);
+        sessions.chain(invoices).chain(self.charges.iter().flat_map(Reversals::names)).collect()
+    }
+
+    /// The charges, with what was refunded of them.
+    #[must_use]
+    pub fn charges(&self) -> &[Reversals] {
+        &self.charges
     }
 
     /// A session in its current state.
@@ -179,9 +217,10 @@ mod tests {
                            "data": [payment("in_1"), { "invoice": "in_2", "payment": { "type": "charge" } }] });
         let text = json!({ "as_of": 9, "objects": [list] }).to_string();
         let fetched = Fetched::read(&text).expect("an answer");
-        let paid_by =
-            fetched.invoice_payments().iter().map(|p| (p.invoice_id.as_str(), p.payment_intent_id.as_str()));
-        assert_eq!(paid_by.collect::<Vec<_>>(), [("in_1", "pi_1")]);
+        let names = |id| fetched.names_of(id).iter().map(|name| name.id).collect::<Vec<_>>();
+        assert_eq!(names("pi_1"), ["in_1", "pi_1"]);
+        assert!(names("pi_2").is_empty() && names("in_1").is_empty());
+        assert_eq!(fetched.names().len(), 2);
         assert!(Fetched::read(r#"{"objects": 1}"#).is_err());
     }
 

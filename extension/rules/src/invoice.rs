@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 
 use crate::amount::MinorUnits;
 use crate::calendar::Time;
+use crate::name::{Name, NameKind};
 use crate::price::{self, LinePrice};
 use crate::stripe::fields::Fields;
 use crate::stripe::{self, Expandable, List, check_id, metadata_user, parse};
@@ -89,6 +90,16 @@ pub struct InvoicePayment {
 }
 
 impl Invoice {
+    /// The names of the payment.
+    #[must_use]
+    pub fn names(&self) -> Vec<Name<'_>> {
+        let payment_intents =
+            self.payment_intent_ids.iter().map(|id| Name { kind: NameKind::PaymentIntent, id });
+        let charges = self.charge_ids.iter().map(|id| Name { kind: NameKind::Charge, id });
+        let own = Name { kind: NameKind::Invoice, id: &self.id };
+        [own].into_iter().chain(payment_intents).chain(charges).collect()
+    }
+
     /// The subscriptions that it bills: its own, and those that its lines name.
     pub fn subscription_ids(&self) -> impl Iterator<Item = &str> {
         let of_lines = self.lines.iter().flatten().map(|line| &line.subscription_id);
@@ -97,6 +108,17 @@ impl Invoice {
         ids.sort_unstable();
         ids.dedup();
         ids.into_iter()
+    }
+}
+
+impl InvoicePayment {
+    /// The names of the payment.
+    #[must_use]
+    pub fn names(&self) -> [Name<'_>; 2] {
+        [
+            Name { kind: NameKind::Invoice, id: &self.invoice_id },
+            Name { kind: NameKind::PaymentIntent, id: &self.payment_intent_id },
+        ]
     }
 }
 
@@ -206,7 +228,7 @@ fn origin<'a>(parent: &Fields<'a>) -> Fields<'a> {
 
 /// How many of its price a line bills. Of a fraction in `quantity_decimal`, `quantity` holds what is left without its
 /// decimals: <https://docs.stripe.com/changelog/dahlia/2026-03-25/invoice-items-decimal-quantity>.
-fn quantity(line: &Fields) -> LineQuantity {
+pub(crate) fn quantity(line: &Fields) -> LineQuantity {
     let mut places = ["quantity_decimal", "quantity"].into_iter();
     match places.find(|place| line.get(place).is_some()) {
         None => LineQuantity::Missing,

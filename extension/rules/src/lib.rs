@@ -6,9 +6,10 @@
 //!
 //! 1. [`amount`], [`calendar`], [`reason`], [`verdict`], [`user`]: credits and money, times and spans, what a call answers
 //!    and why, which user a text names;
-//! 2. [`stripe`], [`price`]: the fields of Stripe's objects that the rules read, in both shapes of its API;
+//! 2. [`name`], [`stripe`], [`price`]: the ids of a payment, and the fields of Stripe's objects that the rules read, in both
+//!    shapes of its API;
 //! 3. [`catalog`]: what prices are worth and which events are in scope, as data that a founder writes;
-//! 4. [`subscription`], [`invoice`], [`session`], [`reversal`]: one Stripe object becomes facts;
+//! 4. [`subscription`], [`invoice`], [`session`], [`payment_intent`], [`reversal`]: one Stripe object becomes facts;
 //! 5. [`event`]: one delivered text becomes an [`event::Event`] with one [`event::Subject`], or is malformed;
 //! 6. [`fetched`]: what the caller fetched from Stripe because an event lacks it;
 //! 7. [`identity`]: which user a payment belongs to;
@@ -30,6 +31,7 @@ pub mod calendar;
 mod text_enum;
 pub mod reason;
 pub mod verdict;
+pub mod name;
 pub mod user;
 pub mod stripe;
 pub mod price;
@@ -37,6 +39,7 @@ pub mod catalog;
 pub mod subscription;
 pub mod invoice;
 pub mod session;
+pub mod payment_intent;
 pub mod reversal;
 pub mod event;
 pub mod fetched;

@@ -16,6 +16,18 @@ text_enum! {
     }
 }
 
+text_enum! {
+    /// What says which packs a payment bought, worst first.
+    Evidence {
+        /// A payment intent's metadata.
+        PaymentIntent => "payment_intent",
+        /// A session's metadata.
+        Metadata => "metadata",
+        /// Stripe's lines, of the session or of its invoice, or a direct call.
+        Lines => "lines",
+    }
+}
+
 /// A grant that should exist by everything that is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewGrant {

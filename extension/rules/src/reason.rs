@@ -24,12 +24,14 @@ text_enum! {
         Expired => "expired",
         /// Nothing had to be paid, and the catalog grants nothing for that.
         NoPaymentRequired => "no_payment_required",
-        /// An invoice without a subscription: a pack's own, or one written by hand.
+        /// An invoice without a subscription that sells no pack.
         NoSubscription => "no_subscription",
         /// A state of a subscription that is older than the known one, or that came after its end.
         Stale => "stale",
         /// A paid invoice that bills nothing except credits for unused time.
         NothingBilled => "nothing_billed",
+        /// A payment intent whose metadata name no pack and no price: if it sold one, a session or an invoice says so.
+        NothingNamed => "nothing_named",
         /// Every line is in the catalog's `not_credits`.
         NotCredits => "not_credits",
         /// A paid invoice of nothing, for which the catalog grants nothing: a trial, a gift, a whole discount.

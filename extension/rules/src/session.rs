@@ -5,7 +5,10 @@ use serde_json::value::RawValue;
 use crate::amount::{MinorUnits, Quantity};
 use crate::calendar::{self, Time};
 use crate::catalog::Item;
-use crate::invoice::{self, Invoice};
+use crate::invoice::{self, Invoice, LineQuantity};
+use crate::name::{Name, NameKind};
+use crate::price;
+use crate::stripe::fields::Fields;
 use crate::stripe::{self, check_id, metadata_user, parse};
 use crate::subscription::{self, Subscription};
 use crate::user::UserNames;
@@ -25,6 +28,8 @@ pub struct Session {
     pub customer_id: Option<String>,
     /// None if nothing had to be paid.
     pub payment_intent_id: Option<String>,
+    /// The session's own invoice, or the first of its subscription.
+    pub invoice_id: Option<String>,
     /// The user that the app's server wrote into the metadata.
     pub metadata_user: UserNames,
     /// The user in `client_reference_id`, which a buyer can write.
@@ -35,6 +40,8 @@ pub struct Session {
     pub currency: Option<String>,
     /// The line item that the metadata names.
     pub named: Option<LineItem>,
+    /// Whether the app's server states in the metadata that the buyer cannot change the lines.
+    pub fixed_lines: bool,
     /// `None` unless the object carries all of them.
     pub lines: Option<Vec<LineItem>>,
     /// In mode `subscription`: the subscription that it started, if the object carries it.
@@ -43,6 +50,21 @@ pub struct Session {
     pub invoice: Option<Box<Invoice>>,
     /// The metadata's `credits`: recorded if it differs from the worth, and never granted.
     pub stated_credits: Option<String>,
+}
+
+impl Session {
+    /// The names of its payment. One that starts a subscription is no payment: its invoices are.
+    #[must_use]
+    pub fn names(&self) -> Vec<Name<'_>> {
+        if self.mode != Mode::Payment {
+            return Vec::new();
+        }
+        let payment_intent =
+            self.payment_intent_id.iter().map(|id| Name { kind: NameKind::PaymentIntent, id });
+        let invoice = self.invoice_id.iter().map(|id| Name { kind: NameKind::Invoice, id });
+        let session = Name { kind: NameKind::CheckoutSession, id: &self.id };
+        [session].into_iter().chain(payment_intent).chain(invoice).collect()
+    }
 }
 
 /// Stripe's session modes.
@@ -98,8 +120,10 @@ pub enum PaymentStatus {
 pub struct LineItem {
     /// The key of its price.
     pub item: Item,
-    /// At least one.
-    pub quantity: Quantity,
+    /// `None` if it is no whole number, or one out of range.
+    pub quantity: Option<Quantity>,
+    /// What the metadata call it, if it is the only line: for a price that was made for this session alone.
+    pub named_as: Option<Item>,
 }
 
 /// Reads a session as an event of `event_type` carried it, created at `event_created`.
@@ -118,6 +142,13 @@ pub(crate) fn read(object: &RawValue, event_type: &str, event_created: Time) -> 
         Some(object) => Some(Box::new(subscription::read(&object, event_created)?)),
         None => None,
     };
+    let invoice_id = match session.invoice {
+        Some(reference) if reference.get() != "null" => {
+            Some(parse::<stripe::Expandable>(reference)?.into_id())
+        }
+        _ => None,
+    };
+    check_id("data.object.invoice", invoice_id.as_deref())?;
     let invoice = match expanded(session.invoice) {
         Some(object) => Some(Box::new(invoice::read(&object)?)),
         None => None,
@@ -132,12 +163,17 @@ pub(crate) fn read(object: &RawValue, event_type: &str, event_created: Time) -> 
         created,
         customer_id: session.customer.map(stripe::Expandable::into_id),
         payment_intent_id,
+        invoice_id,
         metadata_user,
         client_reference: session.client_reference_id.into_iter().collect(),
         amount_total: session.amount_total.map(MinorUnits),
         currency: session.currency,
-        named: named_line_item(metadata("price_id"), metadata("pack"), metadata("quantity")),
-        lines: session.line_items.and_then(complete),
+        named: named_line_item(&metadata),
+        fixed_lines: metadata("fixed_lines") == Some("true"),
+        lines: Fields::of(object)
+            .get("line_items")
+            .and_then(|list| serde_json::from_str(list.get()).ok())
+            .and_then(complete),
         subscription,
         invoice,
         stated_credits: metadata("credits").map(str::to_owned),
@@ -157,32 +193,33 @@ fn payment_status(status: &str, event_type: &str) -> PaymentStatus {
 }
 
 /// Metadata with an invalid quantity names no line item: they are fetched from Stripe instead.
-fn named_line_item(price_id: Option<&str>, pack: Option<&str>, quantity: Option<&str>) -> Option<LineItem> {
-    let named = |text: &&str| !text.trim().is_empty();
-    let item = match (price_id.filter(named), pack.filter(named)) {
+pub(crate) fn named_line_item<'a>(metadata: impl Fn(&str) -> Option<&'a str>) -> Option<LineItem> {
+    let named = |key| metadata(key).filter(|text| !text.trim().is_empty());
+    let item = match (named("price_id"), named("pack")) {
         (Some(price), _) => Item::Price(price.to_owned()),
         (None, Some(pack)) => Item::Pack(pack.to_owned()),
         (None, None) => return None,
     };
-    let quantity = quantity.map_or(Some(Quantity::ONE), Quantity::parse)?;
-    Some(LineItem { item, quantity })
+    let quantity = metadata("quantity").map_or(Some(Quantity::ONE), Quantity::parse)?;
+    Some(LineItem { item, quantity: Some(quantity), named_as: None })
 }
 
-/// The line items of a list, if this page is all of it and each quantity is valid.
-pub(crate) fn complete(list: stripe::List<stripe::LineItemObject>) -> Option<Vec<LineItem>> {
-    if list.has_more {
-        return None;
-    }
-    list.data
-        .into_iter()
-        .filter(|line| line.quantity != Some(0))
-        .map(|line| {
-            Some(LineItem {
-                item: line.price.map_or(Item::Unpriced, |price| Item::Price(price.into_id())),
-                quantity: Quantity::new(line.quantity.unwrap_or(1))?,
-            })
-        })
-        .collect()
+/// The line items of a list that bill something, if this page is all of it. A quantity that nobody can read is a fact too:
+/// it matters only if the line is worth credits.
+pub(crate) fn complete(list: stripe::List<&RawValue>) -> Option<Vec<LineItem>> {
+    (!list.has_more).then(|| list.data.into_iter().filter_map(line_item).collect())
+}
+
+fn line_item(object: &RawValue) -> Option<LineItem> {
+    let fields = Fields::of(object);
+    let quantity = match invoice::quantity(&fields) {
+        LineQuantity::Whole(0) => return None,
+        LineQuantity::Whole(quantity) => Quantity::new(quantity),
+        LineQuantity::Missing => Some(Quantity::ONE),
+        LineQuantity::NotWhole => None,
+    };
+    let item = price::read(&fields).map_or(Item::Unpriced, |price| Item::line(price.id, price.product_id));
+    Some(LineItem { item, quantity, named_as: None })
 }
 
 /// The path that lists a session's line items.
@@ -195,6 +232,15 @@ pub fn line_items_path(session_id: &str) -> String {
 #[must_use]
 pub fn path(session_id: &str) -> String {
     format!("/v1/checkout/sessions/{session_id}")
+}
+
+/// The path of sessions, and the url of their lists.
+pub(crate) const SESSIONS: &str = "/v1/checkout/sessions";
+
+/// The path that lists the sessions of a payment intent.
+#[must_use]
+pub fn of_payment_intent_path(payment_intent_id: &str) -> String {
+    format!("{SESSIONS}?payment_intent={payment_intent_id}&limit=100")
 }
 
 /// The session whose line items the list of this url contains.

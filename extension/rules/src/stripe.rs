@@ -68,7 +68,7 @@ pub(crate) struct TestClockObject {
     pub frozen_time: i64,
 }
 
-/// <https://docs.stripe.com/api/checkout/sessions/object>
+/// <https://docs.stripe.com/api/checkout/sessions/object>, without what [`fields`] reads.
 #[derive(Debug, Deserialize)]
 pub(crate) struct CheckoutSessionObject<'a> {
     /// `cs_…`.
@@ -100,8 +100,6 @@ pub(crate) struct CheckoutSessionObject<'a> {
     /// What the app's server wrote when it created the session.
     #[serde(default)]
     pub metadata: Option<Metadata>,
-    /// Only if they were expanded.
-    pub line_items: Option<List<LineItemObject>>,
 }
 
 /// The texts of an object's metadata. Stripe stores nothing else; metadata of another kind, in objects that Stripe did
@@ -153,15 +151,6 @@ pub(crate) struct List<T> {
     pub has_more: bool,
 }
 
-/// <https://docs.stripe.com/api/checkout/sessions/line_items>
-#[derive(Debug, Deserialize)]
-pub(crate) struct LineItemObject {
-    /// None if what was sold is older than prices.
-    pub price: Option<Expandable>,
-    /// Stripe leaves it out for metered prices.
-    pub quantity: Option<i64>,
-}
-
 /// <https://docs.stripe.com/api/charges/object>, as far as refunds go.
 #[derive(Debug, Deserialize)]
 pub(crate) struct ChargeObject {
@@ -175,8 +164,35 @@ pub(crate) struct ChargeObject {
     /// Lower-case ISO code.
     pub currency: Option<String>,
     pub payment_intent: Option<Expandable>,
+    /// Until 2025-03-31.
+    pub invoice: Option<Expandable>,
     /// Only in older versions of the API.
     pub refunds: Option<List<RefundObject>>,
+}
+
+/// <https://docs.stripe.com/api/payment_intents/object>
+#[derive(Debug, Deserialize)]
+pub(crate) struct PaymentIntentObject {
+    /// `pi_…`.
+    pub id: String,
+    /// Such as `requires_capture` or `succeeded`.
+    pub status: String,
+    /// Unix seconds.
+    pub created: Option<i64>,
+    /// Minor units that were taken.
+    pub amount_received: Option<i64>,
+    /// Lower-case ISO code.
+    pub currency: Option<String>,
+    pub customer: Option<Expandable>,
+    /// What the app's server wrote when it created the payment intent.
+    #[serde(default)]
+    pub metadata: Option<Metadata>,
+    /// Until 2025-03-31.
+    pub invoice: Option<Expandable>,
+    /// Since 2022-11-15.
+    pub latest_charge: Option<Expandable>,
+    /// Until 2022-11-15.
+    pub charges: Option<List<Expandable>>,
 }
 
 /// <https://docs.stripe.com/api/refunds/object>
@@ -190,6 +206,8 @@ pub(crate) struct RefundObject {
     pub currency: Option<String>,
     /// `pending`, `requires_action`, `succeeded`, `failed` or `canceled`.
     pub status: Option<String>,
+    /// Unix seconds.
+    pub created: Option<i64>,
     pub charge: Option<Expandable>,
     pub payment_intent: Option<Expandable>,
 }
@@ -207,6 +225,52 @@ pub(crate) struct DisputeObject {
     pub status: String,
     pub charge: Option<Expandable>,
     pub payment_intent: Option<Expandable>,
+    /// The movements of the disputed money.
+    pub balance_transactions: Option<Vec<DisputeMovement>>,
+}
+
+/// A balance transaction of a dispute.
+#[derive(Debug, Deserialize)]
+pub(crate) struct DisputeMovement {
+    /// Minor units of the account's currency: below 0 if the money was withdrawn, above if it was reinstated.
+    #[serde(default)]
+    pub amount: i64,
+    /// Unix seconds.
+    pub created: Option<i64>,
+}
+
+/// <https://docs.stripe.com/api/credit_notes/object>
+#[derive(Debug, Deserialize)]
+pub(crate) struct CreditNoteObject {
+    /// `cn_…`.
+    pub id: String,
+    pub invoice: Option<Expandable>,
+    /// `issued` or `void`.
+    pub status: Option<String>,
+    /// `pre_payment` or `post_payment`, in older versions of the API.
+    #[serde(rename = "type")]
+    pub note_type: Option<String>,
+    /// Minor units, tax included. Its `amount` is the same.
+    pub total: Option<i64>,
+    /// Minor units.
+    pub amount: Option<i64>,
+    /// Lower-case ISO code.
+    pub currency: Option<String>,
+    /// Minor units that the open invoice was reduced by; in newer versions of the API.
+    pub pre_payment_amount: Option<i64>,
+    /// Minor units that were given back after the invoice was paid; in newer versions of the API.
+    pub post_payment_amount: Option<i64>,
+    /// In older versions of the API.
+    pub refund: Option<Expandable>,
+    /// In newer versions of the API.
+    pub refunds: Option<Vec<CreditNoteRefund>>,
+}
+
+/// A refund of a credit note.
+#[derive(Debug, Deserialize)]
+pub(crate) struct CreditNoteRefund {
+    /// Minor units.
+    pub amount_refunded: Option<i64>,
 }
 
 /// <https://docs.stripe.com/api/subscriptions/object>, without what [`fields`] reads.

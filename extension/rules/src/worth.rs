@@ -1,6 +1,7 @@
 //! What a payment grants, or why it grants nothing.
 
 pub mod session;
+pub mod pack_invoice;
 pub mod invoice;
 
 use crate::amount::Credits;

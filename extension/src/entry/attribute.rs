@@ -32,8 +32,8 @@ pub(crate) fn session(sql: &mut Sql, session_id: &str, user: Uuid) -> Outcome {
     locks::catalog_shared();
     locks::sources([session_id]);
     let parked = inbox::parked_for_session(sql, session_id);
-    parked::lock_payment_intents(&parked);
-    let known = payments::of_source(sql, session_id, None);
+    parked::lock_payments(sql, session_id, &parked);
+    let known = payments::of_source(sql, session_id);
     if known.as_ref().is_some_and(|payment| payment.paid && payment.user != user) {
         return Outcome::rejected(Reason::Conflict);
     }

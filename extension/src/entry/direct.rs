@@ -6,7 +6,8 @@ use stripe_credits_rules::calendar::{SubsecRound, Time};
 use stripe_credits_rules::catalog::Item;
 use stripe_credits_rules::event::Keys;
 use stripe_credits_rules::invoice::{Invoice, InvoiceLine, LineQuantity};
-use stripe_credits_rules::lot::{NewGrant, Pool};
+use stripe_credits_rules::lot::{Evidence, NewGrant, Pool};
+use stripe_credits_rules::name::{Name, NameKind};
 use stripe_credits_rules::price::LinePrice;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::subscription::{self as rules, Status, SubscriptionItem};
@@ -14,7 +15,7 @@ use stripe_credits_rules::user::UserNames;
 use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
 
-use crate::ledger::{Account, Origin};
+use crate::ledger::{self, Account, Origin};
 use crate::outcome::Outcome;
 use crate::parked;
 use crate::pg::convert::clock;
@@ -22,8 +23,8 @@ use crate::pg::locks;
 use crate::pg::sql::Sql;
 use crate::posting::pack::Purchase;
 use crate::posting::subscription::{Incoming, Source};
-use crate::posting::{invoice, pack, subscription};
-use crate::tables::payments::{self, PaymentFacts};
+use crate::posting::{invoice, pack, payment, subscription};
+use crate::tables::payments::{self, PaymentFacts, SourceType};
 use crate::tables::{catalog, customers, subscriptions};
 
 /// The item of a purchase that names neither price nor pack.
@@ -47,33 +48,30 @@ pub(crate) fn purchase(sql: &mut Sql, call: &DirectPurchase) -> Outcome {
     let (session_id, payment_intent_id) = (call.session_id.as_str(), call.payment_intent_id.as_deref());
     let customer_id = call.customer_id.as_deref();
     locks::catalog_shared();
-    let keys = Keys {
-        sources: vec![session_id],
-        payment_intents: payment_intent_id.into_iter().collect(),
-        ..Keys::default()
-    };
+    let intent = payment_intent_id.map(|id| Name { kind: NameKind::PaymentIntent, id });
+    let names: Vec<Name> =
+        [Name { kind: NameKind::CheckoutSession, id: session_id }].into_iter().chain(intent).collect();
+    let keys = Keys { sources: vec![session_id], names: names.iter().map(|name| name.id).collect() };
     let parked = parked::lock_with_parked(sql, customer_id, &keys);
-    let known = payments::of_source(sql, session_id, payment_intent_id);
+    let known = payments::of_names(sql, session_id, &names);
     let paid = known.as_ref().filter(|payment| payment.paid);
     if paid.is_some_and(|payment| payment.user != call.user) {
         return Outcome::rejected(Reason::Conflict);
     }
-    let account = Account::open(sql, call.user);
-    if let Some(paid) = paid {
-        let bought = account.bought(sql, &paid.source_id);
-        if bought != call.credits {
-            let outcome = account.close(sql, Verdict::Rejected(Reason::Conflict));
-            return outcome.with("bought", bought.0);
-        }
+    let worth = paid.and_then(|payment| payment.worth).map(|(_, worth)| worth);
+    if let Some(worth) = worth.filter(|worth| *worth != call.credits) {
+        let balances = ledger::balances(sql, call.user);
+        let outcome = Outcome { user: Some(call.user), balances, ..Outcome::rejected(Reason::Conflict) };
+        return outcome.with("granted", worth.0);
     }
+    let known = payment::join(sql, &call.event_id, Some(session_id), &names).payment;
+    let account = Account::open(sql, call.user);
     let purchase = Purchase {
-        session_id,
+        source_type: SourceType::CheckoutSession,
+        source_id: session_id,
         known: known.as_ref(),
-        facts: PaymentFacts {
-            payment_intent_ids: keys.payment_intents.clone(),
-            customer_id,
-            ..PaymentFacts::default()
-        },
+        facts: PaymentFacts { customer_id, ..PaymentFacts::default() },
+        evidence: Evidence::Lines,
         origin: Origin {
             event_id: Some(&call.event_id),
             session_id: Some(session_id),
@@ -138,18 +136,20 @@ pub(crate) fn subscription_state(sql: &mut Sql, call: &DirectState) -> Outcome {
     let source_id = call.source_id();
     let keys = Keys {
         sources: [Some(call.subscription_id.as_str()), source_id.as_deref()].into_iter().flatten().collect(),
-        invoices: invoice_id.into_iter().collect(),
-        ..Keys::default()
+        names: invoice_id.into_iter().collect(),
     };
     let parked = parked::lock_with_parked(sql, customer_id, &keys);
     let Some(settings) = catalog::settings(sql) else {
         return Outcome::rejected(Reason::NoCatalog);
     };
     let known = subscriptions::find(sql, &call.subscription_id);
-    let payment = invoice_id.and_then(|invoice_id| payments::of_source(sql, invoice_id, None));
+    let payment = invoice_id.and_then(|invoice_id| payments::of_source(sql, invoice_id));
     let owners = [known.as_ref().and_then(|known| known.user), payment.map(|payment| payment.user)];
     if owners.into_iter().flatten().any(|owner| owner != call.user) {
         return Outcome::rejected(Reason::Conflict);
+    }
+    if let Some(id) = invoice_id {
+        payment::join(sql, &call.event_id, Some(id), &[Name { kind: NameKind::Invoice, id }]);
     }
     let facts = call.facts();
     let incoming =
@@ -186,7 +186,7 @@ impl DirectState {
             Ok(sorted) => sorted,
             Err(no_grant) => return no_grant.into(),
         };
-        let known = payments::of_source(sql, &invoice.id, None);
+        let known = payments::of_source(sql, &invoice.id);
         let paid = invoice::Paid {
             event_id: &self.event_id,
             invoice,

@@ -4,6 +4,7 @@ use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::catalog::Settings;
 use stripe_credits_rules::event::{self, Event, Subject};
 use stripe_credits_rules::fetched::Fetched;
+use stripe_credits_rules::name::NameKind;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
@@ -82,17 +83,21 @@ fn apply(sql: &mut Sql, payload: &JsonText, fetched: Option<&JsonText>, caller: 
 /// Takes the locks of an event and of everything that it may unblock. Returns the events that are parked for its customer.
 fn lock(sql: &mut Sql, event: &Event, fetched: Option<&Fetched>) -> Vec<ParkedEvent> {
     let customer_id = match &event.subject {
-        Subject::CheckoutSession(_) | Subject::Subscription(_) | Subject::Invoice(_) => {
-            event.customer_id.as_deref()
-        }
+        Subject::CheckoutSession(_)
+        | Subject::Subscription(_)
+        | Subject::Invoice(_)
+        | Subject::PaymentIntent(_) => event.customer_id.as_deref(),
         Subject::InvoicePayment(_) | Subject::Reversals(_) | Subject::TestClock { .. } | Subject::Other => {
             None
         }
     };
     let mut keys = event.subject.keys();
-    // The invoices that Stripe names in its answer are locked as if the events of their payments had come.
-    let paid = fetched.map_or(&[][..], Fetched::invoice_payments);
-    keys.sources.extend(paid.iter().map(|payment| payment.invoice_id.as_str()));
+    // What Stripe names in its answer is locked as if the events of those objects had come.
+    let answered = fetched.map_or(Vec::new(), Fetched::names);
+    let sources =
+        answered.iter().filter(|name| matches!(name.kind, NameKind::CheckoutSession | NameKind::Invoice));
+    keys.sources.extend(sources.map(|name| name.id));
+    keys.names.extend(answered.iter().map(|name| name.id));
     parked::lock_with_parked(sql, customer_id, &keys)
 }
 

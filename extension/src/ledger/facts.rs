@@ -40,8 +40,7 @@ pub(super) fn load(sql: &mut Sql, user: Uuid, horizon: Time) -> Loaded {
     let items = subscription_items::of_user(sql, user);
     let stored = invoice_lines::since(sql, user, horizon);
     let has_older = invoice_lines::has_older(sql, user, horizon);
-    let firsts =
-        if has_older { invoice_lines::firsts_before(sql, user, horizon) } else { Vec::new() };
+    let firsts = if has_older { invoice_lines::firsts_before(sql, user, horizon) } else { Vec::new() };
     let known_after = known_after(stored.iter().chain(&firsts));
     let paid = invoices::find(sql, known_after.keys().map(|id| (*id).to_owned()).collect());
     let discounted: BTreeSet<&str> =
@@ -78,7 +77,8 @@ fn lines(
     let mut lines = Vec::with_capacity(stored.len());
     for line in stored {
         let of_price = items.iter().map(|item| &item.content);
-        let mut of_price = of_price.filter(|content| !content.is_removed && content.price_id == line.price_id);
+        let mut of_price =
+            of_price.filter(|content| !content.is_removed && content.price_id == line.price_id);
         let known_price = of_price.next();
         if line.is_metered || known_price.is_some_and(|content| content.is_metered) {
             continue;
@@ -235,7 +235,13 @@ struct Prices {
 
 impl Prices {
     /// By price, else by product, as in force at a time; `None` if the catalog knows neither.
-    fn terms(&mut self, sql: &mut Sql, price_id: Option<&str>, product_id: Option<&str>, at: Time) -> Option<Terms> {
+    fn terms(
+        &mut self,
+        sql: &mut Sql,
+        price_id: Option<&str>,
+        product_id: Option<&str>,
+        at: Time,
+    ) -> Option<Terms> {
         let item = Item::line(price_id?.to_owned(), product_id.map(str::to_owned));
         if let Some(known) = self.found.get(&(item.clone(), at)) {
             return *known;

@@ -20,21 +20,25 @@ pub(crate) fn came_back(sql: &mut Sql, source_id: &str) -> (CameBack, bool) {
     if known.is_empty() {
         return (CameBack::NOTHING, true);
     }
-    let Some(part) = reversal::part(&payments::paid(sql, source_id), &known) else {
+    let (paid, _) = payments::paid(sql, source_id);
+    let Some(part) = reversal::part(&paid, &known) else {
         return (CameBack::NOTHING, false);
     };
-    let policy = catalog::settings(sql).map_or(ReversalPolicy::default(), |settings| settings.reversal_policy);
+    let policy =
+        catalog::settings(sql).map_or(ReversalPolicy::default(), |settings| settings.reversal_policy);
     let policy = invoices::set_came_back(sql, source_id, part.reversed, part.charged, policy);
     (CameBack { amount: part.reversed, of: part.charged, policy }, true)
 }
 
 impl Account {
     /// Posts the difference between what came back of a payment and what is posted of that. `false` if it is not known what was
-    /// charged, so that reversals wait.
+    /// charged, so that reversals wait. A payment that turned out to be another grants nothing any more.
     pub(crate) fn settle_reversals(&mut self, sql: &mut Sql, source_id: &str, origin: &Origin) -> bool {
         let (came_back, is_known) = came_back(sql, source_id);
-        // What a reversal leaves is no more than was held before it.
-        let _ = self.settle_purchase(sql, source_id, None, came_back, Cause::Reversal, origin);
+        let (_, is_joined) = payments::paid(sql, source_id);
+        let bought = is_joined.then_some(&[][..]);
+        // That is no more than was held before.
+        let _ = self.settle_purchase(sql, source_id, bought, came_back, Cause::Reversal, origin);
         if let Some(start) = invoice_lines::start(sql, source_id, self.user) {
             self.touch_streams(start, Cause::Reversal);
         }
@@ -57,7 +61,9 @@ impl Account {
     ) -> Result<(), Reason> {
         let rows = targets::of_payment(sql, self.user, source_id);
         let singles: Vec<Single> = match bought {
-            Some(bought) => bought.iter().map(|grant| self.single(source_id, grant, &rows, came_back)).collect(),
+            Some(bought) => {
+                bought.iter().map(|grant| self.single(source_id, grant, &rows, came_back)).collect()
+            }
             None => rows.iter().filter_map(|row| known(source_id, row, came_back)).collect(),
         };
         let facts = Facts { singles, ..Facts::default() };
@@ -65,17 +71,21 @@ impl Account {
         let held = holdings(&facts, &draws, self.now).map_err(|_| Reason::OutOfRange)?;
         let item_of = |key: &GrantKey| key.item();
         let credits = |key: &GrantKey| -> Option<Credits> {
-            bought?.iter().find(|grant| grant.item == item_of(key)).map(|grant| grant.credits)
+            let of_item = bought?.iter().find(|grant| grant.item == item_of(key));
+            Some(of_item.map_or(Credits::ZERO, |grant| grant.credits))
         };
         let name = |item: String| Some(bought?.iter().find(|grant| grant.item == item)?.name.clone());
-        self.post_targets(sql, &Posting {
-            rows: &rows,
-            targets: &held.targets,
-            cause,
-            name: &|target| name(target.key.item()),
-            bought: &credits,
-            origin,
-        })?;
+        self.post_targets(
+            sql,
+            &Posting {
+                rows: &rows,
+                targets: &held.targets,
+                cause,
+                name: &|target| name(target.key.item()),
+                bought: &credits,
+                origin,
+            },
+        )?;
         self.next_due = earliest(self.next_due, held.next_change);
         Ok(())
     }

@@ -40,19 +40,21 @@ impl Account {
         let Some(Touch { from, cause }) = self.touched.take() else { return Ok(()) };
         let horizon = self.horizon(sql, from);
         let loaded = facts::load(sql, self.user, horizon);
-        let payments: Vec<String> =
-            loaded.facts.payments.iter().map(|payment| payment.id.clone()).collect();
+        let payments: Vec<String> = loaded.facts.payments.iter().map(|payment| payment.id.clone()).collect();
         let rows = targets::of_periods(sql, self.user, loaded.facts.horizon, payments);
         let draws = self.draws(sql, &rows);
         let held = holdings(&loaded.facts, &draws, self.now).map_err(|_| Reason::OutOfRange)?;
-        self.post_targets(sql, &Posting {
-            rows: &rows,
-            targets: &held.targets,
-            cause,
-            name: &|target| loaded.name(&target.payments).map(str::to_owned),
-            bought: &|_| None,
-            origin,
-        })?;
+        self.post_targets(
+            sql,
+            &Posting {
+                rows: &rows,
+                targets: &held.targets,
+                cause,
+                name: &|target| loaded.name(&target.payments).map(str::to_owned),
+                bought: &|_| None,
+                origin,
+            },
+        )?;
         self.is_owed_changed = true;
         self.dirty |= self.periods_next != held.next_change;
         self.periods_next = held.next_change;
@@ -81,7 +83,8 @@ impl Account {
 
     /// What was drawn from these grants. Those that nothing is ever set aside of, and that never expire, need no times.
     pub(super) fn draws(&self, sql: &mut Sql, grants: &[GrantRow]) -> Vec<Draw> {
-        let timeless = |grant: &&GrantRow| grant.pool != Pool::Subscription && grant.held.expires_at.is_none();
+        let timeless =
+            |grant: &&GrantRow| grant.pool != Pool::Subscription && grant.held.expires_at.is_none();
         let summed = grants.iter().filter(timeless).filter(|grant| grant.held.drawn != Credits::ZERO);
         let mut draws: Vec<Draw> = summed
             .map(|grant| Draw {

@@ -189,7 +189,9 @@ pub(super) fn of_periods(
          order by id"
     );
     let horizon = horizon.map(timestamp);
-    sql.query(OF_PERIODS, &[uuid_datum(user).into(), horizon.into(), payments.into()]).map(grant_row).collect()
+    sql.query(OF_PERIODS, &[uuid_datum(user).into(), horizon.into(), payments.into()])
+        .map(grant_row)
+        .collect()
 }
 
 /// The grants of one payment that depend on no other fact.

@@ -1,9 +1,9 @@
 //! Rule 15: before treating a row as absent, take the lock that its inserter takes.
 //!
 //! Every function that applies something of Stripe's takes its locks in one order, before its first decision, and takes none
-//! after the account's: catalog → customer → sources (sessions, subscriptions, invoices), sorted → payment intents, sorted →
-//! the account's row (ledger.rs). Sources come before payment intents, because a session's payment intents may only be found
-//! under the session's lock. Spending locks the account only.
+//! after the account's: catalog → customer → sources (sessions, subscriptions, invoices), sorted → names of payments,
+//! sorted → the account's row (ledger.rs). Sources come before names, because what is parked for a session, and names its payment,
+//! is found under the session's lock. Spending locks the account only.
 //!
 //! All are transaction-level advisory locks, which work with pgbouncer's transaction mode. Keys with the same hash wait for
 //! each other, which is harmless.
@@ -16,7 +16,7 @@ use pgrx::{direct_function_call, pg_sys, prelude::*};
 const CATALOG: i32 = 0x7363_0001;
 const CUSTOMER: i32 = 0x7363_0002;
 const SOURCE: i32 = 0x7363_0003;
-const PAYMENT_INTENT: i32 = 0x7363_0004;
+const PAYMENT_NAME: i32 = 0x7363_0004;
 
 /// Locks the catalog in share mode: it does not change.
 pub(crate) fn catalog_shared() {
@@ -39,9 +39,9 @@ pub(crate) fn sources<'a>(source_ids: impl IntoIterator<Item = &'a str>) {
     sorted(SOURCE, source_ids);
 }
 
-/// Locks payment intents.
-pub(crate) fn payment_intents<'a>(payment_intent_ids: impl IntoIterator<Item = &'a str>) {
-    sorted(PAYMENT_INTENT, payment_intent_ids);
+/// Locks names of payments.
+pub(crate) fn payment_names<'a>(names: impl IntoIterator<Item = &'a str>) {
+    sorted(PAYMENT_NAME, names);
 }
 
 fn sorted<'a>(class: i32, ids: impl IntoIterator<Item = &'a str>) {

@@ -89,14 +89,13 @@ impl Row<'_> {
 
     /// The next column, whose CHECK allows the texts of an enum.
     pub(crate) fn parse<T>(&mut self, parse: fn(&str) -> Option<T>) -> T {
-        let text: String = self.get();
-        parse(&text).unwrap_or_else(|| panic!("column {} holds {text:?}", self.columns_read))
+        self.parse_opt(parse).unwrap_or_else(|| panic!("column {} is null", self.columns_read))
     }
 
-    /// The same, if it is not null.
+    /// The same column, if it is not null.
     pub(crate) fn parse_opt<T>(&mut self, parse: fn(&str) -> Option<T>) -> Option<T> {
-        let text: Option<String> = self.get_opt();
-        text.map(|text| parse(&text).unwrap_or_else(|| panic!("column {} holds {text:?}", self.columns_read)))
+        let text: String = self.get_opt()?;
+        Some(parse(&text).unwrap_or_else(|| panic!("column {} holds {text:?}", self.columns_read)))
     }
 }
 

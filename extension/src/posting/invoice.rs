@@ -54,19 +54,17 @@ pub(crate) fn sort(sql: &mut Sql, lines: &[InvoiceLine], paid_at: Time) -> Resul
 }
 
 /// Claims the payment, records its lines, and posts what they change. `known` is an earlier claim of the payment.
-pub(crate) fn post(
-    sql: &mut Sql,
-    paid: &Paid,
-    known: Option<&Payment>,
-    owner: Uuid,
-) -> Outcome {
+pub(crate) fn post(sql: &mut Sql, paid: &Paid, known: Option<&Payment>, owner: Uuid) -> Outcome {
     let Paid { event_id, invoice, .. } = *paid;
     let is_new = known.is_none_or(|known| !known.paid);
     let mut starts: BTreeMap<Uuid, Time> = invoice_lines::users(sql, &invoice.id).into_iter().collect();
     let mut lines = Vec::with_capacity(paid.lines.len());
     for line in &paid.lines {
-        let of_subscription =
-            line.subscription_id.as_deref().and_then(|id| subscriptions::find(sql, id)).and_then(|known| known.user);
+        let of_subscription = line
+            .subscription_id
+            .as_deref()
+            .and_then(|id| subscriptions::find(sql, id))
+            .and_then(|known| known.user);
         let user = of_subscription.unwrap_or(owner);
         let start = line.period.map_or(paid.paid_at, |(start, _)| start);
         starts.entry(user).and_modify(|first| *first = start.min(*first)).or_insert(start);
@@ -82,12 +80,10 @@ pub(crate) fn post(
         accounts.iter_mut().for_each(|(account, _)| account.live_by(sql, clock_id));
     }
     let facts = PaymentFacts {
-        payment_intent_ids: invoice.payment_intent_ids.iter().map(String::as_str).collect(),
         customer_id: invoice.customer_id.as_deref(),
         subscription_id: invoice.subscription_id.as_deref(),
         amount_total: invoice.total,
         currency: invoice.currency.as_deref(),
-        ..PaymentFacts::default()
     };
     let source_type = if paid.is_direct { SourceType::DirectCall } else { SourceType::Invoice };
     payments::claim(sql, source_type, &invoice.id, &facts, owner, paid.paid_at);
@@ -115,7 +111,9 @@ pub(crate) fn post(
     let verdict = verdict(&paid.sorted, is_new, changed);
     let outcomes = accounts.into_iter().map(|(account, _)| account.close(sql, verdict));
     let outcome = outcomes
-        .reduce(|one, other| if other.user == Some(owner) { one.and_then(other) } else { other.and_then(one) })
+        .reduce(
+            |one, other| if other.user == Some(owner) { one.and_then(other) } else { other.and_then(one) },
+        )
         .unwrap_or_else(|| Outcome::of(verdict));
     with_details(outcome, &paid.sorted)
 }
@@ -152,8 +150,9 @@ fn with_details(outcome: Outcome, sorted: &Sorted) -> Outcome {
     if sorted.passed_over.is_empty() {
         return outcome;
     }
-    let passed_over = sorted.passed_over.iter().map(|PassedOver { line, price, why }| {
-        json!({ "line": line, "price": price, "why": why })
-    });
+    let passed_over = sorted
+        .passed_over
+        .iter()
+        .map(|PassedOver { line, price, why }| json!({ "line": line, "price": price, "why": why }));
     outcome.with("passed_over", passed_over.collect::<Vec<_>>())
 }

@@ -16,7 +16,8 @@ use crate::tables::catalog;
 /// The source and the item of a user's signup credits.
 const SIGNUP: &str = "signup";
 
-/// The item of credits that are granted by hand; their source is the request id.
+/// The item of credits that are granted by hand, and the namespace of their request ids: an app may choose one that is an id
+/// of Stripe's too.
 const GRANT: &str = "grant";
 
 /// Grants the catalog's signup credits, once per user.
@@ -48,7 +49,8 @@ pub(crate) struct ManualGrant<'a> {
 /// Grants credits by hand, once per request id.
 pub(crate) fn grant(sql: &mut Sql, call: &ManualGrant) -> Outcome {
     let mut account = Account::open(sql, call.user);
-    if let Some(granted) = account.find_grant(sql, call.request_id, GRANT) {
+    let source_id = format!("{GRANT}:{}", call.request_id);
+    if let Some(granted) = account.find_grant(sql, &source_id, GRANT) {
         let same = granted.amount == call.amount && granted.expires_at == call.expires_at;
         return account.close(sql, repeated(same));
     }
@@ -58,7 +60,7 @@ pub(crate) fn grant(sql: &mut Sql, call: &ManualGrant) -> Outcome {
     let grant = NewGrant { expires_at: call.expires_at, ..promotional(GRANT, "Granted", call.amount) };
     let origin =
         Origin { description: call.description, request_id: Some(call.request_id), ..Origin::default() };
-    match account.grant(sql, call.request_id, &[grant], TransactionType::Grant, &origin) {
+    match account.grant(sql, &source_id, &[grant], TransactionType::Grant, &origin) {
         Ok(()) => account.close(sql, Verdict::Applied),
         Err(reason) => Outcome::rejected(reason),
     }

@@ -1,81 +1,78 @@
-//! Refunds and disputes: what an event about one of them takes back from a payment, or gives back to it.
+//! Refunds, disputes and credit notes: what an event about one of them takes back from a payment, or gives back to it.
 
 use stripe_credits_rules::event::Event;
 use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::invoice::{self, InvoicePayment};
+use stripe_credits_rules::name::Name;
 use stripe_credits_rules::reason::Reason;
-use stripe_credits_rules::reversal::Reversals;
+use stripe_credits_rules::reversal::{self, Reversals};
 use stripe_credits_rules::verdict::Verdict;
 use stripe_credits_rules::worth::NoGrant;
 
+use super::payment::{self, Joined};
 use crate::ledger::{Account, Origin};
 use crate::outcome::Outcome;
 use crate::pg::sql::Sql;
-use crate::tables::payments::{self, Payment, SourceType};
+use crate::tables::payments::{self, Payment};
 use crate::tables::reversals;
 
-/// Merges a payment's reversals with what is known of them, and posts the difference. Newer invoices do not name their payment
-/// intents: if it is not known what a payment intent paid, Stripe is asked once for its invoices.
+/// Merges a payment's reversals with what is known of them, and posts the difference. If it is not known which payment a
+/// payment intent or a charge is, Stripe is asked once: newer invoices do not name their payment intents.
 pub(crate) fn apply(
     sql: &mut Sql,
     event: &Event,
     incoming: &Reversals,
     fetched: Option<&Fetched>,
 ) -> Outcome {
-    for reversal in &incoming.reversals {
-        reversals::merge(sql, incoming, reversal);
-    }
-    let Some(payment_intent_id) = incoming.payment_intent_id.as_deref() else {
+    let mut names = incoming.names();
+    let payment_name = names.first().map(|name| name.id);
+    merge(sql, payment_name, incoming);
+    let Some(payment_name) = payment_name else {
         return Outcome::ignored(Reason::UnknownPayment);
     };
-    let answered = fetched.map_or(&[][..], Fetched::invoice_payments);
-    for paid in answered.iter().filter(|paid| paid.payment_intent_id == payment_intent_id) {
-        payments::link_payment_intent(sql, &paid.invoice_id, payment_intent_id);
+    if let Some(fetched) = fetched {
+        names.extend(names.clone().iter().flat_map(|name| fetched.names_of(name.id)));
+        let of_it = fetched.charges().iter().filter(|charge| is_named(&names, &charge.names()));
+        of_it.for_each(|charge| merge(sql, Some(payment_name), charge));
     }
-    if let Some(payment) = payments::of_payment_intent(sql, payment_intent_id).filter(|payment| payment.paid)
-    {
-        return settle(sql, event, &payment, payment_intent_id, Verdict::AlreadyApplied);
+    let Joined { payment, .. } = payment::join(sql, &event.id, None, &names);
+    if let Some(payment) = payment {
+        return settle(sql, event, &payment, Verdict::AlreadyApplied);
     }
     let nothing_to_ask = fetched.is_some()
-        || payments::is_linked(sql, payment_intent_id)
-        || reversals::was_fetched(sql, payment_intent_id);
-    if nothing_to_ask {
-        Outcome::ignored(Reason::UnknownPayment)
-    } else {
-        NoGrant::NeedsFetch(vec![invoice::payments_path(payment_intent_id)]).into()
+        || payments::is_linked(sql, payment_name)
+        || reversals::was_fetched(sql, payment_name);
+    match (&incoming.payment_intent_id, &incoming.charge_id) {
+        (Some(id), _) if !nothing_to_ask => NoGrant::NeedsFetch(vec![invoice::payments_path(id)]).into(),
+        (None, Some(id)) if !nothing_to_ask => NoGrant::NeedsFetch(vec![reversal::charge_path(id)]).into(),
+        _ => Outcome::ignored(Reason::UnknownPayment),
     }
 }
 
-/// Records which payment intent paid which invoice, and posts what is known to reverse it.
-pub(crate) fn invoice_paid_by(sql: &mut Sql, event: &Event, payment: &InvoicePayment) -> Outcome {
-    let InvoicePayment { invoice_id, payment_intent_id } = payment;
-    let is_new = payments::link_payment_intent(sql, invoice_id, payment_intent_id);
+fn merge(sql: &mut Sql, payment_name: Option<&str>, incoming: &Reversals) {
+    for reversal in &incoming.reversals {
+        reversals::merge(sql, payment_name, reversal);
+    }
+}
+
+fn is_named(names: &[Name], others: &[Name]) -> bool {
+    others.iter().any(|other| names.contains(other))
+}
+
+/// Records what paid which invoice, and posts what is known to reverse it.
+pub(crate) fn invoice_paid_by(sql: &mut Sql, event: &Event, incoming: &InvoicePayment) -> Outcome {
+    let Joined { payment, is_new } = payment::join(sql, &event.id, None, &incoming.names());
     let verdict = if is_new { Verdict::Applied } else { Verdict::AlreadyApplied };
-    match payments::of_payment_intent(sql, payment_intent_id).filter(|payment| payment.paid) {
-        Some(payment) => settle(sql, event, &payment, payment_intent_id, verdict),
+    match payment {
+        Some(payment) => settle(sql, event, &payment, verdict),
         // The invoice itself comes later, or granted nothing.
         None => Outcome::of(verdict),
     }
 }
 
-fn settle(
-    sql: &mut Sql,
-    event: &Event,
-    payment: &Payment,
-    payment_intent_id: &str,
-    unchanged: Verdict,
-) -> Outcome {
-    let (session_id, invoice_id) = match payment.source_type {
-        SourceType::CheckoutSession => (Some(payment.source_id.as_str()), None),
-        SourceType::Invoice | SourceType::DirectCall => (None, Some(payment.source_id.as_str())),
-    };
-    let origin = Origin {
-        event_id: Some(&event.id),
-        session_id,
-        invoice_id,
-        payment_intent_id: Some(payment_intent_id),
-        ..Origin::default()
-    };
+/// Posts what a payment's reversals take back by now.
+pub(crate) fn settle(sql: &mut Sql, event: &Event, payment: &Payment, unchanged: Verdict) -> Outcome {
+    let origin = Origin { event_id: Some(&event.id), ..payment::origin(payment) };
     let mut account = Account::open(sql, payment.user);
     let verdict = match account.settle_reversals(sql, &payment.source_id, &origin) {
         false => Verdict::Parked(Reason::UnknownCharge),

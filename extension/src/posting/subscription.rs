@@ -62,7 +62,11 @@ pub(crate) fn apply(
             let after = known.filter(|known| known.state.as_of < state.as_of).map(|known| known.seen_at);
             let next = after.map(|seen_at| seen_at + TimeDelta::microseconds(1));
             let by_clock = seen_at(sql, state);
-            let seen_at = if by_clock == state.as_of { by_clock } else { next.map_or(by_clock, |next| next.max(by_clock)) };
+            let seen_at = if by_clock == state.as_of {
+                by_clock
+            } else {
+                next.map_or(by_clock, |next| next.max(by_clock))
+            };
             Observed { state, seen_at }
         })
         .collect();
@@ -85,10 +89,11 @@ pub(crate) fn apply(
     if known.is_none_or(|known| known.state.as_of != now.state.as_of || known.differs(&now)) {
         now.known_after = account.last_transaction_id();
     }
-    let items_changed = record_items(sql, &observed, &KnownSubscription {
-        known_after: account.last_transaction_id(),
-        ..now.clone()
-    });
+    let items_changed = record_items(
+        sql,
+        &observed,
+        &KnownSubscription { known_after: account.last_transaction_id(), ..now.clone() },
+    );
     if known != Some(&now) {
         subscriptions::save(sql, &facts.id, &now, event_id);
     }
@@ -120,7 +125,8 @@ struct Observed<'a> {
 fn record_items(sql: &mut Sql, observed: &[Observed], now: &KnownSubscription) -> bool {
     let mut changed = false;
     for Observed { state, seen_at } in observed.iter().filter(|one| one.state.has_all_items) {
-        changed |= subscription_items::record(sql, state, *seen_at, now, now.known_after);
+        changed |=
+            subscription_items::record(sql, state, *seen_at, (now.state.as_of, now.seen_at), now.known_after);
     }
     changed
 }

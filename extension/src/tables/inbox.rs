@@ -148,6 +148,17 @@ pub(crate) fn parked_for_session(sql: &mut Sql, session_id: &str) -> Vec<ParkedE
     rows.map(parked_event).collect()
 }
 
+/// The events of these sessions that were ignored because they were not paid. The caller holds the locks of their payment.
+pub(crate) fn unpaid(sql: &mut Sql, session_ids: &[String]) -> Vec<ParkedEvent> {
+    let rows = sql.query(
+        "select event_id, payload::text, fetched::text, user_id from billing.stripe_events
+         where object_id = any($1) and outcome = 'ignored' and reason = 'unpaid'
+         order by created, event_id",
+        &[session_ids.to_vec().into()],
+    );
+    rows.map(parked_event).collect()
+}
+
 /// The customer of a session that started a subscription, if an event of it is known.
 pub(crate) fn customer_of_subscription_session(sql: &mut Sql, session_id: &str) -> Option<String> {
     sql.query_opt(

@@ -172,8 +172,11 @@ pub(crate) fn firsts_before(sql: &mut Sql, user: Uuid, horizon: Time) -> Vec<Sto
 
 /// All lines of a payment.
 pub(crate) fn of_payment(sql: &mut Sql, source_id: &str) -> Vec<StoredLine> {
-    const OF_PAYMENT: &str =
-        concat!("select ", columns!(), " from billing.invoice_lines l where l.source_id = $1 order by l.line");
+    const OF_PAYMENT: &str = concat!(
+        "select ",
+        columns!(),
+        " from billing.invoice_lines l where l.source_id = $1 order by l.line"
+    );
     sql.query(OF_PAYMENT, &[source_id.into()]).map(stored).collect()
 }
 

@@ -56,12 +56,7 @@ pub(crate) fn record(
          from before b where p.source_id = $1
          returning coalesce($4 > b.lines_as_of, $4 is not null)
              or not exists (select from billing.invoice_lines l where l.source_id = $1)",
-        &[
-            source_id.into(),
-            timestamp(paid_at).into(),
-            is_discounted.into(),
-            listed_at.map(timestamp).into(),
-        ],
+        &[source_id.into(), timestamp(paid_at).into(), is_discounted.into(), listed_at.map(timestamp).into()],
     );
     row.get()
 }

@@ -1,7 +1,9 @@
-//! Tables `payments` and `payment_intents`: what was paid, and with which payment intents.
+//! Tables `payments` and `payment_names`: what was paid, and every Stripe id of it.
 
-use stripe_credits_rules::amount::MinorUnits;
+use stripe_credits_rules::amount::{Credits, MinorUnits};
 use stripe_credits_rules::calendar::Time;
+use stripe_credits_rules::lot::Evidence;
+use stripe_credits_rules::name::Name;
 use stripe_credits_rules::reversal::Paid;
 use uuid::Uuid;
 
@@ -9,36 +11,56 @@ use crate::pg::convert::{timestamp, uuid_datum};
 use crate::pg::sql::{Row, Sql};
 
 /// A row of `payments`.
+#[derive(Clone)]
 pub(crate) struct Payment {
-    /// The `source_id` of its grants: the session or invoice that came first.
+    /// The `source_id` of its grants: the session, invoice or payment intent that came first.
     pub(crate) source_id: String,
     pub(crate) source_type: SourceType,
     pub(crate) user: Uuid,
     /// Whether it was applied. An unpaid row only names the user to whom a session was attributed.
     pub(crate) paid: bool,
+    /// Whether it pays for a subscription.
+    of_subscription: bool,
+    /// What says how many packs it bought, and how many credits those are worth.
+    pub(crate) worth: Option<(Evidence, Credits)>,
 }
 
-/// Reads `source_id, source_type, user_id, paid_at is not null`.
+/// The columns that [`payment`] reads, in its order.
+macro_rules! payment_columns {
+    () => {
+        "p.source_id, p.source_type, p.user_id, p.paid_at is not null, p.subscription_id is not null, p.evidence, p.worth"
+    };
+}
+
 fn payment(mut row: Row) -> Payment {
     Payment {
         source_id: row.get(),
         source_type: row.parse(SourceType::parse),
         user: row.get(),
         paid: row.get(),
+        of_subscription: row.get(),
+        worth: row.parse_opt(Evidence::parse).map(|evidence| (evidence, row.get())),
     }
 }
 
 /// The Stripe object that was paid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum SourceType {
     CheckoutSession,
     Invoice,
     DirectCall,
+    PaymentIntent,
 }
 
 impl SourceType {
     fn parse(text: &str) -> Option<SourceType> {
-        [SourceType::CheckoutSession, SourceType::Invoice, SourceType::DirectCall].into_iter().find(|source| source.as_str() == text)
+        let all = [
+            SourceType::CheckoutSession,
+            SourceType::Invoice,
+            SourceType::DirectCall,
+            SourceType::PaymentIntent,
+        ];
+        all.into_iter().find(|source| source.as_str() == text)
     }
 
     fn as_str(self) -> &'static str {
@@ -46,33 +68,145 @@ impl SourceType {
             SourceType::CheckoutSession => "checkout_session",
             SourceType::Invoice => "invoice",
             SourceType::DirectCall => "direct_call",
+            SourceType::PaymentIntent => "payment_intent",
         }
     }
 }
 
-/// A payment, as its checkout session or invoice describes it.
+/// A payment, as the object that was paid describes it.
 #[derive(Default)]
 pub(crate) struct PaymentFacts<'a> {
-    pub(crate) payment_intent_ids: Vec<&'a str>,
     pub(crate) customer_id: Option<&'a str>,
     pub(crate) subscription_id: Option<&'a str>,
     pub(crate) amount_total: Option<MinorUnits>,
     pub(crate) currency: Option<&'a str>,
 }
 
-/// The payment with a session's or invoice's id, or else with its payment intent.
-pub(crate) fn of_source(sql: &mut Sql, source_id: &str, payment_intent_id: Option<&str>) -> Option<Payment> {
+/// The payment with one of these names. If none was applied, the row that attributes the session `source_id` to a user.
+pub(crate) fn of_names(sql: &mut Sql, source_id: &str, names: &[Name]) -> Option<Payment> {
     sql.query_opt(
-        "select p.source_id, p.source_type, p.user_id, p.paid_at is not null from billing.payments p
-         where p.source_id = $1
-            or p.source_id = (select i.source_id from billing.payment_intents i where i.payment_intent_id = $2)
-         order by p.paid_at is null, p.source_id = $1 desc limit 1",
-        &[source_id.into(), payment_intent_id.into()],
+        concat!(
+            "select ",
+            payment_columns!(),
+            " from billing.payments p
+             where (p.source_id = $1 and p.paid_at is null)
+                or p.source_id in (
+                    select n.source_id from billing.payment_names n where n.name = $1 or n.name = any($2))
+             order by p.paid_at is null, p.source_id = $1 desc, p.source_id limit 1"
+        ),
+        &[source_id.into(), ids(names).into()],
     )
     .map(payment)
 }
 
-/// Claims a payment for a user: this row makes it count once. Fills in what an earlier claim did not know.
+/// The payment of a session or an invoice, or else the row that attributes the session to a user.
+pub(crate) fn of_source(sql: &mut Sql, source_id: &str) -> Option<Payment> {
+    of_names(sql, source_id, &[])
+}
+
+/// Every name of the payments that have one of these names, themselves included if they are known.
+pub(crate) fn all_names(sql: &mut Sql, names: &[String]) -> Vec<String> {
+    let rows = sql.query(
+        "select other.name from billing.payment_names n
+         join billing.payment_names other using (source_id) where n.name = any($1)",
+        &[names.to_vec().into()],
+    );
+    rows.map(|mut row| row.get()).collect()
+}
+
+/// What joining names brought to light.
+pub(crate) struct Joined {
+    /// The payment that they name, if it was applied.
+    pub(crate) payment: Option<Payment>,
+    /// The payments that turned out to be the same one.
+    pub(crate) duplicates: Vec<Payment>,
+    /// Whether something was not known before.
+    pub(crate) is_new: bool,
+}
+
+/// Joins the names of one payment; `own` is that of the object that was paid, if that is what brings them. The caller holds
+/// the locks of all of them.
+///
+/// If two payments were applied that are one, the one with more behind it stays: a subscription's invoice, then a session,
+/// then an invoice, then a payment intent. Two payments of different users, or two of subscriptions, are not joined: then
+/// the names that name no payment go to the first.
+pub(crate) fn join(sql: &mut Sql, own: Option<&str>, names: &[Name]) -> Joined {
+    let known = known(sql, names);
+    let mut paid: Vec<Payment> = known.iter().filter_map(|(_, payment)| payment.clone()).collect();
+    paid.sort_by(|a, b| a.precedence().cmp(&b.precedence()));
+    let payment = (!paid.is_empty()).then(|| paid.remove(0));
+    let is_same =
+        |other: &Payment| payment.as_ref().is_some_and(|p| p.user == other.user && !other.of_subscription);
+    let (duplicates, others): (Vec<_>, Vec<_>) = paid.into_iter().partition(is_same);
+    let of_payment = payment.as_ref().map(|payment| payment.source_id.as_str());
+    let first = known.first().map(|(source_id, _)| source_id.as_str());
+    let Some(source_id) = of_payment.or(own).or(first).or(names.first().map(|name| name.id)) else {
+        return Joined { payment, duplicates, is_new: false };
+    };
+    let stays = |known: &str| known == source_id || others.iter().any(|other| other.source_id == known);
+    let moving: Vec<String> =
+        known.iter().map(|(known, _)| known).filter(|known| !stays(known)).cloned().collect();
+    let is_new = point(sql, names, source_id, moving);
+    Joined { payment, duplicates, is_new }
+}
+
+impl Payment {
+    /// Whether Stripe's lines say what it is worth, or a call: there is no need to ask for them.
+    pub(crate) fn has_lines(&self) -> bool {
+        self.worth.is_some_and(|(evidence, _)| evidence == Evidence::Lines)
+    }
+
+    /// Of two payments that are one, the one with the lower precedence stays.
+    fn precedence(&self) -> (bool, SourceType, &str) {
+        (!self.of_subscription, self.source_type, &self.source_id)
+    }
+}
+
+/// The sources that names are known under, each with its payment if that was applied.
+fn known(sql: &mut Sql, names: &[Name]) -> Vec<(String, Option<Payment>)> {
+    let rows = sql.query(
+        concat!(
+            "select distinct n.source_id, p.paid_at is not null, ",
+            payment_columns!(),
+            " from billing.payment_names n left join billing.payments p using (source_id)
+             where n.name = any($1) order by n.source_id"
+        ),
+        &[ids(names).into()],
+    );
+    rows.map(|mut row| {
+        let source_id = row.get();
+        let is_paid: bool = row.get();
+        (source_id, is_paid.then(|| payment(row)))
+    })
+    .collect()
+}
+
+/// Makes names, and those that are known under the sources that are `moving`, names of a source. Returns whether one was
+/// not before.
+fn point(sql: &mut Sql, names: &[Name], source_id: &str, moving: Vec<String>) -> bool {
+    let is_moved = !moving.is_empty();
+    if is_moved {
+        sql.execute(
+            "update billing.payment_names set source_id = $2 where source_id = any($1)",
+            &[moving.into(), source_id.into()],
+        );
+    }
+    let kinds: Vec<String> = names.iter().map(|name| name.kind.as_str().to_owned()).collect();
+    let added = sql.query(
+        "insert into billing.payment_names (name, kind, source_id)
+         select distinct on (t.name) t.name, t.kind, $3 from unnest($1::text[], $2::text[]) t (name, kind)
+         on conflict (name) do nothing returning 1",
+        &[ids(names).into(), kinds.into(), source_id.into()],
+    );
+    added.count() > 0 || is_moved
+}
+
+fn ids(names: &[Name]) -> Vec<String> {
+    names.iter().map(|name| name.id.to_owned()).collect()
+}
+
+/// Claims a payment for a user: this row makes it count once. Fills in what an earlier claim did not know. Its
+/// names are joined before.
 pub(crate) fn claim(
     sql: &mut Sql,
     source_type: SourceType,
@@ -103,41 +237,13 @@ pub(crate) fn claim(
             timestamp(now).into(),
         ],
     );
-    for payment_intent_id in &facts.payment_intent_ids {
-        // The payment intent may be linked to the invoice of a credit pack, for which nothing is granted.
-        sql.execute(
-            "insert into billing.payment_intents as i (payment_intent_id, source_id) values ($1, $2)
-             on conflict (payment_intent_id) do update set source_id = excluded.source_id
-             where not exists (
-                 select from billing.payments p where p.source_id = i.source_id and p.paid_at is not null)",
-            &[(*payment_intent_id).into(), source_id.into()],
-        );
-    }
 }
 
-/// Links a payment intent to the session or invoice that it paid. Returns whether it was not linked before.
-pub(crate) fn link_payment_intent(sql: &mut Sql, source_id: &str, payment_intent_id: &str) -> bool {
-    sql.query_opt(
-        "insert into billing.payment_intents (payment_intent_id, source_id) values ($1, $2)
-         on conflict (payment_intent_id) do nothing returning 1",
-        &[payment_intent_id.into(), source_id.into()],
-    )
-    .is_some()
-}
-
-/// Whether it is known what a payment intent paid, even if no credits were granted for that.
-pub(crate) fn is_linked(sql: &mut Sql, payment_intent_id: &str) -> bool {
-    let linked = "select from billing.payment_intents where payment_intent_id = $1";
-    sql.query_opt(linked, &[payment_intent_id.into()]).is_some()
-}
-
-/// The payment intents of a session or an invoice. The caller holds its lock.
-pub(crate) fn payment_intents(sql: &mut Sql, source_id: &str) -> Vec<String> {
-    let rows = sql.query(
-        "select payment_intent_id from billing.payment_intents where source_id = $1",
-        &[source_id.into()],
-    );
-    rows.map(|mut row| row.get()).collect()
+/// Whether it is known which session or invoice a payment is, even if no credits were granted for that.
+pub(crate) fn is_linked(sql: &mut Sql, name: &str) -> bool {
+    let linked = "select from billing.payment_names n join billing.payment_names other using (source_id)
+         where n.name = $1 and other.kind in ('checkout_session', 'invoice') limit 1";
+    sql.query_opt(linked, &[name.into()]).is_some()
 }
 
 /// Attributes an unpaid session to a user. Must not be called for a paid one, whose row is locked after the account.
@@ -150,21 +256,54 @@ pub(crate) fn attribute(sql: &mut Sql, session_id: &str, user: Uuid, now: Time) 
     );
 }
 
-/// The payment of a payment intent.
-pub(crate) fn of_payment_intent(sql: &mut Sql, payment_intent_id: &str) -> Option<Payment> {
-    sql.query_opt(
-        "select p.source_id, p.source_type, p.user_id, p.paid_at is not null
-         from billing.payment_intents i join billing.payments p using (source_id) where i.payment_intent_id = $1",
-        &[payment_intent_id.into()],
-    )
-    .map(payment)
+/// Records that a payment intent succeeded. Returns whether that was not known before.
+pub(crate) fn record_success(sql: &mut Sql, payment_intent_id: &str) -> bool {
+    let succeeds =
+        "update billing.payment_names set succeeded = true where name = $1 and not succeeded returning 1";
+    sql.query_opt(succeeds, &[payment_intent_id.into()]).is_some()
 }
 
-/// What was paid.
-pub(crate) fn paid(sql: &mut Sql, source_id: &str) -> Paid {
+/// Whether a payment intent of the payment with one of these names succeeded.
+pub(crate) fn has_succeeded(sql: &mut Sql, names: &[Name]) -> bool {
+    let succeeded = "select from billing.payment_names n join billing.payment_names other using (source_id)
+         where n.name = any($1) and other.succeeded limit 1";
+    sql.query_opt(succeeded, &[ids(names).into()]).is_some()
+}
+
+/// The sessions of the payment with this name.
+pub(crate) fn sessions(sql: &mut Sql, name: &str) -> Vec<String> {
+    let rows = sql.query(
+        "select other.name from billing.payment_names n join billing.payment_names other using (source_id)
+         where n.name = $1 and other.kind = 'checkout_session' order by other.name",
+        &[name.into()],
+    );
+    rows.map(|mut row| row.get()).collect()
+}
+
+/// What was paid, and whether the payment turned out to be another.
+pub(crate) fn paid(sql: &mut Sql, source_id: &str) -> (Paid, bool) {
     let row = sql.query_opt(
-        "select amount_total, currency from billing.payments where source_id = $1",
+        "select amount_total, currency, joined_to is not null from billing.payments where source_id = $1",
         &[source_id.into()],
     );
-    row.map_or(Paid::default(), |mut row| Paid { amount: row.get_opt(), currency: row.get_opt() })
+    row.map_or((Paid::default(), false), |mut row| {
+        (Paid { amount: row.get_opt(), currency: row.get_opt() }, row.get())
+    })
+}
+
+/// Sets what a payment is worth, and what says so.
+pub(crate) fn set_worth(sql: &mut Sql, source_id: &str, evidence: Evidence, worth: Credits) {
+    sql.execute(
+        "update billing.payments set (evidence, worth) = ($2, $3) where source_id = $1",
+        &[source_id.into(), evidence.as_str().into(), worth.0.into()],
+    );
+}
+
+/// Records that a payment turned out to be another, and so is worth nothing itself.
+pub(crate) fn set_joined(sql: &mut Sql, source_id: &str, joined_to: &str) {
+    sql.execute(
+        "update billing.payments set joined_to = $2, worth = 0, evidence = coalesce(evidence, 'lines')
+         where source_id = $1",
+        &[source_id.into(), joined_to.into()],
+    );
 }

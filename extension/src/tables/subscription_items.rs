@@ -6,7 +6,6 @@ use uuid::Uuid;
 
 use crate::pg::convert::{timestamp, uuid_datum};
 use crate::pg::sql::{Row, Sql};
-use crate::tables::subscriptions::KnownSubscription;
 
 /// A row.
 #[derive(Debug, Clone)]
@@ -114,21 +113,18 @@ pub(crate) fn is_metered(sql: &mut Sql, price_id: &str) -> bool {
     sql.query_opt(metered, &[price_id.into()]).is_some()
 }
 
-/// Records what a state with a complete list says of each item, as it was `seen_at`. `newest` is the newest known state. Returns
-/// whether anything was new. The caller holds the subscription's lock.
+/// Records what a state with a complete list says of each item, as it was `seen_at`. `newest` is the `as_of` and the `seen_at` of
+/// the newest known state. Returns whether anything was new. The caller holds the subscription's lock.
 pub(crate) fn record(
     sql: &mut Sql,
     state: &Subscription,
     seen_at: Time,
-    newest: &KnownSubscription,
+    newest: (Time, Time),
     known_after: i64,
 ) -> bool {
     let known = of_subscription(sql, &state.id);
-    let listed: Vec<(&str, Content)> = state
-        .items
-        .iter()
-        .filter_map(|item| Some((item.id.as_deref()?, Content::of(item))))
-        .collect();
+    let listed: Vec<(&str, Content)> =
+        state.items.iter().filter_map(|item| Some((item.id.as_deref()?, Content::of(item)))).collect();
     let mut items: Vec<&str> = listed.iter().map(|(item, _)| *item).collect();
     items.extend(known.iter().map(|row| row.item_id.as_str()));
     items.sort_unstable();
@@ -148,13 +144,13 @@ pub(crate) fn record(
         }
         changed = true;
         save(sql, &state.id, item, (state.as_of, seen_at), &content, known_after);
-        if state.as_of < newest.state.as_of {
+        if state.as_of < newest.0 {
             // It came late: a later state that said the same as the one before left no row of its own.
-            let next = next_listing(sql, &state.id, state.as_of).unwrap_or(newest.state.as_of);
+            let next = next_listing(sql, &state.id, state.as_of).unwrap_or(newest.0);
             if !states.iter().any(|row| row.as_of > state.as_of && row.as_of <= next) {
                 let content = before.map_or_else(Content::removed, |before| before.content.clone());
                 // By a test clock it is not known when exactly that was.
-                let next_seen_at = if seen_at == state.as_of { next } else { newest.seen_at };
+                let next_seen_at = if seen_at == state.as_of { next } else { newest.1 };
                 save(sql, &state.id, item, (next, next_seen_at), &content, known_after);
             }
         }

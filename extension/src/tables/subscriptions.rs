@@ -107,7 +107,8 @@ fn subscription(row: &mut Row) -> KnownSubscription {
 
 /// Saves the state of a subscription. The caller holds its lock.
 pub(crate) fn save(sql: &mut Sql, subscription_id: &str, known: &KnownSubscription, event_id: &str) {
-    let KnownSubscription { user, customer_id, state, tier, rank, seen_at, listed_since, known_after } = known;
+    let KnownSubscription { user, customer_id, state, tier, rank, seen_at, listed_since, known_after } =
+        known;
     sql.execute(
         "insert into billing.subscriptions as s
              (subscription_id, user_id, customer_id, price_id, tier, rank, status, quantity, current_period_start,

@@ -87,6 +87,7 @@ fn checkout_session_completed(arguments: &SendTestEvent) -> String {
         // Stripe's metadata are strings.
         metadata["price_id"] = json!(price);
         metadata["quantity"] = json!(arguments.quantity.to_string());
+        metadata["fixed_lines"] = json!("true");
     }
     json!({
         "id": event_id,
@@ -168,7 +169,7 @@ mod tests {
         assert_eq!(event.payment_intent_id(), Some("pi_of_cs_1"));
         assert!(
             text.contains(&format!(
-                r#""metadata":{{"price_id":"price_a","quantity":"3","user_id":"{user}"}}"#
+                r#""metadata":{{"fixed_lines":"true","price_id":"price_a","quantity":"3","user_id":"{user}"}}"#
             ))
         );
     }

@@ -107,6 +107,8 @@ fn checkout_form(
         .with("metadata[user_id]", user)
         .with("metadata[price_id]", &choice.price_id)
         .with("metadata[quantity]", choice.quantity)
+        // The form lets the buyer change no line, so the metadata name all of them.
+        .with("metadata[fixed_lines]", true)
         .with_some("metadata[userEmail]", email)
         .with(
             "success_url",

@@ -38,7 +38,7 @@ fn start(database: &Database, stripe: &FakeStripe) -> Shim {
 fn assert_only_kept(books: &mut Connection, event_id: &str) {
     assert_eq!(books.inbox(event_id).as_deref(), Some("needs_fetch"));
     for table in
-        ["accounts", "payments", "payment_intents", "customers", "credit_grants", "credit_transactions"]
+        ["accounts", "payments", "payment_names", "customers", "credit_grants", "credit_transactions"]
     {
         let rows: i64 = books.one(&format!("select count(*) from billing.{table}"), &[]);
         assert_eq!(rows, 0, "{table}");

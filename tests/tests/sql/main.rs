@@ -21,6 +21,7 @@ mod scenarios_debt;
 mod scenarios_disputes;
 mod scenarios_expiry;
 mod scenarios_packs;
+mod scenarios_payments;
 mod scenarios_refunds;
 mod scenarios_reservations;
 mod scenarios_spending;

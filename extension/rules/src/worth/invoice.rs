@@ -17,7 +17,9 @@ pub fn lines(invoice: &Invoice, fetched: Option<&Fetched>) -> Result<Vec<Invoice
         return Err(NoGrant::Ignored(Reason::Unpaid));
     }
     let fetched_lines = fetched.and_then(|fetched| fetched.invoice_lines_of(invoice));
-    fetched_lines.or_else(|| invoice.lines.clone()).ok_or_else(|| fetch_or_park(fetched, lines_path(&invoice.id)))
+    fetched_lines
+        .or_else(|| invoice.lines.clone())
+        .ok_or_else(|| fetch_or_park(fetched, lines_path(&invoice.id)))
 }
 
 /// The key by which a line's price is looked up.

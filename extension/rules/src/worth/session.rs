@@ -7,25 +7,28 @@ use crate::amount::{Credits, Quantity};
 use crate::calendar::Time;
 use crate::catalog::{Item, NoPaymentRequired, Price, PriceKind};
 use crate::fetched::Fetched;
-use crate::lot::{NewGrant, Pool};
+use crate::lot::{Evidence, NewGrant, Pool};
 use crate::reason::Reason;
 use crate::session::{self, LineItem, Mode, PaymentStatus, Session};
 
-/// The line items of a paid session, from the best source that is known: what was fetched from Stripe, the session's
-/// own, or the one that its metadata names.
+/// The line items of a paid session, and what says so: Stripe's own lines, or else, if those cannot be known or the app's
+/// server states that the buyer cannot change them, the one that the metadata name. `succeeded` says whether the session's
+/// payment intent took the money.
 ///
 /// # Errors
 /// A [`NoGrant`] if the session is not paid, is of another mode, or has no known line items.
 pub fn lines(
     session: &Session,
     policy: NoPaymentRequired,
+    succeeded: bool,
     fetched: Option<&Fetched>,
-) -> Result<Vec<LineItem>, NoGrant> {
+) -> Result<(Evidence, Vec<LineItem>), NoGrant> {
     if session.mode != Mode::Payment {
         return Err(NoGrant::Ignored(Reason::Mode));
     }
     let current = fetched.and_then(|fetched| fetched.session(&session.id));
     match current.and_then(|session| session.payment).or(session.payment) {
+        _ if succeeded => {}
         None => return Err(fetch_or_park(fetched, session::path(&session.id))),
         Some(PaymentStatus::Paid) => {}
         Some(PaymentStatus::NoPaymentRequired) if policy == NoPaymentRequired::Grant => {}
@@ -37,42 +40,56 @@ pub fn lines(
         Some(PaymentStatus::Expired) => return Err(NoGrant::Ignored(Reason::Expired)),
     }
     let from_stripe = fetched.and_then(|fetched| fetched.lines_of(&session.id)).or(session.lines.as_deref());
+    let cannot_ask = || fetched.is_some_and(|fetched| !fetched.was_fetched());
     match (from_stripe, &session.named) {
-        (Some(lines), _) => Ok(lines.to_vec()),
-        (None, Some(named)) => Ok(vec![named.clone()]),
-        (None, None) => Err(fetch_or_park(fetched, session::line_items_path(&session.id))),
+        (Some([line]), Some(named)) => {
+            let line = LineItem { named_as: Some(named.item.clone()), ..line.clone() };
+            Ok((Evidence::Lines, vec![line]))
+        }
+        (Some(lines), _) => Ok((Evidence::Lines, lines.to_vec())),
+        (None, Some(named)) if session.fixed_lines || cannot_ask() => {
+            Ok((Evidence::Metadata, vec![named.clone()]))
+        }
+        (None, _) => Err(fetch_or_park(fetched, session::line_items_path(&session.id))),
     }
 }
 
-/// What the line items grant by the catalog: one grant per price, of its credits times the quantity of all its lines.
-/// `prices` are those in force when the session was `created`. A pack's expiry counts from then too.
+/// What lines of a payment grant.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Bought {
+    /// One grant per price, of its credits times the quantity of all its lines.
+    pub grants: Vec<NewGrant>,
+    /// What the catalog does not know, or not as something that is sold once.
+    pub unknown: Vec<Item>,
+}
+
+/// What the line items grant by the catalog. `prices` are those in force when the session or the payment intent was
+/// `created`. A pack's expiry counts from then too. One odd line never blocks the others.
 ///
 /// # Errors
-/// A [`NoGrant`] if a price is unknown, if no line is credits, or if it is more than an account can hold.
-pub fn worth(
-    lines: &[LineItem],
-    prices: &BTreeMap<Item, Price>,
-    created: Time,
-) -> Result<Vec<NewGrant>, NoGrant> {
+/// A [`NoGrant`] if no line is credits, if the quantity of one that is cannot be read, or if it is more than an account
+/// can hold.
+pub fn worth(lines: &[LineItem], prices: &BTreeMap<Item, Price>, created: Time) -> Result<Bought, NoGrant> {
     let mut unknown = Vec::new();
     let mut bought: BTreeMap<&str, (&Price, Quantity)> = BTreeMap::new();
     for line in lines {
-        match prices.get(&line.item) {
+        let named = || prices.get(line.named_as.as_ref()?);
+        match prices.get(&line.item).or_else(named) {
             Some(Price { kind: PriceKind::NotCredits, .. }) => {}
             Some(price) if price.kind == PriceKind::Pack => {
+                let quantity = line.quantity.ok_or(NoGrant::Parked(Reason::Shape, Vec::new()))?;
                 let sum = match bought.get(price.price_id.as_str()) {
-                    Some((_, quantity)) => quantity.checked_add(line.quantity).ok_or(OUT_OF_RANGE)?,
-                    None => line.quantity,
+                    Some((_, sum)) => sum.checked_add(quantity).ok_or(OUT_OF_RANGE)?,
+                    None => quantity,
                 };
                 bought.insert(&price.price_id, (price, sum));
             }
+            // What has no price is not from the catalog; an unknown price may be missing in it.
+            _ if line.item == Item::Unpriced => {}
             _ => unknown.push(line.item.clone()),
         }
     }
-    if !unknown.is_empty() {
-        return Err(NoGrant::Parked(Reason::UnknownPrice, unknown));
-    }
-    if bought.is_empty() {
+    if bought.is_empty() && unknown.is_empty() {
         return Err(NoGrant::Ignored(Reason::NotCredits));
     }
     let mut total = Credits::ZERO;
@@ -87,7 +104,7 @@ pub fn worth(
         let grant = NewGrant::new(price.price_id.clone(), price.name.clone(), credits, Pool::Purchased);
         grants.push(NewGrant { expires_at, ..grant });
     }
-    Ok(grants)
+    Ok(Bought { grants, unknown })
 }
 
 #[cfg(test)]
@@ -115,14 +132,15 @@ mod tests {
     fn line(price_id: &str, quantity: i64) -> LineItem {
         LineItem {
             item: Item::Price(price_id.into()),
-            quantity: Quantity::new(quantity).expect("a quantity"),
+            quantity: Some(Quantity::new(quantity).expect("a quantity")),
+            named_as: None,
         }
     }
 
     fn credits(lines: &[LineItem]) -> Result<Vec<(String, i64)>, NoGrant> {
         let created = calendar::from_unix(1_700_000_000).expect("a time");
         worth(lines, &prices(), created)
-            .map(|grants| grants.into_iter().map(|grant| (grant.item, grant.credits.0)).collect())
+            .map(|bought| bought.grants.into_iter().map(|grant| (grant.item, grant.credits.0)).collect())
     }
 
     fn session(payment: Option<PaymentStatus>) -> Session {
@@ -138,6 +156,8 @@ mod tests {
             amount_total: None,
             currency: None,
             named: Some(line("price_pack", 1)),
+            fixed_lines: true,
+            invoice_id: None,
             lines: None,
             stated_credits: None,
             subscription: None,
@@ -163,11 +183,14 @@ mod tests {
     }
 
     #[test]
-    fn one_unknown_price_parks_the_whole_and_is_named() {
-        let unknown = NoGrant::Parked(Reason::UnknownPrice, vec![Item::Price("price_new".into())]);
-        assert_eq!(credits(&[line("price_pack", 1), line("price_new", 1)]), Err(unknown));
-        let plan = NoGrant::Parked(Reason::UnknownPrice, vec![Item::Price("price_pro".into())]);
-        assert_eq!(credits(&[line("price_pro", 1)]), Err(plan), "a plan is not sold by one payment");
+    fn an_unknown_price_is_named_and_blocks_nothing_else() {
+        let created = calendar::from_unix(1_700_000_000).expect("a time");
+        let unknown = |lines: &[LineItem]| worth(lines, &prices(), created).map(|bought| bought.unknown);
+        let both = [line("price_pack", 1), line("price_new", 1)];
+        assert_eq!(credits(&both), Ok(vec![("price_pack".into(), 500)]));
+        assert_eq!(unknown(&both), Ok(vec![Item::Price("price_new".into())]));
+        let plan = Item::Price("price_pro".into());
+        assert_eq!(unknown(&[line("price_pro", 1)]), Ok(vec![plan]), "a plan is not sold by one payment");
     }
 
     #[test]
@@ -182,12 +205,13 @@ mod tests {
     fn a_packs_expiry_counts_from_the_session_not_from_its_delivery() {
         let created = calendar::from_unix(1_700_000_000).expect("a time");
         let grants = worth(&[line("price_month", 1)], &prices(), created).expect("worth");
-        assert_eq!(grants[0].expires_at, Span::Months(1).after(created));
+        assert_eq!(grants.grants[0].expires_at, Span::Months(1).after(created));
     }
 
     #[test]
     fn only_paid_is_paid() {
-        let judged = |payment, policy| lines(&session(payment), policy, None).map(|lines| lines.len());
+        let judged =
+            |payment, policy| lines(&session(payment), policy, false, None).map(|(_, lines)| lines.len());
         let (grant, ignore) = (NoPaymentRequired::Grant, NoPaymentRequired::Ignore);
         assert_eq!(judged(Some(PaymentStatus::Paid), ignore), Ok(1));
         assert_eq!(judged(Some(PaymentStatus::NoPaymentRequired), grant), Ok(1));
@@ -201,7 +225,7 @@ mod tests {
         }
         for mode in [Mode::Subscription, Mode::Other] {
             let other = Session { mode, ..session(Some(PaymentStatus::Paid)) };
-            assert_eq!(lines(&other, grant, None), Err(NoGrant::Ignored(Reason::Mode)));
+            assert_eq!(lines(&other, grant, false, None), Err(NoGrant::Ignored(Reason::Mode)));
         }
     }
 
@@ -210,7 +234,7 @@ mod tests {
         let nameless = Session { named: None, ..session(Some(PaymentStatus::Paid)) };
         let judged = |session: &Session, fetched: Option<&str>| {
             let fetched = fetched.map(|text| Fetched::read(text).expect("an answer"));
-            lines(session, NoPaymentRequired::Grant, fetched.as_ref())
+            lines(session, NoPaymentRequired::Grant, false, fetched.as_ref())
         };
         let path = "/v1/checkout/sessions/cs_1/line_items?limit=100".to_owned();
         assert_eq!(judged(&nameless, None), Err(NoGrant::NeedsFetch(vec![path])));
@@ -225,7 +249,60 @@ mod tests {
     #[test]
     fn stripes_line_items_come_before_the_metadata() {
         let both = Session { lines: Some(vec![line("price_pack", 3)]), ..session(Some(PaymentStatus::Paid)) };
-        assert_eq!(lines(&both, NoPaymentRequired::Grant, None), Ok(vec![line("price_pack", 3)]));
+        let judged = lines(&both, NoPaymentRequired::Grant, false, None)
+            .map(|(evidence, lines)| (evidence, lines.iter().map(|line| line.quantity).collect::<Vec<_>>()));
+        assert_eq!(judged, Ok((Evidence::Lines, vec![Quantity::new(3)])));
+    }
+
+    #[test]
+    fn the_metadata_name_the_line_only_if_it_is_fixed_or_stripe_cannot_be_asked() {
+        let judged = |fixed_lines, fetched: Option<&str>| {
+            let session = Session { fixed_lines, ..session(Some(PaymentStatus::Paid)) };
+            let fetched = fetched.map(|text| Fetched::read(text).expect("an answer"));
+            lines(&session, NoPaymentRequired::Grant, false, fetched.as_ref()).map(|(evidence, _)| evidence)
+        };
+        assert_eq!(judged(true, None), Ok(Evidence::Metadata));
+        assert_eq!(judged(false, Some("{}")), Ok(Evidence::Metadata));
+        let path = "/v1/checkout/sessions/cs_1/line_items?limit=100".to_owned();
+        assert_eq!(judged(false, None), Err(NoGrant::NeedsFetch(vec![path])));
+        let answered_without = r#"{"as_of": 1, "objects": []}"#;
+        assert_eq!(judged(false, Some(answered_without)), Err(NoGrant::Parked(Reason::Shape, vec![])));
+    }
+
+    #[test]
+    fn an_unpaid_session_whose_payment_intent_succeeded_is_paid() {
+        let unpaid = session(Some(PaymentStatus::Unpaid));
+        assert!(lines(&unpaid, NoPaymentRequired::Grant, true, None).is_ok());
+    }
+
+    #[test]
+    fn a_price_of_the_session_alone_is_worth_what_the_metadata_name() {
+        let created = calendar::from_unix(1_700_000_000).expect("a time");
+        let judged = |of: &[LineItem]| {
+            let of = Session { lines: Some(of.to_vec()), ..session(Some(PaymentStatus::Paid)) };
+            let (_, lines) = lines(&of, NoPaymentRequired::Grant, false, None)?;
+            worth(&lines, &prices(), created)
+                .map(|bought| (bought.grants.iter().map(|g| g.credits.0).sum::<i64>(), bought.unknown.len()))
+        };
+        assert_eq!(judged(&[line("price_inline", 2)]), Ok((1000, 0)));
+        assert_eq!(
+            judged(&[line("price_inline", 1), line("price_pack", 1)]),
+            Ok((500, 1)),
+            "only the only line"
+        );
+        assert_eq!(judged(&[line("price_tshirt", 1)]), Err(NoGrant::Ignored(Reason::NotCredits)));
+        let unpriced = LineItem { item: Item::Unpriced, ..line("", 1) };
+        assert_eq!(judged(&[unpriced]), Ok((500, 0)));
+    }
+
+    #[test]
+    fn a_quantity_matters_only_if_the_line_is_credits() {
+        let odd = |price_id| LineItem { quantity: None, ..line(price_id, 1) };
+        assert_eq!(
+            credits(&[odd("price_tshirt"), line("price_pack", 1)]),
+            Ok(vec![("price_pack".into(), 500)])
+        );
+        assert_eq!(credits(&[odd("price_pack")]), Err(NoGrant::Parked(Reason::Shape, vec![])));
     }
 
     proptest! {

@@ -6,7 +6,7 @@
 create schema baseline;
 create table baseline.accounts (like billing.accounts including all) with (fillfactor = 80);
 create table baseline.payments (like billing.payments including all);
-create table baseline.payment_intents (like billing.payment_intents including all);
+create table baseline.payment_names (like billing.payment_names including all);
 create table baseline.credit_grants (like billing.credit_grants including all excluding constraints) with (fillfactor = 80);
 create table baseline.credit_transactions (like billing.credit_transactions including all);
 create table baseline.stripe_events (like billing.stripe_events including all);
@@ -29,7 +29,9 @@ begin
         (source_id, source_type, user_id, customer_id, amount_total, currency, paid_at, created_at)
     values (session ->> 'id', 'checkout_session', v_user, session ->> 'customer',
         (session ->> 'amount_total')::bigint, session ->> 'currency', now(), now());
-    insert into baseline.payment_intents values (session ->> 'payment_intent', session ->> 'id');
+    insert into baseline.payment_names (name, kind, source_id)
+    values (session ->> 'id', 'checkout_session', session ->> 'id'),
+        (session ->> 'payment_intent', 'payment_intent', session ->> 'id');
     insert into baseline.credit_grants (user_id, id, source_id, item, pool, amount, remaining, created_at)
     values (v_user, account.last_grant_id, session ->> 'id', 'price_pack', 'purchased', 500, 500, now());
     insert into baseline.credit_transactions

@@ -17,7 +17,7 @@ pub(super) fn purchase<'a>(name: &'a str, function: &str) -> Script<'a> {
         "success_url": "https://example.com/credits?credits_checkout=success&session_id={CHECKOUT_SESSION_ID}",
         "customer_details": { "email": "someone@example.com", "name": "Someone", "tax_exempt": "none", "tax_ids": [] },
         "payment_method_types": ["card", "link"], "total_details": { "amount_discount": 0, "amount_tax": 0 },
-        "metadata": { "user_id": "@user@", "price_id": "price_pack", "quantity": "1" },
+        "metadata": { "user_id": "@user@", "price_id": "price_pack", "quantity": "1", "fixed_lines": "true" },
     });
     script(name, function, "checkout.session.completed", session)
 }

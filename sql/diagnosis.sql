@@ -76,6 +76,70 @@ comment on function billing.explain_checkout_session(text) is
 'Everything known of a checkout session: its events with their outcomes, the payment, the reversals, the grants, the '
 'ledger rows, the effect on the balance in credits. Errors: 22004 null, 22023 blank.';
 
+create function billing.explain_user(p_user_id uuid) returns jsonb
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+    -- Rows of each kind: what support reads of a user is one page.
+    c_rows constant integer := 50;
+begin
+    if p_user_id is null then
+        raise exception 'p_user_id must not be null'
+            using errcode = 'null_value_not_allowed', detail = 'p_user_id = NULL';
+    end if;
+    return jsonb_build_object(
+        'user_id', p_user_id,
+        'account', (
+            select to_jsonb(c) || jsonb_build_object(
+                'signed_up_at', a.signed_up_at, 'next_due_at', a.next_due_at, 'updated_at', a.updated_at)
+            from billing.user_credits c join billing.accounts a using (user_id) where c.user_id = p_user_id),
+        'customers', (
+            select coalesce(jsonb_agg(to_jsonb(c) - 'user_id' order by c.as_of desc, c.customer_id), '[]')
+            from billing.customers c where c.user_id = p_user_id),
+        'grants', (
+            select coalesce(jsonb_agg(to_jsonb(g) - 'user_id' - 'spendable' - 'draw_rank'
+                order by g.spendable desc, g.id desc), '[]')
+            from (
+                select * from billing.credit_grants g where g.user_id = p_user_id
+                order by g.spendable desc, g.id desc limit c_rows
+            ) g),
+        'subscriptions', (
+            select coalesce(jsonb_agg(to_jsonb(s) - 'user_id' order by s.as_of desc, s.subscription_id), '[]')
+            from billing.subscriptions s where s.user_id = p_user_id),
+        'payments', (
+            select coalesce(jsonb_agg(to_jsonb(p) - 'user_id' order by p.paid_at desc, p.source_id), '[]')
+            from (
+                select * from billing.user_payments p where p.user_id = p_user_id
+                order by p.paid_at desc, p.source_id limit c_rows
+            ) p),
+        'reservations', (
+            select coalesce(jsonb_agg(to_jsonb(r) - 'user_id' order by r.expires_at, r.request_id), '[]')
+            from billing.reservations r where r.user_id = p_user_id and r.status = 'held'),
+        -- Events that name the user's customers, or the user, and could not be applied yet.
+        'waiting', (
+            select coalesce(jsonb_agg(jsonb_build_object(
+                'event_id', e.event_id, 'type', e.type, 'object_id', e.object_id, 'customer_id', e.customer_id,
+                'outcome', e.outcome, 'reason', e.reason, 'attempts', e.attempts,
+                'first_received_at', e.first_received_at, 'details', e.details)
+                order by e.first_received_at, e.event_id), '[]')
+            from billing.stripe_events e
+            where e.outcome in ('parked', 'needs_fetch')
+                and (e.user_id = p_user_id
+                    or e.customer_id in (select c.customer_id from billing.customers c where c.user_id = p_user_id))),
+        'transactions', (
+            select coalesce(jsonb_agg(to_jsonb(t) - 'user_id' order by t.id desc), '[]')
+            from (
+                select * from billing.credit_transactions t where t.user_id = p_user_id
+                order by t.id desc limit c_rows
+            ) t));
+end
+$$;
+comment on function billing.explain_user(uuid) is
+'What support needs to know of a user, on one page: the balances as user_credits has them (null without an account), '
+'customers, grants (those with credits first), subscriptions, payments, held reservations, what waits (events of the '
+'user''s customers that are parked or to be fetched), and the last ledger rows; at most 50 of a kind. Errors: 22004 '
+'null.';
+
 create function billing.credit_system_metrics(p_window interval default '1 hour') returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$

@@ -18,6 +18,7 @@ current_user_id() -> uuid stable {"search_path=pg_catalog, pg_temp"}
 draw_rank(p_pool text) -> smallint immutable
 explain_checkout_session(p_session_id text) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
 explain_event(event jsonb, fetched jsonb DEFAULT NULL::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
+explain_user(p_user_id uuid) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
 free_plan() -> TABLE(credits bigint, every interval) stable security definer {"search_path=pg_catalog, pg_temp"}
 grant_access(p_client regrole, p_service regrole) -> void volatile {"search_path=pg_catalog, pg_temp"}
 grant_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_description text DEFAULT NULL::text, p_expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
@@ -29,6 +30,7 @@ is_service() -> boolean stable {"search_path=pg_catalog, pg_temp"}
 load_catalog(catalog jsonb) -> TABLE(price_id text, change text) volatile security definer {"search_path=pg_catalog, pg_temp"}
 move_cursor(p_command text, p_position jsonb DEFAULT NULL::jsonb) -> void volatile security definer {"search_path=pg_catalog, pg_temp"}
 my_credits() -> SETOF billing.user_credits volatile security definer {"search_path=pg_catalog, pg_temp"}
+my_payments(p_limit integer DEFAULT 50, p_before timestamp with time zone DEFAULT NULL::timestamp with time zone) -> TABLE(source_id text, paid_at timestamp with time zone, amount bigint, currency text, refunded bigint, credits bigint, description text) stable security definer {"search_path=pg_catalog, pg_temp"}
 my_transactions(p_limit integer DEFAULT 50, p_before bigint DEFAULT NULL::bigint) -> SETOF billing.credit_transactions stable security definer {"search_path=pg_catalog, pg_temp"}
 older_answer(o billing.outcome) -> jsonb immutable {"search_path=pg_catalog, pg_temp"}
 prune_stripe_events(p_older_than interval) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp"}
@@ -233,6 +235,14 @@ view user_credits 14: debt bigint
 view user_credits 15: stripe_customer_id text
 view user_credits 16: stripe_subscription_id text
 view user_credits 17: stripe_price_id text
+view user_payments 01: user_id uuid
+view user_payments 02: source_id text
+view user_payments 03: paid_at timestamp with time zone
+view user_payments 04: amount bigint
+view user_payments 05: currency text
+view user_payments 06: refunded bigint
+view user_payments 07: credits bigint
+view user_payments 08: description text
 
 -- Constraints
 billing.accounts: PRIMARY KEY (user_id)
@@ -362,6 +372,7 @@ subscriptions: t
 accounts: {fillfactor=80}
 credit_grants: {fillfactor=80}
 user_credits: {security_invoker=true}
+user_payments: {security_invoker=true}
 
 -- Grants
 accounts: SELECT to authenticated
@@ -385,6 +396,7 @@ billing.current_user_id(): EXECUTE to stripe_credits_owner
 billing.draw_rank(text): EXECUTE to stripe_credits_owner
 billing.explain_checkout_session(text): EXECUTE to service_role
 billing.explain_event(jsonb,jsonb): EXECUTE to service_role
+billing.explain_user(uuid): EXECUTE to service_role
 billing.free_plan(): EXECUTE to authenticated
 billing.free_plan(): EXECUTE to service_role
 billing.grant_access(regrole,regrole): EXECUTE to stripe_credits_owner
@@ -399,6 +411,8 @@ billing.load_catalog(jsonb): EXECUTE to service_role
 billing.move_cursor(text,jsonb): EXECUTE to service_role
 billing.my_credits(): EXECUTE to authenticated
 billing.my_credits(): EXECUTE to service_role
+billing.my_payments(integer,timestamp with time zone): EXECUTE to authenticated
+billing.my_payments(integer,timestamp with time zone): EXECUTE to service_role
 billing.my_transactions(integer,bigint): EXECUTE to authenticated
 billing.my_transactions(integer,bigint): EXECUTE to service_role
 billing.older_answer(billing.outcome): EXECUTE to stripe_credits_owner
@@ -442,3 +456,4 @@ subscriptions: SELECT to authenticated
 subscriptions: SELECT to service_role
 user_credits: SELECT to authenticated
 user_credits: SELECT to service_role
+user_payments: SELECT to service_role

@@ -34,3 +34,4 @@ mod subscription_permutations;
 mod subscription_reversals;
 mod subscription_state;
 mod trials_and_coupons;
+mod users;

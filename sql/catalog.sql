@@ -4,9 +4,11 @@ create table billing.settings (
     singleton boolean primary key default true check (singleton),
     livemode boolean not null,
     stripe_account text,
+    begins_at timestamptz,
     signup_credits billing.credits not null,
     reversal_policy text not null check (reversal_policy in ('debt', 'forgive')),
     no_payment_required text not null check (no_payment_required in ('grant', 'ignore')),
+    user_namespace uuid,
     free_plan_key text,
     free_plan_name text,
     free_plan_credits billing.credits,
@@ -21,18 +23,25 @@ comment on column billing.settings.livemode is
 comment on column billing.settings.stripe_account is
 'The connected account whose events are applied; null: only events without an account.';
 
+comment on column billing.settings.begins_at is
+'Payments made before this time are ignored, before_books: they were credited elsewhere. Null: all payments count.';
+comment on column billing.settings.user_namespace is
+'The namespace in which texts that are not UUIDs name users, by UUID version 5; null: only UUIDs name users.';
+
 create table billing.prices (
     price_id billing.identifier not null,
+    names text not null check (names in ('price', 'product')),
     valid_from timestamptz not null,
     kind text not null check (kind in ('plan', 'pack', 'not_credits')),
     key text not null,
     name text not null,
     credits billing.credits not null,
     rank integer not null,
+    every interval not null check (every > interval '0'),
     drip interval check (drip > interval '0'),
     renewal text not null check (renewal in ('reset', 'rollover')),
     max_rollover billing.credits not null,
-    plan_change text not null check (plan_change in ('reset', 'at_renewal')),
+    plan_change text not null check (plan_change in ('reset', 'keep')),
     cancellation text not null check (cancellation in ('keep', 'expire')),
     trial_credits billing.credits not null,
     first_purchase_bonus billing.credits not null,
@@ -43,6 +52,12 @@ create table billing.prices (
 comment on table billing.prices is
 'The catalog, effective-dated: a Stripe price is worth what the row in force said when it was bought. Written only '
 'by load_catalog.';
+comment on column billing.prices.price_id is
+'The id of a Stripe price, or of a product that stands for all of its prices.';
+comment on column billing.prices.names is
+'What price_id names: a price, or a product, of which every price is meant that has no row of its own.';
+comment on column billing.prices.every is
+'The billing interval that the credits are for, used where Stripe''s objects do not say it.';
 comment on column billing.prices.retired is
 'No longer sold. If it is paid for after all, it grants what this row says.';
 create index prices_key on billing.prices (key, valid_from);
@@ -66,7 +81,7 @@ begin
 end
 $$;
 comment on function billing.resolve_price(text, timestamptz) is
-'The price''s row in force at p_at, by default now; before its first row, the first. No row for an unknown price. A '
+'The row of a price, or of a product in the catalog, in force at p_at, by default now; before its first row, the first. No row for an unknown price. A '
 'retired row still says what the price is worth.
 Errors: 22004 null, 22023 blank.';
 

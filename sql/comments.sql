@@ -6,8 +6,8 @@ comment on function billing.apply_stripe_event(jsonb, jsonb) is
   event    the webhook''s body
   fetched  Stripe''s answer to an earlier needs_fetch, {"as_of": unix seconds, "objects": […]}, or {} if Stripe '
 'could not be asked
-Outcome: applied; already_applied; ignored (livemode, account, event_type, mode, unpaid, payment_failed, expired, '
-'no_payment_required, no_subscription, stale, nothing_billed, not_credits, trial, at_renewal, unknown_payment); '
+Outcome: applied; already_applied; ignored (livemode, account, before_books, event_type, mode, unpaid, payment_failed, expired, '
+'no_payment_required, no_subscription, stale, nothing_billed, not_credits, trial, unknown_payment); '
 'parked (no_catalog, unknown_price, unknown_user, identity_conflict, unknown_charge, unfetched, shape); rejected '
 '(malformed, conflict, out_of_range); needs_fetch with to_fetch.
 Errors: 22004 event is null. Nothing in the event''s content raises.
@@ -70,13 +70,19 @@ Outcome: applied; already_applied; ignored, stale or an invoice''s reasons; reje
 'out_of_range.
 Errors: 22004 null, 22023 blank, an infinite time, an end not after its start, none of Stripe''s statuses.';
 
+comment on function billing.user_id(text) is
+'The user that a text names, as metadata, client_reference_id and tokens'' sub do: a UUID names itself; any other '
+'text, such as user_2abc, names its UUID version 5 in the catalog''s user_namespace. Blanks around it do not count. '
+'Null if it names nobody: it is no UUID, and the catalog has no user_namespace. Errors: 22004 null, 22023 blank.';
+
 comment on function billing.load_catalog(jsonb) is
 'Stores a catalog document, and re-applies events that were parked waiting for it. A price that the document lacks '
 'is retired from now on, a changed one gets a new row in force from now on; loading the same document again changes '
 'nothing.
   catalog  the document, described in docs/catalog.md
 Returns every price with added, changed, retired or unchanged.
-Errors: 22004 null; 22023 with the path of the fault, and nothing changed.';
+Errors: 22004 null; 22023 with the path of the fault, and nothing changed, also if user_namespace would change while
+there are accounts.';
 
 comment on function billing.grant_signup_credits(uuid) is
 'Grants the catalog''s signup_credits (promotional), once per user.

@@ -1,13 +1,15 @@
 -- The read model: balances at the time of reading, without expired credits, posted or not.
 
 create function billing.current_user_id() returns uuid
-language sql stable set search_path = pg_catalog, pg_temp
+language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
     -- After its first use in a pooled session, an unset parameter reads '', not null.
-    select (nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub')::uuid
+    select case when token.sub ~ '\S' then billing.user_id(token.sub) end
+    from (select nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub') as token (sub)
 $$;
 comment on function billing.current_user_id() is
-'The user of the request: the sub of request.jwt.claims, as Supabase''s auth.uid() reads it. A role that may run SET '
+'The user of the request: the sub of request.jwt.claims, as Supabase''s auth.uid() reads it, by '
+'billing.user_id; null if it names nobody. A role that may run SET '
 'can forge it, so client roles are for PostgREST only.';
 
 -- Every client may read it: it is on the pricing page.

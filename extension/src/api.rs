@@ -13,7 +13,7 @@ use crate::entry::direct::{self, DirectPurchase, DirectState};
 use crate::entry::{attribute, catalog, event};
 use crate::ledger;
 use crate::outcome::Outcome;
-use crate::pg::convert::{clock, time, uuid};
+use crate::pg::convert::{clock, time, uuid, uuid_datum};
 use crate::pg::error::{
     catalog_document, change, expiry, named, named_if_given, not_negative, period, pool, positive,
     raise_invalid, required, subscription_status, text, time_to_live,
@@ -140,6 +140,15 @@ fn apply_subscription_state(
         cancel_at_period_end: required(p_cancel_at_period_end, "p_cancel_at_period_end"),
     };
     connected(|sql| direct::subscription_state(sql, &call))
+}
+
+/// The user that a text names, as metadata, `client_reference_id` and tokens' `sub` do: a UUID itself, any other text in the
+/// catalog's `user_namespace`. Null if the text names nobody.
+#[pg_extern(stable, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn user_id(p_external: Option<String>) -> Option<pgrx::Uuid> {
+    let text = named(p_external, "p_external");
+    catalog::user_id(&text).map(uuid_datum)
 }
 
 /// Stores a catalog document, and re-applies events that were parked waiting for it.

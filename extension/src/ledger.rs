@@ -218,6 +218,11 @@ pub(crate) fn is_busy(sql: &mut Sql, user: Uuid) -> bool {
     sql.query_opt(exists, &user).is_some() && sql.query_opt(free, &user).is_none()
 }
 
+/// Whether anybody has an account.
+pub(crate) fn has_accounts(sql: &mut Sql) -> bool {
+    sql.query_opt("select from billing.accounts limit 1", &[]).is_some()
+}
+
 /// Locks up to `limit` accounts that are due, in the order of their users, and skips those that are busy.
 fn due(sql: &mut Sql, limit: i64) -> Vec<Uuid> {
     let rows = sql.query(

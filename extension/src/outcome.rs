@@ -8,7 +8,6 @@ use pgrx::pgrx_sql_entity_graph::metadata::{
 };
 use serde_json::{Map, Value};
 use stripe_credits_rules::amount::Credits;
-use stripe_credits_rules::catalog::Item;
 use stripe_credits_rules::event::Malformed;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::verdict::Verdict;
@@ -148,18 +147,11 @@ impl From<NoGrant> for Outcome {
             NoGrant::NeedsFetch(paths) => Outcome { to_fetch: paths, ..Outcome::of(Verdict::NeedsFetch) },
             NoGrant::Parked(reason, unknown) if unknown.is_empty() => Outcome::parked(reason),
             NoGrant::Parked(reason, unknown) => {
-                let missing: Vec<Value> = unknown.iter().map(|item| lookup_key(item).into()).collect();
+                let missing: Vec<Value> = unknown.iter().map(|item| item.name().into()).collect();
                 Outcome::parked(reason).with("missing_prices", missing)
             }
             NoGrant::Rejected(reason) => Outcome::rejected(reason),
         }
-    }
-}
-
-fn lookup_key(item: &Item) -> &str {
-    match item {
-        Item::Price(key) | Item::Pack(key) => key,
-        Item::Unpriced => "(none)",
     }
 }
 

@@ -14,7 +14,7 @@ balance_at(p_user_id uuid, p_at timestamp with time zone) -> bigint stable secur
 client_functions() -> regprocedure[] stable {"search_path=pg_catalog, pg_temp"}
 commit_reservation(p_user_id uuid, p_request_id text, p_amount bigint DEFAULT NULL::bigint) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 credit_system_metrics(p_window interval DEFAULT '01:00:00'::interval) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
-current_user_id() -> uuid stable {"search_path=pg_catalog, pg_temp"}
+current_user_id() -> uuid stable security definer {"search_path=pg_catalog, pg_temp"}
 draw_rank(p_pool text) -> smallint immutable
 explain_checkout_session(p_session_id text) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
 explain_event(event jsonb, fetched jsonb DEFAULT NULL::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
@@ -48,6 +48,7 @@ settle_account(p_user_id uuid) -> void volatile security definer {"search_path=p
 spend_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_description text DEFAULT NULL::text, p_metadata jsonb DEFAULT '{}'::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 sync_user_credits(p_user_id uuid) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp"}
 unposted(p_user_id uuid) -> TABLE(pool text, credits bigint, up_to_here bigint) stable {"search_path=pg_catalog, pg_temp"}
+user_id(p_external text) -> uuid stable security definer {"search_path=pg_catalog, pg_temp"}
 validate_credits_consistency() -> TABLE(user_id uuid, stored_balance bigint, calculated_balance bigint, difference bigint) stable security definer {"search_path=pg_catalog, pg_temp"}
 
 -- Types
@@ -136,21 +137,23 @@ table payments 08: owed billing.credits not null default 0
 table payments 09: paid_at timestamp with time zone
 table payments 10: created_at timestamp with time zone not null
 table prices 01: price_id billing.identifier not null
-table prices 02: valid_from timestamp with time zone not null
-table prices 03: kind text not null
-table prices 04: key text not null
-table prices 05: name text not null
-table prices 06: credits billing.credits not null
-table prices 07: rank integer not null
-table prices 08: drip interval
-table prices 09: renewal text not null
-table prices 10: max_rollover billing.credits not null
-table prices 11: plan_change text not null
-table prices 12: cancellation text not null
-table prices 13: trial_credits billing.credits not null
-table prices 14: first_purchase_bonus billing.credits not null
-table prices 15: expires_after interval
-table prices 16: retired boolean not null
+table prices 02: names text not null
+table prices 03: valid_from timestamp with time zone not null
+table prices 04: kind text not null
+table prices 05: key text not null
+table prices 06: name text not null
+table prices 07: credits billing.credits not null
+table prices 08: rank integer not null
+table prices 09: every interval not null
+table prices 10: drip interval
+table prices 11: renewal text not null
+table prices 12: max_rollover billing.credits not null
+table prices 13: plan_change text not null
+table prices 14: cancellation text not null
+table prices 15: trial_credits billing.credits not null
+table prices 16: first_purchase_bonus billing.credits not null
+table prices 17: expires_after interval
+table prices 18: retired boolean not null
 table reservations 01: user_id uuid not null
 table reservations 02: request_id billing.identifier not null
 table reservations 03: amount bigint not null
@@ -173,14 +176,16 @@ table reversals 10: updated_at timestamp with time zone not null
 table settings 01: singleton boolean not null default true
 table settings 02: livemode boolean not null
 table settings 03: stripe_account text
-table settings 04: signup_credits billing.credits not null
-table settings 05: reversal_policy text not null
-table settings 06: no_payment_required text not null
-table settings 07: free_plan_key text
-table settings 08: free_plan_name text
-table settings 09: free_plan_credits billing.credits
-table settings 10: free_plan_every interval
-table settings 11: loaded_at timestamp with time zone not null
+table settings 04: begins_at timestamp with time zone
+table settings 05: signup_credits billing.credits not null
+table settings 06: reversal_policy text not null
+table settings 07: no_payment_required text not null
+table settings 08: user_namespace uuid
+table settings 09: free_plan_key text
+table settings 10: free_plan_name text
+table settings 11: free_plan_credits billing.credits
+table settings 12: free_plan_every interval
+table settings 13: loaded_at timestamp with time zone not null
 table stripe_events 01: event_id billing.identifier not null
 table stripe_events 02: type text
 table stripe_events 03: created timestamp with time zone
@@ -260,9 +265,11 @@ billing.payments: CHECK ((source_type = ANY (ARRAY['checkout_session'::text, 'in
 billing.payments: PRIMARY KEY (source_id)
 billing.prices: CHECK ((cancellation = ANY (ARRAY['keep'::text, 'expire'::text])))
 billing.prices: CHECK ((drip > '00:00:00'::interval))
+billing.prices: CHECK ((every > '00:00:00'::interval))
 billing.prices: CHECK ((expires_after > '00:00:00'::interval))
 billing.prices: CHECK ((kind = ANY (ARRAY['plan'::text, 'pack'::text, 'not_credits'::text])))
-billing.prices: CHECK ((plan_change = ANY (ARRAY['reset'::text, 'at_renewal'::text])))
+billing.prices: CHECK ((names = ANY (ARRAY['price'::text, 'product'::text])))
+billing.prices: CHECK ((plan_change = ANY (ARRAY['reset'::text, 'keep'::text])))
 billing.prices: CHECK ((renewal = ANY (ARRAY['reset'::text, 'rollover'::text])))
 billing.prices: PRIMARY KEY (price_id, valid_from)
 billing.reservations: CHECK (((committed >= 0) AND (committed <= amount)))
@@ -392,7 +399,6 @@ billing.commit_reservation(uuid,text,bigint): EXECUTE to service_role
 billing.credit_system_metrics(interval): EXECUTE to service_role
 billing.current_user_id(): EXECUTE to authenticated
 billing.current_user_id(): EXECUTE to service_role
-billing.current_user_id(): EXECUTE to stripe_credits_owner
 billing.draw_rank(text): EXECUTE to stripe_credits_owner
 billing.explain_checkout_session(text): EXECUTE to service_role
 billing.explain_event(jsonb,jsonb): EXECUTE to service_role
@@ -432,6 +438,7 @@ billing.sync_user_credits(uuid): EXECUTE to service_role
 billing.unposted(uuid): EXECUTE to authenticated
 billing.unposted(uuid): EXECUTE to service_role
 billing.unposted(uuid): EXECUTE to stripe_credits_owner
+billing.user_id(text): EXECUTE to service_role
 billing.validate_credits_consistency(): EXECUTE to service_role
 credit_grants: SELECT to authenticated
 credit_grants: SELECT to service_role

@@ -47,6 +47,17 @@ impl Span {
         }
     }
 
+    /// Whether it is longer than another, a month having 31 days at most and 28 at least: spans of which that depends
+    /// on the month are not.
+    #[must_use]
+    pub fn is_longer_than(self, other: Span) -> bool {
+        match (self, other) {
+            (Span::Months(n), Span::Months(m)) | (Span::Days(n), Span::Days(m)) => n > m,
+            (Span::Months(n), Span::Days(days)) => n.saturating_mul(28) > days,
+            (Span::Days(days), Span::Months(m)) => days > m.saturating_mul(31),
+        }
+    }
+
     /// The time this long after `start`; `None` past the calendar's end.
     #[must_use]
     pub fn after(self, start: Time) -> Option<Time> {

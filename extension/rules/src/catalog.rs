@@ -4,12 +4,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::marker::PhantomData;
 
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
+use uuid::Uuid;
 
 use crate::amount::Credits;
-use crate::calendar::Span;
+use crate::calendar::{self, Span, Time};
 use crate::reason::Reason;
 use crate::stripe::MAX_ID_BYTES;
 use crate::text_enum::text_enum;
@@ -19,7 +22,7 @@ use crate::text_enum::text_enum;
 pub struct Catalog {
     /// Everything that is not per price.
     pub settings: Settings,
-    /// By price id.
+    /// By the id of the price, or of the product that stands for all of its prices.
     pub prices: BTreeMap<String, Price>,
 }
 
@@ -36,15 +39,20 @@ pub struct Settings {
     pub no_payment_required: NoPaymentRequired,
     /// Monthly credits for users without a plan.
     pub free_plan: Option<FreePlan>,
+    /// In which texts that are not UUIDs name users (rule 11); `None`: only UUIDs name users.
+    pub user_namespace: Option<Uuid>,
 }
 
-/// Whose events have an effect: a test event has none in a live install, nor has a foreign account's.
+/// What has an effect (rule 12): not a test event in a live install, not a foreign account's, and no payment that was
+/// made before the books began.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope {
     /// Whether this install takes real money: Stripe's live mode.
     pub livemode: bool,
     /// The connected account whose events have an effect; `None`: only events without an account have one.
     pub stripe_account: Option<String>,
+    /// The first moment whose payments count here; those before were credited elsewhere. `None`: all count.
+    pub begins_at: Option<Time>,
 }
 
 impl Scope {
@@ -60,13 +68,22 @@ impl Scope {
             None
         }
     }
+
+    /// Why a payment that was made at `made_at` has no effect, or `None` if it may have one. As little final as
+    /// [`Scope::excludes`].
+    #[must_use]
+    pub fn excludes_payment(&self, made_at: Time) -> Option<Reason> {
+        (self.begins_at? > made_at).then_some(Reason::BeforeBooks)
+    }
 }
 
-/// One price, with the policies of the plan or pack that it sells.
+/// One price, or all prices of one product, with the policies of the plan or pack that they sell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Price {
-    /// `price_…`.
+    /// `price_…`, or the product's id, `prod_…`, if it stands for all prices of that product.
     pub price_id: String,
+    /// Which of the two `price_id` is. Merchants may choose both ids, so their spelling does not tell.
+    pub names: Names,
     /// Whether it is a plan, a pack, or neither.
     pub kind: PriceKind,
     /// The catalog key of its plan or pack.
@@ -77,13 +94,15 @@ pub struct Price {
     pub credits: Credits,
     /// Of several plans, the one with the highest rank names the tier.
     pub rank: i32,
-    /// The credits of a longer period are granted in parts, one per span.
+    /// The billing interval that `credits` are for, if Stripe does not say it.
+    pub every: Span,
+    /// The credits of a longer period are granted in parts, one per span; `credits` is what one part holds.
     pub drip: Option<Span>,
     /// What a renewal does to the credits that are left.
     pub renewal: Renewal,
     /// The most credits that a renewal leaves.
     pub max_rollover: Credits,
-    /// When a change of plan takes effect.
+    /// What a change to a smaller plan takes at once.
     pub plan_change: PlanChange,
     /// What a cancellation does to the credits that are left.
     pub cancellation: Cancellation,
@@ -98,14 +117,52 @@ pub struct Price {
 /// The key by which a price is looked up.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Item {
-    /// A Stripe price id.
+    /// A Stripe price id, whose product is not known.
     Price(String),
+    /// A Stripe price id and its product's: worth what the catalog says of the price, else of the product.
+    Line {
+        /// `price_…`.
+        price: String,
+        /// `prod_…`.
+        product: String,
+    },
     /// A catalog key of a pack.
     Pack(String),
     /// A line without a price id, which no catalog can know.
     Unpriced,
 }
 
+impl Item {
+    /// What a line bills, by its price and, if the line says it, its product.
+    #[must_use]
+    pub fn line(price: String, product: Option<String>) -> Item {
+        match product {
+            Some(product) => Item::Line { price, product },
+            None => Item::Price(price),
+        }
+    }
+
+    /// What people call it: its price id, or its pack's key.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Item::Price(name) | Item::Line { price: name, .. } | Item::Pack(name) => name,
+            Item::Unpriced => "(none)",
+        }
+    }
+}
+
+text_enum! {
+    /// What the id of a [`Price`] names.
+    #[derive(Default)]
+    Names {
+        /// One price.
+        #[default]
+        Price => "price",
+        /// A product: all of its prices that the catalog does not name themselves.
+        Product => "product",
+    }
+}
 text_enum! {
     /// What a price sells.
     #[derive(Default)]
@@ -153,15 +210,14 @@ text_enum! {
     }
 }
 text_enum! {
-    /// When a change of plan within a period takes effect.
+    /// What a change to a smaller plan, by the subscription's status alone, takes of the running period.
     #[derive(Default)]
     PlanChange {
-        /// At once: an upgrade grants the new plan's amount when its invoice is paid, a downgrade leaves at most the
-        /// new amount.
+        /// At once, all but the smaller plan's credits.
         #[default]
         Reset => "reset",
-        /// With the next renewal.
-        AtRenewal => "at_renewal",
+        /// Nothing before the period ends.
+        Keep => "keep",
     }
 }
 text_enum! {
@@ -171,7 +227,7 @@ text_enum! {
         /// They stay until they are spent.
         #[default]
         Keep => "keep",
-        /// They expiry at the end of the period.
+        /// They expire at the end of the period.
         Expire => "expire",
     }
 }
@@ -193,6 +249,10 @@ pub struct FreePlan {
 
 fn one_month() -> Span {
     Span::Months(1)
+}
+
+fn one_year() -> Span {
+    Span::Months(12)
 }
 
 /// A fault of a catalog document.
@@ -217,10 +277,13 @@ struct Document {
     #[serde(default)]
     no_payment_required: NoPaymentRequired,
     free_plan: Option<FreePlan>,
+    #[serde(default, deserialize_with = "rfc3339")]
+    begins_at: Option<Time>,
+    user_namespace: Option<Uuid>,
     #[serde(default)]
     plans: Vec<PlanEntry>,
     #[serde(default)]
-    not_credits: Vec<String>,
+    not_credits: Vec<IdOr<SoldEntry>>,
     #[serde(default)]
     packs: Vec<PackEntry>,
 }
@@ -232,7 +295,7 @@ struct PlanEntry {
     name: Option<String>,
     rank: Option<i32>,
     credits: Credits,
-    prices: Vec<PlanPriceEntry>,
+    prices: Vec<IdOr<PlanPriceEntry>>,
     renewal: Option<Renewal>,
     #[serde(default)]
     max_rollover: Credits,
@@ -252,44 +315,73 @@ struct PackEntry {
     key: String,
     name: Option<String>,
     credits: Credits,
-    prices: Vec<String>,
+    prices: Vec<IdOr<SoldEntry>>,
     expires_after: Option<Span>,
 }
 
-/// A plan's price: its id, or an object if it drips.
+/// What is sold: a price, or all prices of a product.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SoldEntry {
+    id: Option<String>,
+    product: Option<String>,
+}
+
+/// A plan's price: what is sold, and how it is billed.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct PlanPriceEntry {
-    id: String,
+    id: Option<String>,
+    product: Option<String>,
+    every: Option<Span>,
     drip: Option<Span>,
 }
 
+impl From<&str> for SoldEntry {
+    fn from(price_id: &str) -> SoldEntry {
+        SoldEntry { id: Some(price_id.to_owned()), product: None }
+    }
+}
+
+impl From<&str> for PlanPriceEntry {
+    fn from(price_id: &str) -> PlanPriceEntry {
+        PlanPriceEntry { id: Some(price_id.to_owned()), product: None, every: None, drip: None }
+    }
+}
+
+/// An entry that may be written as its price's id.
+struct IdOr<T>(T);
+
 /// By hand, so that a fault inside the object keeps its path; serde's untagged enums lose it.
-impl<'de> Deserialize<'de> for PlanPriceEntry {
+impl<'de, T: Deserialize<'de> + for<'a> From<&'a str>> Deserialize<'de> for IdOr<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Object {
-            id: String,
-            drip: Option<Span>,
-        }
-        struct IdOrObject;
-        impl<'de> Visitor<'de> for IdOrObject {
-            type Value = PlanPriceEntry;
+        struct IdOrObject<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de> + for<'a> From<&'a str>> Visitor<'de> for IdOrObject<T> {
+            type Value = IdOr<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a price id, or an object with id and drip")
+                f.write_str("a price id, or an object with id or product")
             }
 
-            fn visit_str<E: de::Error>(self, id: &str) -> Result<PlanPriceEntry, E> {
-                Ok(PlanPriceEntry { id: id.to_owned(), drip: None })
+            fn visit_str<E: de::Error>(self, id: &str) -> Result<IdOr<T>, E> {
+                Ok(IdOr(T::from(id)))
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<PlanPriceEntry, A::Error> {
-                let Object { id, drip } = Object::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(PlanPriceEntry { id, drip })
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<IdOr<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(IdOr)
             }
         }
-        deserializer.deserialize_any(IdOrObject)
+        deserializer.deserialize_any(IdOrObject(PhantomData))
     }
+}
+
+/// A time such as `"2026-01-01T00:00:00Z"`, to the second: Stripe's times have no fractions.
+fn rfc3339<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Time>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+    let time = DateTime::parse_from_rfc3339(&text).ok().map(|time| time.with_timezone(&Utc));
+    let in_bounds = time.filter(|time| calendar::from_unix(time.timestamp()) == Some(*time));
+    let fault = || de::Error::custom(format!("{text:?} is not a time such as \"2026-01-01T00:00:00Z\""));
+    in_bounds.map(Some).ok_or_else(fault)
 }
 
 /// Reads and checks a catalog document.
@@ -314,20 +406,26 @@ pub fn read(text: &str) -> Result<Catalog, Fault> {
     for (index, pack) in document.packs.into_iter().enumerate() {
         reader.pack(index, pack)?;
     }
-    for (index, price_id) in document.not_credits.into_iter().enumerate() {
-        let price = Price::selling(PriceKind::NotCredits, &price_id, &price_id, Credits::ZERO);
-        reader.price(&format!("not_credits[{index}]"), price_id, price)?;
+    for (index, IdOr(sold)) in document.not_credits.into_iter().enumerate() {
+        let name = sold.id.clone().or(sold.product.clone()).unwrap_or_default();
+        let price = Price::selling(PriceKind::NotCredits, &name, &name, Credits::ZERO);
+        reader.price(&format!("not_credits[{index}]"), sold, price)?;
     }
     if let Some(account) = &document.stripe_account {
         named("stripe_account", account)?;
     }
     Ok(Catalog {
         settings: Settings {
-            scope: Scope { livemode: document.livemode, stripe_account: document.stripe_account },
+            scope: Scope {
+                livemode: document.livemode,
+                stripe_account: document.stripe_account,
+                begins_at: document.begins_at,
+            },
             signup_credits: document.signup_credits,
             reversal_policy: document.reversal_policy,
             no_payment_required: document.no_payment_required,
             free_plan: document.free_plan,
+            user_namespace: document.user_namespace,
         },
         prices: reader.prices,
     })
@@ -338,11 +436,13 @@ impl Price {
     fn selling(kind: PriceKind, key: &str, name: &str, credits: Credits) -> Price {
         Price {
             price_id: String::new(),
+            names: Names::default(),
             kind,
             key: key.to_owned(),
             name: name.to_owned(),
             credits,
             rank: 0,
+            every: one_month(),
             drip: None,
             renewal: Renewal::default(),
             max_rollover: Credits::ZERO,
@@ -383,9 +483,17 @@ impl Reader {
             ..Price::selling(PriceKind::Plan, &plan.key, name, plan.credits)
         };
         named(&format!("{path}.name"), name)?;
-        for (at, price) in plan.prices.into_iter().enumerate() {
-            let sold = Price { drip: price.drip, ..sold.clone() };
-            self.price(&format!("{path}.prices[{at}]"), price.id, sold)?;
+        for (at, IdOr(entry)) in plan.prices.into_iter().enumerate() {
+            let path = format!("{path}.prices[{at}]");
+            let PlanPriceEntry { id, product, every, drip } = entry;
+            let every = every.unwrap_or(if drip.is_some() { one_year() } else { one_month() });
+            if drip.is_some_and(|drip| drip.is_longer_than(every)) {
+                return Err(fault_at(
+                    format!("{path}.drip"),
+                    "longer than the interval that it divides, every",
+                ));
+            }
+            self.price(&path, SoldEntry { id, product }, Price { every, drip, ..sold.clone() })?;
         }
         Ok(())
     }
@@ -402,8 +510,8 @@ impl Reader {
             expires_after: pack.expires_after,
             ..Price::selling(PriceKind::Pack, &pack.key, name, pack.credits)
         };
-        for (at, price_id) in pack.prices.into_iter().enumerate() {
-            self.price(&format!("{path}.prices[{at}]"), price_id, sold.clone())?;
+        for (at, IdOr(entry)) in pack.prices.into_iter().enumerate() {
+            self.price(&format!("{path}.prices[{at}]"), entry, sold.clone())?;
         }
         Ok(())
     }
@@ -417,12 +525,18 @@ impl Reader {
         }
     }
 
-    fn price(&mut self, path: &str, price_id: String, price: Price) -> Result<(), Fault> {
+    fn price(&mut self, path: &str, sold: SoldEntry, price: Price) -> Result<(), Fault> {
+        let (price_id, names) = match (sold.id, sold.product) {
+            (Some(id), None) => (id, Names::Price),
+            (None, Some(id)) => (id, Names::Product),
+            (None, None) => return Err(fault_at(path, "names neither the id of a price nor a product")),
+            (Some(_), Some(_)) => return Err(fault_at(path, "names both the id of a price and a product")),
+        };
         named(path, &price_id)?;
         if self.prices.contains_key(&price_id) {
             return Err(fault_at(path, format!("{price_id:?} is used twice")));
         }
-        self.prices.insert(price_id.clone(), Price { price_id, ..price });
+        self.prices.insert(price_id.clone(), Price { price_id, names, ..price });
         Ok(())
     }
 }
@@ -565,9 +679,73 @@ mod tests {
             ("/packs/0/prices/0", json!(""), "packs[0].prices[0]"),
             ("/not_credits/0", json!("price_pro"), "not_credits[0]"),
             ("/stripe_account", json!(" "), "stripe_account"),
+            ("/plans/0/plan_change", json!("at_renewal"), "plans[0].plan_change"),
+            ("/plans/0/prices/0", json!({}), "plans[0].prices[0]"),
+            ("/plans/0/prices/0", json!({ "id": "y", "product": "prod_1" }), "plans[0].prices[0]"),
+            ("/plans/0/prices/0", json!({ "product": " " }), "plans[0].prices[0]"),
+            ("/plans/0/prices/0", json!({ "id": "y", "every": "often" }), "plans[0].prices[0].every"),
+            (
+                "/plans/0/prices/0",
+                json!({ "id": "y", "every": "1 month", "drip": "5 weeks" }),
+                "plans[0].prices[0].drip",
+            ),
+            ("/plans/0/prices/0", json!({ "id": "y", "drip": "2 years" }), "plans[0].prices[0].drip"),
+            ("/packs/0/prices/0", json!({ "id": "y", "every": "1 month" }), "packs[0].prices[0].every"),
+            ("/packs/0/prices/0", json!({ "product": "price_pro" }), "packs[0].prices[0]"),
+            ("/not_credits/0", json!({ "product": 7 }), "not_credits[0].product"),
+            ("/begins_at", json!("2026-01-01"), "begins_at"),
+            ("/begins_at", json!("2026-01-01T00:00:00.5Z"), "begins_at"),
+            ("/begins_at", json!("1969-12-31T23:59:59Z"), "begins_at"),
+            ("/begins_at", json!(1_767_225_600), "begins_at"),
+            ("/user_namespace", json!("clerk"), "user_namespace"),
         ] {
             assert_eq!(fault(pointer, value).path, path, "{pointer}");
         }
+    }
+
+    #[test]
+    fn a_price_says_how_often_it_is_billed_or_it_is_monthly_and_yearly_in_parts() {
+        let prices = json!([
+            "a", { "id": "b", "every": "3 months" }, { "id": "c", "drip": "1 month" },
+            { "id": "d", "every": "3 months", "drip": "1 month" }, { "product": "prod_e", "every": "1 year" },
+        ]);
+        let document = json!({
+            "livemode": false, "plans": [{ "key": "p", "credits": 1, "prices": prices }],
+            "packs": [{ "key": "k", "credits": 1, "prices": ["f", { "id": "g" }, { "product": "prod_h" }] }],
+            "not_credits": ["i", { "product": "prod_j" }],
+        });
+        let prices = read(&document.to_string()).expect("a catalog").prices;
+        let billing = |id: &str| (prices[id].every, prices[id].drip);
+        assert_eq!(billing("a"), (Span::Months(1), None));
+        assert_eq!(billing("b"), (Span::Months(3), None));
+        assert_eq!(billing("c"), (Span::Months(12), Some(Span::Months(1))));
+        assert_eq!(billing("d"), (Span::Months(3), Some(Span::Months(1))));
+        assert_eq!(billing("prod_e"), (Span::Months(12), None));
+        let products = prices.values().filter(|price| price.names == Names::Product);
+        let products: Vec<_> = products.map(|price| (price.price_id.as_str(), price.kind)).collect();
+        assert_eq!(
+            products,
+            [("prod_e", PriceKind::Plan), ("prod_h", PriceKind::Pack), ("prod_j", PriceKind::NotCredits)]
+        );
+    }
+
+    #[test]
+    fn the_books_begin_at_a_moment_and_users_have_a_namespace() {
+        let mut document = document();
+        document["begins_at"] = json!("2026-01-01T01:00:00+01:00");
+        document["user_namespace"] = json!("6ba7b810-9dad-11d1-80b4-00c04fd430c8");
+        let settings = read(&document.to_string()).expect("a catalog").settings;
+        assert_eq!(settings.scope.begins_at, calendar::from_unix(1_767_225_600));
+        assert_eq!(settings.user_namespace, Some(Uuid::NAMESPACE_DNS));
+    }
+
+    #[test]
+    fn only_payments_since_the_books_began_are_in_scope() {
+        let at = |seconds| calendar::from_unix(seconds).expect("a time");
+        let scope = |begins_at| Scope { livemode: false, stripe_account: None, begins_at };
+        assert_eq!(scope(Some(at(100))).excludes_payment(at(99)), Some(Reason::BeforeBooks));
+        assert_eq!(scope(Some(at(100))).excludes_payment(at(100)), None);
+        assert_eq!(scope(None).excludes_payment(at(0)), None);
     }
 
     #[test]
@@ -598,11 +776,11 @@ mod tests {
 
     #[test]
     fn only_events_of_our_mode_and_account_are_in_scope() {
-        let ours = Scope { livemode: true, stripe_account: None };
+        let ours = Scope { livemode: true, stripe_account: None, begins_at: None };
         assert_eq!(ours.excludes(true, None), None);
         assert_eq!(ours.excludes(false, None), Some(Reason::Livemode));
         assert_eq!(ours.excludes(true, Some("acct_1")), Some(Reason::Account));
-        let connected = Scope { livemode: true, stripe_account: Some("acct_1".into()) };
+        let connected = Scope { livemode: true, stripe_account: Some("acct_1".into()), begins_at: None };
         assert_eq!(connected.excludes(true, Some("acct_1")), None);
         assert_eq!(connected.excludes(true, Some("acct_2")), Some(Reason::Account));
         assert_eq!(connected.excludes(true, None), Some(Reason::Account));

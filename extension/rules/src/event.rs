@@ -47,6 +47,13 @@ pub enum Subject {
     InvoicePayment(InvoicePayment),
     /// Refunds or disputes of one payment.
     Reversals(Reversals),
+    /// Which time it is for the customers who live by a test clock (rule 16).
+    TestClock {
+        /// `clock_…`.
+        id: String,
+        /// While Stripe advances the clock, the time from which it does.
+        frozen_time: Time,
+    },
     /// Something that the rules read nothing from.
     Other,
 }
@@ -54,7 +61,7 @@ pub enum Subject {
 /// The ids of a subject: what has to be locked before anything is decided about it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Keys<'a> {
-    /// Sessions, invoices, subscriptions.
+    /// Sessions, invoices, subscriptions, test clocks.
     pub sources: Vec<&'a str>,
     /// Payment intents.
     pub payment_intents: Vec<&'a str>,
@@ -93,6 +100,7 @@ impl Subject {
             Subject::Reversals(reversals) => {
                 keys.payment_intents.extend(reversals.payment_intent_id.as_deref());
             }
+            Subject::TestClock { id, .. } => keys.sources.push(id),
             Subject::Other => {}
         }
         keys
@@ -156,10 +164,11 @@ enum ObjectKind {
     Charge,
     Refund,
     Dispute,
+    TestClock,
 }
 
 /// Stripe's event types that the rules read something from, and what their objects are.
-const STRIPE_TYPES: [(&str, ObjectKind); 28] = [
+const STRIPE_TYPES: [(&str, ObjectKind); 31] = [
     ("checkout.session.completed", ObjectKind::CheckoutSession),
     ("checkout.session.async_payment_succeeded", ObjectKind::CheckoutSession),
     ("checkout.session.async_payment_failed", ObjectKind::CheckoutSession),
@@ -188,6 +197,9 @@ const STRIPE_TYPES: [(&str, ObjectKind); 28] = [
     ("charge.dispute.closed", ObjectKind::Dispute),
     ("charge.dispute.funds_withdrawn", ObjectKind::Dispute),
     ("charge.dispute.funds_reinstated", ObjectKind::Dispute),
+    ("test_helpers.test_clock.created", ObjectKind::TestClock),
+    ("test_helpers.test_clock.advancing", ObjectKind::TestClock),
+    ("test_helpers.test_clock.ready", ObjectKind::TestClock),
 ];
 
 /// The types of the events that [`reconciliation`] and [`backfill`] make, and what their objects are.
@@ -269,8 +281,17 @@ fn read_subject(object: &RawValue, event_type: &str, created: Time) -> Result<Su
         Some(ObjectKind::Charge) => Subject::Reversals(reversal::read_charge(object)?),
         Some(ObjectKind::Refund) => Subject::Reversals(reversal::read_refund(object, event_type)?),
         Some(ObjectKind::Dispute) => Subject::Reversals(reversal::read_dispute(object, event_type)?),
+        Some(ObjectKind::TestClock) => read_test_clock(object)?,
         None => Subject::Other,
     })
+}
+
+fn read_test_clock(object: &RawValue) -> Result<Subject, String> {
+    let clock: stripe::TestClockObject = parse(object)?;
+    check_id("data.object.id", Some(&clock.id))?;
+    let frozen_time =
+        calendar::from_unix(clock.frozen_time).ok_or("data.object: frozen_time is not a time")?;
+    Ok(Subject::TestClock { id: clock.id, frozen_time })
 }
 
 /// The id of the event that a reconciled session amounts to.
@@ -362,13 +383,12 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
-    use uuid::Uuid;
-
     use super::*;
     use crate::amount::Quantity;
     use crate::catalog::Item;
     use crate::session::{LineItem, PaymentStatus};
     use crate::stripe::MAX_ID_BYTES;
+    use crate::user::UserNames;
 
     fn session_event(event_type: &str, session: &Value) -> String {
         let mut object = json!({
@@ -440,16 +460,21 @@ mod tests {
     }
 
     #[test]
-    fn any_of_three_metadata_keys_names_the_user_if_it_is_a_uuid() {
-        let user = "11111111-1111-4111-8111-111111111111";
+    fn any_of_three_metadata_keys_names_the_user() {
         for key in ["user_id", "userId", "supabase_user_id"] {
-            assert_eq!(
-                completed(json!({ "metadata": { key: user } })).metadata_user,
-                Uuid::try_parse(user).ok()
-            );
+            let session = completed(json!({ "metadata": { key: "bob", "name": "ann" } }));
+            assert_eq!(session.metadata_user, UserNames::from_iter(["bob"]));
         }
-        assert_eq!(completed(json!({ "metadata": { "user_id": "bob" } })).metadata_user, None);
-        assert_eq!(completed(json!({ "client_reference_id": "bob" })).client_reference, None);
+        let all = json!({ "supabase_user_id": "c", "userId": "b", "user_id": "a" });
+        assert_eq!(
+            completed(json!({ "metadata": all })).metadata_user,
+            UserNames::from_iter(["a", "b", "c"])
+        );
+        let session = completed(json!({ "client_reference_id": "bob", "metadata": { "user_id": 7 } }));
+        assert_eq!(
+            (session.metadata_user, session.client_reference),
+            (UserNames::default(), UserNames::from_iter(["bob"]))
+        );
     }
 
     #[test]
@@ -515,6 +540,51 @@ mod tests {
         assert!(event(&invoice).expect("an event").is_backfill());
         for wrong in [json!([]), json!({ "id": "cs_1" }), json!({ "object": "charge", "id": "ch_1" })] {
             assert!(event(&wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn metadata_of_any_kind_is_read() {
+        let user = "11111111-1111-4111-8111-111111111111";
+        for metadata in
+            [json!([]), json!([user]), json!("x"), json!(7), json!(null), json!({ "user_id": [user] })]
+        {
+            assert_eq!(completed(json!({ "metadata": metadata })).metadata_user, None, "{metadata}");
+        }
+        let odd = completed(json!({ "metadata": { "user_id": user, "a": [1], "b": { "c": null }, "d": 7 } }));
+        assert_eq!(odd.metadata_user, Uuid::try_parse(user).ok());
+    }
+
+    #[test]
+    fn an_invoice_is_decided_under_the_locks_of_every_subscription_that_it_bills() {
+        let line = |subscription: &str| json!({ "amount": 5, "subscription": subscription });
+        let object = json!({ "id": "in_1", "object": "invoice", "status": "paid", "subscription": "sub_1",
+                             "lines": { "data": [line("sub_3"), line("sub_2"), line("sub_3"), {}] } });
+        let event = json!({ "id": "evt_1", "type": "invoice.paid", "created": 1, "livemode": false,
+                            "data": { "object": object } });
+        let event = read(&event.to_string()).expect("an event");
+        assert_eq!(event.subject.keys().sources, ["in_1", "sub_1", "sub_2", "sub_3"]);
+    }
+
+    #[test]
+    fn a_test_clock_says_its_time() {
+        let clock = |happening: &str, frozen_time: Value| {
+            let object =
+                json!({ "id": "clock_1", "object": "test_helpers.test_clock", "frozen_time": frozen_time });
+            let event_type = format!("test_helpers.test_clock.{happening}");
+            let event = json!({ "id": "evt_1", "type": event_type, "created": 1, "livemode": false,
+                                "data": { "object": object } });
+            read(&event.to_string()).map(|event| event.subject)
+        };
+        for happening in ["created", "advancing", "ready"] {
+            let subject = clock(happening, 1_700_000_000.into()).expect("a clock");
+            assert_eq!(subject.keys().sources, ["clock_1"]);
+            let frozen_time = calendar::from_unix(1_700_000_000).expect("a time");
+            assert_eq!(subject, Subject::TestClock { id: "clock_1".into(), frozen_time });
+        }
+        assert_eq!(clock("deleted", 1_700_000_000.into()), Ok(Subject::Other));
+        for time in [json!(null), json!("now"), json!(-1)] {
+            assert!(clock("ready", time.clone()).is_err(), "{time}");
         }
     }
 

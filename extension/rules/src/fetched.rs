@@ -185,6 +185,69 @@ mod tests {
         assert!(Fetched::read(r#"{"objects": 1}"#).is_err());
     }
 
+    fn answer(objects: &[serde_json::Value]) -> Fetched {
+        Fetched::read(&json!({ "as_of": 9, "objects": objects }).to_string()).expect("an answer")
+    }
+
+    fn invoice(fields: &serde_json::Value) -> Invoice {
+        let mut object = json!({ "id": "in_1", "object": "invoice", "status": "paid" });
+        for (key, value) in fields.as_object().expect("an object") {
+            object[key] = value.clone();
+        }
+        invoice::read(&serde_json::value::to_raw_value(&object).expect("JSON")).expect("an invoice")
+    }
+
+    #[test]
+    fn the_last_complete_answer_says_every_line_of_an_invoice() {
+        let list = |amounts: &[i64], has_more: bool| {
+            let data: Vec<_> = amounts.iter().map(|amount| json!({ "amount": amount })).collect();
+            json!({ "object": "list", "url": "/v1/invoices/in_1/lines", "has_more": has_more, "data": data })
+        };
+        let amounts = |fetched: &Fetched| {
+            let lines = fetched.invoice_lines_of(&invoice(&json!({ "subscription": "sub_1" })))?;
+            assert!(lines.iter().all(|line| line.subscription_id.as_deref() == Some("sub_1")));
+            Some(lines.iter().filter_map(|line| line.amount).map(|amount| amount.0).collect::<Vec<_>>())
+        };
+        assert_eq!(amounts(&answer(&[list(&[5, 0, -3], false)])), Some(vec![5, 0, -3]));
+        let twice = [list(&[1], false), list(&[2], false), list(&[3], true)];
+        assert_eq!(amounts(&answer(&twice)), Some(vec![2]), "the page is not all of it");
+        assert_eq!(amounts(&answer(&[list(&[3], true)])), None);
+    }
+
+    #[test]
+    fn a_subscription_whose_items_go_on_has_those_that_were_listed() {
+        let item = |id: &str, end: i64| {
+            json!({ "id": id, "subscription": "sub_1", "price": "price_1", "current_period_start": 1,
+                    "current_period_end": end })
+        };
+        let subscription = |has_more: bool| {
+            json!({ "object": "subscription", "id": "sub_1", "status": "active",
+                    "items": { "has_more": has_more, "data": [item("si_1", 2)] } })
+        };
+        let list = |url: &str, has_more: bool| json!({ "object": "list", "url": url, "has_more": has_more, "data": [item("si_1", 2), item("si_2", 3)] });
+        let url = "/v1/subscription_items";
+        for url in [url, "/v1/subscription_items?subscription=sub_1"] {
+            for objects in [[subscription(true), list(url, false)], [list(url, false), subscription(true)]] {
+                let fetched = answer(&objects);
+                let read = fetched.subscription("sub_1").expect("it was fetched");
+                assert_eq!((read.items.len(), read.has_all_items), (2, true), "{url}");
+                assert_eq!(read.period, calendar::from_unix(1).zip(calendar::from_unix(3)));
+            }
+        }
+        for objects in
+            [[subscription(true), list(url, true)], [subscription(true), json!({ "object": "list" })]]
+        {
+            let fetched = answer(&objects);
+            assert!(!fetched.subscription("sub_1").expect("it was fetched").has_all_items);
+        }
+        let whole = answer(&[subscription(false), list(url, false)]);
+        assert_eq!(
+            whole.subscription("sub_1").map(|read| read.items.len()),
+            Some(1),
+            "its own list is whole"
+        );
+    }
+
     proptest! {
         #[test]
         fn no_text_makes_the_reader_panic(text in ".*") {

@@ -2,13 +2,13 @@
 //! nothing, or that nobody can read, is a fact like the others, and never costs them anything.
 
 use serde_json::value::RawValue;
-use uuid::Uuid;
 
 use crate::amount::MinorUnits;
 use crate::calendar::{self, Time};
 use crate::price::{self, LinePrice};
 use crate::stripe::fields::Fields;
 use crate::stripe::{self, Expandable, List, check_id, metadata_user, parse};
+use crate::user::UserNames;
 
 /// An invoice's facts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub struct Invoice {
     /// `cus_…`.
     pub customer_id: Option<String>,
     /// The user that the app's server wrote into its metadata, or into the subscription's.
-    pub metadata_user: Option<Uuid>,
+    pub metadata_user: UserNames,
     /// By whichever payment, or marked as paid by hand.
     pub paid: bool,
     /// When it was paid, by the object's own word.
@@ -116,14 +116,14 @@ pub(crate) fn read(object: &RawValue) -> Result<Invoice, String> {
     };
     let subscription_id = invoice.subscription.or(of_details).map(Expandable::into_id);
     check_id("data.object.subscription", subscription_id.as_deref())?;
-    let users =
+    let [own, of_details] =
         [invoice.metadata, details_metadata].map(|metadata| metadata_user(&metadata.unwrap_or_default()));
     let lines = fields.get("lines").and_then(|list| serde_json::from_str(list.get()).ok()).and_then(complete);
     let lines = lines.map(|lines| of_subscription(lines, subscription_id.as_deref()));
     Ok(Invoice {
         id: invoice.id,
         customer_id: invoice.customer.map(Expandable::into_id),
-        metadata_user: users.into_iter().flatten().next(),
+        metadata_user: own.then(of_details),
         // Older objects have both fields, the oldest only `paid`.
         paid: invoice.status.map_or(invoice.paid == Some(true), |status| status == "paid"),
         paid_at: time("paid_at", invoice.status_transitions.and_then(|transitions| transitions.paid_at))?,
@@ -178,13 +178,13 @@ pub(crate) fn of_subscription(
 /// Reads a line. Since 2025-03-31 what it is made from says where it belongs.
 fn line(object: &RawValue) -> InvoiceLine {
     let line = Fields::of(object);
-    let origin = origin(&line.object("parent"));
+    let parent = line.object("parent");
+    let origin = origin(&parent);
     let item_id = line.id("subscription_item").or_else(|| origin.id("subscription_item"));
     let is_proration = line.flag("proration") || origin.flag("proration");
-    let is_recurring = price::is_recurring(&line)
-        || line.text("type").as_deref() == Some("subscription")
-        || item_id.is_some()
-        || is_proration;
+    let is_of_item = line.text("type").as_deref() == Some("subscription")
+        || parent.text("type").as_deref() == Some("subscription_item_details");
+    let is_recurring = price::is_recurring(&line) || is_of_item || item_id.is_some() || is_proration;
     let names_credited = |of: &Fields| of.object("proration_details").get("credited_items").is_some();
     let discounts = line.list("discount_amounts");
     let discounts = discounts.into_iter().filter_map(|discount| Fields::of(discount).integer("amount"));
@@ -250,3 +250,6 @@ pub fn payments_path(payment_intent_id: &str) -> String {
 pub(crate) fn of_lines(url: &str) -> Option<&str> {
     url.strip_prefix("/v1/invoices/")?.strip_suffix("/lines")
 }
+
+#[cfg(test)]
+mod tests;

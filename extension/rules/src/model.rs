@@ -686,9 +686,6 @@ impl Person {
     fn pay(&mut self, bill: &Bill) -> &'static str {
         self.at = self.at.max(bill.at);
         let trial = bill.cents == 0;
-        if bill.mid_period && self.policies.plan_change == PlanChange::AtRenewal {
-            return "ignored at_renewal";
-        }
         let worth = if trial { TRIAL_CREDITS } else { bill.plan.credits() };
         let same = |lot: &Lot| {
             (lot.subscription, lot.plan, lot.period.1) == (bill.subscription, bill.plan, bill.period.1)

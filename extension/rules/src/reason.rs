@@ -10,6 +10,8 @@ text_enum! {
         Livemode => "livemode",
         /// The event's account differs from the settings'.
         Account => "account",
+        /// The payment was made before the catalog's `begins_at`: it was credited elsewhere.
+        BeforeBooks => "before_books",
         /// The rules read nothing from events of this type.
         EventType => "event_type",
         /// Sessions of this mode grant nothing themselves: a subscription's credits come from its paid invoices.
@@ -32,8 +34,6 @@ text_enum! {
         NotCredits => "not_credits",
         /// A trial for which the catalog grants nothing.
         Trial => "trial",
-        /// A change of plan whose credits are granted with the next renewal.
-        AtRenewal => "at_renewal",
         /// The reversed payment is not known. The reversal is stored, and counts if the payment arrives later.
         UnknownPayment => "unknown_payment",
         // Parked: stored, and applied automatically once the missing part is known.

@@ -1,7 +1,6 @@
 //! A checkout session's facts: what was bought, by which user, and whether it is paid.
 
 use serde_json::value::RawValue;
-use uuid::Uuid;
 
 use crate::amount::{MinorUnits, Quantity};
 use crate::calendar::{self, Time};
@@ -9,6 +8,7 @@ use crate::catalog::Item;
 use crate::invoice::{self, Invoice};
 use crate::stripe::{self, check_id, metadata_user, parse};
 use crate::subscription::{self, Subscription};
+use crate::user::UserNames;
 
 /// A checkout session's facts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,9 +26,9 @@ pub struct Session {
     /// None if nothing had to be paid.
     pub payment_intent_id: Option<String>,
     /// The user that the app's server wrote into the metadata.
-    pub metadata_user: Option<Uuid>,
+    pub metadata_user: UserNames,
     /// The user in `client_reference_id`, which a buyer can write.
-    pub client_reference: Option<Uuid>,
+    pub client_reference: UserNames,
     /// The charged amount, tax and discounts included.
     pub amount_total: Option<MinorUnits>,
     /// The currency of `amount_total`.
@@ -133,7 +133,7 @@ pub(crate) fn read(object: &RawValue, event_type: &str, event_created: Time) -> 
         customer_id: session.customer.map(stripe::Expandable::into_id),
         payment_intent_id,
         metadata_user,
-        client_reference: session.client_reference_id.and_then(|text| Uuid::try_parse(&text).ok()),
+        client_reference: session.client_reference_id.into_iter().collect(),
         amount_total: session.amount_total.map(MinorUnits),
         currency: session.currency,
         named: named_line_item(metadata("price_id"), metadata("pack"), metadata("quantity")),

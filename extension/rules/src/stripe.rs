@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
-use uuid::Uuid;
+
+use crate::user::UserNames;
 
 use self::fields::Fields;
 
@@ -56,6 +57,15 @@ pub(crate) struct AnyObject {
     pub customer: Option<Expandable>,
     /// Only lists have one: the path that they were read from.
     pub url: Option<String>,
+}
+
+/// <https://docs.stripe.com/api/test_clocks/object>
+#[derive(Debug, Deserialize)]
+pub(crate) struct TestClockObject {
+    /// `clock_…`.
+    pub id: String,
+    /// Unix seconds.
+    pub frozen_time: i64,
 }
 
 /// <https://docs.stripe.com/api/checkout/sessions/object>
@@ -304,8 +314,6 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(object: &'a RawValue) -> Result<T, S
 }
 
 /// The user that the app's server wrote into an object's metadata, by one of the keys that apps use.
-pub(crate) fn metadata_user(metadata: &Metadata) -> Option<Uuid> {
-    ["user_id", "userId", "supabase_user_id"]
-        .into_iter()
-        .find_map(|key| metadata.get(key).and_then(|text| Uuid::try_parse(text).ok()))
+pub(crate) fn metadata_user(metadata: &Metadata) -> UserNames {
+    ["user_id", "userId", "supabase_user_id"].into_iter().filter_map(|key| metadata.get(key)).collect()
 }

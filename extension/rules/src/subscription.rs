@@ -5,7 +5,6 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
-use uuid::Uuid;
 
 use crate::amount::{Credits, MAX_QUANTITY, Quantity};
 use crate::calendar::{self, Time};
@@ -14,6 +13,7 @@ use crate::price::{self, LinePrice};
 use crate::stripe::fields::Fields;
 use crate::stripe::{self, Expandable, List, check_id, metadata_user, parse};
 use crate::text_enum::text_enum;
+use crate::user::UserNames;
 
 /// A subscription's facts, from one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct Subscription {
     /// Who pays.
     pub customer_id: Option<String>,
     /// The user that the app's server wrote into the metadata.
-    pub metadata_user: Option<Uuid>,
+    pub metadata_user: UserNames,
     /// What it subscribes to.
     pub items: Vec<SubscriptionItem>,
     /// Whether `items` is all of it: the object carries a list, and the list does not go on.
@@ -219,30 +219,30 @@ impl Subscription {
     /// Its prices, as a catalog looks them up.
     #[must_use]
     pub fn priced(&self) -> Vec<Item> {
-        self.priced_items().map(|(price_id, _)| Item::Price(price_id.to_owned())).collect()
+        self.priced_items().map(|(item, _)| item).collect()
     }
 
     /// The prices of which it has at least one.
-    fn priced_items(&self) -> impl Iterator<Item = (&str, Quantity)> {
+    fn priced_items(&self) -> impl Iterator<Item = (Item, Quantity)> {
         self.items.iter().filter_map(|item| {
             let quantity = Quantity::new(item.quantity.min(MAX_QUANTITY))?;
-            Some((item.price.as_ref()?.id.as_str(), quantity))
+            let price = item.price.clone()?;
+            Some((Item::line(price.id, price.product_id), quantity))
         })
     }
 
     /// Its plan, by the prices in force.
     #[must_use]
     pub fn plan(&self, prices: &BTreeMap<Item, Price>) -> Plan {
-        let known = |price_id: &str| prices.get(&Item::Price(price_id.to_owned()));
-        let plans = self.priced_items().filter_map(|(price_id, quantity)| Some((known(price_id)?, quantity)));
+        let plans = self.priced_items().filter_map(|(item, quantity)| Some((prices.get(&item)?, quantity)));
         let best = plans
             .filter(|(price, _)| price.kind == PriceKind::Plan)
             .max_by(|(a, n), (b, m)| (a.rank, &a.price_id, n).cmp(&(b.rank, &b.price_id, m)));
         if let Some((price, quantity)) = best {
             return Plan::Known(Box::new(price.clone()), quantity);
         }
-        match self.priced_items().filter(|(price_id, _)| known(price_id).is_none()).min() {
-            Some((price_id, quantity)) => Plan::Unknown(price_id.to_owned(), quantity),
+        match self.priced_items().filter(|(item, _)| !prices.contains_key(item)).min() {
+            Some((item, quantity)) => Plan::Unknown(item.name().to_owned(), quantity),
             None => Plan::None,
         }
     }
@@ -404,6 +404,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::calendar::Span;
     use crate::catalog;
 
     fn facts(object: &Value, as_of: i64) -> Subscription {
@@ -435,6 +436,117 @@ mod tests {
     }
 
     #[test]
+    fn a_subscription_spans_the_periods_of_its_items() {
+        let item = |id: &str, start: i64, end: i64| json!({ "id": id, "price": "price_1", "current_period_start": start, "current_period_end": end });
+        let items =
+            json!({ "data": [item("si_1", 2000, 3000), item("si_2", 1000, 2500), item("si_3", 9, 8)] });
+        let read = facts(&object(&json!({ "items": items })), 1);
+        assert_eq!(read.period, calendar::from_unix(1000).zip(calendar::from_unix(3000)));
+        assert_eq!(read.items[2].period, None, "it ends before it starts");
+        let own = json!({ "items": items, "current_period_start": 5, "current_period_end": 6 });
+        assert_eq!(facts(&object(&own), 1).period, calendar::from_unix(5).zip(calendar::from_unix(6)));
+    }
+
+    #[test]
+    fn an_item_is_kept_whatever_it_holds() {
+        let price = json!({ "id": "price_pro", "product": "prod_pro", "type": "recurring",
+                            "recurring": { "interval": "year", "interval_count": 1, "usage_type": "licensed" } });
+        let plan =
+            json!({ "id": "price_pro", "product": "prod_pro", "interval": "year", "interval_count": 1 });
+        let pro = |quantity| SubscriptionItem {
+            id: Some("si_1".into()),
+            price: Some(LinePrice {
+                id: "price_pro".into(),
+                product_id: Some("prod_pro".into()),
+                interval: Some(Span::Months(12)),
+                is_metered: false,
+            }),
+            quantity,
+            period: None,
+        };
+        for (item, expected) in [
+            (json!({ "id": "si_1", "price": price, "quantity": 3 }), pro(3)),
+            (json!({ "id": "si_1", "plan": plan, "quantity": 0 }), pro(0)),
+            (json!({ "id": "si_1", "price": price, "quantity": null }), pro(1)),
+            (json!({ "id": "si_1", "price": price }), pro(1)),
+            (json!({ "id": "si_1", "price": price, "quantity": 2.5 }), pro(1)),
+            (json!({ "id": "si_1", "price": price, "quantity": [7], "current_period_end": "x" }), pro(1)),
+            (
+                json!({ "id": "si_1", "price": [7], "quantity": 2 }),
+                SubscriptionItem { price: None, ..pro(2) },
+            ),
+            (json!(7), SubscriptionItem { id: None, price: None, ..pro(1) }),
+        ] {
+            let items = json!({ "data": [{ "id": "si_0", "price": "price_max" }, item] });
+            let read = facts(&object(&json!({ "items": items })), 1).items;
+            assert_eq!((read.len(), &read[1]), (2, &expected), "{item}");
+            assert_eq!(read[0].price.as_ref().map(|price| price.id.as_str()), Some("price_max"), "{item}");
+        }
+    }
+
+    #[test]
+    fn what_an_object_lacks_is_fetched() {
+        let item = json!({ "id": "si_1", "price": "price_1" });
+        let paths = |items: &Value, end: Option<i64>| {
+            let fields = json!({ "items": items, "current_period_start": 1, "current_period_end": end });
+            facts(&object(&fields), 1).lacking_paths()
+        };
+        let own = "/v1/subscriptions/sub_1".to_owned();
+        let list = "/v1/subscription_items?subscription=sub_1&limit=100".to_owned();
+        let whole = json!({ "has_more": false, "data": [item] });
+        assert_eq!(paths(&whole, Some(2)), Vec::<String>::new());
+        assert_eq!(paths(&whole, None), std::slice::from_ref(&own));
+        for items in [json!({ "has_more": true, "data": [item] }), json!(null), json!([item]), json!({})] {
+            assert_eq!(paths(&items, Some(2)), [own.clone(), list.clone()], "{items}");
+        }
+    }
+
+    #[test]
+    fn what_a_subscription_is_set_to_do_is_read() {
+        let plain = facts(&object(&json!({ "pause_collection": null, "test_clock": null })), 1);
+        assert_eq!((plain.cancel_at, plain.is_paused, plain.test_clock), (None, false, None));
+        let set = json!({ "cancel_at": 2000, "pause_collection": { "behavior": "void", "resumes_at": null },
+                          "test_clock": { "id": "clock_1" } });
+        let set = facts(&object(&set), 1);
+        assert_eq!((set.cancel_at, set.is_paused), (calendar::from_unix(2000), true));
+        assert_eq!(set.test_clock.as_deref(), Some("clock_1"));
+    }
+
+    #[test]
+    fn two_states_of_one_second_that_differ_only_in_items_or_their_end_are_ambiguous() {
+        let state = |items: Value, cancel_at: Option<i64>| {
+            let object = object(&json!({ "items": { "data": items }, "cancel_at": cancel_at,
+                                         "current_period_start": 1, "current_period_end": 2 }));
+            let facts = facts(&object, 1);
+            SubscriptionState {
+                as_of: facts.as_of,
+                status: facts.status,
+                price_id: Some("price_pro".into()),
+                quantity: Quantity::ONE,
+                period: facts.period.expect("a period"),
+                items: facts.item_contents(),
+                trial_end: facts.trial_end,
+                cancel_at: facts.cancel_at,
+                cancel_at_period_end: facts.cancel_at_period_end,
+                ended_at: facts.ended_at,
+            }
+        };
+        let item = |id: &str, quantity: i64| json!({ "id": id, "price": "price_pro", "quantity": quantity });
+        let known = state(json!([item("si_1", 1), item("si_2", 1)]), None);
+        let turned = state(json!([item("si_2", 1), item("si_1", 1)]), None);
+        assert_eq!(known.freshness_of(&turned), Freshness::Same);
+        for other in [
+            state(json!([item("si_1", 1)]), None),
+            state(json!([item("si_1", 1), item("si_2", 2)]), None),
+            state(json!([item("si_1", 1), item("si_3", 1)]), None),
+            state(json!([item("si_1", 1), item("si_2", 1)]), Some(9)),
+        ] {
+            assert_eq!(known.freshness_of(&other), Freshness::Ambiguous);
+            assert_ne!(known.outranks(&other), other.outranks(&known));
+        }
+    }
+
+    #[test]
     fn what_is_not_over_has_no_end() {
         let ended = json!({ "status": "canceled", "ended_at": 1500, "canceled_at": 1200 });
         assert_eq!(facts(&object(&ended), 9).ended_at, calendar::from_unix(1500));
@@ -459,6 +571,14 @@ mod tests {
         assert_eq!(plan(&["price_max", "price_new"]).lot_limit(), Some(Credits(60_000)));
         assert_eq!(plan(&["price_new", "price_tshirt"]).tier(), "Unknown (price_new)");
         assert_eq!(plan(&["price_tshirt"]), Plan::None);
+        let items = json!([{ "price": "price_max", "quantity": 0 }, { "price": "price_pro", "quantity": 2_000_000 },
+                           { "id": "si_1" }]);
+        let odd = facts(&object(&json!({ "items": { "data": items } })), 1).plan(&prices);
+        assert_eq!(
+            (odd.tier().as_str(), odd.priced().1.get()),
+            ("pro", MAX_QUANTITY),
+            "none of price_max is left"
+        );
     }
 
     fn state() -> impl Strategy<Value = SubscriptionState> {

@@ -10,7 +10,9 @@ use stripe_credits_rules::lot::{NewGrant, Pool};
 use stripe_credits_rules::price::LinePrice;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::subscription::{self as rules, Status, SubscriptionItem};
+use stripe_credits_rules::user::UserNames;
 use stripe_credits_rules::verdict::Verdict;
+use stripe_credits_rules::worth::NoGrant;
 use uuid::Uuid;
 
 use crate::ledger::{Account, Origin};
@@ -99,7 +101,7 @@ impl DirectPurchase {
             (None, Some(pack)) => Some(Item::Pack(pack.clone())),
             (None, None) => None,
         };
-        let price = item.and_then(|item| catalog::prices_in_force(sql, [&item], now).remove(&item));
+        let price = item.and_then(|item| catalog::prices_sold_once(sql, [&item], now).remove(&item));
         let (item, name, expires_after) = if let Some(price) = price {
             (price.price_id, price.name, price.expires_after)
         } else {
@@ -161,7 +163,11 @@ pub(crate) fn subscription_state(sql: &mut Sql, call: &DirectState) -> Outcome {
         // There is no event to park: the caller calls again.
         outcome.verdict = Verdict::Rejected(Reason::UnknownPrice);
     } else if let Some(invoice) = call.invoice() {
-        let paid = match invoice::worth(sql, &settings, &invoice, now.as_ref(), None) {
+        let worth = match settings.scope.excludes_payment(call.period.0) {
+            Some(reason) => Err(NoGrant::Ignored(reason)),
+            None => invoice::worth(sql, &settings, &invoice, now.as_ref(), None),
+        };
+        let paid = match worth {
             Ok(worth) => invoice::post(sql, &call.event_id, &invoice, call.user, worth),
             Err(no_grant) => no_grant.into(),
         };
@@ -180,7 +186,7 @@ impl DirectState {
         rules::Subscription {
             id: self.subscription_id.clone(),
             customer_id: self.customer_id.clone(),
-            metadata_user: None,
+            metadata_user: UserNames::default(),
             items: vec![SubscriptionItem { id: None, price: Some(self.price()), quantity: 1, period: None }],
             has_all_items: false,
             status: self.status,
@@ -218,7 +224,7 @@ impl DirectState {
             id: self.invoice_id.clone()?,
             subscription_id: Some(self.subscription_id.clone()),
             customer_id: self.customer_id.clone(),
-            metadata_user: None,
+            metadata_user: UserNames::default(),
             paid: true,
             paid_at: Some(self.period.0),
             created: None,

@@ -85,7 +85,9 @@ fn lock(sql: &mut Sql, event: &Event, fetched: Option<&Fetched>) -> Vec<ParkedEv
         Subject::CheckoutSession(_) | Subject::Subscription(_) | Subject::Invoice(_) => {
             event.customer_id.as_deref()
         }
-        Subject::InvoicePayment(_) | Subject::Reversals(_) | Subject::Other => None,
+        Subject::InvoicePayment(_) | Subject::Reversals(_) | Subject::TestClock { .. } | Subject::Other => {
+            None
+        }
     };
     let mut keys = event.subject.keys();
     // The invoices that Stripe names in its answer are locked as if the events of their payments had come.

@@ -24,7 +24,7 @@ pub(crate) fn worth(
     fetched: Option<&Fetched>,
 ) -> Result<Vec<NewGrant>, NoGrant> {
     let lines = rules::lines(session, settings.no_payment_required, fetched)?;
-    let prices = catalog::prices_in_force(sql, lines.iter().map(|line| &line.item), session.created);
+    let prices = catalog::prices_sold_once(sql, lines.iter().map(|line| &line.item), session.created);
     rules::worth(&lines, &prices, session.created)
 }
 

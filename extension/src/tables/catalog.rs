@@ -5,26 +5,27 @@ use std::collections::BTreeMap;
 use pgrx::datum::TimestampWithTimeZone;
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::catalog::{
-    Cancellation, Catalog, Change, FreePlan, Item, NoPaymentRequired, PlanChange, Price, PriceKind, Renewal,
-    ReversalPolicy, Scope, Settings, Stored, changes,
+    Cancellation, Catalog, Change, FreePlan, Item, Names, NoPaymentRequired, PlanChange, Price, PriceKind,
+    Renewal, ReversalPolicy, Scope, Settings, Stored, changes,
 };
 
-use crate::pg::convert::{clock, timestamp};
+use crate::pg::convert::{clock, timestamp, uuid_datum};
 use crate::pg::sql::{Row, Sql};
 
 /// The settings, or `None` before the first catalog.
 pub(crate) fn settings(sql: &mut Sql) -> Option<Settings> {
     sql.query_opt(
-        "select livemode, stripe_account, signup_credits, reversal_policy, no_payment_required,
-                free_plan_key, free_plan_name, free_plan_credits, free_plan_every
+        "select livemode, stripe_account, begins_at, signup_credits, reversal_policy, no_payment_required,
+                user_namespace, free_plan_key, free_plan_name, free_plan_credits, free_plan_every
          from billing.settings",
         &[],
     )
     .map(|mut row| Settings {
-        scope: Scope { livemode: row.get(), stripe_account: row.get_opt() },
+        scope: Scope { livemode: row.get(), stripe_account: row.get_opt(), begins_at: row.get_opt() },
         signup_credits: row.get(),
         reversal_policy: row.parse(ReversalPolicy::parse),
         no_payment_required: row.parse(NoPaymentRequired::parse),
+        user_namespace: row.get_opt(),
         free_plan: row.get_opt().map(|key| FreePlan {
             key,
             name: row.get_opt(),
@@ -37,43 +38,116 @@ pub(crate) fn settings(sql: &mut Sql) -> Option<Settings> {
 /// The columns that [`price`] reads, in its order.
 macro_rules! price_columns {
     () => {
-        "price_id, kind, key, name, credits, rank, drip, renewal, max_rollover, plan_change, cancellation, \
+        "price_id, names, kind, key, name, credits, rank, every, drip, renewal, max_rollover, plan_change, cancellation, \
          trial_credits, first_purchase_bonus, expires_after"
     };
 }
 
-/// Of the rows found, the one in force at $2; before a price's first row, that one.
-macro_rules! in_force {
-    () => {
-        " order by valid_from <= $2 desc, case when valid_from <= $2 then valid_from end desc, valid_from, price_id limit 1"
-    };
-}
+/// The kinds that an invoice's line may be of.
+const ANY_KIND: &[PriceKind] = &[PriceKind::Plan, PriceKind::Pack, PriceKind::NotCredits];
 
-/// The price of each item at a time. A pack's key stands for the first of its prices.
+/// The kinds that a payment may be for which no subscription is.
+const SOLD_ONCE: &[PriceKind] = &[PriceKind::Pack, PriceKind::NotCredits];
+
+/// The price of each item at a time, for an invoice's lines or a subscription. A pack's key stands for its newest price
+/// that was on sale.
 pub(crate) fn prices_in_force<'a>(
     sql: &mut Sql,
     items: impl IntoIterator<Item = &'a Item>,
     at: Time,
 ) -> BTreeMap<Item, Price> {
-    const BY_ID: &str =
-        concat!("select ", price_columns!(), " from billing.prices where price_id = $1", in_force!());
-    const BY_KEY: &str = concat!(
-        "select ",
-        price_columns!(),
-        " from billing.prices where key = $1 and kind = 'pack'",
-        in_force!()
-    );
-    let mut prices = BTreeMap::new();
+    prices_of_kinds(sql, items, at, ANY_KIND)
+}
+
+/// The price of each item at a time, for a payment without a subscription: what was listed as a plan then, and is
+/// listed as a pack or `not_credits` since, was that all along.
+pub(crate) fn prices_sold_once<'a>(
+    sql: &mut Sql,
+    items: impl IntoIterator<Item = &'a Item>,
+    at: Time,
+) -> BTreeMap<Item, Price> {
+    prices_of_kinds(sql, items, at, SOLD_ONCE)
+}
+
+fn prices_of_kinds<'a>(
+    sql: &mut Sql,
+    items: impl IntoIterator<Item = &'a Item>,
+    at: Time,
+    kinds: &[PriceKind],
+) -> BTreeMap<Item, Price> {
+    let mut found = BTreeMap::new();
     for item in items {
-        let (statement, named) = match item {
-            Item::Price(price_id) => (BY_ID, price_id),
-            Item::Pack(key) => (BY_KEY, key),
-            Item::Unpriced => continue,
+        let price = match item {
+            // Who names an id alone may mean either.
+            Item::Price(id) => {
+                of_id(sql, id, &[Names::Price, Names::Product], at, kinds).map(|found| found.price)
+            }
+            Item::Line { price, product } => of_line(sql, price, product, at, kinds),
+            Item::Pack(key) => of_pack(sql, key, at),
+            Item::Unpriced => None,
         };
-        let row = sql.query_opt(statement, &[named.as_str().into(), timestamp(at).into()]);
-        prices.extend(row.map(|mut row| (item.clone(), price(&mut row))));
+        found.extend(price.map(|price| (item.clone(), price)));
     }
-    prices
+    found
+}
+
+/// A row found for a time.
+struct Found {
+    price: Price,
+    retired: bool,
+    /// Whether it was in force at that time, and does not only stand for the time before it.
+    in_force: bool,
+}
+
+/// The price's own row, else its product's. A retired price gives way to a product that was on sale then: the founder
+/// has put all of the product's prices in the price's place.
+fn of_line(sql: &mut Sql, price_id: &str, product_id: &str, at: Time, kinds: &[PriceKind]) -> Option<Price> {
+    let own = of_id(sql, price_id, &[Names::Price], at, kinds);
+    if own.as_ref().is_some_and(|own| !own.retired) {
+        return own.map(|own| own.price);
+    }
+    let of_product = of_id(sql, product_id, &[Names::Product], at, kinds);
+    let replaces = own.is_none() || of_product.as_ref().is_some_and(|found| found.in_force && !found.retired);
+    let chosen = if replaces { of_product } else { own };
+    chosen.map(|found| found.price)
+}
+
+/// The row of an id in force at a time; before its first row, that one. If its kind does not fit, the first later row
+/// whose kind does, because what was wrong when it was sold can be corrected since.
+fn of_id(sql: &mut Sql, id: &str, names: &[Names], at: Time, kinds: &[PriceKind]) -> Option<Found> {
+    let names: Vec<&str> = names.iter().map(|names| names.as_str()).collect();
+    let kinds: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
+    sql.query_opt(
+        concat!(
+            "select ",
+            price_columns!(),
+            ", retired, valid_from <= $2 from billing.prices
+             where price_id = $1 and names = any ($3) and valid_from >= coalesce(
+                 (select max(p.valid_from) from billing.prices p where p.price_id = $1 and p.valid_from <= $2),
+                 '-infinity')
+             order by kind = any ($4) desc, valid_from
+             limit 1"
+        ),
+        &[id.into(), timestamp(at).into(), names.into(), kinds.into()],
+    )
+    .map(|mut row| Found { price: price(&mut row), retired: row.get(), in_force: row.get() })
+}
+
+/// The newest price of a pack that was on sale; one that is on sale since, rather than one that was retired then.
+fn of_pack(sql: &mut Sql, key: &str, at: Time) -> Option<Price> {
+    sql.query_opt(
+        concat!(
+            "select ", price_columns!(), " from billing.prices p
+             where key = $1 and kind = 'pack' and not exists (
+                 select from billing.prices q
+                 where q.price_id = p.price_id and q.valid_from > p.valid_from and q.valid_from <= $2)
+             order by retired, valid_from <= $2 desc, case when valid_from <= $2 then valid_from end desc, valid_from,
+                 price_id
+             limit 1"
+        ),
+        &[key.into(), timestamp(at).into()],
+    )
+    .map(|mut row| price(&mut row))
 }
 
 /// Stores a catalog, and returns how each price changed. The caller holds the catalog's lock exclusively.
@@ -109,11 +183,13 @@ fn stored(sql: &mut Sql) -> BTreeMap<String, Stored> {
 fn price(row: &mut Row) -> Price {
     Price {
         price_id: row.get(),
+        names: row.parse(Names::parse),
         kind: row.parse(PriceKind::parse),
         key: row.get(),
         name: row.get(),
         credits: row.get(),
         rank: row.get(),
+        every: row.get(),
         drip: row.get_opt(),
         renewal: row.parse(Renewal::parse),
         max_rollover: row.get(),
@@ -129,13 +205,14 @@ fn save_settings(sql: &mut Sql, settings: &Settings, now: TimestampWithTimeZone)
     let free = settings.free_plan.as_ref();
     sql.execute(
         "insert into billing.settings (livemode, stripe_account, signup_credits, reversal_policy,
-             no_payment_required, free_plan_key, free_plan_name, free_plan_credits, free_plan_every, loaded_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9::interval, $10)
+             no_payment_required, free_plan_key, free_plan_name, free_plan_credits, free_plan_every, loaded_at,
+             begins_at, user_namespace)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9::interval, $10, $11, $12)
          on conflict (singleton) do update set
-             (livemode, stripe_account, signup_credits, reversal_policy, no_payment_required,
-              free_plan_key, free_plan_name, free_plan_credits, free_plan_every, loaded_at)
-             = (excluded.livemode, excluded.stripe_account, excluded.signup_credits, excluded.reversal_policy,
-                excluded.no_payment_required, excluded.free_plan_key, excluded.free_plan_name,
+             (livemode, stripe_account, begins_at, signup_credits, reversal_policy, no_payment_required,
+              user_namespace, free_plan_key, free_plan_name, free_plan_credits, free_plan_every, loaded_at)
+             = (excluded.livemode, excluded.stripe_account, excluded.begins_at, excluded.signup_credits,
+                excluded.reversal_policy, excluded.no_payment_required, excluded.user_namespace, excluded.free_plan_key, excluded.free_plan_name,
                 excluded.free_plan_credits, excluded.free_plan_every, excluded.loaded_at)",
         &[
             settings.scope.livemode.into(),
@@ -148,6 +225,8 @@ fn save_settings(sql: &mut Sql, settings: &Settings, now: TimestampWithTimeZone)
             free.map(|free| free.credits.0).into(),
             free.map(|free| free.every.to_string()).into(),
             now.into(),
+            settings.scope.begins_at.map(timestamp).into(),
+            settings.user_namespace.map(uuid_datum).into(),
         ],
     );
 }
@@ -157,9 +236,10 @@ fn save_price(sql: &mut Sql, wanted: &Stored, now: TimestampWithTimeZone) {
     let price = &wanted.price;
     sql.execute(
         "insert into billing.prices (price_id, valid_from, kind, key, name, credits, rank, drip, renewal,
-             max_rollover, plan_change, cancellation, trial_credits, first_purchase_bonus, expires_after, retired)
+             max_rollover, plan_change, cancellation, trial_credits, first_purchase_bonus, expires_after, retired,
+             names, every)
          select $1, greatest($2, max(p.valid_from) + interval '1 microsecond'), $3, $4, $5, $6, $7, $8::interval,
-             $9, $10, $11, $12, $13, $14, $15::interval, $16
+             $9, $10, $11, $12, $13, $14, $15::interval, $16, $17, $18::interval
          from billing.prices p where p.price_id = $1",
         &[
             price.price_id.as_str().into(),
@@ -178,6 +258,8 @@ fn save_price(sql: &mut Sql, wanted: &Stored, now: TimestampWithTimeZone) {
             price.first_purchase_bonus.0.into(),
             price.expires_after.map(|span| span.to_string()).into(),
             wanted.retired.into(),
+            price.names.as_str().into(),
+            price.every.to_string().into(),
         ],
     );
 }

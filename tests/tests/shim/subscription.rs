@@ -85,11 +85,11 @@ fn an_upgrade_is_billed_at_once_from_a_new_anchor_and_granted_by_the_webhook() {
 }
 
 #[test]
-fn under_at_renewal_the_period_goes_on() {
+fn under_keep_the_period_goes_on() {
     let stripe = FakeStripe::start();
     let database = subscribed(&stripe);
     let mut document = catalog();
-    document["plans"][1]["plan_change"] = json!("at_renewal");
+    document["plans"][1]["plan_change"] = json!("keep");
     database.connect().load_catalog(&document);
     let shim = app(&database, &stripe).start();
     assert_eq!(change(&shim, &json!({"price_id": "price_max"})).status, 200);

@@ -34,19 +34,19 @@ fn the_sample_says_what_the_scenarios_say() {
     let added = ["price_max", "price_pack", "price_pro", "price_pro_year", "price_roll", "price_tshirt"];
     assert_eq!(changes, added.map(|price| (price.to_owned(), "added".to_owned())).into());
     let prices: Vec<String> = c.column(
-        "select concat_ws(' ', price_id, kind, key, credits, rank, renewal, max_rollover, drip) from billing.prices
+        "select concat_ws(' ', price_id, kind, key, credits, rank, renewal, max_rollover, every, drip) from billing.prices
          order by price_id",
         &[],
     );
     assert_eq!(
         prices,
         [
-            "price_max plan max 30000 2 reset 0",
-            "price_pack pack pack_500 500 0 reset 0",
-            "price_pro plan pro 10000 1 reset 0",
-            "price_pro_year plan pro 10000 1 reset 0 1 mon",
-            "price_roll plan roll 1000 0 rollover 500",
-            "price_tshirt not_credits price_tshirt 0 0 reset 0",
+            "price_max plan max 30000 2 reset 0 1 mon",
+            "price_pack pack pack_500 500 0 reset 0 1 mon",
+            "price_pro plan pro 10000 1 reset 0 1 mon",
+            "price_pro_year plan pro 10000 1 reset 0 1 year 1 mon",
+            "price_roll plan roll 1000 0 rollover 500 1 mon",
+            "price_tshirt not_credits price_tshirt 0 0 reset 0 1 mon",
         ]
     );
     let settings: String = c.one(
@@ -116,7 +116,15 @@ fn a_faulty_catalog_names_the_path_of_its_fault_and_changes_nothing() {
         ("packs[0].prices[0]", with("/packs/0/prices/0", json!(""))),
         ("packs[0].prices[0]", with("/packs/0/prices/0", json!(" price_pack"))),
         ("packs[0].prices[0]", with("/packs/0/prices/0", json!("p".repeat(256)))),
-        ("packs[0].prices[0]", with("/packs/0/prices/0", json!({"id": "price_pack"}))),
+        (
+            "packs[0].prices[0].drip",
+            with("/packs/0/prices/0", json!({"id": "price_pack", "drip": "1 month"})),
+        ),
+        ("plans[0].prices[0]", with("/plans/0/prices/0", json!({"every": "1 month"}))),
+        ("plans[0].prices[1].drip", with("/plans/0/prices/1/every", json!("2 weeks"))),
+        ("plans[0].plan_change", with("/plans/0/plan_change", json!("at_renewal"))),
+        ("begins_at", with("/begins_at", json!("yesterday"))),
+        ("user_namespace", with("/user_namespace", json!("clerk"))),
         ("packs[0].prices", with("/packs/0/prices", json!("price_pack"))),
         ("packs[0].key", with("/packs/0/key", json!("pro"))),
         ("packs[0].key", with("/packs/0/key", json!("  "))),
@@ -295,4 +303,65 @@ fn a_pack_key_means_the_price_that_was_its_own_when_the_session_was_made() {
         c.one::<String>("select item from billing.credit_grants where source_id = 'cs_2'", &[]),
         "price_pack"
     );
+}
+
+/// What a session made before the first catalog is worth, by its metadata's `field`.
+fn sold_before(c: &mut Connection, session_id: &str, field: &str, value: &str) -> String {
+    let session = stripe_credits_tests::session(session_id).of(ANN).metadata(field, value);
+    c.apply(&session.completed(&format!("evt_{session_id}"))).summary()
+}
+
+#[test]
+fn scenario_62_a_pack_listed_as_a_plan_when_it_was_sold_heals_when_corrected() {
+    let db = Database::new();
+    let mut c = db.connect();
+    let mut wrong = with("/packs", json!([]));
+    wrong["plans"]
+        .as_array_mut()
+        .expect("plans")
+        .push(json!({"key": "oops", "credits": 7, "prices": ["price_pack"]}));
+    c.load_catalog(&wrong);
+    assert_eq!(sold_before(&mut c, "cs_1", "price_id", "price_pack"), "parked unknown_price");
+    c.load_catalog(&catalog());
+    assert_eq!(c.inbox("evt_cs_1").as_deref(), Some("applied"));
+    assert_eq!(c.ledger(ANN), ["purchase 500"]);
+    c.load_catalog(&with("/packs/0/credits", json!(600)));
+    assert_eq!(sold_before(&mut c, "cs_2", "price_id", "price_pack"), "applied");
+    assert_eq!(c.ledger(ANN), ["purchase 500", "purchase 500"], "by the first row that is a pack");
+}
+
+#[test]
+fn scenario_62_a_retired_price_under_the_same_key_never_wins() {
+    let db = Database::new();
+    let mut c = db.connect();
+    let pack = |price: &str, credits: i64| {
+        with("/packs", json!([{"key": "pack_500", "credits": credits, "prices": [price]}]))
+    };
+    c.load_catalog(&pack("price_old", 100));
+    c.load_catalog(&with("/packs", json!([])));
+    let now: i64 = c.one("select ceil(extract(epoch from clock_timestamp()))::bigint", &[]);
+    let sold =
+        stripe_credits_tests::session("cs_1").of(ANN).metadata("pack", "pack_500").with("created", now);
+    c.load_catalog(&pack("price_pack", 500));
+    c.apply(&sold.completed("evt_1"));
+    assert_eq!(c.ledger(ANN), ["purchase 500"]);
+}
+
+#[test]
+fn a_product_is_a_row_of_the_catalog_like_a_price() {
+    let db = Database::new();
+    let mut c = db.connect();
+    let mut document = with("/plans/0/prices", json!([{"product": "prod_pro", "every": "3 months"}]));
+    document["not_credits"] = json!([{"product": "prod_shirt"}]);
+    assert_eq!(c.load_catalog(&document)["prod_pro"], "added");
+    assert_eq!(c.load_catalog(&document)["prod_pro"], "unchanged");
+    let row = |c: &mut Connection, id: &str| -> String {
+        c.one("select concat_ws(' ', names, kind, key, every) from billing.resolve_price($1)", &[&id])
+    };
+    assert_eq!(row(&mut c, "prod_pro"), "product plan pro 3 mons");
+    assert_eq!(row(&mut c, "prod_shirt"), "product not_credits prod_shirt 1 mon");
+    c.run("select billing.assert_known_price('prod_pro')");
+    document["plans"][0]["prices"] = json!([{"id": "price_pro"}]);
+    assert_eq!(c.load_catalog(&document)["prod_pro"], "retired");
+    c.refusal("select billing.assert_known_price('prod_pro')");
 }

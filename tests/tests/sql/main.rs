@@ -1,5 +1,6 @@
 //! The SQL interface on a real server: every test has a database of its own, and most of them send what Stripe sends.
 
+mod before_books;
 mod adjustments;
 mod catalog;
 mod constraints;
@@ -11,6 +12,7 @@ mod explain;
 mod free_plan;
 mod hostile_json;
 mod model;
+mod one_user;
 mod payloads;
 mod permutations;
 mod plan_policies;

@@ -50,7 +50,7 @@ fn database(policies: Policies) -> Database {
     let mut catalog = plans_with(&json!({
         "trial_credits": TRIAL_CREDITS,
         "cancellation": word(policies.cancellation == Cancellation::Keep),
-        "plan_change": if policies.plan_change == PlanChange::Reset { "reset" } else { "at_renewal" },
+        "plan_change": if policies.plan_change == PlanChange::Reset { "reset" } else { "keep" },
     }));
     let forgives = policies.reversal == ReversalPolicy::Forgive;
     catalog["reversal_policy"] = if forgives { "forgive" } else { "debt" }.into();
@@ -63,7 +63,7 @@ fn all_policies() -> Vec<Policies> {
     let mut all = Vec::new();
     for reversal in [ReversalPolicy::Debt, ReversalPolicy::Forgive] {
         for cancellation in [Cancellation::Keep, Cancellation::Expire] {
-            for plan_change in [PlanChange::Reset, PlanChange::AtRenewal] {
+            for plan_change in [PlanChange::Reset, PlanChange::Keep] {
                 all.push(Policies { reversal, cancellation, plan_change });
             }
         }

@@ -1,4 +1,4 @@
-//! A plan's policies as catalog data: downgrades, cancellations, yearly prices that drip, changes at renewal, coming back.
+//! A plan's policies as catalog data: downgrades, cancellations, yearly prices that drip, coming back.
 //! What time alone does is read right before anything has posted it, and posted as it was read, however late.
 
 use serde_json::json;
@@ -63,41 +63,16 @@ fn scenario_19_a_downgrade_before_its_plans_first_invoice_ends_the_same() {
 }
 
 #[test]
-fn scenario_19_at_renewal_a_downgrade_comes_with_the_next_invoice_only() {
-    let db = database_with(&json!({"plan_change": "at_renewal"}));
+fn scenario_19_under_keep_a_downgrade_by_status_takes_nothing_before_the_renewal() {
+    let db = database_with(&json!({"plan_change": "keep"}));
     let mut c = db.connect();
     subscribe_to_max(&mut c);
     let pro = subscription("sub_1", "price_pro").of(ANN);
     c.twice(&pro.updated("evt_down", CREATED + DAY));
     assert_eq!((c.settled_balance_and_debt(ANN), c.tier(ANN)), ((30_000, 0), "pro active".into()));
-    let credit = invoice("in_down", "sub_1")
-        .mid_period()
-        .line(line("price_max", -29_000, (CREATED + DAY, month(1))).prorated())
-        .line(line("price_pro", 9_700, (CREATED + DAY, month(1))).prorated())
-        .paid_at(CREATED + DAY);
-    assert_eq!(c.twice(&credit.paid("evt_down_paid")), "ignored at_renewal");
-    assert_eq!(c.settled_balance_and_debt(ANN), (30_000, 0));
     c.twice(&renewal("in_1", "sub_1", PRO, 1).paid("evt_paid_1"));
     assert_eq!(c.settled_balance_and_debt(ANN), (10_000, 0));
     assert_eq!(c.ledger(ANN), ["subscription_grant 30000", "subscription_grant 10000", "set_aside -30000"]);
-}
-
-#[test]
-fn at_renewal_an_upgrade_paid_in_mid_period_grants_with_the_next_invoice_only() {
-    let db = database_with(&json!({"plan_change": "at_renewal"}));
-    let mut c = db.connect();
-    c.twice(&subscription("sub_1", "price_pro").of(ANN).created("evt_created"));
-    c.twice(&renewal("in_0", "sub_1", PRO, 0).paid("evt_paid_0"));
-    assert_eq!(c.balance(ANN), 10_000, "the first invoice is no change");
-    let up = invoice("in_up", "sub_1")
-        .mid_period()
-        .line(line("price_max", 28_000, (CREATED + DAY, month(1))).prorated())
-        .paid_at(CREATED + DAY);
-    c.twice(&subscription("sub_1", "price_max").of(ANN).updated("evt_up", CREATED + DAY));
-    assert_eq!(c.twice(&up.paid("evt_up_paid")), "ignored at_renewal");
-    assert_eq!((c.settled_balance_and_debt(ANN), c.tier(ANN)), ((10_000, 0), "max active".into()));
-    c.twice(&renewal("in_1", "sub_1", MAX, 1).paid("evt_paid_1"));
-    assert_eq!(c.settled_balance_and_debt(ANN), (30_000, 0));
 }
 
 // 20: cancellation.

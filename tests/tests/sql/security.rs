@@ -192,7 +192,9 @@ fn scenario_35_authenticated_reads_its_own_rows_only() {
 fn scenario_35_missing_claims_or_claims_of_no_user_read_nothing() {
     let db = with_two_users();
     let mut client = db.connect_as("authenticated");
-    for claims in [None, Some(""), Some("{}"), Some("{\"sub\": null}"), Some("null"), Some("[]")] {
+    let of_nobody =
+        ["", "{}", "{\"sub\": null}", "{\"sub\": \" \"}", "{\"sub\": \"user_2abc\"}", "null", "[]"];
+    for claims in [None].into_iter().chain(of_nobody.map(Some)) {
         if let Some(claims) = claims {
             client.run(&format!("set request.jwt.claims = '{claims}'"));
         }
@@ -204,9 +206,6 @@ fn scenario_35_missing_claims_or_claims_of_no_user_read_nothing() {
         assert_eq!(client.one::<i64>("select count(*) from billing.my_transactions()", &[]), 0);
         assert_eq!(client.one::<i64>("select count(*) from billing.my_payments()", &[]), 0);
     }
-    client.run("set request.jwt.claims = '{\"sub\": \"not a uuid\"}'");
-    let fault = client.refusal("select * from billing.my_credits()");
-    assert_eq!(fault.code, "22P02");
 }
 
 #[test]

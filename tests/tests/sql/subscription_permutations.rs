@@ -228,7 +228,7 @@ fn scenario_18_toggling_after_a_spend_in_every_order() {
 
 #[test]
 fn scenario_19_a_downgrade_and_the_next_period_in_every_order_under_both_policies() {
-    for (policy, balance) in [("reset", 10_000), ("at_renewal", 30_000)] {
+    for (policy, balance) in [("reset", 10_000), ("keep", 30_000)] {
         let db = database_with(&json!({"plan_change": policy}));
         let begun = [
             state("price_max").created("evt_created"),

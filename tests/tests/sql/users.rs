@@ -1,124 +1,101 @@
-//! What a user and what support read of one user: payments, and everything on one page.
+//! Rule 11: which user a text names. Only UUIDs do, unless the catalog has a `user_namespace`; then any text does, by
+//! every door the same.
 
 use serde_json::{Value, json};
-use stripe_credits_tests::refunds::refunded;
 use stripe_credits_tests::subscription::{PRO, renewal, subscription};
-use stripe_credits_tests::{ANN, BOB, Connection, Database, paid_pack, session};
+use stripe_credits_tests::{ANN, BOB, Connection, Database, catalog, session};
+use uuid::Uuid;
 
-/// The rows of `my_payments`, called by a client who is Ann.
-fn my_payments(db: &Database, call: &str) -> Vec<String> {
-    let mut client = db.connect_as("authenticated");
-    client.run(&format!("set request.jwt.claims = '{{\"sub\": \"{ANN}\"}}'"));
-    client.column(
-        &format!(
-            "select concat_ws(' ', source_id, amount, currency, refunded, credits, description)
-             from billing.my_payments({call})"
-        ),
-        &[],
-    )
+const NAMESPACE: &str = "6ba7b811-9dad-11d1-80b4-00c04fd430c8";
+const NAME: &str = "user_2abc";
+
+fn catalog_in(namespace: &Value) -> Value {
+    let mut catalog = catalog();
+    catalog["user_namespace"] = namespace.clone();
+    catalog
+}
+
+fn database() -> Database {
+    let db = Database::new();
+    db.connect().load_catalog(&catalog_in(&json!(NAMESPACE)));
+    db
+}
+
+fn user_id(c: &mut Connection, text: &str) -> Option<Uuid> {
+    c.one("select billing.user_id($1)", &[&text])
 }
 
 #[test]
-fn my_payments_are_the_callers_newest_first_with_what_came_back() {
-    let db = Database::with_catalog();
+fn scenario_70_a_text_is_one_user_by_every_door() {
+    let db = database();
     let mut c = db.connect();
-    c.apply(&paid_pack("cs_1", ANN).completed("evt_1"));
-    c.apply(&paid_pack("cs_b", BOB).completed("evt_b"));
-    c.apply(&paid_pack("cs_2", ANN).with("payment_intent", "pi_2").completed("evt_2"));
-    c.apply(&paid_pack("cs_3", ANN).with("payment_status", "unpaid").completed("evt_3"));
-    c.attribute("cs_4", ANN);
-    c.spend(ANN, 700, "job-1");
-    c.apply(&refunded("re_1", "pi_1", 250));
-    c.apply(&refunded("re_2", "pi_1", 250));
-    assert_eq!(
-        my_payments(&db, ""),
-        ["cs_2 1000 usd 0 500 500 credits", "cs_1 1000 usd 500 500 500 credits"]
+    let user = user_id(&mut c, NAME).expect("a user");
+    assert_eq!(user.get_version_num(), 5);
+    let pack = || session("cs_1").metadata("user_id", format!(" {NAME} ")).metadata("price_id", "price_pack");
+    let applied = c.apply(&pack().completed("evt_1"));
+    assert_eq!((applied.summary().as_str(), applied.user_id), ("applied", Some(user)));
+    assert_eq!(c.reconcile(&pack(), user).summary(), "already_applied");
+    let referred = session("cs_2").with("client_reference_id", NAME).metadata("price_id", "price_pack");
+    assert_eq!(c.apply(&referred.completed("evt_2")).user_id, Some(user));
+    let mut state = subscription("sub_1", "price_pro").json().clone();
+    state["metadata"] = json!({"userId": NAME});
+    let created = stripe_credits_tests::event("evt_3", "customer.subscription.created", state);
+    assert_eq!(c.apply(&created).user_id, Some(user));
+    c.apply(&renewal("in_0", "sub_1", PRO, 0).paid("evt_4"));
+    assert_eq!(c.balance(user), 11_000);
+    let seen: i64 = c.one(
+        "select credits_balance from (select set_config('request.jwt.claims', $1, true) offset 0) as claims (set),
+             lateral (select credits_balance from billing.my_credits() where claims.set is not null) as mine",
+        &[&json!({"sub": NAME}).to_string()],
     );
-    c.apply(&refunded("re_3", "pi_1", 5000));
-    assert_eq!(my_payments(&db, "")[1], "cs_1 1000 usd 1000 500 500 credits", "no more than was paid");
+    assert_eq!(seen, 11_000, "the token's sub names the same user");
 }
 
 #[test]
-fn my_payments_name_plans_and_count_their_credits() {
-    let db = Database::with_catalog();
+fn scenario_70_a_uuid_is_itself_in_a_namespace_too() {
+    let db = database();
     let mut c = db.connect();
-    c.apply(&subscription("sub_1", "price_pro").of(ANN).created("evt_1"));
-    c.apply(&renewal("in_0", "sub_1", PRO, 0).paid("evt_2"));
-    assert_eq!(my_payments(&db, ""), ["in_0 10000 usd 0 10000 Pro"]);
+    assert_eq!(user_id(&mut c, &format!(" {ANN}\n")), Some(ANN));
+    assert_eq!(user_id(&mut c, &ANN.simple().to_string().to_uppercase()), Some(ANN));
+    assert_eq!(c.refusal("select billing.user_id(' ')").code, "22023");
+    assert_eq!(c.refusal("select billing.user_id(null)").code, "22004");
 }
 
 #[test]
-fn my_payments_come_in_pages_that_leave_none_out() {
+fn without_a_namespace_only_uuids_name_users() {
     let db = Database::with_catalog();
     let mut c = db.connect();
-    for n in 1..=5 {
-        c.apply(&paid_pack(&format!("cs_{n}"), ANN).completed(&format!("evt_{n}")));
+    assert_eq!(user_id(&mut c, NAME), None);
+    assert_eq!(user_id(&mut c, &ANN.to_string()), Some(ANN));
+    let named = session("cs_1").metadata("user_id", NAME).metadata("userId", format!(" {BOB}"));
+    let named = named.metadata("price_id", "price_pack");
+    assert_eq!(c.apply(&named.completed("evt_1")).user_id, Some(BOB), "a text that names nobody is no user");
+    let unnamed = session("cs_2").with("client_reference_id", NAME).metadata("price_id", "price_pack");
+    assert_eq!(c.apply(&unnamed.completed("evt_2")).summary(), "parked unknown_user");
+    c.run(&format!("set request.jwt.claims = '{}'", json!({"sub": NAME})));
+    assert_eq!(c.one::<Option<Uuid>>("select billing.current_user_id()", &[]), None);
+}
+
+#[test]
+fn a_payment_that_waits_for_its_user_finds_it_when_the_namespace_is_loaded() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    let pack = session("cs_1").metadata("user_id", NAME).metadata("price_id", "price_pack");
+    assert_eq!(c.apply(&pack.completed("evt_1")).summary(), "parked unknown_user");
+    c.load_catalog(&catalog_in(&json!(NAMESPACE)));
+    let user = user_id(&mut c, NAME).expect("a user");
+    assert_eq!(c.ledger(user), ["purchase 500"]);
+}
+
+#[test]
+fn the_namespace_stays_once_there_are_accounts() {
+    let db = database();
+    let mut c = db.connect();
+    c.load_catalog(&catalog_in(&json!(Uuid::NAMESPACE_OID)));
+    c.sign_up(ANN);
+    for other in [json!(NAMESPACE), Value::Null] {
+        let fault = c.refusal(&format!("select * from billing.load_catalog('{}')", catalog_in(&other)));
+        assert_eq!((fault.code.as_str(), fault.detail.as_str()), ("22023", "path = user_namespace"));
     }
-    c.run("update billing.payments set paid_at = '2026-01-01'::timestamptz + (right(source_id, 1)::int / 2) * interval '1 day'");
-    let ids = |call: &str| -> Vec<String> {
-        let rows = my_payments(&db, call);
-        let mut ids: Vec<String> =
-            rows.iter().filter_map(|row| row.split(' ').next()).map(str::to_owned).collect();
-        ids.sort();
-        ids
-    };
-    assert_eq!(ids("1"), ["cs_4", "cs_5"], "both of the last moment");
-    assert_eq!(ids("1, '2026-01-03'"), ["cs_2", "cs_3"]);
-    assert_eq!(ids("1, '2026-01-02'"), ["cs_1"]);
-    assert_eq!(ids("1, '2026-01-01'"), [""; 0]);
-    assert_eq!(ids("3"), ["cs_2", "cs_3", "cs_4", "cs_5"]);
-    assert_eq!(ids("0"), [""; 0]);
-    assert_eq!(ids("-5"), [""; 0]);
-    assert_eq!(ids("null, null").len(), 5);
-}
-
-#[test]
-fn explain_user_tells_account_grants_plans_payments_and_what_waits() {
-    let db = Database::with_catalog();
-    let mut c = db.connect();
-    let explain = |c: &mut Connection| c.one::<Value>("select billing.explain_user($1)", &[&ANN]);
-    let nothing = explain(&mut c);
-    assert_eq!((&nothing["account"], &nothing["waiting"]), (&Value::Null, &json!([])));
-    c.apply(&paid_pack("cs_1", ANN).with("customer", "cus_1").completed("evt_1"));
-    c.apply(&subscription("sub_1", "price_pro").of(ANN).created("evt_2"));
-    c.apply(&renewal("in_0", "sub_1", PRO, 0).paid("evt_3"));
-    c.spend(ANN, 10_000, "job-1");
-    c.reserve(ANN, 5, "job-2");
-    let unpriced = session("cs_2").with("customer", "cus_1").with("payment_status", "paid");
-    c.apply(&unpriced.metadata("price_id", "price_new").completed("evt_4"));
-    c.apply(&paid_pack("cs_3", BOB).metadata("price_id", "price_new").completed("evt_5"));
-    c.refund_spend(ANN, "job-1", "refund-1", Some(100));
-    let page = explain(&mut c);
-    let ids = |part: &str, key: &str| -> Vec<Value> {
-        page[part].as_array().expect("a list").iter().map(|row| row[key].clone()).collect()
-    };
-    assert_eq!(page["user_id"], json!(ANN));
-    assert_eq!(page["account"]["credits_balance"], json!(595));
-    assert_eq!(page["account"]["subscription_tier"], json!("pro"));
-    assert_eq!(ids("customers", "customer_id"), ["cus_1"]);
-    assert_eq!(ids("grants", "remaining"), [100, 495], "those with credits, the newest first");
-    assert_eq!(ids("subscriptions", "subscription_id"), ["sub_1"]);
-    assert_eq!(ids("payments", "source_id"), ["in_0", "cs_1"]);
-    assert_eq!(ids("payments", "credits"), [10_000, 500]);
-    assert_eq!(ids("reservations", "request_id"), ["job-2"]);
-    assert_eq!(ids("waiting", "event_id"), ["evt_4"]);
-    assert_eq!(ids("waiting", "reason"), ["unknown_price"]);
-    assert_eq!(
-        ids("transactions", "transaction_type"),
-        ["spend_refund", "reservation", "spend", "subscription_grant", "purchase"]
-    );
-    assert_eq!(c.refusal("select billing.explain_user(null)").code, "22004");
-}
-
-#[test]
-fn explain_user_stays_a_page_whatever_a_user_did() {
-    let db = Database::with_catalog();
-    let mut c = db.connect();
-    for n in 0..60 {
-        c.grant(ANN, 1, &format!("gift-{n}"));
-    }
-    let page: Value = c.one("select billing.explain_user($1)", &[&ANN]);
-    for part in ["grants", "transactions"] {
-        assert_eq!(page[part].as_array().map(Vec::len), Some(50), "{part}");
-    }
+    c.load_catalog(&catalog_in(&json!(Uuid::NAMESPACE_OID)));
 }

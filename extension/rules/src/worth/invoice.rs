@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{MAX_PAYMENT_CREDITS, NoGrant, OUT_OF_RANGE, fetch_or_park};
 use crate::amount::{Credits, MinorUnits, Quantity};
 use crate::calendar::Time;
-use crate::catalog::{Cancellation, Item, NoPaymentRequired, PlanChange, Price, PriceKind};
+use crate::catalog::{Cancellation, Item, NoPaymentRequired, Price, PriceKind};
 use crate::fetched::Fetched;
 use crate::invoice::{Invoice, InvoiceLine, LineQuantity, lines_path};
 use crate::lot::{Cycle, NewGrant, Pool};
@@ -70,8 +70,9 @@ fn billed(line: &InvoiceLine) -> Option<BilledLine> {
         LineQuantity::Whole(quantity) => quantity,
         LineQuantity::NotWhole => return None,
     };
+    let price = line.price.clone()?;
     Some(BilledLine {
-        item: Item::Price(line.price.as_ref()?.id.clone()),
+        item: Item::line(price.id, price.product_id),
         quantity: Quantity::new(quantity)?,
         charge: match line.amount? {
             MinorUnits(0) => Charge::Nothing,
@@ -132,7 +133,7 @@ pub fn worth(
             (Charge::Nothing, Some(trial)) => trial.end.is_some_and(|trial_end| end <= trial_end),
             _ => false,
         };
-        if let Some(reason) = no_grant_reason(invoice, line, price, policy, in_trial) {
+        if let Some(reason) = no_grant_reason(line, price, policy, in_trial) {
             if matches!(nothing, Reason::NothingBilled | Reason::NotCredits) {
                 nothing = reason;
             }
@@ -193,22 +194,18 @@ pub fn worth(
 
 /// Why a line grants nothing by the catalog's policies, if it does not.
 fn no_grant_reason(
-    invoice: &Invoice,
     line: &BilledLine,
     price: &Price,
     policy: NoPaymentRequired,
     in_trial: bool,
 ) -> Option<Reason> {
     let is_plan = price.kind == PriceKind::Plan;
-    let changes_period = invoice.lines.iter().flatten().any(|line| line.is_proration);
     if price.kind == PriceKind::NotCredits {
         Some(Reason::NotCredits)
     } else if in_trial {
         (!is_plan || price.trial_credits == Credits::ZERO).then_some(Reason::Trial)
     } else if line.charge != Charge::Money && policy == NoPaymentRequired::Ignore {
         Some(Reason::NoPaymentRequired)
-    } else if is_plan && price.plan_change == PlanChange::AtRenewal && changes_period {
-        Some(Reason::AtRenewal)
     } else {
         None
     }
@@ -315,12 +312,12 @@ mod tests {
             "plans": [
                 { "key": "pro", "credits": 10000, "first_purchase_bonus": 70, "trial_credits": 50,
                   "prices": ["price_pro", { "id": "price_year", "drip": "1 month" }] },
-                { "key": "slow", "credits": 500, "prices": ["price_slow"], "plan_change": "at_renewal" } ],
+                { "key": "slow", "credits": 500, "prices": ["price_slow"] } ],
             "packs": [{ "key": "small", "credits": 500, "prices": ["price_pack"] }] }"#;
         let catalog = catalog::read(document).expect("a catalog").prices;
         let (subscription_id, lines) = lines(invoice, None)?;
         let price = |line: &BilledLine| match &line.item {
-            Item::Price(id) => catalog.get(id).cloned(),
+            Item::Price(id) | Item::Line { price: id, .. } => catalog.get(id).cloned(),
             Item::Pack(_) | Item::Unpriced => None,
         };
         let priced: Vec<Priced> = lines.iter().map(|line| (line.clone(), price(line))).collect();
@@ -408,14 +405,6 @@ mod tests {
         let mut discounted = line("price_pro", 10_000, 1, MONTH);
         discounted["discount_amounts"] = json!([{ "amount": 10_000 }]);
         assert_eq!(grants(&billing(&[discounted])), Ok(vec![("price_pro".into(), 10_000)]));
-    }
-
-    #[test]
-    fn a_plan_that_changes_at_renewal_grants_nothing_in_between() {
-        let mut line = line("price_slow", 10, 1, MONTH);
-        assert_eq!(grants(&billing(&[line.clone()])), Ok(vec![("price_slow".into(), 500)]));
-        line["proration"] = true.into();
-        assert_eq!(grants(&billing(&[line])), Err(NoGrant::Ignored(Reason::AtRenewal)));
     }
 
     #[test]

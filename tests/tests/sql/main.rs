@@ -35,5 +35,6 @@ mod subscription_contention;
 mod subscription_permutations;
 mod subscription_reversals;
 mod subscription_state;
+mod tampering;
 mod trials_and_coupons;
 mod users;

@@ -4,7 +4,7 @@
 use serde_json::value::RawValue;
 
 use crate::amount::MinorUnits;
-use crate::calendar::{self, Time};
+use crate::calendar::Time;
 use crate::price::{self, LinePrice};
 use crate::stripe::fields::Fields;
 use crate::stripe::{self, Expandable, List, check_id, metadata_user, parse};
@@ -126,10 +126,10 @@ pub(crate) fn read(object: &RawValue) -> Result<Invoice, String> {
         metadata_user: own.then(of_details),
         // Older objects have both fields, the oldest only `paid`.
         paid: invoice.status.map_or(invoice.paid == Some(true), |status| status == "paid"),
-        paid_at: time("paid_at", invoice.status_transitions.and_then(|transitions| transitions.paid_at))?,
-        created: time("created", invoice.created)?,
-        total: invoice.total.map(MinorUnits),
-        currency: invoice.currency,
+        paid_at: fields.object("status_transitions").time("paid_at"),
+        created: fields.time("created"),
+        total: fields.integer("total").map(MinorUnits),
+        currency: fields.text("currency"),
         payment_intent_ids: names_of_payments(&fields, "payment_intent"),
         charge_ids: names_of_payments(&fields, "charge"),
         is_discounted: fields.get("discount").is_some()
@@ -138,12 +138,6 @@ pub(crate) fn read(object: &RawValue) -> Result<Invoice, String> {
         subscription_id,
         lines,
     })
-}
-
-fn time(field: &str, seconds: Option<i64>) -> Result<Option<Time>, String> {
-    let time =
-        |seconds| calendar::from_unix(seconds).ok_or_else(|| format!("data.object: {field} is not a time"));
-    seconds.map(time).transpose()
 }
 
 /// The payment intents, or the charges, of an invoice: of the invoice itself until 2025-03-31, of its payments since.

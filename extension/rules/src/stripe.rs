@@ -3,7 +3,7 @@
 //!
 //! Fields that Stripe may leave out or set to null are options. A field of another type than Stripe's makes the whole
 //! object malformed, which is an outcome, not an error; what an object may lack without being unreadable is read by
-//! [`fields`] instead: metadata, an invoice's lines, a subscription's items.
+//! [`fields`] instead: metadata, an invoice's lines and amounts, a subscription's items.
 
 pub(crate) mod fields;
 
@@ -243,8 +243,6 @@ pub(crate) struct InvoiceObject {
     pub status: Option<String>,
     /// Until 2025-03-31.
     pub paid: Option<bool>,
-    /// Unix seconds.
-    pub created: Option<i64>,
     pub customer: Option<Expandable>,
     /// Here until 2025-03-31, under `parent` since.
     pub subscription: Option<Expandable>,
@@ -252,13 +250,8 @@ pub(crate) struct InvoiceObject {
     pub parent: Option<InvoiceParent>,
     /// The subscription's metadata when the invoice was created; here until 2025-03-31.
     pub subscription_details: Option<SubscriptionDetails>,
-    /// Minor units, tax and discounts included.
-    pub total: Option<i64>,
-    /// Lower-case ISO code.
-    pub currency: Option<String>,
     #[serde(default)]
     pub metadata: Option<Metadata>,
-    pub status_transitions: Option<StatusTransitions>,
 }
 
 /// What caused an invoice.
@@ -277,13 +270,6 @@ pub(crate) struct SubscriptionDetails {
     /// The subscription's metadata.
     #[serde(default)]
     pub metadata: Option<Metadata>,
-}
-
-/// When an invoice reached each status.
-#[derive(Debug, Deserialize)]
-pub(crate) struct StatusTransitions {
-    /// Unix seconds.
-    pub paid_at: Option<i64>,
 }
 
 /// <https://docs.stripe.com/api/invoice-payment/object>

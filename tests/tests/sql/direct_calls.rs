@@ -341,8 +341,8 @@ struct Argument {
     default: Option<String>,
 }
 
-/// What need not be named: a description may be anything.
-const FREE_TEXT: &[&str] = &["p_description"];
+/// Texts that may be blank: a description may be anything, and a body that is no event is an outcome.
+const FREE_TEXT: &[&str] = &["p_description", "body"];
 
 /// Arguments whose null is documented.
 const NULL_IS_DEFAULT: &[(&str, &str)] = &[

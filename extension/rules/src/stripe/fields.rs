@@ -64,10 +64,14 @@ impl<'a> Fields<'a> {
         self.get(name).and_then(id)
     }
 
+    /// A time in Unix seconds.
+    pub(crate) fn time(&self, name: &str) -> Option<Time> {
+        calendar::from_unix(self.integer(name)?)
+    }
+
     /// A period from one field to another, both in Unix seconds; `None` if it ends before it starts.
     pub(crate) fn period(&self, start: &str, end: &str) -> Option<(Time, Time)> {
-        let time = |name| calendar::from_unix(self.integer(name)?);
-        Some((time(start)?, time(end)?)).filter(|(start, end)| start <= end)
+        self.time(start).zip(self.time(end)).filter(|(start, end)| start <= end)
     }
 
     fn read<T: Deserialize<'a>>(&self, name: &str) -> Option<T> {

@@ -56,9 +56,11 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// What a grant should hold.
-    fn of(target: &Target, bought: Option<Credits>) -> Held {
+    /// What a grant should hold. What a settlement gave back to it after its time stays.
+    fn of(target: &Target, bought: Option<Credits>, now: Time) -> Held {
         let pending = target.state == State::ToCome;
+        let stays = !pending && target.remaining > Credits::ZERO;
+        let until = |at: Option<Time>| at.filter(|at| !stays || *at > now);
         Held {
             amount: target.worth.0,
             drawn: target.drawn,
@@ -70,8 +72,8 @@ impl Held {
             owed: target.owed.0,
             bought,
             available_from: Some(target.available_from),
-            expires_at: target.expires_at,
-            priority_at: target.priority_at,
+            expires_at: until(target.expires_at),
+            priority_at: until(target.priority_at),
             closed_at: target.closed_at,
             needed_by: target.needed_by,
         }
@@ -237,21 +239,21 @@ struct Change<'a> {
 }
 
 impl<'a> Posting<'a> {
-    fn changes(&self) -> Vec<Change<'a>> {
+    fn changes(&self, now: Time) -> Vec<Change<'a>> {
         let mut wanted: BTreeMap<&GrantKey, &'a Target> =
             self.targets.iter().map(|target| (&target.key, target)).collect();
         let mut changes = Vec::new();
         for row in self.rows {
             let target = wanted.remove(&row.key);
             let bought = (self.bought)(&row.key).or(row.held.bought);
-            let held = target.map_or_else(|| row.held.nothing(), |target| Held::of(target, bought));
+            let held = target.map_or_else(|| row.held.nothing(), |target| Held::of(target, bought, now));
             if held != row.held {
                 changes.push(Change { row: Some(row), target, held });
             }
         }
         let is_something = |target: &&Target| target.worth != Credits::ZERO || target.moved != Credits::ZERO;
         for target in wanted.into_values().filter(is_something) {
-            let held = Held::of(target, (self.bought)(&target.key));
+            let held = Held::of(target, (self.bought)(&target.key), now);
             changes.push(Change { row: None, target: Some(target), held });
         }
         changes
@@ -264,7 +266,7 @@ impl Account {
     /// # Errors
     /// [`Reason::OutOfRange`] if the account would hold more than a bigint; nothing is written then.
     pub(super) fn post_targets(&mut self, sql: &mut Sql, posting: &Posting) -> Result<(), Reason> {
-        let changes = posting.changes();
+        let changes = posting.changes(self.now);
         let sum = changes.iter().try_fold(self.total().0, |sum, change| {
             sum.checked_add(change.held.remaining - change.row.map_or(0, |row| row.held.remaining))
         });

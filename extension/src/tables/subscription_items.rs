@@ -1,7 +1,7 @@
 //! Table `subscription_items`: the states of each subscription item, one row for each change of its content.
 
 use stripe_credits_rules::calendar::{Span, Time};
-use stripe_credits_rules::subscription::{ItemContent, Subscription, SubscriptionItem};
+use stripe_credits_rules::subscription::{Subscription, SubscriptionItem};
 use uuid::Uuid;
 
 use crate::pg::convert::{timestamp, uuid_datum};
@@ -92,19 +92,6 @@ fn of_subscription(sql: &mut Sql, subscription_id: &str) -> Vec<StoredItem> {
         " from billing.subscription_items i where i.subscription_id = $1 order by i.item_id, i.as_of"
     );
     sql.query(OF_SUBSCRIPTION, &[subscription_id.into()]).map(stored).collect()
-}
-
-/// What the newest known state lists.
-pub(crate) fn listed(sql: &mut Sql, subscription_id: &str) -> Vec<ItemContent> {
-    let rows = sql.query(
-        "select item_id, price_id, quantity from (
-             select distinct on (item_id) * from billing.subscription_items
-             where subscription_id = $1 order by item_id, as_of desc) i
-         where not removed order by item_id",
-        &[subscription_id.into()],
-    );
-    rows.map(|mut row| ItemContent { item_id: row.get_opt(), price_id: row.get_opt(), quantity: row.get() })
-        .collect()
 }
 
 /// Whether an item told that a price is usage-based.

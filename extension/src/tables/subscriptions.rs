@@ -1,12 +1,11 @@
 //! Table `subscriptions`: the latest known state of each.
 
 use stripe_credits_rules::calendar::Time;
-use stripe_credits_rules::subscription::{FREE, Plan, Status, SubscriptionState};
+use stripe_credits_rules::subscription::{FREE, ItemContent, Plan, Status, SubscriptionState};
 use uuid::Uuid;
 
 use crate::pg::convert::{clock, timestamp, uuid_datum};
 use crate::pg::sql::{Row, Sql};
-use crate::tables::subscription_items;
 
 /// A row: the latest known state of a subscription, its owner, and what the catalog says of its plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,8 +65,21 @@ pub(crate) fn find(sql: &mut Sql, subscription_id: &str) -> Option<KnownSubscrip
     const BY_ID: &str =
         concat!("select ", columns!(), " from billing.subscriptions where subscription_id = $1");
     let mut known = sql.query_opt(BY_ID, &[subscription_id.into()]).map(|mut row| subscription(&mut row))?;
-    known.state.items = subscription_items::listed(sql, subscription_id);
+    known.state.items = listed(sql, subscription_id);
     Some(known)
+}
+
+/// What the newest known state lists.
+fn listed(sql: &mut Sql, subscription_id: &str) -> Vec<ItemContent> {
+    let rows = sql.query(
+        "select item_id, price_id, quantity from (
+             select distinct on (item_id) * from billing.subscription_items
+             where subscription_id = $1 order by item_id, as_of desc) i
+         where not removed order by item_id",
+        &[subscription_id.into()],
+    );
+    rows.map(|mut row| ItemContent { item_id: row.get_opt(), price_id: row.get_opt(), quantity: row.get() })
+        .collect()
 }
 
 /// The subscriptions to a price and their ids, in the order of their users.

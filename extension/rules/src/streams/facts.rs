@@ -259,9 +259,9 @@ pub struct Draw {
 /// What credits are drawn for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Purpose {
-    /// A spend or a reservation.
+    /// A spend or a reservation. What is given back of it to a grant that has expired is gone with the grant.
     Spend,
-    /// The settlement of a debt.
+    /// The settlement of a debt. What is given back of it can be spent, also if the grant has expired meanwhile.
     Settlement,
 }
 

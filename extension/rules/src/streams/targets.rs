@@ -162,10 +162,10 @@ impl<'a> Balance<'a> {
         Ok(sum(before.copied(), &self.lot.key)?.min(all) + self.moved.min(0))
     }
 
-    /// What is given back to a grant whose time is over is gone with it; to one that was set aside, it stays.
+    /// What a spend gives back to a grant whose time is over is gone with it; to one that was set aside, it stays.
     fn given_back_since(&self, sweep: &Sweep) -> i64 {
         let since = self.draws.iter().filter(|draw| draw.at >= sweep.at && draw.id > sweep.known.after);
-        let back = since.filter(|draw| draw.credits < Credits::ZERO);
+        let back = since.filter(|draw| draw.purpose == Purpose::Spend && draw.credits < Credits::ZERO);
         back.map(|draw| draw.credits.0.saturating_neg()).fold(0, i64::saturating_add)
     }
 

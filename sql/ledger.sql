@@ -178,6 +178,8 @@ comment on column billing.credit_transactions.operation_id is 'The id of the ope
 comment on column billing.credit_transactions.balance_after is 'Σ remaining − debt after this row.';
 create index credit_transactions_session on billing.credit_transactions (stripe_checkout_session_id)
     where stripe_checkout_session_id is not null;
+create index credit_transactions_invoice on billing.credit_transactions (stripe_invoice_id)
+    where stripe_invoice_id is not null;
 create index credit_transactions_request on billing.credit_transactions (user_id, request_id)
     where request_id is not null;
 -- What was given back of a spend.

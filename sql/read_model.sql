@@ -146,29 +146,30 @@ select
     p.paid_at,
     p.amount_total as amount,
     p.currency,
-    -- As rules/src/reversal.rs counts them, in the payment's currency.
+    -- Of amount_charged, which is the amount unless only the charge tells it.
+    p.amount_reversed as refunded,
     (
-        select coalesce(least(p.amount_total,
-            greatest(
-                coalesce(sum(r.amount) filter (where r.kind = 'refund' and r.state = 'live'), 0),
-                coalesce(max(r.amount) filter (where r.kind = 'charge'), 0)
-                    - coalesce(sum(r.amount) filter (where r.kind = 'refund' and r.state = 'undone'), 0))
-            + coalesce(sum(r.amount) filter (where r.kind = 'dispute' and r.state = 'live'), 0)), 0)::bigint
-        from billing.payment_intents i
-        join billing.reversals r using (payment_intent_id)
-        where i.source_id = p.source_id and coalesce(r.currency, p.currency) is not distinct from p.currency
-    ) as refunded,
-    (
-        select coalesce(sum(g.amount), 0)::bigint from billing.credit_grants g
-        where g.user_id = p.user_id and g.source_id = p.source_id
+        select coalesce(sum(t.amount), 0)::bigint from billing.credit_transactions t
+        where t.user_id = p.user_id and p.source_id in (t.stripe_invoice_id, t.stripe_checkout_session_id)
+            and t.transaction_type in ('purchase', 'subscription_grant', 'bonus')
     ) as credits,
-    (
-        select string_agg(distinct coalesce((
-            select c.name from billing.prices c
-            where c.price_id = coalesce(g.price_id, g.item) order by c.valid_from desc limit 1), g.item), ', ')
-        from billing.credit_grants g
-        where g.user_id = p.user_id and g.source_id = p.source_id and g.pool <> 'promotional'
-    ) as description
+    coalesce(
+        (
+            select string_agg(distinct coalesce((
+                select c.name from billing.prices c
+                where c.price_id = g.item order by c.valid_from desc limit 1), g.item), ', ')
+            from billing.credit_grants g
+            where g.user_id = p.user_id and g.source_id = p.source_id
+        ), (
+            select string_agg(distinct coalesce(c.name, l.price_id), ', ')
+            from billing.invoice_lines l
+            left join lateral (
+                select c.name, c.kind from billing.prices c
+                where c.price_id in (l.price_id, l.product_id)
+                order by c.price_id = l.price_id desc, c.valid_from desc limit 1
+            ) c on true
+            where l.source_id = p.source_id and c.kind is distinct from 'not_credits'
+        )) as description
 from billing.payments p
 where p.paid_at is not null;
 comment on view billing.user_payments is

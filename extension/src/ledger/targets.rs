@@ -213,6 +213,13 @@ struct Movement {
     grant_id: i64,
     pool: Pool,
     description: Option<String>,
+    invoice_id: Option<String>,
+}
+
+/// The invoice that was paid last of those that a period's grant counts.
+fn paid_by(target: &Target) -> Option<String> {
+    let is_single = matches!(target.key, GrantKey::Single { .. });
+    target.payments.last().filter(|_| !is_single).cloned()
 }
 
 /// What grants should hold, and what it is called.
@@ -285,6 +292,7 @@ impl Account {
             let before = row.map_or(&nothing, |row| &row.held);
             self.is_owed_changed |= held.owed != before.owed;
             let description = target.and_then(|target| (posting.name)(target));
+            let invoice_id = target.and_then(paid_by);
             let rows = held.rows_since(before, pool, posting.cause).into_iter();
             movements.extend(rows.map(|(credits, transaction_type)| Movement {
                 credits,
@@ -292,12 +300,15 @@ impl Account {
                 grant_id,
                 pool,
                 description: description.clone().filter(|_| credits > 0),
+                invoice_id: invoice_id.clone(),
             }));
         }
         movements.sort_by_key(|movement| movement.credits < 0);
         for movement in movements {
             let description = posting.origin.description.or(movement.description.as_deref());
-            let origin = Origin { description, ..*posting.origin };
+            // What time alone causes is of the payment that was made for it last.
+            let invoice_id = posting.origin.invoice_id.or(movement.invoice_id.as_deref());
+            let origin = Origin { description, invoice_id, ..*posting.origin };
             let grant = Some((movement.grant_id, movement.pool));
             self.post(sql, Credits(movement.credits), grant, movement.transaction_type, &origin);
         }

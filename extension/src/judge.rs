@@ -104,6 +104,9 @@ pub(crate) fn judge(
         Subject::Invoice(invoice) => judge_invoice(sql, &context, invoice, None),
         Subject::InvoicePayment(payment) => reversal::invoice_paid_by(sql, event, payment).into(),
         Subject::Reversals(reversals) => reversal::apply(sql, event, reversals, fetched).into(),
+        Subject::Customer { id, metadata_user } => {
+            judge_customer(sql, event.created, id, context.user(metadata_user))
+        }
         Subject::TestClock { .. } | Subject::Other => Outcome::ignored(Reason::EventType).into(),
     }
 }
@@ -228,6 +231,16 @@ fn judge_invoice(sql: &mut Sql, context: &Context, invoice: &Invoice, session_us
         (Err(no_grant), _) => no_grant.into(),
     };
     Judged { outcome: ownership.with_owner(sql, outcome), unblocked }
+}
+
+/// A customer, whose metadata may name its user: the server's word, which links it.
+fn judge_customer(sql: &mut Sql, as_of: Time, customer_id: &str, user: Option<Uuid>) -> Judged {
+    let Some(user) = user else { return Outcome::ignored(Reason::UnknownUser).into() };
+    let claims = Claims { metadata: Some(user), ..Claims::default() };
+    let ownership = resolve_owner(sql, Some(customer_id), claims, as_of);
+    let unblocked = ownership.link_customer(sql);
+    let verdict = if unblocked.is_some() { Verdict::Applied } else { Verdict::AlreadyApplied };
+    Judged { outcome: ownership.with_owner(sql, Outcome::of(verdict)), unblocked }
 }
 
 /// Who owns an object, and the link of its customer: as it is known, and as the object states it.

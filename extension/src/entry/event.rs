@@ -102,9 +102,10 @@ fn apply(
 /// Takes the locks of an event and of everything that it may unblock. Returns the events that are parked for its customer.
 fn lock(sql: &mut Sql, event: &Event, fetched: Option<&Fetched>) -> Vec<ParkedEvent> {
     let customer_id = match &event.subject {
-        Subject::CheckoutSession(_) | Subject::Subscription(_) | Subject::Invoice(_) => {
-            event.customer_id.as_deref()
-        }
+        Subject::CheckoutSession(_)
+        | Subject::Subscription(_)
+        | Subject::Invoice(_)
+        | Subject::Customer { .. } => event.customer_id.as_deref(),
         Subject::InvoicePayment(_) | Subject::Reversals(_) | Subject::TestClock { .. } | Subject::Other => {
             None
         }

@@ -347,6 +347,7 @@ const FREE_TEXT: &[&str] = &["p_description", "body"];
 /// Arguments whose null is documented.
 const NULL_IS_DEFAULT: &[(&str, &str)] = &[
     ("my_transactions", "p_limit"),
+    ("my_payments", "p_limit"),
     ("spend_credits", "p_metadata"),
     // A caller may not know the customer.
     ("apply_subscription_state", "p_customer_id"),

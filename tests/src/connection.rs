@@ -282,7 +282,8 @@ impl Connection {
                         promotional_credits, debt) from billing.accounts
              union all
              select format('grant %s: %s of %s, expires %s', user_id, sum(remaining), sum(amount),
-                        min(extract(epoch from expires_at))) from billing.credit_grants group by user_id, item
+                        min(extract(epoch from expires_at))) from billing.credit_grants
+             where amount <> 0 or drawn <> 0 group by user_id, item
              union all
              select format('ledger %s: %s', user_id, sum(amount)) from billing.credit_transactions group by user_id
              union all

@@ -49,11 +49,10 @@ const INVARIANTS: &[(&str, &str)] = &[
          where p.paid_at is not null and n.source_id is distinct from coalesce(p.joined_to, p.source_id)",
     ),
     (
-        "a pack's payment holds more than it is worth",
+        "a pack's payment bought more than it is worth",
         "select to_jsonb(p)::text from billing.payments p
-         where p.worth < (select sum(g.amount - g.reversed - g.expired) - p.owed from billing.credit_grants g
-                          where g.user_id = p.user_id and g.source_id = p.source_id)
-             and p.reversal_policy is distinct from 'forgive'",
+         where p.worth < (select sum(g.bought) from billing.credit_grants g
+                          where g.user_id = p.user_id and g.source_id = p.source_id)",
     ),
     (
         "an account's tier or status is not its subscriptions'",

@@ -36,14 +36,16 @@ impl Connection {
         let clock = format!("clock_{user}");
         self.execute(
             "insert into billing.test_clocks as c (clock_id, frozen_time)
-             select $2, billing.account_time(a.test_clock) + $3::text::interval
+             select $2::text, billing.account_time(a.test_clock) + $3::text::interval
              from billing.accounts a where a.user_id = $1
              on conflict (clock_id) do update set frozen_time = c.frozen_time + $3::text::interval",
             &[&user, &clock, &span],
         )
         .expect("a superuser may");
-        let moved =
-            self.execute("update billing.accounts set test_clock = $2 where user_id = $1", &[&user, &clock]);
+        let moved = self.execute(
+            "update billing.accounts set test_clock = $2::text where user_id = $1",
+            &[&user, &clock],
+        );
         assert_eq!(moved.expect("a superuser may"), 1, "{user} has no account");
     }
 

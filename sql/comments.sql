@@ -10,7 +10,10 @@ Outcome: applied; already_applied; ignored (livemode, account, before_books, eve
 'no_payment_required, no_subscription, stale, nothing_billed, not_credits, trial, unknown_payment); '
 'parked (no_catalog, unknown_price, unknown_user, identity_conflict, unknown_charge, unfetched, shape); rejected '
 '(malformed, conflict, out_of_range); needs_fetch with to_fetch.
-Errors: 22004 event is null. Nothing in the event''s content raises.
+Errors: 22004 event is null. Nothing in the event''s content raises. 25001 in a transaction at a stricter isolation
+level than read committed, where it would miss what was committed while it waited; so for every function that applies
+something of Stripe''s, load_catalog and retry_parked included. Functions that lock one account only (spending,
+run_due) raise 40001 there if they meet another transaction.
 Event types: checkout.session.completed, .async_payment_succeeded, .async_payment_failed, .expired; '
 'customer.subscription.created, .updated, .deleted, .paused, .resumed, .trial_will_end, .pending_update_applied, '
 '.pending_update_expired; invoice.paid, .payment_succeeded, .payment_failed, .voided, .marked_uncollectible; '
@@ -18,6 +21,15 @@ Event types: checkout.session.completed, .async_payment_succeeded, .async_paymen
 'charge.dispute.created, .updated, .closed, .funds_withdrawn, .funds_reinstated. Other types are recorded and '
 'ignored. The types backfill.subscription, .invoice, .refund and .dispute carry an object of one of Stripe''s lists: '
 'they are recorded only if they have an effect.';
+
+comment on function billing.apply_stripe_event_text(text, jsonb) is
+'Applies a whole Stripe event from the text of a webhook''s body, as the shim does. As apply_stripe_event, but the text '
+'is read once, and escapes that jsonb refuses, which a buyer''s name can hold (\u0000, surrogates that are not in '
+'pairs), are replaced by U+FFFD: what was paid counts, and the replaced text is what is stored.
+  body     the webhook''s body
+  fetched  as for apply_stripe_event
+Outcome: as apply_stripe_event''s; rejected, malformed, and nothing recorded, if the body is no JSON.
+Errors: 22004 body is null; 25001 as apply_stripe_event; 22003 or 54001 for a number or a depth that jsonb cannot hold.';
 
 comment on function billing.attribute(text, uuid) is
 'Links a checkout session or a customer to a user, and re-applies events that were parked waiting for that.

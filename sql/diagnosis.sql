@@ -1,40 +1,205 @@
 -- Functions for operators: does the ledger agree, what came of a session, how is the system doing.
 
-create function billing.validate_credits_consistency()
-returns table (user_id uuid, stored_balance bigint, calculated_balance bigint, difference bigint)
+-- Rule 14, in parts: what is wrong in the books, by user; place orders the faults of a user. A ledger row is checked
+-- against the row before it, so that two changes that make up for each other show, each where it was made.
+create function billing.ledger_faults() returns table (user_id uuid, place bigint, fault text)
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
-    -- Rule 14: Σ ledger = Σ grants' remaining − debt = cached balance, and the cached pools are the grants' pools.
-    -- If the ledger agrees and the grants do not, the calculated balance is that of the grants.
+    with chain as (
+        select t.user_id, t.id, t.amount, t.balance_after,
+            lag(t.id, 1, 0::bigint) over w as previous_id, lag(t.balance_after, 1, 0::bigint) over w as balance_before,
+            lead(t.id) over w is null as is_last
+        from billing.credit_transactions t
+        window w as (partition by t.user_id order by t.id)
+    )
+    select c.user_id, c.id, format('ledger row %s follows row %s', c.id, c.previous_id)
+    from chain c where c.id <> c.previous_id + 1
+    union all
+    select c.user_id, c.id, format('ledger row %s: its balance_after is %s, but %s + %s is %s', c.id, c.balance_after,
+        c.balance_before, c.amount, c.balance_before + c.amount)
+    from chain c where c.balance_after <> c.balance_before + c.amount
+    union all
+    select user_id, l.id, format('the last ledger row is %s, by the account it is %s', coalesce(l.id, 0),
+        coalesce(a.last_transaction_id, 0))
+    from (select c.user_id, c.id from chain c where c.is_last) l
+    full join billing.accounts a using (user_id)
+    where coalesce(l.id, 0) <> coalesce(a.last_transaction_id, 0)
+    union all
+    select t.user_id, t.id, format('ledger row %s: grant %s does not exist', t.id, t.grant_id)
+    from billing.credit_transactions t
+    left join billing.credit_grants g on g.user_id = t.user_id and g.id = t.grant_id
+    where t.grant_id is not null and g.id is null
+    union all
+    select t.user_id, t.id, format('ledger row %s is of pool %s, its grant %s of pool %s', t.id, t.pool, g.id, g.pool)
+    from billing.credit_transactions t
+    join billing.credit_grants g on g.user_id = t.user_id and g.id = t.grant_id
+    where g.pool <> t.pool
+    union all
+    -- What was paid for has its payment, and that is the user's.
+    select t.user_id, t.id,
+        case when count(p.source_id) = 0
+            then format('ledger row %s: payment %s does not exist', t.id, g.source_id)
+            else format('ledger row %s: payment %s belongs to user %s', t.id, min(p.source_id), min(p.user_id::text))
+        end
+    from billing.credit_transactions t
+    join billing.credit_grants g on g.user_id = t.user_id and g.id = t.grant_id
+    left join billing.payments p
+        on p.source_id in (g.source_id, t.stripe_checkout_session_id, t.stripe_invoice_id) and p.paid_at is not null
+    where t.transaction_type in ('purchase', 'subscription_grant', 'bonus')
+        and num_nonnulls(t.stripe_checkout_session_id, t.stripe_invoice_id) > 0
+    group by t.user_id, t.id, g.source_id
+    having not coalesce(bool_or(p.user_id = t.user_id), false)
+$$;
+comment on function billing.ledger_faults() is
+'The part of validate_credits_consistency() about ledger rows: ids count 1, 2, 3, each balance_after follows from the '
+'row before, grants and payments exist and are the user''s.';
+
+create function billing.grant_faults() returns table (user_id uuid, place bigint, fault text)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+    with grants as (
+        select g.user_id, g.id, g.remaining, g.amount,
+            g.remaining + g.pending + g.set_aside + g.expired + g.reversed + g.settled as held,
+            coalesce(sum(t.amount), 0) as posted,
+            coalesce(-sum(t.amount) filter (
+                where t.transaction_type in ('spend', 'reservation', 'release', 'spend_refund')
+                    or (t.transaction_type = 'adjustment' and t.amount < 0)), 0) as drawn
+        from billing.credit_grants g
+        left join billing.credit_transactions t on t.user_id = g.user_id and t.grant_id = g.id
+        group by g.user_id, g.id
+    )
+    select g.user_id, g.id, format('grant %s: %s remain, its ledger rows sum to %s', g.id, g.remaining, g.posted)
+    from grants g where g.remaining <> g.posted
+    union all
+    select g.user_id, g.id, format('grant %s: its amount is %s, its parts are %s and %s were drawn', g.id, g.amount,
+        g.held, g.drawn)
+    from grants g where g.amount <> g.held + g.drawn
+    union all
+    select counted.user_id, missing.id, format('grant %s is missing', missing.id)
+    from (
+        select a.user_id, a.last_grant_id, count(g.id) as grants
+        from billing.accounts a left join billing.credit_grants g using (user_id)
+        group by a.user_id, a.last_grant_id
+    ) counted
+    cross join lateral (
+        select n as id from generate_series(1, counted.last_grant_id) n
+        where not exists (select from billing.credit_grants g where g.user_id = counted.user_id and g.id = n)
+    ) missing
+    where counted.grants <> counted.last_grant_id
+    union all
+    select g.user_id, g.id, format('grant %s: by the account the last one is %s', g.id, coalesce(a.last_grant_id, 0))
+    from billing.credit_grants g left join billing.accounts a using (user_id)
+    where g.id > coalesce(a.last_grant_id, 0)
+$$;
+comment on function billing.grant_faults() is
+'The part of validate_credits_consistency() about grants: ids count 1, 2, 3, the ledger rows of each sum to what '
+'remains of it, and its amount is its parts and what was drawn.';
+
+create function billing.reservation_faults() returns table (user_id uuid, place bigint, fault text)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+    with posted as (
+        select t.user_id, t.request_id, min(t.id) as id,
+            coalesce(-sum(t.amount) filter (where t.transaction_type = 'reservation'), 0) as drawn,
+            coalesce(sum(t.amount) filter (where t.transaction_type = 'release'), 0) as returned
+        from billing.credit_transactions t
+        where t.transaction_type in ('reservation', 'release')
+        group by t.user_id, t.request_id
+    )
+    select user_id, p.id,
+        case when r.amount is null then format('ledger row %s: reservation %s does not exist', p.id, request_id)
+            when p.id is null then format('reservation %s has no ledger row', request_id)
+            else format('reservation %s: %s held, %s and %s returned, its ledger rows say %s and %s', request_id,
+                r.status, r.amount, returned.credits, p.drawn, p.returned)
+        end
+    from billing.reservations r
+    full join posted p using (user_id, request_id)
+    cross join lateral (
+        select case when r.status <> 'held' then r.amount - r.committed else 0 end as credits
+    ) returned
+    where r.amount is distinct from p.drawn or returned.credits is distinct from p.returned
+$$;
+comment on function billing.reservation_faults() is
+'The part of validate_credits_consistency() about reservations: each has ledger rows, and they say the same.';
+
+create function billing.balance_faults()
+returns table (user_id uuid, stored bigint, calculated bigint, fault text)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+    -- Σ ledger = Σ grants' remaining − debt = cached balance, and the cached pools are the grants' pools. If the ledger
+    -- agrees and the grants do not, the calculated balance is that of the grants.
     with ledger as (
-        select t.user_id, sum(t.amount)::bigint as balance from billing.credit_transactions t group by t.user_id
+        select t.user_id, sum(t.amount)::bigint as balance,
+            coalesce(-sum(t.amount) filter (where t.grant_id is null), 0)::bigint as debt
+        from billing.credit_transactions t group by t.user_id
     ), grants as (
         select g.user_id, sum(g.remaining)::bigint as balance,
-            coalesce(sum(g.remaining) filter (where g.pool = 'subscription'), 0)::bigint as subscription,
-            coalesce(sum(g.remaining) filter (where g.pool = 'purchased'), 0)::bigint as purchased,
-            coalesce(sum(g.remaining) filter (where g.pool = 'promotional'), 0)::bigint as promotional
+            array[coalesce(sum(g.remaining) filter (where g.pool = 'subscription'), 0),
+                coalesce(sum(g.remaining) filter (where g.pool = 'purchased'), 0),
+                coalesce(sum(g.remaining) filter (where g.pool = 'promotional'), 0)]::bigint[] as pools
         from billing.credit_grants g group by g.user_id
     ), balances as (
-        select user_id,
+        select user_id, a.user_id is not null as has_account,
             coalesce(a.subscription_credits + a.purchased_credits + a.promotional_credits - a.debt, 0) as stored,
             coalesce(l.balance, 0) as ledger,
             coalesce(g.balance, 0) - coalesce(a.debt, 0) as granted,
-            coalesce(a.subscription_credits, 0) = coalesce(g.subscription, 0)
-                and coalesce(a.purchased_credits, 0) = coalesce(g.purchased, 0)
-                and coalesce(a.promotional_credits, 0) = coalesce(g.promotional, 0) as pools_agree
+            coalesce(a.debt, 0) as debt,
+            coalesce(l.debt, 0) as ledger_debt,
+            array[a.subscription_credits, a.purchased_credits, a.promotional_credits]::bigint[] as pools,
+            coalesce(g.pools, '{0,0,0}') as granted_pools
         from billing.accounts a
         full join ledger l using (user_id)
         full join grants g using (user_id)
     )
-    select b.user_id, b.stored, c.calculated, b.stored - c.calculated
+    select b.user_id, b.stored, case when b.ledger <> b.stored then b.ledger else b.granted end,
+        nullif(concat_ws('; ',
+            case when not b.has_account then 'there is no account' end,
+            case when b.stored <> b.ledger or b.stored <> b.granted then format(
+                'the cached balance is %s, the ledger''s %s, the grants'' %s', b.stored, b.ledger, b.granted) end,
+            case when b.pools <> b.granted_pools then format(
+                'the cached pools are %s, the grants'' %s (subscription, purchased, promotional)', b.pools,
+                b.granted_pools) end,
+            case when b.debt <> b.ledger_debt then format(
+                'the cached debt is %s, the ledger''s %s', b.debt, b.ledger_debt) end), '')
     from balances b
-    cross join lateral (select case when b.ledger <> b.stored then b.ledger else b.granted end as calculated) c
-    where b.stored <> b.ledger or b.stored <> b.granted or not b.pools_agree
-    order by b.user_id
+$$;
+comment on function billing.balance_faults() is
+'The part of validate_credits_consistency() about balances: a row per user; fault is null if ledger, grants and the '
+'cached balances agree.';
+
+create function billing.validate_credits_consistency()
+returns table (user_id uuid, stored_balance bigint, calculated_balance bigint, difference bigint, detail text)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+    with balances as materialized (
+        select * from billing.balance_faults()
+    ), numbered as (
+        select f.user_id, f.fault, row_number() over (partition by f.user_id order by f.part, f.place, f.fault) as number
+        from (
+            select 1 as part, b.user_id, 0::bigint as place, b.fault from balances b where b.fault is not null
+            union all
+            select 2, l.* from billing.ledger_faults() l
+            union all
+            select 3, g.* from billing.grant_faults() g
+            union all
+            select 4, r.* from billing.reservation_faults() r
+        ) f
+    ), details as (
+        -- The first faults say where to look; a chain that is cut has as many as rows behind the cut.
+        select n.user_id, string_agg(n.fault, '; ' order by n.number) filter (where n.number <= 10)
+            || case when count(*) > 10 then format('; and %s more', count(*) - 10) else '' end as detail
+        from numbered n group by n.user_id
+    )
+    select d.user_id, coalesce(b.stored, 0), coalesce(b.calculated, 0), coalesce(b.stored - b.calculated, 0), d.detail
+    from details d
+    left join balances b on b.user_id = d.user_id
+    order by d.user_id
 $$;
 comment on function billing.validate_credits_consistency() is
-'No row if, for every user, Σ ledger = Σ grants'' remaining − debt = cached balance. Otherwise a row per user that '
-'differs.';
+'Proves the books. No row if, for every user: Σ ledger = Σ grants'' remaining − debt = cached balance; every ledger '
+'row''s balance_after follows from the row before; every grant''s ledger rows sum to what remains of it, and its '
+'amount is its parts and what was drawn; rows, grants, payments and reservations that one of them names exist. '
+'Otherwise a row per user that differs, and detail says what does: up to 10 faults.';
 
 create function billing.explain_checkout_session(p_session_id text) returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
@@ -82,6 +247,70 @@ $$;
 comment on function billing.explain_checkout_session(text) is
 'Everything known of a checkout session: its events with their outcomes, the payment, the reversals, the grants, the '
 'ledger rows, the effect on the balance in credits. Errors: 22004 null, 22023 blank.';
+
+create function billing.explain_user(p_user_id uuid) returns jsonb
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+    -- Rows of each kind: what support reads of a user is one page.
+    c_rows constant integer := 50;
+begin
+    if p_user_id is null then
+        raise exception 'p_user_id must not be null'
+            using errcode = 'null_value_not_allowed', detail = 'p_user_id = NULL';
+    end if;
+    return jsonb_build_object(
+        'user_id', p_user_id,
+        'account', (
+            select to_jsonb(c) || jsonb_build_object(
+                'signed_up_at', a.signed_up_at, 'next_due_at', a.next_due_at, 'updated_at', a.updated_at)
+            from billing.user_credits c join billing.accounts a using (user_id) where c.user_id = p_user_id),
+        'customers', (
+            select coalesce(jsonb_agg(to_jsonb(c) - 'user_id' order by c.as_of desc, c.customer_id), '[]')
+            from billing.customers c where c.user_id = p_user_id),
+        'grants', (
+            select coalesce(jsonb_agg(to_jsonb(g) - 'user_id' - 'spendable' - 'draw_rank'
+                order by g.spendable desc, g.id desc), '[]')
+            from (
+                select * from billing.credit_grants g where g.user_id = p_user_id
+                order by g.spendable desc, g.id desc limit c_rows
+            ) g),
+        'subscriptions', (
+            select coalesce(jsonb_agg(to_jsonb(s) - 'user_id' order by s.as_of desc, s.subscription_id), '[]')
+            from billing.subscriptions s where s.user_id = p_user_id),
+        'payments', (
+            select coalesce(jsonb_agg(to_jsonb(p) - 'user_id' order by p.paid_at desc, p.source_id), '[]')
+            from (
+                select * from billing.user_payments p where p.user_id = p_user_id
+                order by p.paid_at desc, p.source_id limit c_rows
+            ) p),
+        'reservations', (
+            select coalesce(jsonb_agg(to_jsonb(r) - 'user_id' order by r.expires_at, r.request_id), '[]')
+            from billing.reservations r where r.user_id = p_user_id and r.status = 'held'),
+        -- Events that name the user's customers, or the user, and could not be applied yet.
+        'waiting', (
+            select coalesce(jsonb_agg(jsonb_build_object(
+                'event_id', e.event_id, 'type', e.type, 'object_id', e.object_id, 'customer_id', e.customer_id,
+                'outcome', e.outcome, 'reason', e.reason, 'attempts', e.attempts,
+                'first_received_at', e.first_received_at, 'details', e.details)
+                order by e.first_received_at, e.event_id), '[]')
+            from billing.stripe_events e
+            where e.outcome in ('parked', 'needs_fetch')
+                and (e.user_id = p_user_id
+                    or e.customer_id in (select c.customer_id from billing.customers c where c.user_id = p_user_id))),
+        'transactions', (
+            select coalesce(jsonb_agg(to_jsonb(t) - 'user_id' order by t.id desc), '[]')
+            from (
+                select * from billing.credit_transactions t where t.user_id = p_user_id
+                order by t.id desc limit c_rows
+            ) t));
+end
+$$;
+comment on function billing.explain_user(uuid) is
+'What support needs to know of a user, on one page: the balances as user_credits has them (null without an account), '
+'customers, grants (those with credits first), subscriptions, payments, held reservations, what waits (events of the '
+'user''s customers that are parked or to be fetched), and the last ledger rows; at most 50 of a kind. Errors: 22004 '
+'null.';
 
 create function billing.credit_system_metrics(p_window interval default '1 hour') returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp

@@ -8,6 +8,14 @@ do $$
 declare
     v_schema pg_catalog.pg_namespace;
 begin
+    -- Stripe's JSON is UTF-8: in another encoding a buyer's name would make a paid event unreadable.
+    if pg_catalog.getdatabaseencoding() <> 'UTF8' then
+        raise exception 'stripe_credits needs a database whose encoding is UTF8, and this one''s is %',
+            pg_catalog.getdatabaseencoding()
+            using errcode = 'feature_not_supported',
+                detail = pg_catalog.format('server_encoding = %s', pg_catalog.getdatabaseencoding()),
+                hint = 'CREATE DATABASE … TEMPLATE template0 ENCODING ''UTF8'', and install the extension there.';
+    end if;
     select n.* into strict v_schema from pg_catalog.pg_namespace n where n.nspname = 'billing';
     if v_schema.nspowner <> (select r.oid from pg_catalog.pg_roles r where r.rolname = current_user)
         and not (select r.rolsuper from pg_catalog.pg_roles r where r.oid = v_schema.nspowner)

@@ -135,3 +135,59 @@ comment on function billing.my_transactions(integer, bigint) is
 'The caller''s ledger rows, newest first.
   p_limit   rows, at most 1000, by default 50
   p_before  only rows with a smaller id: the last id of the page before';
+
+create view billing.user_payments with (security_invoker = true) as
+select
+    p.user_id,
+    p.source_id::text as source_id,
+    p.paid_at,
+    p.amount_total as amount,
+    p.currency,
+    -- As rules/src/reversal.rs counts them, in the payment's currency.
+    (
+        select coalesce(least(p.amount_total,
+            greatest(
+                coalesce(sum(r.amount) filter (where r.kind = 'refund' and r.state = 'live'), 0),
+                coalesce(max(r.amount) filter (where r.kind = 'charge'), 0)
+                    - coalesce(sum(r.amount) filter (where r.kind = 'refund' and r.state = 'undone'), 0))
+            + coalesce(sum(r.amount) filter (where r.kind = 'dispute' and r.state = 'live'), 0)), 0)::bigint
+        from billing.payment_intents i
+        join billing.reversals r using (payment_intent_id)
+        where i.source_id = p.source_id and coalesce(r.currency, p.currency) is not distinct from p.currency
+    ) as refunded,
+    (
+        select coalesce(sum(g.amount), 0)::bigint from billing.credit_grants g
+        where g.user_id = p.user_id and g.source_id = p.source_id
+    ) as credits,
+    (
+        select string_agg(distinct coalesce((
+            select c.name from billing.prices c
+            where c.price_id = coalesce(g.price_id, g.item) order by c.valid_from desc limit 1), g.item), ', ')
+        from billing.credit_grants g
+        where g.user_id = p.user_id and g.source_id = p.source_id and g.pool <> 'promotional'
+    ) as description
+from billing.payments p
+where p.paid_at is not null;
+comment on view billing.user_payments is
+'What was paid for, by session or invoice: amount and refunded in the currency''s minor units, refunded by refunds '
+'and disputes; credits as granted, spent or not; description by the catalog''s names.';
+
+-- SECURITY DEFINER, as my_transactions, so that clients need no rights on the tables of payments and reversals.
+create function billing.my_payments(p_limit integer default 50, p_before timestamptz default null)
+returns table (
+    source_id text, paid_at timestamptz, amount bigint, currency text, refunded bigint, credits bigint, description text
+)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+    select p.source_id, p.paid_at, p.amount, p.currency, p.refunded, p.credits, p.description
+    from billing.user_payments p
+    where p.user_id = billing.current_user_id() and (p_before is null or p.paid_at < p_before)
+    order by p.paid_at desc
+    -- With ties, so that the next page, which starts before the last paid_at, leaves none out.
+    fetch first (least(greatest(coalesce(p_limit, 50), 0), 1000)) rows with ties
+$$;
+comment on function billing.my_payments(integer, timestamptz) is
+'The caller''s payments, newest first: amount and refunded in minor units of the currency, the credits that were '
+'granted, what was bought. The user is the JWT''s sub, never an argument.
+  p_limit   rows, at most 1000, by default 50; payments of the same moment as the last come with it
+  p_before  only payments before this time: the last paid_at of the page before';

@@ -78,7 +78,8 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select array[
         'billing.current_user_id()', 'billing.is_service()', 'billing.free_plan()', 'billing.unposted(uuid)',
-        'billing.my_credits()', 'billing.my_transactions(integer, bigint)']::regprocedure[]
+        'billing.my_credits()', 'billing.my_transactions(integer, bigint)',
+        'billing.my_payments(integer, timestamptz)']::regprocedure[]
 $$;
 comment on function billing.client_functions() is 'What a client role may run.';
 

@@ -36,6 +36,16 @@ fn apply_stripe_event(event: Option<JsonText>, fetched: default!(Option<JsonText
     connected(|sql| event::deliver(sql, &event, fetched.as_ref()))
 }
 
+/// Applies a whole Stripe event from the text of the webhook's body: as `apply_stripe_event`, but read once, and with the
+/// escapes that jsonb refuses (`\u0000`, surrogates that are not in pairs) replaced by U+FFFD. A body that is no JSON is
+/// `rejected`, `malformed`.
+#[pg_extern(security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn apply_stripe_event_text(body: Option<String>, fetched: default!(Option<JsonText>, "NULL")) -> Outcome {
+    let body = required(body, "body");
+    connected(|sql| event::deliver_text(sql, &body, fetched.as_ref()))
+}
+
 /// Applies a session as Stripe has it now, for the user whose browser came back from it.
 ///
 /// `session` is Stripe's object, best with `line_items` expanded. Unless `expected_user_id` owns it, by the rules of every

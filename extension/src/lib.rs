@@ -48,10 +48,10 @@ mod pg {
     //! Between Rust and Postgres.
     pub(crate) mod drop_guard; // refuses to drop the ledger
     pub(crate) mod sql; // statements and rows
+    pub(crate) mod locks; // rule 15
     pub(crate) mod error; // checks of arguments, and the errors that they raise
     pub(crate) mod json; // jsonb arguments
     pub(crate) mod convert; // the rules' types and Postgres's
-    pub(crate) mod locks; // rule 15
 }
 
 pgrx::pg_module_magic!(name, version);
@@ -68,6 +68,7 @@ extension_sql_file!(
     requires = [
         "diagnosis",
         api::apply_stripe_event,
+        api::apply_stripe_event_text,
         api::apply_stripe_credit_pack_purchase,
         api::apply_subscription_state,
         api::settle_account

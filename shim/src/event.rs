@@ -1,10 +1,11 @@
-//! A Stripe event in the shim: its text, unchanged, and the fields of its envelope that logs and metrics need. The
+//! A Stripe event in the shim: its text, as Postgres can store it, and the fields of its envelope that logs and metrics need. The
 //! database interprets `data`. An event is authentic because its body was signed or because Stripe's API returned it.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use stripe_credits_rules::calendar;
+use stripe_credits_rules::escapes::storable;
 use stripe_credits_rules::event::{self as rules, Malformed};
 use stripe_credits_rules::stripe::MAX_ID_BYTES;
 use thiserror::Error;
@@ -87,10 +88,10 @@ impl Event {
         check_name("type", &fields.event_type)?;
         let (session_id, payment_intent_id) = fields.logged_ids();
         let envelope = fields.envelope();
-        Ok(Self { text, envelope, session_id, payment_intent_id })
+        Ok(Self { text: storable(&text).into_owned(), envelope, session_id, payment_intent_id })
     }
 
-    /// The event's JSON, as Stripe wrote it.
+    /// The event's JSON as Stripe wrote it, but for escapes that Postgres cannot store.
     pub(crate) fn text(&self) -> &str {
         &self.text
     }

@@ -6,11 +6,13 @@ adjust_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_reason text
 admin_apply_stripe_credit_pack_purchase(p_user_id uuid, p_amount bigint, p_event_id text, p_checkout_session_id text, p_payment_intent_id text DEFAULT NULL::text, p_customer_id text DEFAULT NULL::text, p_price_id text DEFAULT NULL::text, p_pack text DEFAULT NULL::text) -> jsonb volatile security definer {"search_path=pg_catalog, pg_temp"}
 apply_stripe_credit_pack_purchase(p_user_id uuid, p_amount bigint, p_event_id text, p_checkout_session_id text, p_payment_intent_id text DEFAULT NULL::text, p_customer_id text DEFAULT NULL::text, p_price_id text DEFAULT NULL::text, p_pack text DEFAULT NULL::text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 apply_stripe_event(event jsonb, fetched jsonb DEFAULT NULL::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
+apply_stripe_event_text(body text, fetched jsonb DEFAULT NULL::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 apply_stripe_subscription_state(p_user_id uuid, p_tier text, p_customer_id text, p_subscription_id text, p_price_id text, p_cycle_start timestamp with time zone, p_cycle_end timestamp with time zone, p_event_id text, p_invoice_id text DEFAULT NULL::text, p_reset_usage boolean DEFAULT false) -> jsonb volatile security definer {"search_path=pg_catalog, pg_temp"}
 apply_subscription_state(p_user_id uuid, p_tier text, p_customer_id text, p_subscription_id text, p_price_id text, p_cycle_start timestamp with time zone, p_cycle_end timestamp with time zone, p_event_id text, p_invoice_id text DEFAULT NULL::text, p_reset_usage boolean DEFAULT false, p_status text DEFAULT 'active'::text, p_cancel_at_period_end boolean DEFAULT false) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 assert_known_price(p_price_id text) -> void stable security definer {"search_path=pg_catalog, pg_temp"}
 attribute(p_stripe_id text, p_user_id uuid) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 balance_at(p_user_id uuid, p_at timestamp with time zone) -> bigint stable security definer {"search_path=pg_catalog, pg_temp"}
+balance_faults() -> TABLE(user_id uuid, stored bigint, calculated bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 client_functions() -> regprocedure[] stable {"search_path=pg_catalog, pg_temp"}
 commit_reservation(p_user_id uuid, p_request_id text, p_amount bigint DEFAULT NULL::bigint) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 credit_system_metrics(p_window interval DEFAULT '01:00:00'::interval) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
@@ -18,17 +20,21 @@ current_user_id() -> uuid stable security definer {"search_path=pg_catalog, pg_t
 draw_rank(p_pool text) -> smallint immutable
 explain_checkout_session(p_session_id text) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
 explain_event(event jsonb, fetched jsonb DEFAULT NULL::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
+explain_user(p_user_id uuid) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
 free_plan() -> TABLE(credits bigint, every interval) stable security definer {"search_path=pg_catalog, pg_temp"}
 grant_access(p_client regrole, p_service regrole) -> void volatile {"search_path=pg_catalog, pg_temp"}
 grant_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_description text DEFAULT NULL::text, p_expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
+grant_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 grant_signup_credits(p_user_id uuid) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 guard_drop() -> event_trigger volatile security definer {"search_path=pg_catalog, pg_temp"}
 import_balance(p_user_id uuid, p_pool text, p_amount bigint, p_source text, p_expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 installed_policies() -> TABLE(name text, policy text, rule text) immutable {"search_path=pg_catalog, pg_temp"}
 is_service() -> boolean stable {"search_path=pg_catalog, pg_temp"}
+ledger_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 load_catalog(catalog jsonb) -> TABLE(price_id text, change text) volatile security definer {"search_path=pg_catalog, pg_temp"}
 move_cursor(p_command text, p_position jsonb DEFAULT NULL::jsonb) -> void volatile security definer {"search_path=pg_catalog, pg_temp"}
 my_credits() -> SETOF billing.user_credits volatile security definer {"search_path=pg_catalog, pg_temp"}
+my_payments(p_limit integer DEFAULT 50, p_before timestamp with time zone DEFAULT NULL::timestamp with time zone) -> TABLE(source_id text, paid_at timestamp with time zone, amount bigint, currency text, refunded bigint, credits bigint, description text) stable security definer {"search_path=pg_catalog, pg_temp"}
 my_transactions(p_limit integer DEFAULT 50, p_before bigint DEFAULT NULL::bigint) -> SETOF billing.credit_transactions stable security definer {"search_path=pg_catalog, pg_temp"}
 older_answer(o billing.outcome) -> jsonb immutable {"search_path=pg_catalog, pg_temp"}
 prune_stripe_events(p_older_than interval) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp"}
@@ -37,6 +43,7 @@ refund_spend(p_user_id uuid, p_spend_request_id text, p_request_id text, p_amoun
 refuse_ledger_change() -> trigger volatile {"search_path=pg_catalog, pg_temp"}
 release_reservation(p_user_id uuid, p_request_id text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 require_named(p_value text, p_argument text) -> void immutable {"search_path=pg_catalog, pg_temp"}
+reservation_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 reserve_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_ttl interval DEFAULT '00:15:00'::interval, p_description text DEFAULT NULL::text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 resolve_price(p_price_id text, p_at timestamp with time zone DEFAULT now()) -> SETOF billing.prices stable security definer {"search_path=pg_catalog, pg_temp"}
 retry_parked(p_limit integer DEFAULT 1000) -> SETOF billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
@@ -47,7 +54,7 @@ spend_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_description 
 sync_user_credits(p_user_id uuid) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp"}
 unposted(p_user_id uuid) -> TABLE(pool text, credits bigint, up_to_here bigint) stable {"search_path=pg_catalog, pg_temp"}
 user_id(p_external text) -> uuid stable security definer {"search_path=pg_catalog, pg_temp"}
-validate_credits_consistency() -> TABLE(user_id uuid, stored_balance bigint, calculated_balance bigint, difference bigint) stable security definer {"search_path=pg_catalog, pg_temp"}
+validate_credits_consistency() -> TABLE(user_id uuid, stored_balance bigint, calculated_balance bigint, difference bigint, detail text) stable security definer {"search_path=pg_catalog, pg_temp"}
 
 -- Types
 outcome: ok boolean, outcome text, already_applied boolean, reason text, user_id uuid, credits bigint, remaining_subscription bigint, remaining_purchased bigint, remaining_promotional bigint, remaining_total bigint, debt bigint, tier text, subscription_status text, to_fetch jsonb, details jsonb
@@ -238,6 +245,14 @@ view user_credits 14: debt bigint
 view user_credits 15: stripe_customer_id text
 view user_credits 16: stripe_subscription_id text
 view user_credits 17: stripe_price_id text
+view user_payments 01: user_id uuid
+view user_payments 02: source_id text
+view user_payments 03: paid_at timestamp with time zone
+view user_payments 04: amount bigint
+view user_payments 05: currency text
+view user_payments 06: refunded bigint
+view user_payments 07: credits bigint
+view user_payments 08: description text
 
 -- Constraints
 billing.accounts: PRIMARY KEY (user_id)
@@ -369,6 +384,7 @@ subscriptions: t
 accounts: {fillfactor=80}
 credit_grants: {fillfactor=80}
 user_credits: {security_invoker=true}
+user_payments: {security_invoker=true}
 
 -- Grants
 accounts: SELECT to authenticated
@@ -378,11 +394,13 @@ billing.adjust_credits(uuid,bigint,text,text): EXECUTE to service_role
 billing.admin_apply_stripe_credit_pack_purchase(uuid,bigint,text,text,text,text,text,text): EXECUTE to service_role
 billing.apply_stripe_credit_pack_purchase(uuid,bigint,text,text,text,text,text,text): EXECUTE to service_role
 billing.apply_stripe_event(jsonb,jsonb): EXECUTE to service_role
+billing.apply_stripe_event_text(text,jsonb): EXECUTE to service_role
 billing.apply_stripe_subscription_state(uuid,text,text,text,text,timestamp with time zone,timestamp with time zone,text,text,boolean): EXECUTE to service_role
 billing.apply_subscription_state(uuid,text,text,text,text,timestamp with time zone,timestamp with time zone,text,text,boolean,text,boolean): EXECUTE to service_role
 billing.assert_known_price(text): EXECUTE to service_role
 billing.attribute(text,uuid): EXECUTE to service_role
 billing.balance_at(uuid,timestamp with time zone): EXECUTE to service_role
+billing.balance_faults(): EXECUTE to service_role
 billing.client_functions(): EXECUTE to stripe_credits_owner
 billing.commit_reservation(uuid,text,bigint): EXECUTE to service_role
 billing.credit_system_metrics(interval): EXECUTE to service_role
@@ -391,20 +409,25 @@ billing.current_user_id(): EXECUTE to service_role
 billing.draw_rank(text): EXECUTE to stripe_credits_owner
 billing.explain_checkout_session(text): EXECUTE to service_role
 billing.explain_event(jsonb,jsonb): EXECUTE to service_role
+billing.explain_user(uuid): EXECUTE to service_role
 billing.free_plan(): EXECUTE to authenticated
 billing.free_plan(): EXECUTE to service_role
 billing.grant_access(regrole,regrole): EXECUTE to stripe_credits_owner
 billing.grant_credits(uuid,bigint,text,text,timestamp with time zone): EXECUTE to service_role
+billing.grant_faults(): EXECUTE to service_role
 billing.grant_signup_credits(uuid): EXECUTE to service_role
 billing.import_balance(uuid,text,bigint,text,timestamp with time zone): EXECUTE to service_role
 billing.installed_policies(): EXECUTE to stripe_credits_owner
 billing.is_service(): EXECUTE to authenticated
 billing.is_service(): EXECUTE to service_role
 billing.is_service(): EXECUTE to stripe_credits_owner
+billing.ledger_faults(): EXECUTE to service_role
 billing.load_catalog(jsonb): EXECUTE to service_role
 billing.move_cursor(text,jsonb): EXECUTE to service_role
 billing.my_credits(): EXECUTE to authenticated
 billing.my_credits(): EXECUTE to service_role
+billing.my_payments(integer,timestamp with time zone): EXECUTE to authenticated
+billing.my_payments(integer,timestamp with time zone): EXECUTE to service_role
 billing.my_transactions(integer,bigint): EXECUTE to authenticated
 billing.my_transactions(integer,bigint): EXECUTE to service_role
 billing.older_answer(billing.outcome): EXECUTE to stripe_credits_owner
@@ -414,6 +437,7 @@ billing.refund_spend(uuid,text,text,bigint): EXECUTE to service_role
 billing.refuse_ledger_change(): EXECUTE to stripe_credits_owner
 billing.release_reservation(uuid,text): EXECUTE to service_role
 billing.require_named(text,text): EXECUTE to stripe_credits_owner
+billing.reservation_faults(): EXECUTE to service_role
 billing.reserve_credits(uuid,bigint,text,interval,text): EXECUTE to service_role
 billing.resolve_price(text,timestamp with time zone): EXECUTE to service_role
 billing.retry_parked(integer): EXECUTE to service_role
@@ -449,3 +473,4 @@ subscriptions: SELECT to authenticated
 subscriptions: SELECT to service_role
 user_credits: SELECT to authenticated
 user_credits: SELECT to service_role
+user_payments: SELECT to service_role

@@ -568,7 +568,11 @@ mod tests {
         for metadata in
             [json!([]), json!([user]), json!("x"), json!(7), json!(null), json!({ "user_id": [user] })]
         {
-            assert_eq!(completed(json!({ "metadata": metadata })).metadata_user, UserNames::default(), "{metadata}");
+            assert_eq!(
+                completed(json!({ "metadata": metadata })).metadata_user,
+                UserNames::default(),
+                "{metadata}"
+            );
         }
         let odd = completed(json!({ "metadata": { "user_id": user, "a": [1], "b": { "c": null }, "d": 7 } }));
         assert_eq!(odd.metadata_user, UserNames::from_iter([user]));

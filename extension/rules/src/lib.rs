@@ -4,8 +4,8 @@
 //!
 //! Each module uses only those above it in this order, which `tests/arrows.rs` checks:
 //!
-//! 1. [`amount`], [`calendar`], [`reason`], [`verdict`], [`user`]: credits and money, times and spans, what a call answers
-//!    and why, which user a text names;
+//! 1. [`amount`], [`calendar`], [`reason`], [`verdict`], [`user`], [`escapes`]: credits and money, times and spans, what a
+//!    call answers and why, which user a text names, what Postgres cannot store of a text;
 //! 2. [`name`], [`stripe`], [`price`]: the ids of a payment, and the fields of Stripe's objects that the rules read, in both
 //!    shapes of its API;
 //! 3. [`catalog`]: what prices are worth and which events are in scope, as data that a founder writes;
@@ -33,6 +33,7 @@ pub mod reason;
 pub mod verdict;
 pub mod name;
 pub mod user;
+pub mod escapes;
 pub mod stripe;
 pub mod price;
 pub mod catalog;

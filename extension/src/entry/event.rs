@@ -2,7 +2,8 @@
 
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::catalog::Settings;
-use stripe_credits_rules::event::{self, Event, Subject};
+use stripe_credits_rules::escapes::storable;
+use stripe_credits_rules::event::{self, Event, Malformed, Subject};
 use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::name::NameKind;
 use stripe_credits_rules::reason::Reason;
@@ -22,13 +23,26 @@ use crate::tables::inbox::{self, ParkedEvent};
 
 /// Applies one delivery: the event, and Stripe's answer about it if Stripe was asked.
 pub(crate) fn deliver(sql: &mut Sql, payload: &JsonText, fetched: Option<&JsonText>) -> Outcome {
-    apply(sql, payload, fetched, Caller::Stripe)
+    apply(sql, event::read(payload.text()), payload, fetched, Caller::Stripe)
+}
+
+/// The same from the text of a webhook's body, in which what jsonb refuses is replaced. What is stored is the replaced text.
+pub(crate) fn deliver_text(sql: &mut Sql, body: &str, fetched: Option<&JsonText>) -> Outcome {
+    let text = storable(body);
+    match event::read(&text) {
+        // It may be no JSON at all, and there is no id to record it under.
+        Err(malformed) if malformed.event_id.is_none() => Outcome::malformed(&malformed),
+        event => apply(sql, event, &JsonText::from_json(text.into_owned()), fetched, Caller::Stripe),
+    }
 }
 
 /// Applies a session as Stripe has it now, for the user whose browser came back from it.
 pub(crate) fn reconcile(sql: &mut Sql, session: &JsonText, expected: Uuid, as_of: Time) -> Outcome {
     match event::reconciliation(session.text(), as_of) {
-        Ok(event) => apply(sql, &JsonText::from_json(event), None, Caller::Browser { expected }),
+        Ok(event) => {
+            let payload = JsonText::from_json(event);
+            apply(sql, event::read(payload.text()), &payload, None, Caller::Browser { expected })
+        }
         Err(malformed) => Outcome::malformed(&malformed),
     }
 }
@@ -48,8 +62,14 @@ pub(crate) fn retry_parked(sql: &mut Sql, limit: i64) -> Vec<Outcome> {
     outcomes
 }
 
-fn apply(sql: &mut Sql, payload: &JsonText, fetched: Option<&JsonText>, caller: Caller) -> Outcome {
-    let event = match event::read(payload.text()) {
+fn apply(
+    sql: &mut Sql,
+    event: Result<Event, Malformed>,
+    payload: &JsonText,
+    fetched: Option<&JsonText>,
+    caller: Caller,
+) -> Outcome {
+    let event = match event {
         Ok(event) => event,
         Err(malformed) => {
             let outcome = Outcome::malformed(&malformed);

@@ -21,9 +21,9 @@ pub(crate) struct JsonText {
 }
 
 impl JsonText {
-    /// From a text that serde made.
+    /// From a text that serde has written or read. Raises what jsonb raises for a number or a depth that it cannot hold.
     pub(crate) fn from_json(text: String) -> JsonText {
-        let cstring = std::ffi::CString::new(text.as_str()).expect("serde escapes NUL");
+        let cstring = std::ffi::CString::new(text.as_str()).expect("JSON escapes NUL");
         // SAFETY: jsonb_in takes one C string, which outlives the call.
         let datum =
             unsafe { direct_function_call_as_datum(pg_sys::jsonb_in, &[Some(cstring.as_ptr().into())]) };

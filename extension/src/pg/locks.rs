@@ -5,12 +5,19 @@
 //! sorted → the account's row (ledger.rs). Sources come before names, because what is parked for a session, and names its payment,
 //! is found under the session's lock. Spending locks the account only.
 //!
+//! The catalog's lock, the first of them, also checks the transaction's isolation: at a stricter level than READ COMMITTED
+//! a decision would be made by the snapshot of before the lock was waited for, and what was committed meanwhile would be
+//! missed without a word. What locks the account only needs no such check: there Postgres itself raises 40001, because the
+//! row that is locked is the row that was changed.
+//!
 //! All are transaction-level advisory locks, which work with pgbouncer's transaction mode. Keys with the same hash wait for
 //! each other, which is harmless.
 
 use std::collections::BTreeSet;
 
 use pgrx::{direct_function_call, pg_sys, prelude::*};
+
+use crate::pg::error::raise;
 
 /// The first key of each lock, in the order in which they are taken. The prefix "sc" keeps them apart from the app's locks.
 const CATALOG: i32 = 0x7363_0001;
@@ -20,13 +27,32 @@ const PAYMENT_NAME: i32 = 0x7363_0004;
 
 /// Locks the catalog in share mode: it does not change.
 pub(crate) fn catalog_shared() {
+    require_read_committed();
     take(pg_sys::pg_advisory_xact_lock_shared_int4, CATALOG, 0);
 }
 
 /// Locks the catalog exclusively. Everything else of Stripe's locks it in share mode, so that no other lock but the account's
 /// is needed.
 pub(crate) fn catalog_exclusive() {
+    require_read_committed();
     take(pg_sys::pg_advisory_xact_lock_int4, CATALOG, 0);
+}
+
+/// Raises 25001 in a transaction at a stricter level than READ COMMITTED.
+fn require_read_committed() {
+    // SAFETY: a backend is one thread, and reads its own transaction's level.
+    let level = unsafe { pg_sys::XactIsoLevel };
+    let name = match u32::try_from(level) {
+        Ok(pg_sys::XACT_REPEATABLE_READ) => "repeatable read",
+        Ok(pg_sys::XACT_SERIALIZABLE) => "serializable",
+        _ => return,
+    };
+    raise(
+        PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
+        "what applies something of Stripe's must be called at isolation level read committed: at a stricter one it would \
+         miss what was committed while it waited",
+        &format!("transaction_isolation = {name}"),
+    );
 }
 
 /// Locks the link of a customer to a user.

@@ -21,7 +21,14 @@ const LEEWAY_SECONDS: u64 = 30;
 /// The longest email address accepted, in bytes (RFC 5321's limit of a path).
 const MAX_EMAIL_BYTES: usize = 254;
 
-/// An authenticated user. Only [`Authenticator::authenticate`] makes one.
+/// A verified token. Only [`Authenticator::authenticate`] makes one.
+#[derive(Debug)]
+pub(crate) struct Token {
+    sub: String,
+    email: Option<String>,
+}
+
+/// An authenticated user. Only a [`Token`] makes one.
 #[derive(Debug)]
 pub(crate) struct User {
     id: Uuid,
@@ -43,8 +50,20 @@ struct Claims {
     email: Option<Value>,
 }
 
+impl Token {
+    /// Whom the identity provider names.
+    pub(crate) fn sub(&self) -> &str {
+        &self.sub
+    }
+
+    /// The user, with the id that the token's `sub` means in the database; if it means nobody, the token is of no use.
+    pub(crate) fn into_user(self, id: Option<Uuid>) -> Result<User, AuthError> {
+        Ok(User { id: id.ok_or(AuthError::Subject)?, email: self.email })
+    }
+}
+
 impl User {
-    /// The token's `sub`.
+    /// The user's id.
     pub(crate) fn id(&self) -> Uuid {
         self.id
     }
@@ -68,8 +87,8 @@ impl Authenticator {
         }
     }
 
-    /// The user of the request's bearer token.
-    pub(crate) async fn authenticate(&self, headers: &HeaderMap) -> Result<User, AuthError> {
+    /// The request's bearer token, verified.
+    pub(crate) async fn authenticate(&self, headers: &HeaderMap) -> Result<Token, AuthError> {
         let token = bearer(headers)?;
         let header = decode_header(token).map_err(|fault| auth_error(fault.kind()))?;
         if header.crit.is_some() {
@@ -81,10 +100,10 @@ impl Authenticator {
             .map_err(|fault| auth_error(fault.kind()))?
             .claims;
         let text = |claim: Option<Value>| claim.as_ref().and_then(Value::as_str).map(str::to_owned);
-        let id = text(claims.sub).and_then(|sub| Uuid::try_parse(&sub).ok()).ok_or(AuthError::Subject)?;
+        let sub = text(claims.sub).ok_or(AuthError::Subject)?;
         // The tokens of Supabase users who signed in by phone have an empty one.
         let email = text(claims.email).filter(|email| !email.is_empty() && email.len() <= MAX_EMAIL_BYTES);
-        Ok(User { id, email })
+        Ok(Token { sub, email })
     }
 
     async fn key(&self, header: &Header) -> Result<DecodingKey, AuthError> {
@@ -161,7 +180,7 @@ mod tests {
     );
     const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-    fn authenticate(token: &str) -> Result<User, AuthError> {
+    fn authenticate(token: &str) -> Result<Token, AuthError> {
         let (secret, jwks_url, audience, issuer) = (Some(SecretString::from(SECRET)), None, None, None);
         let auth = Authenticator::new(&AuthConfig { secret, jwks_url, audience, issuer });
         let value = HeaderValue::from_str(&format!("Bearer {token}")).expect("a header's value");
@@ -172,8 +191,12 @@ mod tests {
 
     #[test]
     fn a_good_token_names_its_user() {
-        let user = authenticate(TOKEN).unwrap();
-        assert_eq!((user.id(), user.email()), (Uuid::from_u128(1), Some("ann@users.test")));
+        let token = authenticate(TOKEN).unwrap();
+        let id = Uuid::from_u128(1);
+        assert_eq!(token.sub(), id.to_string());
+        let user = token.into_user(Some(id)).unwrap();
+        assert_eq!((user.id(), user.email()), (id, Some("ann@users.test")));
+        assert!(authenticate(TOKEN).unwrap().into_user(None).is_err(), "a sub that names nobody");
     }
 
     proptest! {

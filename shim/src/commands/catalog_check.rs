@@ -1,10 +1,12 @@
-//! `catalog check`: checks that each price of the catalog exists in Stripe with the right billing, and that each
-//! active price in Stripe is in the catalog.
+//! `catalog check`: checks that each price of the catalog exists in Stripe with the right billing, that each active
+//! price in Stripe is in the catalog, and that fixed worth fits what Stripe bills for it.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use stripe_credits_rules::catalog::PriceKind;
+use serde::de::IgnoredAny;
+use stripe_credits_rules::calendar::Span;
+use stripe_credits_rules::catalog::{Names, PriceKind};
 
 use crate::commands::repair::{Repair, each_page};
 use crate::commands::report::Report;
@@ -21,6 +23,30 @@ struct StripePrice {
     /// `recurring` or `one_time`.
     #[serde(rename = "type")]
     billing: String,
+    /// `prod_…`.
+    product: Option<String>,
+    recurring: Option<Recurring>,
+    /// If it is tiered, and they were expanded.
+    tiers: Option<Vec<Tier>>,
+    /// Divides quantities before they are multiplied by the amount.
+    transform_quantity: Option<IgnoredAny>,
+    /// Lets the buyer choose the amount.
+    custom_unit_amount: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct Recurring {
+    /// `day`, `week`, `month` or `year`.
+    interval: String,
+    interval_count: u32,
+    /// `licensed` or `metered`.
+    usage_type: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Tier {
+    /// Minor units, for the tier as a whole.
+    flat_amount: Option<i64>,
 }
 
 /// Compares both and prints each difference.
@@ -31,14 +57,18 @@ pub(crate) async fn run(environment: &Environment) -> Result<(), Error> {
     let total = prices.len();
     let mut unmatched: BTreeMap<String, CatalogPrice> =
         prices.into_iter().map(|price| (price.price_id.clone(), price)).collect();
+    let products = take_products(&mut unmatched);
     let mut report = Report::new();
     let mut sold = 0;
-    let pages = Pages::of(&repair.stripe, "/v1/prices?active=true".to_owned(), None);
+    let pages = Pages::of(&repair.stripe, "/v1/prices?active=true&expand[]=data.tiers".to_owned(), None);
     each_page(pages, async |page| {
         for listed in page.objects {
             sold += 1;
-            let difference = match unmatched.remove(&listed.id) {
-                Some(known) => difference(&known, &listed.object.read()?),
+            let price: StripePrice = listed.object.read()?;
+            let of_product = price.product.as_ref().and_then(|product| products.get(product));
+            let known = unmatched.remove(&listed.id);
+            let difference = match known.as_ref().or(of_product) {
+                Some(known) => difference(known, &price),
                 None => Some("is sold at Stripe, and the catalog does not know it".to_owned()),
             };
             if let Some(difference) = difference {
@@ -50,7 +80,7 @@ pub(crate) async fn run(environment: &Environment) -> Result<(), Error> {
     .await?;
     // The others are archived or missing in Stripe.
     for (price_id, known) in unmatched.into_iter().filter(|(_, known)| !known.is_retired) {
-        let difference = match repair.stripe.get(&format!("/v1/prices/{price_id}")).await {
+        let difference = match repair.stripe.get(&format!("/v1/prices/{price_id}?expand[]=tiers")).await {
             Ok(object) => difference(&known, &object.read()?),
             Err(StripeError::NotFound | StripeError::Refused { .. }) => {
                 Some("is in the catalog, and Stripe has no such price".to_owned())
@@ -82,8 +112,50 @@ fn difference(known: &CatalogPrice, price: &StripePrice) -> Option<String> {
     } else if !price.active {
         Some(format!("is the {kind} {key} in the catalog, and archived at Stripe"))
     } else {
-        None
+        let misfits = misfits(known, price);
+        (!misfits.is_empty())
+            .then(|| format!("is the {kind} {key} in the catalog, and {}", misfits.join(", and ")))
     }
+}
+
+/// What of a price at Stripe the fixed worth of the catalog cannot follow.
+fn misfits(known: &CatalogPrice, price: &StripePrice) -> Vec<String> {
+    let mut misfits = Vec::new();
+    let mut misfit = |is_one: bool, what: &str| {
+        if is_one {
+            misfits.push(what.to_owned());
+        }
+    };
+    let is_metered = |recurring: &Recurring| recurring.usage_type.as_deref() == Some("metered");
+    misfit(price.recurring.as_ref().is_some_and(is_metered), "metered at Stripe: usage grants nothing");
+    let has_flat_fee = |tier: &Tier| tier.flat_amount.is_some_and(|amount| amount != 0);
+    misfit(
+        price.tiers.iter().flatten().any(has_flat_fee),
+        "has a tier with a flat fee at Stripe, which is paid whatever the quantity",
+    );
+    misfit(price.transform_quantity.is_some(), "bills bundles at Stripe (transform_quantity), not pieces");
+    misfit(price.custom_unit_amount.is_some(), "lets buyers choose what they pay at Stripe");
+    let interval = price.recurring.as_ref().and_then(interval);
+    if let Some(interval) = interval.filter(|_| known.kind == PriceKind::Plan) {
+        if interval != known.every {
+            misfits.push(format!("billed every {interval} at Stripe, every {} in the catalog", known.every));
+        }
+        if let Some(drip) = known.drip.filter(|drip| drip.is_longer_than(interval)) {
+            misfits.push(format!("its parts of {drip} are longer than its interval at Stripe, {interval}"));
+        }
+    }
+    misfits
+}
+
+/// How often a price is billed; none if that is beyond what a catalog can say.
+fn interval(recurring: &Recurring) -> Option<Span> {
+    format!("{} {}", recurring.interval_count, recurring.interval).parse().ok()
+}
+
+/// Takes the products that are on sale out of the catalog's rows.
+fn take_products(prices: &mut BTreeMap<String, CatalogPrice>) -> BTreeMap<String, CatalogPrice> {
+    let is_product = |_: &String, price: &mut CatalogPrice| price.names == Names::Product;
+    prices.extract_if(.., is_product).filter(|(_, product)| !product.is_retired).collect()
 }
 
 #[cfg(test)]
@@ -96,9 +168,15 @@ mod tests {
             price_id: "price_1".to_owned(),
             kind,
             key: "pro".to_owned(),
+            names: Names::Price,
+            every: Span::Months(1),
+            drip: None,
             is_retired,
         };
-        let price = |billing: &str, active| StripePrice { active, billing: billing.to_owned() };
+        let price = |billing: &str, active| {
+            let object = serde_json::json!({"active": active, "type": billing});
+            serde_json::from_value::<StripePrice>(object).expect("a price")
+        };
         assert_eq!(difference(&known(PriceKind::Plan, false), &price("recurring", true)), None);
         assert_eq!(difference(&known(PriceKind::Pack, false), &price("one_time", true)), None);
         assert_eq!(difference(&known(PriceKind::NotCredits, false), &price("one_time", false)), None);

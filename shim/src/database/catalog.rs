@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use stripe_credits_rules::catalog::PriceKind;
+use stripe_credits_rules::calendar::Span;
+use stripe_credits_rules::catalog::{Names, PriceKind};
 use tokio_postgres::Row;
 
 use crate::database::{Database, DatabaseError, PROBE_TIMEOUT, READ_TIMEOUT, column};
@@ -20,10 +21,15 @@ pub(crate) struct PriceChange {
 /// A price of the catalog.
 #[derive(Debug)]
 pub(crate) struct CatalogPrice {
+    /// Of a price, or of a product that stands for all of its prices.
     pub(crate) price_id: String,
+    pub(crate) names: Names,
     pub(crate) kind: PriceKind,
     /// The key of its plan or pack, such as `pro`.
     pub(crate) key: String,
+    /// The billing interval that the credits are for.
+    pub(crate) every: Span,
+    pub(crate) drip: Option<Span>,
     pub(crate) is_retired: bool,
 }
 
@@ -45,15 +51,21 @@ pub(crate) enum OfferKind {
 impl Database {
     /// Every price of the catalog in its current version.
     pub(crate) async fn prices(&self) -> Result<Vec<CatalogPrice>, DatabaseError> {
-        let sql = "select distinct on (p.price_id) p.price_id, p.kind, p.key, p.retired from billing.prices p
+        let sql = "select distinct on (p.price_id) p.price_id, p.names, p.kind, p.key, p.retired,
+                (12 * extract(year from p.every) + extract(month from p.every))::text, extract(day from p.every)::text,
+                (12 * extract(year from p.drip) + extract(month from p.drip))::text, extract(day from p.drip)::text
+            from billing.prices p
             where p.valid_from <= statement_timestamp() order by p.price_id, p.valid_from desc";
         let rows = self.query(sql, &[], READ_TIMEOUT).await?;
         let price = |row: &Row| {
             Ok(CatalogPrice {
                 price_id: column(row, 0)?,
-                kind: price_kind(row, 1)?,
-                key: column(row, 2)?,
-                is_retired: column(row, 3)?,
+                names: names(row, 1)?,
+                kind: price_kind(row, 2)?,
+                key: column(row, 3)?,
+                is_retired: column(row, 4)?,
+                every: span(row, 5)?.unwrap_or(Span::Months(1)),
+                drip: span(row, 7)?,
             })
         };
         rows.iter().map(price).collect()
@@ -65,7 +77,8 @@ impl Database {
                 select distinct on (p.price_id) p.* from billing.prices p
                 where p.valid_from <= statement_timestamp() order by p.price_id, p.valid_from desc),
             offers as (
-                select l.kind, l.key, l.name, l.credits, l.rank, json_agg(l.price_id order by l.price_id) as prices
+                select l.kind, l.key, l.name, l.credits, l.rank,
+                    coalesce(json_agg(l.price_id order by l.price_id) filter (where l.names = 'price'), '[]') as prices
                 from latest l where not l.retired and l.kind in ('plan', 'pack')
                 group by l.kind, l.key, l.name, l.credits, l.rank)
             select json_build_object(
@@ -111,6 +124,26 @@ impl Database {
     pub(crate) async fn livemode(&self) -> Result<Option<bool>, DatabaseError> {
         self.query_optional("select livemode from billing.settings", &[], PROBE_TIMEOUT).await
     }
+}
+
+fn names(row: &Row, index: usize) -> Result<Names, DatabaseError> {
+    let text: String = column(row, index)?;
+    Names::parse(&text).ok_or_else(|| DatabaseError::UnexpectedAnswer(format!("{text} names nothing")))
+}
+
+/// A span of the catalog from two columns, its months and its days; none if they are null.
+fn span(row: &Row, index: usize) -> Result<Option<Span>, DatabaseError> {
+    let number = |index| {
+        let text: Option<String> = column(row, index)?;
+        let fault =
+            |_| DatabaseError::UnexpectedAnswer("an interval of the catalog is no whole number".to_owned());
+        text.map(|text| text.parse::<u32>().map_err(fault)).transpose()
+    };
+    Ok(match (number(index)?, number(index + 1)?) {
+        (Some(0), Some(days)) => Some(Span::Days(days)),
+        (Some(months), Some(_)) => Some(Span::Months(months)),
+        _ => None,
+    })
 }
 
 fn price_kind(row: &Row, index: usize) -> Result<PriceKind, DatabaseError> {

@@ -11,7 +11,7 @@ impl Database {
     /// Applies an event.
     pub(crate) async fn apply_stripe_event(&self, event: &Event) -> Result<Outcome, DatabaseError> {
         let sql = "select json_strip_nulls(to_json(result))::text
-            from billing.apply_stripe_event(($1::text)::jsonb) as result";
+            from billing.apply_stripe_event_text($1::text) as result";
         self.outcome(sql, &[event.text()]).await
     }
 
@@ -22,7 +22,7 @@ impl Database {
         fetched: &str,
     ) -> Result<Outcome, DatabaseError> {
         let sql = "select json_strip_nulls(to_json(result))::text
-            from billing.apply_stripe_event(($1::text)::jsonb, ($2::text)::jsonb) as result";
+            from billing.apply_stripe_event_text($1::text, ($2::text)::jsonb) as result";
         self.outcome(sql, &[event.text(), fetched]).await
     }
 
@@ -96,7 +96,7 @@ impl Database {
         self.outcome(sql, &[event_id, fetched]).await
     }
 
-    /// Whether jsonb can store the event; it cannot store `\u0000` or very deep nesting, for example.
+    /// Whether jsonb can store the event; it cannot store very deep nesting, for example.
     pub(crate) async fn can_store(&self, event: &Event) -> Result<bool, DatabaseError> {
         match self.query("select ($1::text)::jsonb is not null", &[event.text()], EVENT_TIMEOUT).await {
             Ok(_) => Ok(true),

@@ -1,10 +1,28 @@
 //! A user's credits, Stripe customer and subscription.
 
+use stripe_credits_rules::stripe::MAX_ID_BYTES;
+use stripe_credits_rules::user as rules;
 use uuid::Uuid;
 
 use crate::database::{Database, DatabaseError, READ_TIMEOUT};
 
 impl Database {
+    /// The user that a token's `sub` names; none if it names nobody.
+    pub(crate) async fn user_id(&self, sub: &str) -> Result<Option<Uuid>, DatabaseError> {
+        if sub.trim().is_empty() || sub.len() > MAX_ID_BYTES || sub.contains('\0') {
+            return Ok(None);
+        }
+        // A UUID is itself in every namespace.
+        if let Some(user) = rules::user_id(sub, None) {
+            return Ok(Some(user));
+        }
+        let user: Option<String> =
+            self.query_value("select billing.user_id($1)::text", &[sub], READ_TIMEOUT).await?;
+        user.map(|user| Uuid::try_parse(&user))
+            .transpose()
+            .map_err(|fault| DatabaseError::UnexpectedAnswer(fault.to_string()))
+    }
+
     /// The user's tier and balances, as JSON.
     pub(crate) async fn credits(&self, user: Uuid) -> Result<String, DatabaseError> {
         // my_credits() reads the user from the JWT claims. The outer row sets them before the inner query runs, until

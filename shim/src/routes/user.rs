@@ -109,7 +109,9 @@ async fn handle(
     match route.handler {
         Handler::Public(handler) => handler(app, &head.headers).await,
         Handler::User(handler) => {
-            let user = app.auth()?.authenticate(&head.headers).await?;
+            let token = app.auth()?.authenticate(&head.headers).await?;
+            let id = app.database.user_id(token.sub()).await?;
+            let user = token.into_user(id)?;
             fields.user_id = Some(user.id());
             let body = body::read(incoming).await?;
             handler(app, &AuthenticatedRequest { user, headers: head.headers, body }, fields).await

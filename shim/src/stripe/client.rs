@@ -16,6 +16,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
+use stripe_credits_rules::escapes::storable;
 use thiserror::Error;
 use tokio::sync::Mutex;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
@@ -265,8 +266,9 @@ async fn read(response: Response<Incoming>) -> Result<Bytes, StripeError> {
 }
 
 fn parse(body: &[u8], as_of: u64) -> Result<StripeObject, StripeError> {
-    let object: Box<RawValue> =
-        serde_json::from_slice(body).map_err(|fault| StripeError::Malformed(fault.to_string()))?;
+    let malformed = |fault: &dyn std::fmt::Display| StripeError::Malformed(fault.to_string());
+    let text = std::str::from_utf8(body).map_err(|fault| malformed(&fault))?;
+    let object: Box<RawValue> = serde_json::from_str(&storable(text)).map_err(|fault| malformed(&fault))?;
     if !object.get().starts_with('{') {
         return Err(StripeError::Malformed("it is not a JSON object".to_owned()));
     }

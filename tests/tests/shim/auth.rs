@@ -8,7 +8,7 @@ use stripe_credits_tests::tokens::{
     AUDIENCE, JWT_SECRET, KeyServer, Signer, claims, hs256, token, token_of, wrong_tokens,
 };
 use stripe_credits_tests::wire::{Answer, head};
-use stripe_credits_tests::{ANN, BOB, Database};
+use stripe_credits_tests::{ANN, BOB, Database, catalog, session};
 
 fn credits(shim: &Shim, token: &str) -> Answer {
     shim.bearing("GET", "/credits", token, b"")
@@ -119,6 +119,30 @@ fn a_good_token_is_its_users_whatever_else_it_says() {
     }
     let scheme = [("authorization", &*format!("bearer {}", token(ANN)))];
     assert_eq!(shim.ask("GET", "/credits", &scheme, b"").status, 200);
+}
+
+#[test]
+fn scenario_70_a_token_of_a_user_who_is_no_uuid_is_of_the_user_that_metadata_names() {
+    let database = Database::new();
+    let mut books = database.connect();
+    let mut document = catalog();
+    document["user_namespace"] = json!("6ba7b811-9dad-11d1-80b4-00c04fd430c8");
+    books.load_catalog(&document);
+    let pack = session("cs_1").metadata("user_id", "user_2abc").metadata("price_id", "price_pack");
+    let user = books.apply(&pack.completed("evt_1")).user_id;
+    let shim = without_stripe(&database).start();
+    let of = |sub: &str| {
+        let mut claims = claims(ANN);
+        claims["sub"] = json!(sub);
+        credits(&shim, &Signer::secret().sign(&claims))
+    };
+    for sub in ["user_2abc", " user_2abc"] {
+        let answer = of(sub);
+        assert_eq!((answer.status, &answer.json()["user_id"]), (200, &json!(user)));
+        assert_eq!(answer.json()["credits_balance"], 500);
+    }
+    assert_eq!(of(" ").status, 401, "a blank names nobody");
+    assert_eq!(of(&ANN.to_string()).json()["user_id"], json!(ANN), "a UUID is itself");
 }
 
 #[test]

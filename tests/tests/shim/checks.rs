@@ -67,6 +67,61 @@ fn each_price_on_which_the_two_differ_is_named() {
 }
 
 #[test]
+fn what_fixed_worth_cannot_fit_is_named() {
+    let database = Database::new();
+    let stripe = FakeStripe::start();
+    let mut document = stripe_credits_tests::catalog();
+    document["plans"][1]["prices"] = json!([{"product": "prod_max"}]);
+    document["plans"][2]["prices"] = json!([{"id": "price_roll", "every": "3 months"}]);
+    database.connect().load_catalog(&document);
+    let monthly = json!({"interval": "month", "interval_count": 1, "usage_type": "licensed"});
+    let metered = json!({"interval": "month", "interval_count": 1, "usage_type": "metered"});
+    let weekly = json!({"interval": "week", "interval_count": 2, "usage_type": "licensed"});
+    let with = |id: &str, billing: &str, fields: Value| {
+        let mut price = price(id, billing, true);
+        price.as_object_mut().expect("an object").extend(fields.as_object().expect("fields").clone());
+        price
+    };
+    stripe.knows_list(
+        "/v1/prices",
+        vec![
+            with("price_pro", "recurring", json!({"recurring": metered})),
+            with("price_pro_year", "recurring", json!({"recurring": weekly})),
+            with("price_roll", "recurring", json!({"recurring": monthly})),
+            with("price_max_1", "recurring", json!({"recurring": monthly, "product": "prod_max"})),
+            with(
+                "price_max_2",
+                "recurring",
+                json!({"recurring": monthly, "product": "prod_max", "tiers": [{"flat_amount": 0}, {"flat_amount": 500}]}),
+            ),
+            with(
+                "price_pack",
+                "one_time",
+                json!({"transform_quantity": {"divide_by": 5, "round": "up"}, "custom_unit_amount": {"minimum": 100}}),
+            ),
+            price("price_tshirt", "one_time", true),
+        ],
+    );
+    let ended = check_catalog(&database, &stripe);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let mut findings: Vec<&str> = ended.stdout.lines().filter(|line| line.starts_with("price_")).collect();
+    findings.sort_unstable();
+    assert_eq!(
+        findings,
+        [
+            "price_max_2  is the plan max in the catalog, and has a tier with a flat fee at Stripe, which is paid whatever \
+             the quantity",
+            "price_pack  is the pack pack_500 in the catalog, and bills bundles at Stripe (transform_quantity), not pieces, \
+             and lets buyers choose what they pay at Stripe",
+            "price_pro  is the plan pro in the catalog, and metered at Stripe: usage grants nothing",
+            "price_pro_year  is the plan pro in the catalog, and billed every 14 days at Stripe, every 12 months in the \
+             catalog, and its parts of 1 months are longer than its interval at Stripe, 14 days",
+            "price_roll  is the plan roll in the catalog, and billed every 1 months at Stripe, every 3 months in the catalog",
+        ]
+    );
+}
+
+#[test]
 fn a_retired_price_may_be_archived_or_gone() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();

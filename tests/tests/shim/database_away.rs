@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use stripe_credits_tests::refunds::refunded;
 use stripe_credits_tests::shim::{Setup, Shim, deliver_until_taken, until};
 use stripe_credits_tests::{ANN, Connection, Event, catalog, paid_pack, user};
 use xtask::cluster::{Cluster, Options, StopMode};
@@ -292,22 +293,33 @@ fn a_server_that_became_read_only_is_503_until_it_takes_writes_again() {
 }
 
 #[test]
-fn a_stricter_isolation_costs_retries_and_nothing_else() {
+fn scenario_60_the_shim_is_right_in_a_database_whose_default_isolation_is_stricter() {
     let cluster = cluster();
-    books(&cluster)
-        .run(&format!("alter database {DATABASE} set default_transaction_isolation = 'serializable'"));
     let shim = start(&cluster);
-    // All of one user, so that they meet.
-    let statuses: Vec<u16> = thread::scope(|scope| {
-        let senders: Vec<_> = (0..16)
-            .map(|n| {
-                let event = paid_pack(&format!("cs_{n}"), ANN).completed(&format!("evt_{n}"));
-                let address = shim.address();
-                scope.spawn(move || deliver_until_taken(|| address, &event))
+    let levels = ["repeatable read", "serializable"];
+    for (round, level) in levels.iter().enumerate() {
+        books(&cluster)
+            .run(&format!("alter database {DATABASE} set default_transaction_isolation = '{level}'"));
+        // All of one user, so that they meet: each purchase at once with its refund, which finds it or waits for it.
+        let events: Vec<Event> = (0..8)
+            .flat_map(|n| {
+                let name = format!("{round}_{n}");
+                let bought = paid_pack(&format!("cs_{name}"), ANN).completed(&format!("evt_{name}"));
+                [bought, refunded(&format!("re_{name}"), &format!("pi_{name}"), 1000)]
             })
             .collect();
-        senders.into_iter().flat_map(|sender| sender.join().expect("a sender")).collect()
-    });
-    assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
-    assert_eq!(books(&cluster).ledger(ANN), ["purchase 500"; 16]);
+        let statuses: Vec<u16> = thread::scope(|scope| {
+            let address = shim.address();
+            let senders: Vec<_> = events
+                .iter()
+                .map(|event| scope.spawn(move || deliver_until_taken(|| address, event)))
+                .collect();
+            senders.into_iter().flat_map(|sender| sender.join().expect("a sender")).collect()
+        });
+        assert_eq!(statuses, [200; 16], "{level}");
+        let mut books = books(&cluster);
+        assert_eq!(books.balance(ANN), 0, "{level}: every purchase was refunded");
+        let purchases = books.ledger(ANN).iter().filter(|row| *row == "purchase 500").count();
+        assert!(purchases <= 8 * (round + 1), "{level}: {purchases} purchases");
+    }
 }

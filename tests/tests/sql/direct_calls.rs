@@ -341,12 +341,13 @@ struct Argument {
     default: Option<String>,
 }
 
-/// What need not be named: a description may be anything.
-const FREE_TEXT: &[&str] = &["p_description"];
+/// Texts that may be blank: a description may be anything, and a body that is no event is an outcome.
+const FREE_TEXT: &[&str] = &["p_description", "body"];
 
 /// Arguments whose null is documented.
 const NULL_IS_DEFAULT: &[(&str, &str)] = &[
     ("my_transactions", "p_limit"),
+    ("my_payments", "p_limit"),
     ("spend_credits", "p_metadata"),
     // A caller may not know the customer.
     ("apply_subscription_state", "p_customer_id"),

@@ -1,7 +1,7 @@
 //! The SQL interface on a real server: every test has a database of its own, and most of them send what Stripe sends.
 
-mod before_books;
 mod adjustments;
+mod before_books;
 mod catalog;
 mod constraints;
 mod contention;
@@ -11,7 +11,9 @@ mod dump_restore;
 mod explain;
 mod free_plan;
 mod hostile_json;
+mod isolation;
 mod model;
+mod one_user;
 mod payloads;
 mod permutations;
 mod plan_policies;
@@ -35,5 +37,6 @@ mod subscription_contention;
 mod subscription_permutations;
 mod subscription_reversals;
 mod subscription_state;
+mod tampering;
 mod trials_and_coupons;
 mod users;

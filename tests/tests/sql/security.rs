@@ -15,6 +15,7 @@ const CLIENT_FUNCTIONS: &[&str] = &[
     "billing.free_plan()",
     "billing.is_service()",
     "billing.my_credits()",
+    "billing.my_payments(integer,timestamp with time zone)",
     "billing.my_transactions(integer,bigint)",
     // Reads the caller's own rows, like the view that it is part of.
     "billing.unposted(uuid)",
@@ -183,6 +184,7 @@ fn scenario_35_authenticated_reads_its_own_rows_only() {
         assert_eq!(all, 2, "Bob has rows in {relation} too");
     }
     assert_eq!(client.one::<i64>("select count(*) from billing.my_transactions()", &[]), 4);
+    assert_eq!(client.column::<String>("select source_id from billing.my_payments()", &[]), ["cs_ann"]);
     assert_eq!(client.one::<uuid::Uuid>("select user_id from billing.my_credits()", &[]), ANN);
 }
 
@@ -202,6 +204,7 @@ fn scenario_35_missing_claims_or_claims_of_no_user_read_nothing() {
         }
         assert_eq!(client.one::<i64>("select count(*) from billing.my_credits()", &[]), 0);
         assert_eq!(client.one::<i64>("select count(*) from billing.my_transactions()", &[]), 0);
+        assert_eq!(client.one::<i64>("select count(*) from billing.my_payments()", &[]), 0);
     }
 }
 

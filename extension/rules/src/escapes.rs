@@ -1,0 +1,105 @@
+//! Escapes of JSON that Postgres's jsonb refuses: `\u0000`, which no text of Postgres can hold, and surrogates that are
+//! not in pairs, which are no characters. A name that somebody typed at the checkout can hold them, and what was paid
+//! counts all the same.
+
+use std::borrow::Cow;
+
+/// What stands in for them, U+FFFD, as an escape.
+const REPLACEMENT: &str = "\\ufffd";
+/// The length of an escape such as `\u0000`, in bytes.
+const ESCAPE_BYTES: usize = 6;
+
+/// The text with these escapes replaced. Everything else stays as it is, also what is no JSON.
+#[must_use]
+pub fn storable(json: &str) -> Cow<'_, str> {
+    let mut replaced = String::new();
+    let mut copied = 0;
+    let mut at = 0;
+    while let Some(found) = json[at..].find('\\') {
+        at += found;
+        let Some(unit) = escaped_unit(json, at) else {
+            // Of `\\u0000`, the first backslash escapes the second.
+            at += 1 + json[at + 1..].chars().next().map_or(0, char::len_utf8);
+            continue;
+        };
+        let next = at + ESCAPE_BYTES;
+        let is_pair = is_high_surrogate(unit) && escaped_unit(json, next).is_some_and(is_low_surrogate);
+        if is_pair {
+            at = next + ESCAPE_BYTES;
+            continue;
+        }
+        if unit == 0 || is_high_surrogate(unit) || is_low_surrogate(unit) {
+            replaced.push_str(&json[copied..at]);
+            replaced.push_str(REPLACEMENT);
+            copied = next;
+        }
+        at = next;
+    }
+    if copied == 0 {
+        return Cow::Borrowed(json);
+    }
+    replaced.push_str(&json[copied..]);
+    Cow::Owned(replaced)
+}
+
+/// The UTF-16 code unit of the escape that begins at `at`, if one begins there.
+fn escaped_unit(json: &str, at: usize) -> Option<u16> {
+    let digits = json.get(at..at + ESCAPE_BYTES)?.strip_prefix("\\u")?;
+    let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    is_hex.then(|| u16::from_str_radix(digits, 16).ok())?
+}
+
+fn is_high_surrogate(unit: u16) -> bool {
+    (0xd800..0xdc00).contains(&unit)
+}
+
+fn is_low_surrogate(unit: u16) -> bool {
+    (0xdc00..0xe000).contains(&unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn what_jsonb_refuses_is_replaced_and_nothing_else() {
+        for (text, expected) in [
+            (r#""a\u0000b""#, r#""a\ufffdb""#),
+            (r#""\u0000\u0000""#, r#""\ufffd\ufffd""#),
+            (r#""\\u0000""#, r#""\\u0000""#),
+            (r#""\\\u0000""#, r#""\\\ufffd""#),
+            (r#""\ud83d\ude00""#, r#""\ud83d\ude00""#),
+            (r#""\uD83D""#, r#""\ufffd""#),
+            (r#""\udc00 x""#, r#""\ufffd x""#),
+            (r#""\udc00\ud800""#, r#""\ufffd\ufffd""#),
+            (r#""\ud800\ud83d\ude00""#, r#""\ufffd\ud83d\ude00""#),
+            (r#""\ud800\u0041""#, r#""\ufffd\u0041""#),
+            (r#""\u00e9 \n é""#, r#""\u00e9 \n é""#),
+            (r#"{"\u0000": 1}"#, r#"{"\ufffd": 1}"#),
+            (r"\u00", r"\u00"),
+            (r"\u+000", r"\u+000"),
+            ("\\", "\\"),
+            ("\\é", "\\é"),
+            ("", ""),
+        ] {
+            assert_eq!(storable(text), expected, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic_and_twice_is_once(text in r#"(\\|u|0|d|8|c|é|"|x){0,40}"#) {
+            let once = storable(&text);
+            prop_assert_eq!(storable(&once), once.as_ref());
+        }
+
+        #[test]
+        fn json_without_them_means_the_same(text in any::<String>()) {
+            let json = Value::from(text.replace('\0', "")).to_string();
+            prop_assert_eq!(storable(&json), json.as_str());
+        }
+    }
+}

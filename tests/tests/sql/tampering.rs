@@ -1,0 +1,208 @@
+//! Rule 14: whoever changes the books behind the ledger's back is found, and what was changed is named.
+
+use stripe_credits_tests::refunds::refunded;
+use stripe_credits_tests::subscription::{PRO, renewal, subscription};
+use stripe_credits_tests::{ANN, BOB, Connection, Database, paid_pack};
+
+/// A database in which Ann has grants of every kind, a debt that was settled, spends and reservations.
+fn with_books() -> Database {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    c.apply(&paid_pack("cs_1", ANN).completed("evt_1")); // grant 1, row 1
+    c.spend(ANN, 100, "job-1"); // row 2
+    c.grant(ANN, 50, "gift"); // grant 2, row 3
+    c.spend(ANN, 70, "job-2"); // rows 4 and 5
+    c.reserve(ANN, 40, "job-3"); // row 6
+    c.commit(ANN, "job-3", Some(30)); // row 7
+    c.reserve(ANN, 5, "job-4"); // row 8
+    c.refund_spend(ANN, "job-1", "refund-1", Some(10)); // row 9
+    c.adjust(ANN, -15, "ticket-1"); // row 10
+    c.apply(&paid_pack("cs_b", BOB).completed("evt_b"));
+    c.sign_up(BOB);
+    db
+}
+
+/// What `validate_credits_consistency()` says of Ann after a tampering, which is undone.
+fn found(c: &mut Connection, tampering: &str) -> String {
+    c.run("begin; alter table billing.credit_transactions disable trigger append_only");
+    c.run(tampering);
+    let faults: Vec<String> = c.column(
+        "select detail from billing.validate_credits_consistency() where user_id = $1 and detail is not null",
+        &[&ANN],
+    );
+    c.run("rollback");
+    faults.join("")
+}
+
+/// Each tampering with Ann's books, and what names it.
+const TAMPERINGS: &[(&str, &[&str])] = &[
+    // Two ledger rows changed so that they make up for each other, of one grant and of two.
+    (
+        "update billing.credit_transactions set amount = amount + case id when 2 then 1 else -1 end where id in (2, 6)",
+        &["ledger row 2: its balance_after is 400, but 500 + -99 is 401", "ledger row 6: its balance_after"],
+    ),
+    (
+        "update billing.credit_transactions set amount = amount + case id when 1 then 1 else -1 end where id in (1, 3)",
+        &[
+            "ledger row 1: its balance_after",
+            "grant 1: 340 remain, its ledger rows sum to 341",
+            "grant 2: 0 remain",
+        ],
+    ),
+    // The same with the balances between them, so that rows and grants agree: the grant's amount does not.
+    (
+        "update billing.credit_transactions set
+             amount = amount + case id when 1 then 1 when 2 then -1 else 0 end,
+             balance_after = balance_after + case id when 1 then 1 else 0 end where user_id = :ann",
+        &["grant 1: its amount is 500, its parts are 340 and 161 were drawn"],
+    ),
+    (
+        "update billing.credit_transactions set balance_after = 1 where id = 4",
+        &["ledger row 4: its balance_after is 1"],
+    ),
+    (
+        "update billing.credit_transactions set grant_id = 2 where id = 2",
+        &["grant 1: 340 remain", "grant 2: 0 remain"],
+    ),
+    (
+        "update billing.credit_transactions set pool = 'promotional' where id = 2",
+        &["ledger row 2 is of pool promotional"],
+    ),
+    (
+        "delete from billing.credit_transactions where id = 2",
+        &["ledger row 3 follows row 1", "grant 1: 340 remain"],
+    ),
+    (
+        "delete from billing.credit_transactions where id = 10",
+        &["the last ledger row is 9, by the account it is 10"],
+    ),
+    (
+        "insert into billing.credit_transactions
+             (user_id, id, operation_id, transaction_type, amount, grant_id, pool, balance_after, created_at)
+         values (:ann, 11, 11, 'grant', 7, 7, 'purchased', 352, now())",
+        &["ledger row 11: grant 7 does not exist", "the last ledger row is 11, by the account it is 10"],
+    ),
+    // Credits moved between two grants, with the account's pools.
+    (
+        "update billing.credit_grants set remaining = remaining + case id when 1 then -10 else 10 end
+         where user_id = :ann;
+         update billing.accounts set purchased_credits = purchased_credits - 10,
+             promotional_credits = promotional_credits + 10 where user_id = :ann",
+        &["grant 1: 330 remain, its ledger rows sum to 340", "grant 2: 10 remain, its ledger rows sum to 0"],
+    ),
+    (
+        "delete from billing.credit_grants where user_id = :ann and id = 2",
+        &["grant 2 is missing", "ledger row 3: grant 2"],
+    ),
+    (
+        "delete from billing.credit_grants where user_id = :ann and id = 2;
+         update billing.accounts set last_grant_id = 1 where user_id = :ann",
+        &["ledger row 3: grant 2 does not exist"],
+    ),
+    (
+        "update billing.credit_grants set amount = 501 where user_id = :ann and id = 1",
+        &["grant 1: its amount is 501"],
+    ),
+    (
+        "update billing.credit_grants set expired = 5 where user_id = :ann and id = 1",
+        &["grant 1: its amount is 500"],
+    ),
+    ("update billing.accounts set last_grant_id = 1", &["grant 2: by the account the last one is 1"]),
+    ("delete from billing.payments where source_id = 'cs_1'", &["ledger row 1: payment cs_1 does not exist"]),
+    (
+        "update billing.payments set source_id = 'cs_2' where source_id = 'cs_1'",
+        &["ledger row 1: payment cs_1"],
+    ),
+    (
+        "update billing.payments set user_id = :bob where source_id = 'cs_1'",
+        &["ledger row 1: payment cs_1 belongs to user c0de0000-0000-4000-8000-000000000002"],
+    ),
+    (
+        "delete from billing.reservations where request_id = 'job-3'",
+        &["ledger row 6: reservation job-3 does not exist"],
+    ),
+    (
+        "insert into billing.reservations values (:ann, 'job-9', 10, 0, 'held', null, now(), now(), now())",
+        &["reservation job-9 has no ledger row"],
+    ),
+    (
+        "update billing.reservations set amount = 6 where request_id = 'job-4'",
+        &["reservation job-4: held held, 6 and 0"],
+    ),
+    (
+        "update billing.reservations set committed = 31 where request_id = 'job-3'",
+        &["reservation job-3: committed held"],
+    ),
+    (
+        "update billing.reservations set status = 'released' where request_id = 'job-4'",
+        &["reservation job-4: released"],
+    ),
+    (
+        "update billing.accounts set purchased_credits = 341 where user_id = :ann",
+        &["the cached balance is 341", "pools"],
+    ),
+    ("update billing.accounts set debt = 1 where user_id = :ann", &["the cached debt is 1, the ledger's 0"]),
+    ("delete from billing.accounts where user_id = :ann", &["there is no account"]),
+];
+
+#[test]
+fn whatever_is_changed_in_the_books_is_found_and_named() {
+    let db = with_books();
+    let mut c = db.connect();
+    assert_eq!(found(&mut c, "select"), "", "the books agree before");
+    let mut unseen = Vec::new();
+    for (tampering, names) in TAMPERINGS {
+        let by = tampering.replace(":ann", &format!("'{ANN}'")).replace(":bob", &format!("'{BOB}'"));
+        let by = by.replace("where id", &format!("where user_id = '{ANN}' and id"));
+        let detail = found(&mut c, &by);
+        if !names.iter().all(|name| detail.contains(name)) {
+            unseen.push(format!("{tampering}\n    {detail}"));
+        }
+    }
+    assert!(unseen.is_empty(), "{}", unseen.join("\n"));
+    assert_eq!(found(&mut c, "select"), "", "the books agree afterwards");
+}
+
+#[test]
+fn a_tampering_with_one_users_books_names_nobody_else() {
+    let db = with_books();
+    let mut c = db.connect();
+    c.run("begin; update billing.credit_grants set amount = amount + 1 where source_id = 'cs_1'");
+    let named: Vec<uuid::Uuid> = c.column("select user_id from billing.validate_credits_consistency()", &[]);
+    assert_eq!(named, [ANN]);
+    let row: String = c.one(
+        "select concat_ws(' ', stored_balance, calculated_balance, difference)
+         from billing.validate_credits_consistency()",
+        &[],
+    );
+    assert_eq!(row, "340 340 0", "the balances agree all the same");
+    c.run("rollback");
+}
+
+#[test]
+fn a_grant_of_a_part_to_come_that_is_deleted_is_missing() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    c.apply(&subscription("sub_1", "price_pro").of(ANN).created("evt_1"));
+    c.apply(&renewal("in_0", "sub_1", PRO, 0).paid("evt_2"));
+    c.apply(&renewal("in_1", "sub_1", PRO, 1).paid("evt_3"));
+    c.spend(ANN, 300, "job-1");
+    c.apply(&paid_pack("cs_1", ANN).completed("evt_4"));
+    c.apply(&refunded("re_1", "pi_1", 500));
+    assert_eq!(found(&mut c, "select"), "");
+    assert!(found(&mut c, "delete from billing.credit_grants where id = 1").contains("grant 1 is missing"));
+    let gone = "delete from billing.payments where source_id = 'in_1'";
+    assert!(found(&mut c, gone).contains("payment in_1 does not exist"), "{}", found(&mut c, gone));
+}
+
+#[test]
+fn of_many_faults_the_first_ones_are_named_and_the_others_counted() {
+    let db = with_books();
+    let mut c = db.connect();
+    for n in 0..40 {
+        c.grant(ANN, 1, &format!("gift-{n}"));
+    }
+    let detail = found(&mut c, "update billing.credit_transactions set balance_after = 2 * id + 10000");
+    assert!(detail.contains("ledger row 1: its balance_after is 10002"), "{detail}");
+    assert!(detail.ends_with("; and 40 more"), "{detail}");
+}

@@ -145,20 +145,29 @@ select
     p.currency,
     -- As rules/src/reversal.rs counts them, in the payment's currency.
     (
-        select coalesce(least(p.amount_total,
-            greatest(
+        with r as (
+            select r.* from billing.payment_names n join billing.reversals r on r.payment_name = n.name
+            where n.source_id = p.source_id and coalesce(r.currency, p.currency) is not distinct from p.currency
+        ), of_charge (amount) as (
+            select greatest(
                 coalesce(sum(r.amount) filter (where r.kind = 'refund' and r.state = 'live'), 0),
                 coalesce(max(r.amount) filter (where r.kind = 'charge'), 0)
                     - coalesce(sum(r.amount) filter (where r.kind = 'refund' and r.state = 'undone'), 0))
-            + coalesce(sum(r.amount) filter (where r.kind = 'dispute' and r.state = 'live'), 0)), 0)::bigint
-        from billing.payment_intents i
-        join billing.reversals r using (payment_intent_id)
-        where i.source_id = p.source_id and coalesce(r.currency, p.currency) is not distinct from p.currency
+            from r where r.charge_id is not null group by r.charge_id
+        )
+        select least(p.amount_total,
+            greatest(
+                coalesce(sum(r.amount) filter (where r.kind = 'refund' and r.state = 'live'), 0),
+                (select coalesce(sum(c.amount), 0) from of_charge c))
+            + coalesce(sum(r.amount) filter (where r.kind = 'dispute' and r.state = 'live'), 0)
+            + coalesce(sum(greatest(r.amount - coalesce(by_refund.amount, 0), 0))
+                filter (where r.kind = 'credit_note' and r.state = 'live'), 0))::bigint
+        from r left join billing.reversals by_refund on by_refund.reversal_id = r.refund_id
     ) as refunded,
-    (
+    coalesce(p.worth, (
         select coalesce(sum(g.amount), 0)::bigint from billing.credit_grants g
         where g.user_id = p.user_id and g.source_id = p.source_id
-    ) as credits,
+    ))::bigint as credits,
     (
         select string_agg(distinct coalesce((
             select c.name from billing.prices c
@@ -167,10 +176,10 @@ select
         where g.user_id = p.user_id and g.source_id = p.source_id and g.pool <> 'promotional'
     ) as description
 from billing.payments p
-where p.paid_at is not null;
+where p.paid_at is not null and p.joined_to is null;
 comment on view billing.user_payments is
-'What was paid for, by session or invoice: amount and refunded in the currency''s minor units, refunded by refunds '
-'and disputes; credits as granted, spent or not; description by the catalog''s names.';
+'What was paid for, by session, invoice or payment intent: amount and refunded in the currency''s minor units, '
+'refunded by refunds, disputes and credit notes; credits as granted, spent or not; description by the catalog''s names.';
 
 -- SECURITY DEFINER, as my_transactions, so that clients need no rights on the tables of payments and reversals.
 create function billing.my_payments(p_limit integer default 50, p_before timestamptz default null)

@@ -138,15 +138,7 @@ pub fn by_evidence(
         let excess = credits.checked_sub(total)?.max(Credits::ZERO);
         return Some((Difference { add: Vec::new(), excess }, None));
     }
-    let mut add = Vec::new();
-    for grant in worth {
-        let of_item = existing.iter().find(|existing| existing.item == grant.item);
-        let granted = of_item.map_or(Credits::ZERO, |existing| existing.credits);
-        let credits = grant.credits.checked_sub(granted)?;
-        if credits > Credits::ZERO {
-            add.push(NewGrant { credits, ..grant.clone() });
-        }
-    }
+    let add = difference(existing, worth)?.add;
     Some((Difference { add, excess: Credits::ZERO }, Some(total)))
 }
 

@@ -167,10 +167,8 @@ mod tests {
         let event = Event::parse(verified(text.as_bytes())).unwrap();
         assert_eq!(event.session_id(), Some("cs_1"));
         assert_eq!(event.payment_intent_id(), Some("pi_of_cs_1"));
-        assert!(
-            text.contains(&format!(
-                r#""metadata":{{"fixed_lines":"true","price_id":"price_a","quantity":"3","user_id":"{user}"}}"#
-            ))
-        );
+        assert!(text.contains(&format!(
+            r#""metadata":{{"fixed_lines":"true","price_id":"price_a","quantity":"3","user_id":"{user}"}}"#
+        )));
     }
 }

@@ -282,7 +282,7 @@ fn judge_pack_invoice(sql: &mut Sql, context: &Context, invoice: &Invoice) -> Ju
     let worth = pack::worth_of_invoice(sql, context.settings, invoice, billed_at, context.fetched);
     let outcome = match (worth, ownership.user()) {
         (Ok(worth), Ok(user)) => {
-            pack::post_invoice(sql, &context.event.id, invoice, known.as_ref(), user, &worth)
+            pack::post_invoice(sql, &context.event.id, invoice, billed_at, known.as_ref(), user, &worth)
         }
         (Ok(_), Err(reason)) => unowned(reason),
         (Err(NoGrant::Ignored(Reason::NotCredits)), _) => Outcome::ignored(Reason::NoSubscription),

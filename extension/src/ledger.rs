@@ -22,7 +22,7 @@ use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
 
 use crate::outcome::{Balances, Outcome};
-pub(crate) use purchase::came_back;
+pub(crate) use purchase::{Bought, came_back};
 pub(crate) use targets::Cause;
 
 use crate::pg::convert::{clock, timestamp, uuid_datum};

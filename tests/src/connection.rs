@@ -285,7 +285,8 @@ impl Connection {
                         min(extract(epoch from expires_at))) from billing.credit_grants
              where amount <> 0 or drawn <> 0 group by user_id, item
              union all
-             select format('ledger %s: %s', user_id, sum(amount)) from billing.credit_transactions group by user_id
+             select format('ledger %s: %s', user_id, sum(amount)) from billing.credit_transactions
+             group by user_id having sum(amount) <> 0
              union all
              select format('payment %s: %s, paid: %s', source_id, user_id, paid_at is not null)
              from billing.payments

@@ -72,6 +72,7 @@ pub(crate) fn purchase(sql: &mut Sql, call: &DirectPurchase) -> Outcome {
         known: known.as_ref(),
         facts: PaymentFacts { customer_id, ..PaymentFacts::default() },
         evidence: Evidence::Lines,
+        bought_at: account.now(),
         origin: Origin {
             event_id: Some(&call.event_id),
             session_id: Some(session_id),

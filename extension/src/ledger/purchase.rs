@@ -1,6 +1,7 @@
 //! Credits of one payment that depend on no other fact: a pack that a session or a payment intent paid for.
 
 use stripe_credits_rules::amount::Credits;
+use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::catalog::ReversalPolicy;
 use stripe_credits_rules::lot::NewGrant;
 use stripe_credits_rules::reason::Reason;
@@ -12,6 +13,30 @@ use super::targets::{self, Cause, GrantRow, Posting};
 use super::{Account, Origin, earliest};
 use crate::pg::sql::Sql;
 use crate::tables::{catalog, invoice_lines, invoices, payments, reversals};
+
+/// What a payment bought, and when: credits that expire do so from then, however late that becomes known.
+pub(crate) struct Bought<'a> {
+    pub(crate) grants: &'a [NewGrant],
+    pub(crate) at: Time,
+}
+
+impl Bought<'_> {
+    fn singles(&self, source_id: &str, rows: &[GrantRow], came_back: CameBack) -> Vec<Single> {
+        let single = |grant: &NewGrant| {
+            let row = rows.iter().find(|row| row.key.item() == grant.item);
+            Single {
+                source_id: source_id.to_owned(),
+                item: grant.item.clone(),
+                pool: grant.pool,
+                credits: grant.credits,
+                at: row.and_then(|row| row.held.available_from).unwrap_or(self.at),
+                expires_at: grant.expires_at,
+                came_back,
+            }
+        };
+        self.grants.iter().map(single).collect()
+    }
+}
 
 /// What came back of a payment, by all of its reversals together, and whether that is known: not while it is unknown what was
 /// charged.
@@ -36,7 +61,8 @@ impl Account {
     pub(crate) fn settle_reversals(&mut self, sql: &mut Sql, source_id: &str, origin: &Origin) -> bool {
         let (came_back, is_known) = came_back(sql, source_id);
         let (_, is_joined) = payments::paid(sql, source_id);
-        let bought = is_joined.then_some(&[][..]);
+        let nothing = Bought { grants: &[], at: self.now };
+        let bought = is_joined.then_some(&nothing);
         // That is no more than was held before.
         let _ = self.settle_purchase(sql, source_id, bought, came_back, Cause::Reversal, origin);
         if let Some(start) = invoice_lines::start(sql, source_id, self.user) {
@@ -54,16 +80,14 @@ impl Account {
         &mut self,
         sql: &mut Sql,
         source_id: &str,
-        bought: Option<&[NewGrant]>,
+        bought: Option<&Bought>,
         came_back: CameBack,
         cause: Cause,
         origin: &Origin,
     ) -> Result<(), Reason> {
         let rows = targets::of_payment(sql, self.user, source_id);
         let singles: Vec<Single> = match bought {
-            Some(bought) => {
-                bought.iter().map(|grant| self.single(source_id, grant, &rows, came_back)).collect()
-            }
+            Some(bought) => bought.singles(source_id, &rows, came_back),
             None => rows.iter().filter_map(|row| known(source_id, row, came_back)).collect(),
         };
         let facts = Facts { singles, ..Facts::default() };
@@ -71,10 +95,10 @@ impl Account {
         let held = holdings(&facts, &draws, self.now).map_err(|_| Reason::OutOfRange)?;
         let item_of = |key: &GrantKey| key.item();
         let credits = |key: &GrantKey| -> Option<Credits> {
-            let of_item = bought?.iter().find(|grant| grant.item == item_of(key));
+            let of_item = bought?.grants.iter().find(|grant| grant.item == item_of(key));
             Some(of_item.map_or(Credits::ZERO, |grant| grant.credits))
         };
-        let name = |item: String| Some(bought?.iter().find(|grant| grant.item == item)?.name.clone());
+        let name = |item: String| Some(bought?.grants.iter().find(|grant| grant.item == item)?.name.clone());
         self.post_targets(
             sql,
             &Posting {
@@ -88,19 +112,6 @@ impl Account {
         )?;
         self.next_due = earliest(self.next_due, held.next_change);
         Ok(())
-    }
-
-    fn single(&self, source_id: &str, grant: &NewGrant, rows: &[GrantRow], came_back: CameBack) -> Single {
-        let row = rows.iter().find(|row| row.key.item() == grant.item);
-        Single {
-            source_id: source_id.to_owned(),
-            item: grant.item.clone(),
-            pool: grant.pool,
-            credits: grant.credits,
-            at: row.and_then(|row| row.held.available_from).unwrap_or(self.now),
-            expires_at: grant.expires_at,
-            came_back,
-        }
     }
 }
 

@@ -79,6 +79,8 @@ pub(crate) struct Purchase<'a> {
     pub(crate) facts: PaymentFacts<'a>,
     pub(crate) origin: Origin<'a>,
     pub(crate) evidence: Evidence,
+    /// When its prices were those in force.
+    pub(crate) bought_at: Time,
 }
 
 /// Claims a session's payment and posts the difference between what it is worth and what was granted for it.
@@ -108,6 +110,7 @@ pub(crate) fn post_session(
             ..Origin::default()
         },
         evidence: *evidence,
+        bought_at: session.created,
     };
     let worth: i64 = bought.grants.iter().map(|grant| grant.credits.0).sum();
     let outcome = post_bought(sql, user, &purchase, bought);
@@ -124,6 +127,7 @@ pub(crate) fn post_invoice(
     sql: &mut Sql,
     event_id: &str,
     invoice: &Invoice,
+    billed_at: Time,
     known: Option<&Payment>,
     user: Uuid,
     bought: &Bought,
@@ -145,6 +149,7 @@ pub(crate) fn post_invoice(
             ..Origin::default()
         },
         evidence: Evidence::Lines,
+        bought_at: billed_at,
     };
     post_bought(sql, user, &purchase, bought)
 }
@@ -169,6 +174,7 @@ pub(crate) fn post_payment_intent(
         },
         origin: Origin { event_id: Some(event_id), payment_intent_id: Some(&intent.id), ..Origin::default() },
         evidence: Evidence::PaymentIntent,
+        bought_at: intent.created,
     };
     post_bought(sql, user, &purchase, bought)
 }
@@ -186,7 +192,7 @@ fn post_bought(sql: &mut Sql, user: Uuid, purchase: &Purchase, bought: &Bought) 
 
 /// Claims a payment for an account and posts the difference between its grants and what was granted for it.
 pub(crate) fn post(sql: &mut Sql, mut account: Account, purchase: &Purchase, grants: &[NewGrant]) -> Outcome {
-    let Purchase { source_type, source_id, known, facts, origin, evidence } = purchase;
+    let Purchase { source_type, source_id, known, facts, origin, evidence, bought_at } = purchase;
     let known = known.filter(|known| known.paid);
     let (source_type, source_id) = match known {
         Some(known) => (known.source_type, known.source_id.as_str()),
@@ -196,14 +202,18 @@ pub(crate) fn post(sql: &mut Sql, mut account: Account, purchase: &Purchase, gra
     let Some(worth) = worth else {
         return Outcome::rejected(Reason::OutOfRange);
     };
-    let is_better = known.and_then(|known| known.worth).is_none_or(|known| known < (*evidence, worth));
+    let stated = known.and_then(|known| known.worth);
+    let is_better = stated.is_none_or(|stated| stated < (*evidence, worth));
     payments::claim(sql, source_type, source_id, facts, account.user(), account.now());
     if is_better {
         payments::set_worth(sql, source_id, *evidence, worth);
     }
     // A refund may have come before its purchase, or its share may be known only now that the total is.
     let (came_back, _) = ledger::came_back(sql, source_id);
-    let bought = is_better.then_some(grants);
+    // Better evidence of the same worth changes nothing, whatever it calls the items.
+    let differs = is_better && stated.is_none_or(|(_, stated)| stated != worth);
+    let bought = ledger::Bought { grants, at: *bought_at };
+    let bought = differs.then_some(&bought);
     if let Err(reason) = account.settle_purchase(sql, source_id, bought, came_back, Cause::Payment, origin) {
         return Outcome::rejected(reason);
     }

@@ -9,7 +9,7 @@ use stripe_credits_rules::verdict::Verdict;
 use stripe_credits_rules::worth::{NoGrant, fetch_or_park};
 use uuid::Uuid;
 
-use crate::ledger::{Account, Cause};
+use crate::ledger::{Account, Cause, Origin};
 use crate::outcome::Outcome;
 use crate::pg::sql::Sql;
 use crate::tables::subscriptions::{self, KnownSubscription};
@@ -98,8 +98,10 @@ pub(crate) fn apply(
         subscriptions::save(sql, &facts.id, &now, event_id);
     }
     let touched = observed.iter().map(|one| one.seen_at).chain(known.map(|known| known.seen_at)).min();
-    let (account, account_changed) = update_account(sql, account, touched.unwrap_or(facts.as_of));
-    let changed = account_changed || items_changed || known.is_none_or(|known| known.differs(&now));
+    let (mut account, account_changed) = update_account(sql, account, touched.unwrap_or(facts.as_of));
+    account.settle_facts(sql, &Origin { event_id: Some(event_id), ..Origin::default() });
+    let told = plan.is_some() && (items_changed || known.is_none_or(|known| known.differs(&now)));
+    let changed = account_changed || account.is_changed() || told;
     let verdict = match &plan {
         Some(Plan::Unknown(..)) => Verdict::Parked(Reason::UnknownPrice),
         _ if changed => Verdict::Applied,

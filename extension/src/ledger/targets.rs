@@ -60,7 +60,6 @@ impl Held {
     fn of(target: &Target, bought: Option<Credits>, now: Time) -> Held {
         let pending = target.state == State::ToCome;
         let stays = !pending && target.remaining > Credits::ZERO;
-        let until = |at: Option<Time>| at.filter(|at| !stays || *at > now);
         Held {
             amount: target.worth.0,
             drawn: target.drawn,
@@ -72,8 +71,8 @@ impl Held {
             owed: target.owed.0,
             bought,
             available_from: Some(target.available_from),
-            expires_at: until(target.expires_at),
-            priority_at: until(target.priority_at),
+            expires_at: target.expires_at.filter(|at| !stays || *at > now),
+            priority_at: target.priority_at,
             closed_at: target.closed_at,
             needed_by: target.needed_by,
         }

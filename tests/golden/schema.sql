@@ -129,8 +129,10 @@ table customers 01: customer_id billing.identifier not null
 table customers 02: user_id uuid not null
 table customers 03: source text not null
 table customers 04: as_of timestamp with time zone not null
-table payment_intents 01: payment_intent_id billing.identifier not null
-table payment_intents 02: source_id billing.identifier not null
+table payment_names 01: name billing.identifier not null
+table payment_names 02: kind text not null
+table payment_names 03: source_id billing.identifier not null
+table payment_names 04: succeeded boolean not null default false
 table payments 01: source_id billing.identifier not null
 table payments 02: source_type text not null
 table payments 03: user_id uuid not null
@@ -138,9 +140,13 @@ table payments 04: customer_id text
 table payments 05: subscription_id text
 table payments 06: amount_total bigint
 table payments 07: currency text
-table payments 08: owed billing.credits not null default 0
-table payments 09: paid_at timestamp with time zone
-table payments 10: created_at timestamp with time zone not null
+table payments 08: worth billing.credits
+table payments 09: evidence text
+table payments 10: owed billing.credits not null default 0
+table payments 11: reversal_policy text
+table payments 12: joined_to text
+table payments 13: paid_at timestamp with time zone
+table payments 14: created_at timestamp with time zone not null
 table prices 01: price_id billing.identifier not null
 table prices 02: names text not null
 table prices 03: valid_from timestamp with time zone not null
@@ -170,14 +176,27 @@ table reservations 08: created_at timestamp with time zone not null
 table reservations 09: updated_at timestamp with time zone not null
 table reversals 01: reversal_id billing.identifier not null
 table reversals 02: kind text not null
-table reversals 03: state text not null
-table reversals 04: payment_intent_id text
-table reversals 05: charge_id text
+table reversals 03: payment_name text
+table reversals 04: charge_id text
+table reversals 05: refund_id text
 table reversals 06: amount bigint not null
 table reversals 07: currency text
 table reversals 08: charged bigint
-table reversals 09: created_at timestamp with time zone not null
-table reversals 10: updated_at timestamp with time zone not null
+table reversals 09: made_at timestamp with time zone
+table reversals 10: undone_at timestamp with time zone
+table reversals 11: withdrawn_at timestamp with time zone
+table reversals 12: reinstated_at timestamp with time zone
+table reversals 13: disputed_at timestamp with time zone
+table reversals 14: state text not null generated 
+CASE
+    WHEN ((kind <> 'dispute'::text) AND (undone_at IS NOT NULL)) THEN 'undone'::text
+    WHEN (kind <> 'dispute'::text) THEN 'live'::text
+    WHEN ((COALESCE(withdrawn_at, disputed_at) IS NULL) AND (reinstated_at IS NULL)) THEN 'inquiry'::text
+    WHEN (COALESCE(withdrawn_at, disputed_at) > COALESCE(reinstated_at, '-infinity'::timestamp with time zone)) THEN 'live'::text
+    ELSE 'undone'::text
+END
+table reversals 15: created_at timestamp with time zone not null
+table reversals 16: updated_at timestamp with time zone not null
 table settings 01: singleton boolean not null default true
 table settings 02: livemode boolean not null
 table settings 03: stripe_account text
@@ -265,8 +284,12 @@ billing.credit_transactions: PRIMARY KEY (user_id, id)
 billing.cursors: PRIMARY KEY (command)
 billing.customers: CHECK ((source = ANY (ARRAY['client_reference'::text, 'server'::text])))
 billing.customers: PRIMARY KEY (customer_id)
-billing.payment_intents: PRIMARY KEY (payment_intent_id)
-billing.payments: CHECK ((source_type = ANY (ARRAY['checkout_session'::text, 'invoice'::text])))
+billing.payment_names: CHECK ((kind = ANY (ARRAY['checkout_session'::text, 'invoice'::text, 'payment_intent'::text, 'charge'::text])))
+billing.payment_names: PRIMARY KEY (name)
+billing.payments: CHECK (((worth IS NULL) = (evidence IS NULL)))
+billing.payments: CHECK ((evidence = ANY (ARRAY['payment_intent'::text, 'metadata'::text, 'lines'::text])))
+billing.payments: CHECK ((reversal_policy = ANY (ARRAY['debt'::text, 'forgive'::text])))
+billing.payments: CHECK ((source_type = ANY (ARRAY['checkout_session'::text, 'invoice'::text, 'payment_intent'::text])))
 billing.payments: PRIMARY KEY (source_id)
 billing.prices: CHECK ((cancellation = ANY (ARRAY['keep'::text, 'expire'::text])))
 billing.prices: CHECK ((drip > '00:00:00'::interval))
@@ -283,8 +306,7 @@ billing.reservations: CHECK ((status = ANY (ARRAY['held'::text, 'committed'::tex
 billing.reservations: PRIMARY KEY (user_id, request_id)
 billing.reversals: CHECK ((amount >= 0))
 billing.reversals: CHECK ((charged >= 0))
-billing.reversals: CHECK ((kind = ANY (ARRAY['refund'::text, 'charge'::text, 'dispute'::text])))
-billing.reversals: CHECK ((state = ANY (ARRAY['inquiry'::text, 'live'::text, 'undone'::text])))
+billing.reversals: CHECK ((kind = ANY (ARRAY['refund'::text, 'charge'::text, 'dispute'::text, 'credit_note'::text])))
 billing.reversals: PRIMARY KEY (reversal_id)
 billing.settings: CHECK ((no_payment_required = ANY (ARRAY['grant'::text, 'ignore'::text])))
 billing.settings: CHECK ((num_nulls(free_plan_key, free_plan_name, free_plan_credits, free_plan_every) = ANY (ARRAY[0, 4])))
@@ -315,11 +337,11 @@ CREATE INDEX credit_transactions_request ON billing.credit_transactions USING bt
 CREATE INDEX credit_transactions_session ON billing.credit_transactions USING btree (stripe_checkout_session_id) WHERE (stripe_checkout_session_id IS NOT NULL)
 CREATE INDEX credit_transactions_spend_refunds ON billing.credit_transactions USING btree (user_id, ((metadata ->> 'spend_request_id'::text))) WHERE ((transaction_type)::text = 'spend_refund'::text)
 CREATE INDEX customers_user ON billing.customers USING btree (user_id)
-CREATE INDEX payment_intents_source ON billing.payment_intents USING btree (source_id)
+CREATE INDEX payment_names_source ON billing.payment_names USING btree (source_id)
 CREATE INDEX payments_user ON billing.payments USING btree (user_id)
 CREATE INDEX prices_key ON billing.prices USING btree (key, valid_from)
 CREATE INDEX reservations_held ON billing.reservations USING btree (user_id, expires_at) WHERE (status = 'held'::text)
-CREATE INDEX reversals_payment_intent ON billing.reversals USING btree (payment_intent_id)
+CREATE INDEX reversals_payment ON billing.reversals USING btree (payment_name)
 CREATE INDEX stripe_events_object ON billing.stripe_events USING btree (object_id)
 CREATE INDEX stripe_events_parked_customer ON billing.stripe_events USING btree (customer_id) WHERE ((outcome)::text = 'parked'::text)
 CREATE INDEX stripe_events_received ON billing.stripe_events USING brin (first_received_at) WITH (autosummarize='on')
@@ -333,7 +355,7 @@ CREATE UNIQUE INDEX credit_grants_user_id_source_id_item_key ON billing.credit_g
 CREATE UNIQUE INDEX credit_transactions_pkey ON billing.credit_transactions USING btree (user_id, id)
 CREATE UNIQUE INDEX cursors_pkey ON billing.cursors USING btree (command)
 CREATE UNIQUE INDEX customers_pkey ON billing.customers USING btree (customer_id)
-CREATE UNIQUE INDEX payment_intents_pkey ON billing.payment_intents USING btree (payment_intent_id)
+CREATE UNIQUE INDEX payment_names_pkey ON billing.payment_names USING btree (name)
 CREATE UNIQUE INDEX payments_pkey ON billing.payments USING btree (source_id)
 CREATE UNIQUE INDEX prices_pkey ON billing.prices USING btree (price_id, valid_from)
 CREATE UNIQUE INDEX reservations_pkey ON billing.reservations USING btree (user_id, request_id)
@@ -361,8 +383,8 @@ cursors: t
 customers policy own_rows: SELECT to {public} using (( SELECT billing.current_user_id() AS current_user_id) = user_id) check none
 customers policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
 customers: t
-payment_intents policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
-payment_intents: t
+payment_names policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+payment_names: t
 payments policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
 payments: t
 prices policy everyone: SELECT to {public} using true check none
@@ -457,7 +479,7 @@ credit_transactions: SELECT to service_role
 cursors: SELECT to service_role
 customers: SELECT to authenticated
 customers: SELECT to service_role
-payment_intents: SELECT to service_role
+payment_names: SELECT to service_role
 payments: SELECT to service_role
 prices: SELECT to authenticated
 prices: SELECT to service_role

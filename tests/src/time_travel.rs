@@ -8,10 +8,13 @@ use crate::connection::Connection;
 const A_MOMENT_AGO: &str = "clock_timestamp() - interval '1 millisecond'";
 
 impl Connection {
-    /// Lets the grants of a source expire a moment ago; nothing has posted that yet.
+    /// Lets the grants of a source, or of a request of `grant_credits`, expire a moment ago; nothing has posted that yet.
     pub fn expire_grants(&mut self, user: Uuid, source_id: &str) {
         let moved = self.execute(
-            &format!("update billing.credit_grants set expires_at = {A_MOMENT_AGO} where user_id = $1 and source_id = $2"),
+            &format!(
+                "update billing.credit_grants set expires_at = {A_MOMENT_AGO}
+                 where user_id = $1 and source_id in ($2, 'grant:' || $2)"
+            ),
             &[&user, &source_id],
         );
         assert!(moved.expect("a superuser may") > 0, "{user} has no grant of {source_id}");

@@ -141,7 +141,7 @@ fn debt_is_settled_in_draw_order_from_several_grants_and_returns_to_them() {
          where t.transaction_type = 'debt_settlement' order by t.id",
         &[],
     );
-    assert_eq!(drawn, ["soon -30", "later -40", "never -50", "cs_2 -30"]);
+    assert_eq!(drawn, ["grant:soon -30", "grant:later -40", "grant:never -50", "cs_2 -30"]);
     assert_eq!(c.apply(&failed("re_1", "pi_1", 300)).credits, 150);
     assert_eq!(c.grants(ANN), ["cs_1 0", "never 50", "later 40", "soon 30", "cs_2 500"]);
     assert_eq!(c.balance_and_debt(ANN), (620, 0));

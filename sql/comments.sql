@@ -15,7 +15,8 @@ level than read committed, where it would miss what was committed while it waite
 something of Stripe''s, load_catalog and retry_parked included. Functions that lock one account only (spending,
 run_due) raise 40001 there if they meet another transaction.
 Event types: checkout.session.completed, .async_payment_succeeded, .async_payment_failed, .expired; '
-'customer.subscription.created, .updated, .deleted, .paused, .resumed, .trial_will_end, .pending_update_applied, '
+'customer.created, .updated, which link the customer to the user that its metadata names (ignored, unknown_user, if '
+'it names none); customer.subscription.created, .updated, .deleted, .paused, .resumed, .trial_will_end, .pending_update_applied, '
 '.pending_update_expired; invoice.paid, .payment_succeeded, .payment_failed, .voided, .marked_uncollectible; '
 'invoice_payment.paid; charge.refunded, refund.created, .updated, .failed, charge.refund.updated; '
 'charge.dispute.created, .updated, .closed, .funds_withdrawn, .funds_reinstated. Other types are recorded and '
@@ -33,7 +34,7 @@ Errors: 22004 body is null; 25001 as apply_stripe_event; 22003 or 54001 for a nu
 
 comment on function billing.attribute(text, uuid) is
 'Links a checkout session or a customer to a user, and re-applies events that were parked waiting for that.
-  p_stripe_id  cs_… or cus_…
+  p_stripe_id  cs_… or cus_…, or in Accounts v2 a customer''s acct_…
   p_user_id    the user
 Outcome: applied, with the credits of the re-applied events (details.followed); already_applied if nothing changed; '
 'rejected, conflict if the session was paid for another user.

@@ -64,7 +64,7 @@ fn reconcile_checkout_session(
     connected(|sql| event::reconcile(sql, &session, expected, as_of))
 }
 
-/// Links a checkout session (`cs_…`) or a customer (`cus_…`) to a user, and re-applies events that were parked waiting for
+/// Links a checkout session (`cs_…`) or a customer (`cus_…`, in Accounts v2 `acct_…`) to a user, and re-applies events that were parked waiting for
 /// that.
 ///
 /// `applied` with the credits of those events; `already_applied` if nothing changed; `rejected`, `conflict` if the session
@@ -75,10 +75,10 @@ fn attribute(p_stripe_id: Option<String>, p_user_id: Option<pgrx::Uuid>) -> Outc
     let stripe_id = named(p_stripe_id, "p_stripe_id");
     let user = uuid(required(p_user_id, "p_user_id"));
     connected(|sql| match stripe_id.split_once('_') {
-        Some(("cus", _)) => attribute::customer(sql, &stripe_id, user),
+        Some(("cus" | "acct", _)) => attribute::customer(sql, &stripe_id, user),
         Some(("cs", _)) => attribute::session(sql, &stripe_id, user),
         _ => raise_invalid(
-            "p_stripe_id must be a checkout session (cs_…) or a customer (cus_…)",
+            "p_stripe_id must be a checkout session (cs_…) or a customer (cus_…, acct_…)",
             &format!("p_stripe_id = {stripe_id:?}"),
         ),
     })

@@ -107,6 +107,9 @@ pub(crate) fn judge(
         Subject::InvoicePayment(payment) => reversal::invoice_paid_by(sql, event, payment).into(),
         Subject::PaymentIntent(intent) => judge_payment_intent(sql, &context, intent),
         Subject::Reversals(reversals) => reversal::apply(sql, event, reversals, fetched).into(),
+        Subject::Customer { id, metadata_user } => {
+            judge_customer(sql, event.created, id, context.user(metadata_user))
+        }
         Subject::TestClock { .. } | Subject::Other => Outcome::ignored(Reason::EventType).into(),
     }
 }
@@ -341,6 +344,16 @@ fn judge_unpaid_sessions(
         unblocked = unblocked.or(judged.unblocked);
     }
     Judged { outcome, unblocked }
+}
+
+/// A customer, whose metadata may name its user: the server's word, which links it.
+fn judge_customer(sql: &mut Sql, as_of: Time, customer_id: &str, user: Option<Uuid>) -> Judged {
+    let Some(user) = user else { return Outcome::ignored(Reason::UnknownUser).into() };
+    let claims = Claims { metadata: Some(user), ..Claims::default() };
+    let ownership = resolve_owner(sql, Some(customer_id), claims, as_of);
+    let unblocked = ownership.link_customer(sql);
+    let verdict = if unblocked.is_some() { Verdict::Applied } else { Verdict::AlreadyApplied };
+    Judged { outcome: ownership.with_owner(sql, Outcome::of(verdict)), unblocked }
 }
 
 /// Who owns an object, and the link of its customer: as it is known, and as the object states it.

@@ -12,6 +12,7 @@ use crate::reversal::{self, Reversals};
 use crate::session::{self, Mode, Session};
 use crate::stripe::{self, check_id, parse};
 use crate::subscription::{self, Subscription};
+use crate::user::UserNames;
 
 /// What is recorded of every event, and its subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +59,13 @@ pub enum Subject {
         /// While Stripe advances the clock, the time from which it does.
         frozen_time: Time,
     },
+    /// Whom the server names as a customer's user.
+    Customer {
+        /// `cus_…`.
+        id: String,
+        /// By its metadata.
+        metadata_user: UserNames,
+    },
     /// Something that the rules read nothing from.
     Other,
 }
@@ -102,7 +110,7 @@ impl Subject {
             Subject::PaymentIntent(payment_intent) => keys.extend_by_names(&payment_intent.names()),
             Subject::Reversals(reversals) => keys.extend_by_names(&reversals.names()),
             Subject::TestClock { id, .. } => keys.sources.push(id),
-            Subject::Other => {}
+            Subject::Customer { .. } | Subject::Other => {}
         }
         keys
     }
@@ -162,6 +170,7 @@ impl Malformed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ObjectKind {
     CheckoutSession,
+    Customer,
     Subscription,
     Invoice,
     InvoicePayment,
@@ -174,11 +183,13 @@ enum ObjectKind {
 }
 
 /// Stripe's event types that the rules read something from, and what their objects are.
-const STRIPE_TYPES: [(&str, ObjectKind); 35] = [
+const STRIPE_TYPES: [(&str, ObjectKind); 37] = [
     ("checkout.session.completed", ObjectKind::CheckoutSession),
     ("checkout.session.async_payment_succeeded", ObjectKind::CheckoutSession),
     ("checkout.session.async_payment_failed", ObjectKind::CheckoutSession),
     ("checkout.session.expired", ObjectKind::CheckoutSession),
+    ("customer.created", ObjectKind::Customer),
+    ("customer.updated", ObjectKind::Customer),
     ("customer.subscription.created", ObjectKind::Subscription),
     ("customer.subscription.updated", ObjectKind::Subscription),
     ("customer.subscription.deleted", ObjectKind::Subscription),
@@ -259,10 +270,14 @@ fn read_event(text: &str) -> Result<Event, String> {
     let created = calendar::from_unix(envelope.created).ok_or("created is not a time")?;
     let object = envelope.data.object;
     let any: stripe::AnyObject = parse(object)?;
-    let customer_id = any.customer.map(stripe::Expandable::into_id);
+    let customer_id = stripe::customer_id(any.customer, any.customer_account);
     check_id("data.object.id", any.id.as_deref())?;
     check_id("data.object.customer", customer_id.as_deref())?;
     let subject = read_subject(object, &envelope.event_type, created)?;
+    let customer_id = match &subject {
+        Subject::Customer { id, .. } => Some(id.clone()),
+        _ => customer_id,
+    };
     Ok(Event {
         id: envelope.id,
         event_type: envelope.event_type,
@@ -298,6 +313,11 @@ fn read_subject(object: &RawValue, event_type: &str, created: Time) -> Result<Su
             Subject::Reversals(reversal::read_credit_note(object, event_type, created)?)
         }
         Some(ObjectKind::TestClock) => read_test_clock(object)?,
+        Some(ObjectKind::Customer) => {
+            let customer: stripe::CustomerObject = parse(object)?;
+            let metadata_user = stripe::metadata_user(&customer.metadata.unwrap_or_default());
+            Subject::Customer { id: customer.id, metadata_user }
+        }
         None => Subject::Other,
     })
 }

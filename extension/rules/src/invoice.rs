@@ -144,7 +144,7 @@ pub(crate) fn read(object: &RawValue) -> Result<Invoice, String> {
     let lines = lines.map(|lines| of_subscription(lines, subscription_id.as_deref()));
     Ok(Invoice {
         id: invoice.id,
-        customer_id: invoice.customer.map(Expandable::into_id),
+        customer_id: stripe::customer_id(invoice.customer, invoice.customer_account),
         metadata_user: own.then(of_details),
         // Older objects have both fields, the oldest only `paid`.
         paid: invoice.status.map_or(invoice.paid == Some(true), |status| status == "paid"),

@@ -161,7 +161,7 @@ pub(crate) fn read(object: &RawValue, event_type: &str, event_created: Time) -> 
         mode: Mode::of(&session.mode),
         payment: session.payment_status.as_deref().map(|status| payment_status(status, event_type)),
         created,
-        customer_id: session.customer.map(stripe::Expandable::into_id),
+        customer_id: stripe::customer_id(session.customer, session.customer_account),
         payment_intent_id,
         invoice_id,
         metadata_user,

@@ -55,6 +55,8 @@ pub(crate) struct AnyObject {
     /// Such as `checkout.session` or `list`.
     pub object: Option<String>,
     pub customer: Option<Expandable>,
+    /// In Accounts v2 the customer is an account: `acct_…`.
+    pub customer_account: Option<Expandable>,
     /// Only lists have one: the path that they were read from.
     pub url: Option<String>,
 }
@@ -83,6 +85,8 @@ pub(crate) struct CheckoutSessionObject<'a> {
     pub livemode: bool,
     /// None if the buyer is a guest.
     pub customer: Option<Expandable>,
+    /// In Accounts v2 the customer is an account: `acct_…`.
+    pub customer_account: Option<Expandable>,
     /// In mode `subscription`: an id, or the object if it was expanded.
     #[serde(borrow)]
     pub subscription: Option<&'a RawValue>,
@@ -141,6 +145,21 @@ impl Expandable {
             Expandable::Id(id) | Expandable::Object { id } => id,
         }
     }
+}
+
+/// <https://docs.stripe.com/api/customers/object>
+#[derive(Debug, Deserialize)]
+pub(crate) struct CustomerObject {
+    /// `cus_…`.
+    pub id: String,
+    /// What the app's server wrote about the customer.
+    #[serde(default)]
+    pub metadata: Option<Metadata>,
+}
+
+/// The customer of an object: a customer's id, or in Accounts v2 an account's.
+pub(crate) fn customer_id(customer: Option<Expandable>, account: Option<Expandable>) -> Option<String> {
+    customer.or(account).map(Expandable::into_id)
 }
 
 /// A page of a list.
@@ -281,6 +300,8 @@ pub(crate) struct SubscriptionObject {
     /// Such as `active` or `canceled`.
     pub status: String,
     pub customer: Option<Expandable>,
+    /// In Accounts v2 the customer is an account: `acct_…`.
+    pub customer_account: Option<Expandable>,
     /// Unix seconds; here until 2025-03-31, on the items since.
     pub current_period_start: Option<i64>,
     /// Unix seconds; here until 2025-03-31, on the items since.
@@ -308,6 +329,8 @@ pub(crate) struct InvoiceObject {
     /// Until 2025-03-31.
     pub paid: Option<bool>,
     pub customer: Option<Expandable>,
+    /// In Accounts v2 the customer is an account: `acct_…`.
+    pub customer_account: Option<Expandable>,
     /// Here until 2025-03-31, under `parent` since.
     pub subscription: Option<Expandable>,
     /// Since 2025-03-31.

@@ -11,7 +11,7 @@ use crate::calendar::{self, Time};
 use crate::catalog::{Item, PlanChange, Price, PriceKind};
 use crate::price::{self, LinePrice};
 use crate::stripe::fields::Fields;
-use crate::stripe::{self, Expandable, List, check_id, metadata_user, parse};
+use crate::stripe::{self, List, check_id, metadata_user, parse};
 use crate::text_enum::text_enum;
 use crate::user::UserNames;
 
@@ -127,7 +127,7 @@ pub(crate) fn read(object: &RawValue, as_of: Time) -> Result<Subscription, Strin
     let items: Vec<SubscriptionItem> = list.into_iter().flat_map(|list| list.data).map(item).collect();
     Ok(Subscription {
         id: subscription.id,
-        customer_id: subscription.customer.map(Expandable::into_id),
+        customer_id: stripe::customer_id(subscription.customer, subscription.customer_account),
         metadata_user: metadata_user(&subscription.metadata.unwrap_or_default()),
         period: start.zip(end).or_else(|| period_of(&items)),
         items,

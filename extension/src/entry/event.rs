@@ -106,7 +106,8 @@ fn lock(sql: &mut Sql, event: &Event, fetched: Option<&Fetched>) -> Vec<ParkedEv
         Subject::CheckoutSession(_)
         | Subject::Subscription(_)
         | Subject::Invoice(_)
-        | Subject::PaymentIntent(_) => event.customer_id.as_deref(),
+        | Subject::PaymentIntent(_)
+        | Subject::Customer { .. } => event.customer_id.as_deref(),
         Subject::InvoicePayment(_) | Subject::Reversals(_) | Subject::TestClock { .. } | Subject::Other => {
             None
         }

@@ -36,7 +36,7 @@ fn a_sweep_applies_what_the_inbox_lacks_and_a_second_one_nothing() {
     let mut books = database.connect();
     let (received, lost) = (bought("received", ANN), bought("lost", ANN));
     assert_eq!(books.apply(&received).outcome, "applied");
-    let other = paid_pack("cs_x", ANN).event("evt_other", "customer.created").with("created", now());
+    let other = paid_pack("cs_x", ANN).event("evt_other", "product.created").with("created", now());
     knows(&stripe, &[lost, received, other]);
 
     let first = sweep(&database, &stripe);

@@ -373,7 +373,7 @@ fn what_grants_nothing_is_ignored_with_200() {
             session("cs_2").of(ANN).metadata("price_id", "price_tshirt").completed("evt_5"),
             "200 ignored not_credits",
         ),
-        (pack.event("evt_6", "customer.created"), "200 ignored event_type"),
+        (pack.event("evt_6", "product.created"), "200 ignored event_type"),
     ] {
         assert_eq!(shim.deliver(&event).summary(), expected);
         assert_eq!(books.inbox(event.id()).as_deref(), expected.strip_prefix("200 "));

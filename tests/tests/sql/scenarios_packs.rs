@@ -434,7 +434,7 @@ fn scenario_08_an_event_before_the_first_catalog_is_applied_by_it() {
     let mut c = db.connect();
     assert_eq!(c.apply(&paid_pack("cs_1", ANN).completed("evt_1")).summary(), "parked no_catalog");
     assert_eq!(
-        c.apply(&event("evt_2", "customer.created", json!({"id": "cus_1", "object": "customer"}))).summary(),
+        c.apply(&event("evt_2", "product.created", json!({"id": "cus_1", "object": "customer"}))).summary(),
         "parked no_catalog"
     );
     c.load_catalog(&catalog());

@@ -2,8 +2,9 @@
 //! every door the same.
 
 use serde_json::{Value, json};
+use stripe_credits_tests::stripe::CREATED;
 use stripe_credits_tests::subscription::{PRO, renewal, subscription};
-use stripe_credits_tests::{ANN, BOB, Connection, Database, catalog, session};
+use stripe_credits_tests::{ANN, BOB, Connection, Database, Event, catalog, event, session};
 use uuid::Uuid;
 
 const NAMESPACE: &str = "6ba7b811-9dad-11d1-80b4-00c04fd430c8";
@@ -85,6 +86,49 @@ fn a_payment_that_waits_for_its_user_finds_it_when_the_namespace_is_loaded() {
     c.load_catalog(&catalog_in(&json!(NAMESPACE)));
     let user = user_id(&mut c, NAME).expect("a user");
     assert_eq!(c.ledger(user), ["purchase 500"]);
+}
+
+fn customer(event_id: &str, created: i64, metadata: &Value) -> Event {
+    let object = json!({"id": "cus_1", "object": "customer", "livemode": false, "metadata": metadata});
+    let kind = if event_id == "evt_created" { "customer.created" } else { "customer.updated" };
+    event(event_id, kind, object).with("created", created)
+}
+
+#[test]
+fn a_customers_metadata_links_it_and_what_waits_for_its_user_is_applied() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    let pack = session("cs_1").with("customer", "cus_1").metadata("price_id", "price_pack");
+    assert_eq!(c.apply(&pack.completed("evt_1")).summary(), "parked unknown_user");
+    let nameless = customer("evt_created", CREATED, &json!({}));
+    assert_eq!(c.apply(&nameless).summary(), "ignored unknown_user");
+    let named = customer("evt_named", CREATED + 1, &json!({"user_id": ANN.to_string()}));
+    assert_eq!(c.twice(&named), "applied");
+    assert_eq!(c.ledger(ANN), ["purchase 500"]);
+    let older = customer("evt_older", CREATED, &json!({"user_id": BOB.to_string()}));
+    assert_eq!(c.apply(&older).summary(), "already_applied", "the later word stands");
+    let next = session("cs_2").with("customer", "cus_1").metadata("price_id", "price_pack");
+    assert_eq!(c.apply(&next.completed("evt_2")).user_id, Some(ANN));
+}
+
+#[test]
+fn an_account_that_is_a_customer_is_linked_and_attributed_like_one() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    let pack = |id: &str| {
+        let pack = session(id).with("customer", Value::Null).with("customer_account", "acct_1");
+        pack.metadata("price_id", "price_pack")
+    };
+    assert_eq!(c.apply(&pack("cs_1").completed("evt_1")).summary(), "parked unknown_user");
+    assert_eq!(c.attribute("acct_1", ANN).credits, 500);
+    assert_eq!(c.apply(&pack("cs_2").completed("evt_2")).user_id, Some(ANN));
+    let named = pack("cs_3").with("customer_account", "acct_2").of(BOB);
+    assert_eq!(c.apply(&named.completed("evt_3")).user_id, Some(BOB));
+    assert_eq!(
+        c.apply(&pack("cs_4").with("customer_account", "acct_2").completed("evt_4")).user_id,
+        Some(BOB)
+    );
+    assert_eq!(c.ledger(ANN), ["purchase 500"; 2]);
 }
 
 #[test]

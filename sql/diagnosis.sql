@@ -59,10 +59,10 @@ language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
     with grants as (
         select g.user_id, g.id, g.remaining, g.amount,
-            g.remaining + g.pending + g.set_aside + g.expired + g.reversed + g.settled as held,
+            g.remaining + g.pending + g.set_aside + g.expired as held, g.drawn as counted, g.moved,
             coalesce(sum(t.amount), 0) as posted,
             coalesce(-sum(t.amount) filter (
-                where t.transaction_type in ('spend', 'reservation', 'release', 'spend_refund')
+                where t.transaction_type in ('spend', 'reservation', 'release', 'spend_refund', 'debt_settlement')
                     or (t.transaction_type = 'adjustment' and t.amount < 0)), 0) as drawn
         from billing.credit_grants g
         left join billing.credit_transactions t on t.user_id = g.user_id and t.grant_id = g.id
@@ -73,7 +73,7 @@ as $$
     union all
     select g.user_id, g.id, format('grant %s: its amount is %s, its parts are %s and %s were drawn', g.id, g.amount,
         g.held, g.drawn)
-    from grants g where g.amount <> g.held + g.drawn
+    from grants g where g.held <> greatest(g.amount - g.drawn - g.moved, 0) or g.counted <> g.drawn
     union all
     select counted.user_id, missing.id, format('grant %s is missing', missing.id)
     from (

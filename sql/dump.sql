@@ -3,12 +3,15 @@
 select pg_catalog.pg_extension_config_dump('billing.settings', '');
 select pg_catalog.pg_extension_config_dump('billing.prices', '');
 select pg_catalog.pg_extension_config_dump('billing.accounts', '');
+select pg_catalog.pg_extension_config_dump('billing.test_clocks', '');
 select pg_catalog.pg_extension_config_dump('billing.credit_grants', '');
 select pg_catalog.pg_extension_config_dump('billing.credit_transactions', '');
 select pg_catalog.pg_extension_config_dump('billing.reservations', '');
 select pg_catalog.pg_extension_config_dump('billing.customers', '');
 select pg_catalog.pg_extension_config_dump('billing.subscriptions', '');
+select pg_catalog.pg_extension_config_dump('billing.subscription_items', '');
 select pg_catalog.pg_extension_config_dump('billing.payments', '');
+select pg_catalog.pg_extension_config_dump('billing.invoice_lines', '');
 select pg_catalog.pg_extension_config_dump('billing.payment_names', '');
 select pg_catalog.pg_extension_config_dump('billing.reversals', '');
 select pg_catalog.pg_extension_config_dump('billing.stripe_events', '');

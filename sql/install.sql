@@ -83,7 +83,8 @@ create domain billing.pool as text check (value in ('subscription', 'purchased',
 comment on domain billing.pool is 'The balance that credits count into.';
 create domain billing.transaction_type as text check (value in (
     'purchase', 'subscription_grant', 'signup', 'bonus', 'grant', 'spend', 'reservation', 'release', 'expiry',
-    'set_aside', 'restore', 'reversal', 'reinstatement', 'debt_settlement', 'spend_refund', 'adjustment', 'import'));
+    'set_aside', 'restore', 'reversal', 'reinstatement', 'debt_settlement', 'spend_refund', 'adjustment', 'import',
+    'transfer'));
 comment on domain billing.transaction_type is 'The kind of a ledger row.';
 create domain billing.event_outcome as text check (value in (
     'applied', 'already_applied', 'ignored', 'parked', 'rejected', 'needs_fetch'));

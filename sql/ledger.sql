@@ -13,6 +13,9 @@ create table billing.accounts (
     subscription_status text not null default 'none',
     signed_up_at timestamptz,
     free_next_at timestamptz,
+    -- The account lives by this clock of Stripe's instead of the database's.
+    test_clock text,
+    periods_next_at timestamptz,
     next_due_at timestamptz,
     last_grant_id bigint not null default 0,
     last_transaction_id bigint not null default 0,
@@ -25,9 +28,31 @@ comment on table billing.accounts is
 'leaves out what has expired since.';
 comment on column billing.accounts.free_next_at is
 'The start of the free plan''s next month that is not granted yet.';
+comment on column billing.accounts.periods_next_at is
+'When time alone may next change what the periods of subscriptions hold.';
 comment on column billing.accounts.next_due_at is
 'When something is due next: an expiry, a drip, the end of a reservation. Reads are right before run_due posts it.';
 create index accounts_due on billing.accounts (next_due_at) where next_due_at is not null;
+create index accounts_test_clock on billing.accounts (test_clock) where test_clock is not null;
+
+create table billing.test_clocks (
+    clock_id billing.identifier primary key,
+    -- By the clock's own events; until there is one, the latest time that an object of its names.
+    frozen_time timestamptz,
+    named_time timestamptz
+);
+comment on table billing.test_clocks is
+'What time it is by each of Stripe''s test clocks. Accounts of its customers live by it.';
+
+create function billing.account_time(p_test_clock text) returns timestamptz
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+    select coalesce(
+        (select coalesce(c.frozen_time, c.named_time) from billing.test_clocks c where c.clock_id = p_test_clock),
+        statement_timestamp())
+$$;
+comment on function billing.account_time(text) is
+'What time it is for an account: by its test clock, or by the database''s clock if it has none.';
 
 -- Rule 8. In PL/pgSQL, like adds_up below, because that is compiled once per connection: an expression in the table
 -- would be compiled for every statement that writes to it.
@@ -47,63 +72,73 @@ create table billing.credit_grants (
     source_id billing.identifier not null,
     item billing.identifier not null,
     pool billing.pool not null,
-    amount billing.credits not null,
+    -- Below 0 where more was credited than was paid for.
+    amount bigint not null,
+    -- Of the amount: what was taken, and where the rest is.
+    drawn billing.credits not null default 0,
+    moved bigint not null default 0,
     remaining billing.credits not null,
-    -- Of the amount, what is neither remaining nor spent.
     pending billing.credits not null default 0,
     set_aside billing.credits not null default 0,
     expired billing.credits not null default 0,
-    reversed billing.credits not null default 0,
     settled billing.credits not null default 0,
+    owed billing.credits not null default 0,
     -- For the index that draws read: it holds no used-up grants, and a draw that leaves something does not change it.
     spendable boolean not null generated always as (remaining > 0) stored,
     draw_rank smallint not null generated always as (billing.draw_rank(pool)) stored,
     available_from timestamptz,
     expires_at timestamptz,
-    -- Of a subscription's lot: what was paid for, when, and its price's policies at that time.
+    priority_at timestamptz,
+    -- Of a subscription's period: the item that opened it, and the part.
     stripe_subscription_id text,
-    price_id text,
+    stripe_item_id text,
     period_start timestamptz,
     period_end timestamptz,
-    paid_at timestamptz,
-    max_rollover billing.credits,
-    expires boolean,
-    priority_at timestamptz generated always as (
-        least(expires_at, case when max_rollover = 0 then period_end end)) stored,
-    -- Of a lot that is not current any more: what was drawn while it was, and up to which ledger row.
-    consumed billing.credits,
-    closed_through bigint,
+    part_start timestamptz,
+    -- How far back later facts have to be computed from: rules/streams/horizon.rs.
+    closed_at timestamptz,
+    needed_by timestamptz,
+    -- Of a payment that depends on no other fact: what it bought, before money came back.
+    bought billing.credits,
+    made_after bigint not null,
     created_at timestamptz not null,
     primary key (user_id, id),
     unique (user_id, source_id, item)
 ) with (fillfactor = 80);
 comment on table billing.credit_grants is
-'The grants: which user, for what, how many credits, how many remain, when they expire. source_id is the payment or '
-'a key of the app, item the price or the purpose.';
-comment on column billing.credit_grants.amount is 'Credits granted in all.';
+'The grants: which user, for what, how many credits, how many remain, when they expire. source_id is the payment, the '
+'subscription or a key of the app; item the price, the period or the purpose.';
+comment on column billing.credit_grants.amount is
+'What its facts are worth now: rises with what is paid for it, falls with money that comes back.';
+comment on column billing.credit_grants.drawn is
+'Credits that spends, reservations and settlements of debt took, less what they gave back.';
+comment on column billing.credit_grants.moved is
+'Credits drawn from a later period while this one was not known, counted here instead; below 0 there.';
 comment on column billing.credit_grants.remaining is 'Credits that can be spent.';
 comment on column billing.credit_grants.pending is 'Credits that can be spent from available_from on.';
 comment on column billing.credit_grants.set_aside is
-'Credits that are kept back, because a newer lot is current or the plan is a lower one. They are restored if that '
-'changes.';
+'Credits that are kept back, because a later period opened or the plan went down. They are restored if that changes.';
 comment on column billing.credit_grants.expired is 'Credits that expired unspent.';
-comment on column billing.credit_grants.reversed is 'Credits that refunds and disputes took back.';
-comment on column billing.credit_grants.settled is 'Credits that settled debt.';
+comment on column billing.credit_grants.settled is 'Of the drawn credits: what settled debt.';
+comment on column billing.credit_grants.owed is
+'Credits drawn beyond the amount, settled or not, without what was forgiven.';
 comment on column billing.credit_grants.priority_at is
 'When the remaining credits are lost: at their expiry, or at the renewal that resets them. What is lost first is '
 'drawn first.';
-comment on column billing.credit_grants.consumed is
-'Of a subscription''s lot: what was drawn while it was current; null while it is.';
+comment on column billing.credit_grants.closed_at is
+'Of a period: since when nothing of it is left; null while something is.';
+comment on column billing.credit_grants.made_after is 'The account''s last ledger row before the grant was made.';
 
--- The parts of a grant are at most its amount; consumed and closed_through are set together, as are a lot's columns.
 create function billing.adds_up(g billing.credit_grants) returns boolean
 language plpgsql immutable
 as $$
 begin
-    return g.remaining + g.pending + g.set_aside + g.expired + g.reversed + g.settled <= g.amount
-        and (g.closed_through is null) = (g.consumed is null)
-        and num_nulls(g.price_id, g.period_start, g.period_end, g.paid_at, g.max_rollover, g.expires)
-            = case when g.stripe_subscription_id is null then 6 else 0 end;
+    return g.remaining + g.pending + g.set_aside + g.expired = greatest(g.amount - g.drawn - g.moved, 0)
+        and g.settled <= g.drawn
+        and g.owed <= greatest(g.drawn + g.moved - g.amount, 0)
+        and (g.stripe_subscription_id is null) = (g.period_start is null)
+        and (g.period_start is null) = (g.period_end is null)
+        and (g.stripe_subscription_id is not null or num_nonnulls(g.stripe_item_id, g.part_start) = 0);
 end
 $$;
 comment on function billing.adds_up(billing.credit_grants) is 'The CHECK of a grant as a whole.';
@@ -111,8 +146,9 @@ alter table billing.credit_grants add check (billing.adds_up(credit_grants));
 
 -- Rule 8: what is lost soonest is drawn first.
 create index credit_grants_draw on billing.credit_grants (user_id, priority_at, draw_rank, id) where spendable;
-create index credit_grants_lots on billing.credit_grants (user_id) where stripe_subscription_id is not null;
-create index credit_grants_pending on billing.credit_grants (user_id, available_from) where pending > 0;
+create index credit_grants_periods on billing.credit_grants (user_id, period_end)
+    where stripe_subscription_id is not null;
+create index credit_grants_debt on billing.credit_grants (user_id) where owed > 0 or settled > 0;
 
 create table billing.credit_transactions (
     user_id uuid not null,
@@ -142,6 +178,8 @@ comment on column billing.credit_transactions.operation_id is 'The id of the ope
 comment on column billing.credit_transactions.balance_after is 'Σ remaining − debt after this row.';
 create index credit_transactions_session on billing.credit_transactions (stripe_checkout_session_id)
     where stripe_checkout_session_id is not null;
+create index credit_transactions_invoice on billing.credit_transactions (stripe_invoice_id)
+    where stripe_invoice_id is not null;
 create index credit_transactions_request on billing.credit_transactions (user_id, request_id)
     where request_id is not null;
 -- What was given back of a spend.

@@ -21,40 +21,40 @@ $$;
 comment on function billing.free_plan() is
 'What users without a plan get, by the catalog; no row if that is nothing.';
 
-create function billing.unposted(p_user_id uuid)
+create function billing.unposted(p_user_id uuid, p_now timestamptz)
 returns table (pool text, credits bigint, up_to_here bigint)
 language sql stable strict rows 1 set search_path = pg_catalog, pg_temp
 as $$
     -- Debt is settled from the first of it, also from what has expired since, which is in no pool.
     with due as (
-        -- Expired reservations, except what they hold of lots that are not current any more: that is not returned.
+        -- Expired reservations.
         select g.pool, -t.amount as credits, g.expires_at, g.priority_at, g.draw_rank, t.id
         from billing.reservations r
         join billing.credit_transactions t
             on t.user_id = r.user_id and t.request_id = r.request_id and t.transaction_type = 'reservation'
         join billing.credit_grants g on g.user_id = t.user_id and g.id = t.grant_id
-        where r.user_id = p_user_id and r.status = 'held' and r.expires_at <= statement_timestamp()
-            and (g.expires_at is null or g.expires_at > statement_timestamp()) and g.consumed is null
+        where r.user_id = p_user_id and r.status = 'held' and r.expires_at <= p_now
+            and (g.expires_at is null or g.expires_at > p_now)
         union all
         -- Parts of a period's credits.
         select g.pool, g.pending, g.expires_at, g.priority_at, g.draw_rank, g.id
         from billing.credit_grants g
-        where g.user_id = p_user_id and g.pending > 0 and g.available_from <= statement_timestamp()
+        where g.user_id = p_user_id and g.pending > 0 and g.available_from <= p_now
         union all
         -- Months of the free plan.
         select 'promotional', f.credits, m.start + f.every, m.start + f.every, 2::smallint, 0
         from billing.accounts a
         cross join billing.free_plan() f
-        cross join lateral generate_series(a.free_next_at, statement_timestamp(), f.every) m (start)
+        cross join lateral generate_series(a.free_next_at, p_now, f.every) m (start)
         where a.user_id = p_user_id and a.tier = 'free' and a.signed_up_at is not null
     )
-    select case when d.expires_at is null or d.expires_at > statement_timestamp() then d.pool end, d.credits,
+    select case when d.expires_at is null or d.expires_at > p_now then d.pool end, d.credits,
         (sum(d.credits) over (
-            order by d.expires_at <= statement_timestamp() desc, d.priority_at, d.draw_rank, d.id))::bigint
+            order by d.expires_at <= p_now desc, d.priority_at, d.draw_rank, d.id))::bigint
     from due d
 $$;
-comment on function billing.unposted(uuid) is
-'What is due for a user and not posted yet, as far as the caller may read it; part of user_credits. Expired '
+comment on function billing.unposted(uuid, timestamptz) is
+'What is due at a time for a user and not posted yet, as far as the caller may read it; part of user_credits. Expired '
 'reservations, parts of a period''s credits, months of the free plan. up_to_here is the running sum in draw order, '
 'of which debt is settled first.';
 
@@ -79,6 +79,9 @@ select
     cycle.price_id as stripe_price_id
 from billing.accounts a
 cross join lateral (
+    select case when a.test_clock is null then statement_timestamp() else billing.account_time(a.test_clock) end as at
+) now
+cross join lateral (
     select
         coalesce(sum(c.credits) filter (where c.pool = 'subscription'), 0)::bigint as subscription,
         coalesce(sum(c.credits) filter (where c.pool = 'purchased'), 0)::bigint as purchased,
@@ -87,15 +90,15 @@ cross join lateral (
         select g.pool, g.remaining as credits
         from billing.credit_grants g
         where g.user_id = a.user_id and g.spendable
-            and (g.expires_at is null or g.expires_at > statement_timestamp())
+            and (g.expires_at is null or g.expires_at > now.at)
         union all
         select u.pool, greatest(least(u.credits, u.up_to_here - a.debt), 0)::bigint
-        from billing.unposted(case when a.next_due_at <= statement_timestamp() then a.user_id end) u
+        from billing.unposted(case when a.next_due_at <= now.at then a.user_id end, now.at) u
     ) c
 ) live
 cross join lateral (
     select coalesce(sum(u.credits), 0) as credits
-    from billing.unposted(case when a.next_due_at <= statement_timestamp() then a.user_id end) u
+    from billing.unposted(case when a.next_due_at <= now.at then a.user_id end, now.at) u
 ) due
 cross join lateral (
     select coalesce(sum(g.amount), 0)::bigint as total
@@ -143,43 +146,35 @@ select
     p.paid_at,
     p.amount_total as amount,
     p.currency,
-    -- As rules/src/reversal.rs counts them, in the payment's currency.
+    -- Of amount_charged, which is the amount unless only the charge tells it.
+    p.amount_reversed as refunded,
     (
-        with r as (
-            select r.* from billing.payment_names n join billing.reversals r on r.payment_name = n.name
-            where n.source_id = p.source_id and coalesce(r.currency, p.currency) is not distinct from p.currency
-        ), of_charge (amount) as (
-            select greatest(
-                coalesce(sum(r.amount) filter (where r.kind = 'refund' and r.state = 'live'), 0),
-                coalesce(max(r.amount) filter (where r.kind = 'charge'), 0)
-                    - coalesce(sum(r.amount) filter (where r.kind = 'refund' and r.state = 'undone'), 0))
-            from r where r.charge_id is not null group by r.charge_id
-        )
-        select least(p.amount_total,
-            greatest(
-                coalesce(sum(r.amount) filter (where r.kind = 'refund' and r.state = 'live'), 0),
-                (select coalesce(sum(c.amount), 0) from of_charge c))
-            + coalesce(sum(r.amount) filter (where r.kind = 'dispute' and r.state = 'live'), 0)
-            + coalesce(sum(greatest(r.amount - coalesce(by_refund.amount, 0), 0))
-                filter (where r.kind = 'credit_note' and r.state = 'live'), 0))::bigint
-        from r left join billing.reversals by_refund on by_refund.reversal_id = r.refund_id
-    ) as refunded,
-    coalesce(p.worth, (
-        select coalesce(sum(g.amount), 0)::bigint from billing.credit_grants g
-        where g.user_id = p.user_id and g.source_id = p.source_id
-    ))::bigint as credits,
-    (
-        select string_agg(distinct coalesce((
-            select c.name from billing.prices c
-            where c.price_id = coalesce(g.price_id, g.item) order by c.valid_from desc limit 1), g.item), ', ')
-        from billing.credit_grants g
-        where g.user_id = p.user_id and g.source_id = p.source_id and g.pool <> 'promotional'
-    ) as description
+        select coalesce(sum(t.amount), 0)::bigint from billing.credit_transactions t
+        where t.user_id = p.user_id and p.source_id in (t.stripe_invoice_id, t.stripe_checkout_session_id)
+            and t.transaction_type in ('purchase', 'subscription_grant', 'bonus')
+    ) as credits,
+    coalesce(
+        (
+            select string_agg(distinct coalesce((
+                select c.name from billing.prices c
+                where c.price_id = g.item order by c.valid_from desc limit 1), g.item), ', ')
+            from billing.credit_grants g
+            where g.user_id = p.user_id and g.source_id = p.source_id
+        ), (
+            select string_agg(distinct coalesce(c.name, l.price_id), ', ')
+            from billing.invoice_lines l
+            left join lateral (
+                select c.name, c.kind from billing.prices c
+                where c.price_id in (l.price_id, l.product_id)
+                order by c.price_id = l.price_id desc, c.valid_from desc limit 1
+            ) c on true
+            where l.source_id = p.source_id and c.kind is distinct from 'not_credits'
+        )) as description
 from billing.payments p
-where p.paid_at is not null and p.joined_to is null;
+where p.paid_at is not null;
 comment on view billing.user_payments is
-'What was paid for, by session, invoice or payment intent: amount and refunded in the currency''s minor units, '
-'refunded by refunds, disputes and credit notes; credits as granted, spent or not; description by the catalog''s names.';
+'What was paid for, by session or invoice: amount and refunded in the currency''s minor units, refunded by refunds '
+'and disputes; credits as granted, spent or not; description by the catalog''s names.';
 
 -- SECURITY DEFINER, as my_transactions, so that clients need no rights on the tables of payments and reversals.
 create function billing.my_payments(p_limit integer default 50, p_before timestamptz default null)

@@ -17,12 +17,15 @@ comment on function billing.is_service() is
 alter table billing.settings enable row level security;
 alter table billing.prices enable row level security;
 alter table billing.accounts enable row level security;
+alter table billing.test_clocks enable row level security;
 alter table billing.credit_grants enable row level security;
 alter table billing.credit_transactions enable row level security;
 alter table billing.reservations enable row level security;
 alter table billing.customers enable row level security;
 alter table billing.subscriptions enable row level security;
+alter table billing.subscription_items enable row level security;
 alter table billing.payments enable row level security;
+alter table billing.invoice_lines enable row level security;
 alter table billing.payment_names enable row level security;
 alter table billing.reversals enable row level security;
 alter table billing.stripe_events enable row level security;
@@ -49,6 +52,10 @@ create policy service on billing.credit_transactions for select to public using 
 create policy service on billing.reservations for select to public using ((select billing.is_service()));
 create policy service on billing.customers for select to public using ((select billing.is_service()));
 create policy service on billing.subscriptions for select to public using ((select billing.is_service()));
+create policy service on billing.subscription_items for select to public
+    using ((select billing.is_service()));
+create policy service on billing.invoice_lines for select to public using ((select billing.is_service()));
+create policy service on billing.test_clocks for select to public using ((select billing.is_service()));
 create policy service on billing.payments for select to public using ((select billing.is_service()));
 create policy service on billing.payment_names for select to public using ((select billing.is_service()));
 create policy service on billing.reversals for select to public using ((select billing.is_service()));
@@ -65,7 +72,8 @@ as $$
     union all
     select 'billing.' || t, 'service', '( SELECT billing.is_service() AS is_service)'
     from unnest(array['settings', 'accounts', 'credit_grants', 'credit_transactions', 'reservations', 'customers',
-        'subscriptions', 'payments', 'payment_names', 'reversals', 'stripe_events',
+        'subscriptions', 'subscription_items', 'invoice_lines', 'test_clocks', 'payments', 'payment_names',
+        'reversals', 'stripe_events',
         'cursors']) t
     union all
     select 'billing.prices', 'everyone', 'true'
@@ -77,9 +85,9 @@ create function billing.client_functions() returns regprocedure[]
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select array[
-        'billing.current_user_id()', 'billing.is_service()', 'billing.free_plan()', 'billing.unposted(uuid)',
-        'billing.my_credits()', 'billing.my_transactions(integer, bigint)',
-        'billing.my_payments(integer, timestamptz)']::regprocedure[]
+        'billing.current_user_id()', 'billing.is_service()', 'billing.free_plan()',
+        'billing.unposted(uuid, timestamptz)', 'billing.account_time(text)', 'billing.my_credits()',
+        'billing.my_transactions(integer, bigint)', 'billing.my_payments(integer, timestamptz)']::regprocedure[]
 $$;
 comment on function billing.client_functions() is 'What a client role may run.';
 

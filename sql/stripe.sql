@@ -16,16 +16,19 @@ create table billing.subscriptions (
     price_id text,
     tier text not null,
     rank integer,
-    lot_limit billing.credits,
     status text not null check (status in (
         'incomplete', 'unpaid', 'paused', 'past_due', 'trialing', 'active', 'incomplete_expired', 'canceled')),
     quantity bigint not null check (quantity > 0),
     current_period_start timestamptz not null,
     current_period_end timestamptz not null,
     trial_end timestamptz,
+    cancel_at timestamptz,
     cancel_at_period_end boolean not null,
     ended_at timestamptz check ((ended_at is not null) = (status in ('incomplete_expired', 'canceled'))),
     as_of timestamptz not null,
+    seen_at timestamptz not null,
+    listed_since timestamptz,
+    known_after bigint not null,
     stripe_event_id text,
     created_at timestamptz not null,
     updated_at timestamptz not null
@@ -33,17 +36,45 @@ create table billing.subscriptions (
 comment on table billing.subscriptions is 'The latest known state of each Stripe subscription.';
 comment on column billing.subscriptions.rank is
 'The plan''s rank in the catalog: of several subscriptions, the highest names the account''s tier.';
-comment on column billing.subscriptions.lot_limit is
-'The most credits that a lot may hold that was paid for before the subscription changed to this plan; null: no '
-'limit.';
 comment on column billing.subscriptions.as_of is 'The time of this state by Stripe''s clock. It only rises.';
 create index subscriptions_user on billing.subscriptions (user_id);
 create index subscriptions_customer on billing.subscriptions (customer_id);
 create index subscriptions_price on billing.subscriptions (price_id);
 
+comment on column billing.subscriptions.seen_at is
+'As of when the state was so for comparison with periods: as_of, or the time by the customer''s test clock.';
+comment on column billing.subscriptions.listed_since is
+'As of when the earliest known state with a complete list of items was so, as seen_at.';
+comment on column billing.subscriptions.known_after is
+'The account''s last ledger row when this state became known.';
+
+create table billing.subscription_items (
+    item_id billing.identifier not null,
+    as_of timestamptz not null,
+    seen_at timestamptz not null,
+    subscription_id billing.identifier not null,
+    -- Null from the state on in which the item is no longer listed.
+    price_id text,
+    product_id text,
+    quantity bigint not null check (quantity >= 0),
+    interval interval,
+    metered boolean not null,
+    removed boolean not null,
+    known_after bigint not null,
+    primary key (item_id, as_of)
+);
+comment on table billing.subscription_items is
+'The states of each subscription item: one row for each change of its content.';
+comment on column billing.subscription_items.interval is 'The billing interval of its price, as Stripe names it.';
+comment on column billing.subscription_items.known_after is
+'The account''s last ledger row when this state became known.';
+create index subscription_items_subscription on billing.subscription_items (subscription_id);
+create index subscription_items_metered on billing.subscription_items (price_id) where metered;
+
 create table billing.payments (
     source_id billing.identifier primary key,
-    source_type text not null check (source_type in ('checkout_session', 'invoice', 'payment_intent')),
+    source_type text not null check (
+        source_type in ('checkout_session', 'invoice', 'payment_intent', 'direct_call')),
     user_id uuid not null,
     customer_id text,
     subscription_id text,
@@ -51,27 +82,63 @@ create table billing.payments (
     currency text,
     worth billing.credits,
     evidence text check (evidence in ('payment_intent', 'metadata', 'lines')),
-    owed billing.credits not null default 0,
-    reversal_policy text check (reversal_policy in ('debt', 'forgive')),
     joined_to text,
     paid_at timestamptz,
+    discounted boolean not null default false,
+    amount_reversed bigint not null default 0,
+    amount_charged bigint,
+    reversal_policy text check (reversal_policy in ('debt', 'forgive')),
+    lines_as_of timestamptz,
     created_at timestamptz not null,
     check ((worth is null) = (evidence is null))
 );
 comment on table billing.payments is
-'What was paid, by checkout session, invoice or payment intent. Claiming a row makes a payment count once. A row '
-'without paid_at only names the user to whom an operator attributed the session.';
-comment on column billing.payments.worth is
-'Of a pack: the credits that the best evidence says were bought. What was granted beyond them is taken back.';
+'What was paid, by checkout session, invoice, payment intent or direct call. Claiming a row makes a payment count once. '
+'A row without paid_at only names the user to whom an operator attributed the session.';
+comment on column billing.payments.worth is 'Of a pack: the credits that the best evidence says were bought.';
 comment on column billing.payments.evidence is
 'What says so, worst first: a payment intent''s metadata, a session''s metadata, Stripe''s lines or a direct call.';
-comment on column billing.payments.owed is
-'Credits that were reversed after they had been spent: this payment''s share of the account''s debt, settled or not.';
-comment on column billing.payments.reversal_policy is
-'Whether what was spent before it was reversed is owed: the catalog''s policy when it was first reversed.';
 comment on column billing.payments.joined_to is
 'The source_id of the payment that this one turned out to be. It counts there, and grants nothing any more.';
+comment on column billing.payments.amount_reversed is
+'Of amount_charged, what came back: computed from all reversals together.';
+comment on column billing.payments.reversal_policy is
+'What becomes of credits that were drawn before they were reversed: the catalog''s policy when something first was.';
+comment on column billing.payments.lines_as_of is
+'When the listing of its lines was so; null if a direct call named the line, which Stripe''s listing replaces.';
 create index payments_user on billing.payments (user_id);
+
+create table billing.invoice_lines (
+    source_id billing.identifier not null,
+    line integer not null check (line > 0),
+    -- Whose account it counts in: the subscription's user, else the payment's.
+    user_id uuid not null,
+    subscription_id text,
+    item_id text,
+    price_id text,
+    product_id text,
+    -- Null: the quantity of the subscription item.
+    quantity bigint check (quantity >= 0),
+    amount bigint not null,
+    discount bigint not null,
+    period_start timestamptz not null,
+    period_end timestamptz not null,
+    proration boolean not null,
+    names_credited boolean not null,
+    interval interval,
+    metered boolean not null,
+    known_after bigint not null,
+    primary key (source_id, line)
+);
+comment on table billing.invoice_lines is
+'What each paid invoice bills, line by line: the facts that the credits of plans are computed from.';
+comment on column billing.invoice_lines.amount is 'In the currency''s smallest unit, before discounts; below 0: a credit.';
+comment on column billing.invoice_lines.discount is 'Of the amount: what discounts take.';
+comment on column billing.invoice_lines.names_credited is 'Whether it says which lines it credits.';
+comment on column billing.invoice_lines.interval is 'The billing interval of its price, as Stripe names it.';
+comment on column billing.invoice_lines.known_after is
+'The account''s last ledger row when the line became known.';
+create index invoice_lines_periods on billing.invoice_lines (user_id, period_end);
 
 create table billing.payment_names (
     name billing.identifier primary key,

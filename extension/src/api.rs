@@ -117,8 +117,8 @@ fn apply_stripe_credit_pack_purchase(
 /// Sets a subscription's state by SQL: the same subscription as its events', whichever come first.
 ///
 /// With `p_invoice_id` that invoice is paid, and grants what the catalog says of `p_price_id`, once, like its event. If
-/// `p_tier` is not the catalog's, the details say so. `p_reset_usage` changes nothing: credits are reset by the invoice that
-/// pays for the next period. The state is as of now, in whole seconds, so that Stripe's later events follow it.
+/// `p_tier` is not the catalog's, the details say so. With
+/// `p_reset_usage` and no invoice the period was paid for all the same, and counts once with the invoice that turns up for it. The state is as of now, in whole seconds, so that Stripe's later events follow it.
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 #[expect(clippy::too_many_arguments, reason = "the signature is fixed: clients call it by these names")]
@@ -136,7 +136,6 @@ fn apply_subscription_state(
     p_status: default!(Option<String>, "'active'"),
     p_cancel_at_period_end: default!(Option<bool>, "false"),
 ) -> Outcome {
-    required(p_reset_usage, "p_reset_usage");
     let call = DirectState {
         user: uuid(required(p_user_id, "p_user_id")),
         tier: named(p_tier, "p_tier"),
@@ -146,6 +145,7 @@ fn apply_subscription_state(
         period: period((p_cycle_start, "p_cycle_start"), (p_cycle_end, "p_cycle_end")),
         event_id: named(p_event_id, "p_event_id"),
         invoice_id: named_if_given(p_invoice_id, "p_invoice_id"),
+        resets_usage: required(p_reset_usage, "p_reset_usage"),
         status: subscription_status(p_status, "p_status"),
         cancel_at_period_end: required(p_cancel_at_period_end, "p_cancel_at_period_end"),
     };

@@ -15,7 +15,7 @@ use stripe_credits_rules::session::{self, Mode, PaymentStatus, Session};
 use stripe_credits_rules::subscription::Subscription;
 use stripe_credits_rules::user::UserNames;
 use stripe_credits_rules::verdict::Verdict;
-use stripe_credits_rules::worth::NoGrant;
+use stripe_credits_rules::worth::{NoGrant, invoice as rules};
 use uuid::Uuid;
 
 use crate::ledger;
@@ -24,7 +24,7 @@ use crate::pg::sql::Sql;
 use crate::posting::payment::{self, Joined};
 use crate::posting::subscription::{Incoming, Source};
 use crate::posting::{invoice, pack, reversal, subscription};
-use crate::tables::{customers, inbox, payments, subscriptions};
+use crate::tables::{customers, inbox, payments, subscriptions, test_clocks};
 
 /// Who asks for an event to be applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +110,11 @@ pub(crate) fn judge(
         Subject::Customer { id, metadata_user } => {
             judge_customer(sql, event.created, id, context.user(metadata_user))
         }
-        Subject::TestClock { .. } | Subject::Other => Outcome::ignored(Reason::EventType).into(),
+        Subject::TestClock { id, frozen_time } => {
+            let rose = test_clocks::freeze(sql, id, *frozen_time);
+            Outcome::of(if rose { Verdict::Applied } else { Verdict::AlreadyApplied }).into()
+        }
+        Subject::Other => Outcome::ignored(Reason::EventType).into(),
     }
 }
 
@@ -214,32 +218,42 @@ fn judge_subscription(
     Judged { outcome: ownership.with_owner(sql, outcome), unblocked: relinked.or(first_known) }
 }
 
-/// A subscription's invoice. `session_user` owns the session that started the subscription.
+/// A paid invoice. `session_user` owns the session that started its subscription.
 fn judge_invoice(sql: &mut Sql, context: &Context, invoice: &Invoice, session_user: Option<Uuid>) -> Judged {
     if invoice.subscription_ids().next().is_none() {
         return judge_pack_invoice(sql, context, invoice);
     }
-    let Some(subscription_id) = invoice.subscription_id.as_deref() else {
-        return Outcome::ignored(Reason::NoSubscription).into();
-    };
-    let known = subscriptions::find(sql, subscription_id);
+    let paid_at = invoice.paid_at.unwrap_or(context.event.created);
+    let of_subscription =
+        invoice.subscription_ids().find_map(|id| subscriptions::find(sql, id).and_then(|known| known.user));
     let joined = payment::join(sql, &context.event.id, Some(&invoice.id), &invoice.names());
-    let payment = joined.payment.filter(|payment| payment.source_id == invoice.id);
+    let known = joined.payment.filter(|payment| payment.source_id == invoice.id);
     let claims = Claims {
-        paid_for: payment.map(|payment| payment.user),
+        paid_for: known.as_ref().filter(|payment| payment.paid).map(|payment| payment.user),
         metadata: context.user(&invoice.metadata_user),
-        attributed: known.as_ref().and_then(|known| known.user).or(session_user),
+        attributed: of_subscription.or(session_user),
         ..Claims::default()
     };
-    let paid_at = invoice.paid_at.or(invoice.created).unwrap_or(context.event.created);
     let ownership = resolve_owner(sql, invoice.customer_id.as_deref(), claims, paid_at);
     let unblocked = ownership.link_customer(sql);
     if let Some(outcome) = context.before_books(paid_at) {
         return Judged { outcome: ownership.with_owner(sql, outcome), unblocked };
     }
-    let worth = invoice::worth(sql, context.settings, invoice, known.as_ref(), context.fetched);
-    let outcome = match (worth, ownership.user()) {
-        (Ok(worth), Ok(user)) => invoice::post(sql, &context.event.id, invoice, user, worth),
+    let lines = rules::lines(invoice, context.fetched);
+    let sorted = lines.and_then(|lines| invoice::sort(sql, &lines, paid_at).map(|sorted| (lines, sorted)));
+    let outcome = match (sorted, ownership.user()) {
+        (Ok((lines, sorted)), Ok(user)) => {
+            let paid = invoice::Paid {
+                event_id: &context.event.id,
+                invoice,
+                lines,
+                sorted,
+                paid_at,
+                listed_at: Some(context.event.created),
+                is_direct: false,
+            };
+            invoice::post(sql, &paid, known.as_ref(), user)
+        }
         (Ok(_), Err(reason)) => unowned(reason),
         (Err(no_grant), _) => no_grant.into(),
     };
@@ -268,7 +282,7 @@ fn judge_pack_invoice(sql: &mut Sql, context: &Context, invoice: &Invoice) -> Ju
     let worth = pack::worth_of_invoice(sql, context.settings, invoice, billed_at, context.fetched);
     let outcome = match (worth, ownership.user()) {
         (Ok(worth), Ok(user)) => {
-            pack::post_invoice(sql, &context.event.id, invoice, known.as_ref(), user, &worth)
+            pack::post_invoice(sql, &context.event.id, invoice, billed_at, known.as_ref(), user, &worth)
         }
         (Ok(_), Err(reason)) => unowned(reason),
         (Err(NoGrant::Ignored(Reason::NotCredits)), _) => Outcome::ignored(Reason::NoSubscription),

@@ -3,27 +3,32 @@
 //! An operation opens the account, which locks its row and posts what is due by now; posts its own differences; and closes
 //! the account. After every commit, Σ ledger = Σ grants' remaining − debt = cached balance (rule 14).
 
+mod time; // what time alone causes: expiries, parts of a period, months of the free plan, ended reservations
+mod purchase; // one payment's credits that depend on no other fact
+mod streams; // plan credits, as one function of all facts
+mod facts; // the facts that they are computed from
+mod targets; // the difference between what grants hold and what they should hold
+mod debt; // what was drawn beyond worth
 mod draws; // spends and reservations
-mod lots; // the lots of subscriptions: current, set aside, pending
-mod reversals; // refunds, disputes, debt
-mod time; // expired grants and reservations, drips, months of the free plan
 
-pub(crate) use lots::FIRST_PURCHASE_BONUS;
 use serde_json::{Value, json};
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::draw::Share;
-use stripe_credits_rules::lot::{ExistingGrant, NewGrant, Pool};
-use stripe_credits_rules::plan::Returned;
+use stripe_credits_rules::lot::{NewGrant, Pool};
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::subscription::FREE;
 use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
 
 use crate::outcome::{Balances, Outcome};
+pub(crate) use purchase::{Bought, came_back};
+pub(crate) use targets::Cause;
+
 use crate::pg::convert::{clock, timestamp, uuid_datum};
 use crate::pg::json::JsonText;
 use crate::pg::sql::{Row, Sql};
+use crate::tables::test_clocks;
 
 /// The kind of a ledger row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +47,7 @@ pub(crate) enum TransactionType {
     Reversal,
     Reinstatement,
     DebtSettlement,
+    Transfer,
     SpendRefund,
     Adjustment,
     Import,
@@ -76,6 +82,7 @@ impl TransactionType {
             TransactionType::Reversal => "reversal",
             TransactionType::Reinstatement => "reinstatement",
             TransactionType::DebtSettlement => "debt_settlement",
+            TransactionType::Transfer => "transfer",
             TransactionType::SpendRefund => "spend_refund",
             TransactionType::Adjustment => "adjustment",
             TransactionType::Import => "import",
@@ -98,12 +105,18 @@ pub(crate) struct Origin<'a> {
 /// An account under its lock.
 pub(crate) struct Account {
     user: Uuid,
-    /// The time of the operation: the clock is read once, after the lock is taken.
+    /// The time of the operation: the clock is read once, after the lock is taken. While what was due is posted, its time.
     now: Time,
+    /// The clock of Stripe's that it lives by (rule 16).
+    test_clock: Option<String>,
+    /// The time of the last row: rows are in the order of their times.
+    posted_at: Time,
     balances: Balances,
     signed_up_at: Option<Time>,
     /// The start of the free plan's next month that is not granted yet.
     free_next: Option<Time>,
+    /// When time alone may next change what the periods of subscriptions hold.
+    periods_next: Option<Time>,
     next_due: Option<Time>,
     last_grant_id: i64,
     last_transaction_id: i64,
@@ -113,12 +126,10 @@ pub(crate) struct Account {
     opened_with: Credits,
     postings: Vec<Value>,
     dirty: bool,
-    /// Whether something happened that may change the lots of subscriptions.
-    lots_touched: bool,
-    /// The last grant at the time when lots were settled: later ones are new.
-    lots_settled: i64,
-    /// What was returned to the lots of subscriptions since they were settled.
-    returned: Vec<Returned>,
+    /// What may change the periods of subscriptions and is not computed yet.
+    touched: Option<streams::Touch>,
+    /// Whether what the grants owe may have changed.
+    is_owed_changed: bool,
 }
 
 /// What a repeated request is compared with.
@@ -140,8 +151,9 @@ pub(crate) struct Requested {
 
 /// Posts what is due in a user's account, if anything is.
 pub(crate) fn settle_due(sql: &mut Sql, user: Uuid) {
-    let due = "select from billing.accounts where user_id = $1 and next_due_at <= $2";
-    if sql.query_opt(due, &[uuid_datum(user).into(), timestamp(clock()).into()]).is_some() {
+    let due =
+        "select from billing.accounts where user_id = $1 and next_due_at <= billing.account_time(test_clock)";
+    if sql.query_opt(due, &[uuid_datum(user).into()]).is_some() {
         settle(sql, user);
     }
 }
@@ -163,28 +175,32 @@ fn settle(sql: &mut Sql, user: Uuid) {
 fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
     let mut row = sql.query_opt(
         "select subscription_credits, purchased_credits, promotional_credits, debt, tier, subscription_status,
-                signed_up_at, free_next_at, next_due_at, last_grant_id, last_transaction_id
+                signed_up_at, free_next_at, periods_next_at, next_due_at, last_grant_id, last_transaction_id, updated_at,
+                test_clock, case when test_clock is not null then billing.account_time(test_clock) end
          from billing.accounts where user_id = $1 for update",
         &[uuid_datum(user).into()],
     )?;
-    let account = Account {
+    let mut account = Account {
         user,
         now: clock(),
         balances: read_balances(&mut row),
         signed_up_at: row.get_opt(),
         free_next: row.get_opt(),
+        periods_next: row.get_opt(),
         next_due: row.get_opt(),
         last_grant_id: row.get(),
         last_transaction_id: row.get(),
+        posted_at: row.get(),
+        test_clock: row.get_opt(),
         operation_id: 0,
         opened_with: Credits::ZERO,
         postings: Vec::new(),
         dirty: false,
-        lots_touched: false,
-        lots_settled: 0,
-        returned: Vec::new(),
+        touched: None,
+        is_owed_changed: false,
     };
-    Some(Account { lots_settled: account.last_grant_id, ..account })
+    account.now = row.get_opt().unwrap_or(account.now);
+    Some(account)
 }
 
 /// A user's balances now, read without the lock; `None` without an account.
@@ -226,7 +242,9 @@ pub(crate) fn has_accounts(sql: &mut Sql) -> bool {
 /// Locks up to `limit` accounts that are due, in the order of their users, and skips those that are busy.
 fn due(sql: &mut Sql, limit: i64) -> Vec<Uuid> {
     let rows = sql.query(
-        "select user_id from billing.accounts where next_due_at <= $1
+        "select user_id from billing.accounts
+         where next_due_at <= $1 and test_clock is null
+             or test_clock is not null and next_due_at <= billing.account_time(test_clock)
          order by user_id limit $2 for update skip locked",
         &[timestamp(clock()).into(), limit.into()],
     );
@@ -261,9 +279,7 @@ pub(crate) fn sync(sql: &mut Sql, user: Uuid) -> Credits {
                  - (select coalesce(sum(t.amount), 0) from billing.credit_transactions t where t.user_id = a.user_id)),
              next_due_at = least(
                  (select min(g.expires_at) from billing.credit_grants g where g.user_id = a.user_id and g.spendable),
-                 (select min(g.available_from) from billing.credit_grants g
-                  where g.user_id = a.user_id and g.pending > 0),
-                 a.free_next_at,
+                 a.periods_next_at, a.free_next_at,
                  (select min(r.expires_at) from billing.reservations r
                   where r.user_id = a.user_id and r.status = 'held')),
              version = a.version + 1, updated_at = $2
@@ -311,13 +327,20 @@ impl Account {
         self.user
     }
 
-    /// What was granted for a source so far, by item.
-    pub(crate) fn granted_for(&self, sql: &mut Sql, source_id: &str) -> Vec<ExistingGrant> {
-        let rows = sql.query(
-            "select item, amount from billing.credit_grants where user_id = $1 and source_id = $2",
-            &[uuid_datum(self.user).into(), source_id.into()],
-        );
-        rows.map(|mut row| ExistingGrant { item: row.get(), credits: row.get() }).collect()
+    /// Lets the account live by a test clock, from now on, and posts what is due by it.
+    pub(crate) fn live_by(&mut self, sql: &mut Sql, clock_id: &str) {
+        if self.test_clock.as_deref() != Some(clock_id) {
+            self.test_clock = Some(clock_id.to_owned());
+            self.posted_at = Time::UNIX_EPOCH;
+            self.dirty = true;
+        }
+        self.now = test_clocks::time(sql, clock_id).unwrap_or(self.now);
+        self.settle_time(sql);
+    }
+
+    /// The id of the last ledger row: what becomes known now is marked with it.
+    pub(crate) fn last_transaction_id(&self) -> i64 {
+        self.last_transaction_id
     }
 
     /// A grant, if it was made before.
@@ -364,7 +387,7 @@ impl Account {
         true
     }
 
-    /// Adds credits to the grants of a source, each created if it is missing.
+    /// Makes the grants of something that was given, which no later fact changes.
     ///
     /// # Errors
     /// [`Reason::OutOfRange`] if the account would hold more than a bigint; nothing is written then.
@@ -372,66 +395,38 @@ impl Account {
         &mut self,
         sql: &mut Sql,
         source_id: &str,
-        lots: &[NewGrant],
+        grants: &[NewGrant],
         transaction_type: TransactionType,
         origin: &Origin,
     ) -> Result<(), Reason> {
-        let total = lots.iter().try_fold(self.total(), |sum, lot| sum.checked_add(lot.credits));
+        let total = grants.iter().try_fold(self.total(), |sum, grant| sum.checked_add(grant.credits));
         if total.is_none() {
             return Err(Reason::OutOfRange);
         }
-        for lot in lots {
-            let (grant_id, spendable) = self.add_to_grant(sql, source_id, lot);
-            if spendable {
-                let origin = Origin { description: origin.description.or(Some(&lot.name)), ..*origin };
-                self.post(sql, lot.credits, Some((grant_id, lot.pool)), transaction_type, &origin);
-            }
+        for grant in grants {
+            self.last_grant_id += 1;
+            sql.execute(
+                "insert into billing.credit_grants (user_id, id, source_id, item, pool, amount, remaining, available_from,
+                     expires_at, priority_at, made_after, created_at)
+                 values ($1, $2, $3, $4, $5, $6, $6, $7, $8, $8, $9, $7)",
+                &[
+                    uuid_datum(self.user).into(),
+                    self.last_grant_id.into(),
+                    source_id.into(),
+                    grant.item.as_str().into(),
+                    grant.pool.as_str().into(),
+                    grant.credits.0.into(),
+                    timestamp(self.now).into(),
+                    grant.expires_at.map(timestamp).into(),
+                    self.last_transaction_id.into(),
+                ],
+            );
+            self.next_due = earliest(self.next_due, grant.expires_at);
+            let origin = Origin { description: origin.description.or(Some(&grant.name)), ..*origin };
+            let to = Some((self.last_grant_id, grant.pool));
+            self.post(sql, grant.credits, to, transaction_type, &origin);
         }
         Ok(())
-    }
-
-    /// Returns the grant, and whether the credits can be spent at once.
-    fn add_to_grant(&mut self, sql: &mut Sql, source_id: &str, lot: &NewGrant) -> (i64, bool) {
-        let cycle = lot.cycle.as_ref();
-        // Of a period's credits that come in parts, the current part; the others are posted when they are due.
-        let under_way = lot.available_from.is_none_or(|from| {
-            from <= self.now && lot.expires_at.is_none_or(|expires_at| expires_at > self.now)
-        });
-        let mut row = sql.query_one(
-            "insert into billing.credit_grants as g
-                 (user_id, id, source_id, item, pool, amount, remaining, pending, available_from, expires_at,
-                  stripe_subscription_id, price_id, period_start, period_end, paid_at, max_rollover, expires, created_at)
-             values ($1, $2, $3, $4, $5, $6, $7, $6 - $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
-             on conflict (user_id, source_id, item) do update
-                 set amount = g.amount + excluded.amount, remaining = g.remaining + excluded.remaining,
-                     pending = g.pending + excluded.pending
-             returning id, expires_at",
-            &[
-                uuid_datum(self.user).into(),
-                (self.last_grant_id + 1).into(),
-                source_id.into(),
-                lot.item.as_str().into(),
-                lot.pool.as_str().into(),
-                lot.credits.0.into(),
-                if under_way { lot.credits.0 } else { 0 }.into(),
-                lot.available_from.map(timestamp).into(),
-                lot.expires_at.map(timestamp).into(),
-                cycle.map(|cycle| cycle.subscription_id.as_str()).into(),
-                cycle.map(|cycle| cycle.price_id.as_str()).into(),
-                cycle.map(|cycle| timestamp(cycle.start)).into(),
-                cycle.map(|cycle| timestamp(cycle.end)).into(),
-                cycle.map(|cycle| timestamp(cycle.paid_at)).into(),
-                cycle.map(|cycle| cycle.max_rollover.0).into(),
-                cycle.map(|cycle| cycle.expires).into(),
-                timestamp(self.now).into(),
-            ],
-        );
-        let grant_id = row.get();
-        self.last_grant_id = self.last_grant_id.max(grant_id);
-        self.next_due = earliest(self.next_due, row.get_opt());
-        self.next_due = earliest(self.next_due, lot.available_from.filter(|_| !under_way));
-        (self.lots_touched, self.dirty) = (self.lots_touched || cycle.is_some(), true);
-        (grant_id, under_way)
     }
 
     /// The credits that can be spent now.
@@ -461,7 +456,7 @@ impl Account {
         };
         *balance = balance.checked_add(Credits(change)).expect("the total was checked");
         self.last_transaction_id += 1;
-        self.dirty = true;
+        (self.dirty, self.posted_at) = (true, self.posted_at.max(self.now));
         let grant_id = grant.map(|(grant_id, _)| grant_id);
         let pool = grant.map(|(_, pool)| pool.as_str());
         sql.execute(
@@ -507,8 +502,8 @@ impl Account {
     /// Ends the operation. Returns its outcome, with the account's balances now.
     #[must_use]
     pub(crate) fn close(mut self, sql: &mut Sql, verdict: Verdict) -> Outcome {
-        self.settle_lots(sql);
-        // A grant for a past period may have expired already.
+        self.settle_facts(sql, &Origin::default());
+        // A grant may have expired already.
         self.settle_time(sql);
         self.settle_debt(sql);
         self.save(sql);
@@ -521,14 +516,33 @@ impl Account {
         if self.postings.is_empty() { outcome } else { outcome.with("postings", self.postings) }
     }
 
+    /// Computes what the periods hold and what is owed, if something became known that may change it. What settlements return to a
+    /// period is counted there too; what is then still too much returns with the next change.
+    pub(crate) fn settle_facts(&mut self, sql: &mut Sql, origin: &Origin) {
+        self.settle_touched(sql, origin);
+        self.settle_owed(sql, origin);
+        if self.touched.is_some() {
+            self.settle_touched(sql, origin);
+            self.adjust_debt(sql, origin);
+        }
+    }
+
+    fn settle_touched(&mut self, sql: &mut Sql, origin: &Origin) {
+        if self.settle_streams(sql, origin).is_err() {
+            // What is posted stands. The posting of a new fact asks itself, and refuses one that cannot be held.
+            self.periods_next = None;
+        }
+    }
+
     fn save(&mut self, sql: &mut Sql) {
         if !self.dirty {
             return;
         }
         sql.execute(
             "update billing.accounts set subscription_credits = $2, purchased_credits = $3, promotional_credits = $4,
-                 debt = $5, tier = $6, subscription_status = $7, signed_up_at = $8, free_next_at = $9, next_due_at = $10,
-                 last_grant_id = $11, last_transaction_id = $12, version = version + 1, updated_at = $13
+                 debt = $5, tier = $6, subscription_status = $7, signed_up_at = $8, free_next_at = $9, periods_next_at = $10,
+                 next_due_at = $11, last_grant_id = $12, last_transaction_id = $13, version = version + 1, updated_at = $14,
+                 test_clock = $15
              where user_id = $1",
             &[
                 uuid_datum(self.user).into(),
@@ -540,10 +554,12 @@ impl Account {
                 self.balances.subscription_status.as_str().into(),
                 self.signed_up_at.map(timestamp).into(),
                 self.free_next.map(timestamp).into(),
+                self.periods_next.map(timestamp).into(),
                 self.next_due.map(timestamp).into(),
                 self.last_grant_id.into(),
                 self.last_transaction_id.into(),
                 timestamp(self.now).into(),
+                self.test_clock.as_deref().into(),
             ],
         );
         self.dirty = false;

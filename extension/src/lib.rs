@@ -38,7 +38,11 @@ mod tables {
     pub(crate) mod catalog; // settings, prices
     pub(crate) mod customers; // customers
     pub(crate) mod subscriptions; // subscriptions
+    pub(crate) mod subscription_items; // subscription_items: the states of each item
     pub(crate) mod payments; // payments, payment_names
+    pub(crate) mod invoices; // payments: what plan credits depend on
+    pub(crate) mod invoice_lines; // invoice_lines: what each invoice bills
+    pub(crate) mod test_clocks; // test_clocks: what time it is by Stripe's
     pub(crate) mod reservations; // reservations
     pub(crate) mod reversals; // reversals: refunds, disputes, credit notes
     pub(crate) mod inbox; // stripe_events

@@ -85,14 +85,6 @@ impl Outcome {
         self
     }
 
-    /// Says how many credits were granted beyond what this event or call proves; nothing if there are none.
-    pub(crate) fn with_excess(self, excess: Credits) -> Outcome {
-        match excess {
-            Credits::ZERO => self,
-            excess => self.with("granted_beyond_this_evidence", excess.0),
-        }
-    }
-
     /// One outcome of two, with the balances after the later one.
     pub(crate) fn and_then(self, later: Outcome) -> Outcome {
         let verdict = match later.verdict {

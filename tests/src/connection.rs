@@ -175,6 +175,11 @@ impl Connection {
         self.call("apply_stripe_event($1)", &[event.json()])
     }
 
+    /// The same for an event as JSON.
+    pub fn apply_json(&mut self, event: &Value) -> Outcome {
+        self.call("apply_stripe_event($1)", &[event])
+    }
+
     /// `apply_stripe_event` with what Stripe answered.
     pub fn apply_fetched(&mut self, event: &Event, fetched: &Value) -> Outcome {
         self.call("apply_stripe_event($1, $2)", &[event.json(), fetched])
@@ -277,9 +282,11 @@ impl Connection {
                         promotional_credits, debt) from billing.accounts
              union all
              select format('grant %s: %s of %s, expires %s', user_id, sum(remaining), sum(amount),
-                        min(extract(epoch from expires_at))) from billing.credit_grants group by user_id, item
+                        min(extract(epoch from expires_at))) from billing.credit_grants
+             where amount <> 0 or drawn <> 0 group by user_id, item
              union all
-             select format('ledger %s: %s', user_id, sum(amount)) from billing.credit_transactions group by user_id
+             select format('ledger %s: %s', user_id, sum(amount)) from billing.credit_transactions
+             group by user_id having sum(amount) <> 0
              union all
              select format('payment %s: %s, paid: %s', source_id, user_id, paid_at is not null)
              from billing.payments

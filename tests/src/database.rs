@@ -49,11 +49,10 @@ const INVARIANTS: &[(&str, &str)] = &[
          where p.paid_at is not null and n.source_id is distinct from coalesce(p.joined_to, p.source_id)",
     ),
     (
-        "a pack's payment holds more than it is worth",
+        "a pack's payment bought more than it is worth",
         "select to_jsonb(p)::text from billing.payments p
-         where p.worth < (select sum(g.amount - g.reversed - g.expired) - p.owed from billing.credit_grants g
-                          where g.user_id = p.user_id and g.source_id = p.source_id)
-             and p.reversal_policy is distinct from 'forgive'",
+         where p.worth < (select sum(g.bought) from billing.credit_grants g
+                          where g.user_id = p.user_id and g.source_id = p.source_id)",
     ),
     (
         "an account's tier or status is not its subscriptions'",
@@ -77,9 +76,20 @@ const INVARIANTS: &[(&str, &str)] = &[
          where s.user_id is not null and not exists (select from billing.accounts a where a.user_id = s.user_id)",
     ),
     (
-        "a grant's parts are more than the grant",
+        "what was drawn of a grant is not what its ledger rows say",
         "select to_jsonb(g)::text from billing.credit_grants g
-         where remaining + pending + set_aside + expired + reversed + settled > amount",
+         cross join lateral (
+             select coalesce(-sum(t.amount) filter (where t.transaction_type in (
+                     'spend', 'spend_refund', 'reservation', 'release', 'debt_settlement')
+                     or t.transaction_type = 'adjustment' and t.amount < 0), 0) as drawn
+             from billing.credit_transactions t where t.user_id = g.user_id and t.grant_id = g.id) t
+         where g.drawn <> t.drawn",
+    ),
+    (
+        "an account's debt is not what its grants owe and did not settle",
+        "select to_jsonb(a)::text from billing.accounts a
+         where a.debt <> (select greatest(coalesce(sum(g.owed) - sum(g.settled), 0), 0)
+                          from billing.credit_grants g where g.user_id = a.user_id)",
     ),
 ];
 

@@ -432,10 +432,10 @@ impl Connection {
              union all
              select format('lots %s: %s to come, %s expire', user_id, sum(pending),
                         sum(remaining + pending) filter (where expires_at is not null))
-             from billing.credit_grants group by user_id
+             from billing.credit_grants where remaining + pending > 0 group by user_id
              union all
              select format('subscription %s: %s', subscription_id, (to_jsonb(s)
-                        - array['as_of', 'stripe_event_id', 'created_at', 'updated_at', 'subscription_id'])::text)
+                        - array['as_of', 'seen_at', 'listed_since', 'known_after', 'stripe_event_id', 'created_at', 'updated_at', 'subscription_id'])::text)
              from billing.subscriptions s
              union all
              select format('payment %s: %s, paid: %s', source_id, user_id, paid_at is not null) from billing.payments

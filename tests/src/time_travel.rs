@@ -33,35 +33,23 @@ impl Connection {
         self.make_due(user);
     }
 
-    /// Lets so much time pass for a user, such as `1 month`; nothing has posted yet what it causes. Whole months for what is
-    /// counted in months, since months are not equally long.
+    /// Lets so much time pass for a user, such as `1 month`: the account lives by a test clock that stands so much later. Nothing
+    /// has posted yet what that causes.
     pub fn advance_time(&mut self, user: Uuid, span: &str) {
-        // The item of a free month is its start, in the format that the extension writes.
+        let clock = format!("clock_{user}");
         self.execute(
-            "update billing.credit_grants g
-             set item = to_char(began, 'YYYY-MM-DD\"T\"HH24:MI:SS')
-                 || case extract(microseconds from began)::bigint % 1000000
-                    when 0 then '' else to_char(began, '.US') end || '+00:00'
-             from (select user_id, id, (item::timestamptz at time zone 'utc') - $2::text::interval as began
-                   from billing.credit_grants where source_id = 'free_plan') b
-             where g.user_id = $1 and (b.user_id, b.id) = (g.user_id, g.id)",
-            &[&user, &span],
+            "insert into billing.test_clocks as c (clock_id, frozen_time)
+             select $2::text, billing.account_time(a.test_clock) + $3::text::interval
+             from billing.accounts a where a.user_id = $1
+             on conflict (clock_id) do update set frozen_time = c.frozen_time + $3::text::interval",
+            &[&user, &clock, &span],
         )
         .expect("a superuser may");
-        for (table, columns) in [
-            ("credit_grants", &["available_from", "expires_at", "period_start", "period_end", "paid_at"][..]),
-            ("accounts", &["signed_up_at", "free_next_at", "next_due_at"]),
-            (
-                "subscriptions",
-                &["current_period_start", "current_period_end", "trial_end", "ended_at", "as_of"],
-            ),
-            ("reservations", &["expires_at"]),
-        ] {
-            let earlier: Vec<String> =
-                columns.iter().map(|column| format!("{column} = {column} - $2::text::interval")).collect();
-            let passed = format!("update billing.{table} set {} where user_id = $1", earlier.join(", "));
-            self.execute(&passed, &[&user, &span]).expect("a superuser may");
-        }
+        let moved = self.execute(
+            "update billing.accounts set test_clock = $2::text where user_id = $1",
+            &[&user, &clock],
+        );
+        assert_eq!(moved.expect("a superuser may"), 1, "{user} has no account");
     }
 
     fn make_due(&mut self, user: Uuid) {

@@ -13,11 +13,11 @@
 //! 5. [`event`]: one delivered text becomes an [`event::Event`] with one [`event::Subject`], or is malformed;
 //! 6. [`fetched`]: what the caller fetched from Stripe because an event lacks it;
 //! 7. [`identity`]: which user a payment belongs to;
-//! 8. [`lot`]: what a payment should have granted and what it has: the difference that the ledger posts;
-//! 9. [`worth`]: what a checkout session ([`worth::session`]) or an invoice ([`worth::invoice`]) grants;
+//! 8. [`lot`]: the pools, and what a payment bought;
+//! 9. [`worth`]: what a checkout session buys ([`worth::session`]), and which lines of an invoice are ours
+//!    ([`worth::invoice`]);
 //! 10. [`streams`]: what the lines of all of a user's invoices make of each grant, as one function of all facts;
-//! 11. [`plan`] and [`bonus`]: what a plan's lots, and first purchases' bonuses, leave of each other;
-//! 12. [`draw`]: which grants a spend is taken from.
+//! 11. [`draw`]: which grants a spend is taken from.
 //!
 //! `model`, which only tests are built with, is a second implementation of the rules, for comparison.
 //! `simulator` bills one customer as Stripe does: random histories, and what they must leave.
@@ -48,13 +48,9 @@ pub mod identity;
 pub mod lot;
 pub mod worth;
 pub mod streams;
-pub mod plan;
-pub mod bonus;
 pub mod draw;
 
 #[cfg(any(test, feature = "model"))]
 pub mod model;
-#[cfg(any(test, feature = "model"))]
-pub mod model_books;
 #[cfg(any(test, feature = "model"))]
 pub mod simulator;

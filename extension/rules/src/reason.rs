@@ -34,8 +34,8 @@ text_enum! {
         NothingNamed => "nothing_named",
         /// Every line is in the catalog's `not_credits`.
         NotCredits => "not_credits",
-        /// A trial for which the catalog grants nothing.
-        Trial => "trial",
+        /// A paid invoice of nothing, for which the catalog grants nothing: a trial, a gift, a whole discount.
+        NothingPaid => "nothing_paid",
         /// The reversed payment is not known. The reversal is stored, and counts if the payment arrives later.
         UnknownPayment => "unknown_payment",
         // Parked: stored, and applied automatically once the missing part is known.

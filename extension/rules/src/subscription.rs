@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
-use crate::amount::{Credits, MAX_QUANTITY, Quantity};
+use crate::amount::{MAX_QUANTITY, Quantity};
 use crate::calendar::{self, Time};
-use crate::catalog::{Item, PlanChange, Price, PriceKind};
+use crate::catalog::{Item, Price, PriceKind};
 use crate::price::{self, LinePrice};
 use crate::stripe::fields::Fields;
 use crate::stripe::{self, List, check_id, metadata_user, parse};
@@ -299,18 +299,6 @@ impl Plan {
             Plan::None => (None, Quantity::ONE),
         }
     }
-
-    /// The most that a lot of the previous plan may hold from now on: what exceeds the new plan's amount is set aside
-    /// at once, unless the plan leaves that to the next renewal.
-    #[must_use]
-    pub fn lot_limit(&self) -> Option<Credits> {
-        match self {
-            Plan::Known(price, quantity) if price.plan_change == PlanChange::Reset => {
-                price.credits.times(*quantity)
-            }
-            _ => None,
-        }
-    }
 }
 
 /// The tier of a user without a plan.
@@ -568,7 +556,6 @@ mod tests {
             facts(&object(&json!({ "items": { "data": items } })), 1).plan(&prices)
         };
         assert_eq!(plan(&["price_pro", "price_max", "price_tshirt"]).tier(), "max");
-        assert_eq!(plan(&["price_max", "price_new"]).lot_limit(), Some(Credits(60_000)));
         assert_eq!(plan(&["price_new", "price_tshirt"]).tier(), "Unknown (price_new)");
         assert_eq!(plan(&["price_tshirt"]), Plan::None);
         let items = json!([{ "price": "price_max", "quantity": 0 }, { "price": "price_pro", "quantity": 2_000_000 },

@@ -13,7 +13,6 @@ use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::subscription::{self as rules, Status, SubscriptionItem};
 use stripe_credits_rules::user::UserNames;
 use stripe_credits_rules::verdict::Verdict;
-use stripe_credits_rules::worth::NoGrant;
 use uuid::Uuid;
 
 use crate::ledger::{self, Account, Origin};
@@ -73,6 +72,7 @@ pub(crate) fn purchase(sql: &mut Sql, call: &DirectPurchase) -> Outcome {
         known: known.as_ref(),
         facts: PaymentFacts { customer_id, ..PaymentFacts::default() },
         evidence: Evidence::Lines,
+        bought_at: account.now(),
         origin: Origin {
             event_id: Some(&call.event_id),
             session_id: Some(session_id),
@@ -123,6 +123,8 @@ pub(crate) struct DirectState {
     pub(crate) event_id: String,
     /// The invoice that paid for the period.
     pub(crate) invoice_id: Option<String>,
+    /// Whether the period was paid for, by whichever invoice.
+    pub(crate) resets_usage: bool,
     pub(crate) status: Status,
     pub(crate) cancel_at_period_end: bool,
 }
@@ -132,8 +134,9 @@ pub(crate) fn subscription_state(sql: &mut Sql, call: &DirectState) -> Outcome {
     let customer_id = call.customer_id.as_deref();
     let invoice_id = call.invoice_id.as_deref();
     locks::catalog_shared();
+    let source_id = call.source_id();
     let keys = Keys {
-        sources: [Some(call.subscription_id.as_str()), invoice_id].into_iter().flatten().collect(),
+        sources: [Some(call.subscription_id.as_str()), source_id.as_deref()].into_iter().flatten().collect(),
         names: invoice_id.into_iter().collect(),
     };
     let parked = parked::lock_with_parked(sql, customer_id, &keys);
@@ -163,13 +166,9 @@ pub(crate) fn subscription_state(sql: &mut Sql, call: &DirectState) -> Outcome {
         // There is no event to park: the caller calls again.
         outcome.verdict = Verdict::Rejected(Reason::UnknownPrice);
     } else if let Some(invoice) = call.invoice() {
-        let worth = match settings.scope.excludes_payment(call.period.0) {
-            Some(reason) => Err(NoGrant::Ignored(reason)),
-            None => invoice::worth(sql, &settings, &invoice, now.as_ref(), None),
-        };
-        let paid = match worth {
-            Ok(worth) => invoice::post(sql, &call.event_id, &invoice, call.user, worth),
-            Err(no_grant) => no_grant.into(),
+        let paid = match settings.scope.excludes_payment(call.period.0) {
+            Some(reason) => Outcome::ignored(reason),
+            None => call.paid(sql, &invoice),
         };
         outcome = outcome.and_then(paid);
     }
@@ -182,6 +181,35 @@ pub(crate) fn subscription_state(sql: &mut Sql, call: &DirectState) -> Outcome {
 }
 
 impl DirectState {
+    fn paid(&self, sql: &mut Sql, invoice: &Invoice) -> Outcome {
+        let lines = invoice.lines.clone().unwrap_or_default();
+        let sorted = match invoice::sort(sql, &lines, self.period.0) {
+            Ok(sorted) => sorted,
+            Err(no_grant) => return no_grant.into(),
+        };
+        let known = payments::of_source(sql, &invoice.id);
+        let paid = invoice::Paid {
+            event_id: &self.event_id,
+            invoice,
+            lines,
+            sorted,
+            paid_at: self.period.0,
+            listed_at: None,
+            is_direct: self.invoice_id.is_none(),
+        };
+        invoice::post(sql, &paid, known.as_ref(), self.user)
+    }
+
+    /// The key of the payment: the invoice's, or one of its own that an invoice's line of the same subscription, price and
+    /// period replaces.
+    fn source_id(&self) -> Option<String> {
+        let own = || {
+            let start = self.period.0.timestamp();
+            format!("direct:{}:{}:{start}", self.subscription_id, self.price_id)
+        };
+        self.invoice_id.clone().or_else(|| self.resets_usage.then(own))
+    }
+
     fn facts(&self) -> rules::Subscription {
         rules::Subscription {
             id: self.subscription_id.clone(),
@@ -221,7 +249,7 @@ impl DirectState {
             names_credited: false,
         };
         Some(Invoice {
-            id: self.invoice_id.clone()?,
+            id: self.source_id()?,
             subscription_id: Some(self.subscription_id.clone()),
             customer_id: self.customer_id.clone(),
             metadata_user: UserNames::default(),

@@ -82,17 +82,19 @@ impl Account {
         transaction_type: TransactionType,
         origin: &Origin,
     ) {
-        // The grant has no column for what was spent. What reversals take is counted where they are settled.
-        let counted = |by| if transaction_type == by { share.credits.0 } else { 0 };
+        let is = |by| transaction_type == by;
+        let counted = |counts: bool| if counts { share.credits.0 } else { 0 };
         let updated = sql.execute(
-            "update billing.credit_grants set remaining = remaining - $3, expired = expired + $4, settled = settled + $5
+            "update billing.credit_grants set remaining = remaining - $3, expired = expired + $4, drawn = drawn + $5,
+                 settled = settled + $6
              where user_id = $1 and id = $2",
             &[
                 uuid_datum(self.user).into(),
                 share.grant_id.into(),
                 share.credits.0.into(),
-                counted(TransactionType::Expiry).into(),
-                counted(TransactionType::DebtSettlement).into(),
+                counted(is(TransactionType::Expiry)).into(),
+                counted(!is(TransactionType::Expiry)).into(),
+                counted(is(TransactionType::DebtSettlement)).into(),
             ],
         );
         assert!(updated == 1, "grants are never deleted");
@@ -100,7 +102,8 @@ impl Account {
         self.post(sql, Credits(-share.credits.0), grant, transaction_type, origin);
     }
 
-    /// Returns credits to a grant, and posts that. If the grant has expired meanwhile, they expire when the account is closed.
+    /// Returns credits to a grant, and posts that. Where more was drawn than the grant is worth, they repay that first. If the
+    /// grant has expired meanwhile, they expire when the account is closed.
     pub(super) fn return_to(
         &mut self,
         sql: &mut Sql,
@@ -110,15 +113,31 @@ impl Account {
     ) {
         let settled = if transaction_type == TransactionType::DebtSettlement { share.credits.0 } else { 0 };
         let mut row = sql.query_one(
-            "update billing.credit_grants set remaining = remaining + $3, settled = settled - $4
-             where user_id = $1 and id = $2
-             returning expires_at, stripe_subscription_id is not null",
+            "with before as (
+                 select id, remaining, owed from billing.credit_grants where user_id = $1 and id = $2
+             )
+             update billing.credit_grants g set
+                 drawn = g.drawn - $3, settled = g.settled - $4, closed_at = null,
+                 owed = least(g.owed, greatest(g.drawn - $3 + g.moved - g.amount, 0)),
+                 remaining = greatest(g.amount - (g.drawn - $3) - g.moved, 0) - g.pending - g.set_aside - g.expired
+             from before b where g.user_id = $1 and g.id = b.id
+             returning g.remaining - b.remaining, g.owed <> b.owed, g.expires_at,
+                 case when g.stripe_subscription_id is not null then g.period_start
+                     when (g.source_id, g.item) = ('trial', 'trial') then g.available_from end",
             &[uuid_datum(self.user).into(), share.grant_id.into(), share.credits.0.into(), settled.into()],
         );
+        let spendable: Credits = row.get();
+        self.is_owed_changed |= row.get::<bool>();
         self.next_due = earliest(self.next_due, row.get_opt());
-        // The lot may not be current any more.
-        self.lots_touched |= row.get::<bool>();
-        self.post(sql, share.credits, Some((share.grant_id, share.pool)), transaction_type, origin);
+        // What is left of its period may be set aside.
+        self.touch_grant(row.get_opt());
+        self.dirty = true;
+        let grant = Some((share.grant_id, share.pool));
+        self.post(sql, share.credits, grant, transaction_type, origin);
+        if spendable != share.credits {
+            let repaid = Credits(spendable.0 - share.credits.0);
+            self.post(sql, repaid, grant, TransactionType::Reversal, origin);
+        }
     }
 
     /// What a reservation drew from each grant, in the order in which it did.
@@ -155,35 +174,19 @@ impl Account {
     /// Returns what a reservation held to the grants it came from.
     pub(crate) fn return_reserved(&mut self, sql: &mut Sql, request_id: &str, back: &[Share]) {
         let origin = Origin { request_id: Some(request_id), ..Origin::default() };
-        self.return_drawn(sql, request_id, back, TransactionType::Release, &origin);
+        self.return_drawn(sql, back, TransactionType::Release, &origin);
     }
 
-    /// Returns what a request drew to the grants it came from, and lets reversals take what they could not take before.
+    /// Returns what a request drew to the grants it came from.
     pub(crate) fn return_drawn(
         &mut self,
         sql: &mut Sql,
-        drawn_by: &str,
         back: &[Share],
         transaction_type: TransactionType,
         origin: &Origin,
     ) {
         for share in back {
             self.return_to(sql, *share, transaction_type, origin);
-            self.record_returned(sql, drawn_by, *share);
         }
-        let grants: Vec<i64> = back.iter().map(|share| share.grant_id).collect();
-        for source_id in self.sources(sql, grants) {
-            self.settle_reversals(sql, &source_id, origin);
-        }
-    }
-
-    /// The sources of these grants.
-    pub(super) fn sources(&self, sql: &mut Sql, grant_ids: Vec<i64>) -> Vec<String> {
-        let rows = sql.query(
-            "select distinct source_id from billing.credit_grants where user_id = $1 and id = any ($2)
-             order by source_id",
-            &[uuid_datum(self.user).into(), grant_ids.into()],
-        );
-        rows.map(|mut row| row.get()).collect()
     }
 }

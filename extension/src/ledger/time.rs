@@ -6,6 +6,7 @@ use stripe_credits_rules::catalog::FreePlan;
 use stripe_credits_rules::lot::{NewGrant, Pool};
 use stripe_credits_rules::subscription::FREE;
 
+use super::targets::Cause;
 use super::{Account, Origin, TransactionType, earliest, shares};
 use crate::pg::convert::{timestamp, uuid_datum};
 use crate::pg::sql::Sql;
@@ -16,35 +17,42 @@ use crate::tables::reservations::{self, Status};
 const FREE_PLAN: &str = "free_plan";
 
 impl Account {
-    /// Posts what is due: expired grants, parts of a period that are available, months of the free plan, expired reservations; in
-    /// the order of their times, each followed by what it lets settle. However late this runs, the result is the same.
+    /// Posts what is due: expired grants, periods that open or end and their parts, months of the free plan, ended reservations;
+    /// in the order of their times and as of them, each followed by what it lets settle. However late this runs, the result is
+    /// the same.
     pub(super) fn settle_time(&mut self, sql: &mut Sql) {
-        if self.next_due.is_none_or(|due| due > self.now) {
+        let now = self.now;
+        if self.next_due.is_none_or(|due| due > now) {
             return;
         }
         self.operation_id = self.last_transaction_id + 1;
         self.dirty = true;
         loop {
             self.next_due = self.due(sql);
-            let Some(due) = self.next_due.filter(|due| *due <= self.now) else { return };
+            let Some(due) = self.next_due.filter(|due| *due <= now) else { break };
+            self.now = due.max(self.posted_at).min(now);
+            if self.periods_next.is_some_and(|next| next <= due) {
+                self.periods_next = None;
+                self.touch_streams(due, Cause::Time);
+                self.settle_facts(sql, &Origin::default());
+            }
             self.expire(sql, due);
-            self.drip(sql, due);
-            self.settle_lots(sql);
             self.grant_free_month(sql, due);
             self.expire_reservations(sql, due);
             self.settle_debt(sql);
         }
+        self.now = now;
     }
 
     /// When something is due next.
     fn due(&self, sql: &mut Sql) -> Option<Time> {
         let mut row = sql.query_one(
-            "select least(
-                 (select min(expires_at) from billing.credit_grants where user_id = $1 and spendable),
-                 (select min(available_from) from billing.credit_grants where user_id = $1 and pending > 0))",
+            "select min(expires_at) from billing.credit_grants
+             where user_id = $1 and spendable and stripe_subscription_id is null
+                 and (source_id, item) <> ('trial', 'trial')",
             &[uuid_datum(self.user).into()],
         );
-        let grants = row.get_opt();
+        let grants = earliest(row.get_opt(), self.periods_next);
         let free = self.free_next.filter(|_| self.balances.tier == FREE);
         earliest(earliest(grants, free), reservations::next_expiry(sql, self.user))
     }
@@ -53,7 +61,9 @@ impl Account {
     fn expire(&mut self, sql: &mut Sql, by: Time) {
         let expired = shares(sql.query(
             "select id, pool, remaining from billing.credit_grants
-             where user_id = $1 and spendable and priority_at <= $2 and expires_at <= $2 order by expires_at, id",
+             where user_id = $1 and spendable and expires_at <= $2 and stripe_subscription_id is null
+                 and (source_id, item) <> ('trial', 'trial')
+             order by expires_at, id",
             &[uuid_datum(self.user).into(), timestamp(by).into()],
         ));
         for share in expired {
@@ -67,7 +77,7 @@ impl Account {
             let drawn = self.drawn(sql, &request_id);
             self.return_reserved(sql, &request_id, &drawn);
             reservations::end(sql, self.user, &request_id, Status::Expired, Credits::ZERO, self.now);
-            self.settle_lots(sql);
+            self.settle_facts(sql, &Origin::default());
             // The grants that it came from may have expired by then.
             self.expire(sql, by);
         }

@@ -1,67 +1,83 @@
-//! A subscription's paid invoice: what it is worth, and the posting of it.
+//! A paid invoice: its lines become facts, and the accounts that they count in are settled.
 
-use stripe_credits_rules::amount::Credits;
-use stripe_credits_rules::catalog::Settings;
-use stripe_credits_rules::fetched::Fetched;
-use stripe_credits_rules::invoice::Invoice;
-use stripe_credits_rules::lot::{self, ExistingGrant, NewGrant, Pool};
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use stripe_credits_rules::calendar::Time;
+use stripe_credits_rules::invoice::{Invoice, InvoiceLine};
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::verdict::Verdict;
 use stripe_credits_rules::worth::NoGrant;
-use stripe_credits_rules::worth::invoice::{self as rules, TRIAL, Trial, Worth};
+use stripe_credits_rules::worth::invoice::{self as rules, PassedOver, Sorted};
 use uuid::Uuid;
 
-use crate::ledger::{Account, FIRST_PURCHASE_BONUS, Origin, TransactionType};
+use crate::ledger::{self, Account, Cause, Origin};
 use crate::outcome::Outcome;
 use crate::pg::sql::Sql;
-use crate::tables::catalog;
-use crate::tables::payments::{self, PaymentFacts, SourceType};
-use crate::tables::subscriptions::KnownSubscription;
+use crate::tables::payments::{self, Payment, PaymentFacts, SourceType};
+use crate::tables::{catalog, invoice_lines, invoices, subscription_items, subscriptions, test_clocks};
 
-/// What a paid invoice's lines are worth by the catalog, or why it is worth nothing, yet or ever.
-pub(crate) fn worth(
-    sql: &mut Sql,
-    settings: &Settings,
-    invoice: &Invoice,
-    subscription: Option<&KnownSubscription>,
-    fetched: Option<&Fetched>,
-) -> Result<Worth, NoGrant> {
-    let (subscription_id, lines) = rules::lines(invoice, fetched)?;
-    let mut priced = Vec::new();
-    for line in lines {
-        let price = catalog::prices_in_force(sql, [&line.item], line.period.0).remove(&line.item);
-        priced.push((line, price));
-    }
-    let known = subscription.map(|subscription| subscription.state.trial_end);
-    let answered = || fetched?.subscription(subscription_id).map(|subscription| subscription.trial_end);
-    let trial = known.or_else(answered).map(|end| Trial { end });
-    rules::worth(invoice, subscription_id, &priced, settings.no_payment_required, trial, fetched)
+/// A paid invoice, as an event or a call brings it.
+pub(crate) struct Paid<'a> {
+    pub(crate) event_id: &'a str,
+    pub(crate) invoice: &'a Invoice,
+    pub(crate) lines: Vec<InvoiceLine>,
+    pub(crate) sorted: Sorted,
+    pub(crate) paid_at: Time,
+    /// When Stripe's listing of the lines was so; `None` if a call names the line.
+    pub(crate) listed_at: Option<Time>,
+    /// Whether it is a call that names no invoice.
+    pub(crate) is_direct: bool,
 }
 
-/// Claims the payment and posts the difference between what the invoice is worth and what was granted for it.
-pub(crate) fn post(sql: &mut Sql, event_id: &str, invoice: &Invoice, user: Uuid, worth: Worth) -> Outcome {
-    let mut account = Account::open(sql, user);
-    let existing = account.granted_for(sql, &invoice.id);
-    let grants = first_time_only(sql, &account, invoice, worth, &existing);
-    let Some(difference) = lot::difference(&existing, &grants) else {
-        return Outcome::rejected(Reason::OutOfRange);
-    };
-    let origin = Origin {
-        event_id: Some(event_id),
-        invoice_id: Some(&invoice.id),
-        payment_intent_id: invoice.payment_intent_ids.first().map(String::as_str),
-        ..Origin::default()
-    };
-    for (pool, transaction_type) in [
-        (Pool::Subscription, TransactionType::SubscriptionGrant),
-        (Pool::Purchased, TransactionType::Purchase),
-        (Pool::Promotional, TransactionType::Bonus),
-    ] {
-        let of_pool: Vec<NewGrant> =
-            difference.add.iter().filter(|grant| grant.pool == pool).cloned().collect();
-        if let Err(reason) = account.grant(sql, &invoice.id, &of_pool, transaction_type, &origin) {
-            return Outcome::rejected(reason);
-        }
+/// Sorts an invoice's lines by the catalog.
+///
+/// # Errors
+/// A [`NoGrant`] if none of them is ours.
+pub(crate) fn sort(sql: &mut Sql, lines: &[InvoiceLine], paid_at: Time) -> Result<Sorted, NoGrant> {
+    let mut priced = Vec::with_capacity(lines.len());
+    for line in lines {
+        let (item, at) = (rules::item(line), line.period.map_or(paid_at, |(start, _)| start));
+        let price = catalog::prices_in_force(sql, [&item], at).remove(&item);
+        priced.push((line.clone(), price));
+    }
+    let sorted = rules::sort(&priced, &mut |price_id| subscription_items::is_metered(sql, price_id))?;
+    if !sorted.price_ids.is_empty() {
+        Ok(sorted)
+    } else if sorted.is_odd {
+        Err(NoGrant::Parked(Reason::Shape, Vec::new()))
+    } else if !sorted.unknown.is_empty() {
+        Err(NoGrant::Parked(Reason::UnknownPrice, sorted.unknown))
+    } else {
+        Err(NoGrant::Ignored(sorted.nothing()))
+    }
+}
+
+/// Claims the payment, records its lines, and posts what they change. `known` is an earlier claim of the payment.
+pub(crate) fn post(sql: &mut Sql, paid: &Paid, known: Option<&Payment>, owner: Uuid) -> Outcome {
+    let Paid { event_id, invoice, .. } = *paid;
+    let is_new = known.is_none_or(|known| !known.paid);
+    let mut starts: BTreeMap<Uuid, Time> = invoice_lines::users(sql, &invoice.id).into_iter().collect();
+    let mut lines = Vec::with_capacity(paid.lines.len());
+    for line in &paid.lines {
+        let of_subscription = line
+            .subscription_id
+            .as_deref()
+            .and_then(|id| subscriptions::find(sql, id))
+            .and_then(|known| known.user);
+        let user = of_subscription.unwrap_or(owner);
+        let start = line.period.map_or(paid.paid_at, |(start, _)| start);
+        starts.entry(user).and_modify(|first| *first = start.min(*first)).or_insert(start);
+        lines.push((user, line));
+    }
+    if let Some(clock_id) = &invoice.test_clock {
+        test_clocks::name(sql, clock_id, paid.paid_at);
+    }
+    // In the order of their users, as every door that locks several accounts.
+    let mut accounts: Vec<(Account, Time)> =
+        starts.into_iter().map(|(user, start)| (Account::open(sql, user), start)).collect();
+    if let Some(clock_id) = &invoice.test_clock {
+        accounts.iter_mut().for_each(|(account, _)| account.live_by(sql, clock_id));
     }
     let facts = PaymentFacts {
         customer_id: invoice.customer_id.as_deref(),
@@ -69,40 +85,74 @@ pub(crate) fn post(sql: &mut Sql, event_id: &str, invoice: &Invoice, user: Uuid,
         amount_total: invoice.total,
         currency: invoice.currency.as_deref(),
     };
-    payments::claim(sql, SourceType::Invoice, &invoice.id, &facts, user, account.now());
+    let source_type = if paid.is_direct { SourceType::DirectCall } else { SourceType::Invoice };
+    payments::claim(sql, source_type, &invoice.id, &facts, owner, paid.paid_at);
+    if invoices::record(sql, &invoice.id, paid.paid_at, invoice.is_discounted, paid.listed_at) {
+        let known_after: BTreeMap<Uuid, i64> =
+            accounts.iter().map(|(account, _)| (account.user(), account.last_transaction_id())).collect();
+        invoice_lines::replace(sql, &invoice.id, &lines, paid.paid_at, &known_after);
+    }
     // A refund may have come before its purchase, or its share may be known only now that the total is.
-    account.settle_reversals(sql, &invoice.id, &origin);
-    let unchanged = difference.add.is_empty() && !account.is_changed();
-    let verdict = if unchanged { Verdict::AlreadyApplied } else { Verdict::Applied };
-    let price = |grant: &NewGrant| grant.cycle.as_ref().map_or(&grant.item, |cycle| &cycle.price_id).clone();
-    let mut prices: Vec<String> = grants.iter().map(price).collect();
-    prices.dedup();
-    account.close(sql, verdict).with("price_ids", prices).with_excess(difference.excess)
+    ledger::came_back(sql, &invoice.id);
+    let origin = Origin {
+        event_id: Some(event_id),
+        invoice_id: Some(&invoice.id),
+        payment_intent_id: invoice.payment_intent_ids.first().map(String::as_str),
+        ..Origin::default()
+    };
+    for (account, start) in &mut accounts {
+        account.touch_streams(*start, Cause::Payment);
+        if let Err(reason) = account.settle_streams(sql, &origin) {
+            return refuse(sql, &invoice.id, is_new, reason);
+        }
+        account.settle_facts(sql, &origin);
+    }
+    let changed = accounts.iter().any(|(account, _)| account.is_changed());
+    let verdict = verdict(&paid.sorted, is_new, changed);
+    let outcomes = accounts.into_iter().map(|(account, _)| account.close(sql, verdict));
+    let outcome = outcomes
+        .reduce(
+            |one, other| if other.user == Some(owner) { one.and_then(other) } else { other.and_then(one) },
+        )
+        .unwrap_or_else(|| Outcome::of(verdict));
+    with_details(outcome, &paid.sorted)
 }
 
-/// Reduces an invoice's grants by what a user gets only once: trial credits, and the bonus on the first purchase.
-fn first_time_only(
-    sql: &mut Sql,
-    account: &Account,
-    invoice: &Invoice,
-    worth: Worth,
-    existing: &[ExistingGrant],
-) -> Vec<NewGrant> {
-    let Worth { mut grants, bonus } = worth;
-    for trial in grants.iter_mut().filter(|grant| grant.item.ends_with(TRIAL)) {
-        let other_trials = account.other_trials(sql, &invoice.id);
-        trial.credits = Credits((trial.credits.0 - other_trials.0).max(0));
+fn verdict(sorted: &Sorted, is_new: bool, changed: bool) -> Verdict {
+    if sorted.is_odd {
+        Verdict::Parked(Reason::Shape)
+    } else if !sorted.unknown.is_empty() {
+        Verdict::Parked(Reason::UnknownPrice)
+    } else if !sorted.moves_money && !changed {
+        Verdict::Ignored(Reason::NothingPaid)
+    } else if is_new || changed {
+        Verdict::Applied
+    } else {
+        Verdict::AlreadyApplied
     }
-    let purchases = grants.iter().filter(|grant| !grant.item.ends_with(TRIAL));
-    let start = purchases.filter_map(|grant| grant.cycle.as_ref()).map(|cycle| cycle.start).min();
-    let is_first = |first: Option<(_, String)>| {
-        start.is_some_and(|start| first.is_none_or(|first| (start, &invoice.id) <= (first.0, &first.1)))
-    };
-    let has_bonus = existing.iter().any(|grant| grant.item == FIRST_PURCHASE_BONUS);
-    if bonus > Credits::ZERO && (has_bonus || is_first(account.first_purchase(sql))) {
-        let name = "First purchase bonus".to_owned();
-        grants.push(NewGrant::new(FIRST_PURCHASE_BONUS.to_owned(), name, bonus, Pool::Promotional));
+}
+
+/// Takes back the facts of an invoice that is worth more than can be held, so that the books stay as they are.
+fn refuse(sql: &mut Sql, invoice_id: &str, is_new: bool, reason: Reason) -> Outcome {
+    if is_new {
+        invoice_lines::forget(sql, invoice_id);
+        invoices::forget(sql, invoice_id);
     }
-    grants.retain(|grant| grant.credits > Credits::ZERO);
-    grants
+    Outcome::rejected(reason)
+}
+
+fn with_details(outcome: Outcome, sorted: &Sorted) -> Outcome {
+    let mut outcome = outcome.with("price_ids", sorted.price_ids.clone());
+    if !sorted.unknown.is_empty() {
+        let missing: Vec<Value> = sorted.unknown.iter().map(|item| item.name().into()).collect();
+        outcome = outcome.with("missing_prices", missing);
+    }
+    if sorted.passed_over.is_empty() {
+        return outcome;
+    }
+    let passed_over = sorted
+        .passed_over
+        .iter()
+        .map(|PassedOver { line, price, why }| json!({ "line": line, "price": price, "why": why }));
+    outcome.with("passed_over", passed_over.collect::<Vec<_>>())
 }

@@ -6,7 +6,7 @@ use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::catalog::{Item, Settings};
 use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::invoice::Invoice;
-use stripe_credits_rules::lot::{self, Evidence, NewGrant};
+use stripe_credits_rules::lot::{Evidence, NewGrant};
 use stripe_credits_rules::payment_intent::PaymentIntent;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::session::{LineItem, Session};
@@ -15,11 +15,11 @@ use stripe_credits_rules::worth::session::Bought;
 use stripe_credits_rules::worth::{NoGrant, pack_invoice, session as rules};
 use uuid::Uuid;
 
-use crate::ledger::{Account, Origin, TransactionType};
+use crate::ledger::{self, Account, Cause, Origin};
 use crate::outcome::Outcome;
 use crate::pg::sql::Sql;
+use crate::tables::catalog;
 use crate::tables::payments::{self, Payment, PaymentFacts, SourceType};
-use crate::tables::{catalog, reversals};
 
 /// What a session's lines are worth by the catalog and what says so, or why it is worth nothing, yet or ever. `succeeded`:
 /// whether its payment intent took the money.
@@ -79,6 +79,8 @@ pub(crate) struct Purchase<'a> {
     pub(crate) facts: PaymentFacts<'a>,
     pub(crate) origin: Origin<'a>,
     pub(crate) evidence: Evidence,
+    /// When its prices were those in force.
+    pub(crate) bought_at: Time,
 }
 
 /// Claims a session's payment and posts the difference between what it is worth and what was granted for it.
@@ -108,6 +110,7 @@ pub(crate) fn post_session(
             ..Origin::default()
         },
         evidence: *evidence,
+        bought_at: session.created,
     };
     let worth: i64 = bought.grants.iter().map(|grant| grant.credits.0).sum();
     let outcome = post_bought(sql, user, &purchase, bought);
@@ -124,6 +127,7 @@ pub(crate) fn post_invoice(
     sql: &mut Sql,
     event_id: &str,
     invoice: &Invoice,
+    billed_at: Time,
     known: Option<&Payment>,
     user: Uuid,
     bought: &Bought,
@@ -145,6 +149,7 @@ pub(crate) fn post_invoice(
             ..Origin::default()
         },
         evidence: Evidence::Lines,
+        bought_at: billed_at,
     };
     post_bought(sql, user, &purchase, bought)
 }
@@ -169,6 +174,7 @@ pub(crate) fn post_payment_intent(
         },
         origin: Origin { event_id: Some(event_id), payment_intent_id: Some(&intent.id), ..Origin::default() },
         evidence: Evidence::PaymentIntent,
+        bought_at: intent.created,
     };
     post_bought(sql, user, &purchase, bought)
 }
@@ -186,33 +192,31 @@ fn post_bought(sql: &mut Sql, user: Uuid, purchase: &Purchase, bought: &Bought) 
 
 /// Claims a payment for an account and posts the difference between its grants and what was granted for it.
 pub(crate) fn post(sql: &mut Sql, mut account: Account, purchase: &Purchase, grants: &[NewGrant]) -> Outcome {
-    let Purchase { source_type, source_id, known, facts, origin, evidence } = purchase;
+    let Purchase { source_type, source_id, known, facts, origin, evidence, bought_at } = purchase;
     let known = known.filter(|known| known.paid);
-    let (source_type, source_id, existing) = match known {
-        Some(known) => {
-            (known.source_type, known.source_id.as_str(), account.granted_for(sql, &known.source_id))
-        }
-        None => (*source_type, *source_id, Vec::new()),
+    let (source_type, source_id) = match known {
+        Some(known) => (known.source_type, known.source_id.as_str()),
+        None => (*source_type, *source_id),
     };
-    let by_evidence = lot::by_evidence(&existing, known.and_then(|known| known.worth), *evidence, grants);
-    let Some((difference, worth)) = by_evidence else {
+    let worth = grants.iter().try_fold(Credits::ZERO, |sum, grant| sum.checked_add(grant.credits));
+    let Some(worth) = worth else {
         return Outcome::rejected(Reason::OutOfRange);
     };
-    if let Err(reason) = account.grant(sql, source_id, &difference.add, TransactionType::Purchase, origin) {
-        return Outcome::rejected(reason);
-    }
+    let stated = known.and_then(|known| known.worth);
+    let is_better = stated.is_none_or(|stated| stated < (*evidence, worth));
     payments::claim(sql, source_type, source_id, facts, account.user(), account.now());
-    if let Some(worth) = worth {
+    if is_better {
         payments::set_worth(sql, source_id, *evidence, worth);
     }
-    let sum = |credits: &mut dyn Iterator<Item = Credits>| credits.map(|credits| credits.0).sum::<i64>();
-    let granted = sum(&mut existing.iter().map(|grant| grant.credits))
-        + sum(&mut difference.add.iter().map(|g| g.credits));
-    let worth = worth.or(known.and_then(|known| known.worth.map(|(_, worth)| worth)));
     // A refund may have come before its purchase, or its share may be known only now that the total is.
-    if worth != Some(Credits(granted)) || !reversals::of_payment(sql, source_id).is_empty() {
-        account.settle_reversals(sql, source_id, origin);
+    let (came_back, _) = ledger::came_back(sql, source_id);
+    // Better evidence of the same worth changes nothing, whatever it calls the items.
+    let differs = is_better && stated.is_none_or(|(_, stated)| stated != worth);
+    let bought = ledger::Bought { grants, at: *bought_at };
+    let bought = differs.then_some(&bought);
+    if let Err(reason) = account.settle_purchase(sql, source_id, bought, came_back, Cause::Payment, origin) {
+        return Outcome::rejected(reason);
     }
     let verdict = if account.is_changed() { Verdict::Applied } else { Verdict::AlreadyApplied };
-    account.close(sql, verdict).with_excess(difference.excess)
+    account.close(sql, verdict)
 }

@@ -124,7 +124,7 @@ pub(crate) fn refund(sql: &mut Sql, refund: &Refund) -> Outcome {
     back.reverse();
     let metadata = JsonText::from_json(json!({ "spend_request_id": spend_request_id }).to_string());
     let origin = Origin { request_id: Some(request_id), metadata: Some(&metadata), ..Origin::default() };
-    account.return_drawn(sql, spend_request_id, &back, TransactionType::SpendRefund, &origin);
+    account.return_drawn(sql, &back, TransactionType::SpendRefund, &origin);
     account.close(sql, Verdict::Applied)
 }
 

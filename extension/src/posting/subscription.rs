@@ -1,6 +1,6 @@
 //! A subscription's state: merged with what is known of it, and what that changes in the account.
 
-use stripe_credits_rules::calendar::Time;
+use stripe_credits_rules::calendar::{Time, TimeDelta};
 use stripe_credits_rules::catalog::Item;
 use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::reason::Reason;
@@ -9,11 +9,11 @@ use stripe_credits_rules::verdict::Verdict;
 use stripe_credits_rules::worth::{NoGrant, fetch_or_park};
 use uuid::Uuid;
 
-use crate::ledger::Account;
+use crate::ledger::{Account, Cause, Origin};
 use crate::outcome::Outcome;
 use crate::pg::sql::Sql;
-use crate::tables::catalog;
 use crate::tables::subscriptions::{self, KnownSubscription};
+use crate::tables::{catalog, subscription_items, test_clocks};
 
 /// Where a state comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,26 +41,67 @@ pub(crate) fn apply(
     user: Result<Uuid, Reason>,
 ) -> Result<(Outcome, KnownSubscription), NoGrant> {
     let Incoming { event_id, facts, .. } = *incoming;
-    let Merged { mut now, plan } = merge(sql, incoming, known)?;
+    let Merged { mut now, plan, observed } = merge(sql, incoming, known)?;
     if known.is_none() && plan == Some(Plan::None) {
         return Err(NoGrant::Ignored(Reason::NotCredits));
     }
     let owner = now.user.map_or(user, Ok);
     now.user = owner.ok();
     now.customer_id = now.customer_id.or_else(|| facts.customer_id.clone());
+    let seen_at = |sql: &mut Sql, state: &rules::Subscription| {
+        let by_clock = state.test_clock.as_deref().and_then(|clock_id| test_clocks::time(sql, clock_id));
+        by_clock.unwrap_or(state.as_of)
+    };
+    if let Some(clock_id) = &facts.test_clock {
+        test_clocks::name(sql, clock_id, now.state.period.0);
+    }
+    let observed: Vec<Observed> = observed
+        .into_iter()
+        .map(|state| {
+            // Of two states of one time by a test clock the order is Stripe's.
+            let after = known.filter(|known| known.state.as_of < state.as_of).map(|known| known.seen_at);
+            let next = after.map(|seen_at| seen_at + TimeDelta::microseconds(1));
+            let by_clock = seen_at(sql, state);
+            let seen_at = if by_clock == state.as_of {
+                by_clock
+            } else {
+                next.map_or(by_clock, |next| next.max(by_clock))
+            };
+            Observed { state, seen_at }
+        })
+        .collect();
+    let newest = observed.iter().find(|one| one.state.as_of == now.state.as_of);
+    now.seen_at = newest.map_or(now.seen_at, |one| one.seen_at);
+    let lists = observed.iter().filter(|one| one.state.has_all_items).map(|one| one.seen_at);
+    now.listed_since = lists.chain(now.listed_since).min();
     let owner = match owner {
         Ok(owner) => owner,
         Err(reason) => {
+            record_items(sql, &observed, &now);
             subscriptions::save(sql, &facts.id, &now, event_id);
             return Err(NoGrant::Parked(reason, Vec::new()));
         }
     };
-    let account = Account::open(sql, owner);
+    let mut account = Account::open(sql, owner);
+    if let Some(clock_id) = &facts.test_clock {
+        account.live_by(sql, clock_id);
+    }
+    if known.is_none_or(|known| known.state.as_of != now.state.as_of || known.differs(&now)) {
+        now.known_after = account.last_transaction_id();
+    }
+    let items_changed = record_items(
+        sql,
+        &observed,
+        &KnownSubscription { known_after: account.last_transaction_id(), ..now.clone() },
+    );
     if known != Some(&now) {
         subscriptions::save(sql, &facts.id, &now, event_id);
     }
-    let (account, account_changed) = update_account(sql, account);
-    let changed = account_changed || known.is_none_or(|known| known.differs(&now));
+    let touched = observed.iter().map(|one| one.seen_at).chain(known.map(|known| known.seen_at)).min();
+    let (mut account, account_changed) = update_account(sql, account, touched.unwrap_or(facts.as_of));
+    account.settle_facts(sql, &Origin { event_id: Some(event_id), ..Origin::default() });
+    let told = plan.is_some() && (items_changed || known.is_none_or(|known| known.differs(&now)));
+    let changed = account_changed || account.is_changed() || told;
     let verdict = match &plan {
         Some(Plan::Unknown(..)) => Verdict::Parked(Reason::UnknownPrice),
         _ if changed => Verdict::Applied,
@@ -76,36 +117,57 @@ pub(crate) fn apply(
     Ok((outcome, now))
 }
 
-/// Updates an account by what is known of the user's subscriptions. Returns whether tier or status changed.
-fn update_account(sql: &mut Sql, mut account: Account) -> (Account, bool) {
+/// A state that Stripe had a subscription in, and when, for comparison with periods.
+struct Observed<'a> {
+    state: &'a rules::Subscription,
+    seen_at: Time,
+}
+
+/// Records what the states list. Returns whether any of it was new.
+fn record_items(sql: &mut Sql, observed: &[Observed], now: &KnownSubscription) -> bool {
+    let mut changed = false;
+    for Observed { state, seen_at } in observed.iter().filter(|one| one.state.has_all_items) {
+        changed |=
+            subscription_items::record(sql, state, *seen_at, (now.state.as_of, now.seen_at), now.known_after);
+    }
+    changed
+}
+
+/// Updates an account by what is known of the user's subscriptions from a time on. Returns whether tier or status changed.
+fn update_account(sql: &mut Sql, mut account: Account, from: Time) -> (Account, bool) {
     let (tier, status) = subscriptions::tier(sql, account.user());
     let changed = account.set_tier(sql, tier, status);
-    account.touch_lots();
+    account.touch_streams(from, Cause::Time);
     (account, changed)
 }
 
 /// The state of a subscription after the merge.
-struct Merged {
+struct Merged<'a> {
     now: KnownSubscription,
     /// What it subscribes to; `None` if the incoming state was stale.
     plan: Option<Plan>,
+    /// The states that Stripe had it in: the incoming one, also if it is stale, and Stripe's answer.
+    observed: Vec<&'a rules::Subscription>,
 }
 
 /// Merges the incoming state, then Stripe's answer, with what is known.
-fn merge(sql: &mut Sql, incoming: &Incoming, known: Option<&KnownSubscription>) -> Result<Merged, NoGrant> {
+fn merge<'a>(
+    sql: &mut Sql,
+    incoming: &Incoming<'a>,
+    known: Option<&KnownSubscription>,
+) -> Result<Merged<'a>, NoGrant> {
     let Incoming { facts, source, fetched, .. } = *incoming;
     let answer = fetched.and_then(|fetched| fetched.subscription(&facts.id));
-    let mut merged = known.map(|known| Merged { now: known.clone(), plan: None });
-    let mut has_period = false;
+    let (mut now, mut plan) = (known.cloned(), None);
+    let (mut observed, mut has_period) = (Vec::new(), false);
     let current = answer.map(|answer| (answer, Source::Snapshot));
     for (facts, source) in [Some((facts, source)), current].into_iter().flatten() {
         let ended = known.filter(|_| facts.status.is_final()).map(|known| known.state.period);
         let Some(period) = facts.period.or(ended) else { continue };
         has_period = true;
-        let plan = facts.plan(&catalog::prices_in_force(sql, &facts.priced(), period.0));
-        let state = state(facts, &plan, period);
-        let before = merged.as_ref().map(|merged| &merged.now);
-        let freshness = before.map_or(Freshness::Newer, |before| before.state.freshness_of(&state));
+        let stated = facts.plan(&catalog::prices_in_force(sql, &facts.priced(), period.0));
+        let state = state(facts, &stated, period, now.as_ref());
+        let freshness = now.as_ref().map_or(Freshness::Newer, |before| before.state.freshness_of(&state));
         let wins = match freshness {
             Freshness::Newer | Freshness::Same => true,
             Freshness::Stale => false,
@@ -115,35 +177,49 @@ fn merge(sql: &mut Sql, incoming: &Incoming, known: Option<&KnownSubscription>) 
             }
             // Stripe's answer comes next, or Stripe could not be asked.
             Freshness::Ambiguous => {
-                answer.is_none() && before.is_some_and(|before| state.outranks(&before.state))
+                answer.is_none() && now.as_ref().is_some_and(|before| state.outranks(&before.state))
             }
         };
+        // What it was in between is known too, but not of the second of the newest state, and nothing after its end.
+        if wins || now.as_ref().is_some_and(|now| facts.as_of < now.state.as_of) {
+            observed.push(facts);
+        }
         if wins {
-            let mut now = match before {
+            let mut won = match now {
                 // The same state, known as of the same time or a later one.
-                Some(before) if freshness == Freshness::Same => before.clone(),
-                Some(before) => KnownSubscription { state, ..before.clone() },
+                Some(before) if freshness == Freshness::Same => before,
+                Some(before) => KnownSubscription { state, ..before },
                 None => KnownSubscription::new(state),
             };
-            now.set_plan(&plan);
-            merged = Some(Merged { now, plan: Some(plan) });
+            won.set_plan(&stated);
+            (now, plan) = (Some(won), Some(stated));
         }
     }
-    merged.filter(|_| has_period).ok_or_else(|| fetch_or_park(fetched, rules::path(&facts.id)))
+    let now = now.filter(|_| has_period).ok_or_else(|| fetch_or_park(fetched, rules::path(&facts.id)))?;
+    Ok(Merged { now, plan, observed })
 }
 
-fn state(facts: &rules::Subscription, plan: &Plan, period: (Time, Time)) -> SubscriptionState {
+fn state(
+    facts: &rules::Subscription,
+    plan: &Plan,
+    period: (Time, Time),
+    before: Option<&KnownSubscription>,
+) -> SubscriptionState {
     let (price_id, quantity) = plan.priced();
+    // A list that goes on, or a call, says nothing of the items.
+    let items = match before {
+        Some(before) if !facts.has_all_items => before.state.items.clone(),
+        _ => facts.item_contents().into_iter().filter(|item| item.item_id.is_some()).collect(),
+    };
     SubscriptionState {
         as_of: facts.as_of,
         status: facts.status,
         price_id: price_id.map(str::to_owned),
         quantity,
         period,
-        // The table keeps neither items nor `cancel_at`.
-        items: Vec::new(),
-        cancel_at: None,
+        items,
         trial_end: facts.trial_end,
+        cancel_at: facts.cancel_at,
         cancel_at_period_end: facts.cancel_at_period_end,
         ended_at: facts.ended_at,
     }
@@ -163,7 +239,7 @@ pub(crate) fn reprice(sql: &mut Sql, price_id: &str) {
         let account = now.user.map(|user| Account::open(sql, user));
         subscriptions::save(sql, &subscription_id, &now, "load_catalog");
         if let Some(account) = account {
-            let (account, _) = update_account(sql, account);
+            let (account, _) = update_account(sql, account, known.state.period.0);
             // load_catalog returns changes of prices, not of accounts.
             let _ = account.close(sql, Verdict::Applied);
         }

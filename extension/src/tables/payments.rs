@@ -2,7 +2,6 @@
 
 use stripe_credits_rules::amount::{Credits, MinorUnits};
 use stripe_credits_rules::calendar::Time;
-use stripe_credits_rules::catalog::ReversalPolicy;
 use stripe_credits_rules::lot::Evidence;
 use stripe_credits_rules::name::Name;
 use stripe_credits_rules::reversal::Paid;
@@ -49,12 +48,18 @@ fn payment(mut row: Row) -> Payment {
 pub(crate) enum SourceType {
     CheckoutSession,
     Invoice,
+    DirectCall,
     PaymentIntent,
 }
 
 impl SourceType {
     fn parse(text: &str) -> Option<SourceType> {
-        let all = [SourceType::CheckoutSession, SourceType::Invoice, SourceType::PaymentIntent];
+        let all = [
+            SourceType::CheckoutSession,
+            SourceType::Invoice,
+            SourceType::DirectCall,
+            SourceType::PaymentIntent,
+        ];
         all.into_iter().find(|source| source.as_str() == text)
     }
 
@@ -62,6 +67,7 @@ impl SourceType {
         match self {
             SourceType::CheckoutSession => "checkout_session",
             SourceType::Invoice => "invoice",
+            SourceType::DirectCall => "direct_call",
             SourceType::PaymentIntent => "payment_intent",
         }
     }
@@ -273,46 +279,15 @@ pub(crate) fn sessions(sql: &mut Sql, name: &str) -> Vec<String> {
     rows.map(|mut row| row.get()).collect()
 }
 
-/// What a payment's reversals are counted against.
-#[derive(Default)]
-pub(crate) struct Terms {
-    pub(crate) paid: Paid,
-    /// What was reversed after it had been spent.
-    pub(crate) owed: Credits,
-    /// Of a pack: what it is worth, which may be less than what was granted.
-    pub(crate) worth: Option<Credits>,
-    /// As decided when it was first reversed.
-    pub(crate) policy: Option<ReversalPolicy>,
-}
-
-/// What a payment's reversals are counted against.
-pub(crate) fn terms(sql: &mut Sql, source_id: &str) -> Terms {
+/// What was paid, and whether the payment turned out to be another.
+pub(crate) fn paid(sql: &mut Sql, source_id: &str) -> (Paid, bool) {
     let row = sql.query_opt(
-        "select amount_total, currency, owed, worth, reversal_policy from billing.payments where source_id = $1",
+        "select amount_total, currency, joined_to is not null from billing.payments where source_id = $1",
         &[source_id.into()],
     );
-    row.map_or(Terms::default(), |mut row| Terms {
-        paid: Paid { amount: row.get_opt(), currency: row.get_opt() },
-        owed: row.get(),
-        worth: row.get_opt(),
-        policy: row.parse_opt(ReversalPolicy::parse),
+    row.map_or((Paid::default(), false), |mut row| {
+        (Paid { amount: row.get_opt(), currency: row.get_opt() }, row.get())
     })
-}
-
-/// Sets how many credits of a payment are owed.
-pub(crate) fn set_owed(sql: &mut Sql, source_id: &str, owed: Credits) {
-    sql.execute(
-        "update billing.payments set owed = $2 where source_id = $1",
-        &[source_id.into(), owed.0.into()],
-    );
-}
-
-/// Sets the policy by which a payment is reversed from now on.
-pub(crate) fn set_policy(sql: &mut Sql, source_id: &str, policy: ReversalPolicy) {
-    sql.execute(
-        "update billing.payments set reversal_policy = $2 where source_id = $1",
-        &[source_id.into(), policy.as_str().into()],
-    );
 }
 
 /// Sets what a payment is worth, and what says so.

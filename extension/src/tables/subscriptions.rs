@@ -1,8 +1,7 @@
 //! Table `subscriptions`: the latest known state of each.
 
-use stripe_credits_rules::amount::Credits;
-use stripe_credits_rules::plan;
-use stripe_credits_rules::subscription::{FREE, Plan, Status, SubscriptionState};
+use stripe_credits_rules::calendar::Time;
+use stripe_credits_rules::subscription::{FREE, ItemContent, Plan, Status, SubscriptionState};
 use uuid::Uuid;
 
 use crate::pg::convert::{clock, timestamp, uuid_datum};
@@ -16,7 +15,12 @@ pub(crate) struct KnownSubscription {
     pub(crate) state: SubscriptionState,
     pub(crate) tier: String,
     pub(crate) rank: Option<i32>,
-    pub(crate) lot_limit: Option<Credits>,
+    /// As of when the state was so, for comparison with periods: by the customer's test clock, if there is one.
+    pub(crate) seen_at: Time,
+    /// As of when the earliest known state with a complete list of items was so, in the same way.
+    pub(crate) listed_since: Option<Time>,
+    /// The account's last ledger row when the state became known.
+    pub(crate) known_after: i64,
 }
 
 impl KnownSubscription {
@@ -25,24 +29,26 @@ impl KnownSubscription {
         KnownSubscription {
             user: None,
             customer_id: None,
+            seen_at: state.as_of,
             state,
             tier: FREE.into(),
             rank: None,
-            lot_limit: None,
+            listed_since: None,
+            known_after: 0,
         }
     }
 
-    /// Whether anything but `as_of` differs.
+    /// Whether anything but its times of being known differs.
     pub(crate) fn differs(&self, other: &KnownSubscription) -> bool {
         let state = SubscriptionState { as_of: other.state.as_of, ..self.state.clone() };
-        KnownSubscription { state, ..self.clone() } != *other
+        let KnownSubscription { seen_at, listed_since, known_after, .. } = *other;
+        KnownSubscription { state, seen_at, listed_since, known_after, ..self.clone() } != *other
     }
 
     /// Sets what the catalog says of its plan.
     pub(crate) fn set_plan(&mut self, plan: &Plan) {
         self.tier = plan.tier();
         self.rank = plan.rank();
-        self.lot_limit = plan.lot_limit();
     }
 }
 
@@ -50,7 +56,7 @@ impl KnownSubscription {
 macro_rules! columns {
     () => {
         "user_id, customer_id, as_of, status, price_id, quantity, current_period_start, current_period_end, \
-         trial_end, cancel_at_period_end, ended_at, tier, rank, lot_limit"
+         trial_end, cancel_at, cancel_at_period_end, ended_at, tier, rank, seen_at, listed_since, known_after"
     };
 }
 
@@ -58,7 +64,22 @@ macro_rules! columns {
 pub(crate) fn find(sql: &mut Sql, subscription_id: &str) -> Option<KnownSubscription> {
     const BY_ID: &str =
         concat!("select ", columns!(), " from billing.subscriptions where subscription_id = $1");
-    sql.query_opt(BY_ID, &[subscription_id.into()]).map(|mut row| subscription(&mut row))
+    let mut known = sql.query_opt(BY_ID, &[subscription_id.into()]).map(|mut row| subscription(&mut row))?;
+    known.state.items = listed(sql, subscription_id);
+    Some(known)
+}
+
+/// What the newest known state lists.
+fn listed(sql: &mut Sql, subscription_id: &str) -> Vec<ItemContent> {
+    let rows = sql.query(
+        "select item_id, price_id, quantity from (
+             select distinct on (item_id) * from billing.subscription_items
+             where subscription_id = $1 order by item_id, as_of desc) i
+         where not removed order by item_id",
+        &[subscription_id.into()],
+    );
+    rows.map(|mut row| ItemContent { item_id: row.get_opt(), price_id: row.get_opt(), quantity: row.get() })
+        .collect()
 }
 
 /// The subscriptions to a price and their ids, in the order of their users.
@@ -83,33 +104,38 @@ fn subscription(row: &mut Row) -> KnownSubscription {
             quantity: row.get(),
             period: (row.get(), row.get()),
             items: Vec::new(),
-            cancel_at: None,
             trial_end: row.get_opt(),
+            cancel_at: row.get_opt(),
             cancel_at_period_end: row.get(),
             ended_at: row.get_opt(),
         },
         tier: row.get(),
         rank: row.get_opt(),
-        lot_limit: row.get_opt(),
+        seen_at: row.get(),
+        listed_since: row.get_opt(),
+        known_after: row.get(),
     }
 }
 
 /// Saves the state of a subscription. The caller holds its lock.
 pub(crate) fn save(sql: &mut Sql, subscription_id: &str, known: &KnownSubscription, event_id: &str) {
-    let KnownSubscription { user, customer_id, state, tier, rank, lot_limit } = known;
+    let KnownSubscription { user, customer_id, state, tier, rank, seen_at, listed_since, known_after } =
+        known;
     sql.execute(
         "insert into billing.subscriptions as s
-             (subscription_id, user_id, customer_id, price_id, tier, rank, lot_limit, status, quantity,
-              current_period_start, current_period_end, trial_end, cancel_at_period_end, ended_at, as_of,
-              stripe_event_id, created_at, updated_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $17)
+             (subscription_id, user_id, customer_id, price_id, tier, rank, status, quantity, current_period_start,
+              current_period_end, trial_end, cancel_at, cancel_at_period_end, ended_at, as_of, seen_at, listed_since,
+              known_after, stripe_event_id, created_at, updated_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $20)
          on conflict (subscription_id) do update set
-             (user_id, customer_id, price_id, tier, rank, lot_limit, status, quantity, current_period_start,
-              current_period_end, trial_end, cancel_at_period_end, ended_at, as_of, stripe_event_id, updated_at)
+             (user_id, customer_id, price_id, tier, rank, status, quantity, current_period_start, current_period_end,
+              trial_end, cancel_at, cancel_at_period_end, ended_at, as_of, seen_at, listed_since, known_after,
+              stripe_event_id, updated_at)
              = (excluded.user_id, excluded.customer_id, excluded.price_id, excluded.tier, excluded.rank,
-                excluded.lot_limit, excluded.status, excluded.quantity, excluded.current_period_start,
-                excluded.current_period_end, excluded.trial_end, excluded.cancel_at_period_end, excluded.ended_at,
-                excluded.as_of, excluded.stripe_event_id, excluded.updated_at)",
+                excluded.status, excluded.quantity, excluded.current_period_start, excluded.current_period_end,
+                excluded.trial_end, excluded.cancel_at, excluded.cancel_at_period_end, excluded.ended_at,
+                excluded.as_of, excluded.seen_at, excluded.listed_since, excluded.known_after, excluded.stripe_event_id,
+                excluded.updated_at)",
         &[
             subscription_id.into(),
             user.map(uuid_datum).into(),
@@ -117,37 +143,33 @@ pub(crate) fn save(sql: &mut Sql, subscription_id: &str, known: &KnownSubscripti
             state.price_id.as_deref().into(),
             tier.as_str().into(),
             (*rank).into(),
-            lot_limit.map(|limit| limit.0).into(),
             state.status.as_str().into(),
             state.quantity.get().into(),
             timestamp(state.period.0).into(),
             timestamp(state.period.1).into(),
             state.trial_end.map(timestamp).into(),
+            state.cancel_at.map(timestamp).into(),
             state.cancel_at_period_end.into(),
             state.ended_at.map(timestamp).into(),
             timestamp(state.as_of).into(),
+            timestamp(*seen_at).into(),
+            listed_since.map(timestamp).into(),
+            (*known_after).into(),
             event_id.into(),
             timestamp(clock()).into(),
         ],
     );
 }
 
-/// A user's subscriptions, as the rules of lots read them. The caller holds the account's lock.
-pub(crate) fn of_user(sql: &mut Sql, user: Uuid) -> Vec<plan::SubscribedPlan> {
-    let rows = sql.query(
-        "select subscription_id, price_id, lot_limit, as_of, ended_at, cancel_at_period_end or ended_at is not null
-         from billing.subscriptions where user_id = $1",
-        &[uuid_datum(user).into()],
+/// A user's subscriptions by their ids, without their items. The caller holds the account's lock.
+pub(crate) fn of_user(sql: &mut Sql, user: Uuid) -> Vec<(String, KnownSubscription)> {
+    const OF_USER: &str = concat!(
+        "select subscription_id, ",
+        columns!(),
+        " from billing.subscriptions where user_id = $1 order by subscription_id"
     );
-    rows.map(|mut row| plan::SubscribedPlan {
-        id: row.get(),
-        price_id: row.get_opt(),
-        lot_limit: row.get_opt(),
-        as_of: row.get(),
-        ended_at: row.get_opt(),
-        ends: row.get(),
-    })
-    .collect()
+    let rows = sql.query(OF_USER, &[uuid_datum(user).into()]);
+    rows.map(|mut row| (row.get(), subscription(&mut row))).collect()
 }
 
 /// The tier and the status of a user by all of their subscriptions. The caller holds the account's lock.

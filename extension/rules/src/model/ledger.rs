@@ -1,413 +1,223 @@
-//! An account in memory that posts by the rules, as the extension's ledger.rs does, to compare the model with.
+//! What was drawn from which grant, and what is left of each.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Bill, Books, Money, Operation, PACK_CENTS, PACK_CREDITS, PERIOD, Plan, Policies, TRIAL_CREDITS};
-use crate::amount::{Credits, MinorUnits};
-use crate::calendar::{Time, from_unix};
-use crate::catalog::{Cancellation, PlanChange};
-use crate::draw::{Share, draw, give_back};
-use crate::lot::{self, ExistingGrant, NewGrant, Pool};
-use crate::plan::{self, Returned};
-use crate::reversal::{self, Paid, Reversal, ReversalKind};
+use super::closings::{self, Closing};
+use super::facts::Facts;
+use super::grants::{Grant, Key, Pool};
+use super::view::View;
 
-/// A row of `credit_grants`.
-struct Grant {
-    pool: Pool,
-    expires_at: Option<Time>,
-    settled: i64,
-    /// The columns that the rules of plans read; of others than lots, some of them.
-    columns: plan::Grant,
-}
-
-/// A row of `credit_transactions`, as far as a later one depends on it.
-struct Row {
-    grant: usize,
-    amount: i64,
-    why: Why,
-}
-
-#[derive(Clone, PartialEq)]
-enum Why {
-    Spend,
-    Reservation(String),
+/// Why credits were drawn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// A spend or a reservation, by its request id.
+    Request(String),
+    /// A debt.
     Settlement,
-    Other,
 }
 
+/// "A spend is attributed once, at its time, to what could be spent then, and stays there (unless refunded)."
+#[derive(Debug, Clone)]
+pub(super) struct Draw {
+    pub(super) cause: Cause,
+    key: Key,
+    /// Below 0: what was given back.
+    amount: i64,
+    /// How much of it was given back since.
+    given_back: i64,
+    /// The closings that had come when it was made.
+    closed: BTreeSet<String>,
+    /// The same of the draw that it gives back; its own for a draw.
+    closed_at_first: BTreeSet<String>,
+}
+
+#[derive(Debug, Default)]
 pub(super) struct Ledger {
-    policies: Policies,
-    starts_at: i64,
-    now: Time,
-    grants: Vec<Grant>,
-    rows: Vec<Row>,
-    subscriptions: Vec<plan::SubscribedPlan>,
-    paid: BTreeMap<String, Paid>,
-    owed: BTreeMap<String, i64>,
-    reversals: BTreeMap<String, Vec<Reversal>>,
-    held: BTreeSet<String>,
-    returned: Vec<Returned>,
-    lots_settled: usize,
-    debt: i64,
+    draws: Vec<Draw>,
 }
 
-fn at(seconds: i64) -> Time {
-    from_unix(seconds).expect("a time")
+/// A grant at one moment.
+#[derive(Debug, Clone)]
+pub(super) struct Balance {
+    pub(super) key: Key,
+    pub(super) pool: Pool,
+    pub(super) worth: i64,
+    pub(super) drawn: i64,
+    /// What can be spent of it.
+    pub(super) left: i64,
+    order: Order,
 }
+
+/// "Draws first what would be lost soonest, then subscription before promotional before purchased, then oldest."
+type Order = (i64, Pool, i64, usize, Key);
 
 impl Ledger {
-    pub(super) fn new(policies: Policies, starts_at: i64, now: i64) -> Ledger {
-        Ledger {
-            policies,
-            starts_at,
-            now: at(now),
-            grants: Vec::new(),
-            rows: Vec::new(),
-            subscriptions: Vec::new(),
-            paid: BTreeMap::new(),
-            owed: BTreeMap::new(),
-            reversals: BTreeMap::new(),
-            held: BTreeSet::new(),
-            returned: Vec::new(),
-            lots_settled: 0,
-            debt: 0,
+    /// The key under which a draw's grant is known now: items took over, and payments got more names.
+    fn current(facts: &Facts, takeovers: &super::takeovers::Takeovers, key: &Key) -> Key {
+        match key.clone() {
+            Key::Period { stream, is_purchased, is_below_zero, start, end, part } => {
+                let stream = takeovers.stream(&stream.subscription, stream.item.as_deref());
+                Key::Period { stream, is_purchased, is_below_zero, start, end, part }
+            }
+            Key::Pack { payment, price } => {
+                Key::Pack { payment: facts.names(&payment).pop_first().unwrap_or(payment), price }
+            }
+            other => other,
         }
     }
 
-    /// What there is; the tier is not the ledger's.
-    pub(super) fn books(&self) -> Books {
-        let pool = |pool| {
-            self.grants.iter().filter(|grant| grant.pool == pool).map(|grant| grant.columns.remaining.0).sum()
+    /// Lets every draw name its grant as it is known now.
+    pub(super) fn rename(&mut self, facts: &Facts) {
+        let takeovers = super::takeovers::Takeovers::of(facts);
+        for draw in &mut self.draws {
+            draw.key = Ledger::current(facts, &takeovers, &draw.key);
+        }
+    }
+
+    fn drawn(&self, key: &Key) -> i64 {
+        self.draws.iter().filter(|draw| draw.key == *key).map(|draw| draw.amount).sum()
+    }
+
+    /// What had been drawn of a grant when a closing came. What is given back afterwards stays in addition to what the
+    /// closing left, but "to a grant that has lapsed, it lapses".
+    fn drawn_before(&self, key: &Key, closing: &Closing) -> i64 {
+        let is_before = |draw: &&Draw| {
+            let lapses = closing.cause == closings::Cause::PartEnd;
+            let closed = if lapses { &draw.closed_at_first } else { &draw.closed };
+            closing.ids.iter().all(|id| !closed.contains(id))
         };
-        let grants =
-            self.grants.iter().map(|g| (g.columns.source_id.clone(), g.columns.remaining.0)).collect();
-        Books {
-            pools: [Pool::Subscription, Pool::Purchased, Pool::Promotional].map(pool),
-            debt: self.debt,
-            grants,
-            tier: Default::default(),
-        }
+        self.draws.iter().filter(|draw| draw.key == *key).filter(is_before).map(|draw| draw.amount).sum()
     }
 
-    /// Carries out an operation that the model applied.
-    pub(super) fn apply(&mut self, operation: &Operation) {
-        match operation {
-            Operation::Buy { session, packs } => {
-                let worth = NewGrant::new(
-                    session.clone(),
-                    String::new(),
-                    Credits(PACK_CREDITS * packs),
-                    Pool::Purchased,
-                );
-                self.purchase(session, worth, PACK_CENTS);
-            }
-            Operation::Grant { request, amount, expires_at } => {
-                let lot = NewGrant::new(request.clone(), String::new(), Credits(*amount), Pool::Promotional);
-                self.add(request, &NewGrant { expires_at: expires_at.map(at), ..lot });
-            }
-            Operation::Spend { amount, .. } => self.take(*amount, &Why::Spend),
-            Operation::Reserve { request, amount } => {
-                self.held.insert(request.clone());
-                self.take(*amount, &Why::Reservation(request.clone()));
-            }
-            Operation::Commit { request, amount } => self.end(request, *amount),
-            Operation::Release { request } | Operation::RunOut { request } => self.end(request, Some(0)),
-            Operation::Expiry { source } => {
-                let grant = self.grants.iter_mut().find(|grant| grant.columns.source_id == *source);
-                grant.expect("it was granted").expires_at = Some(self.now);
-            }
-            Operation::Refund { source, refund, cents, failed } => {
-                let undone_at = failed.then(|| at(0));
-                let of_refund = reversal(refund, ReversalKind::Refund, *cents);
-                self.reversed(source, Reversal { undone_at, ..of_refund });
-            }
-            Operation::Count { source, cents } => {
-                self.reversed(source, reversal(source, ReversalKind::Charge, *cents));
-            }
-            Operation::Dispute { source, dispute, cents, money } => {
-                let withdrawn_at = (*money == Money::Withdrawn).then(|| at(0));
-                let reinstated_at = (*money == Money::Reinstated).then(|| at(0));
-                let of_dispute = reversal(dispute, ReversalKind::Dispute, *cents);
-                self.reversed(source, Reversal { withdrawn_at, reinstated_at, ..of_dispute });
-            }
-            Operation::Change { subscription, at: as_of, facts } => {
-                let at_once = self.policies.plan_change == PlanChange::Reset;
-                let known = plan::SubscribedPlan {
-                    id: id(*subscription),
-                    price_id: Some(facts.plan.price_id().to_owned()),
-                    lot_limit: at_once.then_some(Credits(facts.plan.credits())),
-                    as_of: at(*as_of),
-                    ended_at: facts.ended_at.map(at),
-                    ends: facts.ends(),
-                };
-                self.subscriptions.truncate(*subscription);
-                self.subscriptions.push(known);
-            }
-            Operation::Pay(bill) => self.pay(bill),
+    /// Every grant with what is left of it, in draw order.
+    pub(super) fn balances(&self, view: &View) -> Vec<Balance> {
+        let kept = self.kept(view);
+        let mut balances: Vec<Balance> = Vec::new();
+        for grant in &view.grants {
+            let drawn = self.drawn(&grant.key);
+            let has_lapsed = grant.expires.is_some_and(|expires| expires <= view.now);
+            let can_be_spent = grant.has_begun(view.now) && !has_lapsed;
+            let left = if can_be_spent { (kept[&grant.key] - drawn).max(0) } else { 0 };
+            balances.push(Balance {
+                key: grant.key.clone(),
+                pool: grant.pool,
+                worth: grant.worth(),
+                drawn,
+                left,
+                order: order(grant, view.now),
+            });
         }
-        self.close();
+        balances.sort_by(|a, b| a.order.cmp(&b.order));
+        balances
     }
 
-    fn close(&mut self) {
-        self.settle_lots();
-        for index in 0..self.grants.len() {
-            let remaining = self.grants[index].columns.remaining.0;
-            if self.is_over(index) && remaining > 0 {
-                self.grants[index].columns.expired.0 += remaining;
-                self.change(index, -remaining, Why::Other);
+    /// How much of each grant's worth is not set aside: after each closing what had been drawn and what stays, and
+    /// what was paid for it afterwards ("if above 0"); never more than it is worth.
+    fn kept(&self, view: &View) -> BTreeMap<Key, i64> {
+        let mut kept: BTreeMap<Key, i64> = BTreeMap::new();
+        let mut until: BTreeMap<Key, i64> = BTreeMap::new();
+        for closing in &view.closings {
+            let mut stays = closing.stays;
+            for grant in closing.grants.iter().filter_map(|key| view.grant(key)) {
+                let is_limit = closing.cause == closings::Cause::Limit;
+                let before = if is_limit { i64::MAX } else { closing.at };
+                let known = until.get(&grant.key).copied().unwrap_or(i64::MIN);
+                let paid = (grant.worth_paid_before(before) - grant.worth_paid_before(known)).max(0);
+                let held = kept.get(&grant.key).copied().unwrap_or(0) + paid;
+                let drawn = self.drawn_before(&grant.key, closing);
+                // A part whose time had not come has ended.
+                let has_ended = closing.cause == closings::Cause::Opening && grant.starts > closing.at;
+                let staying = (held - drawn).clamp(0, if has_ended { 0 } else { stays });
+                stays -= staying;
+                kept.insert(grant.key.clone(), held.min(drawn + staying));
+                until.insert(grant.key.clone(), before.max(known));
             }
         }
-        self.take(self.debt.min(self.available()), &Why::Settlement);
-    }
-
-    fn is_over(&self, index: usize) -> bool {
-        self.grants[index].expires_at.is_some_and(|expires_at| expires_at <= self.now)
-    }
-
-    fn available(&self) -> i64 {
-        self.grants.iter().map(|grant| grant.columns.remaining.0).sum()
-    }
-
-    fn change(&mut self, grant: usize, amount: i64, why: Why) {
-        self.grants[grant].columns.remaining.0 += amount;
-        self.rows.push(Row { grant, amount, why });
-    }
-
-    fn take(&mut self, amount: i64, why: &Why) {
-        let mut order: Vec<usize> = (0..self.grants.len()).collect();
-        order.sort_by_key(|index| {
-            let Grant { pool, expires_at, columns, .. } = &self.grants[*index];
-            let resets = *pool == Pool::Subscription && columns.max_rollover == Credits::ZERO;
-            let priority_at = [*expires_at, resets.then_some(columns.period.1)].into_iter().flatten().min();
-            let rank =
-                [Pool::Subscription, Pool::Promotional, Pool::Purchased].iter().position(|p| p == pool);
-            (priority_at.is_none(), priority_at, rank, *index)
+        let worths = view.grants.iter().map(|grant| {
+            let known = until.get(&grant.key).copied().unwrap_or(i64::MIN);
+            let paid = (grant.worth() - grant.worth_paid_before(known)).max(0);
+            let kept = kept.get(&grant.key).copied().unwrap_or(0) + paid;
+            (grant.key.clone(), kept.min(grant.worth()))
         });
-        let shares: Vec<Share> = order.into_iter().map(|index| self.share(index)).collect();
-        let drawn = draw(&shares, Credits(amount));
-        assert_eq!(drawn.iter().map(|share| share.credits.0).sum::<i64>(), amount);
-        for Share { grant_id, credits, .. } in drawn {
-            let grant = index(grant_id);
-            if *why == Why::Settlement {
-                self.grants[grant].settled += credits.0;
-                self.debt -= credits.0;
+        worths.collect()
+    }
+
+    /// "debt = Σ over grants max(0, drawn − worth) − what was settled".
+    pub(super) fn debt(&self, view: &View) -> i64 {
+        let keys: BTreeSet<&Key> = view
+            .grants
+            .iter()
+            .map(|grant| &grant.key)
+            .chain(self.draws.iter().map(|draw| &draw.key))
+            .collect();
+        let missing: i64 = keys.into_iter().map(|key| view.missing(key, self.drawn(key))).sum();
+        let settlements = self.draws.iter().filter(|draw| draw.cause == Cause::Settlement);
+        missing - settlements.map(|draw| draw.amount).sum::<i64>()
+    }
+
+    /// "Debt is settled at once from whatever the user has or gets next, in draw order"; "if the reversal is undone,
+    /// what was settled comes back".
+    pub(super) fn settle(&mut self, view: &View) {
+        loop {
+            let debt = self.debt(view);
+            let balance: i64 = self.balances(view).iter().map(|balance| balance.left).sum();
+            if debt > 0 && balance > 0 {
+                self.draw(view, &Cause::Settlement, debt.min(balance));
+            } else if debt < 0 {
+                self.give_back(view, &Cause::Settlement, -debt);
+            } else {
+                return;
             }
-            self.change(grant, -credits.0, why.clone());
         }
     }
 
-    fn share(&self, index: usize) -> Share {
-        let grant = &self.grants[index];
-        Share { grant_id: grant.columns.id, pool: grant.pool, credits: grant.columns.remaining }
-    }
-
-    fn end(&mut self, request: &str, kept: Option<i64>) {
-        assert!(self.held.remove(request), "it is held");
-        let drawn: Vec<(i64, Share)> = (0..)
-            .zip(&self.rows)
-            .filter(|(_, row)| row.why == Why::Reservation(request.to_owned()))
-            .map(|(id, row)| (id, Share { credits: Credits(-row.amount), ..self.share(row.grant) }))
-            .collect();
-        let shares: Vec<Share> = drawn.iter().map(|(_, share)| *share).collect();
-        let Some(kept) = kept else { return };
-        let mut sources = BTreeSet::new();
-        for share in give_back(&shares, Credits(kept)) {
-            let drawn_by = drawn.iter().find(|(_, drawn)| drawn.grant_id == share.grant_id).expect("drawn").0;
-            self.returned.push(Returned { grant_id: share.grant_id, drawn_by, credits: share.credits });
-            self.change(index(share.grant_id), share.credits.0, Why::Other);
-            sources.insert(self.grants[index(share.grant_id)].columns.source_id.clone());
-        }
-        for source in sources {
-            self.reverse(&source);
-        }
-    }
-
-    fn purchase(&mut self, source: &str, worth: NewGrant, cents: i64) {
-        let of_source = self.grants.iter().filter(|grant| grant.columns.source_id == source);
-        let held: Vec<ExistingGrant> = of_source
-            .map(|grant| ExistingGrant { item: worth.item.clone(), credits: grant.columns.granted })
-            .collect();
-        for lot in lot::difference(&held, &[worth]).expect("small numbers").add {
-            self.add(source, &lot);
-        }
-        let paid = Paid { amount: Some(MinorUnits(cents)), currency: Some("usd".into()) };
-        self.paid.insert(source.to_owned(), paid);
-        self.reverse(source);
-    }
-
-    fn pay(&mut self, bill: &Bill) {
-        let Bill { plan, period, .. } = *bill;
-        let credits = if bill.cents == 0 { TRIAL_CREDITS } else { plan.credits() };
-        let cycle = lot::Cycle {
-            subscription_id: id(bill.subscription),
-            price_id: plan.price_id().to_owned(),
-            start: at(period.0),
-            end: at(period.1),
-            max_rollover: Credits(plan.max_rollover()),
-            expires: self.policies.cancellation == Cancellation::Expire,
-            paid_at: at(bill.at),
-        };
-        let lot = NewGrant::new(plan.key().to_owned(), String::new(), Credits(credits), Pool::Subscription);
-        self.purchase(&bill.id, NewGrant { cycle: Some(cycle), ..lot }, bill.cents);
-    }
-
-    fn add(&mut self, source: &str, lot: &NewGrant) {
-        if let Some(grant) = self.grants.iter_mut().find(|grant| grant.columns.source_id == source) {
-            grant.columns.granted.0 += lot.credits.0;
-            grant.columns.remaining.0 += lot.credits.0;
-            return;
-        }
-        let never = at(self.starts_at - PERIOD);
-        let cycle = lot.cycle.clone().unwrap_or_else(|| lot::Cycle {
-            subscription_id: String::new(),
-            price_id: Plan::Pro.price_id().to_owned(),
-            start: never,
-            end: never,
-            max_rollover: Credits::ZERO,
-            expires: false,
-            paid_at: never,
-        });
-        let columns = plan::Grant {
-            id: i64::try_from(self.grants.len()).expect("few") + 1,
-            source_id: source.to_owned(),
-            subscription_id: cycle.subscription_id,
-            price_id: cycle.price_id,
-            period: (cycle.start, cycle.end),
-            paid_at: cycle.paid_at,
-            max_rollover: cycle.max_rollover,
-            expires: cycle.expires,
-            available_from: None,
-            expires_at: lot.expires_at,
-            granted: lot.credits,
-            remaining: lot.credits,
-            set_aside: Credits::ZERO,
-            pending: Credits::ZERO,
-            expired: Credits::ZERO,
-            reversed: Credits::ZERO,
-            owed: Credits::ZERO,
-            consumed: None,
-            closed_through: None,
-            is_new: true,
-        };
-        self.grants.push(Grant { pool: lot.pool, expires_at: lot.expires_at, settled: 0, columns });
-    }
-
-    fn settle_lots(&mut self) {
-        let lots = self.grants.iter().filter(|grant| grant.pool == Pool::Subscription);
-        let lots: Vec<plan::Grant> = lots
-            .map(|grant| plan::Grant {
-                owed: Credits(self.owed.get(&grant.columns.source_id).copied().unwrap_or(0)),
-                is_new: index(grant.columns.id) >= self.lots_settled,
-                expires_at: grant.expires_at,
-                ..grant.columns.clone()
-            })
-            .collect();
-        self.lots_settled = self.grants.len();
-        let through = i64::try_from(self.rows.len()).expect("few") - 1;
-        let returned = std::mem::take(&mut self.returned);
-        for target in plan::settle(&lots, &self.subscriptions, &returned, self.now) {
-            let Grant { columns, expires_at, .. } = &mut self.grants[index(target.id)];
-            *expires_at = target.expires_at;
-            (columns.remaining, columns.set_aside, columns.expired) =
-                (target.remaining, target.set_aside, target.expired);
-            columns.closed_through = match (target.consumed, columns.consumed) {
-                (None, _) => None,
-                (Some(now), Some(before)) if now <= before => columns.closed_through,
-                (Some(_), _) => Some(through),
-            };
-            columns.consumed = target.consumed;
-        }
-    }
-
-    fn reversed(&mut self, source: &str, incoming: Reversal) {
-        let known = self.reversals.entry(source.to_owned()).or_default();
-        match known.iter().position(|known| known.id == incoming.id) {
-            Some(at) => known[at] = known[at].clone().merge(incoming),
-            None => known.push(incoming),
-        }
-        self.reverse(source);
-    }
-
-    fn reverse(&mut self, source: &str) {
-        let (Some(paid), Some(known)) = (self.paid.get(source), self.reversals.get(source)) else { return };
-        let Some(part) = reversal::part(paid, known) else { return };
-        let Some(grant) = self.grants.iter().position(|grant| grant.columns.source_id == source) else {
-            return;
-        };
-        let is_over = self.is_over(grant);
-        let columns = &mut self.grants[grant].columns;
-        let books = if is_over {
-            reversal::GrantBalance {
-                expired: Credits(columns.expired.0 + columns.reversed.0 + columns.set_aside.0),
-                reversed: Credits::ZERO,
-                available: columns.remaining,
+    /// Draws an amount that is there.
+    pub(super) fn draw(&mut self, view: &View, cause: &Cause, amount: i64) {
+        let closed: BTreeSet<String> = view.closed().cloned().collect();
+        let mut missing = amount;
+        for balance in self.balances(view) {
+            let amount = balance.left.min(missing);
+            if amount > 0 {
+                missing -= amount;
+                self.draws.push(Draw {
+                    cause: cause.clone(),
+                    key: balance.key,
+                    amount,
+                    given_back: 0,
+                    closed: closed.clone(),
+                    closed_at_first: closed.clone(),
+                });
             }
-        } else {
-            reversal::GrantBalance {
-                expired: columns.expired,
-                reversed: columns.reversed,
-                available: Credits(columns.remaining.0 + columns.set_aside.0),
-            }
-        };
-        let settlement = reversal::settle(&[books], part.of(columns.granted), self.policies.reversal);
-        let more = settlement.reversed[0].0 - books.reversed.0;
-        let set_aside = more.clamp(0, columns.set_aside.0);
-        columns.set_aside.0 -= set_aside;
-        columns.reversed.0 += more;
-        if more != set_aside {
-            self.change(grant, set_aside - more, Why::Other);
         }
-        let owed = self.owed.insert(source.to_owned(), settlement.owed.0).unwrap_or(0);
-        self.debt += settlement.owed.0 - owed;
-        let overpaid = (-self.debt).max(0);
-        self.debt = self.debt.max(0);
-        for source in self.unsettle(overpaid) {
-            self.reverse(&source);
-        }
+        assert_eq!(missing, 0, "more was drawn than there is");
     }
 
-    fn unsettle(&mut self, credits: i64) -> BTreeSet<String> {
-        let mut sources = BTreeSet::new();
-        let settled = (0..self.grants.len()).rev().filter(|index| self.grants[*index].settled > 0);
-        let settled: Vec<Share> = settled
-            .map(|index| Share { credits: Credits(self.grants[index].settled), ..self.share(index) })
-            .collect();
-        for Share { grant_id, credits, .. } in draw(&settled, Credits(credits)) {
-            let grant = index(grant_id);
-            let rows =
-                (0..).zip(&self.rows).filter(|(_, row)| row.grant == grant && row.why == Why::Settlement);
-            let rows: Vec<(i64, Credits)> = rows.map(|(id, row)| (id, Credits(-row.amount))).collect();
-            self.returned.extend(plan::last_settled(grant_id, &rows, credits));
-            self.grants[grant].settled -= credits.0;
-            self.change(grant, credits.0, Why::Settlement);
-            sources.insert(self.grants[grant].columns.source_id.clone());
+    /// "Gives back to the grants that were drawn, last drawn first, never more than was spent."
+    pub(super) fn give_back(&mut self, view: &View, cause: &Cause, amount: i64) {
+        let closed: BTreeSet<String> = view.closed().cloned().collect();
+        let mut missing = amount;
+        let mut rows = Vec::new();
+        for draw in self.draws.iter_mut().rev().filter(|draw| draw.cause == *cause && draw.amount > 0) {
+            let amount = (draw.amount - draw.given_back).min(missing);
+            if amount > 0 {
+                missing -= amount;
+                draw.given_back += amount;
+                rows.push(Draw { amount: -amount, given_back: 0, closed: closed.clone(), ..draw.clone() });
+            }
         }
-        sources
+        assert_eq!(missing, 0, "more was given back than was drawn");
+        self.draws.extend(rows);
+    }
+
+    /// What is drawn for a cause and was not given back.
+    pub(super) fn drawn_for(&self, cause: &Cause) -> i64 {
+        self.draws.iter().filter(|draw| draw.cause == *cause).map(|draw| draw.amount).sum()
     }
 }
 
-fn reversal(id: &str, kind: ReversalKind, cents: i64) -> Reversal {
-    Reversal {
-        id: id.to_owned(),
-        kind,
-        amount: MinorUnits(cents),
-        currency: Some("usd".into()),
-        // All of a payment is one charge here.
-        charge_id: Some("ch".to_owned()),
-        charged: None,
-        refund_id: None,
-        made_at: None,
-        undone_at: None,
-        withdrawn_at: None,
-        reinstated_at: None,
-        disputed_at: None,
-    }
-}
-
-fn id(subscription: usize) -> String {
-    format!("sub_{subscription}")
-}
-
-fn index(grant_id: i64) -> usize {
-    usize::try_from(grant_id - 1).expect("ids count from 1")
+/// "What would be lost soonest (its expiry, or for a period that the next renewal resets, its end)."
+fn order(grant: &Grant, now: i64) -> Order {
+    let part_end = grant.part_ends.iter().copied().find(|end| *end > now);
+    let lost_at = [grant.expires, grant.resets, part_end].into_iter().flatten().min();
+    (lost_at.unwrap_or(i64::MAX), grant.pool, grant.opens_at(), grant.place, grant.key.clone())
 }

@@ -4,7 +4,9 @@ use std::fmt;
 
 use crate::amount::{Credits, MinorUnits};
 use crate::calendar::{Span, Time};
-use crate::catalog::{NoPaymentRequired, PriceKind, ReversalPolicy};
+use crate::catalog::{
+    Cancellation, NoPaymentRequired, PlanChange, Price, PriceKind, Renewal, ReversalPolicy,
+};
 use crate::lot::Pool;
 
 /// Everything known of one user, as far back as [`horizon`](super::horizon::horizon) says.
@@ -130,6 +132,26 @@ pub struct Terms {
     pub first_purchase_bonus: Credits,
     /// When a pack's credits expire, counted from its payment; a recurring pack's never do.
     pub expires_after: Option<Span>,
+}
+
+impl From<&Price> for Terms {
+    fn from(price: &Price) -> Terms {
+        Terms {
+            kind: price.kind,
+            credits: price.credits,
+            every: price.every,
+            drip: price.drip,
+            max_rollover: match price.renewal {
+                Renewal::Reset => Credits::ZERO,
+                Renewal::Rollover => price.max_rollover,
+            },
+            keeps_on_change: price.plan_change == PlanChange::Keep,
+            expires_when_canceled: price.cancellation == Cancellation::Expire,
+            trial_credits: price.trial_credits,
+            first_purchase_bonus: price.first_purchase_bonus,
+            expires_after: price.expires_after,
+        }
+    }
 }
 
 /// From, to: the end is no longer in it.

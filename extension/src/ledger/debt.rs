@@ -1,0 +1,79 @@
+//! Debt (rule 9): what was drawn beyond what grants are worth, less what was settled of it.
+
+use stripe_credits_rules::amount::Credits;
+use stripe_credits_rules::draw::{self, Share};
+
+use super::{Account, Origin, TransactionType, shares};
+use crate::pg::convert::uuid_datum;
+use crate::pg::sql::Sql;
+
+impl Account {
+    /// Makes the debt what the grants say: more where more was drawn than they are worth. Where less is owed than was settled,
+    /// the settlements return to the grants that they were taken from, the latest first.
+    pub(super) fn settle_owed(&mut self, sql: &mut Sql, origin: &Origin) {
+        if !std::mem::take(&mut self.is_owed_changed) {
+            return;
+        }
+        let excess = -self.unsettled(sql);
+        for share in draw::draw(&self.last_settled(sql, excess), Credits(excess.max(0))) {
+            self.return_to(sql, share, TransactionType::DebtSettlement, origin);
+            self.post(sql, Credits(-share.credits.0), None, TransactionType::DebtSettlement, origin);
+        }
+        self.post_debt(sql, -excess, origin);
+    }
+
+    /// The same once what settlements returned is counted: what is then still too much returns with the next change.
+    pub(super) fn adjust_debt(&mut self, sql: &mut Sql, origin: &Origin) {
+        self.is_owed_changed = false;
+        let unsettled = self.unsettled(sql);
+        self.post_debt(sql, unsettled, origin);
+    }
+
+    /// What the grants owe, less what was settled of it.
+    fn unsettled(&self, sql: &mut Sql) -> i64 {
+        let mut row = sql.query_one(
+            "select coalesce(sum(owed) - sum(settled), 0)::bigint from billing.credit_grants
+             where user_id = $1 and (owed > 0 or settled > 0)",
+            &[uuid_datum(self.user).into()],
+        );
+        row.get()
+    }
+
+    /// Posts the difference to the debt that there is.
+    fn post_debt(&mut self, sql: &mut Sql, wanted: i64, origin: &Origin) {
+        let change = wanted.max(0) - self.balances.debt.0;
+        let transaction_type = match change {
+            0 => return,
+            ..0 => TransactionType::Reinstatement,
+            _ => TransactionType::Reversal,
+        };
+        self.post(sql, Credits(-change), None, transaction_type, origin);
+    }
+
+    /// The grants that settled debt, the one that did last first; none if nothing is to be returned.
+    fn last_settled(&self, sql: &mut Sql, excess: i64) -> Vec<Share> {
+        if excess <= 0 {
+            return Vec::new();
+        }
+        shares(sql.query(
+            "select g.id, g.pool, g.settled
+             from billing.credit_grants g
+             cross join lateral (
+                 select max(t.id) as last from billing.credit_transactions t
+                 where t.user_id = g.user_id and t.id > g.made_after and t.grant_id = g.id
+                     and t.transaction_type = 'debt_settlement' and t.amount < 0) t
+             where g.user_id = $1 and g.settled > 0 order by t.last desc",
+            &[uuid_datum(self.user).into()],
+        ))
+    }
+
+    /// Settles debt from the credits there are, in draw order.
+    pub(super) fn settle_debt(&mut self, sql: &mut Sql) {
+        let amount = self.balances.debt.min(self.available());
+        if amount > Credits::ZERO {
+            let origin = Origin::default();
+            assert!(self.take(sql, amount, TransactionType::DebtSettlement, &origin), "it is available");
+            self.post(sql, amount, None, TransactionType::DebtSettlement, &origin);
+        }
+    }
+}

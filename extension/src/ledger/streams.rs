@@ -1,0 +1,126 @@
+//! Plan credits: what each grant of a user's subscriptions should hold (rules/streams.rs) is computed anew from the facts
+//! whenever one is added or time goes on, as far back as that reaches, and the difference is posted.
+
+use stripe_credits_rules::amount::Credits;
+use stripe_credits_rules::calendar::Time;
+use stripe_credits_rules::lot::Pool;
+use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::streams::facts::{Draw, Purpose};
+use stripe_credits_rules::streams::holdings;
+use stripe_credits_rules::streams::horizon::{self, Extent};
+
+use super::targets::{Cause, GrantRow, Posting};
+use super::{Account, Origin, earliest, facts, targets};
+use crate::pg::convert::uuid_datum;
+use crate::pg::sql::Sql;
+
+/// What became known, or became due, and is not computed yet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Touch {
+    /// The earliest time that it says something about.
+    from: Time,
+    cause: Cause,
+}
+
+impl Account {
+    /// Records that something became known that may change what periods hold, from a time on.
+    pub(crate) fn touch_streams(&mut self, from: Time, cause: Cause) {
+        let from = from.min(self.now);
+        self.touched = Some(match self.touched {
+            Some(known) => Touch { from: known.from.min(from), cause: known.cause.max(cause) },
+            None => Touch { from, cause },
+        });
+    }
+
+    /// Computes what the periods hold, if something became known that may change it, and posts the difference.
+    ///
+    /// # Errors
+    /// [`Reason::OutOfRange`] if that is more than can be held; nothing is posted then.
+    pub(crate) fn settle_streams(&mut self, sql: &mut Sql, origin: &Origin) -> Result<(), Reason> {
+        let Some(Touch { from, cause }) = self.touched.take() else { return Ok(()) };
+        let horizon = self.horizon(sql, from);
+        let loaded = facts::load(sql, self.user, horizon);
+        let payments: Vec<String> = loaded.facts.payments.iter().map(|payment| payment.id.clone()).collect();
+        let rows = targets::of_periods(sql, self.user, loaded.facts.horizon, payments);
+        let draws = self.draws(sql, &rows);
+        let held = holdings(&loaded.facts, &draws, self.now).map_err(|_| Reason::OutOfRange)?;
+        self.post_targets(
+            sql,
+            &Posting {
+                rows: &rows,
+                targets: &held.targets,
+                cause,
+                name: &|target| loaded.name(&target.payments).map(str::to_owned),
+                bought: &|_| None,
+                origin,
+            },
+        )?;
+        self.is_owed_changed = true;
+        self.dirty |= self.periods_next != held.next_change;
+        self.periods_next = held.next_change;
+        self.next_due = earliest(self.next_due, held.next_change);
+        Ok(())
+    }
+
+    /// How far back facts are needed.
+    fn horizon(&self, sql: &mut Sql, touched_from: Time) -> Time {
+        let rows = sql.query(
+            "select coalesce(period_start, available_from), coalesce(period_end, expires_at, available_from), closed_at,
+                    needed_by, pool = 'purchased'
+             from billing.credit_grants
+             where user_id = $1 and (stripe_subscription_id is not null or (source_id, item) = ('trial', 'trial'))",
+            &[uuid_datum(self.user).into()],
+        );
+        let extents = rows.map(|mut row| {
+            let (start, end) = (row.get(), row.get());
+            let (closed_at, needed_by) = (row.get_opt(), row.get_opt());
+            // Nothing sets aside what was bought for good, so such a period is closed when it is over.
+            let is_for_good: bool = row.get();
+            Extent { start, end, closed_at: closed_at.or(is_for_good.then_some(end)), needed_by }
+        });
+        horizon::horizon(extents, touched_from)
+    }
+
+    /// What was drawn from these grants. Those that nothing is ever set aside of, and that never expire, need no times.
+    pub(super) fn draws(&self, sql: &mut Sql, grants: &[GrantRow]) -> Vec<Draw> {
+        let timeless =
+            |grant: &&GrantRow| grant.pool != Pool::Subscription && grant.held.expires_at.is_none();
+        let summed = grants.iter().filter(timeless).filter(|grant| grant.held.drawn != Credits::ZERO);
+        let mut draws: Vec<Draw> = summed
+            .map(|grant| Draw {
+                grant: grant.key.clone(),
+                id: grant.made_after + 1,
+                at: grant.held.available_from.unwrap_or(self.now),
+                credits: grant.held.drawn,
+                purpose: Purpose::Spend,
+            })
+            .collect();
+        let timed: Vec<&GrantRow> = grants.iter().filter(|grant| !timeless(grant)).collect();
+        let Some(after) = timed.iter().map(|grant| grant.made_after).min() else { return draws };
+        let ids: Vec<i64> = timed.iter().map(|grant| grant.id).collect();
+        let rows = sql.query(
+            "select grant_id, id, created_at, -amount, transaction_type = 'debt_settlement'
+             from billing.credit_transactions
+             where user_id = $1 and id > $2 and grant_id = any ($3)
+                 and (transaction_type in ('spend', 'spend_refund', 'reservation', 'release', 'debt_settlement')
+                     or transaction_type = 'adjustment' and amount < 0)
+             order by id",
+            &[uuid_datum(self.user).into(), after.into(), ids.into()],
+        );
+        for mut row in rows {
+            let grant_id: i64 = row.get();
+            let Some(grant) = timed.iter().find(|grant| grant.id == grant_id) else { continue };
+            let (id, at, credits) = (row.get(), row.get(), row.get());
+            let purpose = if row.get() { Purpose::Settlement } else { Purpose::Spend };
+            draws.push(Draw { grant: grant.key.clone(), id, at, credits, purpose });
+        }
+        draws
+    }
+
+    /// Records that credits come back to a grant: if it is a period's, what is left of it is computed anew.
+    pub(super) fn touch_grant(&mut self, start: Option<Time>) {
+        if let Some(start) = start {
+            self.touch_streams(start, Cause::Time);
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! Posts the difference between what grants hold and what they should hold.
+
+use std::collections::BTreeMap;
+
+use stripe_credits_rules::amount::Credits;
+use stripe_credits_rules::calendar::Time;
+use stripe_credits_rules::lot::Pool;
+use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::streams::facts::{GrantKey, Period, StreamKey};
+use stripe_credits_rules::streams::{State, Target};
+use uuid::Uuid;
+
+use super::{Account, Origin, TransactionType};
+use crate::pg::convert::{timestamp, uuid_datum};
+use crate::pg::sql::{Row, Sql};
+
+/// What the operation is about: it names the rows of credits that come or go. Of several, the last one here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Cause {
+    /// Time, a subscription's state, credits that were given back.
+    Time,
+    /// Something that was paid for.
+    Payment,
+    /// Money that came back, or did not come back after all.
+    Reversal,
+}
+
+/// A grant as it is posted.
+#[derive(Debug, Clone)]
+pub(super) struct GrantRow {
+    pub(super) id: i64,
+    pub(super) key: GrantKey,
+    pub(super) pool: Pool,
+    pub(super) made_after: i64,
+    pub(super) held: Held,
+}
+
+/// What a grant holds, and until when.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Held {
+    pub(super) amount: i64,
+    pub(super) drawn: Credits,
+    moved: i64,
+    remaining: i64,
+    pending: i64,
+    set_aside: i64,
+    expired: i64,
+    pub(super) owed: i64,
+    /// Of a payment that depends on no other fact: what it bought, before money came back.
+    pub(super) bought: Option<Credits>,
+    pub(super) available_from: Option<Time>,
+    pub(super) expires_at: Option<Time>,
+    priority_at: Option<Time>,
+    closed_at: Option<Time>,
+    needed_by: Option<Time>,
+}
+
+impl Held {
+    /// What a grant should hold. What a settlement gave back to it after its time stays.
+    fn of(target: &Target, bought: Option<Credits>, now: Time) -> Held {
+        let pending = target.state == State::ToCome;
+        let stays = !pending && target.remaining > Credits::ZERO;
+        let until = |at: Option<Time>| at.filter(|at| !stays || *at > now);
+        Held {
+            amount: target.worth.0,
+            drawn: target.drawn,
+            moved: target.moved.0,
+            remaining: if pending { 0 } else { target.remaining.0 },
+            pending: if pending { target.remaining.0 } else { 0 },
+            set_aside: target.set_aside.0,
+            expired: target.expired.0,
+            owed: target.owed.0,
+            bought,
+            available_from: Some(target.available_from),
+            expires_at: until(target.expires_at),
+            priority_at: until(target.priority_at),
+            closed_at: target.closed_at,
+            needed_by: target.needed_by,
+        }
+    }
+
+    /// A grant whose facts are gone, from which nothing was drawn.
+    fn nothing(&self) -> Held {
+        Held { drawn: self.drawn, available_from: self.available_from, ..Held::default() }
+    }
+
+    /// What is or was to be spent of it, if nothing were set aside and nothing expired.
+    fn unspent(&self) -> i64 {
+        (self.amount - self.drawn.0 - self.moved).max(0)
+    }
+
+    /// The rows that lead from what a grant held to this: how many credits, and why.
+    fn rows_since(&self, before: &Held, pool: Pool, cause: Cause) -> Vec<(i64, TransactionType)> {
+        let moved = Held { moved: self.moved, ..before.clone() };
+        let transfer = moved.unspent() - before.unspent();
+        // What came up for spending: because it was paid for, or because its time came.
+        let come = self.unspent() - moved.unspent() - (self.pending - before.pending);
+        let come_type = match (come > 0, cause) {
+            (false, _) => TransactionType::Reversal,
+            (true, Cause::Reversal) => TransactionType::Reinstatement,
+            (true, _) => match pool {
+                Pool::Subscription => TransactionType::SubscriptionGrant,
+                Pool::Purchased => TransactionType::Purchase,
+                Pool::Promotional => TransactionType::Bonus,
+            },
+        };
+        let aside = before.set_aside - self.set_aside;
+        let aside_type = if aside > 0 { TransactionType::Restore } else { TransactionType::SetAside };
+        let expired = before.expired - self.expired;
+        let expired_type = if expired > 0 { TransactionType::Restore } else { TransactionType::Expiry };
+        let rows = [
+            (come, come_type),
+            (transfer, TransactionType::Transfer),
+            (aside, aside_type),
+            (expired, expired_type),
+        ];
+        rows.into_iter().filter(|(credits, _)| *credits != 0).collect()
+    }
+}
+
+/// The columns that [`grant_row`] reads, in its order.
+macro_rules! columns {
+    () => {
+        "id, source_id, item, pool, stripe_subscription_id, stripe_item_id, period_start, period_end, part_start, \
+         made_after, amount, drawn, moved, remaining, pending, set_aside, expired, owed, bought, available_from, \
+         expires_at, priority_at, closed_at, needed_by"
+    };
+}
+
+fn grant_row(mut row: Row) -> GrantRow {
+    let id = row.get();
+    let (source_id, item): (String, String) = (row.get(), row.get());
+    let pool = row.parse(Pool::parse);
+    let subscription: Option<String> = row.get_opt();
+    let stripe_item: Option<String> = row.get_opt();
+    let period: (Option<Time>, Option<Time>) = (row.get_opt(), row.get_opt());
+    let part = row.get_opt();
+    let key = match (subscription, period) {
+        (Some(subscription), (Some(start), Some(end))) => GrantKey::Period {
+            stream: StreamKey { subscription, item: stripe_item },
+            period: Period { start, end },
+            part,
+            pool,
+        },
+        _ => [GrantKey::Trial, GrantKey::FirstPurchaseBonus]
+            .into_iter()
+            .find(|key| key.source_id() == source_id && key.item() == item)
+            .unwrap_or(GrantKey::Single { source_id, item }),
+    };
+    GrantRow {
+        id,
+        key,
+        pool,
+        made_after: row.get(),
+        held: Held {
+            amount: row.get(),
+            drawn: row.get(),
+            moved: row.get(),
+            remaining: row.get(),
+            pending: row.get(),
+            set_aside: row.get(),
+            expired: row.get(),
+            owed: row.get(),
+            bought: row.get_opt(),
+            available_from: row.get_opt(),
+            expires_at: row.get_opt(),
+            priority_at: row.get_opt(),
+            closed_at: row.get_opt(),
+            needed_by: row.get_opt(),
+        },
+    }
+}
+
+/// The grants of a user's periods that start at the horizon or later, the trial if it does too, the first purchase's bonus, and
+/// what these payments sold beside.
+pub(super) fn of_periods(
+    sql: &mut Sql,
+    user: Uuid,
+    horizon: Option<Time>,
+    payments: Vec<String>,
+) -> Vec<GrantRow> {
+    const OF_PERIODS: &str = concat!(
+        "select ",
+        columns!(),
+        " from billing.credit_grants
+         where user_id = $1 and (
+             stripe_subscription_id is not null and ($2::timestamptz is null or period_start >= $2)
+             or (source_id, item) = ('trial', 'trial') and ($2::timestamptz is null or available_from >= $2)
+             or (source_id, item) = ('first_purchase_bonus', 'first_purchase_bonus')
+             or stripe_subscription_id is null and source_id = any ($3))
+         order by id"
+    );
+    let horizon = horizon.map(timestamp);
+    sql.query(OF_PERIODS, &[uuid_datum(user).into(), horizon.into(), payments.into()])
+        .map(grant_row)
+        .collect()
+}
+
+/// The grants of one payment that depend on no other fact.
+pub(super) fn of_payment(sql: &mut Sql, user: Uuid, source_id: &str) -> Vec<GrantRow> {
+    const OF_PAYMENT: &str = concat!(
+        "select ",
+        columns!(),
+        " from billing.credit_grants where user_id = $1 and source_id = $2 and bought is not null order by id"
+    );
+    sql.query(OF_PAYMENT, &[uuid_datum(user).into(), source_id.into()]).map(grant_row).collect()
+}
+
+/// A ledger row to append to a grant.
+struct Movement {
+    credits: i64,
+    transaction_type: TransactionType,
+    grant_id: i64,
+    pool: Pool,
+    description: Option<String>,
+    invoice_id: Option<String>,
+}
+
+/// The invoice that was paid last of those that a period's grant counts.
+fn paid_by(target: &Target) -> Option<String> {
+    let is_single = matches!(target.key, GrantKey::Single { .. });
+    target.payments.last().filter(|_| !is_single).cloned()
+}
+
+/// What grants should hold, and what it is called.
+pub(super) struct Posting<'a> {
+    /// The grants as they are.
+    pub(super) rows: &'a [GrantRow],
+    /// What they should hold, and those to come.
+    pub(super) targets: &'a [Target],
+    pub(super) cause: Cause,
+    /// The description of a row that adds to a grant.
+    pub(super) name: &'a dyn Fn(&Target) -> Option<String>,
+    /// What a payment that depends on no other fact bought.
+    pub(super) bought: &'a dyn Fn(&GrantKey) -> Option<Credits>,
+    pub(super) origin: &'a Origin<'a>,
+}
+
+/// One grant that changes.
+struct Change<'a> {
+    /// As it is; `None`: it is to be made.
+    row: Option<&'a GrantRow>,
+    /// What it should hold; `None` if its facts are gone.
+    target: Option<&'a Target>,
+    held: Held,
+}
+
+impl<'a> Posting<'a> {
+    fn changes(&self, now: Time) -> Vec<Change<'a>> {
+        let mut wanted: BTreeMap<&GrantKey, &'a Target> =
+            self.targets.iter().map(|target| (&target.key, target)).collect();
+        let mut changes = Vec::new();
+        for row in self.rows {
+            let target = wanted.remove(&row.key);
+            let bought = (self.bought)(&row.key).or(row.held.bought);
+            let held = target.map_or_else(|| row.held.nothing(), |target| Held::of(target, bought, now));
+            if held != row.held {
+                changes.push(Change { row: Some(row), target, held });
+            }
+        }
+        let is_something = |target: &&Target| target.worth != Credits::ZERO || target.moved != Credits::ZERO;
+        for target in wanted.into_values().filter(is_something) {
+            let held = Held::of(target, (self.bought)(&target.key), now);
+            changes.push(Change { row: None, target: Some(target), held });
+        }
+        changes
+    }
+}
+
+impl Account {
+    /// Makes each grant hold its target, created where it is missing, and appends the rows: what comes, then what goes.
+    ///
+    /// # Errors
+    /// [`Reason::OutOfRange`] if the account would hold more than a bigint; nothing is written then.
+    pub(super) fn post_targets(&mut self, sql: &mut Sql, posting: &Posting) -> Result<(), Reason> {
+        let changes = posting.changes(self.now);
+        let sum = changes.iter().try_fold(self.total().0, |sum, change| {
+            sum.checked_add(change.held.remaining - change.row.map_or(0, |row| row.held.remaining))
+        });
+        sum.ok_or(Reason::OutOfRange)?;
+        let nothing = Held::default();
+        let mut movements = Vec::new();
+        for Change { row, target, held } in changes {
+            let (grant_id, pool) = match (row, target) {
+                (Some(row), _) => {
+                    self.update_grant(sql, row.id, &held);
+                    (row.id, row.pool)
+                }
+                (None, Some(target)) => (self.insert_grant(sql, target, &held), target.pool),
+                (None, None) => continue,
+            };
+            let before = row.map_or(&nothing, |row| &row.held);
+            self.is_owed_changed |= held.owed != before.owed;
+            let description = target.and_then(|target| (posting.name)(target));
+            let invoice_id = target.and_then(paid_by);
+            let rows = held.rows_since(before, pool, posting.cause).into_iter();
+            movements.extend(rows.map(|(credits, transaction_type)| Movement {
+                credits,
+                transaction_type,
+                grant_id,
+                pool,
+                description: description.clone().filter(|_| credits > 0),
+                invoice_id: invoice_id.clone(),
+            }));
+        }
+        movements.sort_by_key(|movement| movement.credits < 0);
+        for movement in movements {
+            let description = posting.origin.description.or(movement.description.as_deref());
+            // What time alone causes is of the payment that was made for it last.
+            let invoice_id = posting.origin.invoice_id.or(movement.invoice_id.as_deref());
+            let origin = Origin { description, invoice_id, ..*posting.origin };
+            let grant = Some((movement.grant_id, movement.pool));
+            self.post(sql, Credits(movement.credits), grant, movement.transaction_type, &origin);
+        }
+        Ok(())
+    }
+
+    fn update_grant(&mut self, sql: &mut Sql, grant_id: i64, held: &Held) {
+        sql.execute(
+            "update billing.credit_grants set (amount, moved, remaining, pending, set_aside, expired, owed, bought,
+                 available_from, expires_at, priority_at, closed_at, needed_by)
+                 = ($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+             where user_id = $1 and id = $2",
+            &[
+                uuid_datum(self.user).into(),
+                grant_id.into(),
+                held.amount.into(),
+                held.moved.into(),
+                held.remaining.into(),
+                held.pending.into(),
+                held.set_aside.into(),
+                held.expired.into(),
+                held.owed.into(),
+                held.bought.map(|bought| bought.0).into(),
+                held.available_from.map(timestamp).into(),
+                held.expires_at.map(timestamp).into(),
+                held.priority_at.map(timestamp).into(),
+                held.closed_at.map(timestamp).into(),
+                held.needed_by.map(timestamp).into(),
+            ],
+        );
+        self.dirty = true;
+    }
+
+    fn insert_grant(&mut self, sql: &mut Sql, target: &Target, held: &Held) -> i64 {
+        self.last_grant_id += 1;
+        self.dirty = true;
+        let (stream, period, part) = match &target.key {
+            GrantKey::Period { stream, period, part, .. } => (Some(stream), Some(*period), *part),
+            _ => (None, None, None),
+        };
+        sql.execute(
+            "insert into billing.credit_grants (user_id, id, source_id, item, pool, amount, drawn, moved, remaining,
+                 pending, set_aside, expired, owed, bought, available_from, expires_at, priority_at, closed_at, needed_by,
+                 stripe_subscription_id, stripe_item_id, period_start, period_end, part_start, made_after, created_at)
+             values ($1, $2, $3, $4, $5, $6, 0, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
+                 $22, $23, $24, $25)",
+            &[
+                uuid_datum(self.user).into(),
+                self.last_grant_id.into(),
+                target.key.source_id().into(),
+                target.key.item().into(),
+                target.pool.as_str().into(),
+                held.amount.into(),
+                held.moved.into(),
+                held.remaining.into(),
+                held.pending.into(),
+                held.set_aside.into(),
+                held.expired.into(),
+                held.owed.into(),
+                held.bought.map(|bought| bought.0).into(),
+                held.available_from.map(timestamp).into(),
+                held.expires_at.map(timestamp).into(),
+                held.priority_at.map(timestamp).into(),
+                held.closed_at.map(timestamp).into(),
+                held.needed_by.map(timestamp).into(),
+                stream.map(|stream| stream.subscription.as_str()).into(),
+                stream.and_then(|stream| stream.item.as_deref()).into(),
+                period.map(|period| timestamp(period.start)).into(),
+                period.map(|period| timestamp(period.end)).into(),
+                part.map(timestamp).into(),
+                self.last_transaction_id.into(),
+                timestamp(self.now).into(),
+            ],
+        );
+        self.last_grant_id
+    }
+}

@@ -1,0 +1,190 @@
+//! Table `subscription_items`: the states of each subscription item, one row for each change of its content.
+
+use stripe_credits_rules::calendar::{Span, Time};
+use stripe_credits_rules::subscription::{Subscription, SubscriptionItem};
+use uuid::Uuid;
+
+use crate::pg::convert::{timestamp, uuid_datum};
+use crate::pg::sql::{Row, Sql};
+
+/// A row.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredItem {
+    pub(crate) item_id: String,
+    pub(crate) subscription_id: String,
+    pub(crate) as_of: Time,
+    /// As of when it was so, for comparison with periods: by the customer's test clock, if there is one.
+    pub(crate) seen_at: Time,
+    pub(crate) content: Content,
+    pub(crate) known_after: i64,
+}
+
+/// What a complete list says of an item.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Content {
+    pub(crate) price_id: Option<String>,
+    pub(crate) product_id: Option<String>,
+    pub(crate) quantity: i64,
+    pub(crate) interval: Option<Span>,
+    pub(crate) is_metered: bool,
+    pub(crate) is_removed: bool,
+}
+
+impl Content {
+    fn of(item: &SubscriptionItem) -> Content {
+        let price = item.price.as_ref();
+        Content {
+            price_id: price.map(|price| price.id.clone()),
+            product_id: price.and_then(|price| price.product_id.clone()),
+            quantity: item.quantity.max(0),
+            interval: price.and_then(|price| price.interval),
+            is_metered: price.is_some_and(|price| price.is_metered),
+            is_removed: false,
+        }
+    }
+
+    fn removed() -> Content {
+        Content { is_removed: true, ..Content::default() }
+    }
+}
+
+/// The columns that [`stored`] reads, in its order.
+macro_rules! columns {
+    () => {
+        "i.item_id, i.subscription_id, i.as_of, i.seen_at, i.price_id, i.product_id, i.quantity, i.interval, i.metered, i.removed, \
+         i.known_after"
+    };
+}
+
+fn stored(mut row: Row) -> StoredItem {
+    StoredItem {
+        item_id: row.get(),
+        subscription_id: row.get(),
+        as_of: row.get(),
+        seen_at: row.get(),
+        content: Content {
+            price_id: row.get_opt(),
+            product_id: row.get_opt(),
+            quantity: row.get(),
+            interval: row.get_opt(),
+            is_metered: row.get(),
+            is_removed: row.get(),
+        },
+        known_after: row.get(),
+    }
+}
+
+/// Every state of every item of a user's subscriptions.
+pub(crate) fn of_user(sql: &mut Sql, user: Uuid) -> Vec<StoredItem> {
+    const OF_USER: &str = concat!(
+        "select ",
+        columns!(),
+        " from billing.subscriptions s join billing.subscription_items i using (subscription_id)
+         where s.user_id = $1 order by i.item_id, i.as_of"
+    );
+    sql.query(OF_USER, &[uuid_datum(user).into()]).map(stored).collect()
+}
+
+fn of_subscription(sql: &mut Sql, subscription_id: &str) -> Vec<StoredItem> {
+    const OF_SUBSCRIPTION: &str = concat!(
+        "select ",
+        columns!(),
+        " from billing.subscription_items i where i.subscription_id = $1 order by i.item_id, i.as_of"
+    );
+    sql.query(OF_SUBSCRIPTION, &[subscription_id.into()]).map(stored).collect()
+}
+
+/// Whether an item told that a price is usage-based.
+pub(crate) fn is_metered(sql: &mut Sql, price_id: &str) -> bool {
+    let metered = "select from billing.subscription_items where price_id = $1 and metered limit 1";
+    sql.query_opt(metered, &[price_id.into()]).is_some()
+}
+
+/// Records what a state with a complete list says of each item, as it was `seen_at`. `newest` is the `as_of` and the `seen_at` of
+/// the newest known state. Returns whether anything was new. The caller holds the subscription's lock.
+pub(crate) fn record(
+    sql: &mut Sql,
+    state: &Subscription,
+    seen_at: Time,
+    newest: (Time, Time),
+    known_after: i64,
+) -> bool {
+    let known = of_subscription(sql, &state.id);
+    let listed: Vec<(&str, Content)> =
+        state.items.iter().filter_map(|item| Some((item.id.as_deref()?, Content::of(item)))).collect();
+    let mut items: Vec<&str> = listed.iter().map(|(item, _)| *item).collect();
+    items.extend(known.iter().map(|row| row.item_id.as_str()));
+    items.sort_unstable();
+    items.dedup();
+    let mut changed = false;
+    for item in items {
+        let content = listed.iter().find(|(id, _)| *id == item).map(|(_, content)| content.clone());
+        let states: Vec<&StoredItem> = known.iter().filter(|row| row.item_id == item).collect();
+        let before = states.iter().rev().find(|row| row.as_of <= state.as_of);
+        let content = match (content, before) {
+            // It was not listed before either.
+            (None, None) => continue,
+            (content, _) => content.unwrap_or_else(Content::removed),
+        };
+        if before.is_some_and(|before| before.content == content) {
+            continue;
+        }
+        changed = true;
+        save(sql, &state.id, item, (state.as_of, seen_at), &content, known_after);
+        if state.as_of < newest.0 {
+            // It came late: a later state that said the same as the one before left no row of its own.
+            let next = next_listing(sql, &state.id, state.as_of).unwrap_or(newest.0);
+            if !states.iter().any(|row| row.as_of > state.as_of && row.as_of <= next) {
+                let content = before.map_or_else(Content::removed, |before| before.content.clone());
+                // By a test clock it is not known when exactly that was.
+                let next_seen_at = if seen_at == state.as_of { next } else { newest.1 };
+                save(sql, &state.id, item, (next, next_seen_at), &content, known_after);
+            }
+        }
+    }
+    changed
+}
+
+/// When the next state of a subscription after a time was so, as far as the inbox and the items know.
+fn next_listing(sql: &mut Sql, subscription_id: &str, as_of: Time) -> Option<Time> {
+    let mut row = sql.query_one(
+        "select least(
+             (select min(created) from billing.stripe_events
+              where object_id = $1 and created > $2 and type like 'customer.subscription.%'),
+             (select min(as_of) from billing.subscription_items where subscription_id = $1 and as_of > $2))",
+        &[subscription_id.into(), timestamp(as_of).into()],
+    );
+    row.get_opt()
+}
+
+fn save(
+    sql: &mut Sql,
+    subscription_id: &str,
+    item_id: &str,
+    (as_of, seen_at): (Time, Time),
+    content: &Content,
+    known_after: i64,
+) {
+    sql.execute(
+        "insert into billing.subscription_items as i (item_id, as_of, subscription_id, price_id, product_id, quantity,
+             interval, metered, removed, known_after, seen_at)
+         values ($1, $2, $3, $4, $5, $6, $7::interval, $8, $9, $10, $11)
+         on conflict (item_id, as_of) do update set
+             (price_id, product_id, quantity, interval, metered, removed)
+             = (excluded.price_id, excluded.product_id, excluded.quantity, excluded.interval, excluded.metered,
+                excluded.removed)",
+        &[
+            item_id.into(),
+            timestamp(as_of).into(),
+            subscription_id.into(),
+            content.price_id.as_deref().into(),
+            content.product_id.as_deref().into(),
+            content.quantity.into(),
+            content.interval.map(|interval| interval.to_string()).into(),
+            content.is_metered.into(),
+            content.is_removed.into(),
+            known_after.into(),
+            timestamp(seen_at).into(),
+        ],
+    );
+}

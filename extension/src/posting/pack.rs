@@ -218,5 +218,12 @@ pub(crate) fn post(sql: &mut Sql, mut account: Account, purchase: &Purchase, gra
         return Outcome::rejected(reason);
     }
     let verdict = if account.is_changed() { Verdict::Applied } else { Verdict::AlreadyApplied };
-    account.close(sql, verdict)
+    let outcome = account.close(sql, verdict);
+    // Better evidence, or the same, says more than this event or call does.
+    match stated {
+        Some((_, stated)) if !is_better && stated > worth => {
+            outcome.with("granted_beyond_this_evidence", stated.0 - worth.0)
+        }
+        _ => outcome,
+    }
 }

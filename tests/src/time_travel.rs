@@ -8,12 +8,12 @@ use crate::connection::Connection;
 const A_MOMENT_AGO: &str = "clock_timestamp() - interval '1 millisecond'";
 
 impl Connection {
-    /// Lets the grants of a source, or of a request of `grant_credits`, expire a moment ago; nothing has posted that yet.
+    /// Lets the grants of a source expire a moment ago; nothing has posted that yet.
     pub fn expire_grants(&mut self, user: Uuid, source_id: &str) {
         let moved = self.execute(
             &format!(
-                "update billing.credit_grants set expires_at = {A_MOMENT_AGO}
-                 where user_id = $1 and source_id in ($2, 'grant:' || $2)"
+                "update billing.credit_grants g set (expires_at, priority_at) = (ago.at, ago.at)
+                 from (select {A_MOMENT_AGO} as at) ago where g.user_id = $1 and g.source_id = $2"
             ),
             &[&user, &source_id],
         );

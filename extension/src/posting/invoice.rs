@@ -92,7 +92,7 @@ pub(crate) fn post(sql: &mut Sql, paid: &Paid, known: Option<&Payment>, owner: U
             accounts.iter().map(|(account, _)| (account.user(), account.last_transaction_id())).collect();
         invoice_lines::replace(sql, &invoice.id, &lines, paid.paid_at, &known_after);
     }
-    // A refund may have come before its purchase, or its share may be known only now that the total is.
+    // A refund may have come before its purchase, and its share is known only now that the total is.
     ledger::came_back(sql, &invoice.id);
     let origin = Origin {
         event_id: Some(event_id),

@@ -187,7 +187,6 @@ fn hostile_quantities_of_line_items_grant_what_they_are_or_nothing() {
         ("1e400", 0),
         ("99999999999999999999", 0),
         ("1000001", 0),
-        // A decimal number as text, as in `quantity_decimal`.
         ("\"3\"", 1500),
         ("null", 500),
         ("1", 500),

@@ -77,7 +77,9 @@ pub(crate) fn post(sql: &mut Sql, paid: &Paid, known: Option<&Payment>, owner: U
     let mut accounts: Vec<(Account, Time)> =
         starts.into_iter().map(|(user, start)| (Account::open(sql, user), start)).collect();
     if let Some(clock_id) = &invoice.test_clock {
-        accounts.iter_mut().for_each(|(account, _)| account.live_by(sql, clock_id));
+        for (account, _) in &mut accounts {
+            account.live_by(sql, clock_id);
+        }
     }
     let facts = PaymentFacts {
         customer_id: invoice.customer_id.as_deref(),

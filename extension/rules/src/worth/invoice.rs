@@ -129,9 +129,10 @@ impl Sorted {
     /// Why an invoice none of whose lines is ours grants nothing.
     #[must_use]
     pub fn nothing(&self) -> Reason {
-        match self.passed_over.iter().any(|passed| passed.why == "not_credits") {
-            true => Reason::NotCredits,
-            false => Reason::NothingBilled,
+        if self.passed_over.iter().any(|passed| passed.why == "not_credits") {
+            Reason::NotCredits
+        } else {
+            Reason::NothingBilled
         }
     }
 }

@@ -119,8 +119,7 @@ impl Connection {
     /// What remains of each of a user's grants, in the order in which they were made, such as `cs_1 500`.
     pub fn grants(&mut self, user: Uuid) -> Vec<String> {
         self.column(
-            "select regexp_replace(source_id, '^grant:', '') || ' ' || remaining
-             from billing.credit_grants where user_id = $1 order by id",
+            "select source_id || ' ' || remaining from billing.credit_grants where user_id = $1 order by id",
             &[&user],
         )
     }
@@ -128,7 +127,7 @@ impl Connection {
     /// The ledger rows of a request, such as `spend -100 of cs_1`.
     pub fn request(&mut self, user: Uuid, request_id: &str) -> Vec<String> {
         self.column(
-            "select format('%s %s of %s', t.transaction_type, t.amount, regexp_replace(g.source_id, '^grant:', ''))
+            "select format('%s %s of %s', t.transaction_type, t.amount, g.source_id)
              from billing.credit_transactions t join billing.credit_grants g on g.user_id = t.user_id and g.id = t.grant_id
              where t.user_id = $1 and t.request_id = $2 order by t.id",
             &[&user, &request_id],

@@ -296,8 +296,7 @@ impl Walk {
     }
 
     fn compare_grants(&mut self, c: &mut Connection) {
-        let remains = "select regexp_replace(source_id, '^grant:', ''), remaining from billing.credit_grants
-             where user_id = $1 order by id";
+        let remains = "select source_id, remaining from billing.credit_grants where user_id = $1 order by id";
         let rows = c.query(remains, &[&self.id]).expect("it is read");
         let grants: Vec<(String, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
         self.can_be(&format!("what remains is {grants:?}"), |person| person.books().grants == grants);

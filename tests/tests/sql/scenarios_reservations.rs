@@ -110,7 +110,7 @@ fn a_commit_for_less_returns_to_the_grants_that_were_drawn_last() {
     );
     let mut returned = c.request(ANN, "job-1").split_off(3);
     returned.sort();
-    assert_eq!(returned, ["release 120 of cs_1", "release 35 of gift"]);
+    assert_eq!(returned, ["release 120 of cs_1", "release 35 of grant:gift"]);
 }
 
 #[test]

@@ -485,7 +485,8 @@ fn a_year() -> Vec<(Event, i64, &'static str)> {
         (bill(MAX, 4).paid_at(month(4) + 3 * DAY).paid("evt_paid_4"), 30_500, "max past_due"),
         (max(4).updated("evt_recovered", month(4) + 3 * DAY), 30_500, "max active"),
         (pro(4).updated("evt_down", month(4) + 9 * DAY), 10_500, "pro active"),
-        (pro(5).updated("evt_state_5", month(5) + 1), 10_500, "pro active"),
+        // What was set aside of a period that is over is there again until the next one opens: it was paid for.
+        (pro(5).updated("evt_state_5", month(5) + 1), 30_500, "pro active"),
         (bill(PRO, 5).paid("evt_paid_5"), 10_500, "pro active"),
         (
             pro(5).with("cancel_at_period_end", true).updated("evt_cancel", month(5) + DAY),

@@ -258,7 +258,12 @@ impl<'a> Posting<'a> {
                 changes.push(Change { row: Some(row), target, held });
             }
         }
-        let is_something = |target: &&Target| target.worth != Credits::ZERO || target.moved != Credits::ZERO;
+        // What was bought is kept although all of it came back before: the money may turn out to have stayed.
+        let is_bought =
+            |target: &Target| (self.bought)(&target.key).is_some_and(|bought| bought > Credits::ZERO);
+        let is_something = |target: &&Target| {
+            target.worth != Credits::ZERO || target.moved != Credits::ZERO || is_bought(target)
+        };
         for target in wanted.into_values().filter(is_something) {
             let held = Held::of(target, (self.bought)(&target.key), now);
             changes.push(Change { row: None, target: Some(target), held });

@@ -48,8 +48,8 @@ impl Simulation {
         let mut byte = || u8::try_from(rng.below(256)).expect("below 256");
         let choices = (0..OPERATIONS).map(|_| [byte(), byte(), byte(), byte()]).collect();
         let policies = Policies {
-            plan_change: *rng.one_of(&["reset", "keep"]),
-            cancellation: *rng.one_of(&["keep", "expire"]),
+            plan_change: rng.one_of::<&str>(&["reset", "keep"]),
+            cancellation: rng.one_of::<&str>(&["keep", "expire"]),
             reversal_policy: "debt",
         };
         let settings = Settings { begins_at, api, months, has_test_clock: true, ..Settings::default() };

@@ -38,7 +38,8 @@ as $$
     -- What was paid for has its payment, and that is the user's.
     select t.user_id, t.id,
         case when count(p.source_id) = 0
-            then format('ledger row %s: payment %s does not exist', t.id, g.source_id)
+            then format('ledger row %s: payment %s does not exist', t.id,
+                coalesce(t.stripe_checkout_session_id, t.stripe_invoice_id))
             else format('ledger row %s: payment %s belongs to user %s', t.id, min(p.source_id), min(p.user_id::text))
         end
     from billing.credit_transactions t
@@ -47,7 +48,7 @@ as $$
         on p.source_id in (g.source_id, t.stripe_checkout_session_id, t.stripe_invoice_id) and p.paid_at is not null
     where t.transaction_type in ('purchase', 'subscription_grant', 'bonus')
         and num_nonnulls(t.stripe_checkout_session_id, t.stripe_invoice_id) > 0
-    group by t.user_id, t.id, g.source_id
+    group by t.user_id, t.id
     having not coalesce(bool_or(p.user_id = t.user_id), false)
 $$;
 comment on function billing.ledger_faults() is

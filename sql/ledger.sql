@@ -37,8 +37,9 @@ create index accounts_test_clock on billing.accounts (test_clock) where test_clo
 
 create table billing.test_clocks (
     clock_id billing.identifier primary key,
-    -- By the clock's own events; until there is one, the latest time that an object of its names.
+    -- By the clock's own events.
     frozen_time timestamptz,
+    -- The latest time that an object on the clock names: it counts until there is an event of the clock.
     named_time timestamptz
 );
 comment on table billing.test_clocks is

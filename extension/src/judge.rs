@@ -309,7 +309,7 @@ fn judge_payment_intent(sql: &mut Sql, context: &Context, intent: &PaymentIntent
     if payments::is_linked(sql, &intent.id) {
         return judge_unpaid_sessions(sql, context, &intent.id, Outcome::of(unchanged));
     }
-    let Some(named) = &intent.named else {
+    let Some(line) = &intent.named else {
         return Outcome::ignored(Reason::NothingNamed).into();
     };
     if let Some(outcome) = context.before_books(intent.created) {
@@ -323,7 +323,7 @@ fn judge_payment_intent(sql: &mut Sql, context: &Context, intent: &PaymentIntent
     let claims = Claims { metadata: context.user(&intent.metadata_user), ..Claims::default() };
     let ownership = resolve_owner(sql, intent.customer_id.as_deref(), claims, intent.created);
     let unblocked = ownership.link_customer(sql);
-    let worth = pack::worth_of(sql, std::slice::from_ref(named), intent.created);
+    let worth = pack::worth_of(sql, std::slice::from_ref(line), intent.created);
     let outcome = match (worth, ownership.user()) {
         (Ok(bought), Ok(user)) => pack::post_payment_intent(sql, event_id, intent, user, &bought),
         (Ok(_), Err(reason)) => unowned(reason),

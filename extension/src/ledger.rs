@@ -107,7 +107,7 @@ pub(crate) struct Account {
     user: Uuid,
     /// The time of the operation: the clock is read once, after the lock is taken. While what was due is posted, its time.
     now: Time,
-    /// The clock of Stripe's that it lives by (rule 16).
+    /// The test clock of Stripe that it lives by instead of the database's (rule 16).
     test_clock: Option<String>,
     /// The time of the last row: rows are in the order of their times.
     posted_at: Time,
@@ -126,7 +126,7 @@ pub(crate) struct Account {
     opened_with: Credits,
     postings: Vec<Value>,
     dirty: bool,
-    /// What may change the periods of subscriptions and is not computed yet.
+    /// What became known or due that may change what periods hold, and is not computed yet.
     touched: Option<streams::Touch>,
     /// Whether what the grants owe may have changed.
     is_owed_changed: bool,
@@ -529,7 +529,7 @@ impl Account {
 
     fn settle_touched(&mut self, sql: &mut Sql, origin: &Origin) {
         if self.settle_streams(sql, origin).is_err() {
-            // What is posted stands. The posting of a new fact asks itself, and refuses one that cannot be held.
+            // What is posted stands. Whoever posts a new fact settles it first, and refuses one that cannot be held.
             self.periods_next = None;
         }
     }

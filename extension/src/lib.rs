@@ -42,7 +42,7 @@ mod tables {
     pub(crate) mod payments; // payments, payment_names
     pub(crate) mod invoices; // payments: what plan credits depend on
     pub(crate) mod invoice_lines; // invoice_lines: what each invoice bills
-    pub(crate) mod test_clocks; // test_clocks: what time it is by Stripe's
+    pub(crate) mod test_clocks; // test_clocks: the time by each of Stripe's test clocks
     pub(crate) mod reservations; // reservations
     pub(crate) mod reversals; // reversals: refunds, disputes, credit notes
     pub(crate) mod inbox; // stripe_events

@@ -43,16 +43,16 @@ pub(crate) struct MalformedEvent(String);
 impl Event {
     /// Reads a webhook's body: a JSON object, in UTF-8, with an id and a type.
     pub(crate) fn parse(body: Verified) -> Result<Self, MalformedEvent> {
-        Self::read(String::from_utf8(body.into_body().into()).map_err(|_| malformed("it is not UTF-8"))?)
+        Self::read(std::str::from_utf8(&body.into_body()).map_err(|_| malformed("it is not UTF-8"))?)
     }
 
     /// An event object returned by Stripe's API.
     pub(crate) fn from_api(event: &RawValue) -> Result<Self, MalformedEvent> {
-        Self::read(event.get().to_owned())
+        Self::read(event.get())
     }
 
     /// An event stored in the inbox.
-    pub(crate) fn from_inbox(text: String) -> Result<Self, MalformedEvent> {
+    pub(crate) fn from_inbox(text: &str) -> Result<Self, MalformedEvent> {
         Self::read(text)
     }
 
@@ -72,10 +72,10 @@ impl Event {
     }
 
     fn synthetic(event: Result<String, Malformed>) -> Result<Self, MalformedEvent> {
-        Self::read(event.map_err(|fault| malformed(&fault.to_string()))?)
+        Self::read(&event.map_err(|fault| malformed(&fault.to_string()))?)
     }
 
-    fn read(text: String) -> Result<Self, MalformedEvent> {
+    fn read(text: &str) -> Result<Self, MalformedEvent> {
         if text.starts_with('\u{feff}') {
             return Err(malformed("it begins with a byte order mark"));
         }
@@ -83,12 +83,12 @@ impl Event {
         if !text.trim_ascii_start().starts_with('{') {
             return Err(malformed("it is not a JSON object"));
         }
-        let fields: Fields = serde_json::from_str(&text).map_err(|fault| malformed(&fault.to_string()))?;
+        let fields: Fields = serde_json::from_str(text).map_err(|fault| malformed(&fault.to_string()))?;
         check_name("id", &fields.id)?;
         check_name("type", &fields.event_type)?;
         let (session_id, payment_intent_id) = fields.logged_ids();
         let envelope = fields.envelope();
-        Ok(Self { text: storable(&text).into_owned(), envelope, session_id, payment_intent_id })
+        Ok(Self { text: storable(text).into_owned(), envelope, session_id, payment_intent_id })
     }
 
     /// The event's JSON as Stripe wrote it, but for escapes that Postgres cannot store.

@@ -1,6 +1,7 @@
 -- What schema billing offers, from the catalogs. Written by tests/tests/sql/schema_dump.rs; not to be executed.
 
 -- Functions
+account_time(p_test_clock text) -> timestamp with time zone stable security definer {"search_path=pg_catalog, pg_temp"}
 adds_up(g billing.credit_grants) -> boolean immutable
 adjust_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_reason text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 admin_apply_stripe_credit_pack_purchase(p_user_id uuid, p_amount bigint, p_event_id text, p_checkout_session_id text, p_payment_intent_id text DEFAULT NULL::text, p_customer_id text DEFAULT NULL::text, p_price_id text DEFAULT NULL::text, p_pack text DEFAULT NULL::text) -> jsonb volatile security definer {"search_path=pg_catalog, pg_temp"}
@@ -52,7 +53,7 @@ security_selfcheck() -> TABLE(check_name text, ok boolean, detail text) stable s
 settle_account(p_user_id uuid) -> void volatile security definer {"search_path=pg_catalog, pg_temp"}
 spend_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_description text DEFAULT NULL::text, p_metadata jsonb DEFAULT '{}'::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 sync_user_credits(p_user_id uuid) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp"}
-unposted(p_user_id uuid) -> TABLE(pool text, credits bigint, up_to_here bigint) stable {"search_path=pg_catalog, pg_temp"}
+unposted(p_user_id uuid, p_now timestamp with time zone) -> TABLE(pool text, credits bigint, up_to_here bigint) stable {"search_path=pg_catalog, pg_temp"}
 user_id(p_external text) -> uuid stable security definer {"search_path=pg_catalog, pg_temp"}
 validate_credits_consistency() -> TABLE(user_id uuid, stored_balance bigint, calculated_balance bigint, difference bigint, detail text) stable security definer {"search_path=pg_catalog, pg_temp"}
 
@@ -69,43 +70,43 @@ table accounts 06: tier text not null default 'free'::text
 table accounts 07: subscription_status text not null default 'none'::text
 table accounts 08: signed_up_at timestamp with time zone
 table accounts 09: free_next_at timestamp with time zone
-table accounts 10: next_due_at timestamp with time zone
-table accounts 11: last_grant_id bigint not null default 0
-table accounts 12: last_transaction_id bigint not null default 0
-table accounts 13: version bigint not null default 0
-table accounts 14: created_at timestamp with time zone not null
-table accounts 15: updated_at timestamp with time zone not null
+table accounts 10: test_clock text
+table accounts 11: periods_next_at timestamp with time zone
+table accounts 12: next_due_at timestamp with time zone
+table accounts 13: last_grant_id bigint not null default 0
+table accounts 14: last_transaction_id bigint not null default 0
+table accounts 15: version bigint not null default 0
+table accounts 16: created_at timestamp with time zone not null
+table accounts 17: updated_at timestamp with time zone not null
 table credit_grants 01: user_id uuid not null
 table credit_grants 02: id billing.ordinal not null
 table credit_grants 03: source_id billing.identifier not null
 table credit_grants 04: item billing.identifier not null
 table credit_grants 05: pool billing.pool not null
-table credit_grants 06: amount billing.credits not null
-table credit_grants 07: remaining billing.credits not null
-table credit_grants 08: pending billing.credits not null default 0
-table credit_grants 09: set_aside billing.credits not null default 0
-table credit_grants 10: expired billing.credits not null default 0
-table credit_grants 11: reversed billing.credits not null default 0
-table credit_grants 12: settled billing.credits not null default 0
-table credit_grants 13: spendable boolean not null generated ((remaining)::bigint > 0)
-table credit_grants 14: draw_rank smallint not null generated billing.draw_rank((pool)::text)
-table credit_grants 15: available_from timestamp with time zone
-table credit_grants 16: expires_at timestamp with time zone
-table credit_grants 17: stripe_subscription_id text
-table credit_grants 18: price_id text
-table credit_grants 19: period_start timestamp with time zone
-table credit_grants 20: period_end timestamp with time zone
-table credit_grants 21: paid_at timestamp with time zone
-table credit_grants 22: max_rollover billing.credits
-table credit_grants 23: expires boolean
-table credit_grants 24: priority_at timestamp with time zone generated LEAST(expires_at,
-CASE
-    WHEN ((max_rollover)::bigint = 0) THEN period_end
-    ELSE NULL::timestamp with time zone
-END)
-table credit_grants 25: consumed billing.credits
-table credit_grants 26: closed_through bigint
-table credit_grants 27: created_at timestamp with time zone not null
+table credit_grants 06: amount bigint not null
+table credit_grants 07: drawn billing.credits not null default 0
+table credit_grants 08: moved bigint not null default 0
+table credit_grants 09: remaining billing.credits not null
+table credit_grants 10: pending billing.credits not null default 0
+table credit_grants 11: set_aside billing.credits not null default 0
+table credit_grants 12: expired billing.credits not null default 0
+table credit_grants 13: settled billing.credits not null default 0
+table credit_grants 14: owed billing.credits not null default 0
+table credit_grants 15: spendable boolean not null generated ((remaining)::bigint > 0)
+table credit_grants 16: draw_rank smallint not null generated billing.draw_rank((pool)::text)
+table credit_grants 17: available_from timestamp with time zone
+table credit_grants 18: expires_at timestamp with time zone
+table credit_grants 19: priority_at timestamp with time zone
+table credit_grants 20: stripe_subscription_id text
+table credit_grants 21: stripe_item_id text
+table credit_grants 22: period_start timestamp with time zone
+table credit_grants 23: period_end timestamp with time zone
+table credit_grants 24: part_start timestamp with time zone
+table credit_grants 25: closed_at timestamp with time zone
+table credit_grants 26: needed_by timestamp with time zone
+table credit_grants 27: bought billing.credits
+table credit_grants 28: made_after bigint not null
+table credit_grants 29: created_at timestamp with time zone not null
 table credit_transactions 01: user_id uuid not null
 table credit_transactions 02: id billing.ordinal not null
 table credit_transactions 03: operation_id billing.ordinal not null
@@ -129,8 +130,27 @@ table customers 01: customer_id billing.identifier not null
 table customers 02: user_id uuid not null
 table customers 03: source text not null
 table customers 04: as_of timestamp with time zone not null
-table payment_intents 01: payment_intent_id billing.identifier not null
-table payment_intents 02: source_id billing.identifier not null
+table invoice_lines 01: source_id billing.identifier not null
+table invoice_lines 02: line integer not null
+table invoice_lines 03: user_id uuid not null
+table invoice_lines 04: subscription_id text
+table invoice_lines 05: item_id text
+table invoice_lines 06: price_id text
+table invoice_lines 07: product_id text
+table invoice_lines 08: quantity bigint
+table invoice_lines 09: amount bigint not null
+table invoice_lines 10: discount bigint not null
+table invoice_lines 11: period_start timestamp with time zone not null
+table invoice_lines 12: period_end timestamp with time zone not null
+table invoice_lines 13: proration boolean not null
+table invoice_lines 14: names_credited boolean not null
+table invoice_lines 15: interval interval
+table invoice_lines 16: metered boolean not null
+table invoice_lines 17: known_after bigint not null
+table payment_names 01: name billing.identifier not null
+table payment_names 02: kind text not null
+table payment_names 03: source_id billing.identifier not null
+table payment_names 04: succeeded boolean not null default false
 table payments 01: source_id billing.identifier not null
 table payments 02: source_type text not null
 table payments 03: user_id uuid not null
@@ -138,9 +158,16 @@ table payments 04: customer_id text
 table payments 05: subscription_id text
 table payments 06: amount_total bigint
 table payments 07: currency text
-table payments 08: owed billing.credits not null default 0
-table payments 09: paid_at timestamp with time zone
-table payments 10: created_at timestamp with time zone not null
+table payments 08: worth billing.credits
+table payments 09: evidence text
+table payments 10: joined_to text
+table payments 11: paid_at timestamp with time zone
+table payments 12: discounted boolean not null default false
+table payments 13: amount_reversed bigint not null default 0
+table payments 14: amount_charged bigint
+table payments 15: reversal_policy text
+table payments 16: lines_as_of timestamp with time zone
+table payments 17: created_at timestamp with time zone not null
 table prices 01: price_id billing.identifier not null
 table prices 02: names text not null
 table prices 03: valid_from timestamp with time zone not null
@@ -170,14 +197,27 @@ table reservations 08: created_at timestamp with time zone not null
 table reservations 09: updated_at timestamp with time zone not null
 table reversals 01: reversal_id billing.identifier not null
 table reversals 02: kind text not null
-table reversals 03: state text not null
-table reversals 04: payment_intent_id text
-table reversals 05: charge_id text
+table reversals 03: payment_name text
+table reversals 04: charge_id text
+table reversals 05: refund_id text
 table reversals 06: amount bigint not null
 table reversals 07: currency text
 table reversals 08: charged bigint
-table reversals 09: created_at timestamp with time zone not null
-table reversals 10: updated_at timestamp with time zone not null
+table reversals 09: made_at timestamp with time zone
+table reversals 10: undone_at timestamp with time zone
+table reversals 11: withdrawn_at timestamp with time zone
+table reversals 12: reinstated_at timestamp with time zone
+table reversals 13: disputed_at timestamp with time zone
+table reversals 14: state text not null generated 
+CASE
+    WHEN ((kind <> 'dispute'::text) AND (undone_at IS NOT NULL)) THEN 'undone'::text
+    WHEN (kind <> 'dispute'::text) THEN 'live'::text
+    WHEN ((COALESCE(withdrawn_at, disputed_at) IS NULL) AND (reinstated_at IS NULL)) THEN 'inquiry'::text
+    WHEN (COALESCE(withdrawn_at, disputed_at) > COALESCE(reinstated_at, '-infinity'::timestamp with time zone)) THEN 'live'::text
+    ELSE 'undone'::text
+END
+table reversals 15: created_at timestamp with time zone not null
+table reversals 16: updated_at timestamp with time zone not null
 table settings 01: singleton boolean not null default true
 table settings 02: livemode boolean not null
 table settings 03: stripe_account text
@@ -210,24 +250,41 @@ table stripe_events 16: first_received_at timestamp with time zone not null
 table stripe_events 17: last_received_at timestamp with time zone not null
 table stripe_events 18: judged_at timestamp with time zone not null
 table stripe_events 19: applied_at timestamp with time zone
+table subscription_items 01: item_id billing.identifier not null
+table subscription_items 02: as_of timestamp with time zone not null
+table subscription_items 03: seen_at timestamp with time zone not null
+table subscription_items 04: subscription_id billing.identifier not null
+table subscription_items 05: price_id text
+table subscription_items 06: product_id text
+table subscription_items 07: quantity bigint not null
+table subscription_items 08: interval interval
+table subscription_items 09: metered boolean not null
+table subscription_items 10: removed boolean not null
+table subscription_items 11: known_after bigint not null
 table subscriptions 01: subscription_id billing.identifier not null
 table subscriptions 02: user_id uuid
 table subscriptions 03: customer_id text
 table subscriptions 04: price_id text
 table subscriptions 05: tier text not null
 table subscriptions 06: rank integer
-table subscriptions 07: lot_limit billing.credits
-table subscriptions 08: status text not null
-table subscriptions 09: quantity bigint not null
-table subscriptions 10: current_period_start timestamp with time zone not null
-table subscriptions 11: current_period_end timestamp with time zone not null
-table subscriptions 12: trial_end timestamp with time zone
+table subscriptions 07: status text not null
+table subscriptions 08: quantity bigint not null
+table subscriptions 09: current_period_start timestamp with time zone not null
+table subscriptions 10: current_period_end timestamp with time zone not null
+table subscriptions 11: trial_end timestamp with time zone
+table subscriptions 12: cancel_at timestamp with time zone
 table subscriptions 13: cancel_at_period_end boolean not null
 table subscriptions 14: ended_at timestamp with time zone
 table subscriptions 15: as_of timestamp with time zone not null
-table subscriptions 16: stripe_event_id text
-table subscriptions 17: created_at timestamp with time zone not null
-table subscriptions 18: updated_at timestamp with time zone not null
+table subscriptions 16: seen_at timestamp with time zone not null
+table subscriptions 17: listed_since timestamp with time zone
+table subscriptions 18: known_after bigint not null
+table subscriptions 19: stripe_event_id text
+table subscriptions 20: created_at timestamp with time zone not null
+table subscriptions 21: updated_at timestamp with time zone not null
+table test_clocks 01: clock_id billing.identifier not null
+table test_clocks 02: frozen_time timestamp with time zone
+table test_clocks 03: named_time timestamp with time zone
 view user_credits 01: user_id uuid
 view user_credits 02: subscription_tier text
 view user_credits 03: subscription_status text
@@ -265,8 +322,15 @@ billing.credit_transactions: PRIMARY KEY (user_id, id)
 billing.cursors: PRIMARY KEY (command)
 billing.customers: CHECK ((source = ANY (ARRAY['client_reference'::text, 'server'::text])))
 billing.customers: PRIMARY KEY (customer_id)
-billing.payment_intents: PRIMARY KEY (payment_intent_id)
-billing.payments: CHECK ((source_type = ANY (ARRAY['checkout_session'::text, 'invoice'::text])))
+billing.invoice_lines: CHECK ((line > 0))
+billing.invoice_lines: CHECK ((quantity >= 0))
+billing.invoice_lines: PRIMARY KEY (source_id, line)
+billing.payment_names: CHECK ((kind = ANY (ARRAY['checkout_session'::text, 'invoice'::text, 'payment_intent'::text, 'charge'::text])))
+billing.payment_names: PRIMARY KEY (name)
+billing.payments: CHECK (((worth IS NULL) = (evidence IS NULL)))
+billing.payments: CHECK ((evidence = ANY (ARRAY['payment_intent'::text, 'metadata'::text, 'lines'::text])))
+billing.payments: CHECK ((reversal_policy = ANY (ARRAY['debt'::text, 'forgive'::text])))
+billing.payments: CHECK ((source_type = ANY (ARRAY['checkout_session'::text, 'invoice'::text, 'payment_intent'::text, 'direct_call'::text])))
 billing.payments: PRIMARY KEY (source_id)
 billing.prices: CHECK ((cancellation = ANY (ARRAY['keep'::text, 'expire'::text])))
 billing.prices: CHECK ((drip > '00:00:00'::interval))
@@ -283,8 +347,7 @@ billing.reservations: CHECK ((status = ANY (ARRAY['held'::text, 'committed'::tex
 billing.reservations: PRIMARY KEY (user_id, request_id)
 billing.reversals: CHECK ((amount >= 0))
 billing.reversals: CHECK ((charged >= 0))
-billing.reversals: CHECK ((kind = ANY (ARRAY['refund'::text, 'charge'::text, 'dispute'::text])))
-billing.reversals: CHECK ((state = ANY (ARRAY['inquiry'::text, 'live'::text, 'undone'::text])))
+billing.reversals: CHECK ((kind = ANY (ARRAY['refund'::text, 'charge'::text, 'dispute'::text, 'credit_note'::text])))
 billing.reversals: PRIMARY KEY (reversal_id)
 billing.settings: CHECK ((no_payment_required = ANY (ARRAY['grant'::text, 'ignore'::text])))
 billing.settings: CHECK ((num_nulls(free_plan_key, free_plan_name, free_plan_credits, free_plan_every) = ANY (ARRAY[0, 4])))
@@ -293,37 +356,45 @@ billing.settings: CHECK (singleton)
 billing.settings: PRIMARY KEY (singleton)
 billing.stripe_events: CHECK ((attempts > 0))
 billing.stripe_events: PRIMARY KEY (event_id)
+billing.subscription_items: CHECK ((quantity >= 0))
+billing.subscription_items: PRIMARY KEY (item_id, as_of)
 billing.subscriptions: CHECK (((ended_at IS NOT NULL) = (status = ANY (ARRAY['incomplete_expired'::text, 'canceled'::text]))))
 billing.subscriptions: CHECK ((quantity > 0))
 billing.subscriptions: CHECK ((status = ANY (ARRAY['incomplete'::text, 'unpaid'::text, 'paused'::text, 'past_due'::text, 'trialing'::text, 'active'::text, 'incomplete_expired'::text, 'canceled'::text])))
 billing.subscriptions: PRIMARY KEY (subscription_id)
+billing.test_clocks: PRIMARY KEY (clock_id)
 domain billing.credits as bigint: CHECK ((VALUE >= 0))
 domain billing.event_outcome as text: CHECK ((VALUE = ANY (ARRAY['applied'::text, 'already_applied'::text, 'ignored'::text, 'parked'::text, 'rejected'::text, 'needs_fetch'::text])))
 domain billing.identifier as text: CHECK ((VALUE <> ''::text))
 domain billing.movement as bigint: CHECK ((VALUE <> 0))
 domain billing.ordinal as bigint: CHECK ((VALUE > 0))
 domain billing.pool as text: CHECK ((VALUE = ANY (ARRAY['subscription'::text, 'purchased'::text, 'promotional'::text])))
-domain billing.transaction_type as text: CHECK ((VALUE = ANY (ARRAY['purchase'::text, 'subscription_grant'::text, 'signup'::text, 'bonus'::text, 'grant'::text, 'spend'::text, 'reservation'::text, 'release'::text, 'expiry'::text, 'set_aside'::text, 'restore'::text, 'reversal'::text, 'reinstatement'::text, 'debt_settlement'::text, 'spend_refund'::text, 'adjustment'::text, 'import'::text])))
+domain billing.transaction_type as text: CHECK ((VALUE = ANY (ARRAY['purchase'::text, 'subscription_grant'::text, 'signup'::text, 'bonus'::text, 'grant'::text, 'spend'::text, 'reservation'::text, 'release'::text, 'expiry'::text, 'set_aside'::text, 'restore'::text, 'reversal'::text, 'reinstatement'::text, 'debt_settlement'::text, 'spend_refund'::text, 'adjustment'::text, 'import'::text, 'transfer'::text])))
 
 -- Indexes
 CREATE INDEX accounts_due ON billing.accounts USING btree (next_due_at) WHERE (next_due_at IS NOT NULL)
+CREATE INDEX accounts_test_clock ON billing.accounts USING btree (test_clock) WHERE (test_clock IS NOT NULL)
+CREATE INDEX credit_grants_debt ON billing.credit_grants USING btree (user_id) WHERE (((owed)::bigint > 0) OR ((settled)::bigint > 0))
 CREATE INDEX credit_grants_draw ON billing.credit_grants USING btree (user_id, priority_at, draw_rank, id) WHERE spendable
-CREATE INDEX credit_grants_lots ON billing.credit_grants USING btree (user_id) WHERE (stripe_subscription_id IS NOT NULL)
-CREATE INDEX credit_grants_pending ON billing.credit_grants USING btree (user_id, available_from) WHERE ((pending)::bigint > 0)
+CREATE INDEX credit_grants_periods ON billing.credit_grants USING btree (user_id, period_end) WHERE (stripe_subscription_id IS NOT NULL)
 CREATE INDEX credit_transactions_created ON billing.credit_transactions USING brin (created_at) WITH (autosummarize='on')
+CREATE INDEX credit_transactions_invoice ON billing.credit_transactions USING btree (stripe_invoice_id) WHERE (stripe_invoice_id IS NOT NULL)
 CREATE INDEX credit_transactions_request ON billing.credit_transactions USING btree (user_id, request_id) WHERE (request_id IS NOT NULL)
 CREATE INDEX credit_transactions_session ON billing.credit_transactions USING btree (stripe_checkout_session_id) WHERE (stripe_checkout_session_id IS NOT NULL)
 CREATE INDEX credit_transactions_spend_refunds ON billing.credit_transactions USING btree (user_id, ((metadata ->> 'spend_request_id'::text))) WHERE ((transaction_type)::text = 'spend_refund'::text)
 CREATE INDEX customers_user ON billing.customers USING btree (user_id)
-CREATE INDEX payment_intents_source ON billing.payment_intents USING btree (source_id)
+CREATE INDEX invoice_lines_periods ON billing.invoice_lines USING btree (user_id, period_end)
+CREATE INDEX payment_names_source ON billing.payment_names USING btree (source_id)
 CREATE INDEX payments_user ON billing.payments USING btree (user_id)
 CREATE INDEX prices_key ON billing.prices USING btree (key, valid_from)
 CREATE INDEX reservations_held ON billing.reservations USING btree (user_id, expires_at) WHERE (status = 'held'::text)
-CREATE INDEX reversals_payment_intent ON billing.reversals USING btree (payment_intent_id)
+CREATE INDEX reversals_payment ON billing.reversals USING btree (payment_name)
 CREATE INDEX stripe_events_object ON billing.stripe_events USING btree (object_id)
 CREATE INDEX stripe_events_parked_customer ON billing.stripe_events USING btree (customer_id) WHERE ((outcome)::text = 'parked'::text)
 CREATE INDEX stripe_events_received ON billing.stripe_events USING brin (first_received_at) WITH (autosummarize='on')
 CREATE INDEX stripe_events_waiting ON billing.stripe_events USING btree (judged_at) WHERE ((outcome)::text = ANY (ARRAY['parked'::text, 'needs_fetch'::text]))
+CREATE INDEX subscription_items_metered ON billing.subscription_items USING btree (price_id) WHERE metered
+CREATE INDEX subscription_items_subscription ON billing.subscription_items USING btree (subscription_id)
 CREATE INDEX subscriptions_customer ON billing.subscriptions USING btree (customer_id)
 CREATE INDEX subscriptions_price ON billing.subscriptions USING btree (price_id)
 CREATE INDEX subscriptions_user ON billing.subscriptions USING btree (user_id)
@@ -333,14 +404,17 @@ CREATE UNIQUE INDEX credit_grants_user_id_source_id_item_key ON billing.credit_g
 CREATE UNIQUE INDEX credit_transactions_pkey ON billing.credit_transactions USING btree (user_id, id)
 CREATE UNIQUE INDEX cursors_pkey ON billing.cursors USING btree (command)
 CREATE UNIQUE INDEX customers_pkey ON billing.customers USING btree (customer_id)
-CREATE UNIQUE INDEX payment_intents_pkey ON billing.payment_intents USING btree (payment_intent_id)
+CREATE UNIQUE INDEX invoice_lines_pkey ON billing.invoice_lines USING btree (source_id, line)
+CREATE UNIQUE INDEX payment_names_pkey ON billing.payment_names USING btree (name)
 CREATE UNIQUE INDEX payments_pkey ON billing.payments USING btree (source_id)
 CREATE UNIQUE INDEX prices_pkey ON billing.prices USING btree (price_id, valid_from)
 CREATE UNIQUE INDEX reservations_pkey ON billing.reservations USING btree (user_id, request_id)
 CREATE UNIQUE INDEX reversals_pkey ON billing.reversals USING btree (reversal_id)
 CREATE UNIQUE INDEX settings_pkey ON billing.settings USING btree (singleton)
 CREATE UNIQUE INDEX stripe_events_pkey ON billing.stripe_events USING btree (event_id)
+CREATE UNIQUE INDEX subscription_items_pkey ON billing.subscription_items USING btree (item_id, as_of)
 CREATE UNIQUE INDEX subscriptions_pkey ON billing.subscriptions USING btree (subscription_id)
+CREATE UNIQUE INDEX test_clocks_pkey ON billing.test_clocks USING btree (clock_id)
 
 -- Triggers
 billing.credit_transactions: CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON billing.credit_transactions FOR EACH STATEMENT EXECUTE FUNCTION billing.refuse_ledger_change() (A)
@@ -361,8 +435,10 @@ cursors: t
 customers policy own_rows: SELECT to {public} using (( SELECT billing.current_user_id() AS current_user_id) = user_id) check none
 customers policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
 customers: t
-payment_intents policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
-payment_intents: t
+invoice_lines policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+invoice_lines: t
+payment_names policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+payment_names: t
 payments policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
 payments: t
 prices policy everyone: SELECT to {public} using true check none
@@ -376,9 +452,13 @@ settings policy service: SELECT to {public} using ( SELECT billing.is_service() 
 settings: t
 stripe_events policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
 stripe_events: t
+subscription_items policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+subscription_items: t
 subscriptions policy own_rows: SELECT to {public} using (( SELECT billing.current_user_id() AS current_user_id) = user_id) check none
 subscriptions policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
 subscriptions: t
+test_clocks policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+test_clocks: t
 
 -- Options
 accounts: {fillfactor=80}
@@ -389,6 +469,8 @@ user_payments: {security_invoker=true}
 -- Grants
 accounts: SELECT to authenticated
 accounts: SELECT to service_role
+billing.account_time(text): EXECUTE to authenticated
+billing.account_time(text): EXECUTE to service_role
 billing.adds_up(billing.credit_grants): EXECUTE to stripe_credits_owner
 billing.adjust_credits(uuid,bigint,text,text): EXECUTE to service_role
 billing.admin_apply_stripe_credit_pack_purchase(uuid,bigint,text,text,text,text,text,text): EXECUTE to service_role
@@ -445,9 +527,9 @@ billing.run_due(integer): EXECUTE to service_role
 billing.security_selfcheck(): EXECUTE to service_role
 billing.spend_credits(uuid,bigint,text,text,jsonb): EXECUTE to service_role
 billing.sync_user_credits(uuid): EXECUTE to service_role
-billing.unposted(uuid): EXECUTE to authenticated
-billing.unposted(uuid): EXECUTE to service_role
-billing.unposted(uuid): EXECUTE to stripe_credits_owner
+billing.unposted(uuid,timestamp with time zone): EXECUTE to authenticated
+billing.unposted(uuid,timestamp with time zone): EXECUTE to service_role
+billing.unposted(uuid,timestamp with time zone): EXECUTE to stripe_credits_owner
 billing.user_id(text): EXECUTE to service_role
 billing.validate_credits_consistency(): EXECUTE to service_role
 credit_grants: SELECT to authenticated
@@ -457,7 +539,8 @@ credit_transactions: SELECT to service_role
 cursors: SELECT to service_role
 customers: SELECT to authenticated
 customers: SELECT to service_role
-payment_intents: SELECT to service_role
+invoice_lines: SELECT to service_role
+payment_names: SELECT to service_role
 payments: SELECT to service_role
 prices: SELECT to authenticated
 prices: SELECT to service_role
@@ -469,8 +552,10 @@ schema: USAGE to service_role
 schema: USAGE to stripe_credits_owner
 settings: SELECT to service_role
 stripe_events: SELECT to service_role
+subscription_items: SELECT to service_role
 subscriptions: SELECT to authenticated
 subscriptions: SELECT to service_role
+test_clocks: SELECT to service_role
 user_credits: SELECT to authenticated
 user_credits: SELECT to service_role
 user_payments: SELECT to service_role

@@ -11,7 +11,10 @@ impl Connection {
     /// Lets the grants of a source expire a moment ago; nothing has posted that yet.
     pub fn expire_grants(&mut self, user: Uuid, source_id: &str) {
         let moved = self.execute(
-            &format!("update billing.credit_grants set expires_at = {A_MOMENT_AGO} where user_id = $1 and source_id = $2"),
+            &format!(
+                "update billing.credit_grants g set (expires_at, priority_at) = (ago.at, ago.at)
+                 from (select {A_MOMENT_AGO} as at) ago where g.user_id = $1 and g.source_id = $2"
+            ),
             &[&user, &source_id],
         );
         assert!(moved.expect("a superuser may") > 0, "{user} has no grant of {source_id}");

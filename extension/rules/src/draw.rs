@@ -1,6 +1,6 @@
 //! Which grants a spend is taken from, and which of them get credits back (rule 8).
 //!
-//! Grants are drawn in the order in which they would be lost: by when they expiry, then subscription before promotional
+//! Grants are drawn in the order in which they would be lost: by when they expire, then subscription before promotional
 //! before purchased, then oldest first. The index `credit_grants_draw` has that order, so that a spend reads only what
 //! it takes.
 

@@ -105,7 +105,7 @@ pub(crate) fn read_dispute(object: &RawValue, event_type: &str, as_of: Time) -> 
     }
     match (event_type, dispute.status.as_str()) {
         ("charge.dispute.funds_withdrawn", _) => {
-            reversal.withdrawn_at = reversal.withdrawn_at.max(Some(as_of))
+            reversal.withdrawn_at = reversal.withdrawn_at.max(Some(as_of));
         }
         ("charge.dispute.funds_reinstated", _) => {
             reversal.reinstated_at = reversal.reinstated_at.max(Some(as_of));
@@ -309,8 +309,8 @@ pub struct Part {
 /// The part of a payment that its reversals reverse; `None` while the charged amount is unknown, so that they wait.
 #[must_use]
 pub fn part(paid: &Paid, reversals: &[Reversal]) -> Option<Part> {
-    let charges = reversals.iter().filter(|reversal| reversal.kind == ReversalKind::Charge);
-    let currency = charges
+    let counts = reversals.iter().filter(|reversal| reversal.kind == ReversalKind::Charge);
+    let currency = counts
         .clone()
         .chain(reversals.iter().filter(|reversal| reversal.kind != ReversalKind::Dispute))
         .find_map(|reversal| reversal.currency.as_deref());
@@ -323,7 +323,7 @@ pub fn part(paid: &Paid, reversals: &[Reversal]) -> Option<Part> {
         // Nothing was paid, so nothing can come back.
         return Some(Part { reversed: MinorUnits(0), charged: MinorUnits(1) });
     }
-    let of_charges = charges.filter_map(|charge| charge.charged).map(|charged| i128::from(charged.0)).sum();
+    let of_charges = counts.filter_map(|count| count.charged).map(|charged| i128::from(charged.0)).sum();
     let charged = own.map_or(of_charges, |own| i128::from(own.0));
     if charged <= 0 {
         return None;

@@ -168,7 +168,7 @@ pub(crate) fn read(object: &RawValue, event_type: &str, event_created: Time) -> 
         client_reference: session.client_reference_id.into_iter().collect(),
         amount_total: session.amount_total.map(MinorUnits),
         currency: session.currency,
-        named: named_line_item(&metadata),
+        named: named_line_item(metadata),
         fixed_lines: metadata("fixed_lines") == Some("true"),
         lines: Fields::of(object)
             .get("line_items")

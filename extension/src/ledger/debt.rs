@@ -8,8 +8,8 @@ use crate::pg::convert::uuid_datum;
 use crate::pg::sql::Sql;
 
 impl Account {
-    /// Makes the debt what the grants say: more where more was drawn than they are worth. Where less is owed than was settled,
-    /// the settlements return to the grants that they were taken from, the latest first.
+    /// Makes the debt what the grants say: more if more was drawn than they are worth. If less is owed than was
+    /// settled, the settlements return to the grants that they were taken from, the latest first.
     pub(super) fn settle_owed(&mut self, sql: &mut Sql, origin: &Origin) {
         if !std::mem::take(&mut self.is_owed_changed) {
             return;
@@ -22,7 +22,8 @@ impl Account {
         self.post_debt(sql, -excess, origin);
     }
 
-    /// The same once what settlements returned is counted: what is then still too much returns with the next change.
+    /// Posts the debt again, once what settlements returned is counted. If more is still settled than owed, that
+    /// returns with the next change.
     pub(super) fn adjust_debt(&mut self, sql: &mut Sql, origin: &Origin) {
         self.is_owed_changed = false;
         let unsettled = self.unsettled(sql);

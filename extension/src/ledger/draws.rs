@@ -39,7 +39,8 @@ impl Account {
         })
     }
 
-    /// Draws credits from the grants, an adjustment purchased ones last, anything else in draw order; `false` if the account has fewer, and nothing is drawn.
+    /// Draws credits from the grants in draw order, an adjustment purchased ones last. `false` if the account has
+    /// fewer: nothing is drawn then.
     pub(crate) fn take(
         &mut self,
         sql: &mut Sql,

@@ -17,14 +17,14 @@ use crate::tables::invoices::{self, PaidInvoice};
 use crate::tables::subscription_items::{self, Content, StoredItem};
 use crate::tables::subscriptions;
 
-/// Facts, and what their prices are called.
+/// Facts, and the names of their prices.
 pub(super) struct Loaded {
     pub(super) facts: Facts,
     names: BTreeMap<String, String>,
 }
 
 impl Loaded {
-    /// What the price is called that a payment billed, of several the first one: the description of a ledger's row.
+    /// The name of the price that these payments billed, of several the first one: the description of a ledger row.
     pub(super) fn name(&self, payments: &[String]) -> Option<&str> {
         let lines = self.facts.lines.iter().chain(&self.facts.first_lines);
         let mut of_payments = lines.filter(|line| payments.contains(&line.payment) && line.amount.0 >= 0);
@@ -197,7 +197,7 @@ fn subscription_states(sql: &mut Sql, user: Uuid, horizon: Time, has_older: bool
             cancel_at: known.state.cancel_at,
             cancel_at_period_end: known.state.cancel_at_period_end,
             period_end: Some(known.state.period.1),
-            // It only decides which of several subscriptions began later.
+            // It is needed only to decide which of several subscriptions began later.
             first_period_start: (several && has_older)
                 .then(|| invoice_lines::first_period_before(sql, user, &id, horizon))
                 .flatten(),

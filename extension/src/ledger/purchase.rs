@@ -63,7 +63,7 @@ impl Account {
         let (_, is_joined) = payments::paid(sql, source_id);
         let nothing = Bought { grants: &[], at: self.now };
         let bought = is_joined.then_some(&nothing);
-        // That is no more than was held before.
+        // It fits: it is no more than was held before.
         let _ = self.settle_purchase(sql, source_id, bought, came_back, Cause::Reversal, origin);
         if let Some(start) = invoice_lines::start(sql, source_id, self.user) {
             self.touch_streams(start, Cause::Reversal);

@@ -1,5 +1,5 @@
-//! Plan credits: what each grant of a user's subscriptions should hold (rules/streams.rs) is computed anew from the facts
-//! whenever one is added or time goes on, as far back as that reaches, and the difference is posted.
+//! Plan credits: whenever a fact is added or time passes, what each grant of a user's subscriptions should hold is
+//! computed anew from the facts (rules/streams.rs), as far back as the change can reach, and the difference is posted.
 
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::Time;
@@ -17,7 +17,7 @@ use crate::pg::sql::Sql;
 /// What became known, or became due, and is not computed yet.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Touch {
-    /// The earliest time that it says something about.
+    /// The earliest time that it concerns.
     from: Time,
     cause: Cause,
 }
@@ -62,7 +62,7 @@ impl Account {
         Ok(())
     }
 
-    /// How far back facts are needed.
+    /// How far back facts are needed: no earlier period can change any more.
     fn horizon(&self, sql: &mut Sql, touched_from: Time) -> Time {
         let rows = sql.query(
             "select coalesce(period_start, available_from), coalesce(period_end, expires_at, available_from), closed_at,
@@ -81,7 +81,8 @@ impl Account {
         horizon::horizon(extents, touched_from)
     }
 
-    /// What was drawn from these grants. Those that nothing is ever set aside of, and that never expire, need no times.
+    /// What was drawn from these grants. If nothing of a grant is ever set aside and it never expires, only the sum
+    /// matters, and the ledger need not be read for it.
     pub(super) fn draws(&self, sql: &mut Sql, grants: &[GrantRow]) -> Vec<Draw> {
         let timeless =
             |grant: &&GrantRow| grant.pool != Pool::Subscription && grant.held.expires_at.is_none();

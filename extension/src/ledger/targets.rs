@@ -14,7 +14,7 @@ use super::{Account, Origin, TransactionType};
 use crate::pg::convert::{timestamp, uuid_datum};
 use crate::pg::sql::{Row, Sql};
 
-/// What the operation is about: it names the rows of credits that come or go. Of several, the last one here.
+/// What an operation is about: it decides the type of the ledger rows. Of several causes the last one here counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Cause {
     /// Time, a subscription's state, credits that were given back.
@@ -56,7 +56,8 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// What a grant should hold. What a settlement gave back to it after its time stays.
+    /// What a grant should hold. What a settlement gave back to it after its time can be spent, so that it has no end
+    /// then.
     fn of(target: &Target, bought: Option<Credits>, now: Time) -> Held {
         let pending = target.state == State::ToCome;
         let stays = !pending && target.remaining > Credits::ZERO;
@@ -79,12 +80,12 @@ impl Held {
         }
     }
 
-    /// A grant whose facts are gone, from which nothing was drawn.
+    /// What a grant holds whose facts are gone, and from which nothing was drawn.
     fn nothing(&self) -> Held {
         Held { drawn: self.drawn, available_from: self.available_from, ..Held::default() }
     }
 
-    /// What is or was to be spent of it, if nothing were set aside and nothing expired.
+    /// What could be spent of it, sooner or later, if nothing were set aside and nothing expired.
     fn unspent(&self) -> i64 {
         (self.amount - self.drawn.0 - self.moved).max(0)
     }
@@ -93,7 +94,7 @@ impl Held {
     fn rows_since(&self, before: &Held, pool: Pool, cause: Cause) -> Vec<(i64, TransactionType)> {
         let moved = Held { moved: self.moved, ..before.clone() };
         let transfer = moved.unspent() - before.unspent();
-        // What came up for spending: because it was paid for, or because its time came.
+        // What became spendable: because it was paid for, or because its time came.
         let come = self.unspent() - moved.unspent() - (self.pending - before.pending);
         let come_type = match (come > 0, cause) {
             (false, _) => TransactionType::Reversal,
@@ -172,7 +173,7 @@ fn grant_row(mut row: Row) -> GrantRow {
 }
 
 /// The grants of a user's periods that start at the horizon or later, the trial if it does too, the first purchase's bonus, and
-/// what these payments sold beside.
+/// the packs that these payments sold beside plans.
 pub(super) fn of_periods(
     sql: &mut Sql,
     user: Uuid,
@@ -222,11 +223,11 @@ fn paid_by(target: &Target) -> Option<String> {
     target.payments.last().filter(|_| !is_single).cloned()
 }
 
-/// What grants should hold, and what it is called.
+/// What grants should hold, and how their ledger rows are described.
 pub(super) struct Posting<'a> {
     /// The grants as they are.
     pub(super) rows: &'a [GrantRow],
-    /// What they should hold, and those to come.
+    /// What they should hold. One without a grant is a grant to make.
     pub(super) targets: &'a [Target],
     pub(super) cause: Cause,
     /// The description of a row that adds to a grant.
@@ -268,7 +269,7 @@ impl<'a> Posting<'a> {
 }
 
 impl Account {
-    /// Makes each grant hold its target, created where it is missing, and appends the rows: what comes, then what goes.
+    /// Makes each grant hold its target, created if it is missing, and appends the rows: what comes, then what goes.
     ///
     /// # Errors
     /// [`Reason::OutOfRange`] if the account would hold more than a bigint; nothing is written then.

@@ -77,7 +77,9 @@ pub(crate) fn post(sql: &mut Sql, paid: &Paid, known: Option<&Payment>, owner: U
     let mut accounts: Vec<(Account, Time)> =
         starts.into_iter().map(|(user, start)| (Account::open(sql, user), start)).collect();
     if let Some(clock_id) = &invoice.test_clock {
-        accounts.iter_mut().for_each(|(account, _)| account.live_by(sql, clock_id));
+        for (account, _) in &mut accounts {
+            account.live_by(sql, clock_id);
+        }
     }
     let facts = PaymentFacts {
         customer_id: invoice.customer_id.as_deref(),
@@ -92,7 +94,7 @@ pub(crate) fn post(sql: &mut Sql, paid: &Paid, known: Option<&Payment>, owner: U
             accounts.iter().map(|(account, _)| (account.user(), account.last_transaction_id())).collect();
         invoice_lines::replace(sql, &invoice.id, &lines, paid.paid_at, &known_after);
     }
-    // A refund may have come before its purchase, or its share may be known only now that the total is.
+    // A refund may have come before its purchase, and its share is known only now that the total is.
     ledger::came_back(sql, &invoice.id);
     let origin = Origin {
         event_id: Some(event_id),

@@ -1,4 +1,4 @@
-//! The names of a payment: joined as events bring them, and what one payment was granted twice taken back.
+//! The names of a payment: joined as events bring them. What had been granted twice is taken back.
 
 use stripe_credits_rules::name::Name;
 use stripe_credits_rules::verdict::Verdict;
@@ -25,7 +25,7 @@ pub(crate) fn join(sql: &mut Sql, event_id: &str, own: Option<&str>, names: &[Na
         let mut account = Account::open(sql, duplicate.user);
         let origin = Origin { event_id: Some(event_id), ..origin(&duplicate) };
         account.settle_reversals(sql, &duplicate.source_id, &origin);
-        // What it answers is the outcome of the event that joins them.
+        // The answer is the outcome of the event that joins the names.
         let _ = account.close(sql, Verdict::Applied);
     }
     Joined { payment, is_new }

@@ -180,7 +180,8 @@ fn merge<'a>(
                 answer.is_none() && now.as_ref().is_some_and(|before| state.outranks(&before.state))
             }
         };
-        // What it was in between is known too, but not of the second of the newest state, and nothing after its end.
+        // A stale state still says what the items were at its time, unless that is the second of the newest state or
+        // later.
         if wins || now.as_ref().is_some_and(|now| facts.as_of < now.state.as_of) {
             observed.push(facts);
         }

@@ -80,7 +80,7 @@ pub(crate) fn replace(
         let quantity = match line.quantity {
             LineQuantity::Missing => None,
             LineQuantity::Whole(quantity) => Some(quantity.max(0)),
-            // Only of a line that grants nothing: those of our prices are whole.
+            // Such a line grants nothing: the event parks if its price is ours.
             LineQuantity::NotWhole => Some(0),
         };
         sql.execute(
@@ -136,7 +136,8 @@ pub(crate) fn has_older(sql: &mut Sql, user: Uuid, horizon: Time) -> bool {
 }
 
 /// Of a user's lines that [`since`] leaves out: those of the payment that is their first purchase as long as no older one
-/// becomes known, and the earliest line of 0 of a plan with trial credits. Nothing where no price has either.
+/// becomes known, and the earliest line of 0 of a plan with trial credits. None if no price has a bonus or trial
+/// credits.
 pub(crate) fn firsts_before(sql: &mut Sql, user: Uuid, horizon: Time) -> Vec<StoredLine> {
     const FIRSTS: &str = concat!(
         "with priced as (
@@ -187,7 +188,7 @@ pub(crate) fn of_payment(sql: &mut Sql, source_id: &str) -> Vec<StoredLine> {
     sql.query(OF_PAYMENT, &[source_id.into()]).map(stored).collect()
 }
 
-/// The users in whose accounts the lines of a payment count, and since when each account's do.
+/// The users in whose accounts the lines of a payment count, each with the start of the earliest one.
 pub(crate) fn users(sql: &mut Sql, source_id: &str) -> Vec<(Uuid, Time)> {
     let rows = sql.query(
         "select user_id, min(period_start) from billing.invoice_lines where source_id = $1
@@ -217,7 +218,7 @@ pub(crate) fn first_period_before(
     row.get_opt()
 }
 
-/// Since when the lines of a payment count in an account, if any do.
+/// The start of the earliest line of a payment that counts in an account, if any does.
 pub(crate) fn start(sql: &mut Sql, source_id: &str, user: Uuid) -> Option<Time> {
     let mut row = sql.query_one(
         "select min(period_start) from billing.invoice_lines where source_id = $1 and user_id = $2",

@@ -13,7 +13,7 @@ pub(crate) struct StoredItem {
     pub(crate) item_id: String,
     pub(crate) subscription_id: String,
     pub(crate) as_of: Time,
-    /// As of when it was so, for comparison with periods: by the customer's test clock, if there is one.
+    /// The same time for comparison with periods: by the customer's test clock, if there is one.
     pub(crate) seen_at: Time,
     pub(crate) content: Content,
     pub(crate) known_after: i64,
@@ -51,8 +51,8 @@ impl Content {
 /// The columns that [`stored`] reads, in its order.
 macro_rules! columns {
     () => {
-        "i.item_id, i.subscription_id, i.as_of, i.seen_at, i.price_id, i.product_id, i.quantity, i.interval, i.metered, i.removed, \
-         i.known_after"
+        "i.item_id, i.subscription_id, i.as_of, i.seen_at, i.price_id, i.product_id, i.quantity, i.interval, i.metered, \
+         i.removed, i.known_after"
     };
 }
 
@@ -94,7 +94,7 @@ fn of_subscription(sql: &mut Sql, subscription_id: &str) -> Vec<StoredItem> {
     sql.query(OF_SUBSCRIPTION, &[subscription_id.into()]).map(stored).collect()
 }
 
-/// Whether an item told that a price is usage-based.
+/// Whether some item says that a price is usage-based.
 pub(crate) fn is_metered(sql: &mut Sql, price_id: &str) -> bool {
     let metered = "select from billing.subscription_items where price_id = $1 and metered limit 1";
     sql.query_opt(metered, &[price_id.into()]).is_some()
@@ -136,7 +136,7 @@ pub(crate) fn record(
             let next = next_listing(sql, &state.id, state.as_of).unwrap_or(newest.0);
             if !states.iter().any(|row| row.as_of > state.as_of && row.as_of <= next) {
                 let content = before.map_or_else(Content::removed, |before| before.content.clone());
-                // By a test clock it is not known when exactly that was.
+                // By a test clock it is not known exactly when that was.
                 let next_seen_at = if seen_at == state.as_of { next } else { newest.1 };
                 save(sql, &state.id, item, (next, next_seen_at), &content, known_after);
             }

@@ -17,7 +17,7 @@ pub(crate) fn freeze(sql: &mut Sql, clock_id: &str, frozen_time: Time) -> bool {
     .is_some()
 }
 
-/// Records a time that an object of a clock's customer names, which the clock has reached.
+/// Records a time that an object of a clock's customer names: the clock has reached it.
 pub(crate) fn name(sql: &mut Sql, clock_id: &str, time: Time) {
     sql.execute(
         "insert into billing.test_clocks as c (clock_id, named_time) values ($1, $2)

@@ -31,7 +31,7 @@ async fn find(repair: &Repair, event_id: &str) -> Result<Event, Error> {
         }
     }
     match repair.database.inbox_event(event_id).await? {
-        Some(text) => Ok(Event::from_inbox(text)?),
+        Some(text) => Ok(Event::from_inbox(&text)?),
         None => Err(Error::UnknownEvent(event_id.to_owned())),
     }
 }

@@ -35,7 +35,8 @@ fn an_adjustment_below_0_takes_in_draw_order_but_purchased_credits_last() {
     // The pack expires first, so that a spend would draw it first.
     c.buy(ANN, "cs_1");
     c.execute(
-        "update billing.credit_grants set expires_at = now() + interval '1 day' where source_id = 'cs_1'",
+        "update billing.credit_grants set (expires_at, priority_at) = (now() + interval '1 day', now() + interval '1 day')
+         where source_id = 'cs_1'",
         &[],
     )
     .expect("a superuser may");

@@ -2,33 +2,38 @@
 
 use stripe_credits_tests::{ANN, Database, paid_pack};
 
-/// Each of these changes one thing about a pack's grant, or about a lot, that must not be.
+/// What the grant of a pack, of which nothing was drawn, must not be changed to.
 const GRANTS: &[&str] = &[
     "id = 0",
     "source_id = ''",
     "item = ''",
     "pool = 'debt'",
-    "amount = -1, remaining = 0",
-    "remaining = -1",
-    "pending = -1",
-    "set_aside = -1",
-    "expired = -1",
-    "reversed = -1",
+    "drawn = -1, remaining = amount + 1",
+    "drawn = amount + 1, remaining = -1",
+    "drawn = amount + 1, pending = -1, remaining = 0",
+    "drawn = amount + 1, set_aside = -1, remaining = 0",
+    "drawn = amount + 1, expired = -1, remaining = 0",
     "settled = -1",
-    "consumed = -1, closed_through = 1",
+    "owed = -1",
+    "amount = -1",
+    "amount = amount - 1",
+    "drawn = 1",
+    "moved = 1",
+    "moved = -1",
     "remaining = amount + 1",
     "pending = 1",
     "set_aside = 1",
     "expired = 1",
-    "reversed = 1",
     "settled = 1",
-    "remaining = 0, pending = amount, settled = 1",
-    "amount = amount - 1",
-    "consumed = 1",
-    "closed_through = 1",
-    "price_id = 'price_pro'",
+    "owed = 1",
+    "remaining = 0, drawn = amount, settled = amount + 1",
+    "remaining = 0, drawn = amount, owed = 1",
     "stripe_subscription_id = 'sub_1'",
-    "max_rollover = 0, period_end = now()",
+    "stripe_subscription_id = 'sub_1', period_start = now()",
+    "stripe_subscription_id = 'sub_1', period_end = now()",
+    "period_start = now(), period_end = now()",
+    "stripe_item_id = 'si_1'",
+    "part_start = now()",
 ];
 
 const ACCOUNTS: &[&str] =
@@ -58,8 +63,14 @@ fn grants_and_accounts_that_do_not_add_up_are_refused() {
         }
     }
     // What may be, so that it is not the statement that is refused.
-    c.run("begin; update billing.credit_grants set remaining = 0, settled = amount; rollback");
-    c.run("begin; update billing.credit_grants set consumed = 0, closed_through = 1; rollback");
+    for change in [
+        "remaining = 0, drawn = amount, settled = amount",
+        "remaining = amount - 1, drawn = 2, moved = -1",
+        "remaining = 0, amount = -1, owed = 1",
+        "stripe_subscription_id = 'sub_1', stripe_item_id = 'si_1', period_start = now(), period_end = now()",
+    ] {
+        c.run(&format!("begin; update billing.credit_grants set {change}; rollback"));
+    }
 }
 
 #[test]

@@ -195,8 +195,8 @@ fn an_expiry_in_the_past_is_a_wrong_call() {
 /// Makes a user's expiring grants expire a minute ago, without waiting for it.
 fn expire(c: &mut Connection) {
     c.run(
-        "update billing.credit_grants set expires_at = clock_timestamp() - interval '1 minute'
-         where expires_at is not null;
+        "update billing.credit_grants g set (expires_at, priority_at) = (ago.at, ago.at)
+         from (select clock_timestamp() - interval '1 minute' as at) ago where g.expires_at is not null;
          update billing.accounts set next_due_at = clock_timestamp() - interval '1 minute'
          where next_due_at is not null",
     );
@@ -314,8 +314,8 @@ fn more_than_an_account_can_hold_is_rejected_and_leaves_the_books_alone() {
     let mut c = db.connect();
     let full = i64::MAX - 100;
     c.run(&format!(
-        "insert into billing.credit_grants (user_id, id, source_id, item, pool, amount, remaining, created_at)
-             values ('{ANN}', 1, 'x', 'x', 'purchased', {full}, {full}, now());
+        "insert into billing.credit_grants (user_id, id, source_id, item, pool, amount, remaining, made_after, created_at)
+             values ('{ANN}', 1, 'x', 'x', 'purchased', {full}, {full}, 0, now());
          insert into billing.credit_transactions
              (user_id, id, operation_id, transaction_type, amount, grant_id, pool, balance_after, created_at)
              values ('{ANN}', 1, 1, 'purchase', {full}, 1, 'purchased', {full}, now());
@@ -367,7 +367,7 @@ fn arguments(c: &mut Connection) -> Vec<Argument> {
             and p.prorettype not in ('trigger'::regtype, 'event_trigger'::regtype)
             -- what the others check their arguments with, what the view is made of, what my_credits() posts by
             and p.proname not in ('require_named', 'unposted', 'settle_account', 'older_answer',
-                'draw_rank', 'adds_up')
+                'draw_rank', 'adds_up', 'account_time')
         order by 1, a.ordinal";
     c.query(query, &[])
         .expect("pg_proc can be read")

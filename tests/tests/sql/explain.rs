@@ -31,11 +31,7 @@ fn explain_event_answers_what_the_event_then_does_and_writes_nothing() {
         (pack("a").of(BOB).completed("evt_7"), None, "rejected conflict"),
         (pack("c").metadata("price_id", "price_tshirt").completed("evt_8"), None, "ignored not_credits"),
         (pack("c").completed("evt_9").with("livemode", true), None, "ignored livemode"),
-        (
-            event("evt_10", "invoice.paid", json!({"id": "in_1", "object": "invoice"})),
-            None,
-            "ignored no_subscription",
-        ),
+        (event("evt_10", "invoice.paid", json!({"id": "in_1", "object": "invoice"})), None, "ignored unpaid"),
         (pack("c").completed("evt_11").with("created", "yesterday"), None, "rejected malformed"),
     ];
     for (event, fetched, expected) in events {
@@ -268,7 +264,8 @@ fn validate_names_every_kind_of_broken_books() {
              (user_id, id, operation_id, transaction_type, amount, grant_id, pool, balance_after, created_at)
          select user_id, 99, 99, 'grant', 1, 1, 'purchased', 1001, now() from billing.accounts",
     ] {
-        c.run("begin");
+        // The CHECK of a grant would refuse some of them.
+        c.run("begin; alter table billing.credit_grants drop constraint credit_grants_check");
         c.run(breakage);
         let named: Vec<uuid::Uuid> =
             c.column("select user_id from billing.validate_credits_consistency()", &[]);

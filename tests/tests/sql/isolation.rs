@@ -73,7 +73,7 @@ fn a_database_whose_encoding_is_not_utf8_is_refused_at_create_extension() {
 fn scenario_66_what_jsonb_refuses_of_a_text_is_replaced_and_the_purchase_applied() {
     let db = Database::with_catalog();
     let mut c = db.connect();
-    let named = |name: &str, n: u32| {
+    let paid_by = |name: &str, n: u32| {
         let session = paid_pack(&format!("cs_{n}"), ANN).with("customer_details", json!({"name": "NAME"}));
         session.completed(&format!("evt_{n}")).json().to_string().replace("NAME", name)
     };
@@ -84,7 +84,7 @@ fn scenario_66_what_jsonb_refuses_of_a_text_is_replaced_and_the_purchase_applied
         (r"\ud83d\ude00 \\u0000", "\u{1f600} \\u0000"),
     ];
     for (n, (name, stored)) in (1..).zip(names) {
-        let text = named(name, n);
+        let text = paid_by(name, n);
         for expected in ["applied", "already_applied"] {
             assert_eq!(c.call("apply_stripe_event_text($1)", &[&text]).summary(), expected, "{name}");
         }

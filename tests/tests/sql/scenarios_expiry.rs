@@ -14,7 +14,7 @@ fn an_expiry_is_exact_when_read_and_the_sweep_posts_just_that_once() {
     c.grant_for_days(ANN, 200, "gift", 1);
     c.spend(ANN, 50, "job-1");
     assert_eq!(c.balance(ANN), 650);
-    c.expire_grants(ANN, "gift");
+    c.expire_grants(ANN, "grant:gift");
     assert_eq!((c.balance(ANN), c.balance_and_debt(ANN)), (500, (500, 0)), "before anything posted it");
     assert_eq!(c.ledger(ANN).len(), 3);
     assert_eq!(c.run_due(), 1);
@@ -30,7 +30,7 @@ fn expired_credits_cannot_be_spent_though_nothing_swept_them() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.grant_for_days(ANN, 100, "gift", 1);
-    c.expire_grants(ANN, "gift");
+    c.expire_grants(ANN, "grant:gift");
     let refused = c.spend(ANN, 1, "job-1");
     assert_eq!(
         (refused.summary().as_str(), refused.balance_and_debt()),
@@ -65,11 +65,11 @@ fn an_expiry_never_touches_another_grant() {
     c.grant_for_days(ANN, 100, "second", 2);
     c.grant(ANN, 100, "never");
     c.spend(ANN, 30, "job-1");
-    c.expire_grants(ANN, "first");
+    c.expire_grants(ANN, "grant:first");
     assert_eq!(c.balance(ANN), 200);
     assert_eq!(c.run_due(), 1);
-    assert_eq!(c.grants(ANN), ["first 0", "second 100", "never 100"]);
-    c.expire_grants(ANN, "second");
+    assert_eq!(c.grants(ANN), ["grant:first 0", "grant:second 100", "grant:never 100"]);
+    c.expire_grants(ANN, "grant:second");
     assert_eq!(c.balance(ANN), 100);
     assert_eq!(c.run_due(), 1);
     assert_eq!(
@@ -85,7 +85,7 @@ fn sweeps_and_spends_at_once_expire_once_and_overdraw_nothing() {
         let mut c = db.connect();
         c.buy(ANN, "cs_1");
         c.grant_for_days(ANN, 200, "gift", 1);
-        c.expire_grants(ANN, "gift");
+        c.expire_grants(ANN, "grant:gift");
         let works: Vec<_> = (0..8)
             .map(|n| {
                 move |c: &mut Connection| -> i64 {
@@ -117,7 +117,7 @@ fn run_due_settles_no_more_accounts_than_its_limit_in_the_order_of_their_users()
     let users: Vec<Uuid> = (1..=5).map(user).collect();
     for user in &users {
         c.grant_for_days(*user, 10, "gift", 1);
-        c.expire_grants(*user, "gift");
+        c.expire_grants(*user, "grant:gift");
     }
     assert_eq!(c.one::<i64>("select billing.run_due(2)", &[]), 2);
     let expired =
@@ -135,7 +135,7 @@ fn run_due_skips_locked_accounts() {
     let (mut c, mut other) = (db.connect(), db.connect());
     for user in [ANN, BOB] {
         c.grant_for_days(user, 10, "gift", 1);
-        c.expire_grants(user, "gift");
+        c.expire_grants(user, "grant:gift");
     }
     other.run("set lock_timeout = '5s'");
     c.run("begin");
@@ -162,7 +162,7 @@ fn run_due_posts_returns_and_expiries_of_many_accounts_as_each_access_would_have
             c.expire_reservation(*user, "job-1");
         }
         if n % 3 == 0 {
-            c.expire_grants(*user, "gift");
+            c.expire_grants(*user, "grant:gift");
         }
         expected.push(c.balance_and_debt(*user));
     }
@@ -183,7 +183,7 @@ fn the_balance_at_a_time_is_the_ledgers_up_to_then() {
     c.reserve(ANN, 100, "job-2");
     c.commit(ANN, "job-2", Some(60));
     c.grant_for_days(ANN, 70, "soon", 1);
-    c.expire_grants(ANN, "soon");
+    c.expire_grants(ANN, "grant:soon");
     c.run_due();
     let wrong: Vec<String> = c.column(
         "select format('%s: %s is not %s', at, billing.balance_at($1, at), ledger)

@@ -26,8 +26,10 @@ fn subscription_grant(
                  where user_id = $1 returning *
              ), lot as (
                  insert into billing.credit_grants
-                     (user_id, id, source_id, item, pool, amount, remaining, expires_at, created_at)
-                 select user_id, last_grant_id, $3::text, 'price_pro', 'subscription', $2, $2, {expires_at}, now()
+                     (user_id, id, source_id, item, pool, amount, remaining, expires_at, priority_at, made_after,
+                      created_at)
+                 select user_id, last_grant_id, $3::text, 'price_pro', 'subscription', $2, $2, {expires_at}, {expires_at},
+                     last_transaction_id - 1, now()
                  from account
              )
              insert into billing.credit_transactions
@@ -56,7 +58,7 @@ fn scenario_25_a_spend_takes_what_expires_tomorrow_before_what_was_bought() {
         ("applied", -300, (400, 0))
     );
     assert_eq!((spent.remaining_promotional, spent.remaining_purchased), (Some(0), Some(400)));
-    assert_eq!(c.request(ANN, "job-1"), ["spend -200 of gift", "spend -100 of cs_1"]);
+    assert_eq!(c.request(ANN, "job-1"), ["spend -200 of grant:gift", "spend -100 of cs_1"]);
     assert_eq!(c.ledger(ANN), ["purchase 500", "grant 200", "spend -200", "spend -100"]);
     assert_eq!(c.balance(ANN), 400);
 }
@@ -238,12 +240,12 @@ fn the_draw_order_is_expiry_then_subscription_promotional_purchased_then_oldest(
     let drawn: Vec<String> = c.request(ANN, "job-1").iter().map(|row| row.replace("spend ", "")).collect();
     let expected = [
         "-10 of in_soon",
-        "-10 of gift_soon",
+        "-10 of grant:gift_soon",
         "-10 of in_later",
-        "-10 of gift_later",
+        "-10 of grant:gift_later",
         "-10 of in_never",
-        "-10 of gift_old",
-        "-10 of gift_new",
+        "-10 of grant:gift_old",
+        "-10 of grant:gift_new",
         "-500 of cs_old",
         "-500 of cs_new",
     ];
@@ -263,7 +265,7 @@ fn a_pack_that_expires_is_drawn_before_promotional_credits_that_do_not() {
     let paid = paid_pack("cs_1", ANN).with("created", created);
     assert_eq!(c.apply(&paid.completed("evt_1")).summary(), "applied");
     c.spend(ANN, 510, "job-1");
-    assert_eq!(c.request(ANN, "job-1"), ["spend -500 of cs_1", "spend -10 of gift"]);
+    assert_eq!(c.request(ANN, "job-1"), ["spend -500 of cs_1", "spend -10 of grant:gift"]);
 }
 
 #[test]
@@ -277,7 +279,7 @@ fn a_thousand_live_grants_are_drawn_in_order_as_far_as_a_spend_needs_them() {
     let all: i64 = (1..=1000).map(|n| 1 + n % 3).sum();
     assert_eq!(c.balance(ANN), all);
     let in_order = |from: usize, upto: usize| -> Vec<String> {
-        (from..=upto).map(|n| format!("spend -{} of gift-{n}", 1 + n % 3)).collect()
+        (from..=upto).map(|n| format!("spend -{} of grant:gift-{n}", 1 + n % 3)).collect()
     };
     let sum = |from: i64, upto: i64| -> i64 { (from..=upto).map(|n| 1 + n % 3).sum() };
     // 8 grants are read at first, then 128, then all: on both sides of each.

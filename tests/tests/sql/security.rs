@@ -10,6 +10,8 @@ use stripe_credits_tests::{ANN, BOB, Connection, Database, paid_pack, session, u
 
 /// What a client may run: the same list as in sql/security.sql.
 const CLIENT_FUNCTIONS: &[&str] = &[
+    // What the view reads the time by.
+    "billing.account_time(text)",
     "billing.current_user_id()",
     // On every pricing page.
     "billing.free_plan()",
@@ -18,7 +20,7 @@ const CLIENT_FUNCTIONS: &[&str] = &[
     "billing.my_payments(integer,timestamp with time zone)",
     "billing.my_transactions(integer,bigint)",
     // Reads the caller's own rows, like the view that it is part of.
-    "billing.unposted(uuid)",
+    "billing.unposted(uuid,timestamp with time zone)",
 ];
 
 /// What a client may read, its own rows only (prices: all of them).

@@ -12,7 +12,7 @@ fn with_a_spend() -> Database {
     c.buy(ANN, "cs_1");
     c.grant_for_days(ANN, 200, "gift", 10);
     assert_eq!(c.spend(ANN, 300, "job-1").summary(), "applied");
-    assert_eq!(c.grants(ANN), ["cs_1 400", "gift 0"]);
+    assert_eq!(c.grants(ANN), ["cs_1 400", "grant:gift 0"]);
     db
 }
 
@@ -22,15 +22,15 @@ fn scenario_55_a_spend_is_given_back_to_what_was_drawn_last_first() {
     let mut c = db.connect();
     let back = c.refund_spend(ANN, "job-1", "refund-1", Some(150));
     assert_eq!((back.summary().as_str(), back.credits, back.balance_and_debt()), ("applied", 150, (550, 0)));
-    assert_eq!(c.request(ANN, "refund-1"), ["spend_refund 100 of cs_1", "spend_refund 50 of gift"]);
+    assert_eq!(c.request(ANN, "refund-1"), ["spend_refund 100 of cs_1", "spend_refund 50 of grant:gift"]);
     let again = c.refund_spend(ANN, "job-1", "refund-1", Some(150));
     assert_eq!((again.summary().as_str(), again.credits), ("already_applied", 0));
-    assert_eq!(c.grants(ANN), ["cs_1 500", "gift 50"]);
+    assert_eq!(c.grants(ANN), ["cs_1 500", "grant:gift 50"]);
     let rest = c.refund_spend(ANN, "job-1", "refund-2", None);
     assert_eq!((rest.summary().as_str(), rest.credits, rest.balance_and_debt()), ("applied", 150, (700, 0)));
-    assert_eq!(c.request(ANN, "refund-2"), ["spend_refund 150 of gift"]);
+    assert_eq!(c.request(ANN, "refund-2"), ["spend_refund 150 of grant:gift"]);
     assert_eq!(c.refund_spend(ANN, "job-1", "refund-2", None).summary(), "already_applied");
-    assert_eq!(c.grants(ANN), ["cs_1 500", "gift 200"]);
+    assert_eq!(c.grants(ANN), ["cs_1 500", "grant:gift 200"]);
     assert_eq!(
         c.ledger(ANN),
         [
@@ -111,12 +111,12 @@ fn of_a_committed_reservation_its_committed_part_is_given_back() {
     c.grant_for_days(ANN, 200, "gift", 10);
     c.reserve(ANN, 300, "job-1");
     c.commit(ANN, "job-1", Some(250));
-    assert_eq!(c.grants(ANN), ["cs_1 450", "gift 0"]);
+    assert_eq!(c.grants(ANN), ["cs_1 450", "grant:gift 0"]);
     assert_eq!(c.refund_spend(ANN, "job-1", "refund-1", Some(251)).summary(), "rejected exceeds_spend");
     assert_eq!(c.refund_spend(ANN, "job-1", "refund-1", Some(70)).credits, 70);
-    assert_eq!(c.grants(ANN), ["cs_1 500", "gift 20"]);
+    assert_eq!(c.grants(ANN), ["cs_1 500", "grant:gift 20"]);
     assert_eq!(c.refund_spend(ANN, "job-1", "refund-2", None).credits, 180);
-    assert_eq!(c.grants(ANN), ["cs_1 500", "gift 200"]);
+    assert_eq!(c.grants(ANN), ["cs_1 500", "grant:gift 200"]);
     assert_eq!(c.commit(ANN, "job-1", Some(250)).summary(), "already_applied");
     assert_eq!(c.release(ANN, "job-1").summary(), "rejected conflict");
 }
@@ -125,10 +125,10 @@ fn of_a_committed_reservation_its_committed_part_is_given_back() {
 fn what_is_given_back_to_an_expired_grant_expires() {
     let db = with_a_spend();
     let mut c = db.connect();
-    c.expire_grants(ANN, "gift");
+    c.expire_grants(ANN, "grant:gift");
     let back = c.refund_spend(ANN, "job-1", "refund-1", None);
     assert_eq!((back.summary().as_str(), back.credits, back.balance_and_debt()), ("applied", 100, (500, 0)));
-    assert_eq!(c.grants(ANN), ["cs_1 500", "gift 0"]);
+    assert_eq!(c.grants(ANN), ["cs_1 500", "grant:gift 0"]);
     assert_eq!(c.ledger(ANN).split_off(4), ["spend_refund 100", "spend_refund 200", "expiry -200"]);
     assert_eq!(c.refund_spend(ANN, "job-1", "refund-2", None).summary(), "rejected exceeds_spend");
 }
@@ -167,7 +167,7 @@ fn one_refund_on_many_connections_at_once_gives_back_once() {
     sorted.sort_by_key(|outcome| outcome == "applied");
     assert_eq!(sorted.pop().as_deref(), Some("applied"));
     assert!(sorted.iter().all(|outcome| outcome == "already_applied"), "{sorted:?}");
-    assert_eq!(db.connect().grants(ANN), ["cs_1 500", "gift 50"]);
+    assert_eq!(db.connect().grants(ANN), ["cs_1 500", "grant:gift 50"]);
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn many_refunds_of_one_spend_at_once_give_back_no_more_than_was_spent() {
     let refused = outcomes.iter().filter(|outcome| *outcome == "rejected exceeds_spend").count();
     assert_eq!((applied, refused), (4, 12), "{outcomes:?}");
     let mut c = db.connect();
-    assert_eq!(c.grants(ANN), ["cs_1 500", "gift 180"]);
+    assert_eq!(c.grants(ANN), ["cs_1 500", "grant:gift 180"]);
     assert_eq!(c.refund_spend(ANN, "job-1", "rest", None).credits, 20);
 }
 

@@ -29,12 +29,12 @@ pub fn item(line: &InvoiceLine) -> Item {
     line.price.as_ref().map_or(Item::Unpriced, item)
 }
 
-/// What the lines of an invoice are to us.
+/// The lines of an invoice, sorted into those of plans and packs, and others.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Sorted {
     /// The price of each plan or pack that is billed.
     pub price_ids: Vec<String>,
-    /// Whether something of it was paid for or credited: not only trials, gifts and what a discount brought to 0.
+    /// Whether any of these was paid for or credited: not only trials, gifts and what a discount brought to 0.
     pub moves_money: bool,
     /// Recurring prices that were paid for and that the catalog does not know: the event waits for it.
     pub unknown: Vec<Item>,
@@ -55,8 +55,8 @@ pub struct PassedOver {
     pub why: &'static str,
 }
 
-/// Sorts the lines of an invoice, each with the price that the catalog has for it. `is_metered` says of a price whether a
-/// subscription item told that it is usage-based: since 2025-03-31 lines do not say it.
+/// Sorts the lines of an invoice, each with the price that the catalog has for it. `is_metered` tells whether a
+/// subscription item says that a price is usage-based: since Stripe's API of 2025-03-31 lines do not say it.
 ///
 /// # Errors
 /// [`Reason::OutOfRange`] if a line is worth more than an account can hold.
@@ -129,9 +129,10 @@ impl Sorted {
     /// Why an invoice none of whose lines is ours grants nothing.
     #[must_use]
     pub fn nothing(&self) -> Reason {
-        match self.passed_over.iter().any(|passed| passed.why == "not_credits") {
-            true => Reason::NotCredits,
-            false => Reason::NothingBilled,
+        if self.passed_over.iter().any(|passed| passed.why == "not_credits") {
+            Reason::NotCredits
+        } else {
+            Reason::NothingBilled
         }
     }
 }

@@ -166,7 +166,7 @@ fn scenario_64_a_packs_monthly_item_grants_by_time_and_for_good() {
 }
 
 #[test]
-fn scenario_67_a_quarter_that_became_a_monthly_plan_gives_the_months_amount_each_time() {
+fn scenario_67_a_monthly_plan_after_a_quarter_gives_its_amount_each_time() {
     max_every_month(QUARTER, 3, 30_000);
 }
 
@@ -197,7 +197,7 @@ fn month_to_year(api: Api, at: i64) -> Vec<i64> {
 }
 
 #[test]
-fn scenario_71_a_year_instead_of_a_month_at_its_start_comes_in_twelve_whole_parts() {
+fn scenario_71_a_year_instead_of_a_month_at_its_start_comes_in_whole_parts() {
     for api in Api::BOTH {
         assert_eq!(month_to_year(api, CREATED + 30), [10_000; 12]);
     }
@@ -264,7 +264,7 @@ fn scenario_73_a_credit_for_what_nobody_paid_is_owed_and_a_loop_gains_nothing() 
 }
 
 #[test]
-fn scenario_74_an_open_upgrade_that_was_downgraded_again_is_owed_until_it_is_paid() {
+fn scenario_74_an_open_upgrade_that_was_downgraded_is_owed_until_it_is_paid() {
     let db = plans();
     for api in Api::BOTH {
         let mut c = db.connect();

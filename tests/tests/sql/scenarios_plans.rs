@@ -45,7 +45,7 @@ fn both_orders(db: &Database, events: [Event; 2], expected: (i64, i64)) {
 }
 
 #[test]
-fn scenario_41_two_plans_of_one_subscription_grant_both_in_both_shapes_and_orders_of_lines() {
+fn scenario_41_two_plans_of_one_subscription_grant_both_in_either_order_of_lines() {
     let db = plans();
     for api in Api::BOTH {
         for flipped in [false, true] {
@@ -212,7 +212,7 @@ fn scenario_45_a_first_invoice_for_an_update_grants_like_any() {
 }
 
 #[test]
-fn scenario_46_a_plans_invoice_that_is_written_off_and_becomes_paid_grants_nothing() {
+fn scenario_46_a_plans_invoice_that_is_written_off_and_paid_grants_nothing() {
     let db = plans();
     let newer = credit_note("cn_1", "in_1", 10_000)
         .with("pre_payment_amount", 10_000)
@@ -341,7 +341,7 @@ fn scenario_56_an_invoice_for_pending_items_names_its_subscription_on_its_lines(
 }
 
 #[test]
-fn scenario_61_a_request_id_that_is_a_plans_invoice_counts_beside_it_in_both_orders() {
+fn scenario_61_a_request_id_that_is_a_plans_invoice_counts_beside_it() {
     let db = plans();
     let paid = billed("in_1", CREATED, [pro()]).paid("evt_in_1");
     let mut c = db.connect();
@@ -452,7 +452,7 @@ fn scenario_76_a_metered_line_of_nothing_is_no_trial() {
 }
 
 #[test]
-fn scenario_77_one_invoice_with_lines_of_two_subscriptions_and_a_pack_grants_each_its_own() {
+fn scenario_77_lines_of_two_subscriptions_and_a_pack_grant_each_its_own() {
     let db = plans();
     for api in Api::BOTH {
         let mut second = subscription("sub_2", "price_max").of(ANN);

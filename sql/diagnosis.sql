@@ -39,7 +39,7 @@ as $$
     select t.user_id, t.id,
         case when count(p.source_id) = 0
             then format('ledger row %s: payment %s does not exist', t.id,
-                coalesce(t.stripe_checkout_session_id, t.stripe_invoice_id))
+                coalesce(t.stripe_checkout_session_id, t.stripe_invoice_id, t.stripe_payment_intent_id))
             else format('ledger row %s: payment %s belongs to user %s', t.id, min(p.source_id), min(p.user_id::text))
         end
     from billing.credit_transactions t
@@ -47,7 +47,7 @@ as $$
     left join billing.payments p
         on p.source_id in (g.source_id, t.stripe_checkout_session_id, t.stripe_invoice_id) and p.paid_at is not null
     where t.transaction_type in ('purchase', 'subscription_grant', 'bonus')
-        and num_nonnulls(t.stripe_checkout_session_id, t.stripe_invoice_id) > 0
+        and num_nonnulls(t.stripe_checkout_session_id, t.stripe_invoice_id, t.stripe_payment_intent_id) > 0
     group by t.user_id, t.id
     having not coalesce(bool_or(p.user_id = t.user_id), false)
 $$;

@@ -283,7 +283,7 @@ impl Connection {
              union all
              select format('grant %s: %s of %s, expires %s', user_id, sum(remaining), sum(amount),
                         min(extract(epoch from expires_at))) from billing.credit_grants
-             where amount <> 0 or drawn <> 0 group by user_id, item
+             where amount <> 0 group by user_id, item
              union all
              select format('ledger %s: %s', user_id, sum(amount)) from billing.credit_transactions
              group by user_id having sum(amount) <> 0

@@ -26,6 +26,11 @@ pub fn period(n: u32) -> (i64, i64) {
     (month(n), month(n + 1))
 }
 
+/// The middle of the n-th month: prorations from then on are worth exactly half.
+pub fn half_time(n: u32) -> i64 {
+    month(n).midpoint(month(n + 1))
+}
+
 /// A subscription's object.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Subscription(Value);

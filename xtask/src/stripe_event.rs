@@ -1,4 +1,4 @@
-//! Events as Stripe sends them for a purchase, a refund and a subscription, and Stripe's signature.
+//! Events as Stripe sends them for a purchase, money that comes back and a subscription, and Stripe's signature.
 
 use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -69,6 +69,26 @@ impl Event {
         Self::about(event_type, now, &refund)
     }
 
+    /// A credit note for so many cents of this paid invoice, given to the customer's balance.
+    #[must_use]
+    pub fn credit_note(&self, cents: i64) -> Self {
+        let now = unix_now();
+        let note = json!({
+            "id": format!("cn_{}", Uuid::new_v4().simple()),
+            "object": "credit_note",
+            "status": "issued",
+            "livemode": false,
+            "created": now,
+            "currency": "usd",
+            "invoice": self.object_id,
+            "total": cents,
+            "pre_payment_amount": 0,
+            "post_payment_amount": cents,
+            "refunds": [],
+        });
+        Self::about("credit_note.created", now, &note)
+    }
+
     /// An event about an object, made at a time in Unix seconds.
     fn about(event_type: &str, created: u64, object: &Value) -> Self {
         let id = format!("evt_{}", Uuid::new_v4().simple());
@@ -103,15 +123,31 @@ pub struct Subscription {
     began: u64,
 }
 
-/// A month as this subscription is billed.
-const MONTH_SECONDS: u64 = 30 * 86_400;
+/// A day, and a month as this subscription is billed.
+const DAY_SECONDS: u64 = 86_400;
+const MONTH_DAYS: u64 = 30;
+/// How many days ago it began: in its second month, so that all of its events are in the past.
+const AGE_DAYS: u64 = 57;
+
+/// What an invoice bills of one item of the subscription.
+#[derive(Clone, Copy, Debug)]
+pub struct Line<'a> {
+    /// Which of the subscription's items, from 1.
+    pub item: usize,
+    /// Its price.
+    pub price: &'a str,
+    /// Below 0: a credit for unused time.
+    pub cents: i64,
+    /// Whether it bills the rest of the month, and not the whole month.
+    pub is_proration: bool,
+}
 
 impl Subscription {
-    /// A user's subscription that began a month and a half ago.
+    /// A user's subscription that began 57 days ago.
     #[must_use]
     pub fn of(user: Uuid) -> Self {
         let tag = Uuid::new_v4().simple().to_string();
-        Self { user, tag, began: unix_now() - MONTH_SECONDS * 3 / 2 }
+        Self { user, tag, began: unix_now() - AGE_DAYS * DAY_SECONDS }
     }
 
     /// The `checkout.session.completed` that began it: the only one of its events that names the user.
@@ -135,10 +171,20 @@ impl Subscription {
         Event::about("checkout.session.completed", self.began, &session)
     }
 
-    /// Its state, so many months after it began: an event of `event_type`.
+    /// Its state, so many days after it began, with an item for each of these prices: an event of `event_type`.
     #[must_use]
-    pub fn state(&self, event_type: &str, status: &str, price: &str, months: u64) -> Event {
-        let start = self.period_start(months);
+    pub fn state(&self, event_type: &str, status: &str, prices: &[&str], day: u64) -> Event {
+        let (start, end) = self.month(day);
+        let items = (1..).zip(prices).map(|(item, price)| {
+            json!({
+                "id": self.item(item),
+                "object": "subscription_item",
+                "price": {"id": price, "object": "price"},
+                "quantity": 1,
+                "current_period_start": start,
+                "current_period_end": end,
+            })
+        });
         let subscription = json!({
             "id": self.id(),
             "object": "subscription",
@@ -147,48 +193,60 @@ impl Subscription {
             "customer": self.customer(),
             "cancel_at_period_end": false,
             "metadata": {},
-            "items": {"object": "list", "has_more": false, "data": [{
-                "object": "subscription_item",
-                "price": {"id": price, "object": "price"},
-                "quantity": 1,
-                "current_period_start": start,
-                "current_period_end": start + MONTH_SECONDS,
-            }]},
+            "items": {"object": "list", "has_more": false, "data": items.collect::<Vec<_>>()},
         });
-        let created = if months == 0 { start } else { unix_now() };
-        Event::about(event_type, created, &subscription)
+        Event::about(event_type, self.time(day), &subscription)
     }
 
-    /// The `invoice.paid` for its period so many months after it began, or with the reason `subscription_update` for a
-    /// change to `price` within it, now.
+    /// The `invoice.paid` with these lines, so many days after it began.
     #[must_use]
-    pub fn paid(&self, price: &str, months: u64, billing_reason: &str) -> Event {
-        let start = self.period_start(months);
-        let from = if billing_reason == "subscription_update" { unix_now() } else { start };
+    pub fn paid(&self, lines: &[Line], day: u64, billing_reason: &str) -> Event {
+        let at = self.time(day);
+        let billed: Vec<Value> = lines.iter().map(|line| self.line(line, day)).collect();
         let invoice = json!({
             "id": format!("in_{}", Uuid::new_v4().simple()),
             "object": "invoice",
             "status": "paid",
             "livemode": false,
-            "created": from,
+            "created": at,
+            "status_transitions": {"paid_at": at},
             "billing_reason": billing_reason,
             "customer": self.customer(),
             "currency": "usd",
-            "total": AMOUNT_CENTS,
+            "total": lines.iter().map(|line| line.cents).sum::<i64>(),
             "metadata": {},
             "parent": {
                 "type": "subscription_details",
                 "subscription_details": {"subscription": self.id(), "metadata": {}},
             },
-            "lines": {"object": "list", "has_more": false, "data": [{
-                "object": "line_item",
-                "amount": AMOUNT_CENTS,
-                "quantity": 1,
-                "pricing": {"type": "price_details", "price_details": {"price": price}},
-                "period": {"start": from, "end": start + MONTH_SECONDS},
-            }]},
+            "lines": {"object": "list", "has_more": false, "data": billed},
         });
-        Event::about("invoice.paid", from, &invoice)
+        Event::about("invoice.paid", at, &invoice)
+    }
+
+    fn line(&self, line: &Line, day: u64) -> Value {
+        let (start, end) = self.month(day);
+        let is_credit = line.cents < 0;
+        json!({
+            "id": format!("il_{}", Uuid::new_v4().simple()),
+            "object": "line_item",
+            "amount": line.cents,
+            "quantity": 1,
+            "discount_amounts": [],
+            "pricing": {"type": "price_details", "price_details": {"price": line.price}},
+            "period": {"start": if line.is_proration { self.time(day) } else { start }, "end": end},
+            "parent": {
+                "type": "subscription_item_details",
+                "subscription_item_details": {
+                    "subscription": self.id(),
+                    "subscription_item": self.item(line.item),
+                    "proration": line.is_proration,
+                    "proration_details": {
+                        "credited_items": is_credit.then(|| json!({"invoice_line_items": ["il_before"]})),
+                    },
+                },
+            },
+        })
     }
 
     fn id(&self) -> String {
@@ -199,8 +257,19 @@ impl Subscription {
         format!("cus_{}", self.user.simple())
     }
 
-    fn period_start(&self, months: u64) -> u64 {
-        self.began + months * MONTH_SECONDS
+    fn item(&self, item: usize) -> String {
+        format!("si_{}_{item}", self.tag)
+    }
+
+    /// So many days after it began, in Unix seconds.
+    fn time(&self, day: u64) -> u64 {
+        self.began + day * DAY_SECONDS
+    }
+
+    /// The billed month that a day is in, from and to.
+    fn month(&self, day: u64) -> (u64, u64) {
+        let first_day = day / MONTH_DAYS * MONTH_DAYS;
+        (self.time(first_day), self.time(first_day + MONTH_DAYS))
     }
 }
 

@@ -1,5 +1,5 @@
 //! The period in which a plan's credits were drawn: what is spent under one period is never missing from the next, and what comes
-//! back comes back to the period in which it was drawn, whichever is current by then. The model test found each of these.
+//! back comes back to the period in which it was drawn, where it stays until the next one opens. The model test found each of these.
 
 use stripe_credits_tests::refunds::refund;
 use stripe_credits_tests::stripe::CREATED;
@@ -60,7 +60,7 @@ fn what_rolled_over_and_was_spent_is_not_missing_from_the_next_plan() {
 }
 
 #[test]
-fn what_a_reservation_returns_is_of_the_period_in_which_it_was_held() {
+fn what_a_reservation_returns_to_a_swept_period_stays_until_the_next_opening() {
     let (db, mut c) = subscribed("price_roll");
     pay(&mut c, &renewal("in_0", "sub_1", ROLL, 0));
     pay(&mut c, &renewal("in_1", "sub_1", ROLL, 1));
@@ -69,13 +69,15 @@ fn what_a_reservation_returns_is_of_the_period_in_which_it_was_held() {
     pay(&mut c, &renewal("in_2", "sub_1", ROLL, 2));
     c.spend(ANN, 200, "job-spent");
     assert_eq!(checked_balance_and_debt(&db, &mut c), (1_300, 0));
-    // With 1,500 left of it, 500 roll over all the same.
+    // What comes back to a period that was swept meanwhile stays until the next opening (rule 8).
     assert_eq!(c.release(ANN, "job-held").summary(), "applied");
-    assert_eq!(checked_balance_and_debt(&db, &mut c), (1_300, 0), "{:?}", c.ledger(ANN));
+    assert_eq!(checked_balance_and_debt(&db, &mut c), (1_600, 0), "{:?}", c.ledger(ANN));
+    pay(&mut c, &renewal("in_3", "sub_1", ROLL, 3));
+    assert_eq!(checked_balance_and_debt(&db, &mut c), (1_500, 0), "{:?}", c.ledger(ANN));
 }
 
 #[test]
-fn what_settled_a_debt_returns_to_the_period_in_which_it_did() {
+fn what_settled_a_debt_comes_back_and_stays_until_the_next_opening() {
     let (db, mut c) = subscribed("price_pro");
     c.apply(&paid_pack("cs_pack", ANN).completed("evt_pack"));
     pay(&mut c, &renewal("in_0", "sub_1", PRO, 0));
@@ -87,9 +89,11 @@ fn what_settled_a_debt_returns_to_the_period_in_which_it_did() {
     pay(&mut c, &renewal("in_2", "sub_1", PRO, 2));
     c.spend(ANN, 3_000, "job-2");
     assert_eq!(checked_balance_and_debt(&db, &mut c), (7_000, 0));
-    // Had the pack never been refunded, the second period would have left 500 more, and the third none of them.
+    // What was settled comes back (rule 9), to a period that the third one has swept before.
     refunds(&mut c, "pack", 1_000, "failed");
-    assert_eq!(checked_balance_and_debt(&db, &mut c), (7_000, 0), "{:?}", c.ledger(ANN));
+    assert_eq!(checked_balance_and_debt(&db, &mut c), (7_500, 0), "{:?}", c.ledger(ANN));
+    pay(&mut c, &renewal("in_3", "sub_1", PRO, 3));
+    assert_eq!(checked_balance_and_debt(&db, &mut c), (10_000, 0), "{:?}", c.ledger(ANN));
 }
 
 #[test]
@@ -103,8 +107,8 @@ fn what_comes_back_to_a_refunded_period_is_taken_from_it_at_once() {
     refunds(&mut c, "spent", 400, "succeeded");
     assert_eq!(checked_balance_and_debt(&db, &mut c), (10_300, 0));
     refunds(&mut c, "0", 10_000, "succeeded");
-    assert_eq!(c.grants(ANN), ["cs_spent 0", "cs_kept 300", "in_0 0"]);
+    assert_eq!(c.grants(ANN), ["cs_spent 0", "cs_kept 300", "sub_1 0"]);
     refunds(&mut c, "spent", 400, "failed");
     assert_eq!(checked_balance_and_debt(&db, &mut c), (500, 0));
-    assert_eq!(c.grants(ANN), ["cs_spent 0", "cs_kept 500", "in_0 0"], "{:?}", c.ledger(ANN));
+    assert_eq!(c.grants(ANN), ["cs_spent 0", "cs_kept 500", "sub_1 0"], "{:?}", c.ledger(ANN));
 }

@@ -250,9 +250,9 @@ fn scenario_23_a_yearly_price_gives_each_months_credits_by_time_alone() {
         [
             "subscription_grant 10000",
             "spend -4000",
-            "expiry -6000",
             "subscription_grant 10000",
-            "expiry -10000"
+            "expiry -6000",
+            "subscription_grant 10000"
         ]
     );
     assert_eq!(ledger.iter().filter(|row| *row == "subscription_grant 10000").count(), 12);
@@ -300,12 +300,12 @@ fn scenario_23_each_months_credits_expire_in_turn_when_not_read_for_months() {
         c.ledger(ANN),
         [
             "subscription_grant 10000",
-            "expiry -10000",
             "subscription_grant 10000",
             "expiry -10000",
             "subscription_grant 10000",
             "expiry -10000",
             "subscription_grant 10000",
+            "expiry -10000",
         ]
     );
 }
@@ -374,7 +374,7 @@ fn scenario_23_refunded_before_its_invoice_a_year_never_drips() {
 }
 
 #[test]
-fn scenario_23_a_plan_change_ends_the_coming_months_and_a_change_back_restores_them() {
+fn scenario_23_a_lesser_plan_limits_each_coming_month_and_a_change_back_restores_them() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     let start = c.unix_now() - 2 * DAY;
@@ -384,15 +384,19 @@ fn scenario_23_a_plan_change_ends_the_coming_months_and_a_change_back_restores_t
     c.twice(&roll.updated("evt_down", start + DAY));
     assert_eq!((c.settled_balance_and_debt(ANN), c.tier(ANN)), ((1_000, 0), "roll active".into()));
     c.advance_time(ANN, "1 month");
-    assert_eq!(c.settled_balance_and_debt(ANN), (0, 0), "the first month expired, no other comes");
+    assert_eq!(
+        c.settled_balance_and_debt(ANN),
+        (1_000, 0),
+        "the first month expired, of the second so much stays"
+    );
     let back = subscription("sub_year", "price_pro_year").of(ANN).during(span);
     c.twice(&back.updated("evt_back", start + DAY + 60));
     assert_eq!(c.settled_balance_and_debt(ANN), (10_000, 0));
 }
 
 #[test]
-fn scenario_23_a_cancellation_ends_no_month_under_keep_and_coming_ones_under_expire() {
-    for (policy, later) in [("keep", 10_000), ("expire", 0)] {
+fn scenario_23_a_canceled_year_gives_its_months_until_the_year_ends_under_both_policies() {
+    for policy in ["keep", "expire"] {
         let db = database_with(&json!({"cancellation": policy}));
         let mut c = db.connect();
         let start = c.unix_now() - 2 * DAY;
@@ -405,6 +409,26 @@ fn scenario_23_a_cancellation_ends_no_month_under_keep_and_coming_ones_under_exp
             ((10_000, 0), "free canceled".into()),
             "{policy}"
         );
+        c.advance_time(ANN, "1 month");
+        assert_eq!(c.settled_balance_and_debt(ANN), (10_000, 0), "{policy}");
+        c.advance_time(ANN, "11 months");
+        assert_eq!(c.settled_balance_and_debt(ANN), (0, 0), "{policy}");
+    }
+}
+
+#[test]
+fn scenario_23_a_year_that_ends_at_cancel_at_gives_no_month_after_it_under_expire() {
+    for (policy, later) in [("keep", 10_000), ("expire", 0)] {
+        let db = database_with(&json!({"cancellation": policy}));
+        let mut c = db.connect();
+        let start = c.unix_now() - 2 * DAY;
+        subscribe_for_a_year(&mut c, start);
+        let state = subscription("sub_year", "price_pro_year").of(ANN);
+        let state = state.during((start, months_after(start, 12)));
+        let ends = state.with("cancel_at", months_after(start, 2));
+        c.twice(&ends.updated("evt_cancel", start + DAY));
+        c.advance_time(ANN, "1 month");
+        assert_eq!(c.settled_balance_and_debt(ANN), (10_000, 0), "{policy}");
         c.advance_time(ANN, "1 month");
         assert_eq!(c.settled_balance_and_debt(ANN), (later, 0), "{policy}");
     }

@@ -41,7 +41,7 @@ fn succeeded(intent: &Object) -> Event {
 }
 
 #[test]
-fn scenario_46_a_pack_invoice_written_off_by_a_credit_note_grants_nothing_in_both_orders() {
+fn scenario_46_a_pack_invoice_that_a_credit_note_writes_off_grants_nothing() {
     let db = Database::with_catalog();
     let written_off = credit_note("cn_1", "in_1", 1000)
         .with("pre_payment_amount", 1000)
@@ -185,7 +185,7 @@ fn scenario_48_an_intent_that_a_session_names_too_counts_once_in_every_order() {
 }
 
 #[test]
-fn scenario_48_with_a_key_an_intent_behind_a_session_or_an_invoice_grants_nothing_itself() {
+fn scenario_48_an_intent_behind_a_session_or_an_invoice_grants_nothing_with_a_key() {
     let db = Database::with_catalog();
     let session = paid_pack("cs_1", ANN);
     for answer in [behind("pi_1", &[session.json()], &[]), behind("pi_1", &[], &["in_9"])] {

@@ -128,7 +128,7 @@ fn a_dispute_won_gives_the_periods_credits_back() {
 }
 
 #[test]
-fn a_refund_of_the_current_period_leaves_what_rolled_over_in_every_order() {
+fn a_refund_of_a_whole_period_leaves_the_other_in_every_order() {
     let db = Database::with_catalog();
     let bill = |n: u32| {
         renewal(&format!("in_{n}"), "sub_1", ROLL, n)
@@ -137,15 +137,15 @@ fn a_refund_of_the_current_period_leaves_what_rolled_over_in_every_order() {
             .paid(&format!("evt_paid_{n}"))
     };
     let events = [bill(0), bill(1), refunded(1, 1_000)];
-    in_every_order(&db, |c| subscribe(c, "price_roll"), &events, (500, 0));
+    in_every_order(&db, |c| subscribe(c, "price_roll"), &events, (1_000, 0));
     let events = [bill(0), bill(1), refunded(0, 1_000)];
     in_every_order(&db, |c| subscribe(c, "price_roll"), &events, (1_000, 0));
 }
 
 #[test]
-fn a_refund_of_a_renewal_does_not_bring_back_the_period_before_under_reset() {
+fn a_refund_of_a_whole_renewal_brings_back_what_it_set_aside() {
     let db = Database::with_catalog();
-    in_every_order(&db, |c| subscribe(c, "price_pro"), &two_periods_and(refunded(1, 10_000)), (0, 0));
+    in_every_order(&db, |c| subscribe(c, "price_pro"), &two_periods_and(refunded(1, 10_000)), (10_000, 0));
 }
 
 #[test]
@@ -255,8 +255,39 @@ fn failed_refunds_of_rollover_periods_in_every_order_change_nothing() {
     };
     in_every_order(&db, begin, &[bill(1), refunded(0, 1_000)], (300, 0));
     in_every_order(&db, begin, &[bill(1), refunded(0, 1_000), failed(0)], (1_300, 0));
-    in_every_order(&db, begin, &[bill(1), bill(2), refunded(0, 1_000), failed(0)], (1_500, 0));
     in_every_order(&db, begin, &[bill(1), refunded(1, 1_000), failed(1)], (1_300, 0));
+    // Once the next period has opened they change nothing either.
+    let begin_twice = |c: &mut Connection| {
+        begin(c);
+        c.apply(&bill(1));
+        c.apply(&bill(2));
+    };
+    in_every_order(&db, begin_twice, &[refunded(0, 1_000), failed(0)], (1_500, 0));
+}
+
+#[test]
+fn what_settled_a_failed_refund_comes_back_into_a_swept_period_until_the_next_opening() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    subscribe(&mut c, "price_roll");
+    let pay = |c: &mut Connection, n: u32| {
+        let bill = renewal(&format!("in_{n}"), "sub_1", ROLL, n).older();
+        c.apply(&bill.with("payment_intent", format!("pi_{n}")).paid(&format!("evt_paid_{n}")));
+    };
+    pay(&mut c, 0);
+    assert_eq!(c.spend(ANN, 700, "job-1").summary(), "applied");
+    c.apply(&refunded(0, 1_000));
+    assert_eq!(c.agreed_balance_and_debt(ANN), (0, 700));
+    pay(&mut c, 1);
+    assert_eq!(c.agreed_balance_and_debt(ANN), (300, 0));
+    pay(&mut c, 2);
+    assert_eq!(c.agreed_balance_and_debt(ANN), (1_300, 0));
+    let failed = refund("re_0_1000", "pi_0", 1_000).with("status", "failed");
+    c.apply(&failed.event("evt_re_0_failed", "refund.failed"));
+    // 300 and 300 were left when the third opened, of which 500 roll over, and 700 are back since.
+    assert_eq!(c.agreed_balance_and_debt(ANN), (2_200, 0), "{:?}", c.ledger(ANN));
+    pay(&mut c, 3);
+    assert_eq!(c.agreed_balance_and_debt(ANN), (1_500, 0));
 }
 
 #[test]

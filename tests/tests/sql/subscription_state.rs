@@ -573,7 +573,7 @@ fn explain_event_writes_nothing_and_shows_what_would_be_posted() {
     let events = [
         (state.clone().without_period().created("evt_0"), "needs_fetch", json!([])),
         (state.created("evt_1"), "applied", json!([])),
-        (trial, "needs_fetch", json!([])),
+        (trial, "ignored nothing_paid", json!([])),
         (renewal("in_0", "sub_1", PRO, 0).paid("evt_2"), "applied", json!(["subscription_grant 10000"])),
         (renewal("in_0", "sub_1", PRO, 0).paid("evt_3"), "already_applied", json!([])),
         (

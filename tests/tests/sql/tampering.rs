@@ -1,5 +1,6 @@
 //! Rule 14: whoever changes the books behind the ledger's back is found, and what was changed is named.
 
+use stripe_credits_tests::payments::top_up;
 use stripe_credits_tests::refunds::refunded;
 use stripe_credits_tests::subscription::{PRO, renewal, subscription};
 use stripe_credits_tests::{ANN, BOB, Connection, Database, paid_pack};
@@ -203,6 +204,17 @@ fn a_grant_of_a_part_to_come_that_is_deleted_is_missing() {
     assert!(found(&mut c, "delete from billing.credit_grants where id = 1").contains("grant 1 is missing"));
     let gone = "delete from billing.payments where source_id = 'in_1'";
     assert!(found(&mut c, gone).contains("payment in_1 does not exist"), "{}", found(&mut c, gone));
+}
+
+#[test]
+fn a_top_up_whose_payment_is_deleted_is_named_by_its_payment_intent() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    c.deliver(&top_up("pi_1", ANN).event("evt_1", "payment_intent.succeeded"));
+    assert_eq!(c.ledger(ANN), ["purchase 500"]);
+    assert_eq!(found(&mut c, "select"), "");
+    let gone = found(&mut c, "delete from billing.payments where source_id = 'pi_1'");
+    assert!(gone.contains("ledger row 1: payment pi_1 does not exist"), "{gone}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::fs;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use xtask::http::{self, Answer};
-use xtask::stripe_event::{Event, SIGNATURE_HEADER, Subscription};
+use xtask::stripe_event::{Event, Line, SIGNATURE_HEADER, Subscription};
 use xtask::workspace::sample_catalog;
 use xtask::{Error, Result};
 
@@ -20,11 +20,21 @@ const PACK_PRICE: &str = "price_pack";
 /// A pack that catalog.example.json does not know yet.
 const NEW_PACK_CREDITS: i64 = 1200;
 const NEW_PACK_PRICE: &str = "price_new_pack";
-/// Its two plans.
+/// Its plans, and what a month of each costs here, in cents; the third one is bought as an add-on.
 const PRO_CREDITS: i64 = 10_000;
 const PRO_PRICE: &str = "price_pro";
+const PRO_CENTS: i64 = 10_000;
 const MAX_CREDITS: i64 = 30_000;
 const MAX_PRICE: &str = "price_max";
+const MAX_CENTS: i64 = 30_000;
+const ADD_ON_CREDITS: i64 = 1_000;
+const ADD_ON_PRICE: &str = "price_roll";
+const ADD_ON_CENTS: i64 = 1_000;
+/// The days of the subscription's life: its renewal, half of that month, four fifths of it, and its end.
+const RENEWAL: u64 = 30;
+const UPGRADE: u64 = 45;
+const ADDITION: u64 = 54;
+const END: u64 = 56;
 /// What the user spends at once, and what is reserved for a job that then needs less.
 const SPENT: i64 = 2000;
 const RESERVED: i64 = 150;
@@ -147,17 +157,15 @@ impl<'a> Story<'a> {
         self.transcript.replace(&self.user.to_string(), STABLE_USERS[1]);
         self.transcript.print(&format!("\nAnother user, {}, subscribes.", self.user));
         let subscription = Subscription::of(self.user);
+        let month = [Line { item: 1, price: PRO_PRICE, cents: PRO_CENTS, is_proration: false }];
 
         self.transcript.title(
             13,
             "A first purchase sends three events in any order; those that arrive before their user is known are parked",
         );
-        self.deliver(&subscription.paid(PRO_PRICE, 0, "subscription_create"), 200, "parked")?;
-        self.deliver(
-            &subscription.state("customer.subscription.created", "active", PRO_PRICE, 0),
-            200,
-            "parked",
-        )?;
+        self.deliver(&subscription.paid(&month, 0, "subscription_create"), 200, "parked")?;
+        let created = subscription.state("customer.subscription.created", "active", &[PRO_PRICE], 0);
+        self.deliver(&created, 200, "parked")?;
         self.deliver(&subscription.session(), 200, "ignored")?;
         self.ledger(PRO_CREDITS)?;
 
@@ -166,29 +174,56 @@ impl<'a> Story<'a> {
             "Some credits are spent, then the renewal is paid: a new month's credits, and none of the last month's",
         );
         self.call("spend_credits", &format!("{SPENT}, 'job-3'"))?;
-        self.deliver(&subscription.paid(PRO_PRICE, 1, "subscription_cycle"), 200, "applied")?;
+        self.deliver(&subscription.paid(&month, RENEWAL, "subscription_cycle"), 200, "applied")?;
         self.ledger(PRO_CREDITS)?;
+
+        let balance = self.changes(&subscription)?;
+
+        self.transcript.title(18, "The subscription is canceled: paid credits stay until they are spent");
+        let items = [MAX_PRICE, ADD_ON_PRICE];
+        let ended = subscription.state("customer.subscription.deleted", "canceled", &items, END);
+        self.deliver(&ended, 200, "applied")?;
+        self.ledger(balance)
+    }
+
+    /// An upgrade, an add-on, and money back. Returns the balance after them.
+    fn changes(&mut self, subscription: &Subscription) -> Result<i64> {
+        let rest = |item, price, cents| Line { item, price, cents, is_proration: true };
 
         self.transcript.title(
             15,
-            "An upgrade in mid-period: the new status alone grants nothing, its paid invoice does",
+            "An upgrade at half time: the new status grants nothing; its paid invoice charges and credits half a month",
         );
-        self.deliver(
-            &subscription.state("customer.subscription.updated", "active", MAX_PRICE, 1),
-            200,
-            "applied",
-        )?;
+        let upgraded = subscription.state("customer.subscription.updated", "active", &[MAX_PRICE], UPGRADE);
+        self.deliver(&upgraded, 200, "applied")?;
         self.ledger(PRO_CREDITS)?;
-        self.deliver(&subscription.paid(MAX_PRICE, 1, "subscription_update"), 200, "applied")?;
-        self.ledger(MAX_CREDITS)?;
+        let lines = [rest(1, PRO_PRICE, -PRO_CENTS / 2), rest(1, MAX_PRICE, MAX_CENTS / 2)];
+        self.deliver(&subscription.paid(&lines, UPGRADE, "subscription_update"), 200, "applied")?;
+        let mut balance = PRO_CREDITS - PRO_CREDITS / 2 + MAX_CREDITS / 2;
+        self.ledger(balance)?;
 
-        self.transcript.title(16, "The subscription is canceled: paid credits stay until they are spent");
-        self.deliver(
-            &subscription.state("customer.subscription.deleted", "canceled", MAX_PRICE, 1),
-            200,
-            "applied",
-        )?;
-        self.ledger(MAX_CREDITS)
+        self.transcript.title(
+            16,
+            "An add-on becomes a second item of the subscription, for the last fifth of the month",
+        );
+        let items = [MAX_PRICE, ADD_ON_PRICE];
+        let added = subscription.state("customer.subscription.updated", "active", &items, ADDITION);
+        self.deliver(&added, 200, "applied")?;
+        self.ledger(balance)?;
+        let add_on =
+            subscription.paid(&[rest(2, ADD_ON_PRICE, ADD_ON_CENTS / 5)], ADDITION, "subscription_update");
+        self.deliver(&add_on, 200, "applied")?;
+        balance += ADD_ON_CREDITS / 5;
+        self.ledger(balance)?;
+
+        self.transcript.title(
+            17,
+            "A credit note gives back half of what the add-on cost, and takes half of its credits",
+        );
+        self.deliver(&add_on.credit_note(ADD_ON_CENTS / 10), 200, "applied")?;
+        balance -= ADD_ON_CREDITS / 10;
+        self.ledger(balance)?;
+        Ok(balance)
     }
 
     fn signup(&mut self, balance: i64) -> Result<()> {
@@ -287,7 +322,7 @@ impl<'a> Story<'a> {
             &[],
         )?;
         self.transcript.print(&inbox_table(&rows).to_string());
-        expect("the number of events in the inbox", &rows.len(), &12)
+        expect("the number of events in the inbox", &rows.len(), &15)
     }
 
     /// Has the books prove themselves.

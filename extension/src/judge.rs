@@ -304,7 +304,7 @@ fn judge_payment_intent(sql: &mut Sql, context: &Context, intent: &PaymentIntent
     let is_new = payments::record_success(sql, &intent.id) || is_new;
     let unchanged = if is_new { Verdict::Applied } else { Verdict::AlreadyApplied };
     if let Some(known) = &known {
-        return reversal::settle(sql, context.event, known, unchanged).into();
+        return reversal::settle(sql, context.event, known, Some(&intent.id), unchanged).into();
     }
     if payments::is_linked(sql, &intent.id) {
         return judge_unpaid_sessions(sql, context, &intent.id, Outcome::of(unchanged));

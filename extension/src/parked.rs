@@ -28,7 +28,9 @@ pub(crate) fn lock_with_parked(sql: &mut Sql, customer_id: Option<&str>, keys: &
     let parked_keys: Vec<Keys> = subjects.iter().map(Subject::keys).collect();
     let all = || parked_keys.iter().chain([keys]);
     locks::sources(all().flat_map(|keys| keys.sources.iter().copied()));
-    lock_names(sql, all().flat_map(|keys| keys.names.iter().map(|name| (*name).to_owned())).collect());
+    let names: Vec<String> =
+        all().flat_map(|keys| keys.names.iter().map(|name| (*name).to_owned())).collect();
+    lock_names(sql, &names);
     parked
 }
 
@@ -36,24 +38,24 @@ pub(crate) fn lock_with_parked(sql: &mut Sql, customer_id: Option<&str>, keys: &
 pub(crate) fn lock_payments(sql: &mut Sql, session_id: &str, parked: &[ParkedEvent]) {
     let subjects = subjects(parked);
     let names = subjects.iter().flat_map(|subject| subject.keys().names).chain([session_id]);
-    lock_names(sql, names.map(str::to_owned).collect());
+    let names: Vec<String> = names.map(str::to_owned).collect();
+    lock_names(sql, &names);
 }
 
-/// Locks names, and every other name of the same payments: so two events of one payment wait for each other, whatever each
-/// calls it. What names a payment has is read before its locks are taken, so that they are taken in order, and again after.
-/// A name that was joined in between is locked out of order, which at worst is a deadlock, and Stripe's delivery repeated.
-fn lock_names(sql: &mut Sql, mut names: Vec<String>) {
-    if names.is_empty() {
-        return;
-    }
-    names.extend(payments::all_names(sql, &names));
+/// Locks names, and then the payments that they are known to name: so two events of one payment wait for each other, whatever
+/// each calls it. Who joins names of two payments holds the locks of both, so that what names a payment does not change
+/// under its lock; until it is taken it may.
+fn lock_names(sql: &mut Sql, names: &[String]) {
+    locks::payment_names(names.iter().map(String::as_str));
+    let mut locked: Vec<String> = Vec::new();
     loop {
-        locks::payment_names(names.iter().map(String::as_str));
-        let all = payments::all_names(sql, &names);
-        if all.iter().all(|name| names.contains(name)) {
+        let mut sources = payments::sources(sql, names);
+        sources.retain(|source_id| !locked.contains(source_id));
+        if sources.is_empty() {
             return;
         }
-        names.extend(all);
+        locks::payments(sources.iter().map(String::as_str));
+        locked.extend(sources);
     }
 }
 

@@ -379,14 +379,20 @@ fn disputed(reversals: &[Reversal], currency: Option<&str>, charged: i128) -> i1
             let same = dispute.currency.is_none() || dispute.currency.as_deref() == currency;
             if same { i128::from(dispute.amount.0) } else { charged }
         };
-        let of_charge = disputes().filter(|dispute| dispute.charge_id.as_deref() == charge_id);
-        let held = of_charge.map(amount).sum();
+        let amounts = || disputes().filter(|dispute| dispute.charge_id.as_deref() == charge_id).map(amount);
+        let held = amounts().sum();
         let Some(charge_id) = charge_id else { return held };
         let count = reversals
             .iter()
             .find(|reversal| reversal.kind == ReversalKind::Charge && reversal.id == charge_id);
         let whole = count.and_then(|count| count.charged).map(|whole| i128::from(whole.0));
-        whole.map_or(held, |whole| held.min((whole - refunded_of(charge_id, reversals)).max(0)))
+        match whole {
+            // A dispute is of no more than its charge: otherwise the two amounts cannot be compared.
+            Some(whole) if amounts().all(|amount| amount <= whole) => {
+                held.min((whole - refunded_of(charge_id, reversals)).max(0))
+            }
+            _ => held,
+        }
     };
     charge_ids.into_iter().map(held_of).sum()
 }

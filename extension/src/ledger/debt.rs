@@ -1,9 +1,11 @@
 //! Debt (rule 9): what was drawn beyond what grants are worth, less what was settled of it.
 
 use stripe_credits_rules::amount::Credits;
-use stripe_credits_rules::draw::{self, Share};
+use stripe_credits_rules::draw::Share;
+use stripe_credits_rules::lot::Pool;
+use stripe_credits_rules::streams::debt::{self, Standing};
 
-use super::{Account, Origin, TransactionType, shares};
+use super::{Account, Origin, TransactionType};
 use crate::pg::convert::uuid_datum;
 use crate::pg::sql::Sql;
 
@@ -15,11 +17,12 @@ impl Account {
             return;
         }
         let excess = -self.unsettled(sql);
-        for share in draw::draw(&self.last_settled(sql, excess), Credits(excess.max(0))) {
+        for share in self.returned(sql, excess) {
             self.return_to(sql, share, TransactionType::DebtSettlement, origin);
             self.post(sql, Credits(-share.credits.0), None, TransactionType::DebtSettlement, origin);
         }
-        self.post_debt(sql, -excess, origin);
+        let unsettled = self.unsettled(sql);
+        self.post_debt(sql, unsettled, origin);
     }
 
     /// Posts the debt again, once what settlements returned is counted. If more is still settled than owed, that
@@ -51,13 +54,13 @@ impl Account {
         self.post(sql, Credits(-change), None, transaction_type, origin);
     }
 
-    /// The grants that settled debt, the one that did last first; none if nothing is to be returned.
-    fn last_settled(&self, sql: &mut Sql, excess: i64) -> Vec<Share> {
+    /// What returns to the grants that settled debt, the one that did last first; nothing if no more was settled than is owed.
+    fn returned(&self, sql: &mut Sql, excess: i64) -> Vec<Share> {
         if excess <= 0 {
             return Vec::new();
         }
-        shares(sql.query(
-            "select g.id, g.pool, g.settled
+        let rows = sql.query(
+            "select g.id, g.pool, g.settled, greatest(g.drawn + g.moved - g.amount, 0), g.owed
              from billing.credit_grants g
              cross join lateral (
                  select max(t.id) as last from billing.credit_transactions t
@@ -65,7 +68,16 @@ impl Account {
                      and t.transaction_type = 'debt_settlement' and t.amount < 0) t
              where g.user_id = $1 and g.settled > 0 order by t.last desc",
             &[uuid_datum(self.user).into()],
-        ))
+        );
+        let (grants, standings): (Vec<(i64, Pool)>, Vec<Standing>) = rows
+            .map(|mut row| {
+                let grant = (row.get(), row.parse(Pool::parse));
+                (grant, Standing { settled: row.get(), beyond: row.get(), owed: row.get() })
+            })
+            .unzip();
+        let back = debt::returned(&standings, Credits(excess)).into_iter();
+        let shares = grants.into_iter().zip(back).filter(|(_, credits)| *credits > Credits::ZERO);
+        shares.map(|((grant_id, pool), credits)| Share { grant_id, pool, credits }).collect()
     }
 
     /// Settles debt from the credits there are, in draw order.

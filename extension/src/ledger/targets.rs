@@ -61,7 +61,6 @@ impl Held {
     fn of(target: &Target, bought: Option<Credits>, now: Time) -> Held {
         let pending = target.state == State::ToCome;
         let stays = !pending && target.remaining > Credits::ZERO;
-        let until = |at: Option<Time>| at.filter(|at| !stays || *at > now);
         Held {
             amount: target.worth.0,
             drawn: target.drawn,
@@ -73,8 +72,8 @@ impl Held {
             owed: target.owed.0,
             bought,
             available_from: Some(target.available_from),
-            expires_at: until(target.expires_at),
-            priority_at: until(target.priority_at),
+            expires_at: target.expires_at.filter(|at| !stays || *at > now),
+            priority_at: target.priority_at,
             closed_at: target.closed_at,
             needed_by: target.needed_by,
         }
@@ -259,7 +258,12 @@ impl<'a> Posting<'a> {
                 changes.push(Change { row: Some(row), target, held });
             }
         }
-        let is_something = |target: &&Target| target.worth != Credits::ZERO || target.moved != Credits::ZERO;
+        // What was bought is kept although all of it came back before: the money may turn out to have stayed.
+        let is_bought =
+            |target: &Target| (self.bought)(&target.key).is_some_and(|bought| bought > Credits::ZERO);
+        let is_something = |target: &&Target| {
+            target.worth != Credits::ZERO || target.moved != Credits::ZERO || is_bought(target)
+        };
         for target in wanted.into_values().filter(is_something) {
             let held = Held::of(target, (self.bought)(&target.key), now);
             changes.push(Change { row: None, target: Some(target), held });

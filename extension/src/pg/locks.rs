@@ -2,7 +2,7 @@
 //!
 //! Every function that applies something of Stripe's takes its locks in one order, before its first decision, and takes none
 //! after the account's: catalog → customer → sources (sessions, subscriptions, invoices), sorted → names of payments,
-//! sorted → the account's row (ledger.rs). Sources come before names, because what is parked for a session, and names its payment,
+//! sorted → the payments that these name, sorted → the account's row (ledger.rs). Sources come before names, because what is parked for a session, and names its payment,
 //! is found under the session's lock. Spending locks the account only.
 //!
 //! The catalog's lock, the first of them, also checks the transaction's isolation: at a stricter level than READ COMMITTED
@@ -24,6 +24,7 @@ const CATALOG: i32 = 0x7363_0001;
 const CUSTOMER: i32 = 0x7363_0002;
 const SOURCE: i32 = 0x7363_0003;
 const PAYMENT_NAME: i32 = 0x7363_0004;
+const PAYMENT: i32 = 0x7363_0005;
 
 /// Locks the catalog in share mode: it does not change.
 pub(crate) fn catalog_shared() {
@@ -68,6 +69,11 @@ pub(crate) fn sources<'a>(source_ids: impl IntoIterator<Item = &'a str>) {
 /// Locks names of payments.
 pub(crate) fn payment_names<'a>(names: impl IntoIterator<Item = &'a str>) {
     sorted(PAYMENT_NAME, names);
+}
+
+/// Locks payments by the source that their names point to.
+pub(crate) fn payments<'a>(source_ids: impl IntoIterator<Item = &'a str>) {
+    sorted(PAYMENT, source_ids);
 }
 
 fn sorted<'a>(class: i32, ids: impl IntoIterator<Item = &'a str>) {

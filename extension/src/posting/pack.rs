@@ -217,6 +217,15 @@ pub(crate) fn post(sql: &mut Sql, mut account: Account, purchase: &Purchase, gra
     if let Err(reason) = account.settle_purchase(sql, source_id, bought, came_back, Cause::Payment, origin) {
         return Outcome::rejected(reason);
     }
-    let verdict = if account.is_changed() { Verdict::Applied } else { Verdict::AlreadyApplied };
-    account.close(sql, verdict)
+    // A payment of which all came back before it was known grants nothing, and is applied all the same.
+    let is_applied = known.is_none() || account.is_changed();
+    let verdict = if is_applied { Verdict::Applied } else { Verdict::AlreadyApplied };
+    let outcome = account.close(sql, verdict);
+    // Better evidence, or the same, says more than this event or call does.
+    match stated {
+        Some((_, stated)) if !is_better && stated > worth => {
+            outcome.with("granted_beyond_this_evidence", stated.0 - worth.0)
+        }
+        _ => outcome,
+    }
 }

@@ -37,7 +37,8 @@ pub(crate) fn apply(
     }
     let Joined { payment, .. } = payment::join(sql, &event.id, None, &names);
     if let Some(payment) = payment {
-        return settle(sql, event, &payment, Verdict::AlreadyApplied);
+        let payment_intent_id = incoming.payment_intent_id.as_deref();
+        return settle(sql, event, &payment, payment_intent_id, Verdict::AlreadyApplied);
     }
     let nothing_to_ask = fetched.is_some()
         || payments::is_linked(sql, payment_name)
@@ -64,15 +65,23 @@ pub(crate) fn invoice_paid_by(sql: &mut Sql, event: &Event, incoming: &InvoicePa
     let Joined { payment, is_new } = payment::join(sql, &event.id, None, &incoming.names());
     let verdict = if is_new { Verdict::Applied } else { Verdict::AlreadyApplied };
     match payment {
-        Some(payment) => settle(sql, event, &payment, verdict),
+        Some(payment) => settle(sql, event, &payment, Some(&incoming.payment_intent_id), verdict),
         // The invoice itself comes later, or granted nothing.
         None => Outcome::of(verdict),
     }
 }
 
 /// Posts what a payment's reversals take back by now.
-pub(crate) fn settle(sql: &mut Sql, event: &Event, payment: &Payment, unchanged: Verdict) -> Outcome {
-    let origin = Origin { event_id: Some(&event.id), ..payment::origin(payment) };
+pub(crate) fn settle(
+    sql: &mut Sql,
+    event: &Event,
+    payment: &Payment,
+    payment_intent_id: Option<&str>,
+    unchanged: Verdict,
+) -> Outcome {
+    let of_payment = payment::origin(payment);
+    let payment_intent_id = payment_intent_id.or(of_payment.payment_intent_id);
+    let origin = Origin { event_id: Some(&event.id), payment_intent_id, ..of_payment };
     let mut account = Account::open(sql, payment.user);
     let verdict = match account.settle_reversals(sql, &payment.source_id, &origin) {
         false => Verdict::Parked(Reason::UnknownCharge),

@@ -104,11 +104,10 @@ pub(crate) fn of_source(sql: &mut Sql, source_id: &str) -> Option<Payment> {
     of_names(sql, source_id, &[])
 }
 
-/// Every name of the payments that have one of these names, themselves included if they are known.
-pub(crate) fn all_names(sql: &mut Sql, names: &[String]) -> Vec<String> {
+/// The sources that names point to.
+pub(crate) fn sources(sql: &mut Sql, names: &[String]) -> Vec<String> {
     let rows = sql.query(
-        "select other.name from billing.payment_names n
-         join billing.payment_names other using (source_id) where n.name = any($1)",
+        "select distinct n.source_id from billing.payment_names n where n.name = any($1)",
         &[names.to_vec().into()],
     );
     rows.map(|mut row| row.get()).collect()
@@ -125,7 +124,7 @@ pub(crate) struct Joined {
 }
 
 /// Joins the names of one payment; `own` is that of the object that was paid, if that is what brings them. The caller holds
-/// the locks of all of them.
+/// the locks of all of them and of the payments that they name.
 ///
 /// If two payments were applied that are one, the one with more behind it stays: a subscription's invoice, then a session,
 /// then an invoice, then a payment intent. Two payments of different users, or two of subscriptions, are not joined: then

@@ -12,6 +12,7 @@ mod explain;
 mod free_plan;
 mod hostile_json;
 mod isolation;
+mod model;
 mod one_user;
 mod payloads;
 mod permutations;

@@ -218,7 +218,7 @@ fn a_reservation_that_expired_before_its_grant_repays_debt_however_late_it_posts
         if !late {
             assert_eq!(c.run_due(), 1);
         }
-        c.expire_grants(ANN, "gift");
+        c.expire_grants(ANN, "grant:gift");
         c.run_due();
         ends.push(c.balance_and_debt(ANN));
     }

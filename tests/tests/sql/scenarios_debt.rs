@@ -134,16 +134,16 @@ fn debt_is_settled_in_draw_order_from_several_grants_and_returns_to_them() {
     c.grant_for_days(ANN, 30, "soon", 1);
     c.buy(ANN, "cs_2");
     assert_eq!(c.apply(&refunded("re_1", "pi_1", 300)).credits, -150, "half of what there was to give");
-    assert_eq!(c.grants(ANN), ["cs_1 0", "never 0", "later 0", "soon 0", "cs_2 470"]);
+    assert_eq!(c.grants(ANN), ["cs_1 0", "grant:never 0", "grant:later 0", "grant:soon 0", "cs_2 470"]);
     let drawn: Vec<String> = c.column(
         "select g.source_id || ' ' || t.amount from billing.credit_transactions t
          join billing.credit_grants g on g.user_id = t.user_id and g.id = t.grant_id
          where t.transaction_type = 'debt_settlement' order by t.id",
         &[],
     );
-    assert_eq!(drawn, ["soon -30", "later -40", "never -50", "cs_2 -30"]);
+    assert_eq!(drawn, ["grant:soon -30", "grant:later -40", "grant:never -50", "cs_2 -30"]);
     assert_eq!(c.apply(&failed("re_1", "pi_1", 300)).credits, 150);
-    assert_eq!(c.grants(ANN), ["cs_1 0", "never 50", "later 40", "soon 30", "cs_2 500"]);
+    assert_eq!(c.grants(ANN), ["cs_1 0", "grant:never 50", "grant:later 40", "grant:soon 30", "cs_2 500"]);
     assert_eq!(c.balance_and_debt(ANN), (620, 0));
 }
 
@@ -173,7 +173,7 @@ fn what_settled_a_debt_and_expired_meanwhile_does_not_come_back_spendable() {
     c.spend(ANN, 500, "job-1");
     c.apply(&refunded("re_1", "pi_1", 1000));
     c.grant_for_days(ANN, 100, "gift", 1);
-    c.expire_grants(ANN, "gift");
+    c.expire_grants(ANN, "grant:gift");
     assert_eq!(c.apply(&failed("re_1", "pi_1", 1000)).summary(), "applied");
     assert_eq!(c.balance_and_debt(ANN), (0, 0));
 }
@@ -271,7 +271,7 @@ fn a_release_after_a_reversal_that_others_settled_gives_back_to_them() {
     c.grant(ANN, 500, "gift");
     assert_eq!(c.balance_and_debt(ANN), (200, 0));
     assert_eq!(c.release(ANN, "job-1").credits, 300);
-    assert_eq!(c.grants(ANN), ["cs_1 0", "gift 500"]);
+    assert_eq!(c.grants(ANN), ["cs_1 0", "grant:gift 500"]);
 }
 
 #[test]

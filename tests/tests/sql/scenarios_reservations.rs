@@ -101,12 +101,16 @@ fn a_commit_for_less_returns_to_the_grants_that_were_drawn_last() {
     c.grant(ANN, 50, "gift");
     c.grant_for_days(ANN, 30, "soon", 1);
     assert_eq!(c.reserve(ANN, 200, "job-1").summary(), "applied");
-    assert_eq!(c.grants(ANN), ["cs_1 380", "gift 0", "soon 0"]);
+    assert_eq!(c.grants(ANN), ["cs_1 380", "grant:gift 0", "grant:soon 0"]);
     assert_eq!(c.commit(ANN, "job-1", Some(45)).credits, 155);
-    assert_eq!(c.grants(ANN), ["cs_1 500", "gift 35", "soon 0"], "as a spend of 45 would have left them");
+    assert_eq!(
+        c.grants(ANN),
+        ["cs_1 500", "grant:gift 35", "grant:soon 0"],
+        "as a spend of 45 would have left them"
+    );
     let mut returned = c.request(ANN, "job-1").split_off(3);
     returned.sort();
-    assert_eq!(returned, ["release 120 of cs_1", "release 35 of gift"]);
+    assert_eq!(returned, ["release 120 of cs_1", "release 35 of grant:gift"]);
 }
 
 #[test]
@@ -209,9 +213,9 @@ fn what_returns_to_an_expired_grant_is_not_spendable() {
         let mut c = db.connect();
         c.grant_for_days(ANN, 100, "gift", 1);
         assert_eq!(c.reserve(ANN, 100, "job-1").summary(), "applied");
-        c.expire_grants(ANN, "gift");
+        c.expire_grants(ANN, "grant:gift");
         by(&mut c);
-        assert_eq!((c.balance(ANN), c.grants(ANN)), (0, vec!["gift 0".to_owned()]), "{end}");
+        assert_eq!((c.balance(ANN), c.grants(ANN)), (0, vec!["grant:gift 0".to_owned()]), "{end}");
         assert_eq!(c.spend(ANN, 1, "job-2").summary(), "rejected insufficient_credits", "{end}");
         let back = if end == "commit" { 90 } else { 100 };
         let expected = [
@@ -231,7 +235,7 @@ fn a_release_that_expires_at_once_says_that_nothing_came_back() {
     c.buy(ANN, "cs_1");
     c.grant_for_days(ANN, 100, "gift", 1);
     c.reserve(ANN, 150, "job-1");
-    c.expire_grants(ANN, "gift");
+    c.expire_grants(ANN, "grant:gift");
     let released = c.release(ANN, "job-1");
     assert_eq!(
         (released.credits, released.balance_and_debt()),

@@ -30,7 +30,9 @@ pub fn lines(
     fetched: Option<&Fetched>,
 ) -> Result<Lines, NoGrant> {
     if !invoice.paid {
-        return Err(NoGrant::Ignored(Reason::Unpaid));
+        // If it lists nothing, nothing says that it will be one of ours.
+        let reason = if invoice.lines.is_some() { Reason::Unpaid } else { Reason::NoSubscription };
+        return Err(NoGrant::Ignored(reason));
     }
     let answered = fetched.and_then(|fetched| fetched.invoice_lines_of(invoice));
     let Some(lines) = answered.or_else(|| invoice.lines.clone()) else {

@@ -40,8 +40,8 @@ fn pro() -> Line {
 }
 
 /// Applies events to an empty database, in both orders of two, each twice.
-fn both_orders(db: &Database, events: [Event; 2], expected: (i64, i64)) {
-    in_every_order(db, nothing, &events, expected);
+fn both_orders(db: &Database, events: &[Event; 2], expected: (i64, i64)) {
+    in_every_order(db, nothing, events, expected);
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn scenario_41_two_plans_of_one_subscription_grant_both_in_either_order_of_lines
                 lines.reverse();
             }
             let state = api.state(&subscribed(&[("price_pro", 1), ("price_max", 1)]), CREATED);
-            both_orders(&db, [state, api.paid(&billed("in_1", CREATED, lines))], (40_000, 0));
+            both_orders(&db, &[state, api.paid(&billed("in_1", CREATED, lines))], (40_000, 0));
         }
     }
 }
@@ -89,7 +89,7 @@ fn scenario_41_a_plan_and_its_seats_are_granted_beside_each_other() {
     for api in Api::BOTH {
         let state = api.state(&subscribed(&[("price_pro", 1), ("price_seat", 3)]), CREATED);
         let lines = [pro(), whole("si_2", SEAT, 3, period(0))];
-        both_orders(&db, [state, api.paid(&billed("in_1", CREATED, lines))], (13_000, 0));
+        both_orders(&db, &[state, api.paid(&billed("in_1", CREATED, lines))], (13_000, 0));
     }
 }
 
@@ -207,7 +207,7 @@ fn scenario_45_a_first_invoice_for_an_update_grants_like_any() {
     let db = plans();
     for api in Api::BOTH {
         let state = api.state(&subscribed(&[("price_pro", 1)]), CREATED);
-        both_orders(&db, [state, api.paid(&billed("in_1", CREATED, [pro()]).mid_period())], (10_000, 0));
+        both_orders(&db, &[state, api.paid(&billed("in_1", CREATED, [pro()]).mid_period())], (10_000, 0));
     }
 }
 
@@ -281,7 +281,7 @@ fn scenario_53_a_refund_that_names_only_its_charge_finds_the_plans_invoice() {
     let db = plans();
     let by_charge = refund("re_1", "pi_1", 10_000).with("payment_intent", Value::Null);
     let older = billed("in_1", CREATED, [pro()]).older().with("charge", "ch_1");
-    both_orders(&db, [older.paid("evt_in_1"), by_charge.event("evt_re_1", "refund.created")], (0, 0));
+    both_orders(&db, &[older.paid("evt_in_1"), by_charge.event("evt_re_1", "refund.created")], (0, 0));
 }
 
 #[test]
@@ -297,7 +297,7 @@ fn scenario_54_graduated_tiers_are_one_line_of_all_their_seats() {
                 tiers.reverse();
             }
             let state = api.state(&subscribed(&[("price_seat", 8)]), CREATED);
-            both_orders(&db, [state, api.paid(&billed("in_1", CREATED, tiers))], (8_000, 0));
+            both_orders(&db, &[state, api.paid(&billed("in_1", CREATED, tiers))], (8_000, 0));
         }
     }
 }
@@ -315,7 +315,7 @@ fn scenario_54_a_flat_fee_pays_for_the_units_on_a_line_of_nothing() {
                 lines.reverse();
             }
             let state = api.state(&subscribed(&[("price_seat", 3)]), CREATED);
-            both_orders(&db, [state, api.paid(&billed("in_1", CREATED, lines))], (3_000, 0));
+            both_orders(&db, &[state, api.paid(&billed("in_1", CREATED, lines))], (3_000, 0));
         }
     }
 }
@@ -439,9 +439,9 @@ fn scenario_76_a_metered_line_of_nothing_is_no_trial() {
     let state = subscription("sub_1", "price_pro").of(ANN).with("items", usage["items"].clone());
     let paid = billed("in_1", CREATED, [metered(), pro()]);
     let events = [state.created("evt_created"), paid.paid("evt_in_1")];
-    both_orders(&db, events, (10_000, 0));
+    both_orders(&db, &events, (10_000, 0));
     let older = billed("in_1", CREATED, [metered(), pro()]).older();
-    both_orders(&db, [state.clone().older().created("evt_created"), older.paid("evt_in_1")], (10_000, 0));
+    both_orders(&db, &[state.clone().older().created("evt_created"), older.paid("evt_in_1")], (10_000, 0));
     // The trial is still there to be had.
     let to_the_future = (CREATED, months_after(CREATED, 1_200));
     let trial = billed("in_2", CREATED, [line("price_max", 0, to_the_future).item("si_9")]);
@@ -474,7 +474,9 @@ fn scenario_77_lines_of_two_subscriptions_and_a_pack_grant_each_its_own() {
         in_every_order(&db, nothing, &events, (40_500, 0));
         let mut c = db.connect();
         c.run("begin");
-        events.iter().for_each(|event| drop(c.apply(event)));
+        for event in &events {
+            c.apply(event);
+        }
         let grants: Vec<String> = c.column(
             "select format('%s %s %s', pool, stripe_subscription_id, remaining) from billing.credit_grants order by 1",
             &[],
@@ -502,6 +504,6 @@ fn scenario_78_a_credit_note_over_a_plans_invoice_counts_once_in_both_shapes() {
             [with_refund, without].map(|note| note.event("evt_cn_1", "credit_note.created"));
         let told_by_both = [paid.clone(), joins.clone(), half_back.clone(), with_refund];
         in_every_order(&db, nothing, &told_by_both, (5_000, 0));
-        both_orders(&db, [paid.clone(), without], (5_000, 0));
+        both_orders(&db, &[paid.clone(), without], (5_000, 0));
     }
 }

@@ -19,6 +19,7 @@ pub mod http_server; // what the shim and the browser talk to
 pub mod pages; // the app's web server
 pub mod payments; // payment intents, invoices of packs, credit notes
 pub mod permutations; // steps in every order
+pub mod plans; // a catalog of plans, prorations, both shapes of the API, Stripe's test clocks
 pub mod refunds; // charges, refunds, disputes
 pub mod seeds; // random choices that repeat
 pub mod shim; // the real shim as a process: started, spoken to, ended

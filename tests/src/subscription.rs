@@ -227,12 +227,81 @@ impl Line {
         self
     }
 
+    /// Of a subscription's item, which it names.
+    #[must_use]
+    pub fn item(mut self, item_id: &str) -> Line {
+        let mut origin = self.origin().clone();
+        origin["subscription_item"] = item_id.into();
+        self.0["parent"] = json!({
+            "type": "subscription_item_details",
+            "subscription_item_details": origin,
+            "invoice_item_details": null,
+        });
+        self
+    }
+
+    /// Of a subscription, which it names.
+    #[must_use]
+    pub fn of_subscription(mut self, subscription_id: &str) -> Line {
+        self.origin()["subscription"] = subscription_id.into();
+        self
+    }
+
+    /// Crediting a line of an earlier invoice, which it names.
+    #[must_use]
+    pub fn crediting(mut self, invoice_id: &str) -> Line {
+        self.origin()["proration_details"] =
+            json!({ "credited_items": { "invoice": invoice_id, "invoice_line_items": ["il_1"] } });
+        self
+    }
+
+    /// As an item that somebody put on the invoice, which is of no subscription.
+    #[must_use]
+    pub fn billed_once(mut self) -> Line {
+        self.0["parent"] = json!({
+            "type": "invoice_item_details",
+            "subscription_item_details": null,
+            "invoice_item_details": { "invoice_item": "ii_1", "proration": false },
+        });
+        self
+    }
+
+    /// Of a product.
+    #[must_use]
+    pub fn of_product(mut self, product_id: &str) -> Line {
+        self.0["pricing"]["price_details"]["product"] = product_id.into();
+        self
+    }
+
+    /// Without a price.
+    #[must_use]
+    pub fn without_price(mut self) -> Line {
+        self.0["pricing"] = Value::Null;
+        self
+    }
+
+    /// What it was made from.
+    fn origin(&mut self) -> &mut Value {
+        let place = self.0["parent"]["type"].as_str().expect("a parent has a type").to_owned();
+        &mut self.0["parent"][place]
+    }
+
     fn older(mut self) -> Line {
+        let origin = self.origin().clone();
         let line = self.0.as_object_mut().expect("a line is an object");
-        let pricing = line.remove("pricing").expect("a line has a price");
+        let pricing = line.remove("pricing").expect("a line says what its price is");
+        let details = &pricing["price_details"];
+        let price = match &details["price"] {
+            Value::Null => Value::Null,
+            price_id => json!({ "id": price_id, "object": "price", "product": details["product"] }),
+        };
         let parent = line.remove("parent").expect("a line has a parent");
-        line.insert("price".into(), json!({ "id": pricing["price_details"]["price"], "object": "price" }));
-        line.insert("proration".into(), json!(parent["type"] == "invoice_item_details"));
+        let is_of_item = parent["type"] == "subscription_item_details" && origin["proration"] == false;
+        line.insert("price".into(), price);
+        line.insert("type".into(), if is_of_item { "subscription" } else { "invoiceitem" }.into());
+        for field in ["proration", "proration_details", "subscription", "subscription_item"] {
+            line.insert(field.into(), origin[field].clone());
+        }
         self
     }
 }
@@ -280,6 +349,18 @@ pub const PRO: (&str, i64) = ("price_pro", 10_000);
 
 /// `price_max` and its amount.
 pub const MAX: (&str, i64) = ("price_max", 30_000);
+
+/// `price_seat` and its amount.
+pub const SEAT: (&str, i64) = ("price_seat", 1_000);
+
+/// `price_quarter` and its amount.
+pub const QUARTER: (&str, i64) = ("price_quarter", 30_000);
+
+/// `price_pro_year` and its amount.
+pub const YEAR: (&str, i64) = ("price_pro_year", 120_000);
+
+/// `price_pack_month` and its amount.
+pub const PACK_MONTH: (&str, i64) = ("price_pack_month", 1_000);
 
 /// `price_roll` and its amount.
 pub const ROLL: (&str, i64) = ("price_roll", 1_000);

@@ -159,6 +159,13 @@ pub(crate) fn firsts_before(sql: &mut Sql, user: Uuid, horizon: Time) -> Vec<Sto
                  and exists (
                      select from billing.prices c
                      where c.price_id in (priced.price_id, priced.product_id) and c.trial_credits > 0)
+                 -- The units beside their flat fee are one line with it.
+                 and not exists (
+                     select from priced fee
+                     where (fee.source_id, fee.price_id, fee.period_start, fee.period_end, fee.subscription_id)
+                             = (priced.source_id, priced.price_id, priced.period_start, priced.period_end,
+                                priced.subscription_id)
+                         and fee.item_id is not distinct from priced.item_id and not fee.proration and fee.amount > 0)
              order by period_start, period_end, subscription_id, item_id, source_id, price_id limit 1
          )
          select ",

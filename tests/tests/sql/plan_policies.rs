@@ -374,7 +374,7 @@ fn scenario_23_refunded_before_its_invoice_a_year_never_drips() {
 }
 
 #[test]
-fn scenario_23_a_lesser_plan_limits_each_coming_month_and_a_change_back_restores_them() {
+fn scenario_23_a_lesser_plan_limits_each_coming_month_until_it_is_changed_back() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     let start = c.unix_now() - 2 * DAY;
@@ -395,7 +395,7 @@ fn scenario_23_a_lesser_plan_limits_each_coming_month_and_a_change_back_restores
 }
 
 #[test]
-fn scenario_23_a_canceled_year_gives_its_months_until_the_year_ends_under_both_policies() {
+fn scenario_23_a_canceled_year_gives_its_months_until_its_end_under_both_policies() {
     for policy in ["keep", "expire"] {
         let db = database_with(&json!({"cancellation": policy}));
         let mut c = db.connect();

@@ -340,7 +340,7 @@ fn scenario_16_an_older_invoice_that_comes_after_the_newer_adds_nothing_to_spend
 }
 
 #[test]
-fn scenario_16_what_a_reservation_of_the_last_period_returns_stays_until_the_next_one_opens() {
+fn scenario_16_what_a_reservation_returns_stays_until_the_next_period_opens() {
     for renewed_first in [true, false] {
         let db = Database::with_catalog();
         let mut c = db.connect();
@@ -451,7 +451,7 @@ fn toggle(c: &mut Connection, max: &Subscription, balance: i64) {
 }
 
 #[test]
-fn scenario_18_an_upgrade_is_worth_its_time_once_and_toggling_by_status_comes_to_the_same() {
+fn scenario_18_an_upgrade_is_worth_its_time_once_and_toggling_by_status_the_same() {
     for older in [true, false] {
         let db = Database::with_catalog();
         let mut c = db.connect();
@@ -467,7 +467,7 @@ fn scenario_18_an_upgrade_is_worth_its_time_once_and_toggling_by_status_comes_to
 }
 
 #[test]
-fn scenario_18b_an_upgrade_by_a_new_anchor_takes_back_what_was_drawn_beyond_the_kept_money() {
+fn scenario_18b_a_new_anchor_takes_back_what_was_drawn_beyond_the_kept_money() {
     for (spent, balance) in [(1_000, 30_000), (9_000, 26_000)] {
         for older in [true, false] {
             let db = Database::with_catalog();

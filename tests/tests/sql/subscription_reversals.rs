@@ -266,7 +266,7 @@ fn failed_refunds_of_rollover_periods_in_every_order_change_nothing() {
 }
 
 #[test]
-fn what_settled_a_failed_refund_comes_back_into_a_swept_period_until_the_next_opening() {
+fn what_settled_a_failed_refund_stays_in_a_swept_period_until_the_next_opening() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     subscribe(&mut c, "price_roll");

@@ -37,7 +37,8 @@ pub(super) fn trial(facts: &Facts, streams: &Streams, lots: &Lots) -> Option<Lot
     let payments = by_id(facts);
     let trials = of_subscriptions(facts, &payments).filter(|(line, _)| {
         let is_zero = line.amount.0 == 0 && !line.is_credit() && !line.is_proration && line.quantity > 0;
-        is_zero && line.terms.kind == PriceKind::Plan && line.terms.trial_credits > Credits::ZERO
+        let is_trial = is_zero && !is_part_of_a_charge(line, facts);
+        is_trial && line.terms.kind == PriceKind::Plan && line.terms.trial_credits > Credits::ZERO
     });
     let (line, payment) = trials.min_by_key(|(line, payment)| {
         (line.period, &line.subscription, &line.item, &payment.id, &line.price)
@@ -57,6 +58,16 @@ pub(super) fn trial(facts: &Facts, streams: &Streams, lots: &Lots) -> Option<Lot
     lot.add(payment.paid_at, credits.clone(), credits);
     lot.payments.insert((payment.paid_at, payment.id.clone()));
     Some(lot)
+}
+
+/// Whether it is one with a line that charges: the units beside their flat fee.
+fn is_part_of_a_charge(line: &Line, facts: &Facts) -> bool {
+    let what = |of: &Line| {
+        let whose = (of.payment.clone(), of.subscription.clone(), of.item.clone());
+        (whose, of.price.clone(), of.period, of.is_proration)
+    };
+    let others = facts.first_lines.iter().chain(&facts.lines);
+    others.filter(|other| other.amount.0 > 0).any(|other| what(other) == what(line))
 }
 
 /// The lines of subscriptions' invoices, also from before the horizon, with their payments.

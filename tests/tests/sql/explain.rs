@@ -31,7 +31,11 @@ fn explain_event_answers_what_the_event_then_does_and_writes_nothing() {
         (pack("a").of(BOB).completed("evt_7"), None, "rejected conflict"),
         (pack("c").metadata("price_id", "price_tshirt").completed("evt_8"), None, "ignored not_credits"),
         (pack("c").completed("evt_9").with("livemode", true), None, "ignored livemode"),
-        (event("evt_10", "invoice.paid", json!({"id": "in_1", "object": "invoice"})), None, "ignored unpaid"),
+        (
+            event("evt_10", "invoice.paid", json!({"id": "in_1", "object": "invoice"})),
+            None,
+            "ignored no_subscription",
+        ),
         (pack("c").completed("evt_11").with("created", "yesterday"), None, "rejected malformed"),
     ];
     for (event, fetched, expected) in events {

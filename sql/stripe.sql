@@ -61,14 +61,13 @@ create table billing.subscription_items (
     metered boolean not null,
     removed boolean not null,
     known_after bigint not null,
-    primary key (item_id, as_of)
+    primary key (subscription_id, item_id, as_of)
 );
 comment on table billing.subscription_items is
 'The states of each subscription item: one row for each change of its content.';
 comment on column billing.subscription_items.interval is 'The billing interval of its price, as Stripe names it.';
 comment on column billing.subscription_items.known_after is
 'The account''s last ledger row when this state became known.';
-create index subscription_items_subscription on billing.subscription_items (subscription_id);
 create index subscription_items_metered on billing.subscription_items (price_id) where metered;
 
 create table billing.payments (

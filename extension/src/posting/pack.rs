@@ -61,7 +61,9 @@ pub(crate) fn worth_of_invoice(
 ) -> Result<Bought, NoGrant> {
     let lines = pack_invoice::lines(invoice, settings.no_payment_required, fetched)?;
     let mut bought = priced(sql, &lines.items, lines.sold_at.unwrap_or(billed_at))?;
-    bought.unknown.retain(|item| lines.recurring.contains(item));
+    // A plan's price is known: without a subscription there is nothing that it could count for.
+    let known = catalog::prices_in_force(sql, &bought.unknown, lines.sold_at.unwrap_or(billed_at));
+    bought.unknown.retain(|item| lines.recurring.contains(item) && !known.contains_key(item));
     match (bought.grants.is_empty(), bought.unknown.is_empty()) {
         (false, _) => Ok(bought),
         (true, false) => Err(NoGrant::Parked(Reason::UnknownPrice, bought.unknown)),

@@ -169,7 +169,7 @@ fn save(
         "insert into billing.subscription_items as i (item_id, as_of, subscription_id, price_id, product_id, quantity,
              interval, metered, removed, known_after, seen_at)
          values ($1, $2, $3, $4, $5, $6, $7::interval, $8, $9, $10, $11)
-         on conflict (item_id, as_of) do update set
+         on conflict (subscription_id, item_id, as_of) do update set
              (price_id, product_id, quantity, interval, metered, removed)
              = (excluded.price_id, excluded.product_id, excluded.quantity, excluded.interval, excluded.metered,
                 excluded.removed)",

@@ -14,14 +14,14 @@ fn scenario_29_three_uneven_refunds_and_a_stale_count_take_the_pack_and_never_mo
     let mut c = db.connect();
     c.buy(ANN, "cs_1");
     let count = |id: &str, amount| charge("pi_1", 1000, amount).event(id, "charge.refunded");
-    assert_eq!(c.apply(&refunded("re_1", "pi_1", 333)).credits, -166);
+    assert_eq!(c.apply(&refunded("re_1", "pi_1", 333)).credits, -167);
     assert_eq!(c.apply(&count("evt_c1", 333)).summary(), "already_applied");
-    assert_eq!(c.apply(&refunded("re_2", "pi_1", 333)).credits, -167);
+    assert_eq!(c.apply(&refunded("re_2", "pi_1", 333)).credits, -166);
     assert_eq!(c.apply(&refunded("re_3", "pi_1", 334)).credits, -167);
     assert_eq!(c.apply(&count("evt_c3", 1000)).summary(), "already_applied");
     assert_eq!(c.apply(&count("evt_c2", 666)).summary(), "already_applied", "stale, and smaller");
     assert_eq!(c.balance_and_debt(ANN), (0, 0));
-    assert_eq!(c.ledger(ANN), ["purchase 500", "reversal -166", "reversal -167", "reversal -167"]);
+    assert_eq!(c.ledger(ANN), ["purchase 500", "reversal -167", "reversal -166", "reversal -167"]);
     let origin: Vec<String> = c.column(
         "select concat_ws(' ', stripe_event_id, stripe_checkout_session_id, stripe_payment_intent_id, pool)
          from billing.credit_transactions where transaction_type = 'reversal' order by id limit 1",
@@ -67,14 +67,14 @@ fn scenario_29_the_older_shape_lists_its_refunds_in_the_charge_and_means_the_sam
         charge("pi_1", 1000, 633).listing(&[two.clone(), one.clone()]).event("evt_2", "charge.refunded"),
         two.clone().with("status", "failed").event("evt_3", "charge.refund.updated"),
     ];
-    in_every_order(&db, |c| c.buy(ANN, "cs_1"), &older, (334, 0));
+    in_every_order(&db, |c| c.buy(ANN, "cs_1"), &older, (333, 0));
     let newer = [
         charge("pi_1", 1000, 633).event("evt_2", "charge.refunded"),
         one.event("evt_4", "refund.created"),
         two.event("evt_5", "refund.created"),
         two.with("status", "failed").event("evt_6", "refund.failed"),
     ];
-    in_every_order(&db, |c| c.buy(ANN, "cs_1"), &newer, (334, 0));
+    in_every_order(&db, |c| c.buy(ANN, "cs_1"), &newer, (333, 0));
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn scenario_31_a_refund_before_its_purchase_is_netted_in_both_orders() {
     assert_eq!((early.summary().as_str(), early.credits), ("ignored unknown_payment", 0));
     let late = c.apply(&bought("cs_1", ANN));
     assert_eq!((late.summary().as_str(), late.credits, late.remaining_total), ("applied", 0, Some(0)));
-    assert_eq!(c.ledger(ANN), ["purchase 500", "reversal -500"]);
+    assert_eq!(c.ledger(ANN), [""; 0]);
     assert_eq!(c.apply(&refunded("re_1", "pi_1", 1000)).summary(), "already_applied");
     let events = [bought("cs_1", ANN), refunded("re_1", "pi_1", 1000)];
     in_every_order(&Database::with_catalog(), nothing, &events, (0, 0));
@@ -130,7 +130,7 @@ fn scenario_31_overlapping_refund_and_purchase_are_netted_in_both_orders() {
     let outcomes = blocked(&db, refund, purchase);
     assert_eq!((outcomes.0.as_str(), outcomes.1.as_str()), ("ignored unknown_payment", "applied"));
     assert_eq!(db.connect().balance_and_debt(ANN), (0, 0));
-    assert_eq!(db.connect().ledger(ANN), ["purchase 500", "reversal -500"]);
+    assert_eq!(db.connect().ledger(ANN), [""; 0]);
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn scenario_31_a_refund_of_an_unowned_session_is_netted_once_it_is_attributed() 
             assert_eq!(outcomes, ["ignored unknown_payment", "parked unknown_user"]);
             let healed = c.attribute(by, ANN);
             assert_eq!((healed.summary().as_str(), healed.credits), ("applied", 300), "by {by}");
-            assert_eq!(c.ledger(ANN), ["purchase 500", "reversal -200"]);
+            assert_eq!(c.ledger(ANN), ["purchase 300"]);
             assert_eq!(c.apply(&refunded("re_1", "pi_1", 400)).summary(), "already_applied");
             assert_eq!(c.balance_and_debt(ANN), (300, 0));
         }
@@ -201,7 +201,7 @@ fn scenario_31_a_refund_of_an_unknown_price_is_netted_once_the_catalog_knows_it(
     let new = session("cs_1").of(ANN).metadata("price_id", "price_new");
     assert_eq!(c.apply(&new.completed("evt_1")).summary(), "parked unknown_price");
     c.load_catalog(&catalog_of_packs(&json!([{"key": "new", "credits": 700, "prices": ["price_new"]}])));
-    assert_eq!(c.ledger(ANN), ["purchase 700", "reversal -350"]);
+    assert_eq!(c.ledger(ANN), ["purchase 350"]);
 }
 
 #[test]

@@ -5,9 +5,8 @@ use std::collections::BTreeSet;
 
 use serde_json::value::RawValue;
 
-use crate::amount::{Credits, MinorUnits};
+use crate::amount::MinorUnits;
 use crate::calendar::{self, Time};
-use crate::catalog::ReversalPolicy;
 use crate::name::{Name, NameKind};
 use crate::stripe::{self, Expandable, check_id, parse};
 use crate::text_enum::text_enum;
@@ -415,55 +414,6 @@ fn credited(reversals: &[Reversal]) -> i128 {
         .sum()
 }
 
-impl Part {
-    /// How many of the granted credits that is: rounded down, so that parts never take more than the whole.
-    #[must_use]
-    pub fn of(self, granted: Credits) -> Credits {
-        let target = i128::from(granted.0) * i128::from(self.reversed.0) / i128::from(self.charged.0);
-        // No more than granted, so it fits.
-        i64::try_from(target).map_or(granted, Credits)
-    }
-}
-
-/// Where the credits of one grant are, except what was spent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct GrantBalance {
-    /// Expired unspent, or reversed before the grant expired: counts as given back, and can never return.
-    pub expired: Credits,
-    /// Reversed so far.
-    pub reversed: Credits,
-    /// Left: to be spent, pending, or set aside.
-    pub available: Credits,
-}
-
-/// What a payment's reversals do to its credits.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settlement {
-    /// Reversed of each of its grants.
-    pub reversed: Vec<Credits>,
-    /// Owed, because it was spent before it was reversed.
-    pub owed: Credits,
-}
-
-/// Reverses `target` credits of a payment's grants: what expired counts, then what is left is taken, from the first
-/// grant on. What was spent is owed, or forgiven.
-#[must_use]
-pub fn settle(grants: &[GrantBalance], target: Credits, policy: ReversalPolicy) -> Settlement {
-    let expired: i64 = grants.iter().map(|grant| grant.expired.0).sum();
-    let mut left = (target.0 - expired).max(0);
-    let reverse = |grant: &GrantBalance| {
-        let reversed = left.min(grant.reversed.0 + grant.available.0);
-        left -= reversed;
-        Credits(reversed)
-    };
-    let reversed = grants.iter().map(reverse).collect();
-    let owed = match policy {
-        ReversalPolicy::Debt => Credits(left),
-        ReversalPolicy::Forgive => Credits::ZERO,
-    };
-    Settlement { reversed, owed }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -504,7 +454,7 @@ mod tests {
     }
 
     fn target(paid: &Paid, reversals: &[Reversal], granted: i64) -> Option<i64> {
-        part(paid, reversals).map(|part| part.of(Credits(granted)).0)
+        part(paid, reversals).map(|part| granted * part.reversed.0 / part.charged.0)
     }
 
     #[test]
@@ -572,23 +522,6 @@ mod tests {
         );
     }
 
-    #[test]
-    fn what_was_spent_is_owed_or_forgiven_and_what_expired_counts_as_given_back() {
-        let balance = |expired, available| GrantBalance {
-            expired: Credits(expired),
-            reversed: Credits::ZERO,
-            available: Credits(available),
-        };
-        let settled = |grant: GrantBalance, policy| {
-            let Settlement { reversed, owed } = settle(&[grant], Credits(500), policy);
-            (reversed[0].0, owed.0)
-        };
-        assert_eq!(settled(balance(0, 200), ReversalPolicy::Debt), (200, 300));
-        assert_eq!(settled(balance(0, 200), ReversalPolicy::Forgive), (200, 0));
-        assert_eq!(settled(balance(200, 0), ReversalPolicy::Debt), (0, 300));
-        assert_eq!(settled(balance(500, 0), ReversalPolicy::Debt), (0, 0));
-    }
-
     fn incoming() -> impl Strategy<Value = Reversal> {
         let kind = prop::sample::select(vec![
             ReversalKind::Refund,
@@ -631,38 +564,6 @@ mod tests {
             let once = target(&paid(1000), &merged(incoming.iter()), granted);
             prop_assert_eq!(once, target(&paid(1000), &merged(rotated.iter().rev().chain(&incoming)), granted));
             prop_assert!(once.is_some_and(|target| (0..=granted).contains(&target)));
-        }
-
-        #[test]
-        fn settling_again_changes_nothing(
-            grants in proptest::collection::vec((0..1000i64, 0..1000i64, 0..1000i64), 1..4), target in 0..4000i64,
-        ) {
-            let balance = |&(expired, _, available): &(i64, i64, i64)| {
-                GrantBalance { expired: Credits(expired), reversed: Credits::ZERO, available: Credits(available) }
-            };
-            let granted: i64 = grants.iter().map(|(expired, spent, available)| expired + spent + available).sum();
-            let spent: i64 = grants.iter().map(|(_, spent, _)| spent).sum();
-            let target = Credits(target.min(granted));
-            let before: Vec<GrantBalance> = grants.iter().map(balance).collect();
-            let settled = |balances: &[GrantBalance], target| settle(balances, target, ReversalPolicy::Debt);
-            let first = settled(&before, target);
-            let post = |(balance, reversed): (&GrantBalance, &Credits)| {
-                GrantBalance { reversed: *reversed, available: Credits(balance.available.0 + balance.reversed.0 - reversed.0), ..*balance }
-            };
-            let after: Vec<GrantBalance> = before.iter().zip(&first.reversed).map(post).collect();
-            prop_assert!(after.iter().all(|balance| balance.available >= Credits::ZERO));
-            prop_assert_eq!(&settled(&after, target), &first);
-            // Once all of it has expired, nothing can be taken any more, and what is owed stays owed.
-            let expiry = |balance: &GrantBalance| GrantBalance {
-                expired: Credits(balance.expired.0 + balance.reversed.0 + balance.available.0), ..GrantBalance::default()
-            };
-            let over: Vec<GrantBalance> = after.iter().map(expiry).collect();
-            prop_assert_eq!(settled(&over, target), Settlement { reversed: vec![Credits::ZERO; over.len()], owed: first.owed });
-            // Undone, everything is as before.
-            let undone = settled(&after, Credits::ZERO);
-            prop_assert_eq!(undone, Settlement { reversed: vec![Credits::ZERO; after.len()], owed: Credits::ZERO });
-            // What is owed is as rule 9 says.
-            prop_assert_eq!(first.owed.0, (target.0 - (granted - spent)).max(0));
         }
     }
 }

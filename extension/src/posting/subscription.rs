@@ -158,6 +158,11 @@ fn merge<'a>(
 ) -> Result<Merged<'a>, NoGrant> {
     let Incoming { facts, source, fetched, .. } = *incoming;
     let answer = fetched.and_then(|fetched| fetched.subscription(&facts.id));
+    let names_items = facts.items.iter().any(|item| item.id.is_some());
+    if fetched.is_none() && names_items && !facts.has_all_items {
+        // The list of its items goes on.
+        return Err(NoGrant::NeedsFetch(facts.lacking_paths()));
+    }
     let (mut now, mut plan) = (known.cloned(), None);
     let (mut observed, mut has_period) = (Vec::new(), false);
     let current = answer.map(|answer| (answer, Source::Snapshot));

@@ -35,6 +35,19 @@ const DIRECT: &str =
 // 21: missing periods.
 
 #[test]
+fn an_item_list_that_goes_on_is_fetched() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    let mut event = subscription("sub_1", "price_pro").of(ANN).created("evt_1").json().clone();
+    event["data"]["object"]["items"]["has_more"] = true.into();
+    event["data"]["object"]["items"]["data"][0]["id"] = "si_1".into();
+    let outcome = c.apply_json(&event);
+    assert_eq!(outcome.outcome, "needs_fetch");
+    let paths = ["/v1/subscriptions/sub_1", "/v1/subscription_items?subscription=sub_1&limit=100"];
+    assert_eq!(outcome.to_fetch, Some(paths.map(str::to_owned).to_vec()));
+}
+
+#[test]
 fn scenario_21_a_subscription_without_a_period_is_fetched_and_stored_with_one() {
     let db = Database::with_catalog();
     let mut c = db.connect();

@@ -20,7 +20,7 @@
 //! 11. [`draw`]: which grants a spend is taken from.
 //!
 //! `model`, which only tests are built with, is a second implementation of the rules, for comparison.
-//! `simulator` bills one customer as Stripe does: random histories, and what they must leave.
+//! `vectors` are histories with the numbers that must stand. `simulator` bills one customer as Stripe does: random histories, and what they must leave.
 //!
 //! One idea underlies all of it. Facts about a Stripe object only accumulate, its worth is a pure function of the facts, and
 //! the ledger posts the difference to what it has posted. So order, repetition and races do not matter: they change when
@@ -50,6 +50,8 @@ pub mod worth;
 pub mod streams;
 pub mod draw;
 
+#[cfg(any(test, feature = "model"))]
+pub mod vectors;
 #[cfg(any(test, feature = "model"))]
 pub mod model;
 #[cfg(any(test, feature = "model"))]

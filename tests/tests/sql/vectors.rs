@@ -1,9 +1,7 @@
 //! Every vector on a database, step by step: extension/rules/tests/vectors/README.md says what a vector is.
 
-use std::fs;
-use std::path::Path;
-
 use serde_json::{Value, json};
+use stripe_credits_rules::vectors::{all, at_base, expected};
 use stripe_credits_tests::connection::Connection;
 use stripe_credits_tests::database::Database;
 use uuid::Uuid;
@@ -12,33 +10,6 @@ const DAY: i64 = 86_400;
 
 /// A base for vectors that name none, and one from which months of 30 days cross months of 31 and of 28.
 const BASES: [i64; 2] = [1_700_000_000, 1_700_000_000 + 47 * DAY];
-
-/// The vectors, by name.
-fn all() -> Vec<(String, Value)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../extension/rules/tests/vectors");
-    let files = fs::read_dir(folder).expect("the folder of vectors").map(|file| file.expect("a file").path());
-    let mut vectors: Vec<(String, Value)> = files
-        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
-        .map(|path| {
-            let vector: Value = serde_json::from_slice(&fs::read(&path).expect("a vector")).expect("JSON");
-            (vector["name"].as_str().expect("a name").to_owned(), vector)
-        })
-        .collect();
-    vectors.sort_by(|one, other| one.0.cmp(&other.0));
-    vectors
-}
-
-/// Every `{"t": n}` as the time `base + n`.
-fn at_base(value: &Value, base: i64) -> Value {
-    match value {
-        Value::Object(fields) => match (fields.len(), fields.get("t").and_then(Value::as_i64)) {
-            (1, Some(seconds)) => Value::from(base + seconds),
-            _ => fields.iter().map(|(key, value)| (key.clone(), at_base(value, base))).collect(),
-        },
-        Value::Array(values) => values.iter().map(|value| at_base(value, base)).collect(),
-        other => other.clone(),
-    }
-}
 
 /// What the account shows, as a vector writes it.
 fn balances(c: &mut Connection, user: Uuid) -> Value {
@@ -78,30 +49,6 @@ fn advance(c: &mut Connection, step: usize, at: i64) {
     }));
 }
 
-/// Where a vector's balance is not what the text of the rules says: after a year that was changed back by a shrunk month, the
-/// month's debt of 3,700 is settled from the running part of the year. Then the month's credits are paid for after all. "If the
-/// reversal is undone, what was settled comes back": all of it. The vector's numbers give back as much as was settled too much
-/// once per step, because what is given back to a grant that is itself drawn beyond its worth repays that first.
-const BY_THE_TEXT: [(&str, usize, i64); 5] = [
-    ("flex_month_year_month", 9, 7630),
-    ("flex_month_year_month", 10, 7630),
-    ("flex_month_year_month", 11, 7630),
-    ("flex_month_year_month", 13, 30_000),
-    ("flex_month_year_month", 14, 30_000),
-];
-
-/// What must stand after a step.
-fn expected(vector: &Value, index: usize, step: &Value) -> Value {
-    let mut expected = step["expect"].clone();
-    let by_text = BY_THE_TEXT.iter().find(|(name, at, _)| vector["name"] == *name && index == *at);
-    if let Some((_, _, balance)) = by_text {
-        for key in ["balance", "total", "subscription"] {
-            expected[key] = (*balance).into();
-        }
-    }
-    expected
-}
-
 /// Plays a vector. Returns the first step whose numbers differ.
 fn play(c: &mut Connection, vector: &Value, base: i64, clock: Clock) -> Option<String> {
     let user = Uuid::parse_str(vector["user"].as_str().expect("a user")).expect("a UUID");
@@ -132,7 +79,7 @@ fn play(c: &mut Connection, vector: &Value, base: i64, clock: Clock) -> Option<S
             }
         }
         let got = balances(c, user);
-        let expected = expected(vector, index, step);
+        let expected = expected(vector, index);
         if got != expected {
             let grants = c.column::<String>(
                 "select concat_ws(' ', item, 'amount', amount, 'drawn', drawn, 'remaining', remaining, 'pending', pending,

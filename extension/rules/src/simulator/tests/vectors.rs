@@ -1,12 +1,12 @@
 //! The simulator sends what the vectors hold: every event of theirs, at its time, with their fields.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use serde_json::Value;
 
 use super::stories::{PRICES, STORIES, Story};
 use crate::simulator::{Event, Settings, Stripe};
+use crate::vectors;
 
 /// Fields in which the vectors simplify what Stripe sends.
 const SIMPLIFIED: &[&str] = &[
@@ -29,18 +29,16 @@ const LEFT_OUT: &[&str] =
 
 #[test]
 fn histories_of_the_vectors_send_their_events() {
-    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../../shared/spec/vectors"));
-    if !folder.exists() {
-        println!("skipped: no folder {}", folder.display());
-        return;
-    }
+    let vectors: BTreeMap<String, Value> = vectors::all().into_iter().collect();
     for story in STORIES {
-        let text = std::fs::read_to_string(folder.join(format!("{}.json", story.vector))).expect("a vector");
-        let vector: Value = serde_json::from_str(&text).expect("a vector is JSON");
+        let vector = &vectors[story.vector];
         let base = vector["base"].as_i64().unwrap_or(1_700_000_000);
         let steps = vector["steps"].as_array().expect("steps");
-        let expected: Vec<Value> =
-            steps.iter().map(|step| absolute(&step["deliver"], base)).filter(|e| !e.is_null()).collect();
+        let expected: Vec<Value> = steps
+            .iter()
+            .map(|step| vectors::at_base(&step["deliver"], base))
+            .filter(|e| !e.is_null())
+            .collect();
         let sent = send(story, base, &expected[0]);
         let types = |events: &[&Value]| {
             events.iter().map(|e| format!("{} {}", e["created"], e["type"])).collect::<Vec<_>>()
@@ -76,18 +74,6 @@ fn send(story: &Story, base: i64, first: &Value) -> Vec<Event> {
     let included = |event: &Event| !LEFT_OUT.contains(&event.event_type.as_str());
     let happenings = stripe.into_happenings();
     happenings.into_iter().flat_map(|happening| happening.events).filter(included).collect()
-}
-
-/// Times as seconds since 1970.
-fn absolute(value: &Value, base: i64) -> Value {
-    match value {
-        Value::Object(fields) => match fields.get("t").and_then(Value::as_i64) {
-            Some(seconds) if fields.len() == 1 => Value::from(base + seconds),
-            _ => fields.iter().map(|(key, value)| (key.clone(), absolute(value, base))).collect(),
-        },
-        Value::Array(values) => values.iter().map(|value| absolute(value, base)).collect(),
-        _ => value.clone(),
-    }
 }
 
 /// Every field of the vector's is sent, with its value; ids are the same up to a renaming, which `names` keeps.

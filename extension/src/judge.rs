@@ -224,8 +224,7 @@ fn judge_invoice(sql: &mut Sql, context: &Context, invoice: &Invoice, session_us
         return judge_pack_invoice(sql, context, invoice);
     }
     let paid_at = invoice.paid_at.unwrap_or(context.event.created);
-    let of_subscription =
-        invoice.subscription_ids().find_map(|id| subscriptions::find(sql, id).and_then(|known| known.user));
+    let of_subscription = invoice.subscription_ids().find_map(|id| subscriptions::user(sql, id));
     let joined = payment::join(sql, &context.event.id, Some(&invoice.id), &invoice.names());
     let known = joined.payment.filter(|payment| payment.source_id == invoice.id);
     let claims = Claims {

@@ -93,9 +93,8 @@ impl Account {
         let facts = Facts { singles, ..Facts::default() };
         let draws = self.draws(sql, &rows);
         let held = holdings(&facts, &draws, self.now).map_err(|_| Reason::OutOfRange)?;
-        let item_of = |key: &GrantKey| key.item();
         let credits = |key: &GrantKey| -> Option<Credits> {
-            let of_item = bought?.grants.iter().find(|grant| grant.item == item_of(key));
+            let of_item = bought?.grants.iter().find(|grant| grant.item == key.item());
             Some(of_item.map_or(Credits::ZERO, |grant| grant.credits))
         };
         let name = |item: String| Some(bought?.grants.iter().find(|grant| grant.item == item)?.name.clone());

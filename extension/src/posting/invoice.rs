@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use stripe_credits_rules::calendar::Time;
+use stripe_credits_rules::catalog::{Item, Price};
 use stripe_credits_rules::invoice::{Invoice, InvoiceLine};
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::verdict::Verdict;
@@ -36,9 +37,14 @@ pub(crate) struct Paid<'a> {
 /// A [`NoGrant`] if none of them is ours.
 pub(crate) fn sort(sql: &mut Sql, lines: &[InvoiceLine], paid_at: Time) -> Result<Sorted, NoGrant> {
     let mut priced = Vec::with_capacity(lines.len());
+    // Hundreds of lines may bill one price.
+    let mut found: BTreeMap<(Item, Time), Option<Price>> = BTreeMap::new();
     for line in lines {
         let (item, at) = (rules::item(line), line.period.map_or(paid_at, |(start, _)| start));
-        let price = catalog::prices_in_force(sql, [&item], at).remove(&item);
+        let price = found
+            .entry((item.clone(), at))
+            .or_insert_with(|| catalog::prices_in_force(sql, [&item], at).remove(&item));
+        let price = price.clone();
         priced.push((line.clone(), price));
     }
     let sorted = rules::sort(&priced, &mut |price_id| subscription_items::is_metered(sql, price_id))?;
@@ -59,12 +65,12 @@ pub(crate) fn post(sql: &mut Sql, paid: &Paid, known: Option<&Payment>, owner: U
     let is_new = known.is_none_or(|known| !known.paid);
     let mut starts: BTreeMap<Uuid, Time> = invoice_lines::users(sql, &invoice.id).into_iter().collect();
     let mut lines = Vec::with_capacity(paid.lines.len());
+    let mut users: BTreeMap<&str, Option<Uuid>> = BTreeMap::new();
     for line in &paid.lines {
         let of_subscription = line
             .subscription_id
             .as_deref()
-            .and_then(|id| subscriptions::find(sql, id))
-            .and_then(|known| known.user);
+            .and_then(|id| *users.entry(id).or_insert_with(|| subscriptions::user(sql, id)));
         let user = of_subscription.unwrap_or(owner);
         let start = line.period.map_or(paid.paid_at, |(start, _)| start);
         starts.entry(user).and_modify(|first| *first = start.min(*first)).or_insert(start);

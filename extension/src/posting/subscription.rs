@@ -48,28 +48,10 @@ pub(crate) fn apply(
     let owner = now.user.map_or(user, Ok);
     now.user = owner.ok();
     now.customer_id = now.customer_id.or_else(|| facts.customer_id.clone());
-    let seen_at = |sql: &mut Sql, state: &rules::Subscription| {
-        let by_clock = state.test_clock.as_deref().and_then(|clock_id| test_clocks::time(sql, clock_id));
-        by_clock.unwrap_or(state.as_of)
-    };
     if let Some(clock_id) = &facts.test_clock {
         test_clocks::name(sql, clock_id, now.state.period.0);
     }
-    let observed: Vec<Observed> = observed
-        .into_iter()
-        .map(|state| {
-            // Of two states of one time by a test clock the order is Stripe's.
-            let after = known.filter(|known| known.state.as_of < state.as_of).map(|known| known.seen_at);
-            let next = after.map(|seen_at| seen_at + TimeDelta::microseconds(1));
-            let by_clock = seen_at(sql, state);
-            let seen_at = if by_clock == state.as_of {
-                by_clock
-            } else {
-                next.map_or(by_clock, |next| next.max(by_clock))
-            };
-            Observed { state, seen_at }
-        })
-        .collect();
+    let observed: Vec<Observed> = observed.into_iter().map(|state| Observed::of(sql, state, known)).collect();
     let newest = observed.iter().find(|one| one.state.as_of == now.state.as_of);
     now.seen_at = newest.map_or(now.seen_at, |one| one.seen_at);
     let lists = observed.iter().filter(|one| one.state.has_all_items).map(|one| one.seen_at);
@@ -121,6 +103,20 @@ pub(crate) fn apply(
 struct Observed<'a> {
     state: &'a rules::Subscription,
     seen_at: Time,
+}
+
+impl<'a> Observed<'a> {
+    /// Rule 16: a state of a customer on a test clock was so at the time at which the clock stood when it came.
+    fn of(sql: &mut Sql, state: &'a rules::Subscription, known: Option<&KnownSubscription>) -> Observed<'a> {
+        let by_clock = state.test_clock.as_deref().and_then(|clock_id| test_clocks::time(sql, clock_id));
+        let Some(by_clock) = by_clock.filter(|time| *time != state.as_of) else {
+            return Observed { state, seen_at: state.as_of };
+        };
+        // Of two states of one time by a clock the order is Stripe's.
+        let before = known.filter(|known| known.state.as_of < state.as_of);
+        let after = before.map(|known| known.seen_at + TimeDelta::microseconds(1));
+        Observed { state, seen_at: after.map_or(by_clock, |after| after.max(by_clock)) }
+    }
 }
 
 /// Records what the states list. Returns whether any of it was new.

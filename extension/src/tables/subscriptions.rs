@@ -69,6 +69,12 @@ pub(crate) fn find(sql: &mut Sql, subscription_id: &str) -> Option<KnownSubscrip
     Some(known)
 }
 
+/// Whose a subscription is, if that is known.
+pub(crate) fn user(sql: &mut Sql, subscription_id: &str) -> Option<Uuid> {
+    let of_subscription = "select user_id from billing.subscriptions where subscription_id = $1";
+    sql.query_opt(of_subscription, &[subscription_id.into()]).and_then(|mut row| row.get_opt())
+}
+
 /// What the newest known state lists.
 fn listed(sql: &mut Sql, subscription_id: &str) -> Vec<ItemContent> {
     let rows = sql.query(

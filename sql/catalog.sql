@@ -62,6 +62,19 @@ comment on column billing.prices.retired is
 'No longer sold. If it is paid for after all, it grants what this row says.';
 create index prices_key on billing.prices (key, valid_from);
 
+create function billing.catalog_changed() returns trigger
+language c set search_path = pg_catalog, pg_temp
+as 'MODULE_PATHNAME', 'catalog_changed_wrapper';
+comment on function billing.catalog_changed() is
+'Trigger: tells every connection that what it keeps of the catalog is old.';
+
+create trigger catalog_changed after insert or update or delete or truncate on billing.settings
+    for each statement execute function billing.catalog_changed();
+alter table billing.settings enable always trigger catalog_changed;
+create trigger catalog_changed after insert or update or delete or truncate on billing.prices
+    for each statement execute function billing.catalog_changed();
+alter table billing.prices enable always trigger catalog_changed;
+
 create function billing.resolve_price(p_price_id text, p_at timestamptz default now())
 returns setof billing.prices
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp

@@ -2,6 +2,8 @@
 //!
 //! One function per kind of object. The caller holds every lock of the event.
 
+use std::cell::Cell;
+
 use serde_json::json;
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::catalog::Settings;
@@ -9,6 +11,7 @@ use stripe_credits_rules::event::{self, Event, Subject};
 use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::identity::{self, Claims, CustomerLink, Identity};
 use stripe_credits_rules::invoice::{self as invoice_rules, Invoice};
+use stripe_credits_rules::name::Name;
 use stripe_credits_rules::payment_intent::PaymentIntent;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::session::{self, Mode, PaymentStatus, Session};
@@ -21,10 +24,11 @@ use uuid::Uuid;
 use crate::ledger;
 use crate::outcome::Outcome;
 use crate::pg::sql::Sql;
-use crate::posting::payment::{self, Joined};
+use crate::posting::payment;
 use crate::posting::subscription::{Incoming, Source};
 use crate::posting::{invoice, pack, reversal, subscription};
-use crate::tables::{customers, inbox, payments, subscriptions, test_clocks};
+use crate::tables::payments::{self, Known};
+use crate::tables::{customers, inbox, subscriptions, test_clocks};
 
 /// Who asks for an event to be applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,9 +72,17 @@ struct Context<'a> {
     event: &'a Event,
     fetched: Option<&'a Fetched>,
     caller: Caller,
+    /// What was read under the locks. It is taken once, because to join the names makes it old.
+    known: Cell<Option<Known>>,
 }
 
 impl Context<'_> {
+    /// What is known under the names of a payment.
+    fn known(&self, sql: &mut Sql, names: &[Name]) -> Known {
+        let read_before = self.known.take().filter(|known| known.covers(names));
+        read_before.unwrap_or_else(|| payments::known(sql, payments::ids(names)))
+    }
+
     /// The user whom a text of Stripe's object names.
     fn user(&self, names: &UserNames) -> Option<Uuid> {
         names.user(self.settings.user_namespace)
@@ -82,13 +94,15 @@ impl Context<'_> {
     }
 }
 
-/// Judges an event by what is known now, and posts the difference to what is posted.
+/// Judges an event by what is known now, and posts the difference to what is posted. `known` was read under the locks, if
+/// nothing was written since.
 pub(crate) fn judge(
     sql: &mut Sql,
     settings: Option<&Settings>,
     event: &Event,
     fetched: Option<&Fetched>,
     caller: Caller,
+    known: Option<Known>,
 ) -> Judged {
     let Some(settings) = settings else {
         return Outcome::parked(Reason::NoCatalog).into();
@@ -96,7 +110,7 @@ pub(crate) fn judge(
     if let Some(reason) = settings.scope.excludes(event.livemode, event.account.as_deref()) {
         return Outcome::ignored(reason).into();
     }
-    let context = Context { settings, event, fetched, caller };
+    let context = Context { settings, event, fetched, caller, known: Cell::new(known) };
     match &event.subject {
         Subject::CheckoutSession(session) if session.mode == Mode::Subscription => {
             judge_subscription_session(sql, &context, session)
@@ -104,9 +118,15 @@ pub(crate) fn judge(
         Subject::CheckoutSession(session) => judge_pack_session(sql, &context, session),
         Subject::Subscription(facts) => judge_subscription(sql, &context, facts, Source::Event, None),
         Subject::Invoice(invoice) => judge_invoice(sql, &context, invoice, None),
-        Subject::InvoicePayment(payment) => reversal::invoice_paid_by(sql, event, payment).into(),
+        Subject::InvoicePayment(payment) => {
+            let known = context.known(sql, &payment.names());
+            reversal::invoice_paid_by(sql, event, payment, &known).into()
+        }
         Subject::PaymentIntent(intent) => judge_payment_intent(sql, &context, intent),
-        Subject::Reversals(reversals) => reversal::apply(sql, event, reversals, fetched).into(),
+        Subject::Reversals(reversals) => {
+            let known = |sql: &mut Sql, names: &[Name]| context.known(sql, names);
+            reversal::apply(sql, event, reversals, fetched, known).into()
+        }
         Subject::Customer { id, metadata_user } => {
             judge_customer(sql, event.created, id, context.user(metadata_user))
         }
@@ -121,9 +141,9 @@ pub(crate) fn judge(
 /// A session that sells credit packs.
 fn judge_pack_session(sql: &mut Sql, context: &Context, session: &Session) -> Judged {
     let names = session.names();
-    let known = payments::of_names(sql, &session.id, &names);
-    let user_if_paid =
-        |paid| known.as_ref().filter(|payment| payment.paid == paid).map(|payment| payment.user);
+    let known = context.known(sql, &names);
+    let payment = known.payment(&session.id, &names);
+    let user_if_paid = |paid| payment.filter(|payment| payment.paid == paid).map(|payment| payment.user);
     let claims = Claims {
         paid_for: user_if_paid(true),
         metadata: context.user(&session.metadata_user),
@@ -139,7 +159,7 @@ fn judge_pack_session(sql: &mut Sql, context: &Context, session: &Session) -> Ju
     if ownership.owner == Err(Reason::Conflict) {
         return Outcome::rejected(Reason::Conflict).into();
     }
-    let known = payment::join(sql, &context.event.id, Some(&session.id), &names).payment;
+    let joined = payment::join(sql, &context.event.id, &known, Some(&session.id), &names);
     if let Some(outcome) = context.before_books(session.created) {
         return Judged { outcome: ownership.with_owner(sql, outcome), unblocked };
     }
@@ -147,11 +167,11 @@ fn judge_pack_session(sql: &mut Sql, context: &Context, session: &Session) -> Ju
     let worth = pack::worth(sql, context.settings, session, succeeded, context.fetched);
     let outcome = match (worth, ownership.owner) {
         (Ok(worth), Ok(owner)) => {
-            pack::post_session(sql, &context.event.id, session, known.as_ref(), owner.user, &worth)
+            pack::post_session(sql, &context.event.id, session, &joined, owner.user, &worth)
         }
         (Ok(_), Err(reason)) => unowned(reason),
         // The session names no lines, but Stripe's are known: there is no need to ask again.
-        (Err(NoGrant::NeedsFetch(_)), Ok(_)) if known.is_some_and(|known| known.has_lines()) => {
+        (Err(NoGrant::NeedsFetch(_)), Ok(_)) if joined.payment.is_some_and(|paid| paid.has_lines()) => {
             Outcome::of(Verdict::AlreadyApplied)
         }
         (Err(no_grant), _) => no_grant.into(),
@@ -225,7 +245,9 @@ fn judge_invoice(sql: &mut Sql, context: &Context, invoice: &Invoice, session_us
     }
     let paid_at = invoice.paid_at.unwrap_or(context.event.created);
     let of_subscription = invoice.subscription_ids().find_map(|id| subscriptions::user(sql, id));
-    let joined = payment::join(sql, &context.event.id, Some(&invoice.id), &invoice.names());
+    let names = invoice.names();
+    let known = context.known(sql, &names);
+    let joined = payment::join(sql, &context.event.id, &known, Some(&invoice.id), &names);
     let known = joined.payment.filter(|payment| payment.source_id == invoice.id);
     let claims = Claims {
         paid_for: known.as_ref().filter(|payment| payment.paid).map(|payment| payment.user),
@@ -262,9 +284,10 @@ fn judge_invoice(sql: &mut Sql, context: &Context, invoice: &Invoice, session_us
 /// An invoice without a subscription: the packs on it. It may be a session's own, and is that payment then.
 fn judge_pack_invoice(sql: &mut Sql, context: &Context, invoice: &Invoice) -> Judged {
     let names = invoice.names();
-    let known = payments::of_names(sql, &invoice.id, &names).filter(|payment| payment.paid);
+    let known = context.known(sql, &names);
+    let paid = known.payment(&invoice.id, &names).filter(|payment| payment.paid);
     let claims = Claims {
-        paid_for: known.map(|payment| payment.user),
+        paid_for: paid.map(|payment| payment.user),
         metadata: context.user(&invoice.metadata_user),
         ..Claims::default()
     };
@@ -274,14 +297,14 @@ fn judge_pack_invoice(sql: &mut Sql, context: &Context, invoice: &Invoice) -> Ju
         return Outcome::rejected(Reason::Conflict).into();
     }
     let unblocked = ownership.link_customer(sql);
-    let known = payment::join(sql, &context.event.id, Some(&invoice.id), &names).payment;
+    let joined = payment::join(sql, &context.event.id, &known, Some(&invoice.id), &names);
     if let Some(outcome) = context.before_books(billed_at) {
         return Judged { outcome: ownership.with_owner(sql, outcome), unblocked };
     }
     let worth = pack::worth_of_invoice(sql, context.settings, invoice, billed_at, context.fetched);
     let outcome = match (worth, ownership.user()) {
         (Ok(worth), Ok(user)) => {
-            pack::post_invoice(sql, &context.event.id, invoice, billed_at, known.as_ref(), user, &worth)
+            pack::post_invoice(sql, &context.event.id, invoice, billed_at, &joined, user, &worth)
         }
         (Ok(_), Err(reason)) => unowned(reason),
         (Err(NoGrant::Ignored(Reason::NotCredits)), _) => Outcome::ignored(Reason::NoSubscription),
@@ -299,11 +322,12 @@ fn judge_payment_intent(sql: &mut Sql, context: &Context, intent: &PaymentIntent
     let event_id = context.event.id.as_str();
     let mut names = intent.names();
     names.extend(context.fetched.iter().flat_map(|fetched| fetched.names_of(&intent.id)));
-    let Joined { payment: known, is_new } = payment::join(sql, event_id, Some(&intent.id), &names);
-    let is_new = payments::record_success(sql, &intent.id) || is_new;
+    let known = context.known(sql, &names);
+    let joined = payment::join(sql, event_id, &known, Some(&intent.id), &names);
+    let is_new = payments::record_success(sql, &intent.id) || joined.is_new;
     let unchanged = if is_new { Verdict::Applied } else { Verdict::AlreadyApplied };
-    if let Some(known) = &known {
-        return reversal::settle(sql, context.event, known, Some(&intent.id), unchanged).into();
+    if let Some(payment) = &joined.payment {
+        return reversal::settle(sql, context.event, payment, Some(&intent.id), unchanged).into();
     }
     if payments::is_linked(sql, &intent.id) {
         return judge_unpaid_sessions(sql, context, &intent.id, Outcome::of(unchanged));
@@ -324,7 +348,7 @@ fn judge_payment_intent(sql: &mut Sql, context: &Context, intent: &PaymentIntent
     let unblocked = ownership.link_customer(sql);
     let worth = pack::worth_of(sql, std::slice::from_ref(line), intent.created);
     let outcome = match (worth, ownership.user()) {
-        (Ok(bought), Ok(user)) => pack::post_payment_intent(sql, event_id, intent, user, &bought),
+        (Ok(bought), Ok(user)) => pack::post_payment_intent(sql, event_id, intent, &joined, user, &bought),
         (Ok(_), Err(reason)) => unowned(reason),
         (Err(no_grant), _) => no_grant.into(),
     };
@@ -350,6 +374,7 @@ fn judge_unpaid_sessions(
             fetched: fetched.as_ref(),
             caller: Caller::Stripe,
             settings: context.settings,
+            known: Cell::new(None),
         };
         let judged = judge_pack_session(sql, &of_session, session);
         inbox::record_outcome(sql, &waiting.event_id, &judged.outcome);

@@ -52,6 +52,7 @@ mod pg {
     //! Between Rust and Postgres.
     pub(crate) mod drop_guard; // refuses to drop the ledger
     pub(crate) mod sql; // statements and rows
+    pub(crate) mod cached; // values kept until a table changes
     pub(crate) mod locks; // rule 15
     pub(crate) mod error; // checks of arguments, and the errors that they raise
     pub(crate) mod json; // jsonb arguments
@@ -110,4 +111,5 @@ extension_sql_file!("../../sql/security.sql", name = "security", finalize);
 #[pg_guard]
 extern "C-unwind" fn _PG_init() {
     pg::drop_guard::define_setting();
+    pg::cached::listen();
 }

@@ -1,5 +1,7 @@
 //! Events that are parked: the locks they need, and judging them again once what they lacked is known.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use stripe_credits_rules::catalog::Settings;
 use stripe_credits_rules::event::{self, Keys, Malformed, Subject};
@@ -12,11 +14,18 @@ use crate::outcome::Outcome;
 use crate::pg::locks;
 use crate::pg::sql::Sql;
 use crate::tables::inbox::{self, ParkedEvent};
-use crate::tables::payments;
+use crate::tables::payments::{self, Known};
 
-/// Takes the locks of a payment and of the events that are parked for its customer, in rule 15's order. Returns those
-/// events.
-pub(crate) fn lock_with_parked(sql: &mut Sql, customer_id: Option<&str>, keys: &Keys) -> Vec<ParkedEvent> {
+/// What was read while the locks of an event were taken.
+pub(crate) struct Locked {
+    /// The events that are parked for its customer.
+    pub(crate) parked: Vec<ParkedEvent>,
+    /// What is known under the names of its payments, and of theirs.
+    pub(crate) known: Known,
+}
+
+/// Takes the locks of a payment and of the events that are parked for its customer, in rule 15's order.
+pub(crate) fn lock_with_parked(sql: &mut Sql, customer_id: Option<&str>, keys: &Keys) -> Locked {
     let parked = match customer_id {
         Some(customer_id) => {
             locks::customer(customer_id);
@@ -30,32 +39,32 @@ pub(crate) fn lock_with_parked(sql: &mut Sql, customer_id: Option<&str>, keys: &
     locks::sources(all().flat_map(|keys| keys.sources.iter().copied()));
     let names: Vec<String> =
         all().flat_map(|keys| keys.names.iter().map(|name| (*name).to_owned())).collect();
-    lock_names(sql, &names);
-    parked
+    let known = lock_names(sql, names);
+    Locked { parked, known }
 }
 
 /// Takes the locks of the payments of events that are parked for a session. The caller holds the session's lock.
 pub(crate) fn lock_payments(sql: &mut Sql, session_id: &str, parked: &[ParkedEvent]) {
     let subjects = subjects(parked);
     let names = subjects.iter().flat_map(|subject| subject.keys().names).chain([session_id]);
-    let names: Vec<String> = names.map(str::to_owned).collect();
-    lock_names(sql, &names);
+    lock_names(sql, names.map(str::to_owned).collect());
 }
 
 /// Locks names, and then the payments that they are known to name: so two events of one payment wait for each other, whatever
 /// each calls it. Who joins names of two payments holds the locks of both, so that what names a payment does not change
-/// under its lock; until it is taken it may.
-fn lock_names(sql: &mut Sql, names: &[String]) {
+/// under its lock; until it is taken it may. Returns what they name.
+fn lock_names(sql: &mut Sql, names: Vec<String>) -> Known {
     locks::payment_names(names.iter().map(String::as_str));
-    let mut locked: Vec<String> = Vec::new();
+    let mut locked: BTreeSet<String> = BTreeSet::new();
     loop {
-        let mut sources = payments::sources(sql, names);
-        sources.retain(|source_id| !locked.contains(source_id));
+        let known = payments::known(sql, names.clone());
+        let sources: Vec<&str> =
+            known.sources().into_iter().filter(|source_id| !locked.contains(*source_id)).collect();
         if sources.is_empty() {
-            return;
+            return known;
         }
-        locks::payments(sources.iter().map(String::as_str));
-        locked.extend(sources);
+        locks::payments(sources.iter().copied());
+        locked.extend(sources.into_iter().map(str::to_owned));
     }
 }
 
@@ -112,7 +121,7 @@ pub(crate) fn retry(sql: &mut Sql, settings: Option<&Settings>, parked_event: &P
 fn rejudge(sql: &mut Sql, settings: Option<&Settings>, parked_event: &ParkedEvent) -> Judged {
     let ParkedEvent { event_id, payload, fetched, .. } = parked_event;
     let judged = match (event::read(payload), fetched.as_deref().map(Fetched::read).transpose()) {
-        (Ok(event), Ok(fetched)) => judge(sql, settings, &event, fetched.as_ref(), Caller::Stripe),
+        (Ok(event), Ok(fetched)) => judge(sql, settings, &event, fetched.as_ref(), Caller::Stripe, None),
         (Err(malformed), _) => Outcome::malformed(&malformed).into(),
         (_, Err(malformed)) => unreadable_answer(&malformed).into(),
     };

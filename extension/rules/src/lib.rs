@@ -8,7 +8,8 @@
 //!    call answers and why, which user a text names, what Postgres cannot store of a text;
 //! 2. [`name`], [`stripe`], [`price`]: the ids of a payment, and the fields of Stripe's objects that the rules read, in both
 //!    shapes of its API;
-//! 3. [`catalog`]: what prices are worth and which events are in scope, as data that a founder writes;
+//! 3. [`catalog`], [`price_history`]: what prices are worth and which events are in scope, as data that a founder writes; what
+//!    the catalog said at an earlier time;
 //! 4. [`subscription`], [`invoice`], [`session`], [`payment_intent`], [`reversal`]: one Stripe object becomes facts;
 //! 5. [`event`]: one delivered text becomes an [`event::Event`] with one [`event::Subject`], or is malformed;
 //! 6. [`fetched`]: what the caller fetched from Stripe because an event lacks it;
@@ -37,6 +38,7 @@ pub mod escapes;
 pub mod stripe;
 pub mod price;
 pub mod catalog;
+pub mod price_history;
 pub mod subscription;
 pub mod invoice;
 pub mod session;

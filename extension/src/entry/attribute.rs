@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::ledger;
 use crate::outcome::Outcome;
-use crate::parked;
+use crate::parked::{self, Locked};
 use crate::pg::convert::clock;
 use crate::pg::locks;
 use crate::pg::sql::Sql;
@@ -18,7 +18,7 @@ use crate::tables::{catalog, customers, payments};
 /// Links a customer to a user, and applies what is parked for the customer.
 pub(crate) fn customer(sql: &mut Sql, customer_id: &str, user: Uuid) -> Outcome {
     locks::catalog_shared();
-    let parked = parked::lock_with_parked(sql, Some(customer_id), &Keys::default());
+    let Locked { parked, .. } = parked::lock_with_parked(sql, Some(customer_id), &Keys::default());
     let changed = customers::link_by_server(sql, customer_id, user);
     attributed(sql, user, changed, &parked)
 }

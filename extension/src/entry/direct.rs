@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::ledger::{self, Account, Origin};
 use crate::outcome::Outcome;
-use crate::parked;
+use crate::parked::{self, Locked};
 use crate::pg::convert::clock;
 use crate::pg::locks;
 use crate::pg::sql::Sql;
@@ -52,9 +52,8 @@ pub(crate) fn purchase(sql: &mut Sql, call: &DirectPurchase) -> Outcome {
     let names: Vec<Name> =
         [Name { kind: NameKind::CheckoutSession, id: session_id }].into_iter().chain(intent).collect();
     let keys = Keys { sources: vec![session_id], names: names.iter().map(|name| name.id).collect() };
-    let parked = parked::lock_with_parked(sql, customer_id, &keys);
-    let known = payments::of_names(sql, session_id, &names);
-    let paid = known.as_ref().filter(|payment| payment.paid);
+    let Locked { parked, known } = parked::lock_with_parked(sql, customer_id, &keys);
+    let paid = known.payment(session_id, &names).filter(|payment| payment.paid);
     if paid.is_some_and(|payment| payment.user != call.user) {
         return Outcome::rejected(Reason::Conflict);
     }
@@ -64,12 +63,12 @@ pub(crate) fn purchase(sql: &mut Sql, call: &DirectPurchase) -> Outcome {
         let outcome = Outcome { user: Some(call.user), balances, ..Outcome::rejected(Reason::Conflict) };
         return outcome.with("granted", worth.0);
     }
-    let known = payment::join(sql, &call.event_id, Some(session_id), &names).payment;
+    let joined = payment::join(sql, &call.event_id, &known, Some(session_id), &names);
     let account = Account::open(sql, call.user);
     let purchase = Purchase {
         source_type: SourceType::CheckoutSession,
         source_id: session_id,
-        known: known.as_ref(),
+        joined: &joined,
         facts: PaymentFacts { customer_id, ..PaymentFacts::default() },
         evidence: Evidence::Lines,
         bought_at: account.now(),
@@ -139,18 +138,18 @@ pub(crate) fn subscription_state(sql: &mut Sql, call: &DirectState) -> Outcome {
         sources: [Some(call.subscription_id.as_str()), source_id.as_deref()].into_iter().flatten().collect(),
         names: invoice_id.into_iter().collect(),
     };
-    let parked = parked::lock_with_parked(sql, customer_id, &keys);
+    let Locked { parked, known: known_names } = parked::lock_with_parked(sql, customer_id, &keys);
     let Some(settings) = catalog::settings(sql) else {
         return Outcome::rejected(Reason::NoCatalog);
     };
     let known = subscriptions::find(sql, &call.subscription_id);
-    let payment = invoice_id.and_then(|invoice_id| payments::of_source(sql, invoice_id));
+    let payment = invoice_id.and_then(|invoice_id| known_names.payment(invoice_id, &[]));
     let owners = [known.as_ref().and_then(|known| known.user), payment.map(|payment| payment.user)];
     if owners.into_iter().flatten().any(|owner| owner != call.user) {
         return Outcome::rejected(Reason::Conflict);
     }
     if let Some(id) = invoice_id {
-        payment::join(sql, &call.event_id, Some(id), &[Name { kind: NameKind::Invoice, id }]);
+        payment::join(sql, &call.event_id, &known_names, Some(id), &[Name { kind: NameKind::Invoice, id }]);
     }
     let facts = call.facts();
     let incoming =

@@ -13,13 +13,14 @@ use uuid::Uuid;
 use crate::judge::{Caller, Judged, judge};
 use crate::ledger;
 use crate::outcome::Outcome;
-use crate::parked;
+use crate::parked::{self, Locked};
 use crate::pg::convert::clock;
 use crate::pg::json::JsonText;
 use crate::pg::locks;
 use crate::pg::sql::Sql;
 use crate::tables::catalog;
-use crate::tables::inbox::{self, ParkedEvent};
+use crate::tables::inbox;
+use crate::tables::payments::Known;
 
 /// Applies one delivery: the event, and Stripe's answer about it if Stripe was asked.
 pub(crate) fn deliver(sql: &mut Sql, payload: &JsonText, fetched: Option<&JsonText>) -> Outcome {
@@ -79,10 +80,10 @@ fn apply(
     };
     locks::catalog_shared();
     let answer = fetched.map(|fetched| Fetched::read(fetched.text())).transpose();
-    let parked = lock(sql, &event, answer.as_ref().ok().and_then(Option::as_ref));
+    let Locked { parked, known } = lock(sql, &event, answer.as_ref().ok().and_then(Option::as_ref));
     let settings = catalog::settings(sql);
     let Judged { mut outcome, unblocked } = match answer {
-        Ok(answer) => judge_delivery(sql, settings.as_ref(), &event, answer.as_ref(), caller),
+        Ok(answer) => judge_delivery(sql, settings.as_ref(), &event, answer.as_ref(), caller, known),
         Err(malformed) => parked::unreadable_answer(&malformed).into(),
     };
     if caller != Caller::Stripe && matches!(outcome.verdict, Verdict::Rejected(_)) {
@@ -100,8 +101,8 @@ fn apply(
     outcome
 }
 
-/// Takes the locks of an event and of everything that it may unblock. Returns the events that are parked for its customer.
-fn lock(sql: &mut Sql, event: &Event, fetched: Option<&Fetched>) -> Vec<ParkedEvent> {
+/// Takes the locks of an event and of everything that it may unblock.
+fn lock(sql: &mut Sql, event: &Event, fetched: Option<&Fetched>) -> Locked {
     let customer_id = match &event.subject {
         Subject::CheckoutSession(_)
         | Subject::Subscription(_)
@@ -130,15 +131,16 @@ fn judge_delivery(
     event: &Event,
     answer: Option<&Fetched>,
     caller: Caller,
+    known: Known,
 ) -> Judged {
-    let judged = judge(sql, settings, event, answer, caller);
+    let judged = judge(sql, settings, event, answer, caller, Some(known));
     if judged.outcome.verdict != Verdict::NeedsFetch || caller != Caller::Stripe {
         return judged;
     }
     let Some(Ok(earlier)) = inbox::fetched(sql, &event.id).map(|fetched| Fetched::read(&fetched)) else {
         return judged;
     };
-    let again = judge(sql, settings, event, Some(&earlier), caller);
+    let again = judge(sql, settings, event, Some(&earlier), caller, None);
     if again.outcome.verdict == Verdict::Parked(Reason::Shape) {
         return judged;
     }

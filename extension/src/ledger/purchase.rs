@@ -18,6 +18,8 @@ use crate::tables::{catalog, invoice_lines, invoices, payments, reversals};
 pub(crate) struct Bought<'a> {
     pub(crate) grants: &'a [NewGrant],
     pub(crate) at: Time,
+    /// Whether nothing was known of the payment before, so that nothing is granted for it yet.
+    pub(crate) is_first: bool,
 }
 
 impl Bought<'_> {
@@ -61,7 +63,7 @@ impl Account {
     pub(crate) fn settle_reversals(&mut self, sql: &mut Sql, source_id: &str, origin: &Origin) -> bool {
         let (came_back, is_known) = came_back(sql, source_id);
         let (_, is_joined) = payments::paid(sql, source_id);
-        let nothing = Bought { grants: &[], at: self.now };
+        let nothing = Bought { grants: &[], at: self.now, is_first: false };
         let bought = is_joined.then_some(&nothing);
         // It fits: it is no more than was held before.
         let _ = self.settle_purchase(sql, source_id, bought, came_back, Cause::Reversal, origin);
@@ -85,7 +87,8 @@ impl Account {
         cause: Cause,
         origin: &Origin,
     ) -> Result<(), Reason> {
-        let rows = targets::of_payment(sql, self.user, source_id);
+        let is_first = bought.is_some_and(|bought| bought.is_first);
+        let rows = if is_first { Vec::new() } else { targets::of_payment(sql, self.user, source_id) };
         let singles: Vec<Single> = match bought {
             Some(bought) => bought.singles(source_id, &rows, came_back),
             None => rows.iter().filter_map(|row| known(source_id, row, came_back)).collect(),

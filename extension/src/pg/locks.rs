@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 
 use pgrx::{direct_function_call, pg_sys, prelude::*};
 
+use crate::pg::cached::hear_changes;
 use crate::pg::error::raise;
 
 /// The first key of each lock, in the order in which they are taken. The prefix "sc" keeps them apart from the app's locks.
@@ -30,6 +31,7 @@ const PAYMENT: i32 = 0x7363_0005;
 pub(crate) fn catalog_shared() {
     require_read_committed();
     take(pg_sys::pg_advisory_xact_lock_shared_int4, CATALOG, 0);
+    hear_changes();
 }
 
 /// Locks the catalog exclusively. Everything else of Stripe's locks it in share mode, so that no other lock but the account's
@@ -37,6 +39,7 @@ pub(crate) fn catalog_shared() {
 pub(crate) fn catalog_exclusive() {
     require_read_committed();
     take(pg_sys::pg_advisory_xact_lock_int4, CATALOG, 0);
+    hear_changes();
 }
 
 /// Raises 25001 in a transaction at a stricter level than READ COMMITTED.

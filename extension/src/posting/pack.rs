@@ -10,6 +10,7 @@ use stripe_credits_rules::lot::{Evidence, NewGrant};
 use stripe_credits_rules::payment_intent::PaymentIntent;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::session::{LineItem, Session};
+use stripe_credits_rules::streams::facts::CameBack;
 use stripe_credits_rules::verdict::Verdict;
 use stripe_credits_rules::worth::session::Bought;
 use stripe_credits_rules::worth::{NoGrant, pack_invoice, session as rules};
@@ -18,8 +19,9 @@ use uuid::Uuid;
 use crate::ledger::{self, Account, Cause, Origin};
 use crate::outcome::Outcome;
 use crate::pg::sql::Sql;
+use crate::posting::payment::Joined;
 use crate::tables::catalog;
-use crate::tables::payments::{self, Payment, PaymentFacts, SourceType};
+use crate::tables::payments::{self, PaymentFacts, SourceType};
 
 /// What a session's lines are worth by the catalog and what says so, or why it is worth nothing, yet or ever. `succeeded`:
 /// whether its payment intent took the money.
@@ -76,8 +78,8 @@ pub(crate) struct Purchase<'a> {
     pub(crate) source_type: SourceType,
     /// The id of the object that was paid.
     pub(crate) source_id: &'a str,
-    /// An earlier claim of it, which may be under another of its names.
-    pub(crate) known: Option<&'a Payment>,
+    /// What its names brought to light: an earlier claim of it, which may be under another of its names.
+    pub(crate) joined: &'a Joined,
     pub(crate) facts: PaymentFacts<'a>,
     pub(crate) origin: Origin<'a>,
     pub(crate) evidence: Evidence,
@@ -90,19 +92,20 @@ pub(crate) fn post_session(
     sql: &mut Sql,
     event_id: &str,
     session: &Session,
-    known: Option<&Payment>,
+    joined: &Joined,
     user: Uuid,
     (evidence, bought): &(Evidence, Bought),
 ) -> Outcome {
     let purchase = Purchase {
         source_type: SourceType::CheckoutSession,
         source_id: &session.id,
-        known,
+        joined,
         facts: PaymentFacts {
             customer_id: session.customer_id.as_deref(),
             subscription_id: None,
             amount_total: session.amount_total,
             currency: session.currency.as_deref(),
+            worth: None,
         },
         origin: Origin {
             event_id: Some(event_id),
@@ -130,19 +133,20 @@ pub(crate) fn post_invoice(
     event_id: &str,
     invoice: &Invoice,
     billed_at: Time,
-    known: Option<&Payment>,
+    joined: &Joined,
     user: Uuid,
     bought: &Bought,
 ) -> Outcome {
     let purchase = Purchase {
         source_type: SourceType::Invoice,
         source_id: &invoice.id,
-        known,
+        joined,
         facts: PaymentFacts {
             customer_id: invoice.customer_id.as_deref(),
             subscription_id: None,
             amount_total: invoice.total,
             currency: invoice.currency.as_deref(),
+            worth: None,
         },
         origin: Origin {
             event_id: Some(event_id),
@@ -161,18 +165,20 @@ pub(crate) fn post_payment_intent(
     sql: &mut Sql,
     event_id: &str,
     intent: &PaymentIntent,
+    joined: &Joined,
     user: Uuid,
     bought: &Bought,
 ) -> Outcome {
     let purchase = Purchase {
         source_type: SourceType::PaymentIntent,
         source_id: &intent.id,
-        known: None,
+        joined,
         facts: PaymentFacts {
             customer_id: intent.customer_id.as_deref(),
             subscription_id: None,
             amount_total: intent.amount_received,
             currency: intent.currency.as_deref(),
+            worth: None,
         },
         origin: Origin { event_id: Some(event_id), payment_intent_id: Some(&intent.id), ..Origin::default() },
         evidence: Evidence::PaymentIntent,
@@ -194,8 +200,8 @@ fn post_bought(sql: &mut Sql, user: Uuid, purchase: &Purchase, bought: &Bought) 
 
 /// Claims a payment for an account and posts the difference between its grants and what was granted for it.
 pub(crate) fn post(sql: &mut Sql, mut account: Account, purchase: &Purchase, grants: &[NewGrant]) -> Outcome {
-    let Purchase { source_type, source_id, known, facts, origin, evidence, bought_at } = purchase;
-    let known = known.filter(|known| known.paid);
+    let Purchase { source_type, source_id, joined, facts, origin, evidence, bought_at } = purchase;
+    let known = joined.payment.as_ref().filter(|known| known.paid);
     let (source_type, source_id) = match known {
         Some(known) => (known.source_type, known.source_id.as_str()),
         None => (*source_type, *source_id),
@@ -206,15 +212,13 @@ pub(crate) fn post(sql: &mut Sql, mut account: Account, purchase: &Purchase, gra
     };
     let stated = known.and_then(|known| known.worth);
     let is_better = stated.is_none_or(|stated| stated < (*evidence, worth));
-    payments::claim(sql, source_type, source_id, facts, account.user(), account.now());
-    if is_better {
-        payments::set_worth(sql, source_id, *evidence, worth);
-    }
+    let facts = PaymentFacts { worth: is_better.then_some((*evidence, worth)), ..*facts };
+    payments::claim(sql, source_type, source_id, &facts, account.user(), account.now());
     // A refund may have come before its purchase, or its share may be known only now that the total is.
-    let (came_back, _) = ledger::came_back(sql, source_id);
+    let came_back = if joined.is_first { CameBack::NOTHING } else { ledger::came_back(sql, source_id).0 };
     // Better evidence of the same worth changes nothing, whatever it calls the items.
     let differs = is_better && stated.is_none_or(|(_, stated)| stated != worth);
-    let bought = ledger::Bought { grants, at: *bought_at };
+    let bought = ledger::Bought { grants, at: *bought_at, is_first: joined.is_first };
     let bought = differs.then_some(&bought);
     if let Err(reason) = account.settle_purchase(sql, source_id, bought, came_back, Cause::Payment, origin) {
         return Outcome::rejected(reason);

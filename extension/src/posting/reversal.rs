@@ -13,7 +13,7 @@ use super::payment::{self, Joined};
 use crate::ledger::{Account, Origin};
 use crate::outcome::Outcome;
 use crate::pg::sql::Sql;
-use crate::tables::payments::{self, Payment};
+use crate::tables::payments::{self, Known, Payment};
 use crate::tables::reversals;
 
 /// Merges a payment's reversals with what is known of them, and posts the difference. If it is not known which payment a
@@ -23,6 +23,7 @@ pub(crate) fn apply(
     event: &Event,
     incoming: &Reversals,
     fetched: Option<&Fetched>,
+    known: impl FnOnce(&mut Sql, &[Name]) -> Known,
 ) -> Outcome {
     let mut names = incoming.names();
     let payment_name = names.first().map(|name| name.id);
@@ -35,7 +36,8 @@ pub(crate) fn apply(
         let of_it = fetched.charges().iter().filter(|charge| is_named(&names, &charge.names()));
         of_it.for_each(|charge| merge(sql, Some(payment_name), charge));
     }
-    let Joined { payment, .. } = payment::join(sql, &event.id, None, &names);
+    let known = known(sql, &names);
+    let Joined { payment, .. } = payment::join(sql, &event.id, &known, None, &names);
     if let Some(payment) = payment {
         let payment_intent_id = incoming.payment_intent_id.as_deref();
         return settle(sql, event, &payment, payment_intent_id, Verdict::AlreadyApplied);
@@ -61,8 +63,13 @@ fn is_named(names: &[Name], others: &[Name]) -> bool {
 }
 
 /// Records what paid which invoice, and posts what is known to reverse it.
-pub(crate) fn invoice_paid_by(sql: &mut Sql, event: &Event, incoming: &InvoicePayment) -> Outcome {
-    let Joined { payment, is_new } = payment::join(sql, &event.id, None, &incoming.names());
+pub(crate) fn invoice_paid_by(
+    sql: &mut Sql,
+    event: &Event,
+    incoming: &InvoicePayment,
+    known: &Known,
+) -> Outcome {
+    let Joined { payment, is_new, .. } = payment::join(sql, &event.id, known, None, &incoming.names());
     let verdict = if is_new { Verdict::Applied } else { Verdict::AlreadyApplied };
     match payment {
         Some(payment) => settle(sql, event, &payment, Some(&incoming.payment_intent_id), verdict),

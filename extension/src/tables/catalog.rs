@@ -1,26 +1,65 @@
-//! Tables `settings` and `prices`, which only `load_catalog` writes.
+//! Tables `settings` and `prices`, which only `load_catalog` writes. What they say is kept per connection.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use pgrx::datum::TimestampWithTimeZone;
+use pgrx::pg_sys;
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::catalog::{
     Cancellation, Catalog, Change, FreePlan, Item, Names, NoPaymentRequired, PlanChange, Price, PriceKind,
     Renewal, ReversalPolicy, Scope, Settings, Stored, changes,
 };
+use stripe_credits_rules::price_history::{PriceHistory, Version};
 
+use crate::pg::cached::Cached;
 use crate::pg::convert::{clock, timestamp, uuid_datum};
 use crate::pg::sql::{Row, Sql};
 
+thread_local! {
+    static SETTINGS: Cached<Settings> = const { Cached::new() };
+    static PRICES: Cached<PriceHistory> = const { Cached::new() };
+}
+
 /// The settings, or `None` before the first catalog.
 pub(crate) fn settings(sql: &mut Sql) -> Option<Settings> {
-    sql.query_opt(
-        "select livemode, stripe_account, begins_at, signup_credits, reversal_policy, no_payment_required,
+    let settings = SETTINGS.with(|cached| cached.get(|| read_settings(sql)))?;
+    Some(Settings::clone(&settings))
+}
+
+/// The price of each item at a time, for an invoice's lines or a subscription.
+pub(crate) fn prices_in_force<'a>(
+    sql: &mut Sql,
+    items: impl IntoIterator<Item = &'a Item>,
+    at: Time,
+) -> BTreeMap<Item, Price> {
+    let history = history(sql);
+    items.into_iter().filter_map(|item| Some((item.clone(), history.in_force(item, at)?.clone()))).collect()
+}
+
+/// The price of each item at a time, for a payment without a subscription.
+pub(crate) fn prices_sold_once<'a>(
+    sql: &mut Sql,
+    items: impl IntoIterator<Item = &'a Item>,
+    at: Time,
+) -> BTreeMap<Item, Price> {
+    let history = history(sql);
+    items.into_iter().filter_map(|item| Some((item.clone(), history.sold_once(item, at)?.clone()))).collect()
+}
+
+fn history(sql: &mut Sql) -> Rc<PriceHistory> {
+    PRICES.with(|cached| cached.get(|| read_prices(sql))).unwrap_or_default()
+}
+
+fn read_settings(sql: &mut Sql) -> Option<(pg_sys::Oid, Settings)> {
+    let mut row = sql.query_opt(
+        "select tableoid, livemode, stripe_account, begins_at, signup_credits, reversal_policy, no_payment_required,
                 user_namespace, free_plan_key, free_plan_name, free_plan_credits, free_plan_every
          from billing.settings",
         &[],
-    )
-    .map(|mut row| Settings {
+    )?;
+    let table = row.get();
+    let settings = Settings {
         scope: Scope { livemode: row.get(), stripe_account: row.get_opt(), begins_at: row.get_opt() },
         signup_credits: row.get(),
         reversal_policy: row.parse(ReversalPolicy::parse),
@@ -32,122 +71,26 @@ pub(crate) fn settings(sql: &mut Sql) -> Option<Settings> {
             credits: row.get(),
             every: row.get(),
         }),
-    })
-}
-
-/// The columns that [`price`] reads, in its order.
-macro_rules! price_columns {
-    () => {
-        "price_id, names, kind, key, name, credits, rank, every, drip, renewal, max_rollover, plan_change, cancellation, \
-         trial_credits, first_purchase_bonus, expires_after"
     };
+    Some((table, settings))
 }
 
-/// The kinds that an invoice's line may be of.
-const ANY_KIND: &[PriceKind] = &[PriceKind::Plan, PriceKind::Pack, PriceKind::NotCredits];
-
-/// The kinds that a payment may be for which no subscription is.
-const SOLD_ONCE: &[PriceKind] = &[PriceKind::Pack, PriceKind::NotCredits];
-
-/// The price of each item at a time, for an invoice's lines or a subscription. A pack's key stands for its newest price
-/// that was on sale.
-pub(crate) fn prices_in_force<'a>(
-    sql: &mut Sql,
-    items: impl IntoIterator<Item = &'a Item>,
-    at: Time,
-) -> BTreeMap<Item, Price> {
-    prices_of_kinds(sql, items, at, ANY_KIND)
-}
-
-/// The price of each item at a time, for a payment without a subscription: what was listed as a plan then, and is
-/// listed as a pack or `not_credits` since, was that all along.
-pub(crate) fn prices_sold_once<'a>(
-    sql: &mut Sql,
-    items: impl IntoIterator<Item = &'a Item>,
-    at: Time,
-) -> BTreeMap<Item, Price> {
-    prices_of_kinds(sql, items, at, SOLD_ONCE)
-}
-
-fn prices_of_kinds<'a>(
-    sql: &mut Sql,
-    items: impl IntoIterator<Item = &'a Item>,
-    at: Time,
-    kinds: &[PriceKind],
-) -> BTreeMap<Item, Price> {
-    let mut found = BTreeMap::new();
-    for item in items {
-        let price = match item {
-            // Who names an id alone may mean either.
-            Item::Price(id) => {
-                of_id(sql, id, &[Names::Price, Names::Product], at, kinds).map(|found| found.price)
-            }
-            Item::Line { price, product } => of_line(sql, price, product, at, kinds),
-            Item::Pack(key) => of_pack(sql, key, at),
-            Item::Unpriced => None,
-        };
-        found.extend(price.map(|price| (item.clone(), price)));
-    }
-    found
-}
-
-/// A row found for a time.
-struct Found {
-    price: Price,
-    retired: bool,
-    /// Whether it was in force at that time, and does not only stand for the time before it.
-    in_force: bool,
-}
-
-/// The price's own row, else its product's. A retired price gives way to a product that was on sale then: the founder
-/// has put all of the product's prices in the price's place.
-fn of_line(sql: &mut Sql, price_id: &str, product_id: &str, at: Time, kinds: &[PriceKind]) -> Option<Price> {
-    let own = of_id(sql, price_id, &[Names::Price], at, kinds);
-    if own.as_ref().is_some_and(|own| !own.retired) {
-        return own.map(|own| own.price);
-    }
-    let of_product = of_id(sql, product_id, &[Names::Product], at, kinds);
-    let replaces = own.is_none() || of_product.as_ref().is_some_and(|found| found.in_force && !found.retired);
-    let chosen = if replaces { of_product } else { own };
-    chosen.map(|found| found.price)
-}
-
-/// The row of an id in force at a time; before its first row, that one. If its kind does not fit, the first later row
-/// whose kind does, because what was wrong when it was sold can be corrected since.
-fn of_id(sql: &mut Sql, id: &str, names: &[Names], at: Time, kinds: &[PriceKind]) -> Option<Found> {
-    let names: Vec<&str> = names.iter().map(|names| names.as_str()).collect();
-    let kinds: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
-    sql.query_opt(
-        concat!(
-            "select ",
-            price_columns!(),
-            ", retired, valid_from <= $2 from billing.prices
-             where price_id = $1 and names = any ($3) and valid_from >= coalesce(
-                 (select max(p.valid_from) from billing.prices p where p.price_id = $1 and p.valid_from <= $2),
-                 '-infinity')
-             order by kind = any ($4) desc, valid_from
-             limit 1"
-        ),
-        &[id.into(), timestamp(at).into(), names.into(), kinds.into()],
-    )
-    .map(|mut row| Found { price: price(&mut row), retired: row.get(), in_force: row.get() })
-}
-
-/// The newest price of a pack that was on sale; one that is on sale since, rather than one that was retired then.
-fn of_pack(sql: &mut Sql, key: &str, at: Time) -> Option<Price> {
-    sql.query_opt(
-        concat!(
-            "select ", price_columns!(), " from billing.prices p
-             where key = $1 and kind = 'pack' and not exists (
-                 select from billing.prices q
-                 where q.price_id = p.price_id and q.valid_from > p.valid_from and q.valid_from <= $2)
-             order by retired, valid_from <= $2 desc, case when valid_from <= $2 then valid_from end desc, valid_from,
-                 price_id
-             limit 1"
-        ),
-        &[key.into(), timestamp(at).into()],
-    )
-    .map(|mut row| price(&mut row))
+fn read_prices(sql: &mut Sql) -> Option<(pg_sys::Oid, PriceHistory)> {
+    let rows = sql.query(
+        "select tableoid, price_id, names, kind, key, name, credits, rank, every, drip, renewal, max_rollover, plan_change,
+                cancellation, trial_credits, first_purchase_bonus, expires_after, retired, valid_from
+         from billing.prices",
+        &[],
+    );
+    let mut table = None;
+    let history: PriceHistory = rows
+        .map(|mut row| {
+            table = Some(row.get());
+            let stored = Stored { price: price(&mut row), retired: row.get() };
+            Version { stored, valid_from: row.get() }
+        })
+        .collect();
+    Some((table?, history))
 }
 
 /// Stores a catalog, and returns how each price changed. The caller holds the catalog's lock exclusively.
@@ -155,29 +98,13 @@ pub(crate) fn load(sql: &mut Sql, catalog: &Catalog) -> Vec<(String, Change)> {
     let now = timestamp(clock());
     save_settings(sql, &catalog.settings, now);
     let mut answer = Vec::new();
-    for (price_id, (change, wanted)) in changes(&stored(sql), &catalog.prices) {
+    for (price_id, (change, wanted)) in changes(&history(sql).latest(), &catalog.prices) {
         if change != Change::Unchanged {
             save_price(sql, &wanted, now);
         }
         answer.push((price_id, change));
     }
     answer
-}
-
-fn stored(sql: &mut Sql) -> BTreeMap<String, Stored> {
-    let rows = sql.query(
-        concat!(
-            "select distinct on (price_id) ",
-            price_columns!(),
-            ", retired from billing.prices order by price_id, valid_from desc"
-        ),
-        &[],
-    );
-    rows.map(|mut row| {
-        let price = price(&mut row);
-        (price.price_id.clone(), Stored { price, retired: row.get() })
-    })
-    .collect()
 }
 
 fn price(row: &mut Row) -> Price {

@@ -1,5 +1,7 @@
 //! Tables `payments` and `payment_names`: what was paid, and every Stripe id of it.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use stripe_credits_rules::amount::{Credits, MinorUnits};
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::lot::Evidence;
@@ -80,37 +82,88 @@ pub(crate) struct PaymentFacts<'a> {
     pub(crate) subscription_id: Option<&'a str>,
     pub(crate) amount_total: Option<MinorUnits>,
     pub(crate) currency: Option<&'a str>,
+    /// What it is worth, and what says so, if that is better than what is known.
+    pub(crate) worth: Option<(Evidence, Credits)>,
 }
 
-/// The payment with one of these names. If none was applied, the row that attributes the session `source_id` to a user.
-pub(crate) fn of_names(sql: &mut Sql, source_id: &str, names: &[Name]) -> Option<Payment> {
-    sql.query_opt(
+/// What is known under names of payments, read at once. It stands while the caller holds the locks of these names and of the
+/// payments that they name, and until it joins them.
+pub(crate) struct Known {
+    /// The ids that were asked for.
+    ids: Vec<String>,
+    found: Vec<Found>,
+}
+
+/// A name and what it names, or the row that attributes an unpaid session to a user.
+struct Found {
+    name: Option<String>,
+    source_id: String,
+    payment: Option<Payment>,
+}
+
+/// What is known under these names. Of an id that names no payment: the row that attributes it to a user.
+pub(crate) fn known(sql: &mut Sql, ids: Vec<String>) -> Known {
+    if ids.is_empty() {
+        return Known { ids, found: Vec::new() };
+    }
+    let rows = sql.query(
         concat!(
-            "select ",
+            "select n.name, n.source_id, p.source_id is not null, ",
             payment_columns!(),
-            " from billing.payments p
-             where (p.source_id = $1 and p.paid_at is null)
-                or p.source_id in (
-                    select n.source_id from billing.payment_names n where n.name = $1 or n.name = any($2))
-             order by p.paid_at is null, p.source_id = $1 desc, p.source_id limit 1"
+            " from billing.payment_names n left join billing.payments p using (source_id) where n.name = any($1)
+             union all
+             select null, p.source_id, true, ",
+            payment_columns!(),
+            " from billing.payments p where p.source_id = any($1) and p.paid_at is null"
         ),
-        &[source_id.into(), ids(names).into()],
-    )
-    .map(payment)
+        &[ids.clone().into()],
+    );
+    let found = rows.map(|mut row| {
+        let (name, source_id) = (row.get_opt(), row.get());
+        let has_payment: bool = row.get();
+        Found { name, source_id, payment: has_payment.then(|| payment(row)) }
+    });
+    let found = found.collect();
+    Known { ids, found }
 }
 
 /// The payment of a session or an invoice, or else the row that attributes the session to a user.
 pub(crate) fn of_source(sql: &mut Sql, source_id: &str) -> Option<Payment> {
-    of_names(sql, source_id, &[])
+    known(sql, vec![source_id.to_owned()]).payment(source_id, &[]).cloned()
 }
 
-/// The sources that names point to.
-pub(crate) fn sources(sql: &mut Sql, names: &[String]) -> Vec<String> {
-    let rows = sql.query(
-        "select distinct n.source_id from billing.payment_names n where n.name = any($1)",
-        &[names.to_vec().into()],
-    );
-    rows.map(|mut row| row.get()).collect()
+impl Known {
+    /// Whether all of these names were asked for.
+    pub(crate) fn covers(&self, names: &[Name]) -> bool {
+        names.iter().all(|name| self.ids.iter().any(|id| id == name.id))
+    }
+
+    /// The sources that the names point to.
+    pub(crate) fn sources(&self) -> BTreeSet<&str> {
+        self.found.iter().filter(|found| found.name.is_some()).map(|found| found.source_id.as_str()).collect()
+    }
+
+    /// The payment with one of these names. If none was applied, the row that attributes the session `source_id` to a user.
+    pub(crate) fn payment(&self, source_id: &str, names: &[Name]) -> Option<&Payment> {
+        let is_named = |id: &str| id == source_id || names.iter().any(|name| name.id == id);
+        self.found
+            .iter()
+            .filter(|found| match &found.name {
+                Some(name) => is_named(name),
+                None => found.source_id == source_id,
+            })
+            .filter_map(|found| found.payment.as_ref())
+            .min_by_key(|payment| (!payment.paid, payment.source_id != source_id, payment.source_id.as_str()))
+    }
+
+    /// The sources that names point to, each with its payment if that was applied.
+    fn named(&self, names: &[Name]) -> BTreeMap<&str, Option<&Payment>> {
+        let is_named = |name: &str| names.iter().any(|asked| asked.id == name);
+        let found = self.found.iter().filter(|found| found.name.as_deref().is_some_and(is_named));
+        found
+            .map(|found| (found.source_id.as_str(), found.payment.as_ref().filter(|payment| payment.paid)))
+            .collect()
+    }
 }
 
 /// What joining names brought to light.
@@ -121,6 +174,8 @@ pub(crate) struct Joined {
     pub(crate) duplicates: Vec<Payment>,
     /// Whether something was not known before.
     pub(crate) is_new: bool,
+    /// Whether nothing was: no payment, no name of it, and so no reversal.
+    pub(crate) is_first: bool,
 }
 
 /// Joins the names of one payment; `own` is that of the object that was paid, if that is what brings them. The caller holds
@@ -129,24 +184,25 @@ pub(crate) struct Joined {
 /// If two payments were applied that are one, the one with more behind it stays: a subscription's invoice, then a session,
 /// then an invoice, then a payment intent. Two payments of different users, or two of subscriptions, are not joined: then
 /// the names that name no payment go to the first.
-pub(crate) fn join(sql: &mut Sql, own: Option<&str>, names: &[Name]) -> Joined {
-    let known = known(sql, names);
-    let mut paid: Vec<Payment> = known.iter().filter_map(|(_, payment)| payment.clone()).collect();
+pub(crate) fn join(sql: &mut Sql, known: &Known, own: Option<&str>, names: &[Name]) -> Joined {
+    let known = known.named(names);
+    let is_first = known.is_empty();
+    let mut paid: Vec<Payment> = known.values().filter_map(|payment| payment.cloned()).collect();
     paid.sort_by(|a, b| a.precedence().cmp(&b.precedence()));
     let payment = (!paid.is_empty()).then(|| paid.remove(0));
     let is_same =
         |other: &Payment| payment.as_ref().is_some_and(|p| p.user == other.user && !other.of_subscription);
     let (duplicates, others): (Vec<_>, Vec<_>) = paid.into_iter().partition(is_same);
     let of_payment = payment.as_ref().map(|payment| payment.source_id.as_str());
-    let first = known.first().map(|(source_id, _)| source_id.as_str());
+    let first = known.keys().next().copied();
     let Some(source_id) = of_payment.or(own).or(first).or(names.first().map(|name| name.id)) else {
-        return Joined { payment, duplicates, is_new: false };
+        return Joined { payment, duplicates, is_new: false, is_first };
     };
     let stays = |known: &str| known == source_id || others.iter().any(|other| other.source_id == known);
     let moving: Vec<String> =
-        known.iter().map(|(known, _)| known).filter(|known| !stays(known)).cloned().collect();
+        known.keys().filter(|known| !stays(known)).map(|known| (*known).to_owned()).collect();
     let is_new = point(sql, names, source_id, moving);
-    Joined { payment, duplicates, is_new }
+    Joined { payment, duplicates, is_new, is_first }
 }
 
 impl Payment {
@@ -159,25 +215,6 @@ impl Payment {
     fn precedence(&self) -> (bool, SourceType, &str) {
         (!self.of_subscription, self.source_type, &self.source_id)
     }
-}
-
-/// The sources that names are known under, each with its payment if that was applied.
-fn known(sql: &mut Sql, names: &[Name]) -> Vec<(String, Option<Payment>)> {
-    let rows = sql.query(
-        concat!(
-            "select distinct n.source_id, p.paid_at is not null, ",
-            payment_columns!(),
-            " from billing.payment_names n left join billing.payments p using (source_id)
-             where n.name = any($1) order by n.source_id"
-        ),
-        &[ids(names).into()],
-    );
-    rows.map(|mut row| {
-        let source_id = row.get();
-        let is_paid: bool = row.get();
-        (source_id, is_paid.then(|| payment(row)))
-    })
-    .collect()
 }
 
 /// Makes names, and those that are known under the sources that are `moving`, names of a source. Returns whether one was
@@ -200,7 +237,8 @@ fn point(sql: &mut Sql, names: &[Name], source_id: &str, moving: Vec<String>) ->
     added.count() > 0 || is_moved
 }
 
-fn ids(names: &[Name]) -> Vec<String> {
+/// The ids of names.
+pub(crate) fn ids(names: &[Name]) -> Vec<String> {
     names.iter().map(|name| name.id.to_owned()).collect()
 }
 
@@ -216,14 +254,16 @@ pub(crate) fn claim(
 ) {
     sql.execute(
         "insert into billing.payments as p (source_id, source_type, user_id, customer_id, subscription_id, amount_total,
-             currency, paid_at, created_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $8)
+             currency, evidence, worth, paid_at, created_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10)
          on conflict (source_id) do update set
              user_id = case when p.paid_at is null then excluded.user_id else p.user_id end,
              customer_id = coalesce(p.customer_id, excluded.customer_id),
              subscription_id = coalesce(p.subscription_id, excluded.subscription_id),
              amount_total = coalesce(p.amount_total, excluded.amount_total),
              currency = coalesce(p.currency, excluded.currency),
+             evidence = coalesce(excluded.evidence, p.evidence),
+             worth = coalesce(excluded.worth, p.worth),
              paid_at = coalesce(p.paid_at, excluded.paid_at)",
         &[
             source_id.into(),
@@ -233,6 +273,8 @@ pub(crate) fn claim(
             facts.subscription_id.into(),
             facts.amount_total.map(|amount| amount.0).into(),
             facts.currency.into(),
+            facts.worth.map(|(evidence, _)| evidence.as_str()).into(),
+            facts.worth.map(|(_, worth)| worth.0).into(),
             timestamp(now).into(),
         ],
     );
@@ -288,14 +330,6 @@ pub(crate) fn paid(sql: &mut Sql, source_id: &str) -> (Paid, bool) {
     row.map_or((Paid::default(), false), |mut row| {
         (Paid { amount: row.get_opt(), currency: row.get_opt() }, row.get())
     })
-}
-
-/// Sets what a payment is worth, and what says so.
-pub(crate) fn set_worth(sql: &mut Sql, source_id: &str, evidence: Evidence, worth: Credits) {
-    sql.execute(
-        "update billing.payments set (evidence, worth) = ($2, $3) where source_id = $1",
-        &[source_id.into(), evidence.as_str().into(), worth.0.into()],
-    );
 }
 
 /// Records that a payment turned out to be another, and so is worth nothing itself.

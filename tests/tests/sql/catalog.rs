@@ -1,6 +1,7 @@
 //! `load_catalog` makes the database say what the document says, or nothing changes and the fault's path is named.
 
 use std::collections::BTreeMap;
+use std::thread;
 
 use serde_json::{Value, json};
 use stripe_credits_tests::{ANN, Connection, Database, catalog, paid_pack};
@@ -364,4 +365,62 @@ fn a_product_is_a_row_of_the_catalog_like_a_price() {
     document["plans"][0]["prices"] = json!([{"id": "price_pro"}]);
     assert_eq!(c.load_catalog(&document)["prod_pro"], "retired");
     c.refusal("select billing.assert_known_price('prod_pro')");
+}
+
+/// The pack's credits by the catalog that a connection keeps, seen by a purchase of a new session.
+fn bought(c: &mut Connection, session_id: &str) -> i64 {
+    c.apply(&paid_pack(session_id, ANN).completed(&format!("evt_{session_id}"))).credits
+}
+
+#[test]
+fn a_price_that_one_connection_changes_counts_on_the_others_with_their_next_event() {
+    let db = Database::with_catalog();
+    let (mut one, mut other) = (db.connect(), db.connect());
+    // Both keep the catalog by now.
+    assert_eq!([bought(&mut one, "cs_1"), bought(&mut other, "cs_2")], [500, 500]);
+    assert_eq!([bought(&mut one, "cs_3"), bought(&mut other, "cs_4")], [500, 500]);
+    // By hand, because a load changes what is sold from now on only.
+    one.run("update billing.prices set credits = 600 where price_id = 'price_pack'");
+    assert_eq!([bought(&mut one, "cs_5"), bought(&mut other, "cs_6")], [600, 600]);
+    one.load_catalog(&with("/livemode", json!(true)));
+    assert_eq!(other.apply(&paid_pack("cs_7", ANN).completed("evt_cs_7")).summary(), "ignored livemode");
+    one.load_catalog(&catalog());
+    one.run("delete from billing.prices where price_id = 'price_pack'");
+    assert_eq!(other.apply(&paid_pack("cs_8", ANN).completed("evt_cs_8")).summary(), "parked unknown_price");
+    db.connect().load_catalog(&catalog());
+    assert_eq!(other.balance(ANN), 4 * 500 + 2 * 600 + 500);
+}
+
+#[test]
+fn a_load_that_is_rolled_back_counts_within_its_transaction_only() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    assert_eq!([bought(&mut c, "cs_1"), bought(&mut c, "cs_2")], [500, 500]);
+    c.run("begin");
+    c.load_catalog(&with("/livemode", json!(true)));
+    assert_eq!(c.apply(&paid_pack("cs_3", ANN).completed("evt_cs_3")).summary(), "ignored livemode");
+    c.run("rollback");
+    assert_eq!(bought(&mut c, "cs_3"), 500);
+    assert_eq!(c.balance(ANN), 1_500);
+}
+
+#[test]
+fn an_event_that_waits_for_a_load_counts_by_what_was_loaded() {
+    let db = Database::with_catalog();
+    let (mut loads, mut waits) = (db.connect(), db.connect());
+    assert_eq!([bought(&mut waits, "cs_1"), bought(&mut waits, "cs_2")], [500, 500]);
+    let pid = waits.pid();
+    loads.run("begin");
+    loads.load_catalog(&with("/livemode", json!(true)));
+    let outcome = thread::scope(|scope| {
+        let waiting = scope.spawn(|| waits.apply(&paid_pack("cs_3", ANN).completed("evt_cs_3")));
+        let is_waiting = format!(
+            "select exists (select from pg_stat_activity where pid = {pid} and wait_event_type = 'Lock')"
+        );
+        stripe_credits_tests::waits_for(&mut db.connect(), &is_waiting);
+        loads.run("commit");
+        waiting.join().expect("the event")
+    });
+    assert_eq!(outcome.summary(), "ignored livemode");
+    assert_eq!(waits.balance(ANN), 1_000);
 }

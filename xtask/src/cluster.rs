@@ -112,7 +112,15 @@ impl Cluster {
         let mut copy = standby.command("pg_basebackup", "KILL");
         copy.arg("-D").arg(standby.data()).args(["-h", "127.0.0.1", "-p", &self.port.to_string()]);
         // With the WAL written meanwhile, and with the settings of a standby.
-        copy.args(["-U", SUPERUSER, "-X", "stream", "--write-recovery-conf", "--checkpoint=fast", "--no-sync"]);
+        copy.args([
+            "-U",
+            SUPERUSER,
+            "-X",
+            "stream",
+            "--write-recovery-conf",
+            "--checkpoint=fast",
+            "--no-sync",
+        ]);
         standby.run_to_its_end(copy, "pg_basebackup")?;
         standby.start_on_a_free_port()
     }
@@ -353,8 +361,8 @@ fn server_user() -> Option<&'static str> {
     rustix::process::geteuid().is_root().then_some(SUPERUSER)
 }
 
-/// A folder in which the server's user can make its own.
-fn server_folder() -> Result<TempDir> {
+/// A new temporary folder in which the user that runs the servers can read, and make folders of its own.
+pub fn server_folder() -> Result<TempDir> {
     let mut parent = env::temp_dir();
     if server_user().is_some() && !is_open_to_all(&parent) {
         // As where root's TMPDIR is root's alone.

@@ -16,11 +16,11 @@ use crate::fake_stripe::{self, FakeStripe};
 use crate::seeds::Rng;
 
 /// How many deliveries are acknowledged before the next fault, at least and at most.
-const CALM: (i64, i64) = (15, 60);
+const CALM: (i64, i64) = (10, 40);
 /// How long what is away stays away, in milliseconds.
 const AWAY: (i64, i64) = (200, 1500);
 /// How many deliveries commit on both servers before the first one is lost.
-const SYNCHRONOUS: usize = 30;
+const SYNCHRONOUS: usize = 20;
 /// How long a server may take to recover by itself before it is started again.
 const OWN_RECOVERY: Duration = Duration::from_secs(5);
 /// How long a session may take to answer whether its connection lives.
@@ -96,11 +96,10 @@ pub(super) struct Chaos<'a> {
 
 impl Chaos<'_> {
     /// Every fault in an order of chance, again and again until the time is up, and at least once.
-    pub(super) fn run(&mut self, lasts: Duration) -> Result<()> {
-        let since = Instant::now();
+    pub(super) fn run(&mut self, end: Instant) -> Result<()> {
         loop {
             for fault in self.round() {
-                if since.elapsed() > lasts && self.happened.contains_key(&fault) {
+                if Instant::now() > end && self.happened.contains_key(&fault) {
                     return Ok(());
                 }
                 let calm = usize::try_from(self.rng.between(CALM.0, CALM.1)).unwrap_or_default();

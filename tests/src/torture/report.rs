@@ -54,6 +54,11 @@ impl fmt::Display for Report {
             counts.add_row([what.to_owned(), times.to_string()]);
         }
         writeln!(f, "{counts}")?;
+        let mut answers = table(&["deliveries were answered", "times"]);
+        for (answer, times) in sums(self.sent.iter().map(|tally| &tally.answers)) {
+            answers.add_row([answer.to_owned(), times.to_string()]);
+        }
+        writeln!(f, "{answers}")?;
         let mut held = table(&["held when idle", "before", "after"]);
         let [before, after] = self.held;
         for (what, before, after) in [
@@ -122,6 +127,15 @@ impl Report {
         }
         Ok(())
     }
+}
+
+/// The tallies of all workers together.
+fn sums<'a>(tallies: impl Iterator<Item = &'a BTreeMap<String, u64>>) -> BTreeMap<&'a str, u64> {
+    let mut sums = BTreeMap::new();
+    for (answer, times) in tallies.flatten() {
+        *sums.entry(answer.as_str()).or_default() += times;
+    }
+    sums
 }
 
 fn count_of(answers: &BTreeMap<String, u64>, is_counted: impl Fn(&str) -> bool) -> u64 {

@@ -66,7 +66,6 @@ impl World {
             .with("JWT_SECRET", JWT_SECRET)
             .with("JWT_AUDIENCE", AUDIENCE)
             .with("JWT_ISSUER", ISSUER)
-            .with("LOG_LEVEL", "warn")
             .with_stripe(stripe);
         let shim = setup.clone().start();
         let mut world = World { shim, setup, forwarder, cluster, disk, traces: Traces::default() };

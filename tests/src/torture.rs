@@ -16,6 +16,7 @@ pub mod verdict; // whether the books are right
 mod world; // what runs
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
@@ -57,20 +58,10 @@ pub fn run(seed: u64, lasts: Duration) -> Result<Report> {
     let mut senders: Vec<Sender> = (0..SENDERS).map(|name| Sender::new(seed, name)).collect();
     let mut apps: Vec<App> =
         (0..APPS).map(|name| App::new(seed, name, &world.database_url(), shim)).collect();
-
-    let progress = Progress::new();
-    thread::scope(|scope| {
-        let senders = senders.iter_mut().map(|sender| scope.spawn(|| sender.run(&progress, shim, &stripe)));
-        let running: Vec<_> = senders.collect();
-        let end = EndOnDrop(&progress);
-        progress.wait_for(WARM_UP)?;
-        drop(end);
-        joined(running)
-    })?;
+    warm_up(&mut senders, shim, &stripe)?;
     let before = held(&world)?;
 
     let progress = Progress::new();
-    let url = world.database_url();
     let mut chaos = Chaos {
         world: &mut world,
         progress: &progress,
@@ -79,17 +70,7 @@ pub fn run(seed: u64, lasts: Duration) -> Result<Report> {
         rng: Rng::new(seed),
         happened: BTreeMap::new(),
     };
-    thread::scope(|scope| {
-        let mut running: Vec<_> =
-            senders.iter_mut().map(|sender| scope.spawn(|| sender.run(&progress, shim, &stripe))).collect();
-        running.extend(apps.iter_mut().map(|app| scope.spawn(|| app.run(&progress))));
-        scope.spawn(|| app::upkeep(&progress, &url));
-        let end = EndOnDrop(&progress);
-        let chaos = chaos.run(since + lasts);
-        drop(end);
-        // What ended a worker is more telling than what then did not recover.
-        joined(running).and(chaos)
-    })?;
+    endure(&mut senders, &mut apps, &mut chaos, since + lasts)?;
     let happened = std::mem::take(&mut chaos.happened);
 
     let journal = Journal {
@@ -106,16 +87,40 @@ pub fn run(seed: u64, lasts: Duration) -> Result<Report> {
     let traces = std::mem::take(&mut world.traces);
     drop(world);
     findings.extend(left(&traces).into_iter().map(|what| format!("left over: {what}")));
-    Ok(Report {
-        seed,
-        took: since.elapsed(),
-        findings,
-        happened,
-        sent,
-        called: apps.into_iter().map(|app| app.tally).collect(),
-        journal,
-        ledger_rows,
-        held: [before, after],
+    let called = apps.into_iter().map(|app| app.tally).collect();
+    let (took, held) = (since.elapsed(), [before, after]);
+    Ok(Report { seed, took, findings, happened, sent, called, journal, ledger_rows, held })
+}
+
+/// Some deliveries in peace, so that what is held once everything has been used can be measured.
+fn warm_up(senders: &mut [Sender], shim: SocketAddr, stripe: &FakeStripe) -> Result<()> {
+    let progress = Progress::new();
+    thread::scope(|scope| {
+        let senders = senders.iter_mut().map(|sender| scope.spawn(|| sender.run(&progress, shim, stripe)));
+        let running: Vec<_> = senders.collect();
+        let end = EndOnDrop(&progress);
+        let warm = progress.wait_for(WARM_UP);
+        drop(end);
+        joined(running).and(warm)
+    })
+}
+
+/// Everything at once, with every fault, until `end`; then what was begun is finished in peace.
+fn endure(senders: &mut [Sender], apps: &mut [App], chaos: &mut Chaos, end: Instant) -> Result<()> {
+    let (progress, stripe) = (chaos.progress, chaos.stripe);
+    let (shim, url) = (chaos.world.shim.address(), chaos.world.database_url());
+    thread::scope(|scope| {
+        let mut running: Vec<_> = senders
+            .iter_mut()
+            .map(|sender| scope.spawn(move || sender.run(progress, shim, stripe)))
+            .collect();
+        running.extend(apps.iter_mut().map(|app| scope.spawn(|| app.run(progress))));
+        scope.spawn(|| app::upkeep(progress, &url));
+        let over = EndOnDrop(progress);
+        let chaos = chaos.run(end);
+        drop(over);
+        // What ended a worker is more telling than what then did not recover.
+        joined(running).and(chaos)
     })
 }
 

@@ -212,12 +212,11 @@ fn query(
     sql: &str,
     args: &[&(dyn ToSql + Sync)],
 ) -> Result<postgres::Row> {
-    let client = match client {
-        Some(client) => client,
-        None => {
-            let mut config: Config = database_url.parse()?;
-            client.insert(config.connect_timeout(CONNECT_LIMIT).connect(NoTls)?)
-        }
+    let client = if let Some(client) = client {
+        client
+    } else {
+        let mut config: Config = database_url.parse()?;
+        client.insert(config.connect_timeout(CONNECT_LIMIT).connect(NoTls)?)
     };
     Ok(client.query_one(sql, args)?)
 }

@@ -126,20 +126,7 @@ impl Chaos<'_> {
         self.world.trace_processes();
         let begin = Instant::now();
         let named = |error: Error| Error::Unmet(format!("{fault}: {error}"));
-        match fault {
-            Fault::ShimKilled => self.shim_is_killed(),
-            Fault::ShimRestarted => self.shim_is_restarted(),
-            Fault::BackendKilled => self.backend_is_killed(),
-            Fault::BackendsTerminated => self.backends_are_terminated(),
-            Fault::ServerStopped => self.server_is_stopped(),
-            Fault::ServerKilled => self.server_is_killed(),
-            Fault::FailedOver => self.server_is_replaced(),
-            Fault::FsyncRefused => self.disk_refuses(),
-            Fault::DatabaseCutOff => self.database_is_cut_off(),
-            Fault::RedisAway => self.redis_is_away(),
-            Fault::StripeAway => self.stripe_is_away(),
-        }
-        .map_err(named)?;
+        self.inflict(fault).map_err(named)?;
         self.progress.wait_for_recovery(Instant::now()).map_err(named)?;
         let took = begin.elapsed();
         eprintln!("{fault}: {:.1} s", took.as_secs_f64());
@@ -149,17 +136,33 @@ impl Chaos<'_> {
         Ok(())
     }
 
-    fn shim_is_killed(&mut self) -> Result<()> {
-        self.world.shim.kill();
-        self.rest();
-        self.world.start_shim();
+    /// Does it, and undoes it again.
+    fn inflict(&mut self, fault: Fault) -> Result<()> {
+        match fault {
+            Fault::ShimKilled => self.shim_is_killed(),
+            Fault::ShimRestarted => self.shim_is_restarted(),
+            Fault::BackendKilled => self.backend_is_killed()?,
+            Fault::BackendsTerminated => self.backends_are_terminated()?,
+            Fault::ServerStopped => self.server_is_stopped()?,
+            Fault::ServerKilled => self.server_is_killed()?,
+            Fault::FailedOver => self.server_is_replaced()?,
+            Fault::FsyncRefused => self.disk_refuses()?,
+            Fault::DatabaseCutOff => self.database_is_cut_off(),
+            Fault::RedisAway => self.redis_is_away(),
+            Fault::StripeAway => self.stripe_is_away(),
+        }
         Ok(())
     }
 
-    fn shim_is_restarted(&mut self) -> Result<()> {
+    fn shim_is_killed(&mut self) {
+        self.world.shim.kill();
+        self.rest();
+        self.world.start_shim();
+    }
+
+    fn shim_is_restarted(&mut self) {
         self.world.shim.ended();
         self.world.start_shim();
-        Ok(())
     }
 
     /// The postmaster ends every session and recovers.
@@ -263,14 +266,13 @@ impl Chaos<'_> {
         Ok(())
     }
 
-    fn database_is_cut_off(&mut self) -> Result<()> {
+    fn database_is_cut_off(&mut self) {
         self.world.forwarder.point_at(None);
         self.rest();
         self.world.forwarder.point_at(Some(address_of(&self.world.cluster)));
-        Ok(())
     }
 
-    fn redis_is_away(&mut self) -> Result<()> {
+    fn redis_is_away(&mut self) {
         let faults = [
             Behaviour::Gone,
             Behaviour::Slow(SLOW),
@@ -280,10 +282,9 @@ impl Chaos<'_> {
         self.redis.behave(self.rng.one_of(&faults).clone());
         self.rest();
         self.redis.behave(Behaviour::Good);
-        Ok(())
     }
 
-    fn stripe_is_away(&mut self) -> Result<()> {
+    fn stripe_is_away(&mut self) {
         let faults = [
             fake_stripe::Fault::RateLimited,
             fake_stripe::Fault::Failing,
@@ -296,7 +297,6 @@ impl Chaos<'_> {
         self.stripe.fail(*self.rng.one_of(&faults));
         self.rest();
         self.stripe.recover();
-        Ok(())
     }
 
     fn rest(&mut self) {

@@ -17,7 +17,7 @@ use crate::shim::deliver;
 use crate::stripe::Event;
 use crate::tokens::token;
 use crate::user;
-use crate::wire::{Wire, request};
+use crate::wire::{Answer, Wire, request};
 
 /// The users of all senders.
 pub(super) const USERS: usize = 16;
@@ -134,7 +134,7 @@ impl Sender {
     fn deliver(&mut self, delivery: Delivery, progress: &Progress, shim: SocketAddr) {
         let sent = Instant::now();
         let answer = deliver(shim, &delivery.event);
-        let summary = answer.as_ref().map_or_else(|_| "no answer".to_owned(), |answer| answer.summary());
+        let summary = answer.as_ref().map_or_else(|_| "no answer".to_owned(), Answer::summary);
         *self.tally.answers.entry(summary).or_default() += 1;
         if !answer.is_ok_and(|answer| answer.status == 200) {
             self.queue.push_back(delivery);

@@ -34,6 +34,7 @@ mod scenarios_spending;
 mod scenarios_subscriptions;
 mod schema_dump;
 mod security;
+mod selfcheck;
 mod soak;
 mod spend_refunds;
 mod subscription_contention;

@@ -11,7 +11,8 @@ Outcome: applied; already_applied; ignored (livemode, account, before_books, eve
 'no_payment_required, no_subscription, stale, nothing_billed, not_credits, trial, unknown_payment); '
 'parked (no_catalog, unknown_price, unknown_user, identity_conflict, unknown_charge, unfetched, shape); rejected '
 '(malformed, conflict, out_of_range); needs_fetch with to_fetch.
-Errors: 22004 event is null, 54000 longer than 16 MiB as text. Nothing else in the event raises. 25001 in a transaction at a stricter isolation
+Errors: 22004 event is null, 54000 longer than 16 MiB as text. Nothing else in the event raises.
+25001 in a transaction at a stricter isolation
 level than read committed, where it would miss what was committed while it waited; so for every function that applies
 something of Stripe''s, load_catalog and retry_parked included. Functions that lock one account only (spending,
 run_due) raise 40001 there if they meet another transaction.
@@ -88,7 +89,8 @@ Errors: 22004 null, 22023 blank or too long, an infinite time, an end not after 
 comment on function billing.user_id(text) is
 'The user that a text names, as metadata, client_reference_id and tokens'' sub do: a UUID names itself; any other '
 'text, such as user_2abc, names its UUID version 5 in the catalog''s user_namespace. Blanks around it do not count. '
-'Null if it names nobody: it is no UUID, and the catalog has no user_namespace. Errors: 22004 null, 22023 blank or too long.';
+'Null if it names nobody: it is no UUID, and the catalog has no user_namespace. Errors: 22004 null, 22023 blank or '
+'too long.';
 
 comment on function billing.load_catalog(jsonb) is
 'Stores a catalog document, and re-applies events that were parked waiting for it. A price that the document lacks '

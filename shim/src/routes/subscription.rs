@@ -52,20 +52,15 @@ pub(crate) async fn change(
         };
         return Ok(change_reply(&change, &effect, Status::PaymentRequired, Some(invoice)));
     }
-    let is_scheduled = change.timing == Timing::AtPeriodEnd && schedule::makes(&change);
-    if !is_scheduled {
-        // The user has thought better of what was scheduled.
-        schedule::release(app, &change.current).await?;
+    if change.timing == Timing::AtPeriodEnd && !change.is_made() {
+        check_goes_on(&change)?;
+        schedule::make(app, &change).await?;
+        return Ok(change_reply(&change, &Effect::none(app, user).await?, Status::Scheduled, None));
     }
+    // The user has thought better of what was scheduled.
+    schedule::release(app, &change.current).await?;
     if change.is_made() {
         return Ok(change_reply(&change, &Effect::none(app, user).await?, Status::Unchanged, None));
-    }
-    if change.timing == Timing::AtPeriodEnd {
-        if !is_scheduled {
-            check_goes_on(&change)?;
-            schedule::make(app, &change).await?;
-        }
-        return Ok(change_reply(&change, &Effect::none(app, user).await?, Status::Scheduled, None));
     }
     let effect = match change.timing {
         Timing::Invoiced => {

@@ -11,33 +11,42 @@ use crate::stripe::objects::{self, Expanded, Phase, PhaseItem, Schedule};
 /// Where Stripe has them.
 const LIST: &str = "subscription_schedules";
 
-/// Whether the subscription has a schedule that makes this change when the period ends.
-pub(crate) fn makes(change: &Change) -> bool {
-    let Some(Expanded::Object(schedule)) = &change.current.subscription.schedule else { return false };
-    let next = schedule.phases.iter().find(|phase| phase.start_date == change.period_end);
-    next.is_some_and(|next| {
-        let is_chosen = |item: &PhaseItem| {
-            item.price == change.choice.price_id && item.quantity == Some(change.choice.quantity)
-        };
-        next.items.iter().any(is_chosen)
-            && (change.item().price.id == change.choice.price_id
-                || next.items.iter().all(|item| item.price != change.item().price.id))
-    })
+/// Lets the change happen when the period ends: by the schedule that does so already, by one that was left half made, or
+/// by a new one. It has two phases: the rest of the current period as it is, then a period of the new price, after which
+/// the subscription goes on without the schedule.
+pub(crate) async fn make(app: &App, change: &Change) -> Result<(), Error> {
+    let half_made = match &change.current.subscription.schedule {
+        Some(Expanded::Object(schedule)) if makes(schedule, change) => return Ok(()),
+        Some(Expanded::Object(schedule)) if schedule.phases.len() == 1 => Some(schedule),
+        _ => None,
+    };
+    // Another request of the same user may be making it: releasing it would undo that.
+    if let Some(schedule) = half_made {
+        return set_phases(app, change, schedule).await;
+    }
+    release(app, &change.current).await?;
+    let form = Form::default().with("from_subscription", &change.current.subscription.id);
+    let key = idempotency::for_change(&change.current.object, &form);
+    let made = app.stripe()?.post(&format!("/v1/{LIST}"), &form, &key).await.map_err(Error::BadGateway)?;
+    set_phases(app, change, &made.read().map_err(Error::BadGateway)?).await
 }
 
-/// Makes a schedule of two phases: the rest of the current period as it is, then a whole period of the new price, after
-/// which the subscription goes on without the schedule.
-pub(crate) async fn make(app: &App, change: &Change) -> Result<(), Error> {
-    let stripe = app.stripe()?;
-    let subscription = &change.current.subscription;
-    let form = Form::default().with("from_subscription", &subscription.id);
-    let key = idempotency::for_change(&change.current.object, &form);
-    let made = stripe.post(&format!("/v1/{LIST}"), &form, &key).await.map_err(Error::BadGateway)?;
-    let schedule: Schedule = made.read().map_err(Error::BadGateway)?;
-    let form = phases(change, &schedule);
+/// Whether a schedule makes this change when the period ends.
+fn makes(schedule: &Schedule, change: &Change) -> bool {
+    let Some(next) = schedule.phases.iter().find(|phase| phase.start_date == change.period_end) else {
+        return false;
+    };
+    let chosen = (&change.choice.price_id, Some(change.choice.quantity));
+    let is_replaced = chosen.0 == &change.item().price.id
+        || next.items.iter().all(|item| item.price != change.item().price.id);
+    is_replaced && next.items.iter().any(|item| (&item.price, item.quantity) == chosen)
+}
+
+async fn set_phases(app: &App, change: &Change, schedule: &Schedule) -> Result<(), Error> {
+    let form = phases(change, schedule);
     let key = idempotency::for_change(&change.current.object, &form);
     let path = objects::path(LIST, &schedule.id);
-    stripe.post(&path, &form, &key).await.map(drop).map_err(Error::BadGateway)
+    app.stripe()?.post(&path, &form, &key).await.map(drop).map_err(Error::BadGateway)
 }
 
 /// Takes the subscription from the schedule that manages it, if one does: Stripe refuses other changes until then.

@@ -24,12 +24,11 @@ pub(crate) async fn begin(
         url: String,
     }
     let choice = Choice::read(request, fields)?;
-    let offer = match choice.own_offer(app).await? {
-        Some(offer) => offer,
-        None => {
-            let found = choice.at_stripe(app).await?;
-            choice.products_offer(app, found.as_ref().map(|found| &found.price)).await?
-        }
+    let offer = if let Some(own) = choice.own_offer(app).await? {
+        own
+    } else {
+        let found = choice.at_stripe(app).await?;
+        choice.products_offer(app, found.as_ref().map(|found| &found.price)).await?
     };
     let user = request.user.id();
     if offer.kind == OfferKind::Plan && app.database.live_subscription(user).await?.is_some() {

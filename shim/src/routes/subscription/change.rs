@@ -10,7 +10,7 @@ use crate::routes::subscription::current::Current;
 use crate::routes::user::{AuthenticatedRequest, LogFields};
 use crate::stripe::client::StripeError;
 use crate::stripe::form::Form;
-use crate::stripe::objects::{Price, SubscriptionItem};
+use crate::stripe::objects::{Price, Recurring, SubscriptionItem};
 
 /// How old a preview may be when its change is made, in seconds: the older, the more of the old period it credits.
 const MAX_PREVIEW_SECONDS: u64 = 15 * 60;
@@ -163,7 +163,7 @@ async fn plan_item(
 /// What an item gives. The interval is Stripe's, else the catalog's.
 fn level(offer: &Offer, price: Option<&Price>, quantity: u32) -> Level {
     let recurring = price.and_then(|price| price.recurring.as_ref());
-    let interval = recurring.and_then(|recurring| recurring.span()).unwrap_or(offer.every);
+    let interval = recurring.and_then(Recurring::span).unwrap_or(offer.every);
     Level { credits: offer.credits, quantity, interval, drip: offer.drip }
 }
 

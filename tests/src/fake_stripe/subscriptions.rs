@@ -53,6 +53,7 @@ pub(super) fn update(books: &mut Books, path: &str, form: &Form, now: i64, made:
         after["cancel_at"] = after["items"]["data"][0]["current_period_end"].clone();
     }
     if form.contains_key("items[0][id]") {
+        let now = by_clock(books, &before, now);
         let change = match Change::read(books, &before, &|field| form.get(field), now) {
             Ok(change) => change,
             Err(refusal) => return refusal,
@@ -75,6 +76,7 @@ pub(super) fn preview(books: &Books, form: &Form, now: i64, made: usize) -> Made
             .map_or((field, String::new()), |(outer, inner)| (outer, format!("[{inner}")));
         form.get(&format!("subscription_details[{outer}]{inner}"))
     };
+    let now = by_clock(books, subscription, now);
     match Change::read(books, subscription, &within, now) {
         Ok(change) => {
             let preview = change.invoice(&format!("upcoming_in_{made}"), subscription, now);
@@ -227,6 +229,7 @@ impl Change {
         let charge = of_item(charge.quantity(self.quantity)).described("Remaining time");
         let bill = invoice(id, subscription["id"].as_str().unwrap_or_default())
             .with("customer", subscription["customer"].clone())
+            .with("test_clock", subscription["test_clock"].clone())
             .mid_period()
             .line(credit)
             .line(charge)
@@ -268,6 +271,13 @@ impl Change {
         }
         subscription["pending_update"] = Value::Null;
     }
+}
+
+/// The time by which a subscription is billed: its test clock's, if it has one.
+fn by_clock(books: &Books, subscription: &Value, now: i64) -> i64 {
+    let id = subscription["test_clock"].as_str().unwrap_or_default();
+    let clock = books.objects.get(&format!("/v1/test_helpers/test_clocks/{id}"));
+    clock.and_then(|clock| clock["frozen_time"].as_i64()).unwrap_or(now)
 }
 
 fn period_of(item: &Value) -> (i64, i64) {

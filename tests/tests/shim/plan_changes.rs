@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use stripe_credits_tests::app::app;
 use stripe_credits_tests::fake_stripe::FakeStripe;
-use stripe_credits_tests::plans::plan_catalog_with;
+use stripe_credits_tests::plans::{CLOCK, clock_at, plan_catalog_with};
 use stripe_credits_tests::refunds::refunded;
 use stripe_credits_tests::shim::{Shim, unix_now};
 use stripe_credits_tests::subscription::{invoice, line, months_after, subscription};
@@ -49,7 +49,12 @@ enum First {
 }
 
 /// Subscribes to so many of a price, with these policies of all plans.
-fn subscribed((price, quantity): (&str, i64), policies: &Value) -> Subscribed {
+fn subscribed(bought: (&str, i64), policies: &Value) -> Subscribed {
+    subscribed_by(None, bought, policies)
+}
+
+/// The same, by a test clock that stands at a time or by none.
+fn subscribed_by(clock: Option<i64>, (price, quantity): (&str, i64), policies: &Value) -> Subscribed {
     let stripe = FakeStripe::start();
     stripe.sells(&[
         ("price_pro", "prod_pro", 10_000, "month"),
@@ -76,12 +81,19 @@ fn subscribed((price, quantity): (&str, i64), policies: &Value) -> Subscribed {
         subscription("sub_1", price).of(ANN).items(&[(price, quantity)]).during(period).json().clone();
     object["items"]["data"][0]["price"] = at_stripe;
     object["created"] = json!(start);
+    object["test_clock"] = json!(clock.map(|_| CLOCK));
     stripe.knows_subscription(object.clone());
     let created = event("evt_created", "customer.subscription.created", object).with("created", start);
     let billed = line(price, cents, period).quantity(quantity).item("si_1").of_subscription("sub_1");
     let first = invoice("in_0", "sub_1").of(ANN).line(billed).paid_at(start);
+    let first = first.with("test_clock", clock.map(|_| CLOCK));
     assert_eq!(shim.deliver(&created).summary(), "200 applied");
     assert_eq!(shim.deliver(&first.paid("evt_first")).summary(), "200 applied");
+    if let Some(frozen_time) = clock {
+        let object = json!({"id": CLOCK, "object": "test_helpers.test_clock", "frozen_time": frozen_time});
+        stripe.knows_at(&format!("/v1/test_helpers/test_clocks/{CLOCK}"), object);
+        assert_eq!(shim.deliver(&clock_at(frozen_time)).summary(), "200 applied");
+    }
     Subscribed { shim, books, stripe, _database: database }
 }
 
@@ -89,7 +101,6 @@ impl Subscribed {
     fn ask(&self, path: &str, body: &Value) -> Value {
         let answer = self.shim.post_as(ANN, path, body);
         assert_eq!(answer.status, 200, "{path} {body}: {answer:?}");
-        eprintln!("SHOWN {path} {body} {}", answer.json());
         answer.json()
     }
 
@@ -280,6 +291,19 @@ fn a_plan_that_only_its_product_puts_on_sale_is_a_change_like_others() {
 
     let mut ann = subscribed(("price_max", 1), &json!({}));
     ann.books.load_catalog(&catalog);
+    assert_eq!(ann.changes("price_pro", 1, First::Status), shown("down", -20_000, 10_000));
+}
+
+#[test]
+fn by_a_test_clock_it_is_the_same() {
+    let ahead = unix_now().cast_signed() + 5 * DAY;
+    let mut ann = subscribed_by(Some(ahead), ("price_pro", 1), &json!({}));
+    ann.books.spend(ANN, 9_000, "r1");
+    let up = ann.changes("price_max", 1, First::Status);
+    // About two thirds of the month stay paid for.
+    assert!((27_000..28_500).contains(&up.credits_after), "{up:?}");
+
+    let mut ann = subscribed_by(Some(ahead), ("price_max", 1), &json!({}));
     assert_eq!(ann.changes("price_pro", 1, First::Status), shown("down", -20_000, 10_000));
 }
 

@@ -68,7 +68,7 @@ const ODD: &[&str] = &[
 ];
 
 /// A change to the structure of a document.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Mutation {
     Odd(&'static str),
     Remove,
@@ -159,7 +159,7 @@ fn apply(document: &mut Value, place: Index, change: Mutation, odd: &mut Vec<&'s
     if let Mutation::Remove = change {
         return remove(document, &pointer);
     }
-    let copy = match &change {
+    let copy = match change {
         Mutation::CopyOf(other) => document.pointer(other.get(&pointers).as_str()).cloned(),
         _ => None,
     };

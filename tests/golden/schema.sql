@@ -16,6 +16,7 @@ assert_known_price(p_price_id text) -> void stable security definer {"search_pat
 attribute(p_stripe_id text, p_user_id uuid) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 balance_at(p_user_id uuid, p_at timestamp with time zone) -> bigint stable security definer {"search_path=pg_catalog, pg_temp"}
 balance_faults() -> TABLE(user_id uuid, stored bigint, calculated bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
+catalog_changed() -> trigger volatile {"search_path=pg_catalog, pg_temp"}
 commit_reservation(p_user_id uuid, p_request_id text, p_amount bigint DEFAULT NULL::bigint) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 credit_system_metrics(p_window interval DEFAULT '01:00:00'::interval) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
 current_user_id() -> uuid stable security definer {"search_path=pg_catalog, pg_temp"}
@@ -422,6 +423,8 @@ CREATE UNIQUE INDEX test_clocks_pkey ON billing.test_clocks USING btree (clock_i
 -- Triggers
 billing.credit_transactions: CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON billing.credit_transactions FOR EACH STATEMENT EXECUTE FUNCTION billing.refuse_ledger_change() (A)
 billing.credit_transactions: CREATE TRIGGER append_only_rows BEFORE DELETE OR UPDATE ON billing.credit_transactions FOR EACH ROW EXECUTE FUNCTION billing.refuse_ledger_change() (A)
+billing.prices: CREATE TRIGGER catalog_changed AFTER INSERT OR DELETE OR UPDATE OR TRUNCATE ON billing.prices FOR EACH STATEMENT EXECUTE FUNCTION billing.catalog_changed() (A)
+billing.settings: CREATE TRIGGER catalog_changed AFTER INSERT OR DELETE OR UPDATE OR TRUNCATE ON billing.settings FOR EACH STATEMENT EXECUTE FUNCTION billing.catalog_changed() (A)
 event trigger stripe_credits_drop_guard on ddl_command_start  (A)
 event trigger stripe_credits_rewrite_guard on table_rewrite  (A)
 
@@ -484,6 +487,7 @@ billing.assert_known_price(text): EXECUTE to service_role
 billing.attribute(text,uuid): EXECUTE to service_role
 billing.balance_at(uuid,timestamp with time zone): EXECUTE to service_role
 billing.balance_faults(): EXECUTE to service_role
+billing.catalog_changed(): EXECUTE to stripe_credits_owner
 billing.commit_reservation(uuid,text,bigint): EXECUTE to service_role
 billing.credit_system_metrics(interval): EXECUTE to service_role
 billing.current_user_id(): EXECUTE to authenticated

@@ -265,6 +265,7 @@ fn scenario_35_service_role_runs_the_service_functions_and_reads_every_row() {
         let fault = refused(&mut service, &call);
         let internal = [
             "guard_drop",
+            "catalog_changed",
             "refuse_ledger_change",
             "require_named",
             "access_rights",

@@ -398,3 +398,15 @@ fn sync_user_credits(p_user_id: Option<pgrx::Uuid>) -> i64 {
     let user = uuid(required(p_user_id, "p_user_id"));
     connected(|sql| ledger::sync(sql, user).0)
 }
+
+/// Of all users: the grants of plans, trials and bonuses whose amount is not what their facts are worth, recomputed from the
+/// first one on, and the payments of which another part came back than their reversals say.
+///
+/// `place` is the grant's id. The part of `validate_credits_consistency()` that only the rules can compute.
+#[pg_extern(stable, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn worth_faults()
+-> TableIterator<'static, (name!(user_id, pgrx::Uuid), name!(place, i64), name!(fault, String))> {
+    let faults = ledger::worth_faults().into_iter();
+    TableIterator::new(faults.map(|fault| (uuid_datum(fault.user), fault.grant_id, fault.text)))
+}

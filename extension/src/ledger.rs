@@ -10,6 +10,7 @@ mod facts; // the facts that they are computed from
 mod targets; // the difference between what grants hold and what they should hold
 mod debt; // what was drawn beyond worth
 mod draws; // spends and reservations
+mod audit; // what the books should hold by all facts
 
 use serde_json::{Value, json};
 use stripe_credits_rules::amount::Credits;
@@ -22,6 +23,7 @@ use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
 
 use crate::outcome::{Balances, Outcome};
+pub(crate) use audit::worth_faults;
 pub(crate) use purchase::{Bought, came_back};
 pub(crate) use targets::Cause;
 
@@ -399,8 +401,8 @@ impl Account {
         transaction_type: TransactionType,
         origin: &Origin,
     ) -> Result<(), Reason> {
-        let total = grants.iter().try_fold(self.total(), |sum, grant| sum.checked_add(grant.credits));
-        if total.is_none() {
+        let credits = grants.iter().try_fold(Credits::ZERO, |sum, grant| sum.checked_add(grant.credits));
+        if !credits.is_some_and(|credits| self.fits(credits)) {
             return Err(Reason::OutOfRange);
         }
         for grant in grants {
@@ -427,6 +429,11 @@ impl Account {
             self.post(sql, grant.credits, to, transaction_type, &origin);
         }
         Ok(())
+    }
+
+    /// Whether the account can hold so many more.
+    pub(crate) fn fits(&self, credits: Credits) -> bool {
+        self.total().checked_add(credits).is_some()
     }
 
     /// The credits that can be spent now.

@@ -93,7 +93,9 @@ impl Player {
         assert!(!["rejected", "needs_fetch"].contains(&outcome.outcome.as_str()), "{event:?}: {outcome:?}");
     }
 
+    /// What the account shows. The books prove themselves each time.
     fn books(&mut self) -> Books {
+        assert_eq!(self.c.faults(), [""; 0]);
         let books = self.c.query_opt(
             "select credits_balance, debt from billing.user_credits where user_id = $1",
             &[&self.user],

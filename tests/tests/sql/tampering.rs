@@ -1,9 +1,13 @@
 //! Rule 14: whoever changes the books behind the ledger's back is found, and what was changed is named.
 
+use serde_json::json;
 use stripe_credits_tests::payments::top_up;
+use stripe_credits_tests::plans::plan_database;
 use stripe_credits_tests::refunds::refunded;
-use stripe_credits_tests::subscription::{PRO, renewal, subscription};
+use stripe_credits_tests::subscription::{PRO, invoice, line, months_after, period, renewal, subscription};
 use stripe_credits_tests::{ANN, BOB, Connection, Database, paid_pack};
+
+const DAY: i64 = 86_400;
 
 /// A database in which Ann has grants of every kind, a debt that was settled, spends and reservations.
 fn with_books() -> Database {
@@ -92,6 +96,19 @@ const TAMPERINGS: &[(&str, &[&str])] = &[
          values (:ann, 11, 11, 'grant', 7, 7, 'purchased', 352, now())",
         &["ledger row 11: grant 7 does not exist", "the last ledger row is 11, by the account it is 10"],
     ),
+    // What was given is what the ledger gave.
+    (
+        "update billing.credit_grants set amount = amount + 5, expired = expired + 5 where user_id = :ann and id = 2",
+        &["grant 2: its amount is 55, the ledger gave it 50"],
+    ),
+    (
+        "update billing.credit_grants set owed = 5, drawn = drawn + 5 where user_id = :ann and id = 2",
+        &["but the grants owe 5"],
+    ),
+    (
+        "update billing.credit_grants set settled = 5 where user_id = :ann and id = 2",
+        &["grant 2: 5 of it settled debt, by its ledger rows 0"],
+    ),
     // Credits moved between two grants, with the account's pools.
     (
         "update billing.credit_grants set remaining = remaining + case id when 1 then -10 else 10 end
@@ -171,6 +188,125 @@ fn whatever_is_changed_in_the_books_is_found_and_named() {
     }
     assert!(unseen.is_empty(), "{}", unseen.join("\n"));
     assert_eq!(found(&mut c, "select"), "", "the books agree afterwards");
+}
+
+/// A database in which Ann has credits of every kind that only facts explain: a trial, a bonus, months, a year in parts, a
+/// pack bought twice of which a part came back, and one on the invoice of a plan.
+fn with_worth() -> Database {
+    let db = plan_database(&json!({ "trial_credits": 300, "first_purchase_bonus": 200 }));
+    let mut c = db.connect();
+    let now = c.unix_now();
+    c.apply(&subscription("sub_1", "price_pro").of(ANN).created("evt_1"));
+    c.apply(&renewal("in_0", "sub_1", PRO, 0).paid("evt_2"));
+    c.apply(
+        &renewal("in_1", "sub_1", PRO, 1)
+            .line(line("price_pack", 1_000, period(1)).billed_once())
+            .paid("evt_3"),
+    );
+    c.apply(&subscription("sub_t", "price_seat").of(ANN).created("evt_t"));
+    let trial = line("price_seat", 0, (now - 10 * DAY, now + 10 * DAY));
+    c.apply(&invoice("in_t", "sub_t").line(trial).paid("evt_t1"));
+    c.apply(&subscription("sub_y", "price_pro_year").of(ANN).created("evt_y"));
+    let year = line("price_pro_year", 120_000, (now - 10 * DAY, months_after(now - 10 * DAY, 12)));
+    c.apply(&invoice("in_y", "sub_y").line(year).paid("evt_y1"));
+    c.apply(&paid_pack("cs_1", ANN).completed("evt_4"));
+    c.apply(&refunded("re_1", "pi_1", 500));
+    c.spend(ANN, 20, "job-1");
+    db
+}
+
+/// Adds to the amount of a grant and to everything that follows from it: what is left, its last ledger row, the
+/// account's pool.
+fn amount_changed(grants: &str) -> String {
+    format!(
+        "create temporary table changed on commit drop as
+             select g.id, g.pool, g.remaining > 0 as spendable, (
+                 select max(t.id) from billing.credit_transactions t where t.user_id = g.user_id and t.grant_id = g.id)
+                 as row_id
+             from billing.credit_grants g where g.user_id = '{ANN}' and {grants} order by id desc limit 1;
+         update billing.credit_grants g set amount = amount + 7,
+             remaining = remaining + case when c.spendable then 7 else 0 end,
+             pending = pending + case when not c.spendable and g.pending > 0 then 7 else 0 end,
+             set_aside = set_aside + case when not c.spendable and g.pending = 0 then 7 else 0 end
+         from changed c where g.user_id = '{ANN}' and g.id = c.id;
+         update billing.credit_transactions t set
+             amount = amount + case when t.id = c.row_id then 7 else 0 end, balance_after = balance_after + 7
+         from changed c where t.user_id = '{ANN}' and c.spendable and t.id >= c.row_id;
+         update billing.accounts a set
+             subscription_credits = subscription_credits + case when c.pool = 'subscription' then 7 else 0 end,
+             purchased_credits = purchased_credits + case when c.pool = 'purchased' then 7 else 0 end,
+             promotional_credits = promotional_credits + case when c.pool = 'promotional' then 7 else 0 end
+         from changed c where a.user_id = '{ANN}' and c.spendable"
+    )
+}
+
+/// Grants of [`with_worth`] whose amount is changed together with everything that follows from it, and what names that.
+const WORTHS: &[(&str, &str)] = &[
+    ("source_id = 'trial'", "the facts of trial of trial are worth 300"),
+    ("source_id = 'first_purchase_bonus'", "are worth 200"),
+    ("stripe_subscription_id = 'sub_1' and remaining > 0", "of sub_1 are worth 10000"),
+    ("stripe_subscription_id = 'sub_1' and set_aside > 0", "of sub_1 are worth 10000"),
+    ("stripe_subscription_id = 'sub_y' and pending > 0", "of sub_y are worth 10000"),
+    ("stripe_subscription_id = 'sub_y' and remaining > 0", "of sub_y are worth 10000"),
+    ("source_id = 'in_1'", "the facts of price_pack of in_1 are worth 500"),
+    ("source_id = 'cs_1'", "but it bought 500, of which 250 is left"),
+];
+
+#[test]
+fn an_amount_that_is_changed_with_all_that_follows_from_it_is_not_what_its_facts_are_worth() {
+    let db = with_worth();
+    let mut c = db.connect();
+    assert_eq!(found(&mut c, "select"), "", "the books agree before");
+    let mut unseen = Vec::new();
+    for (grants, name) in WORTHS {
+        let detail = found(&mut c, &amount_changed(grants));
+        if !detail.contains(name) {
+            unseen.push(format!("{grants}\n    {detail}"));
+        }
+    }
+    assert!(unseen.is_empty(), "{}", unseen.join("\n"));
+}
+
+/// Each tampering with the facts under Ann's grants, and what names it.
+const FACTS: &[(&str, &str)] = &[
+    ("delete from billing.invoice_lines where source_id = 'in_1'", "are worth 0"),
+    ("update billing.invoice_lines set quantity = 2 where source_id = 'in_0'", "are worth 20000"),
+    (
+        "update billing.invoice_lines set user_id = :bob where source_id = 'in_1'",
+        "is missing, its facts are worth",
+    ),
+    ("update billing.payments set paid_at = null where source_id = 'in_y'", "are worth 0"),
+    ("update billing.payments set worth = 600 where source_id = 'cs_1'", "payment cs_1 is worth 600"),
+    ("update billing.credit_grants set bought = 600 where source_id = 'cs_1'", "payment cs_1 is worth 500"),
+    ("update billing.payments set amount_reversed = 0 where source_id = 'cs_1'", "of which 500 is left"),
+    ("delete from billing.reversals where reversal_id = 're_1'", "payment cs_1: 500 of 1000 came back"),
+    (
+        "update billing.reversals set amount = 1000 where reversal_id = 're_1'",
+        "by its reversals 1000 of 1000",
+    ),
+    (
+        "insert into billing.payments (source_id, source_type, user_id, worth, evidence, paid_at, created_at)
+         values ('cs_2', 'checkout_session', :ann, 500, 'lines', now(), now())",
+        "payment cs_2 is worth 500, its grants say that it bought 0",
+    ),
+];
+
+#[test]
+fn facts_that_are_changed_under_their_grants_are_found_and_named() {
+    let db = with_worth();
+    let mut c = db.connect();
+    let mut unseen = Vec::new();
+    for (tampering, name) in FACTS {
+        let by = tampering.replace(":ann", &format!("'{ANN}'")).replace(":bob", &format!("'{BOB}'"));
+        begin_tampering(&mut c);
+        c.run(&by);
+        let detail = c.faults().join("\n");
+        c.run("rollback");
+        if !detail.contains(name) {
+            unseen.push(format!("{tampering}\n    {detail}"));
+        }
+    }
+    assert!(unseen.is_empty(), "{}", unseen.join("\n"));
 }
 
 #[test]

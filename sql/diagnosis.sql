@@ -238,6 +238,8 @@ as $$
             union all
             select 2, l.* from billing.ledger_faults() l
             union all
+            select 2, c.* from billing.chain_faults() c
+            union all
             select 3, g.* from billing.grant_faults() g
             union all
             select 4, w.* from billing.worth_faults() w
@@ -259,7 +261,7 @@ as $$
 $$;
 comment on function billing.validate_credits_consistency() is
 'Proves the books. No row if, for every user: Σ ledger = Σ grants'' remaining − debt = cached balance; every ledger '
-'row''s balance_after follows from the row before; every grant''s ledger rows sum to what remains of it, its amount is '
+'row''s balance_after and hash follow from the row before; every grant''s ledger rows sum to what remains of it, its amount is '
 'its parts and what was drawn, and is what its facts are worth, all of them computed anew; rows, grants, payments and '
 'reservations that one of them names exist. Otherwise a row per user that differs, and detail says what does: up to '
 '10 faults. Run it in a transaction of its own, in which it sees one state of the books.';

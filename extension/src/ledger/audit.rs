@@ -13,18 +13,10 @@ use stripe_credits_rules::streams::facts::{Facts, GrantKey};
 use stripe_credits_rules::streams::holdings;
 use uuid::Uuid;
 
-use super::facts;
 use super::targets::{self, GrantRow};
+use super::{Fault, facts};
 use crate::pg::sql::{Sql, reading};
 use crate::tables::{invoice_lines, invoices, payments, reversals};
-
-/// Something that differs from what the facts say.
-pub(crate) struct Fault {
-    pub(crate) user: Uuid,
-    /// The id of the grant; 0 if there is none.
-    pub(crate) grant_id: i64,
-    pub(crate) text: String,
-}
 
 /// Of all users: grants of plans, trials and bonuses that do not hold what their facts are worth, and payments of which
 /// another part came back than their reversals say. The facts of one user are in memory at a time.
@@ -53,7 +45,7 @@ fn of_plans(sql: &mut Sql, user: Uuid) -> Vec<Fault> {
     let mut facts = facts::load(sql, user, beginning).facts;
     let payments = facts.payments.iter().map(|payment| payment.id.clone()).collect();
     let rows = targets::of_periods(sql, user, None, payments);
-    let fault = |grant_id, text| Fault { user, grant_id, text };
+    let fault = |place, text| Fault { user, place, text };
     let Some(mut differing) = worth(&facts).map(|worth| differences(&rows, worth)) else {
         return vec![fault(0, "the facts of the plans are worth more than can be held".to_owned())];
     };
@@ -125,5 +117,5 @@ fn of_payment(sql: &mut Sql, source_id: &str) -> Option<Fault> {
     let text = format!(
         "payment {source_id}: {recorded_reversed} of {recorded_charged} came back, by its reversals {reversed} of {charged}"
     );
-    Some(Fault { user: recorded.user, grant_id: 0, text })
+    Some(Fault { user: recorded.user, place: 0, text })
 }

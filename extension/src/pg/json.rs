@@ -33,6 +33,48 @@ impl JsonText {
     pub(crate) fn text(&self) -> &str {
         &self.text
     }
+
+    /// The value as Postgres stores it.
+    pub(crate) fn bytes(&self) -> JsonBytes {
+        // SAFETY: the datum is a jsonb, and lives as long as this.
+        unsafe { JsonBytes::from_datum(self.datum, false).expect("it is not null") }
+    }
+}
+
+/// A jsonb value as Postgres stores it: the same bytes for the same value, with no text made of it, which may be a thousand times as
+/// long.
+#[derive(Debug)]
+pub(crate) struct JsonBytes(Vec<u8>);
+
+impl JsonBytes {
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl FromDatum for JsonBytes {
+    unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _: pg_sys::Oid) -> Option<Self> {
+        if is_null {
+            return None;
+        }
+        // SAFETY: Postgres hands a jsonb where the declaration says jsonb; its bytes are copied at once.
+        let bytes = unsafe {
+            let value = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
+            pgrx::varlena::varlena_to_byte_slice(value).to_vec()
+        };
+        Some(JsonBytes(bytes))
+    }
+}
+
+impl IntoDatum for JsonBytes {
+    fn into_datum(self) -> Option<pg_sys::Datum> {
+        // A jsonb is a bytea whose bytes are these.
+        self.0.into_datum()
+    }
+
+    fn type_oid() -> pg_sys::Oid {
+        pg_sys::JSONBOID
+    }
 }
 
 impl FromDatum for JsonText {

@@ -18,6 +18,7 @@ use stripe_credits_rules::calendar::{Span, Time};
 use uuid::Uuid;
 
 use crate::pg::convert::{span, time, uuid};
+use crate::pg::json::JsonBytes;
 
 thread_local! {
     /// By the statement's address, since each text is one literal of this crate, and by how it is run.
@@ -152,6 +153,8 @@ columns! {
     String = String, identity;
     pg_sys::Oid = pg_sys::Oid, identity;
     Vec<pg_sys::Oid> = Vec<pg_sys::Oid>, identity;
+    Vec<u8> = Vec<u8>, identity;
+    JsonBytes = JsonBytes, identity;
     Credits = i64, Credits;
     MinorUnits = i64, MinorUnits;
     Quantity = i64, |quantity| Quantity::new(quantity).expect("only quantities are written");

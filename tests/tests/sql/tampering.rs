@@ -92,8 +92,8 @@ const TAMPERINGS: &[(&str, &[&str])] = &[
     ),
     (
         "insert into billing.credit_transactions
-             (user_id, id, operation_id, transaction_type, amount, grant_id, pool, balance_after, created_at)
-         values (:ann, 11, 11, 'grant', 7, 7, 'purchased', 352, now())",
+             (user_id, id, operation_id, transaction_type, amount, grant_id, pool, balance_after, created_at, hash)
+         values (:ann, 11, 11, 'grant', 7, 7, 'purchased', 352, now(), '')",
         &["ledger row 11: grant 7 does not exist", "the last ledger row is 11, by the account it is 10"],
     ),
     // What was given is what the ledger gave.
@@ -362,5 +362,138 @@ fn of_many_faults_the_first_ones_are_named_and_the_others_counted() {
     }
     let detail = found(&mut c, "update billing.credit_transactions set balance_after = 2 * id + 10000");
     assert!(detail.contains("ledger row 1: its balance_after is 10002"), "{detail}");
-    assert!(detail.ends_with("; and 40 more"), "{detail}");
+    assert!(detail.ends_with("; and 90 more"), "{detail}");
+}
+
+/// A ledger of Ann's without anything that a call wrote into `metadata`.
+fn with_ledger() -> Database {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    c.apply(&paid_pack("cs_1", ANN).completed("evt_1"));
+    c.spend(ANN, 100, "job-1");
+    c.spend(ANN, 70, "job-2");
+    c.grant(ANN, 50, "gift");
+    c.spend(ANN, 5, "job-3");
+    db
+}
+
+/// What nothing but the hashes says: rows in which the sums, the balances and the references still agree.
+const CHAINED: &[(&str, &str)] = &[
+    // Credits between two spends of one grant, with the balance between them.
+    (
+        "update billing.credit_transactions set
+             amount = amount + case id when 2 then 1 when 3 then -1 else 0 end,
+             balance_after = balance_after + case id when 2 then 1 else 0 end where id in (2, 3)",
+        "ledger row 2: its hash",
+    ),
+    ("update billing.credit_transactions set description = 'another' where id = 1", "ledger row 1: its hash"),
+    ("update billing.credit_transactions set metadata = '{\"job\": 1}' where id = 2", "ledger row 2: its hash"),
+    ("update billing.credit_transactions set operation_id = 1 where id = 2", "ledger row 2: its hash"),
+    ("update billing.credit_transactions set transaction_type = 'import' where id = 4", "ledger row 4: its hash"),
+    ("update billing.credit_transactions set stripe_event_id = 'evt_2' where id = 1", "ledger row 1: its hash"),
+    ("update billing.credit_transactions set stripe_payment_intent_id = null where id = 1", "ledger row 1: its hash"),
+    ("update billing.credit_transactions set stripe_invoice_id = 'in_1' where id = 3", "ledger row 3: its hash"),
+    ("update billing.credit_transactions set request_id = 'job-9' where id = 3", "ledger row 3: its hash"),
+    (
+        "update billing.credit_transactions set created_at = created_at - interval '1 microsecond' where id = 5",
+        "ledger row 5: its hash",
+    ),
+    // What two texts say together is not what says it.
+    (
+        "update billing.credit_transactions set request_id = null, stripe_invoice_id = 'job-2' where id = 3",
+        "ledger row 3: its hash",
+    ),
+    // The rows of a grant removed with it, and the later ones counted anew.
+    (
+        "delete from billing.credit_transactions where user_id = :ann and id in (4);
+         update billing.credit_transactions set id = 4, operation_id = 4, balance_after = balance_after - 50 where id = 5;
+         update billing.credit_grants set amount = 0, remaining = 0, drawn = 0 where user_id = :ann and id = 2;
+         update billing.accounts set last_transaction_id = 4, promotional_credits = 0 where user_id = :ann",
+        "ledger row 4: its hash",
+    ),
+    // The last row removed, and the spend with it.
+    (
+        "delete from billing.credit_transactions where id = 5;
+         update billing.credit_grants set remaining = remaining + 5, drawn = drawn - 5 where user_id = :ann and id = 2;
+         update billing.accounts set last_transaction_id = 4, promotional_credits = promotional_credits + 5
+         where user_id = :ann",
+        "ledger row 4: by the account the last hash is another",
+    ),
+    ("update billing.credit_transactions set hash = sha256(hash) where id = 3", "ledger row 4: its hash"),
+    ("update billing.accounts set last_hash = '' where user_id = :ann", "ledger row 5: by the account the last hash"),
+];
+
+#[test]
+fn a_row_that_is_changed_removed_or_inserted_breaks_the_chain_of_hashes() {
+    let db = with_ledger();
+    let mut c = db.connect();
+    assert_eq!(found(&mut c, "select"), "", "the books agree before");
+    let mut unseen = Vec::new();
+    for (tampering, name) in CHAINED {
+        let by = tampering.replace(":ann", &format!("'{ANN}'"));
+        let by = by.replace("where id", &format!("where user_id = '{ANN}' and id"));
+        let detail = found(&mut c, &by);
+        if !detail.contains(name) {
+            unseen.push(format!("{tampering}\n    {detail}"));
+        }
+    }
+    assert!(unseen.is_empty(), "{}", unseen.join("\n"));
+}
+
+#[test]
+fn the_hashes_are_what_their_description_says() {
+    let db = with_ledger();
+    let mut c = db.connect();
+    let hashes = "select hash from billing.credit_transactions order by id";
+    let before: Vec<Vec<u8>> = c.column(hashes, &[]);
+    c.rehash(ANN);
+    assert_eq!(c.column::<Vec<u8>>(hashes, &[]), before);
+    assert_eq!(c.one::<Vec<u8>>("select last_hash from billing.accounts", &[]), before[4]);
+}
+
+#[test]
+fn whoever_computes_all_hashes_anew_differs_from_those_that_were_noted() {
+    let mut db = with_ledger();
+    db.breaks_its_books();
+    let mut c = db.connect();
+    c.run("create table noted as select user_id, last_transaction_id as id, last_hash as hash from billing.accounts");
+    c.spend(ANN, 1, "job-4");
+    let changed = "select count(*) from noted n left join billing.credit_transactions t using (user_id, id)
+         where n.id > 0 and t.hash is distinct from n.hash";
+    assert_eq!(c.one::<i64>(changed, &[]), 0, "what was noted stays");
+    c.run(
+        "alter table billing.credit_transactions disable trigger append_only;
+         update billing.credit_transactions set description = 'another' where id = 1",
+    );
+    c.rehash(ANN);
+    assert_eq!(c.faults(), [""; 0], "the books agree");
+    assert_eq!(c.one::<i64>(changed, &[]), 1);
+}
+
+#[test]
+fn metadata_of_every_shape_keeps_its_hash() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    c.grant(ANN, 1_000, "gift");
+    let shapes = [
+        "{}",
+        "[]",
+        "null",
+        "1",
+        r#""text""#,
+        "1e400",
+        "-0.00",
+        r#"{"b": [1, {"a": null}], "a": "\u00e9\u20ac"}"#,
+        "1e131000",
+    ];
+    for (number, shape) in shapes.iter().enumerate() {
+        let call = format!("spend_credits($1, 1, $2, null, '{shape}')");
+        assert_eq!(c.call(&call, &[&ANN, &format!("job-{number}")]).summary(), "applied", "{shape}");
+    }
+    // As a column's value, which may be compressed or out of line.
+    c.run("create table jobs as select jsonb_build_object('long', repeat('x', 100000), 'n', n) as job from generate_series(1, 3) n");
+    c.run(&format!(
+        "select billing.spend_credits('{ANN}', 1, 'long-' || (job ->> 'n'), null, job) from jobs"
+    ));
+    assert_eq!(c.faults(), [""; 0]);
 }

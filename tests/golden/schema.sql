@@ -27,7 +27,7 @@ grant_access(p_client regrole, p_service regrole) -> void volatile {"search_path
 grant_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_description text DEFAULT NULL::text, p_expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 grant_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 grant_signup_credits(p_user_id uuid) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
-guard_drop() -> event_trigger volatile security definer {"search_path=pg_catalog, pg_temp"}
+guard_drop() -> event_trigger volatile {"search_path=pg_catalog, pg_temp"}
 import_balance(p_user_id uuid, p_pool text, p_amount bigint, p_source text, p_expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 installed_policies() -> TABLE(name text, policy text, rule text) immutable {"search_path=pg_catalog, pg_temp"}
 is_service() -> boolean stable {"search_path=pg_catalog, pg_temp"}
@@ -417,7 +417,9 @@ CREATE UNIQUE INDEX test_clocks_pkey ON billing.test_clocks USING btree (clock_i
 
 -- Triggers
 billing.credit_transactions: CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON billing.credit_transactions FOR EACH STATEMENT EXECUTE FUNCTION billing.refuse_ledger_change() (A)
-event trigger stripe_credits_drop_guard on ddl_command_start {"DROP EXTENSION","DROP SCHEMA","DROP OWNED"} (A)
+billing.credit_transactions: CREATE TRIGGER append_only_rows BEFORE DELETE OR UPDATE ON billing.credit_transactions FOR EACH ROW EXECUTE FUNCTION billing.refuse_ledger_change() (A)
+event trigger stripe_credits_drop_guard on ddl_command_start  (A)
+event trigger stripe_credits_rewrite_guard on table_rewrite  (A)
 
 -- Row level security
 accounts policy own_rows: SELECT to {public} using (( SELECT billing.current_user_id() AS current_user_id) = user_id) check none
@@ -497,6 +499,7 @@ billing.grant_access(regrole,regrole): EXECUTE to stripe_credits_owner
 billing.grant_credits(uuid,bigint,text,text,timestamp with time zone): EXECUTE to service_role
 billing.grant_faults(): EXECUTE to service_role
 billing.grant_signup_credits(uuid): EXECUTE to service_role
+billing.guard_drop(): EXECUTE to stripe_credits_owner
 billing.import_balance(uuid,text,bigint,text,timestamp with time zone): EXECUTE to service_role
 billing.installed_policies(): EXECUTE to stripe_credits_owner
 billing.is_service(): EXECUTE to authenticated

@@ -7,6 +7,7 @@ mod constraints;
 mod contention;
 mod direct_calls;
 mod draws_in_their_time;
+mod drop_guard;
 mod dump_restore;
 mod explain;
 mod free_plan;

@@ -37,7 +37,7 @@ impl Connection {
                  v_row billing.credit_transactions;
                  v_hash bytea := '';
              begin
-                 alter table billing.credit_transactions disable trigger append_only;
+                 alter table billing.credit_transactions disable trigger user;
                  for v_row in select * from billing.credit_transactions where user_id = '{user}' order by id loop
                      assert v_row.metadata is null;
                      v_hash := pg_temp.row_hash(v_hash, v_row);
@@ -45,6 +45,7 @@ impl Connection {
                  end loop;
                  update billing.accounts set last_hash = v_hash where user_id = '{user}';
                  alter table billing.credit_transactions enable always trigger append_only;
+                 alter table billing.credit_transactions enable always trigger append_only_rows;
              end $$"
         ));
     }

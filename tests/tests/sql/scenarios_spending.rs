@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 use stripe_credits_tests::concurrency::{blocked, blocked_until, together};
 use stripe_credits_tests::seeds::Rng;
 use stripe_credits_tests::{ANN, BOB, Connection, Database, catalog, paid_pack};
-use uuid::Uuid;
 
 /// Credits of the subscription pool.
 fn subscription_credits(c: &mut Connection, amount: i64, source: &str, expires_at: Option<&str>) {

@@ -31,7 +31,7 @@ fn with_books() -> Database {
 fn begin_tampering(c: &mut Connection) {
     c.run(
         "begin;
-         alter table billing.credit_transactions disable trigger append_only;
+         alter table billing.credit_transactions disable trigger user;
          alter table billing.credit_grants drop constraint credit_grants_check",
     );
 }
@@ -462,7 +462,7 @@ fn whoever_computes_all_hashes_anew_differs_from_those_that_were_noted() {
          where n.id > 0 and t.hash is distinct from n.hash";
     assert_eq!(c.one::<i64>(changed, &[]), 0, "what was noted stays");
     c.run(
-        "alter table billing.credit_transactions disable trigger append_only;
+        "alter table billing.credit_transactions disable trigger user;
          update billing.credit_transactions set description = 'another' where id = 1",
     );
     c.rehash(ANN);

@@ -91,11 +91,15 @@ impl Player {
     fn deliver(&mut self, event: &Event) {
         let outcome = self.c.apply_json(&event.body);
         assert!(!["rejected", "needs_fetch"].contains(&outcome.outcome.as_str()), "{event:?}: {outcome:?}");
+        self.prove();
     }
 
-    /// What the account shows. The books prove themselves each time.
-    fn books(&mut self) -> Books {
+    /// Fails unless the books prove themselves.
+    fn prove(&mut self) {
         assert_eq!(self.c.faults(), [""; 0]);
+    }
+
+    fn books(&mut self) -> Books {
         let books = self.c.query_opt(
             "select credits_balance, debt from billing.user_credits where user_id = $1",
             &[&self.user],
@@ -192,6 +196,7 @@ impl Player {
             }
             other => panic!("{other:?} is no request"),
         };
+        self.prove();
         match outcome.outcome.as_str() {
             "applied" => Outcome::Applied,
             "already_applied" => Outcome::AlreadyApplied,

@@ -1,7 +1,7 @@
--- The tables cannot be dropped or rewritten while they hold rows, not even by dependency. What refuses is a hook in the
--- library (drop_guard.rs), which sees every object that a statement drops; the event trigger loads the library before
--- any DDL command, of whichever kind, so that the hook is there. A sql_drop trigger of the extension would not do: it
--- never fires for DROP EXTENSION, since it is dropped with it.
+-- The tables cannot be dropped or rewritten while they hold rows, not even by dependency. What refuses is a hook in
+-- the library (drop_guard.rs), which sees every object that a statement drops; the event trigger loads the library
+-- before any DDL command, of whichever kind, so that the hook is there. A sql_drop trigger of the extension would not
+-- do: it never fires for DROP EXTENSION, since it is dropped with it.
 
 create function billing.guard_drop() returns event_trigger
 language c set search_path = pg_catalog, pg_temp

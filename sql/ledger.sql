@@ -206,9 +206,9 @@ end
 $$;
 comment on function billing.refuse_ledger_change() is 'Trigger: the ledger is append-only.';
 
--- Triggers, because privileges do not bind owners and superusers. They fire in replica mode too. For each statement, so
--- that one that meets no row is refused too; for each row, because only those fire for an UPDATE or DELETE of a table that
--- the ledger was made a child or a partition of. TRUNCATE of such a parent fires the statement's.
+-- Triggers, because privileges do not bind owners and superusers. They fire in replica mode too. For each statement,
+-- so that one that meets no row is refused too; for each row, because only those fire for an UPDATE or DELETE of a
+-- table that the ledger was made a child or a partition of. TRUNCATE of such a parent fires the statement's.
 create trigger append_only before update or delete or truncate on billing.credit_transactions
     for each statement execute function billing.refuse_ledger_change();
 create trigger append_only_rows before update or delete on billing.credit_transactions

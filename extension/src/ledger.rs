@@ -31,7 +31,7 @@ pub(crate) use purchase::{Bought, came_back};
 pub(crate) use targets::Cause;
 
 use crate::pg::convert::{clock, timestamp, uuid_datum};
-use crate::pg::json::{JsonBytes, JsonText};
+use crate::pg::json::Json;
 use crate::pg::sql::{Row, Sql};
 use crate::tables::test_clocks;
 
@@ -104,7 +104,7 @@ pub(crate) struct Origin<'a> {
     pub(crate) invoice_id: Option<&'a str>,
     pub(crate) payment_intent_id: Option<&'a str>,
     pub(crate) request_id: Option<&'a str>,
-    pub(crate) metadata: Option<&'a JsonText>,
+    pub(crate) metadata: Option<Json>,
 }
 
 /// An account under its lock.
@@ -486,7 +486,7 @@ impl Account {
         (self.dirty, self.posted_at) = (true, self.posted_at.max(self.now));
         let grant_id = grant.map(|(grant_id, _)| grant_id);
         let pool = grant.map(|(_, pool)| pool.as_str());
-        let metadata = origin.metadata.map(JsonText::bytes);
+        let metadata = origin.metadata.map(Json::bytes);
         let row = LedgerRow {
             user: self.user,
             id: self.last_transaction_id,
@@ -497,7 +497,7 @@ impl Account {
             pool,
             balance_after: self.total().0,
             description: origin.description,
-            metadata: metadata.as_ref().map(JsonBytes::as_slice),
+            metadata: metadata.as_deref(),
             stripe_event_id: origin.event_id,
             stripe_checkout_session_id: origin.session_id,
             stripe_payment_intent_id: origin.payment_intent_id,

@@ -84,7 +84,8 @@ extension_sql_file!(
 );
 extension_sql_file!("../../sql/legacy.sql", name = "legacy", requires = ["explain"]);
 extension_sql_file!("../../sql/drop_guard.sql", name = "drop_guard", requires = ["legacy"]);
-extension_sql_file!("../../sql/dump.sql", name = "dump", requires = ["drop_guard"]);
+extension_sql_file!("../../sql/selfcheck.sql", name = "selfcheck", requires = ["drop_guard"]);
+extension_sql_file!("../../sql/dump.sql", name = "dump", requires = ["selfcheck"]);
 extension_sql_file!(
     "../../sql/comments.sql",
     name = "comments",

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::Fault;
 use crate::pg::convert::uuid_datum;
-use crate::pg::json::JsonBytes;
+use crate::pg::json::Json;
 use crate::pg::sql::{Row, Sql, reading};
 
 /// The first byte of what is hashed: which encoding follows.
@@ -143,7 +143,7 @@ fn check(row: &mut Row, before: &Checked, faults: &mut Vec<Fault>) -> Checked {
     let (amount, grant_id, pool): (i64, Option<i64>, Option<String>) =
         (row.get(), row.get_opt(), row.get_opt());
     let (balance_after, description): (i64, Option<String>) = (row.get(), row.get_opt());
-    let metadata: Option<JsonBytes> = row.get_opt();
+    let metadata = row.get_opt().map(Json::bytes);
     let mut text = || row.get_opt::<String>();
     let (event_id, session_id, intent_id) = (text(), text(), text());
     let (invoice_id, request_id) = (text(), text());
@@ -157,7 +157,7 @@ fn check(row: &mut Row, before: &Checked, faults: &mut Vec<Fault>) -> Checked {
         pool: pool.as_deref(),
         balance_after,
         description: description.as_deref(),
-        metadata: metadata.as_ref().map(JsonBytes::as_slice),
+        metadata: metadata.as_deref(),
         stripe_event_id: event_id.as_deref(),
         stripe_checkout_session_id: session_id.as_deref(),
         stripe_payment_intent_id: intent_id.as_deref(),

@@ -18,7 +18,7 @@ use stripe_credits_rules::calendar::{Span, Time};
 use uuid::Uuid;
 
 use crate::pg::convert::{span, time, uuid};
-use crate::pg::json::JsonBytes;
+use crate::pg::json::Json;
 
 thread_local! {
     /// By the statement's address, since each text is one literal of this crate, and by how it is run.
@@ -154,7 +154,7 @@ columns! {
     pg_sys::Oid = pg_sys::Oid, identity;
     Vec<pg_sys::Oid> = Vec<pg_sys::Oid>, identity;
     Vec<u8> = Vec<u8>, identity;
-    JsonBytes = JsonBytes, identity;
+    Json = Json, identity;
     Credits = i64, Credits;
     MinorUnits = i64, MinorUnits;
     Quantity = i64, |quantity| Quantity::new(quantity).expect("only quantities are written");

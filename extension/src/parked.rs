@@ -39,7 +39,7 @@ pub(crate) fn lock_with_parked(sql: &mut Sql, customer_id: Option<&str>, keys: &
     locks::sources(all().flat_map(|keys| keys.sources.iter().copied()));
     let names: Vec<String> =
         all().flat_map(|keys| keys.names.iter().map(|name| (*name).to_owned())).collect();
-    let known = lock_names(sql, names);
+    let known = lock_names(sql, &names);
     Locked { parked, known }
 }
 
@@ -47,17 +47,18 @@ pub(crate) fn lock_with_parked(sql: &mut Sql, customer_id: Option<&str>, keys: &
 pub(crate) fn lock_payments(sql: &mut Sql, session_id: &str, parked: &[ParkedEvent]) {
     let subjects = subjects(parked);
     let names = subjects.iter().flat_map(|subject| subject.keys().names).chain([session_id]);
-    lock_names(sql, names.map(str::to_owned).collect());
+    let names: Vec<String> = names.map(str::to_owned).collect();
+    lock_names(sql, &names);
 }
 
 /// Locks names, and then the payments that they are known to name: so two events of one payment wait for each other, whatever
 /// each calls it. Who joins names of two payments holds the locks of both, so that what names a payment does not change
 /// under its lock; until it is taken it may. Returns what they name.
-fn lock_names(sql: &mut Sql, names: Vec<String>) -> Known {
+fn lock_names(sql: &mut Sql, names: &[String]) -> Known {
     locks::payment_names(names.iter().map(String::as_str));
     let mut locked: BTreeSet<String> = BTreeSet::new();
     loop {
-        let known = payments::known(sql, names.clone());
+        let known = payments::known(sql, names.to_owned());
         let sources: Vec<&str> =
             known.sources().into_iter().filter(|source_id| !locked.contains(*source_id)).collect();
         if sources.is_empty() {

@@ -34,7 +34,9 @@ impl FromIterator<Version> for PriceHistory {
         for version in versions {
             by_id.entry(version.stored.price.price_id.clone()).or_default().push(version);
         }
-        by_id.values_mut().for_each(|versions| versions.sort_by_key(|version| version.valid_from));
+        for versions in by_id.values_mut() {
+            versions.sort_by_key(|version| version.valid_from);
+        }
         PriceHistory { by_id }
     }
 }
@@ -51,6 +53,15 @@ impl PriceHistory {
     pub fn latest(&self) -> BTreeMap<String, Stored> {
         let last = |versions: &Vec<Version>| versions.last().map(|version| version.stored.clone());
         self.by_id.iter().filter_map(|(id, versions)| Some((id.clone(), last(versions)?))).collect()
+    }
+
+    /// When the rows of these prices and products change, in order.
+    #[must_use]
+    pub fn changes_of<'a>(&self, ids: impl IntoIterator<Item = &'a str>) -> Vec<Time> {
+        let versions = ids.into_iter().filter_map(|id| self.by_id.get(id)).flatten();
+        let mut changes: Vec<Time> = versions.map(|version| version.valid_from).collect();
+        changes.sort_unstable();
+        changes
     }
 
     /// The price of an invoice's line or a subscription's item at a time. A pack's key stands for its newest price that was on
@@ -94,10 +105,10 @@ impl PriceHistory {
     /// whose kind does, because what was wrong when it was sold can be corrected since.
     fn of_id(&self, id: &str, names: &[Names], at: Time, kinds: &[PriceKind]) -> Option<&Version> {
         let versions = self.by_id.get(id)?;
-        let named = versions[in_force_at(versions, at)..]
-            .iter()
-            .filter(|version| names.contains(&version.stored.price.names));
-        named.clone().find(|version| kinds.contains(&version.stored.price.kind)).or(named.clone().next())
+        let later = versions[in_force_at(versions, at)..].iter();
+        let mut meant = later.filter(|version| names.contains(&version.stored.price.names));
+        let fits = |version: &&Version| kinds.contains(&version.stored.price.kind);
+        meant.clone().find(fits).or_else(|| meant.next())
     }
 
     /// The newest price of a pack that was on sale; one that is on sale since, rather than one that was retired then.

@@ -207,7 +207,8 @@ pub(crate) fn post(sql: &mut Sql, mut account: Account, purchase: &Purchase, gra
         None => (*source_type, *source_id),
     };
     let worth = grants.iter().try_fold(Credits::ZERO, |sum, grant| sum.checked_add(grant.credits));
-    let Some(worth) = worth else {
+    // Asked before anything is written: what is refused claims nothing.
+    let Some(worth) = worth.filter(|worth| account.fits(*worth)) else {
         return Outcome::rejected(Reason::OutOfRange);
     };
     let stated = known.and_then(|known| known.worth);

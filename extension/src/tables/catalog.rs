@@ -47,6 +47,12 @@ pub(crate) fn prices_sold_once<'a>(
     items.into_iter().filter_map(|item| Some((item.clone(), history.sold_once(item, at)?.clone()))).collect()
 }
 
+/// When the rows of a price and of its product change, in order: between two of these times, [`prices_in_force`] says the
+/// same of a line.
+pub(crate) fn changes_of(sql: &mut Sql, price_id: Option<&str>, product_id: Option<&str>) -> Vec<Time> {
+    history(sql).changes_of([price_id, product_id].into_iter().flatten())
+}
+
 fn history(sql: &mut Sql) -> Rc<PriceHistory> {
     PRICES.with(|cached| cached.get(|| read_prices(sql))).unwrap_or_default()
 }

@@ -242,8 +242,8 @@ pub(crate) fn ids(names: &[Name]) -> Vec<String> {
     names.iter().map(|name| name.id.to_owned()).collect()
 }
 
-/// Claims a payment for a user: this row makes it count once. Fills in what an earlier claim did not know. Its
-/// names are joined before.
+/// Claims a payment for a user: this row makes it count once. Fills in what an earlier claim did not know, and sets the worth
+/// anew if it is given. Its names are joined before.
 pub(crate) fn claim(
     sql: &mut Sql,
     source_type: SourceType,

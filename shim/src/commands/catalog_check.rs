@@ -15,6 +15,7 @@ use crate::database::catalog::CatalogPrice;
 use crate::error::Error;
 use crate::stripe::client::StripeError;
 use crate::stripe::pages::Pages;
+use crate::stripe::path::is_id;
 
 /// <https://docs.stripe.com/api/prices/object>
 #[derive(Deserialize)]
@@ -80,7 +81,13 @@ pub(crate) async fn run(environment: &Environment) -> Result<(), Error> {
     .await?;
     // The others are archived or missing in Stripe.
     for (price_id, known) in unmatched.into_iter().filter(|(_, known)| !known.is_retired) {
-        let difference = match repair.stripe.get(&format!("/v1/prices/{price_id}?expand[]=tiers")).await {
+        // What a catalog names so cannot be a price of Stripe's.
+        let found = if is_id(&price_id) {
+            repair.stripe.get(&format!("/v1/prices/{price_id}?expand[]=tiers")).await
+        } else {
+            Err(StripeError::NotFound)
+        };
+        let difference = match found {
             Ok(object) => difference(&known, &object.read()?),
             Err(StripeError::NotFound | StripeError::Refused { .. }) => {
                 Some("is in the catalog, and Stripe has no such price".to_owned())

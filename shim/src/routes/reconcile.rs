@@ -70,7 +70,7 @@ fn session_path(mode: Mode, session_id: &str) -> String {
 
 /// Whether a client's text is a session id. Nothing else gets into a path of Stripe's API.
 fn is_session_id(text: &str) -> bool {
-    is_id(text) && text.strip_prefix("cs_").is_some_and(|rest| !rest.is_empty())
+    is_id(text) && !text.contains(['.', '-']) && text.strip_prefix("cs_").is_some_and(|rest| !rest.is_empty())
 }
 
 /// The session's current state at Stripe, if it has the mode that the route reconciles.

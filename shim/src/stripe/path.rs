@@ -1,21 +1,27 @@
 //! What may go into a path of Stripe's API. Ids come from clients, from the database and from Stripe itself; one that
 //! held a slash, a `?` or a `&` would ask for something else.
 
+use percent_encoding::percent_decode_str;
 use stripe_credits_rules::stripe::MAX_ID_BYTES;
 
-/// Whether a text has the form of Stripe's ids, and so is one segment of a path or one value of a query.
+/// Whether a text has the form of Stripe's ids, and so is one segment of a path or one value of a query. Those of plans
+/// were chosen by people: they can hold a dot or a hyphen.
 pub(crate) fn is_id(text: &str) -> bool {
-    !text.is_empty() && text.len() <= MAX_ID_BYTES && is_word(text)
+    text.len() <= MAX_ID_BYTES && is_segment(text) && !text.contains('%')
 }
 
-/// Whether a text is a path of the API: `/v1/`, segments that are words, and a query of names and values without
-/// separators in them.
+/// Whether a text is a path of the API: `/v1/`, segments that stay one also when their escapes are read, and a query of
+/// names and values without separators in them.
 pub(crate) fn is_path(text: &str) -> bool {
     let (path, query) = text.split_once('?').map_or((text, None), |(path, query)| (path, Some(query)));
-    let segments_are_words = path
-        .strip_prefix("/v1/")
-        .is_some_and(|rest| rest.split('/').all(|part| !part.is_empty() && is_word(part)));
-    segments_are_words && query.is_none_or(|query| query.split('&').all(is_parameter))
+    path.strip_prefix("/v1/").is_some_and(|rest| rest.split('/').all(is_segment))
+        && query.is_none_or(|query| query.split('&').all(is_parameter))
+}
+
+fn is_segment(text: &str) -> bool {
+    let is_written = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.%".contains(&byte));
+    let read = percent_decode_str(text).collect::<Vec<u8>>();
+    is_written && !read.is_empty() && !read.contains(&b'/') && !read.iter().all(|byte| *byte == b'.')
 }
 
 fn is_parameter(text: &str) -> bool {
@@ -24,10 +30,6 @@ fn is_parameter(text: &str) -> bool {
         let is_value = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-%".contains(&byte);
         !name.is_empty() && name.bytes().all(is_name) && value.bytes().all(is_value)
     })
-}
-
-fn is_word(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 #[cfg(test)]
@@ -41,6 +43,8 @@ mod tests {
             "/v1/checkout/sessions/cs_test_a1/line_items?limit=100&starting_after=li_1",
             "/v1/events?created[gte]=1700000000&types[]=checkout.session.completed&types[]=invoice.paid",
             "/v1/prices?active=true&expand[]=data.tiers",
+            "/v1/prices/gold%20plan",
+            "/v1/prices/pro-2024.eur",
         ] {
             assert!(is_path(path), "{path}");
         }
@@ -53,6 +57,9 @@ mod tests {
             "/v1/prices/",
             "/v1/prices/../accounts",
             "/v1/prices/%2e%2e",
+            "/v1/prices/.%2E",
+            "/v1/prices/a%2Fb",
+            "/v1/prices/%2E%2E%2Frefunds",
             "/v1/prices/a b",
             "/v1/prices/a?b",
             "/v1/prices/a?b=c?d=e",
@@ -67,7 +74,7 @@ mod tests {
 
     #[test]
     fn an_id_is_one_word() {
-        assert!(is_id("cs_test_a1B2") && is_id(&"x".repeat(MAX_ID_BYTES)));
+        assert!(is_id("cs_test_a1B2") && is_id("pro-2024.eur") && is_id(&"x".repeat(MAX_ID_BYTES)));
         for wrong in [
             "",
             "a/b",
@@ -75,7 +82,7 @@ mod tests {
             "a&b",
             "a=b",
             "a b",
-            "a.b",
+            ".",
             "..",
             "a%2e",
             "\u{e9}",

@@ -179,9 +179,9 @@ impl StripeClient {
     }
 
     fn request(&self, method: Method, path: &str) -> Result<Builder, StripeError> {
+        // Stripe has nothing at such a path, and is not asked for it.
         let uri: Option<Uri> = if is_path(path) { format!("{}{path}", self.base).parse().ok() } else { None };
-        let uri =
-            uri.ok_or_else(|| StripeError::Malformed("the path asked for is not one of its API".to_owned()))?;
+        let uri = uri.ok_or(StripeError::NotFound)?;
         Ok(Request::builder()
             .method(method)
             .uri(uri)

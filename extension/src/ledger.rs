@@ -130,6 +130,8 @@ pub(crate) struct Account {
     touched: Option<streams::Touch>,
     /// Whether what the grants owe may have changed.
     is_owed_changed: bool,
+    /// The own time of what became known, if that is earlier than now.
+    learned_as_of: Option<Time>,
 }
 
 /// What a repeated request is compared with.
@@ -198,6 +200,7 @@ fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
         dirty: false,
         touched: None,
         is_owed_changed: false,
+        learned_as_of: None,
     };
     account.now = row.get_opt().unwrap_or(account.now);
     Some(account)
@@ -336,6 +339,18 @@ impl Account {
         }
         self.now = test_clocks::time(sql, clock_id).unwrap_or(self.now);
         self.settle_time(sql);
+    }
+
+    /// Records the own time of what becomes known: a debt that it undoes is none as of then.
+    pub(crate) fn learn_as_of(&mut self, at: Time) {
+        self.learned_as_of = Some(at).filter(|at| *at < self.now);
+    }
+
+    /// The same of an event about money that came back: its time is Stripe's own, which no test clock knows.
+    pub(crate) fn learn_as_of_event(&mut self, created: Time) {
+        if self.test_clock.is_none() {
+            self.learn_as_of(created);
+        }
     }
 
     /// The id of the last ledger row: what becomes known now is marked with it.

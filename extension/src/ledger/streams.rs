@@ -92,6 +92,7 @@ impl Account {
                 grant: grant.key.clone(),
                 id: grant.made_after + 1,
                 at: grant.held.available_from.unwrap_or(self.now),
+                as_of: grant.held.available_from.unwrap_or(self.now),
                 credits: grant.held.drawn,
                 purpose: Purpose::Spend,
             })
@@ -100,7 +101,10 @@ impl Account {
         let Some(after) = timed.iter().map(|grant| grant.made_after).min() else { return draws };
         let ids: Vec<i64> = timed.iter().map(|grant| grant.id).collect();
         let rows = sql.query(
-            "select grant_id, id, created_at, -amount, transaction_type = 'debt_settlement'
+            "select grant_id, id, created_at,
+                 case when transaction_type = 'debt_settlement'
+                     then coalesce((metadata ->> 'as_of')::timestamptz, created_at) else created_at end,
+                 -amount, transaction_type = 'debt_settlement'
              from billing.credit_transactions
              where user_id = $1 and id > $2 and grant_id = any ($3)
                  and (transaction_type in ('spend', 'spend_refund', 'reservation', 'release', 'debt_settlement')
@@ -111,9 +115,9 @@ impl Account {
         for mut row in rows {
             let grant_id: i64 = row.get();
             let Some(grant) = timed.iter().find(|grant| grant.id == grant_id) else { continue };
-            let (id, at, credits) = (row.get(), row.get(), row.get());
+            let (id, at, as_of, credits) = (row.get(), row.get(), row.get(), row.get());
             let purpose = if row.get() { Purpose::Settlement } else { Purpose::Spend };
-            draws.push(Draw { grant: grant.key.clone(), id, at, credits, purpose });
+            draws.push(Draw { grant: grant.key.clone(), id, at, as_of, credits, purpose });
         }
         draws
     }

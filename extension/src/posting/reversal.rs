@@ -83,6 +83,7 @@ pub(crate) fn settle(
     let payment_intent_id = payment_intent_id.or(of_payment.payment_intent_id);
     let origin = Origin { event_id: Some(&event.id), payment_intent_id, ..of_payment };
     let mut account = Account::open(sql, payment.user);
+    account.learn_as_of_event(event.created);
     let verdict = match account.settle_reversals(sql, &payment.source_id, &origin) {
         false => Verdict::Parked(Reason::UnknownCharge),
         true if account.is_changed() => Verdict::Applied,

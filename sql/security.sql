@@ -86,7 +86,7 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select array[
         'billing.current_user_id()', 'billing.is_service()', 'billing.free_plan()',
-        'billing.unposted(uuid, timestamptz)', 'billing.account_time(text)', 'billing.my_credits()',
+        'billing.lots_by(uuid, timestamptz)', 'billing.balances_by(uuid, timestamptz)', 'billing.account_time(text)', 'billing.my_credits()',
         'billing.my_transactions(integer, bigint)', 'billing.my_payments(integer, timestamptz)']::regprocedure[]
 $$;
 comment on function billing.client_functions() is 'What a client role may run.';

@@ -117,6 +117,8 @@ pub(crate) struct Account {
     free_next: Option<Time>,
     /// When time alone may next change what the periods of subscriptions hold.
     periods_next: Option<Time>,
+    /// What time will set aside of periods: reads count it before it is posted.
+    to_set_aside: Option<Value>,
     next_due: Option<Time>,
     last_grant_id: i64,
     last_transaction_id: i64,
@@ -178,7 +180,7 @@ fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
     let mut row = sql.query_opt(
         "select subscription_credits, purchased_credits, promotional_credits, debt, tier, subscription_status,
                 signed_up_at, free_next_at, periods_next_at, next_due_at, last_grant_id, last_transaction_id, updated_at,
-                test_clock, case when test_clock is not null then billing.account_time(test_clock) end
+                test_clock, to_set_aside::text, case when test_clock is not null then billing.account_time(test_clock) end
          from billing.accounts where user_id = $1 for update",
         &[uuid_datum(user).into()],
     )?;
@@ -194,6 +196,7 @@ fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
         last_transaction_id: row.get(),
         posted_at: row.get(),
         test_clock: row.get_opt(),
+        to_set_aside: row.get_opt::<String>().map(|text| serde_json::from_str(&text).expect("jsonb is JSON")),
         operation_id: 0,
         opened_with: Credits::ZERO,
         postings: Vec::new(),
@@ -557,7 +560,7 @@ impl Account {
             "update billing.accounts set subscription_credits = $2, purchased_credits = $3, promotional_credits = $4,
                  debt = $5, tier = $6, subscription_status = $7, signed_up_at = $8, free_next_at = $9, periods_next_at = $10,
                  next_due_at = $11, last_grant_id = $12, last_transaction_id = $13, version = version + 1, updated_at = $14,
-                 test_clock = $15
+                 test_clock = $15, to_set_aside = $16
              where user_id = $1",
             &[
                 uuid_datum(self.user).into(),
@@ -575,6 +578,7 @@ impl Account {
                 self.last_transaction_id.into(),
                 timestamp(self.now).into(),
                 self.test_clock.as_deref().into(),
+                self.to_set_aside.as_ref().map(|all| JsonText::from_json(all.to_string())).as_ref().into(),
             ],
         );
         self.dirty = false;

@@ -27,8 +27,8 @@ impl Account {
         let excess = -self.unsettled(sql);
         let metadata = as_of(self.learned_as_of);
         for share in self.returned(sql, excess) {
-            let origin = Origin { metadata: metadata.as_ref(), ..*origin };
-            self.return_to(sql, share, TransactionType::DebtSettlement, &origin);
+            let of_grant = Origin { metadata: metadata.as_ref(), ..*origin };
+            self.return_to(sql, share, TransactionType::DebtSettlement, &of_grant);
             self.post(sql, Credits(-share.credits.0), None, TransactionType::DebtSettlement, origin);
         }
         let unsettled = self.unsettled(sql);

@@ -1,13 +1,14 @@
 //! Plan credits: whenever a fact is added or time passes, what each grant of a user's subscriptions should hold is
 //! computed anew from the facts (rules/streams.rs), as far back as the change can reach, and the difference is posted.
 
+use serde_json::{Value, json};
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::lot::Pool;
 use stripe_credits_rules::reason::Reason;
-use stripe_credits_rules::streams::facts::{Draw, Purpose};
-use stripe_credits_rules::streams::holdings;
+use stripe_credits_rules::streams::facts::{Draw, GrantKey, Purpose};
 use stripe_credits_rules::streams::horizon::{self, Extent};
+use stripe_credits_rules::streams::{SetAside, holdings};
 
 use super::targets::{Cause, GrantRow, Posting};
 use super::{Account, Origin, earliest, facts, targets};
@@ -56,7 +57,9 @@ impl Account {
             },
         )?;
         self.is_owed_changed = true;
-        self.dirty |= self.periods_next != held.next_change;
+        let to_set_aside = to_set_aside(&held.to_set_aside);
+        self.dirty |= self.periods_next != held.next_change || self.to_set_aside != to_set_aside;
+        self.to_set_aside = to_set_aside;
         self.periods_next = held.next_change;
         self.next_due = earliest(self.next_due, held.next_change);
         Ok(())
@@ -128,4 +131,14 @@ impl Account {
             self.touch_streams(start, Cause::Time);
         }
     }
+}
+
+/// What reads need to know of what time will set aside, as `billing.accounts.to_set_aside` has it.
+fn to_set_aside(all: &[SetAside]) -> Option<Value> {
+    let entry = |one: &SetAside| {
+        let name = |grant: &GrantKey| json!([grant.source_id(), grant.item()]);
+        let grants: Vec<Value> = one.grants.iter().map(name).collect();
+        json!({ "at": one.at.to_rfc3339(), "stays": one.stays.0, "grants": grants })
+    };
+    (!all.is_empty()).then(|| all.iter().map(entry).collect())
 }

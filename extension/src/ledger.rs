@@ -333,15 +333,18 @@ impl Account {
         self.user
     }
 
-    /// Lets the account live by a test clock, from now on, and posts what is due by it.
-    pub(crate) fn live_by(&mut self, sql: &mut Sql, clock_id: &str) {
-        if self.test_clock.as_deref() != Some(clock_id) {
+    /// Lets the account live by a test clock, from now on, and posts what is due by it. Returns whether it lived by another or
+    /// by none.
+    pub(crate) fn live_by(&mut self, sql: &mut Sql, clock_id: &str) -> bool {
+        let is_other = self.test_clock.as_deref() != Some(clock_id);
+        if is_other {
             self.test_clock = Some(clock_id.to_owned());
             self.posted_at = Time::UNIX_EPOCH;
             self.dirty = true;
         }
         self.now = test_clocks::time(sql, clock_id).unwrap_or(self.now);
         self.settle_time(sql);
+        is_other
     }
 
     /// Records the own time of what becomes known: a debt that it undoes is none as of then.
@@ -578,7 +581,7 @@ impl Account {
                 self.last_transaction_id.into(),
                 timestamp(self.now).into(),
                 self.test_clock.as_deref().into(),
-                self.to_set_aside.as_ref().map(|all| JsonText::from_json(all.to_string())).as_ref().into(),
+                self.to_set_aside.as_ref().map(|all| Json::from_text(&all.to_string())).into(),
             ],
         );
         self.dirty = false;

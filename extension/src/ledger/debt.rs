@@ -9,7 +9,7 @@ use stripe_credits_rules::streams::debt::{self, Standing};
 
 use super::{Account, Origin, TransactionType};
 use crate::pg::convert::uuid_datum;
-use crate::pg::json::JsonText;
+use crate::pg::json::Json;
 use crate::pg::sql::Sql;
 use crate::tables::invoices;
 
@@ -25,9 +25,8 @@ impl Account {
             return;
         }
         let excess = -self.unsettled(sql);
-        let metadata = as_of(self.learned_as_of);
         for share in self.returned(sql, excess) {
-            let of_grant = Origin { metadata: metadata.as_ref(), ..*origin };
+            let of_grant = Origin { metadata: as_of(self.learned_as_of), ..*origin };
             self.return_to(sql, share, TransactionType::DebtSettlement, &of_grant);
             self.post(sql, Credits(-share.credits.0), None, TransactionType::DebtSettlement, origin);
         }
@@ -95,8 +94,7 @@ impl Account {
         let amount = self.balances.debt.min(self.available());
         if amount > Credits::ZERO {
             let newest = invoices::newest_paid_at(sql, self.user).filter(|at| *at < self.now);
-            let metadata = as_of(newest);
-            let origin = Origin { metadata: metadata.as_ref(), ..Origin::default() };
+            let origin = Origin { metadata: as_of(newest), ..Origin::default() };
             assert!(self.take(sql, amount, TransactionType::DebtSettlement, &origin), "it is available");
             self.post(sql, amount, None, TransactionType::DebtSettlement, &Origin::default());
         }
@@ -104,6 +102,6 @@ impl Account {
 }
 
 /// The metadata of a settlement's row, if it is as of an earlier time than now.
-fn as_of(at: Option<Time>) -> Option<JsonText> {
-    at.map(|at| JsonText::from_json(json!({ AS_OF: at.to_rfc3339() }).to_string()))
+fn as_of(at: Option<Time>) -> Option<Json> {
+    at.map(|at| Json::from_text(&json!({ AS_OF: at.to_rfc3339() }).to_string()))
 }

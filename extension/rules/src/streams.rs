@@ -161,11 +161,12 @@ pub fn holdings(facts: &Facts, draws: &[Draw], now: Time) -> Result<Holdings, Ou
     Ok(Holdings { targets, openings, to_set_aside, next_change })
 }
 
-/// The sweeps to come of grants of which something is left, but for those that the grants' own ends tell.
+/// The sweeps to come of grants of which something is left or may be given back, but for those that the grants' own ends
+/// tell.
 fn to_set_aside(targets: &[Target], sweeps: &[Sweep], now: Time) -> Vec<SetAside> {
     let left: BTreeMap<&GrantKey, &Target> = targets
         .iter()
-        .filter(|target| target.remaining > Credits::ZERO)
+        .filter(|target| target.remaining > Credits::ZERO || target.drawn > Credits::ZERO)
         .map(|target| (&target.key, target))
         .collect();
     let to_come = sweeps.iter().filter(|sweep| sweep.at > now && !sweep.is_due);

@@ -41,9 +41,9 @@ pub(crate) fn find(sql: &mut Sql, source_ids: Vec<String>) -> Vec<PaidInvoice> {
     .collect()
 }
 
-/// When a user's latest payment was made.
+/// When a user's latest invoice was paid. Of sessions and calls only that is known when they were applied.
 pub(crate) fn newest_paid_at(sql: &mut Sql, user: Uuid) -> Option<Time> {
-    let newest = "select max(paid_at) from billing.payments where user_id = $1";
+    let newest = "select max(paid_at) from billing.payments where user_id = $1 and source_type = 'invoice'";
     sql.query_one(newest, &[uuid_datum(user).into()]).get_opt()
 }
 

@@ -143,7 +143,8 @@ fn months_that_were_billed_ahead_reset_or_roll_over_when_they_begin() {
             }),
             ("a reservation over an opening", |c| {
                 ahead(c, PRO, 2);
-                c.call("reserve_credits($1, 4000, 'held', '40 days')", &[&ANN]);
+                c.stand_at(month(1) - 5 * 86_400);
+                c.call("reserve_credits($1, 4000, 'held', '20 days')", &[&ANN]);
             }),
             ("a pack beside it", |c| {
                 ahead(c, PRO, 2);

@@ -16,9 +16,12 @@ create table billing.accounts (
     -- The account lives by this clock of Stripe's instead of the database's.
     test_clock text,
     periods_next_at timestamptz,
+    -- What the next openings of periods leave of earlier ones, for reads: [{"at", "stays", "grants": [[source_id, item]]}].
+    to_set_aside jsonb,
     next_due_at timestamptz,
     last_grant_id bigint not null default 0,
     last_transaction_id bigint not null default 0,
+    last_hash bytea not null default '',
     version bigint not null default 0,
     created_at timestamptz not null,
     updated_at timestamptz not null
@@ -26,10 +29,15 @@ create table billing.accounts (
 comment on table billing.accounts is
 'One row per user, which every operation locks, with the cached balances. Read billing.user_credits instead: it '
 'leaves out what has expired since.';
+comment on column billing.accounts.last_hash is
+'The hash of the last ledger row: the head of the user''s chain.';
 comment on column billing.accounts.free_next_at is
 'The start of the free plan''s next month that is not granted yet.';
 comment on column billing.accounts.periods_next_at is
 'When time alone may next change what the periods of subscriptions hold.';
+comment on column billing.accounts.to_set_aside is
+'What time alone will set aside of the grants of periods, in order: at most stays of what is then left of the grants. '
+'Null if nothing.';
 comment on column billing.accounts.next_due_at is
 'When something is due next: an expiry, a drip, the end of a reservation. Reads are right before run_due posts it.';
 create index accounts_due on billing.accounts (next_due_at) where next_due_at is not null;
@@ -171,6 +179,7 @@ create table billing.credit_transactions (
     stripe_invoice_id text,
     request_id text,
     created_at timestamptz not null,
+    hash bytea not null,
     primary key (user_id, id),
     check ((grant_id is null) = (pool is null))
 );
@@ -179,6 +188,8 @@ comment on table billing.credit_transactions is
 'every role.';
 comment on column billing.credit_transactions.operation_id is 'The id of the operation''s first row.';
 comment on column billing.credit_transactions.balance_after is 'Σ remaining − debt after this row.';
+comment on column billing.credit_transactions.hash is
+'SHA-256 over the row and the hash of the row before it of that user: extension/src/ledger/chain.rs says how.';
 create index credit_transactions_session on billing.credit_transactions (stripe_checkout_session_id)
     where stripe_checkout_session_id is not null;
 create index credit_transactions_invoice on billing.credit_transactions (stripe_invoice_id)

@@ -92,6 +92,7 @@ pub(crate) fn post(sql: &mut Sql, paid: &Paid, known: Option<&Payment>, owner: U
         subscription_id: invoice.subscription_id.as_deref(),
         amount_total: invoice.total,
         currency: invoice.currency.as_deref(),
+        worth: None,
     };
     let source_type = if paid.is_direct { SourceType::DirectCall } else { SourceType::Invoice };
     payments::claim(sql, source_type, &invoice.id, &facts, owner, paid.paid_at);
@@ -110,6 +111,7 @@ pub(crate) fn post(sql: &mut Sql, paid: &Paid, known: Option<&Payment>, owner: U
     };
     for (account, start) in &mut accounts {
         account.touch_streams(*start, Cause::Payment);
+        account.learn_as_of(paid.paid_at);
         if let Err(reason) = account.settle_streams(sql, &origin) {
             return refuse(sql, &invoice.id, is_new, reason);
         }

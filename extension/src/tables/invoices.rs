@@ -3,13 +3,15 @@
 use stripe_credits_rules::amount::MinorUnits;
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::catalog::ReversalPolicy;
+use uuid::Uuid;
 
-use crate::pg::convert::timestamp;
+use crate::pg::convert::{timestamp, uuid_datum};
 use crate::pg::sql::Sql;
 
 /// A row.
 pub(crate) struct PaidInvoice {
     pub(crate) source_id: String,
+    pub(crate) user: Uuid,
     pub(crate) paid_at: Time,
     pub(crate) is_discounted: bool,
     pub(crate) reversed: MinorUnits,
@@ -23,13 +25,14 @@ pub(crate) struct PaidInvoice {
 /// The payments with these ids.
 pub(crate) fn find(sql: &mut Sql, source_ids: Vec<String>) -> Vec<PaidInvoice> {
     let rows = sql.query(
-        "select source_id, paid_at, discounted, amount_reversed, amount_charged, reversal_policy,
+        "select source_id, user_id, paid_at, discounted, amount_reversed, amount_charged, reversal_policy,
                 source_type = 'direct_call'
          from billing.payments where source_id = any ($1) and paid_at is not null order by source_id",
         &[source_ids.into()],
     );
     rows.map(|mut row| PaidInvoice {
         source_id: row.get(),
+        user: row.get(),
         paid_at: row.get(),
         is_discounted: row.get(),
         reversed: row.get(),
@@ -38,6 +41,12 @@ pub(crate) fn find(sql: &mut Sql, source_ids: Vec<String>) -> Vec<PaidInvoice> {
         is_direct: row.get(),
     })
     .collect()
+}
+
+/// When a user's latest invoice was paid. Of sessions and calls only that is known when they were applied.
+pub(crate) fn newest_paid_at(sql: &mut Sql, user: Uuid) -> Option<Time> {
+    let newest = "select max(paid_at) from billing.payments where user_id = $1 and source_type = 'invoice'";
+    sql.query_one(newest, &[uuid_datum(user).into()]).get_opt()
 }
 
 /// Records when a claimed invoice was paid and whether it is discounted. Returns whether its lines are to be stored: none are

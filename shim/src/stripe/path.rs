@@ -4,17 +4,20 @@
 use percent_encoding::percent_decode_str;
 use stripe_credits_rules::stripe::MAX_ID_BYTES;
 
+/// What every path begins with.
+const ROOTS: [&str; 2] = ["/v1/", "/v2/core/accounts/"];
+
 /// Whether a text has the form of Stripe's ids, and so is one segment of a path or one value of a query. Those of plans
 /// were chosen by people: they can hold a dot or a hyphen.
 pub(crate) fn is_id(text: &str) -> bool {
     text.len() <= MAX_ID_BYTES && is_segment(text) && !text.contains('%')
 }
 
-/// Whether a text is a path of the API: `/v1/`, segments that stay one also when their escapes are read, and a query of
+/// Whether a text is a path of the API: one of [`ROOTS`], segments that stay one also when their escapes are read, and a query of
 /// names and values without separators in them.
 pub(crate) fn is_path(text: &str) -> bool {
     let (path, query) = text.split_once('?').map_or((text, None), |(path, query)| (path, Some(query)));
-    path.strip_prefix("/v1/").is_some_and(|rest| rest.split('/').all(is_segment))
+    ROOTS.iter().find_map(|root| path.strip_prefix(root)).is_some_and(|rest| rest.split('/').all(is_segment))
         && query.is_none_or(|query| query.split('&').all(is_parameter))
 }
 
@@ -44,6 +47,7 @@ mod tests {
             "/v1/events?created[gte]=1700000000&types[]=checkout.session.completed&types[]=invoice.paid",
             "/v1/prices?active=true&expand[]=data.tiers",
             "/v1/prices/gold%20plan",
+            "/v2/core/accounts/acct_1",
             "/v1/prices/pro-2024.eur",
         ] {
             assert!(is_path(path), "{path}");

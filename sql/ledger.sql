@@ -16,6 +16,8 @@ create table billing.accounts (
     -- The account lives by this clock of Stripe's instead of the database's.
     test_clock text,
     periods_next_at timestamptz,
+    -- What the next openings of periods leave of earlier ones, for reads: [{"at", "stays", "grants": [[source_id, item]]}].
+    to_set_aside jsonb,
     next_due_at timestamptz,
     last_grant_id bigint not null default 0,
     last_transaction_id bigint not null default 0,
@@ -33,6 +35,9 @@ comment on column billing.accounts.free_next_at is
 'The start of the free plan''s next month that is not granted yet.';
 comment on column billing.accounts.periods_next_at is
 'When time alone may next change what the periods of subscriptions hold.';
+comment on column billing.accounts.to_set_aside is
+'What time alone will set aside of the grants of periods, in order: at most stays of what is then left of the grants. '
+'Null if nothing.';
 comment on column billing.accounts.next_due_at is
 'When something is due next: an expiry, a drip, the end of a reservation. Reads are right before run_due posts it.';
 create index accounts_due on billing.accounts (next_due_at) where next_due_at is not null;
@@ -59,7 +64,9 @@ comment on function billing.account_time(text) is
 'What time it is for an account: by its test clock, or by the database''s clock if it has none.';
 
 -- Rule 8. In PL/pgSQL, like adds_up below, because that is compiled once per connection: an expression in the table
--- would be compiled for every statement that writes to it.
+-- would be compiled for every statement that writes to it. Neither sets a search_path, which would cost each row that
+-- is written a change of setting: the tables are written by SECURITY DEFINER functions, which have set it, and
+-- otherwise by their owner alone.
 create function billing.draw_rank(p_pool text) returns smallint
 language plpgsql immutable
 as $$

@@ -13,6 +13,7 @@ use crate::ledger;
 use crate::outcome::Outcome;
 use crate::pg::locks;
 use crate::pg::sql::Sql;
+use crate::tables::forgotten;
 use crate::tables::inbox::{self, ParkedEvent};
 use crate::tables::payments::{self, Known};
 
@@ -127,6 +128,9 @@ fn rejudge(sql: &mut Sql, settings: Option<&Settings>, parked_event: &ParkedEven
         (_, Err(malformed)) => unreadable_answer(&malformed).into(),
     };
     inbox::record_outcome(sql, event_id, &judged.outcome);
+    if forgotten::includes(sql, judged.outcome.user, None) {
+        inbox::reduce(sql, event_id, payload, fetched.as_deref());
+    }
     judged
 }
 

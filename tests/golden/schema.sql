@@ -16,6 +16,7 @@ assert_known_price(p_price_id text) -> void stable security definer {"search_pat
 attribute(p_stripe_id text, p_user_id uuid) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 balance_at(p_user_id uuid, p_at timestamp with time zone) -> bigint stable security definer {"search_path=pg_catalog, pg_temp"}
 balance_faults() -> TABLE(user_id uuid, stored bigint, calculated bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
+balances_by(p_user_id uuid, p_now timestamp with time zone) -> TABLE(subscription bigint, purchased bigint, promotional bigint, debt bigint) stable {"search_path=pg_catalog, pg_temp"}
 catalog_changed() -> trigger volatile {"search_path=pg_catalog, pg_temp"}
 chain_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 commit_reservation(p_user_id uuid, p_request_id text, p_amount bigint DEFAULT NULL::bigint) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
@@ -25,6 +26,7 @@ draw_rank(p_pool text) -> smallint immutable
 explain_checkout_session(p_session_id text) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
 explain_event(event jsonb, fetched jsonb DEFAULT NULL::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 explain_user(p_user_id uuid) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
+forget_user(p_user_id uuid) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 free_plan() -> TABLE(credits bigint, every interval) stable security definer {"search_path=pg_catalog, pg_temp"}
 grant_access(p_client regrole, p_service regrole) -> void volatile {"search_path=pg_catalog, pg_temp"}
 grant_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_description text DEFAULT NULL::text, p_expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
@@ -36,6 +38,7 @@ installed_state() -> TABLE(check_name text, object text, state text) immutable {
 is_service() -> boolean stable {"search_path=pg_catalog, pg_temp"}
 ledger_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 load_catalog(catalog jsonb) -> TABLE(price_id text, change text) volatile security definer {"search_path=pg_catalog, pg_temp"}
+lots_by(p_user_id uuid, p_now timestamp with time zone) -> TABLE(source_id text, item text, pool text, credits bigint, starts_at timestamp with time zone, ends_at timestamp with time zone, is_back boolean) stable {"search_path=pg_catalog, pg_temp"}
 move_cursor(p_command text, p_position jsonb DEFAULT NULL::jsonb) -> void volatile security definer {"search_path=pg_catalog, pg_temp"}
 my_credits() -> SETOF billing.user_credits volatile security definer {"search_path=pg_catalog, pg_temp"}
 my_payments(p_limit integer DEFAULT 50, p_before timestamp with time zone DEFAULT NULL::timestamp with time zone) -> TABLE(source_id text, paid_at timestamp with time zone, amount bigint, currency text, refunded bigint, credits bigint, description text) stable security definer {"search_path=pg_catalog, pg_temp"}
@@ -60,7 +63,6 @@ settle_account(p_user_id uuid) -> void volatile security definer {"search_path=p
 spend_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_description text DEFAULT NULL::text, p_metadata jsonb DEFAULT '{}'::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 surroundings_faults() -> TABLE(check_name text, fault text) stable {"search_path=pg_catalog, pg_temp"}
 sync_user_credits(p_user_id uuid) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp"}
-unposted(p_user_id uuid, p_now timestamp with time zone) -> TABLE(pool text, credits bigint, up_to_here bigint) stable {"search_path=pg_catalog, pg_temp"}
 user_id(p_external text) -> uuid stable security definer {"search_path=pg_catalog, pg_temp"}
 validate_credits_consistency() -> TABLE(user_id uuid, stored_balance bigint, calculated_balance bigint, difference bigint, detail text) stable security definer {"search_path=pg_catalog, pg_temp"}
 worth_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
@@ -80,13 +82,14 @@ table accounts 08: signed_up_at timestamp with time zone
 table accounts 09: free_next_at timestamp with time zone
 table accounts 10: test_clock text
 table accounts 11: periods_next_at timestamp with time zone
-table accounts 12: next_due_at timestamp with time zone
-table accounts 13: last_grant_id bigint not null default 0
-table accounts 14: last_transaction_id bigint not null default 0
-table accounts 15: last_hash bytea not null default '\x'::bytea
-table accounts 16: version bigint not null default 0
-table accounts 17: created_at timestamp with time zone not null
-table accounts 18: updated_at timestamp with time zone not null
+table accounts 12: to_set_aside jsonb
+table accounts 13: next_due_at timestamp with time zone
+table accounts 14: last_grant_id bigint not null default 0
+table accounts 15: last_transaction_id bigint not null default 0
+table accounts 16: last_hash bytea not null default '\x'::bytea
+table accounts 17: version bigint not null default 0
+table accounts 18: created_at timestamp with time zone not null
+table accounts 19: updated_at timestamp with time zone not null
 table credit_grants 01: user_id uuid not null
 table credit_grants 02: id billing.ordinal not null
 table credit_grants 03: source_id billing.identifier not null
@@ -140,6 +143,8 @@ table customers 01: customer_id billing.identifier not null
 table customers 02: user_id uuid not null
 table customers 03: source text not null
 table customers 04: as_of timestamp with time zone not null
+table forgotten_users 01: user_id uuid not null
+table forgotten_users 02: forgotten_at timestamp with time zone not null
 table invoice_lines 01: source_id billing.identifier not null
 table invoice_lines 02: line integer not null
 table invoice_lines 03: user_id uuid not null
@@ -332,6 +337,7 @@ billing.credit_transactions: PRIMARY KEY (user_id, id)
 billing.cursors: PRIMARY KEY (command)
 billing.customers: CHECK ((source = ANY (ARRAY['client_reference'::text, 'server'::text])))
 billing.customers: PRIMARY KEY (customer_id)
+billing.forgotten_users: PRIMARY KEY (user_id)
 billing.invoice_lines: CHECK ((line > 0))
 billing.invoice_lines: CHECK ((quantity >= 0))
 billing.invoice_lines: PRIMARY KEY (source_id, line)
@@ -413,6 +419,7 @@ CREATE UNIQUE INDEX credit_grants_user_id_source_id_item_key ON billing.credit_g
 CREATE UNIQUE INDEX credit_transactions_pkey ON billing.credit_transactions USING btree (user_id, id)
 CREATE UNIQUE INDEX cursors_pkey ON billing.cursors USING btree (command)
 CREATE UNIQUE INDEX customers_pkey ON billing.customers USING btree (customer_id)
+CREATE UNIQUE INDEX forgotten_users_pkey ON billing.forgotten_users USING btree (user_id)
 CREATE UNIQUE INDEX invoice_lines_pkey ON billing.invoice_lines USING btree (source_id, line)
 CREATE UNIQUE INDEX payment_names_pkey ON billing.payment_names USING btree (name)
 CREATE UNIQUE INDEX payments_pkey ON billing.payments USING btree (source_id)
@@ -444,6 +451,8 @@ cursors policy readers: SELECT to {public} using ( SELECT billing.is_service() A
 cursors: t
 customers policy readers: SELECT to {public} using ((( SELECT billing.current_user_id() AS current_user_id) = user_id) OR ( SELECT billing.is_service() AS is_service)) check none
 customers: t
+forgotten_users policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+forgotten_users: t
 invoice_lines policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
 invoice_lines: t
 payment_names policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
@@ -492,6 +501,9 @@ billing.assert_known_price(text): EXECUTE to service_role
 billing.attribute(text,uuid): EXECUTE to service_role
 billing.balance_at(uuid,timestamp with time zone): EXECUTE to service_role
 billing.balance_faults(): EXECUTE to service_role
+billing.balances_by(uuid,timestamp with time zone): EXECUTE to authenticated
+billing.balances_by(uuid,timestamp with time zone): EXECUTE to service_role
+billing.balances_by(uuid,timestamp with time zone): EXECUTE to stripe_credits_owner
 billing.catalog_changed(): EXECUTE to stripe_credits_owner
 billing.chain_faults(): EXECUTE to service_role
 billing.commit_reservation(uuid,text,bigint): EXECUTE to service_role
@@ -502,6 +514,7 @@ billing.draw_rank(text): EXECUTE to stripe_credits_owner
 billing.explain_checkout_session(text): EXECUTE to service_role
 billing.explain_event(jsonb,jsonb): EXECUTE to service_role
 billing.explain_user(uuid): EXECUTE to service_role
+billing.forget_user(uuid): EXECUTE to service_role
 billing.free_plan(): EXECUTE to authenticated
 billing.free_plan(): EXECUTE to service_role
 billing.grant_access(regrole,regrole): EXECUTE to stripe_credits_owner
@@ -516,6 +529,9 @@ billing.is_service(): EXECUTE to service_role
 billing.is_service(): EXECUTE to stripe_credits_owner
 billing.ledger_faults(): EXECUTE to service_role
 billing.load_catalog(jsonb): EXECUTE to service_role
+billing.lots_by(uuid,timestamp with time zone): EXECUTE to authenticated
+billing.lots_by(uuid,timestamp with time zone): EXECUTE to service_role
+billing.lots_by(uuid,timestamp with time zone): EXECUTE to stripe_credits_owner
 billing.move_cursor(text,jsonb): EXECUTE to service_role
 billing.my_credits(): EXECUTE to authenticated
 billing.my_credits(): EXECUTE to service_role
@@ -542,9 +558,6 @@ billing.security_selfcheck(): EXECUTE to service_role
 billing.spend_credits(uuid,bigint,text,text,jsonb): EXECUTE to service_role
 billing.surroundings_faults(): EXECUTE to stripe_credits_owner
 billing.sync_user_credits(uuid): EXECUTE to service_role
-billing.unposted(uuid,timestamp with time zone): EXECUTE to authenticated
-billing.unposted(uuid,timestamp with time zone): EXECUTE to service_role
-billing.unposted(uuid,timestamp with time zone): EXECUTE to stripe_credits_owner
 billing.user_id(text): EXECUTE to service_role
 billing.validate_credits_consistency(): EXECUTE to service_role
 billing.worth_faults(): EXECUTE to service_role
@@ -555,6 +568,7 @@ credit_transactions: SELECT to service_role
 cursors: SELECT to service_role
 customers: SELECT to authenticated
 customers: SELECT to service_role
+forgotten_users: SELECT to service_role
 invoice_lines: SELECT to service_role
 payment_names: SELECT to service_role
 payments: SELECT to service_role

@@ -115,7 +115,7 @@ impl Kind {
     }
 }
 
-/// A user with one subscription.
+/// A user with one subscription, who lives by a test clock: what is spent is spent in its period.
 struct Subscriber {
     kind: Kind,
     user: Uuid,
@@ -141,6 +141,7 @@ impl Subscriber {
         let (tag, (start, end)) = (self.user.simple(), self.span(period));
         let subscription = json!({
             "id": format!("sub_{tag}"), "object": "subscription", "status": "active", "livemode": false,
+            "test_clock": format!("clock_{tag}"),
             "customer": format!("cus_{tag}"), "cancel_at_period_end": false, "metadata": { "user_id": self.user },
             "items": { "object": "list", "has_more": false, "data": [{
                 "id": format!("si_{tag}"), "object": "subscription_item", "quantity": self.quantity(period),
@@ -162,6 +163,7 @@ impl Subscriber {
         let (tag, (start, end)) = (self.user.simple(), self.span(period));
         let invoice = json!({
             "id": format!("in_{tag}_{period}"), "object": "invoice", "status": "paid", "livemode": false,
+            "test_clock": format!("clock_{tag}"),
             "customer": format!("cus_{tag}"), "created": start, "billing_reason": "subscription_cycle",
             "currency": "usd", "total": 10_000, "status_transitions": { "paid_at": start },
             "parent": { "type": "subscription_details", "subscription_details": {

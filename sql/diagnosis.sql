@@ -49,7 +49,13 @@ as $$
     where t.transaction_type in ('purchase', 'subscription_grant', 'bonus')
         and num_nonnulls(t.stripe_checkout_session_id, t.stripe_invoice_id, t.stripe_payment_intent_id) > 0
     group by t.user_id, t.id
-    having not coalesce(bool_or(p.user_id = t.user_id), false)
+    -- An invoice may also bill another user's subscription, and a subscription may have moved since.
+    having not coalesce(bool_or(p.user_id = t.user_id
+        or exists (
+            select from billing.invoice_lines l
+            left join billing.subscription_moves m
+                on m.subscription_id in (l.subscription_id, p.subscription_id)
+            where l.source_id = p.source_id and t.user_id in (l.user_id, m.from_user))), false)
 $$;
 comment on function billing.ledger_faults() is
 'The part of validate_credits_consistency() about ledger rows: ids count 1, 2, 3, each balance_after follows from the '

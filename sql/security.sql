@@ -23,6 +23,8 @@ alter table billing.credit_transactions enable row level security;
 alter table billing.reservations enable row level security;
 alter table billing.customers enable row level security;
 alter table billing.subscriptions enable row level security;
+alter table billing.subscription_users enable row level security;
+alter table billing.subscription_moves enable row level security;
 alter table billing.subscription_items enable row level security;
 alter table billing.payments enable row level security;
 alter table billing.invoice_lines enable row level security;
@@ -52,6 +54,10 @@ create policy service on billing.credit_transactions for select to public using 
 create policy service on billing.reservations for select to public using ((select billing.is_service()));
 create policy service on billing.customers for select to public using ((select billing.is_service()));
 create policy service on billing.subscriptions for select to public using ((select billing.is_service()));
+create policy service on billing.subscription_users for select to public
+    using ((select billing.is_service()));
+create policy service on billing.subscription_moves for select to public
+    using ((select billing.is_service()));
 create policy service on billing.subscription_items for select to public
     using ((select billing.is_service()));
 create policy service on billing.invoice_lines for select to public using ((select billing.is_service()));
@@ -72,9 +78,8 @@ as $$
     union all
     select 'billing.' || t, 'service', '( SELECT billing.is_service() AS is_service)'
     from unnest(array['settings', 'accounts', 'credit_grants', 'credit_transactions', 'reservations', 'customers',
-        'subscriptions', 'subscription_items', 'invoice_lines', 'test_clocks', 'payments', 'payment_names',
-        'reversals', 'stripe_events',
-        'cursors']) t
+        'subscriptions', 'subscription_users', 'subscription_moves', 'subscription_items', 'invoice_lines',
+        'test_clocks', 'payments', 'payment_names', 'reversals', 'stripe_events', 'cursors']) t
     union all
     select 'billing.prices', 'everyone', 'true'
 $$;

@@ -14,9 +14,14 @@ use crate::pg::sql::Sql;
 use crate::tables::inbox::{self, ParkedEvent};
 use crate::tables::payments;
 
-/// Takes the locks of a payment and of the events that are parked for its customer, in rule 15's order. Returns those
-/// events.
-pub(crate) fn lock_with_parked(sql: &mut Sql, customer_id: Option<&str>, keys: &Keys) -> Vec<ParkedEvent> {
+/// Takes the locks of a payment and of the events that are parked for its customer, in rule 15's order. `moving` tells, once the
+/// sources are locked, which payments move to another user with their subscriptions. Returns the parked events.
+pub(crate) fn lock_with_parked(
+    sql: &mut Sql,
+    customer_id: Option<&str>,
+    keys: &Keys,
+    moving: impl FnOnce(&mut Sql) -> Vec<String>,
+) -> Vec<ParkedEvent> {
     let parked = match customer_id {
         Some(customer_id) => {
             locks::customer(customer_id);
@@ -28,8 +33,9 @@ pub(crate) fn lock_with_parked(sql: &mut Sql, customer_id: Option<&str>, keys: &
     let parked_keys: Vec<Keys> = subjects.iter().map(Subject::keys).collect();
     let all = || parked_keys.iter().chain([keys]);
     locks::sources(all().flat_map(|keys| keys.sources.iter().copied()));
-    let names: Vec<String> =
+    let mut names: Vec<String> =
         all().flat_map(|keys| keys.names.iter().map(|name| (*name).to_owned())).collect();
+    names.extend(moving(sql));
     lock_names(sql, &names);
     parked
 }

@@ -163,8 +163,8 @@ pub fn holdings(facts: &Facts, draws: &[Draw], now: Time) -> Result<Holdings, Ou
     }
     let sweeps = sweeps::sweeps(facts, &billed, &streams, &lots);
     let openings = openings(&lots, &streams);
-    let drawn = targets::drawn(facts, draws, &lots);
-    let (targets, former) = targets::targets(lots.lots.into_values().collect(), &sweeps, &drawn, now)?;
+    let of_grants = targets::drawn(facts, draws, &lots);
+    let (targets, former) = targets::targets(lots.lots.into_values().collect(), &sweeps, &of_grants, now)?;
     let next_change = next_change(&targets, &sweeps, now);
     Ok(Holdings { targets, former, openings, next_change })
 }

@@ -53,11 +53,7 @@ pub(super) fn drawn<'a>(facts: &'a Facts, draws: &'a [Draw], lots: &Lots) -> Vec
             }
             _ => true,
         };
-        former
-            .draws
-            .iter()
-            .filter(came_with)
-            .map(move |draw| Drawn { by: Drawer::Former(index), draw })
+        former.draws.iter().filter(came_with).map(move |draw| Drawn { by: Drawer::Former(index), draw })
     });
     own.chain(former).filter(|drawn| drawn.draw.is_of(facts, lots)).collect()
 }

@@ -74,6 +74,7 @@ impl Accounts {
             self.of(to).live_by(sql, &clock_id);
         }
         for from in from {
+            self.of(*from).leave_debt(sql, subscription_id, origin);
             let moved = Move {
                 subscription_id: subscription_id.to_owned(),
                 from: *from,

@@ -113,7 +113,7 @@ impl Held {
     /// What such a grant holds if nothing was drawn of it, or if no fact of the other user's is about it.
     pub(super) fn without_facts(&self) -> Held {
         let kept = self.kept.unwrap_or_default().0;
-        let amount = self.amount.min(kept);
+        let amount = self.amount.clamp(0, kept);
         let unspent = (amount - self.drawn.0 - self.moved).max(0);
         let expired = self.expired.min(unspent);
         let (remaining, pending, set_aside) = (unspent - expired, 0, 0);
@@ -263,7 +263,9 @@ pub(super) fn of_former(
         "select user_id, moved_with, ",
         columns!(),
         " from billing.credit_grants
-         where moved_with = any ($1) and (period_start is null or $2::timestamptz is null or period_start >= $2)
+         where moved_with = any ($1) and (
+             $2::timestamptz is null or period_start >= $2
+             or period_start is null and ((source_id, item) <> ('trial', 'trial') or available_from >= $2))
          order by user_id, id"
     );
     let rows = sql.query(OF_FORMER, &[subscription_ids.into(), horizon.map(timestamp).into()]);

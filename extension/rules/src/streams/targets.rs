@@ -49,7 +49,7 @@ pub(super) fn drawn<'a>(facts: &'a Facts, draws: &'a [Draw], lots: &Lots) -> Vec
     let former = facts.former.iter().enumerate().flat_map(|(index, former)| {
         let came_with = |draw: &&Draw| match draw.grant {
             GrantKey::Trial | GrantKey::FirstPurchaseBonus => {
-                lots.lots.get(&draw.grant).is_some_and(|lot| lot.is_paid_by(&former.payments))
+                lots.lots.get(&draw.grant).is_none_or(|lot| lot.is_paid_by(&former.payments))
             }
             _ => true,
         };

@@ -253,7 +253,7 @@ end
 $$;
 comment on function billing.explain_checkout_session(text) is
 'Everything known of a checkout session: its events with their outcomes, the payment, the reversals, the grants, the '
-'ledger rows, the effect on the balance in credits. Errors: 22004 null, 22023 blank.';
+'ledger rows, the effect on the balance in credits. Errors: 22004 null, 22023 blank or too long.';
 
 create function billing.explain_user(p_user_id uuid) returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
@@ -369,116 +369,6 @@ $$;
 comment on function billing.credit_system_metrics(interval) is
 'What waits now and why, and how many events, ledger rows and credits there were within p_window, by default the '
 'last hour. Errors: 22004 null, 22023 not above 0.';
-
-create function billing.security_selfcheck() returns table (check_name text, ok boolean, detail text)
-language sql stable security definer set search_path = pg_catalog, pg_temp
-as $$
-    with relations as (
-        select c.oid, c.relname, c.relkind, c.relowner, c.relrowsecurity, c.reloptions, c.relacl
-        from pg_class c where c.relnamespace = 'billing'::regnamespace and c.relkind in ('r', 'v')
-    ), functions as (
-        select p.oid, p.oid::regprocedure::text as signature, p.proowner, p.prosecdef, p.proconfig, p.proacl
-        from pg_proc p where p.pronamespace = 'billing'::regnamespace
-    ), faults (check_name, fault) as (
-        select 'the owner role cannot log in and is no superuser', r.rolname
-        from pg_roles r where r.rolname = 'stripe_credits_owner' and (r.rolcanlogin or r.rolsuper or r.rolbypassrls)
-        union all
-        select 'tables and views belong to the owner role', c.relname
-        from relations c where c.relowner::regrole::text <> 'stripe_credits_owner'
-        union all
-        select 'row level security is on for every table', c.relname
-        from relations c where c.relkind = 'r' and not c.relrowsecurity
-        union all
-        select 'views read with their caller''s rights', c.relname
-        from relations c
-        where c.relkind = 'v' and not coalesce(c.reloptions @> array['security_invoker=true'], false)
-        union all
-        select 'only the owner role writes tables', c.relname || ': ' || coalesce(a.grantee::regrole::text, '')
-        from relations c cross join lateral aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a
-        where a.grantee <> c.relowner and a.privilege_type <> 'SELECT'
-        union all
-        select 'PUBLIC and anon reach nothing', c.relname
-        from relations c cross join lateral aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a
-        left join pg_roles r on r.oid = a.grantee
-        where a.grantee = 0 or r.rolname = 'anon'
-        union all
-        select 'no column has rights of its own', c.relname || '.' || t.attname
-        from relations c join pg_attribute t on t.attrelid = c.oid and t.attacl is not null
-        union all
-        select 'only its owner creates in the schema', a.grantee::regrole::text
-        from pg_namespace n cross join lateral aclexplode(n.nspacl) a
-        where n.nspname = 'billing' and a.grantee <> n.nspowner and a.privilege_type <> 'USAGE'
-        union all
-        select 'the owner role has no members', m.member::regrole::text
-        from pg_auth_members m where m.roleid = 'stripe_credits_owner'::regrole
-        union all
-        select 'policies are as installed', coalesce(now.policy, installed.policy)
-        from (
-            select p.polrelid::regclass || ': ' || p.polname as policy,
-                concat_ws(' ', p.polcmd, p.polpermissive::text, p.polroles::text,
-                    pg_get_expr(p.polqual, p.polrelid)) as rule
-            from pg_policy p join relations c on c.oid = p.polrelid
-        ) now
-        full join (
-            select t.name || ': ' || t.policy as policy, 'r true {0} ' || t.rule as rule
-            from billing.installed_policies() t
-        ) installed using (policy)
-        where now.rule is distinct from installed.rule
-        union all
-        select 'PUBLIC and anon reach nothing', f.signature
-        from functions f cross join lateral aclexplode(coalesce(f.proacl, acldefault('f', f.proowner))) a
-        left join pg_roles r on r.oid = a.grantee
-        where a.grantee = 0 or r.rolname = 'anon'
-        union all
-        select 'PUBLIC and anon reach nothing', 'schema billing'
-        from pg_namespace n cross join lateral aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a
-        left join pg_roles r on r.oid = a.grantee
-        where n.nspname = 'billing' and (a.grantee = 0 or r.rolname = 'anon')
-        union all
-        select 'SECURITY DEFINER functions belong to the owner role and fix their search_path', f.signature
-        from functions f
-        where f.prosecdef and (f.proowner::regrole::text <> 'stripe_credits_owner'
-            or not exists (select from unnest(f.proconfig) s where s = 'search_path=pg_catalog, pg_temp'))
-        union all
-        select 'a role that reads one user''s rows runs no service function',
-            a.grantee::regrole || ': ' || f.signature
-        from functions f cross join lateral aclexplode(f.proacl) a
-        left join pg_roles r on r.oid = a.grantee
-        where f.oid <> all (billing.client_functions()) and a.grantee <> f.proowner
-            and (r.rolname = 'authenticated'
-                or not has_function_privilege(a.grantee, 'billing.apply_stripe_event(jsonb, jsonb)', 'execute'))
-        union all
-        select 'the ledger''s append-only trigger is always enabled', 'append_only'
-        where not exists (
-            select from pg_trigger t
-            where t.tgrelid = 'billing.credit_transactions'::regclass and t.tgname = 'append_only'
-                and t.tgenabled = 'A')
-        union all
-        select 'the drop guard is always enabled', 'stripe_credits_drop_guard'
-        where not exists (
-            select from pg_event_trigger t where t.evtname = 'stripe_credits_drop_guard' and t.evtenabled = 'A')
-    ), checks (check_name) as (
-        values ('the owner role cannot log in and is no superuser'),
-            ('tables and views belong to the owner role'),
-            ('row level security is on for every table'),
-            ('views read with their caller''s rights'),
-            ('only the owner role writes tables'),
-            ('PUBLIC and anon reach nothing'),
-            ('no column has rights of its own'),
-            ('only its owner creates in the schema'),
-            ('the owner role has no members'),
-            ('policies are as installed'),
-            ('SECURITY DEFINER functions belong to the owner role and fix their search_path'),
-            ('a role that reads one user''s rows runs no service function'),
-            ('the ledger''s append-only trigger is always enabled'),
-            ('the drop guard is always enabled')
-    )
-    select c.check_name, count(f.check_name) = 0, coalesce(string_agg(f.fault, ', ' order by f.fault), '')
-    from checks c left join faults f using (check_name)
-    group by c.check_name order by c.check_name
-$$;
-comment on function billing.security_selfcheck() is
-'Checks that the access rules of sql/security.sql still hold: a row per rule, ok, and what breaks it.';
 
 create function billing.balance_at(p_user_id uuid, p_at timestamptz) returns bigint
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp

@@ -285,6 +285,9 @@ begin
         'subscriptions', (
             select coalesce(jsonb_agg(to_jsonb(s) - 'user_id' order by s.as_of desc, s.subscription_id), '[]')
             from billing.subscriptions s where s.user_id = p_user_id),
+        'moves', (
+            select coalesce(jsonb_agg(to_jsonb(m) order by m.moved_at desc, m.subscription_id, m.number), '[]')
+            from billing.subscription_moves m where p_user_id in (m.from_user, m.to_user)),
         'payments', (
             select coalesce(jsonb_agg(to_jsonb(p) - 'user_id' order by p.paid_at desc, p.source_id), '[]')
             from (
@@ -315,7 +318,7 @@ end
 $$;
 comment on function billing.explain_user(uuid) is
 'What support needs to know of a user, on one page: the balances as user_credits has them (null without an account), '
-'customers, grants (those with credits first), subscriptions, payments, held reservations, what waits (events of the '
+'customers, grants (those with credits first), subscriptions and their moves, payments, held reservations, what waits (events of the '
 'user''s customers that are parked or to be fetched), and the last ledger rows; at most 50 of a kind. Errors: 22004 '
 'null.';
 

@@ -76,6 +76,7 @@ comment on column billing.subscription_moves.from_after is
 'The last ledger row of the user that it left, before the move: what was drawn by then stays that user''s.';
 comment on column billing.subscription_moves.to_after is
 'The last ledger row of the user that it came to, before the move.';
+create index subscription_moves_from on billing.subscription_moves (from_user);
 create index subscription_moves_to on billing.subscription_moves (to_user);
 
 create table billing.subscription_items (

@@ -149,6 +149,9 @@ impl Account {
              )
              update billing.credit_grants g set
                  drawn = g.drawn - $3, settled = g.settled - $4, closed_at = null,
+                 -- What settled a debt can be spent when it comes back, also if its time is over.
+                 expires_at = case when g.moved_with is null or $4 = 0 then g.expires_at end,
+                 priority_at = case when g.moved_with is null or $4 = 0 then g.priority_at end,
                  owed = least(g.owed, greatest(g.drawn - $3 + g.moved - g.amount, 0)),
                  remaining = greatest(g.amount - (g.drawn - $3) - g.moved, 0) - g.pending - g.set_aside - g.expired
              from before b where g.user_id = $1 and g.id = b.id

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::streams::FormerTarget;
-use stripe_credits_rules::streams::facts::{Draw, FormerUser, GrantKey};
+use stripe_credits_rules::streams::facts::{Draw, Facts, FormerUser, GrantKey};
 use uuid::Uuid;
 
 use super::draws;
@@ -57,9 +57,17 @@ pub(super) struct Former {
     rows: Vec<GrantRow>,
 }
 
+/// Adds to a user's facts what former users of the subscriptions drew of them. Returns those users, in the order of
+/// [`Facts::former`].
+pub(super) fn add_former(sql: &mut Sql, moves: &Moves, facts: &mut Facts) -> Vec<Former> {
+    let former = load(sql, moves, facts.horizon);
+    facts.former = former.iter().map(|former| former.facts(sql, moves)).collect();
+    former
+}
+
 /// The former users of the account's subscriptions, with their grants from a horizon on; of each subscription, whom it left
 /// first comes first.
-pub(super) fn load(sql: &mut Sql, moves: &Moves, horizon: Option<Time>) -> Vec<Former> {
+fn load(sql: &mut Sql, moves: &Moves, horizon: Option<Time>) -> Vec<Former> {
     if moves.0.is_empty() {
         return Vec::new();
     }
@@ -81,7 +89,7 @@ pub(super) fn load(sql: &mut Sql, moves: &Moves, horizon: Option<Time>) -> Vec<F
 
 impl Former {
     /// What they drew, for the rules.
-    pub(super) fn facts(&self, sql: &mut Sql, moves: &Moves) -> FormerUser {
+    fn facts(&self, sql: &mut Sql, moves: &Moves) -> FormerUser {
         let grants: BTreeMap<i64, &GrantKey> = self.rows.iter().map(|row| (row.id, &row.key)).collect();
         let made_after = self.rows.iter().map(|row| row.made_after).min().unwrap_or_default();
         let mut draws: Vec<Draw> =

@@ -54,8 +54,7 @@ impl Account {
         let (left, rows): (Vec<GrantRow>, Vec<GrantRow>) =
             rows.into_iter().partition(|row| row.held.kept.is_some());
         let moves = Moves::of_user(sql, self.user);
-        let former = moves::load(sql, &moves, loaded.facts.horizon);
-        loaded.facts.former = former.iter().map(|former| former.facts(sql, &moves)).collect();
+        let former = moves::add_former(sql, &moves, &mut loaded.facts);
         let draws = self.draws(sql, &rows, &moves);
         let mut held = holdings(&loaded.facts, &draws, self.now).map_err(|_| Reason::OutOfRange)?;
         held.targets.retain(|target| !left.iter().any(|row| row.key == target.key));

@@ -95,17 +95,19 @@ impl Held {
         let unspent = (amount - self.drawn.0 - moved).max(0);
         let expired = self.expired.min(unspent);
         let beyond = |worth: i64| (self.drawn.0 + moved - worth).max(0);
+        let remaining = unspent - expired;
+        let expires_at = if remaining > 0 { self.expires_at } else { target.expires_at };
         Held {
             amount,
             drawn: self.drawn,
             moved,
-            remaining: unspent - expired,
+            remaining,
             expired,
             owed: beyond(amount).min(beyond(target.worth_unreversed.0)),
             kept: Some(target.drawn),
             available_from: self.available_from,
-            expires_at: target.expires_at,
-            priority_at: target.expires_at,
+            expires_at,
+            priority_at: expires_at,
             ..Held::default()
         }
     }

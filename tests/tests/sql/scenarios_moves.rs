@@ -177,7 +177,7 @@ fn scenario_52_with_a_customer_the_subscriptions_move_of_whom_it_was_linked_to()
 }
 
 #[test]
-fn scenario_52_a_subscription_that_is_attributed_before_anything_of_it_came_is_that_users() {
+fn scenario_52_a_subscription_may_be_attributed_before_anything_of_it_came() {
     let db = plans();
     let mut c = db.connect();
     assert_eq!(c.attribute("sub_1", BOB).summary(), "applied");
@@ -201,7 +201,7 @@ fn scenario_52_attributing_a_subscription_applies_what_waits_for_its_user() {
 }
 
 #[test]
-fn scenario_52_a_reversal_takes_what_moved_first_and_what_was_spent_is_the_old_users_debt() {
+fn scenario_52_a_reversal_takes_what_moved_first_then_what_the_old_user_spent() {
     for (cents, ann, bob) in
         [(3_000, (0, 0), (0, 0)), (5_000, (0, 0), (0, 2_000)), (8_000, (0, 2_000), (0, 3_000))]
     {
@@ -472,7 +472,7 @@ fn scenario_52_a_trial_and_a_bonus_move_as_far_as_they_are_left() {
 }
 
 #[test]
-fn scenario_52_an_invoices_copy_of_the_metadata_links_where_nobody_is_linked_and_moves_nothing() {
+fn scenario_52_an_invoices_copy_of_the_metadata_moves_nothing() {
     let db = plans();
     let mut c = db.connect();
     c.twice(&Api::Newer.state(&pro(BOB), CREATED));

@@ -2,6 +2,7 @@
 
 mod auth;
 mod backfill;
+mod before_books;
 mod checkout;
 mod checks;
 mod commands;
@@ -12,6 +13,7 @@ mod hostile_bodies;
 mod lifecycle;
 mod needs_fetch;
 mod payloads;
+mod plan_changes;
 mod reconcile;
 mod reconcile_plans;
 mod redis;

@@ -419,6 +419,7 @@ CREATE INDEX stripe_events_parked_customer ON billing.stripe_events USING btree 
 CREATE INDEX stripe_events_received ON billing.stripe_events USING brin (first_received_at) WITH (autosummarize='on')
 CREATE INDEX stripe_events_waiting ON billing.stripe_events USING btree (judged_at) WHERE ((outcome)::text = ANY (ARRAY['parked'::text, 'needs_fetch'::text]))
 CREATE INDEX subscription_items_metered ON billing.subscription_items USING btree (price_id) WHERE metered
+CREATE INDEX subscription_moves_from ON billing.subscription_moves USING btree (from_user)
 CREATE INDEX subscription_moves_to ON billing.subscription_moves USING btree (to_user)
 CREATE INDEX subscriptions_customer ON billing.subscriptions USING btree (customer_id)
 CREATE INDEX subscriptions_price ON billing.subscriptions USING btree (price_id)

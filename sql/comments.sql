@@ -38,7 +38,7 @@ depth that jsonb cannot hold.';
 comment on function billing.attribute(text, uuid) is
 'Links a checkout session, a customer or a subscription to a user, and re-applies events that were parked waiting for '
 'that. A subscription that another user has moves: its row, its tier, what is left of it and what is to come; with a '
-'customer the subscriptions move of the user to whom it was linked.
+'customer the subscriptions move of the user to whom it was linked, unless their metadata name that user.
   p_stripe_id  cs_…, cus_…, sub_…, or in Accounts v2 a customer''s acct_…
   p_user_id    the user
 Outcome: applied, with the credits that moved and those of the re-applied events (details.followed); already_applied if '

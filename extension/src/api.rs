@@ -67,7 +67,8 @@ fn reconcile_checkout_session(
 
 /// Links a checkout session (`cs_…`), a customer (`cus_…`, in Accounts v2 `acct_…`) or a subscription (`sub_…`) to a user, and
 /// re-applies events that were parked waiting for that. A subscription that another user has moves, with what is left of it
-/// and what is to come; with a customer those move that the user has to whom it was linked.
+/// and what is to come; with a customer those move that the user has to whom it was linked, unless their metadata
+/// name that user.
 ///
 /// `applied` with the credits that moved and those of the events; `already_applied` if nothing changed; `rejected`, `conflict`
 /// if a pack's session was paid for another user.

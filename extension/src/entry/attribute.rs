@@ -18,7 +18,7 @@ use crate::tables::inbox::{self, ParkedEvent};
 use crate::tables::{catalog, customers, ownership, payments, subscriptions};
 
 /// Links a customer to a user, and applies what is parked for the customer. The customer's subscriptions move that the user has
-/// to whom the customer was linked.
+/// to whom the customer was linked, unless their own metadata name that user.
 pub(crate) fn customer(sql: &mut Sql, customer_id: &str, user: Uuid) -> Outcome {
     locks::catalog_shared();
     locks::customer(customer_id);

@@ -81,11 +81,15 @@ pub(crate) fn user(sql: &mut Sql, subscription_id: &str) -> Option<Uuid> {
     row.get_opt()
 }
 
-/// A customer's subscriptions that a user has. The caller holds the customer's lock.
+/// A customer's subscriptions that a user has by the customer's link, not by their metadata. The caller holds the customer's lock.
 pub(crate) fn of_customer(sql: &mut Sql, customer_id: &str, user: Uuid) -> Vec<String> {
     let rows = sql.query(
-        "select subscription_id from billing.subscriptions
-         where customer_id = $1 and user_id = $2 order by subscription_id",
+        "select subscription_id from billing.subscriptions s
+         where customer_id = $1 and user_id = $2
+             and not exists (
+                 select from billing.subscription_users u
+                 where u.subscription_id = s.subscription_id and u.source = 'metadata')
+         order by subscription_id",
         &[customer_id.into(), uuid_datum(user).into()],
     );
     rows.map(|mut row| row.get()).collect()

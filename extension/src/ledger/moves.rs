@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::streams::FormerTarget;
-use stripe_credits_rules::streams::facts::{Draw, Facts, FormerUser, GrantKey};
+use stripe_credits_rules::streams::facts::{Draw, Facts, FormerUser, GrantKey, Purpose};
 use uuid::Uuid;
 
 use super::draws;
@@ -50,11 +51,11 @@ impl Moves {
 
 /// A former user of a subscription that the account has now, and this user's grants of it.
 pub(super) struct Former {
-    user: Uuid,
+    pub(super) user: Uuid,
     subscription_id: String,
     /// The last ledger row before the subscription left.
     left_after: i64,
-    rows: Vec<GrantRow>,
+    pub(super) rows: Vec<GrantRow>,
 }
 
 /// Adds to a user's facts what former users of the subscriptions drew of them. Returns those users, in the order of
@@ -62,6 +63,24 @@ pub(super) struct Former {
 pub(super) fn add_former(sql: &mut Sql, moves: &Moves, facts: &mut Facts) -> Vec<Former> {
     let former = load(sql, moves, facts.horizon);
     facts.former = former.iter().map(|former| former.facts(sql, moves)).collect();
+    former
+}
+
+/// The same by what is recorded that they keep, in one draw of each grant.
+pub(super) fn add_kept(sql: &mut Sql, moves: &Moves, facts: &mut Facts) -> Vec<Former> {
+    let former = load(sql, moves, facts.horizon);
+    let kept = |row: &GrantRow| Draw {
+        grant: row.key.clone(),
+        id: 0,
+        at: row.held.available_from.unwrap_or_default(),
+        credits: row.held.kept.unwrap_or_default(),
+        purpose: Purpose::Spend,
+    };
+    let kept = former.iter().map(|former| FormerUser {
+        draws: former.rows.iter().map(kept).filter(|draw| draw.credits > Credits::ZERO).collect(),
+        payments: former.payments(sql),
+    });
+    facts.former = kept.collect();
     former
 }
 
@@ -97,13 +116,17 @@ impl Former {
         for draw in &mut draws {
             draw.id = moves.place(&self.subscription_id, self.user, draw.id);
         }
-        let is_single = |row: &GrantRow| matches!(row.key, GrantKey::Trial | GrantKey::FirstPurchaseBonus);
-        let payments = if self.rows.iter().any(is_single) {
+        FormerUser { draws, payments: self.payments(sql) }
+    }
+
+    /// The payments of the subscription, if a trial or a bonus left with it.
+    fn payments(&self, sql: &mut Sql) -> Vec<String> {
+        let came_with = |row: &GrantRow| matches!(row.key, GrantKey::Trial | GrantKey::FirstPurchaseBonus);
+        if self.rows.iter().any(came_with) {
             ownership::payments(sql, &self.subscription_id)
         } else {
             Vec::new()
-        };
-        FormerUser { draws, payments }
+        }
     }
 
     /// The grants that change, by what they should hold now.

@@ -98,11 +98,7 @@ pub struct FormerTarget {
     pub former: usize,
     /// The grant.
     pub key: GrantKey,
-    /// What was drawn until the subscription left, by the periods that it counts in: the most that it can be worth.
-    pub drawn: Credits,
-    /// [`Target::moved`] of this user's draws.
-    pub moved: Credits,
-    /// What it is worth.
+    /// What it is worth: at most what was drawn until the subscription left.
     pub worth: Credits,
     /// What it would be worth without reversals that are forgiven.
     pub worth_unreversed: Credits,

@@ -49,6 +49,17 @@ impl Moves {
     }
 }
 
+/// What a former user keeps of a grant, in one draw.
+fn kept(row: &GrantRow) -> Draw {
+    Draw {
+        grant: row.key.clone(),
+        id: i64::MIN,
+        at: row.held.available_from.unwrap_or_default(),
+        credits: row.held.kept.unwrap_or_default(),
+        purpose: Purpose::Spend,
+    }
+}
+
 /// A former user of a subscription that the account has now, and this user's grants of it.
 pub(super) struct Former {
     pub(super) user: Uuid,
@@ -69,13 +80,6 @@ pub(super) fn add_former(sql: &mut Sql, moves: &Moves, facts: &mut Facts) -> Vec
 /// The same by what is recorded that they keep, in one draw of each grant.
 pub(super) fn add_kept(sql: &mut Sql, moves: &Moves, facts: &mut Facts) -> Vec<Former> {
     let former = load(sql, moves, facts.horizon);
-    let kept = |row: &GrantRow| Draw {
-        grant: row.key.clone(),
-        id: 0,
-        at: row.held.available_from.unwrap_or_default(),
-        credits: row.held.kept.unwrap_or_default(),
-        purpose: Purpose::Spend,
-    };
     let kept = former.iter().map(|former| FormerUser {
         draws: former.rows.iter().map(kept).filter(|draw| draw.credits > Credits::ZERO).collect(),
         payments: former.payments(sql),
@@ -115,6 +119,15 @@ impl Former {
             draws::of_grants(sql, self.user, (made_after, Some(self.left_after)), &grants);
         for draw in &mut draws {
             draw.id = moves.place(&self.subscription_id, self.user, draw.id);
+        }
+        for row in &self.rows {
+            // What had moved between periods counts where it counted when the subscription left.
+            let by_rows: i64 =
+                draws.iter().filter(|draw| draw.grant == row.key).map(|draw| draw.credits.0).sum();
+            let elsewhere = row.held.kept.unwrap_or_default().0 - by_rows;
+            if elsewhere != 0 {
+                draws.push(Draw { id: i64::MIN, credits: Credits(elsewhere), ..kept(row) });
+            }
         }
         FormerUser { draws, payments: self.payments(sql) }
     }

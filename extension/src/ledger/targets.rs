@@ -91,7 +91,7 @@ impl Held {
 
     /// What a grant holds whose subscription moved to another user. What came back to it since can be spent, or expired.
     pub(super) fn kept_by(&self, target: &FormerTarget) -> Held {
-        let (amount, moved) = (target.worth.0, target.moved.0);
+        let (amount, moved) = (target.worth.0, self.moved);
         let unspent = (amount - self.drawn.0 - moved).max(0);
         let expired = self.expired.min(unspent);
         let beyond = |worth: i64| (self.drawn.0 + moved - worth).max(0);
@@ -104,7 +104,7 @@ impl Held {
             remaining,
             expired,
             owed: beyond(amount).min(beyond(target.worth_unreversed.0)),
-            kept: Some(target.drawn),
+            kept: self.kept,
             available_from: self.available_from,
             expires_at,
             priority_at: expires_at,

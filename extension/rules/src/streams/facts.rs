@@ -266,7 +266,7 @@ pub struct Draw {
 /// Who had a subscription before it moved to the user (rule 6): what was drawn by then stays theirs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FormerUser {
-    /// What they drew of its grants until it left them. The [`Draw::id`] are in the order of the user's own rows, and may be
+    /// What they drew of its grants until it left them, in the periods in which it counted then. The [`Draw::id`] are in the order of the user's own rows, and may be
     /// below 0: what happened before the move comes before what happened after it.
     pub draws: Vec<Draw>,
     /// The payments of the subscription: they tell whether the user's trial or bonus is the one that came with it.

@@ -31,8 +31,8 @@ struct Balance<'a> {
     draws: Vec<Drawn<'a>>,
     worth: i64,
     drawn: i64,
-    /// Drawn from later grants while this one was not known, and by whom; below 0 where it was drawn.
-    moved: BTreeMap<Drawer, i64>,
+    /// Drawn by the user from later grants while this one was not known; below 0 where it was drawn.
+    moved: i64,
     /// When the last period begins from whose grants that was.
     needed_by: Option<Time>,
     set_aside: i64,
@@ -141,28 +141,21 @@ fn take_over(
     balances: &mut BTreeMap<GrantKey, Balance>,
 ) -> Result<i64, OutOfRange> {
     let Some(known) = balances.get(grant).and_then(|balance| balance.lot.known) else { return Ok(0) };
-    let mut taken: BTreeMap<Drawer, i64> = BTreeMap::new();
-    let mut needed_by = None;
-    let mut still_left = left;
+    let (mut taken, mut needed_by) = (0, None);
     for source in &sweep.instead {
         let Some(balance) = balances.get_mut(source) else { continue };
-        for by in balance.drawers() {
-            let credits = balance.spent_before(known, by)?.min(still_left);
-            if credits > 0 {
-                *balance.moved.entry(by).or_default() -= credits;
-                *taken.entry(by).or_default() += credits;
-                still_left -= credits;
-                needed_by = needed_by.max(balance.lot.of.map(|(_, period)| period.start));
-            }
+        let credits = balance.spent_before(known)?.min(left - taken);
+        if credits > 0 {
+            balance.moved -= credits;
+            taken += credits;
+            needed_by = needed_by.max(balance.lot.of.map(|(_, period)| period.start));
         }
     }
     if let Some(balance) = balances.get_mut(grant) {
-        for (by, credits) in taken {
-            *balance.moved.entry(by).or_default() += credits;
-        }
+        balance.moved += taken;
         balance.needed_by = balance.needed_by.max(needed_by);
     }
-    Ok(left - still_left)
+    Ok(taken)
 }
 
 impl<'a> Balance<'a> {
@@ -174,7 +167,7 @@ impl<'a> Balance<'a> {
             lot,
             draws,
             worth,
-            moved: BTreeMap::new(),
+            moved: 0,
             needed_by: None,
             set_aside: 0,
             expired: 0,
@@ -193,7 +186,7 @@ impl<'a> Balance<'a> {
         let drawn = sum(self.draws().filter(stood_before), &self.lot.key)?;
         let drawn = if sweep.cause.is_final() { drawn - self.given_back_since(sweep) } else { drawn };
         let paid = self.worth.min(self.lot.worth_before(sweep.at)?);
-        Ok((paid - (drawn + self.moved()).max(0) - self.set_aside - self.expired).max(0))
+        Ok((paid - (drawn + self.moved).max(0) - self.set_aside - self.expired).max(0))
     }
 
     fn draws(&self) -> impl Iterator<Item = &'a Draw> {
@@ -209,19 +202,12 @@ impl<'a> Balance<'a> {
         self.draws.iter().map(|drawn| drawn.by).collect()
     }
 
-    fn moved(&self) -> i64 {
-        self.moved.values().sum()
-    }
-
-    fn moved_by(&self, by: Drawer) -> i64 {
-        self.moved.get(&by).copied().unwrap_or_default()
-    }
-
-    /// What somebody spent of it before something became known, and is not counted elsewhere.
-    fn spent_before(&self, known: Known, by: Drawer) -> Result<i64, OutOfRange> {
-        let spent = || self.draws_by(by).filter(|draw| draw.purpose == Purpose::Spend);
+    /// What the user spent of it before something became known, and is not counted elsewhere. What former users drew stays where
+    /// it was when the subscription left them.
+    fn spent_before(&self, known: Known) -> Result<i64, OutOfRange> {
+        let spent = || self.draws_by(Drawer::User).filter(|draw| draw.purpose == Purpose::Spend);
         let before = sum(spent().filter(|draw| draw.id <= known.after), &self.lot.key)?;
-        Ok(before.min(sum(spent(), &self.lot.key)?) + self.moved_by(by).min(0))
+        Ok(before.min(sum(spent(), &self.lot.key)?) + self.moved.min(0))
     }
 
     /// What a spend gives back to a grant whose time is over is gone with it; to one that was set aside, it stays.
@@ -254,9 +240,9 @@ impl<'a> Balance<'a> {
     /// user's first, then of the last former one's.
     fn split(&self, worth: i64) -> Result<(BTreeMap<Drawer, i64>, i64), OutOfRange> {
         let (mut shares, mut left) = (BTreeMap::new(), worth.max(0));
-        for by in self.drawers().into_iter().chain(self.moved.keys().copied()) {
-            if by != Drawer::User && !shares.contains_key(&by) {
-                let share = self.counted(by)?.clamp(0, left);
+        for by in self.drawers() {
+            if by != Drawer::User {
+                let share = self.drawn_by(by)?.clamp(0, left);
                 shares.insert(by, share);
                 left -= share;
             }
@@ -264,9 +250,8 @@ impl<'a> Balance<'a> {
         Ok((shares, left + worth.min(0)))
     }
 
-    /// What somebody drew that counts here.
-    fn counted(&self, by: Drawer) -> Result<i64, OutOfRange> {
-        Ok(sum(self.draws_by(by), &self.lot.key)? + self.moved_by(by))
+    fn drawn_by(&self, by: Drawer) -> Result<i64, OutOfRange> {
+        sum(self.draws_by(by), &self.lot.key)
     }
 
     /// What former users keep of it.
@@ -277,26 +262,23 @@ impl<'a> Balance<'a> {
         let ends = self.expires_at.or(of_period.filter(|_| self.lot.pool == Pool::Subscription));
         let target = |(by, share): (Drawer, i64)| match by {
             Drawer::User => None,
-            Drawer::Former(former) => Some(self.counted(by).map(|drawn| FormerTarget {
+            Drawer::Former(former) => Some(FormerTarget {
                 former,
                 key: self.lot.key.clone(),
-                drawn: Credits(drawn.max(0)),
-                moved: Credits(self.moved_by(by)),
                 worth: Credits(share),
                 worth_unreversed: Credits(unreversed.get(&by).copied().unwrap_or_default()),
                 expires_at: ends,
-            })),
+            }),
         };
-        shares.into_iter().filter_map(target).collect()
+        Ok(shares.into_iter().filter_map(target).collect())
     }
 
     fn target(self, now: Time) -> Result<Target, OutOfRange> {
         let Balance { lot, worth, expires_at, .. } = &self;
-        let unspent = (worth - self.drawn - self.moved()).max(0);
+        let unspent = (worth - self.drawn - self.moved).max(0);
         let (_, own_worth) = self.split(*worth)?;
         let (_, own_unreversed) = self.split(lot.worth_unreversed()?)?;
-        let own_drawn = self.counted(Drawer::User)?;
-        let own_moved = self.moved_by(Drawer::User);
+        let own_drawn = self.drawn_by(Drawer::User)? + self.moved;
         let expired = self.expired.min(unspent);
         let set_aside = self.set_aside.min(unspent - expired);
         let remaining = unspent - expired - set_aside;
@@ -317,8 +299,8 @@ impl<'a> Balance<'a> {
             pool: lot.pool,
             worth: Credits(own_worth),
             kept: Credits(worth - own_worth),
-            drawn: Credits(own_drawn - own_moved),
-            moved: Credits(own_moved),
+            drawn: Credits(own_drawn - self.moved),
+            moved: Credits(self.moved),
             set_aside: Credits(set_aside),
             expired: Credits(expired),
             remaining: Credits(remaining),

@@ -35,7 +35,10 @@ pub(super) fn of_grants(
 ) -> Vec<Draw> {
     let ids: Vec<i64> = grants.keys().copied().collect();
     let rows = sql.query(
-        "select grant_id, id, created_at, -amount, transaction_type = 'debt_settlement'
+        "select grant_id, id, created_at,
+             case when transaction_type = 'debt_settlement'
+                 then coalesce((metadata ->> 'as_of')::timestamptz, created_at) else created_at end,
+             -amount, transaction_type = 'debt_settlement'
          from billing.credit_transactions
          where user_id = $1 and id > $2 and ($4::bigint is null or id <= $4) and grant_id = any ($3)
              and (transaction_type in ('spend', 'spend_refund', 'reservation', 'release', 'debt_settlement')
@@ -45,9 +48,9 @@ pub(super) fn of_grants(
     );
     rows.filter_map(|mut row| {
         let grant = (*grants.get(&row.get())?).clone();
-        let (id, at, credits) = (row.get(), row.get(), row.get());
+        let (id, at, as_of, credits) = (row.get(), row.get(), row.get(), row.get());
         let purpose = if row.get() { Purpose::Settlement } else { Purpose::Spend };
-        Some(Draw { grant, id, at, credits, purpose })
+        Some(Draw { grant, id, at, as_of, credits, purpose })
     })
     .collect()
 }

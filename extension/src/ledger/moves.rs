@@ -51,10 +51,12 @@ impl Moves {
 
 /// What a former user keeps of a grant, in one draw.
 fn kept(row: &GrantRow) -> Draw {
+    let at = row.held.available_from.unwrap_or_default();
     Draw {
         grant: row.key.clone(),
         id: i64::MIN,
-        at: row.held.available_from.unwrap_or_default(),
+        at,
+        as_of: at,
         credits: row.held.kept.unwrap_or_default(),
         purpose: Purpose::Spend,
     }

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::{Value, json};
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::lot::Pool;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::streams::facts::{Draw, GrantKey, Purpose};
-use stripe_credits_rules::streams::holdings;
 use stripe_credits_rules::streams::horizon::{self, Extent};
+use stripe_credits_rules::streams::{SetAside, holdings};
 
 use super::moves::{self, Moves};
 use super::targets::{Cause, GrantRow, Posting};
@@ -75,7 +76,9 @@ impl Account {
             },
         )?;
         self.is_owed_changed = true;
-        self.dirty |= self.periods_next != held.next_change;
+        let to_set_aside = to_set_aside(&held.to_set_aside);
+        self.dirty |= self.periods_next != held.next_change || self.to_set_aside != to_set_aside;
+        self.to_set_aside = to_set_aside;
         self.periods_next = held.next_change;
         self.next_due = earliest(self.next_due, held.next_change);
         Ok(())
@@ -112,6 +115,7 @@ impl Account {
                 grant: grant.key.clone(),
                 id: grant.made_after + 1,
                 at: grant.held.available_from.unwrap_or(self.now),
+                as_of: grant.held.available_from.unwrap_or(self.now),
                 credits: grant.held.drawn,
                 purpose: Purpose::Spend,
             })
@@ -134,4 +138,14 @@ impl Account {
             self.touch_streams(start, Cause::Time);
         }
     }
+}
+
+/// What reads need to know of what time will set aside, as `billing.accounts.to_set_aside` has it.
+fn to_set_aside(all: &[SetAside]) -> Option<Value> {
+    let entry = |one: &SetAside| {
+        let name = |grant: &GrantKey| json!([grant.source_id(), grant.item()]);
+        let grants: Vec<Value> = one.grants.iter().map(name).collect();
+        json!({ "at": one.at.to_rfc3339(), "stays": one.stays.0, "grants": grants })
+    };
+    (!all.is_empty()).then(|| all.iter().map(entry).collect())
 }

@@ -114,7 +114,9 @@ pub(crate) fn post(sql: &mut Sql, paid: &Paid, known: Option<&Payment>, owner: U
         ..Origin::default()
     };
     for (user, start) in starts {
-        accounts.of(user).touch_streams(start, Cause::Payment);
+        let account = accounts.of(user);
+        account.touch_streams(start, Cause::Payment);
+        account.learn_as_of(paid.paid_at);
     }
     if let Err(reason) = accounts.settle(sql, &origin) {
         return refuse(sql, &invoice.id, is_new, reason);

@@ -68,7 +68,7 @@ pub(crate) fn invoice_paid_by(sql: &mut Sql, event: &Event, incoming: &InvoicePa
     let Joined { payment, is_new } = payment::join(sql, &event.id, None, &incoming.names());
     let verdict = if is_new { Verdict::Applied } else { Verdict::AlreadyApplied };
     match payment {
-        Some(payment) => settle(sql, event, &payment, Some(&incoming.payment_intent_id), verdict),
+        Some(payment) => settle(sql, event, &payment, incoming.payment_intent_id.as_deref(), verdict),
         // The invoice itself comes later, or granted nothing.
         None => Outcome::of(verdict),
     }
@@ -92,6 +92,7 @@ pub(crate) fn settle(
     let mut accounts = Accounts::open(sql, &users);
     let mut is_known = true;
     for account in accounts.iter_mut() {
+        account.learn_as_of_event(event.created);
         is_known &= account.touch_reversals(sql, &payment.source_id, &origin);
     }
     // It fits: what comes back was held before.

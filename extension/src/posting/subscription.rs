@@ -88,6 +88,8 @@ pub(crate) fn apply(
     }
     let touched = observed.iter().map(|one| one.seen_at).chain(known.map(|known| known.seen_at)).min();
     let account_changed = update_accounts(sql, &mut accounts, owner, touched.unwrap_or(facts.as_of));
+    let learned_as_of = observed.iter().map(|one| one.seen_at).min().unwrap_or(facts.as_of);
+    accounts.of(owner).learn_as_of(learned_as_of);
     // If it cannot be held, what is posted stands.
     let _ = accounts.settle(sql, &origin);
     let told = plan.is_some() && (items_changed || known.is_none_or(|known| known.differs(&now)));

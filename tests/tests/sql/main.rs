@@ -19,6 +19,7 @@ mod one_user;
 mod payloads;
 mod permutations;
 mod plan_policies;
+mod reads_in_time;
 mod refunds_of_unknown_intents;
 mod reversal_amounts;
 mod reversals_and_time;

@@ -11,6 +11,7 @@ use crate::ledger;
 use crate::outcome::Outcome;
 use crate::pg::locks;
 use crate::pg::sql::Sql;
+use crate::tables::forgotten;
 use crate::tables::inbox::{self, ParkedEvent};
 use crate::tables::payments;
 
@@ -123,6 +124,9 @@ fn rejudge(sql: &mut Sql, settings: Option<&Settings>, parked_event: &ParkedEven
         (_, Err(malformed)) => unreadable_answer(&malformed).into(),
     };
     inbox::record_outcome(sql, event_id, &judged.outcome);
+    if forgotten::includes(sql, judged.outcome.user, None) {
+        inbox::reduce(sql, event_id, payload, fetched.as_deref());
+    }
     judged
 }
 

@@ -140,9 +140,16 @@ begin
         execute pg_catalog.format('alter table %s owner to stripe_credits_owner', v_object.name);
     end loop;
     for v_object in
-        select p.oid::regprocedure as signature from pg_catalog.pg_proc p
+        select p.oid::regprocedure as signature, l.lanname = 'c' as keeps_plans
+        from pg_catalog.pg_proc p join pg_catalog.pg_language l on l.oid = p.prolang
         where p.pronamespace = 'billing'::regnamespace and p.prosecdef
     loop
+        if v_object.keeps_plans then
+            -- Its statements look rows up by key. Where one takes an array, Postgres guesses it longer than it is, and would
+            -- plan the statement anew each time, which takes longer than to run it.
+            execute pg_catalog.format(
+                'alter function %s set plan_cache_mode = force_generic_plan', v_object.signature);
+        end if;
         execute pg_catalog.format('alter function %s owner to stripe_credits_owner', v_object.signature);
     end loop;
 end

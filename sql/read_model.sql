@@ -228,7 +228,8 @@ select
     p.amount_reversed as refunded,
     (
         select coalesce(sum(t.amount), 0)::bigint from billing.credit_transactions t
-        where t.user_id = p.user_id and p.source_id in (t.stripe_invoice_id, t.stripe_checkout_session_id)
+        -- Of any user: its subscription may have moved since.
+        where p.source_id in (t.stripe_invoice_id, t.stripe_checkout_session_id)
             and t.transaction_type in ('purchase', 'subscription_grant', 'bonus')
     ) as credits,
     coalesce(

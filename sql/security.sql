@@ -23,6 +23,8 @@ alter table billing.credit_transactions enable row level security;
 alter table billing.reservations enable row level security;
 alter table billing.customers enable row level security;
 alter table billing.subscriptions enable row level security;
+alter table billing.subscription_users enable row level security;
+alter table billing.subscription_moves enable row level security;
 alter table billing.subscription_items enable row level security;
 alter table billing.payments enable row level security;
 alter table billing.invoice_lines enable row level security;
@@ -46,6 +48,8 @@ create policy readers on billing.subscriptions for select to public
     using ((select billing.current_user_id()) = user_id or (select billing.is_service()));
 create policy readers on billing.prices for select to public using (true);
 create policy readers on billing.settings for select to public using ((select billing.is_service()));
+create policy readers on billing.subscription_users for select to public using ((select billing.is_service()));
+create policy readers on billing.subscription_moves for select to public using ((select billing.is_service()));
 create policy readers on billing.subscription_items for select to public using ((select billing.is_service()));
 create policy readers on billing.invoice_lines for select to public using ((select billing.is_service()));
 create policy readers on billing.test_clocks for select to public using ((select billing.is_service()));

@@ -25,8 +25,14 @@ pub(crate) struct Locked {
     pub(crate) known: Known,
 }
 
-/// Takes the locks of a payment and of the events that are parked for its customer, in rule 15's order.
-pub(crate) fn lock_with_parked(sql: &mut Sql, customer_id: Option<&str>, keys: &Keys) -> Locked {
+/// Takes the locks of a payment and of the events that are parked for its customer, in rule 15's order. `moving` tells, once the
+/// sources are locked, which payments move to another user with their subscriptions.
+pub(crate) fn lock_with_parked(
+    sql: &mut Sql,
+    customer_id: Option<&str>,
+    keys: &Keys,
+    moving: impl FnOnce(&mut Sql) -> Vec<String>,
+) -> Locked {
     let parked = match customer_id {
         Some(customer_id) => {
             locks::customer(customer_id);
@@ -38,8 +44,9 @@ pub(crate) fn lock_with_parked(sql: &mut Sql, customer_id: Option<&str>, keys: &
     let parked_keys: Vec<Keys> = subjects.iter().map(Subject::keys).collect();
     let all = || parked_keys.iter().chain([keys]);
     locks::sources(all().flat_map(|keys| keys.sources.iter().copied()));
-    let names: Vec<String> =
+    let mut names: Vec<String> =
         all().flat_map(|keys| keys.names.iter().map(|name| (*name).to_owned())).collect();
+    names.extend(moving(sql));
     let known = lock_names(sql, &names);
     Locked { parked, known }
 }

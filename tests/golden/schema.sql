@@ -117,8 +117,10 @@ table credit_grants 24: part_start timestamp with time zone
 table credit_grants 25: closed_at timestamp with time zone
 table credit_grants 26: needed_by timestamp with time zone
 table credit_grants 27: bought billing.credits
-table credit_grants 28: made_after bigint not null
-table credit_grants 29: created_at timestamp with time zone not null
+table credit_grants 28: moved_with text
+table credit_grants 29: kept billing.credits
+table credit_grants 30: made_after bigint not null
+table credit_grants 31: created_at timestamp with time zone not null
 table credit_transactions 01: user_id uuid not null
 table credit_transactions 02: id billing.ordinal not null
 table credit_transactions 03: operation_id billing.ordinal not null
@@ -276,6 +278,18 @@ table subscription_items 08: interval interval
 table subscription_items 09: metered boolean not null
 table subscription_items 10: removed boolean not null
 table subscription_items 11: known_after bigint not null
+table subscription_moves 01: subscription_id billing.identifier not null
+table subscription_moves 02: number integer not null
+table subscription_moves 03: from_user uuid not null
+table subscription_moves 04: to_user uuid not null
+table subscription_moves 05: from_after bigint not null
+table subscription_moves 06: to_after bigint not null
+table subscription_moves 07: stripe_event_id text
+table subscription_moves 08: moved_at timestamp with time zone not null
+table subscription_users 01: subscription_id billing.identifier not null
+table subscription_users 02: as_of timestamp with time zone not null
+table subscription_users 03: source text not null
+table subscription_users 04: user_id uuid not null
 table subscriptions 01: subscription_id billing.identifier not null
 table subscriptions 02: user_id uuid
 table subscriptions 03: customer_id text
@@ -335,7 +349,7 @@ billing.credit_transactions: CHECK (((grant_id IS NULL) = (pool IS NULL)))
 billing.credit_transactions: CHECK (((operation_id)::bigint <= (id)::bigint))
 billing.credit_transactions: PRIMARY KEY (user_id, id)
 billing.cursors: PRIMARY KEY (command)
-billing.customers: CHECK ((source = ANY (ARRAY['client_reference'::text, 'server'::text])))
+billing.customers: CHECK ((source = ANY (ARRAY['client_reference'::text, 'snapshot'::text, 'server'::text])))
 billing.customers: PRIMARY KEY (customer_id)
 billing.forgotten_users: PRIMARY KEY (user_id)
 billing.invoice_lines: CHECK ((line > 0))
@@ -374,6 +388,11 @@ billing.stripe_events: CHECK ((attempts > 0))
 billing.stripe_events: PRIMARY KEY (event_id)
 billing.subscription_items: CHECK ((quantity >= 0))
 billing.subscription_items: PRIMARY KEY (subscription_id, item_id, as_of)
+billing.subscription_moves: CHECK ((number > 0))
+billing.subscription_moves: CHECK ((to_user <> from_user))
+billing.subscription_moves: PRIMARY KEY (subscription_id, number)
+billing.subscription_users: CHECK ((source = ANY (ARRAY['metadata'::text, 'operator'::text])))
+billing.subscription_users: PRIMARY KEY (subscription_id, as_of, source)
 billing.subscriptions: CHECK (((ended_at IS NOT NULL) = (status = ANY (ARRAY['incomplete_expired'::text, 'canceled'::text]))))
 billing.subscriptions: CHECK ((quantity > 0))
 billing.subscriptions: CHECK ((status = ANY (ARRAY['incomplete'::text, 'unpaid'::text, 'paused'::text, 'past_due'::text, 'trialing'::text, 'active'::text, 'incomplete_expired'::text, 'canceled'::text])))
@@ -392,6 +411,7 @@ CREATE INDEX accounts_due ON billing.accounts USING btree (next_due_at) WHERE (n
 CREATE INDEX accounts_test_clock ON billing.accounts USING btree (test_clock) WHERE (test_clock IS NOT NULL)
 CREATE INDEX credit_grants_debt ON billing.credit_grants USING btree (user_id) WHERE (((owed)::bigint > 0) OR ((settled)::bigint > 0))
 CREATE INDEX credit_grants_draw ON billing.credit_grants USING btree (user_id, priority_at, draw_rank, id) WHERE spendable
+CREATE INDEX credit_grants_moved ON billing.credit_grants USING btree (moved_with) WHERE (moved_with IS NOT NULL)
 CREATE INDEX credit_grants_periods ON billing.credit_grants USING btree (user_id, period_end) WHERE (stripe_subscription_id IS NOT NULL)
 CREATE INDEX credit_transactions_created ON billing.credit_transactions USING brin (created_at) WITH (autosummarize='on')
 CREATE INDEX credit_transactions_invoice ON billing.credit_transactions USING btree (stripe_invoice_id) WHERE (stripe_invoice_id IS NOT NULL)
@@ -400,6 +420,7 @@ CREATE INDEX credit_transactions_session ON billing.credit_transactions USING bt
 CREATE INDEX credit_transactions_spend_refunds ON billing.credit_transactions USING btree (user_id, ((metadata ->> 'spend_request_id'::text))) WHERE ((transaction_type)::text = 'spend_refund'::text)
 CREATE INDEX customers_user ON billing.customers USING btree (user_id)
 CREATE INDEX invoice_lines_periods ON billing.invoice_lines USING btree (user_id, period_end)
+CREATE INDEX invoice_lines_subscription ON billing.invoice_lines USING btree (subscription_id)
 CREATE INDEX payment_names_source ON billing.payment_names USING btree (source_id)
 CREATE INDEX payments_user ON billing.payments USING btree (user_id)
 CREATE INDEX prices_key ON billing.prices USING btree (key, valid_from)
@@ -410,6 +431,8 @@ CREATE INDEX stripe_events_parked_customer ON billing.stripe_events USING btree 
 CREATE INDEX stripe_events_received ON billing.stripe_events USING brin (first_received_at) WITH (autosummarize='on')
 CREATE INDEX stripe_events_waiting ON billing.stripe_events USING btree (judged_at) WHERE ((outcome)::text = ANY (ARRAY['parked'::text, 'needs_fetch'::text]))
 CREATE INDEX subscription_items_metered ON billing.subscription_items USING btree (price_id) WHERE metered
+CREATE INDEX subscription_moves_from ON billing.subscription_moves USING btree (from_user)
+CREATE INDEX subscription_moves_to ON billing.subscription_moves USING btree (to_user)
 CREATE INDEX subscriptions_customer ON billing.subscriptions USING btree (customer_id)
 CREATE INDEX subscriptions_price ON billing.subscriptions USING btree (price_id)
 CREATE INDEX subscriptions_user ON billing.subscriptions USING btree (user_id)
@@ -429,6 +452,8 @@ CREATE UNIQUE INDEX reversals_pkey ON billing.reversals USING btree (reversal_id
 CREATE UNIQUE INDEX settings_pkey ON billing.settings USING btree (singleton)
 CREATE UNIQUE INDEX stripe_events_pkey ON billing.stripe_events USING btree (event_id)
 CREATE UNIQUE INDEX subscription_items_pkey ON billing.subscription_items USING btree (subscription_id, item_id, as_of)
+CREATE UNIQUE INDEX subscription_moves_pkey ON billing.subscription_moves USING btree (subscription_id, number)
+CREATE UNIQUE INDEX subscription_users_pkey ON billing.subscription_users USING btree (subscription_id, as_of, source)
 CREATE UNIQUE INDEX subscriptions_pkey ON billing.subscriptions USING btree (subscription_id)
 CREATE UNIQUE INDEX test_clocks_pkey ON billing.test_clocks USING btree (clock_id)
 
@@ -471,6 +496,10 @@ stripe_events policy readers: SELECT to {public} using ( SELECT billing.is_servi
 stripe_events: t
 subscription_items policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
 subscription_items: t
+subscription_moves policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+subscription_moves: t
+subscription_users policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+subscription_users: t
 subscriptions policy readers: SELECT to {public} using ((( SELECT billing.current_user_id() AS current_user_id) = user_id) OR ( SELECT billing.is_service() AS is_service)) check none
 subscriptions: t
 test_clocks policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
@@ -583,6 +612,8 @@ schema: USAGE to stripe_credits_owner
 settings: SELECT to service_role
 stripe_events: SELECT to service_role
 subscription_items: SELECT to service_role
+subscription_moves: SELECT to service_role
+subscription_users: SELECT to service_role
 subscriptions: SELECT to authenticated
 subscriptions: SELECT to service_role
 test_clocks: SELECT to service_role

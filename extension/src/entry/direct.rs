@@ -52,7 +52,7 @@ pub(crate) fn purchase(sql: &mut Sql, call: &DirectPurchase) -> Outcome {
     let names: Vec<Name> =
         [Name { kind: NameKind::CheckoutSession, id: session_id }].into_iter().chain(intent).collect();
     let keys = Keys { sources: vec![session_id], names: names.iter().map(|name| name.id).collect() };
-    let Locked { parked, known } = parked::lock_with_parked(sql, customer_id, &keys);
+    let Locked { parked, known } = parked::lock_with_parked(sql, customer_id, &keys, |_| Vec::new());
     let paid = known.payment(session_id, &names).filter(|payment| payment.paid);
     if paid.is_some_and(|payment| payment.user != call.user) {
         return Outcome::rejected(Reason::Conflict);
@@ -138,7 +138,8 @@ pub(crate) fn subscription_state(sql: &mut Sql, call: &DirectState) -> Outcome {
         sources: [Some(call.subscription_id.as_str()), source_id.as_deref()].into_iter().flatten().collect(),
         names: invoice_id.into_iter().collect(),
     };
-    let Locked { parked, known: known_names } = parked::lock_with_parked(sql, customer_id, &keys);
+    let Locked { parked, known: known_names } =
+        parked::lock_with_parked(sql, customer_id, &keys, |_| Vec::new());
     let Some(settings) = catalog::settings(sql) else {
         return Outcome::rejected(Reason::NoCatalog);
     };

@@ -265,29 +265,45 @@ fn failed_refunds_of_rollover_periods_in_every_order_change_nothing() {
     in_every_order(&db, begin_twice, &[refunded(0, 1_000), failed(0)], (1_500, 0));
 }
 
+/// A refund of the first of three periods, after 700 of it were spent, that fails at a time; told after the third opened.
+fn after_a_failed_refund(c: &mut Connection, failed_at: i64) -> (i64, i64) {
+    subscribe(c, "price_roll");
+    pay_rolling(c, 0);
+    assert_eq!(c.spend(ANN, 700, "job-1").summary(), "applied");
+    c.apply(&refunded(0, 1_000));
+    assert_eq!(c.agreed_balance_and_debt(ANN), (0, 700));
+    pay_rolling(c, 1);
+    assert_eq!(c.agreed_balance_and_debt(ANN), (300, 0));
+    pay_rolling(c, 2);
+    assert_eq!(c.agreed_balance_and_debt(ANN), (1_300, 0));
+    let failed = refund("re_0_1000", "pi_0", 1_000).with("status", "failed");
+    c.apply(&failed.event("evt_re_0_failed", "refund.failed").with("created", failed_at));
+    c.agreed_balance_and_debt(ANN)
+}
+
+fn pay_rolling(c: &mut Connection, n: u32) {
+    let bill = renewal(&format!("in_{n}"), "sub_1", ROLL, n).older();
+    c.apply(&bill.with("payment_intent", format!("pi_{n}")).paid(&format!("evt_paid_{n}")));
+}
+
 #[test]
 fn what_settled_a_failed_refund_stays_in_a_swept_period_until_the_next_opening() {
     let db = Database::with_catalog();
     let mut c = db.connect();
-    subscribe(&mut c, "price_roll");
-    let pay = |c: &mut Connection, n: u32| {
-        let bill = renewal(&format!("in_{n}"), "sub_1", ROLL, n).older();
-        c.apply(&bill.with("payment_intent", format!("pi_{n}")).paid(&format!("evt_paid_{n}")));
-    };
-    pay(&mut c, 0);
-    assert_eq!(c.spend(ANN, 700, "job-1").summary(), "applied");
-    c.apply(&refunded(0, 1_000));
-    assert_eq!(c.agreed_balance_and_debt(ANN), (0, 700));
-    pay(&mut c, 1);
-    assert_eq!(c.agreed_balance_and_debt(ANN), (300, 0));
-    pay(&mut c, 2);
-    assert_eq!(c.agreed_balance_and_debt(ANN), (1_300, 0));
-    let failed = refund("re_0_1000", "pi_0", 1_000).with("status", "failed");
-    c.apply(&failed.event("evt_re_0_failed", "refund.failed"));
     // 300 and 300 were left when the third opened, of which 500 roll over, and 700 are back since.
-    assert_eq!(c.agreed_balance_and_debt(ANN), (2_200, 0), "{:?}", c.ledger(ANN));
-    pay(&mut c, 3);
+    let after = after_a_failed_refund(&mut c, month(2) + 60);
+    assert_eq!(after, (2_200, 0), "{:?}", c.ledger(ANN));
+    pay_rolling(&mut c, 3);
     assert_eq!(c.agreed_balance_and_debt(ANN), (1_500, 0));
+}
+
+#[test]
+fn a_refund_that_had_failed_before_a_period_opened_leaves_nothing_in_what_is_swept() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    // It failed in the first period: by the facts' own times nothing was owed when the others opened, and 500 roll over.
+    let after = after_a_failed_refund(&mut c, month(0) + 60);
+    assert_eq!(after, (1_500, 0), "{:?}", c.ledger(ANN));
 }
 
 #[test]

@@ -18,9 +18,12 @@ use crate::tables::{catalog, customers, payments};
 /// Links a customer to a user, and applies what is parked for the customer.
 pub(crate) fn customer(sql: &mut Sql, customer_id: &str, user: Uuid) -> Outcome {
     locks::catalog_shared();
+    let judged_from = clock();
     let parked = parked::lock_with_parked(sql, Some(customer_id), &Keys::default());
     let changed = customers::link_by_server(sql, customer_id, user);
-    attributed(sql, user, changed, &parked)
+    let outcome = attributed(sql, user, changed, &parked);
+    parked::leave_the_rest_due(sql, customer_id, &parked, judged_from);
+    outcome
 }
 
 /// Links a checkout session to a user, whether the session is known or not, and applies what is parked for it.

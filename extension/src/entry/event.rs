@@ -11,15 +11,13 @@ use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
 
 use crate::judge::{Caller, Judged, judge};
-use crate::ledger;
 use crate::outcome::Outcome;
 use crate::parked;
 use crate::pg::convert::clock;
 use crate::pg::json::JsonText;
 use crate::pg::locks;
 use crate::pg::sql::Sql;
-use crate::tables::catalog;
-use crate::tables::inbox::{self, ParkedEvent};
+use crate::tables::{catalog, inbox};
 
 /// Applies one delivery: the event, and Stripe's answer about it if Stripe was asked.
 pub(crate) fn deliver(sql: &mut Sql, payload: &JsonText, fetched: Option<&JsonText>) -> Outcome {
@@ -51,15 +49,37 @@ pub(crate) fn reconcile(sql: &mut Sql, session: &JsonText, expected: Uuid, as_of
 pub(crate) fn retry_parked(sql: &mut Sql, limit: i64) -> Vec<Outcome> {
     locks::catalog_exclusive();
     let settings = catalog::settings(sql);
-    let mut outcomes = Vec::new();
-    for parked_event in inbox::parked_before(sql, clock(), limit) {
-        if parked_event.user.is_some_and(|user| ledger::is_busy(sql, user)) {
-            continue;
-        }
-        let outcome = parked::retry(sql, settings.as_ref(), &parked_event);
-        outcomes.push(outcome.with("event_id", parked_event.event_id));
+    let retried = parked::retry_before(sql, settings.as_ref(), clock(), limit);
+    retried.into_iter().map(|(event_id, outcome)| outcome.with("event_id", event_id)).collect()
+}
+
+/// Judges up to `limit` of those parked events again that a catalog or a call made due. Returns how many.
+pub(crate) fn retry_due(sql: &mut Sql, limit: i64) -> usize {
+    // Asked every few seconds: the lock, for which every delivery waits, is for when there is something to do.
+    if !has_due(sql) {
+        return 0;
     }
-    outcomes
+    locks::catalog_exclusive();
+    retry_due_locked(sql, limit)
+}
+
+/// Does the same, but only if no delivery is being applied now, and for no more than a batch. No account may be locked yet.
+pub(crate) fn try_retry_due(sql: &mut Sql, limit: i64) -> usize {
+    if has_due(sql) && locks::try_catalog_exclusive() {
+        retry_due_locked(sql, limit.min(parked::BATCH))
+    } else {
+        0
+    }
+}
+
+fn has_due(sql: &mut Sql) -> bool {
+    catalog::loaded_at(sql).is_some_and(|loaded_at| inbox::is_parked_before(sql, loaded_at))
+}
+
+fn retry_due_locked(sql: &mut Sql, limit: i64) -> usize {
+    let settings = catalog::settings(sql);
+    let Some(loaded_at) = catalog::loaded_at(sql) else { return 0 };
+    parked::retry_before(sql, settings.as_ref(), loaded_at, limit).len()
 }
 
 fn apply(
@@ -79,7 +99,7 @@ fn apply(
     };
     locks::catalog_shared();
     let answer = fetched.map(|fetched| Fetched::read(fetched.text())).transpose();
-    let parked = lock(sql, &event, answer.as_ref().ok().and_then(Option::as_ref));
+    lock(sql, &event, answer.as_ref().ok().and_then(Option::as_ref));
     let settings = catalog::settings(sql);
     let Judged { mut outcome, unblocked } = match answer {
         Ok(answer) => judge_delivery(sql, settings.as_ref(), &event, answer.as_ref(), caller),
@@ -88,8 +108,8 @@ fn apply(
     if caller != Caller::Stripe && matches!(outcome.verdict, Verdict::Rejected(_)) {
         return outcome;
     }
-    if unblocked.is_some() {
-        outcome = parked::with_reapplied(sql, settings.as_ref(), &parked, outcome);
+    if let Some(customer_id) = unblocked {
+        outcome = parked::with_unblocked(sql, settings.as_ref(), &customer_id, outcome);
     }
     let no_effect = matches!(outcome.verdict, Verdict::AlreadyApplied | Verdict::Ignored(_));
     if event.is_backfill() && no_effect && !inbox::contains(sql, &event.id) {
@@ -100,8 +120,8 @@ fn apply(
     outcome
 }
 
-/// Takes the locks of an event and of everything that it may unblock. Returns the events that are parked for its customer.
-fn lock(sql: &mut Sql, event: &Event, fetched: Option<&Fetched>) -> Vec<ParkedEvent> {
+/// Takes the locks of an event.
+fn lock(sql: &mut Sql, event: &Event, fetched: Option<&Fetched>) {
     let customer_id = match &event.subject {
         Subject::CheckoutSession(_)
         | Subject::Subscription(_)
@@ -119,7 +139,7 @@ fn lock(sql: &mut Sql, event: &Event, fetched: Option<&Fetched>) -> Vec<ParkedEv
         answered.iter().filter(|name| matches!(name.kind, NameKind::CheckoutSession | NameKind::Invoice));
     keys.sources.extend(sources.map(|name| name.id));
     keys.names.extend(answered.iter().map(|name| name.id));
-    parked::lock_with_parked(sql, customer_id, &keys)
+    parked::lock(sql, customer_id, &keys);
 }
 
 /// Judges a delivery by the answer that came with it, or else by the one that came with an earlier delivery of the same

@@ -35,6 +35,11 @@ pub(crate) fn settings(sql: &mut Sql) -> Option<Settings> {
     })
 }
 
+/// When the catalog was loaded last, the same one again included.
+pub(crate) fn loaded_at(sql: &mut Sql) -> Option<Time> {
+    sql.query_opt("select loaded_at from billing.settings", &[]).map(|mut row| row.get())
+}
+
 /// The columns that [`price`] reads, in its order.
 macro_rules! price_columns {
     () => {

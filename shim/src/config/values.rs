@@ -1,9 +1,11 @@
 //! The parsers of every other variable. A fault never repeats the value: most of them are secrets or contain one.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use secrecy::SecretString;
+use tokio_postgres::config::TargetSessionAttrs;
 use tracing::Level;
 
 /// The shortest HS256 secret, in bytes: the length of its hashes (RFC 7518, 3.2). A shorter one can be guessed from a
@@ -13,6 +15,9 @@ const MIN_JWT_SECRET_BYTES: usize = 32;
 const CREDITS_MAX_AGE_LIMIT: u64 = 3600;
 /// How long one attempt to connect to Postgres may take, unless `DATABASE_URL` says otherwise.
 const DATABASE_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long what was sent to Postgres may go without an acknowledgement, unless `DATABASE_URL` says otherwise: a host that
+/// is gone says nothing.
+const DATABASE_TCP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whether a Stripe key moves real money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +42,13 @@ pub(super) fn database_url(text: &str) -> Result<tokio_postgres::Config, String>
     }
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(DATABASE_CONNECT_TIMEOUT);
+    }
+    // Nothing here is of use to a standby: it is refused, and of several hosts the next one is asked.
+    if !text.contains("target_session_attrs") {
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+    }
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(DATABASE_TCP_TIMEOUT);
     }
     if config.get_application_name().is_none() {
         config.application_name("stripe-credits");
@@ -101,6 +113,11 @@ pub(super) fn number(text: &str, max: usize) -> Result<usize, String> {
         Ok(number) if (1..=max).contains(&number) => Ok(number),
         _ => Err(format!("is not a number from 1 to {max}")),
     }
+}
+
+pub(super) fn rate(text: &str, max: usize) -> Result<NonZeroU32, String> {
+    let rate = u32::try_from(number(text, max)?).ok().and_then(NonZeroU32::new);
+    rate.ok_or_else(|| format!("is not a number from 1 to {max}"))
 }
 
 pub(super) fn log_level(text: &str) -> Result<Level, String> {

@@ -3,16 +3,20 @@
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::database::{Database, DatabaseError, EVENT_TIMEOUT, PROBE_TIMEOUT, READ_TIMEOUT, column};
+use crate::database::{Database, DatabaseError, EVENT_TIMEOUT, READ_TIMEOUT, column};
 use crate::event::Event;
+use crate::limits::Party;
 use crate::outcome::Outcome;
+
+/// How many parked events are counted for the metrics: more are as alarming.
+const MAX_COUNTED: u32 = 100_000;
 
 impl Database {
     /// Applies an event.
     pub(crate) async fn apply_stripe_event(&self, event: &Event) -> Result<Outcome, DatabaseError> {
         let sql = "select json_strip_nulls(to_json(result))::text
             from billing.apply_stripe_event_text($1::text) as result";
-        self.outcome(sql, &[event.text()]).await
+        self.outcome(event.parties(), sql, &[event.text()]).await
     }
 
     /// Applies an event together with the objects fetched for it.
@@ -23,7 +27,7 @@ impl Database {
     ) -> Result<Outcome, DatabaseError> {
         let sql = "select json_strip_nulls(to_json(result))::text
             from billing.apply_stripe_event_text($1::text, ($2::text)::jsonb) as result";
-        self.outcome(sql, &[event.text(), fetched]).await
+        self.outcome(event.parties(), sql, &[event.text(), fetched]).await
     }
 
     /// The outcome that applying an event would have, with the objects fetched for it.
@@ -34,7 +38,7 @@ impl Database {
     ) -> Result<Outcome, DatabaseError> {
         let sql = "select json_strip_nulls(to_json(result))::text
             from billing.explain_event(($1::text)::jsonb, nullif($2::text, '')::jsonb) as result";
-        self.outcome(sql, &[event.text(), fetched.unwrap_or_default()]).await
+        self.outcome(event.parties(), sql, &[event.text(), fetched.unwrap_or_default()]).await
     }
 
     /// The events among these that are not applied: those missing from the inbox, and those whose outcome may change
@@ -80,20 +84,21 @@ impl Database {
         let sql = "select json_strip_nulls(to_json(result))::text
             from billing.reconcile_checkout_session(
                 ($1::text)::jsonb, ($2::text)::uuid, to_timestamp(($3::text)::bigint)) as result";
-        self.outcome(sql, &[session, &user.to_string(), &as_of.to_string()]).await
+        self.outcome(vec![party(user)], sql, &[session, &user.to_string(), &as_of.to_string()]).await
     }
 
     /// Applies an event of the inbox together with the objects fetched for it.
     pub(crate) async fn apply_inbox_event(
         &self,
         event_id: &str,
+        user: Uuid,
         fetched: &str,
     ) -> Result<Outcome, DatabaseError> {
         let sql = "select json_strip_nulls(to_json(result))::text
             from billing.stripe_events e
             cross join lateral billing.apply_stripe_event(e.payload, ($2::text)::jsonb) as result
             where e.event_id = $1";
-        self.outcome(sql, &[event_id, fetched]).await
+        self.outcome(vec![party(user)], sql, &[event_id, fetched]).await
     }
 
     /// Whether jsonb can store the event; it cannot store very deep nesting, for example.
@@ -105,17 +110,37 @@ impl Database {
         }
     }
 
-    /// The number of parked events.
+    /// The number of parked events, counted up to [`MAX_COUNTED`] on the connection of probes.
     pub(crate) async fn parked_events(&self) -> Result<i64, DatabaseError> {
-        let sql = "select (billing.credit_system_metrics() -> 'parked_events')::bigint";
-        let parked: Option<i64> = self.query_value(sql, &[], PROBE_TIMEOUT).await?;
-        parked.ok_or_else(|| {
-            DatabaseError::UnexpectedAnswer("credit_system_metrics counts no parked_events".to_owned())
-        })
+        // The comparison is always true: the index of what waits is read by it.
+        let sql = format!(
+            "select count(*) from (
+                select from billing.stripe_events e where e.outcome = 'parked' and e.judged_at >= '-infinity'
+                limit {MAX_COUNTED}) parked"
+        );
+        let rows = self.probe(&sql).await?;
+        let row = rows.first().ok_or_else(|| DatabaseError::UnexpectedAnswer("no row".to_owned()))?;
+        column(row, 0)
     }
 
-    async fn outcome(&self, sql: &str, parameters: &[&str]) -> Result<Outcome, DatabaseError> {
+    /// Judges a batch of the parked events again that are due. Returns how many.
+    pub(crate) async fn retry_due(&self) -> Result<i64, DatabaseError> {
+        self.query_value("select billing.retry_due()", &[], EVENT_TIMEOUT).await
+    }
+
+    async fn outcome(
+        &self,
+        parties: Vec<Party>,
+        sql: &str,
+        parameters: &[&str],
+    ) -> Result<Outcome, DatabaseError> {
+        let _turn = self.turn(parties).await?;
         let row: String = self.query_value(sql, parameters, EVENT_TIMEOUT).await?;
         Outcome::parse(row).map_err(|fault| DatabaseError::UnexpectedAnswer(fault.to_string()))
     }
+}
+
+/// The party that a user's own requests belong to, and the events that name the user by UUID.
+fn party(user: Uuid) -> Party {
+    Party::User(user.to_string())
 }

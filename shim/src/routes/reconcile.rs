@@ -111,8 +111,8 @@ async fn apply(
     // The session is this user's, or it would have been rejected, and its event is in the inbox: now it can be
     // applied like a webhook's.
     let fetched =
-        fetch::fetch(app.stripe.as_ref(), outcome.to_fetch()).await.map_err(Error::into_bad_gateway)?;
-    Ok(app.database.apply_inbox_event(&reconcile_id(mode, session_id), &fetched).await?)
+        fetch::fetch(Some(app.stripe()?), outcome.to_fetch()).await.map_err(Error::into_bad_gateway)?;
+    Ok(app.database.apply_inbox_event(&reconcile_id(mode, session_id), user, &fetched).await?)
 }
 
 /// The HTTP status of the outcome for a browser that waits for its credits.

@@ -11,6 +11,7 @@ mod database_away;
 mod hostile_bodies;
 mod lifecycle;
 mod needs_fetch;
+mod one_of_many;
 mod payloads;
 mod reconcile;
 mod reconcile_plans;

@@ -14,6 +14,7 @@ mod hostile_json;
 mod isolation;
 mod model;
 mod one_user;
+mod parked_events;
 mod payloads;
 mod permutations;
 mod plan_policies;

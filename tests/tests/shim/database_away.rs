@@ -102,7 +102,7 @@ fn through(cluster: &mut Cluster, trouble: impl FnOnce(&mut Cluster, &Shim, &Str
     assert_eq!(payments, i64::try_from(sent).expect("a few thousand"));
     let faults: i64 = books.one("select count(*) from billing.validate_credits_consistency()", &[]);
     assert_eq!(faults, 0);
-    assert_eq!(shim.ops("/readyz").status, 200, "without a restart");
+    until("the shim is ready, without a restart", || shim.ops("/readyz").status == 200);
 }
 
 struct Enough<'a>(&'a AtomicBool);
@@ -126,12 +126,15 @@ fn assert_away(shim: &Shim) {
     assert_eq!(answer.status, 503, "{answer:?}");
     assert_eq!(answer.headers["retry-after"], "10");
     assert!(!answer.body.contains("127.0.0.1"), "{answer:?}");
-    let ready = prompt("/readyz", &|| shim.ops("/readyz"));
-    assert_eq!((ready.status, ready.headers["retry-after"].as_str()), (503, "10"), "{ready:?}");
+    // The last answers are kept for a moment.
+    until("the shim is not ready", || prompt("/readyz", &|| shim.ops("/readyz")).status == 503);
+    assert_eq!(shim.ops("/readyz").headers["retry-after"], "10");
     assert_eq!(prompt("/healthz", &|| shim.ops("/healthz")).status, 200);
-    let metrics = prompt("/metrics", &|| shim.ops("/metrics"));
-    assert_eq!(metrics.status, 200);
-    assert!(!metrics.body.contains("parked_events"), "the number is unknown");
+    until("the number of parked events is not known", || {
+        let metrics = prompt("/metrics", &|| shim.ops("/metrics"));
+        assert_eq!(metrics.status, 200);
+        !metrics.body.contains("parked_events")
+    });
     // Refused before the database would be asked.
     assert_eq!(shim.post(b"{}", &["t=1,v1=00"]).summary(), "400 signature_mismatch");
 }
@@ -214,7 +217,7 @@ fn a_shim_that_starts_while_the_database_is_away_serves_once_it_is_there() {
     let event = paid_pack("cs_1", ANN).completed("evt_1");
     deliver_until_taken(|| shim.address(), &event);
     assert_eq!(books(&cluster).ledger(ANN), ["purchase 500"]);
-    assert_eq!(shim.ops("/readyz").status, 200);
+    until("the shim is ready", || shim.ops("/readyz").status == 200);
 }
 
 #[test]
@@ -225,17 +228,27 @@ fn a_server_without_a_free_connection_is_503_and_taken_later() {
     cluster.create_database(DATABASE).expect("a database");
     books(&cluster).load_catalog(&catalog());
     let shim = start(&cluster);
-    let event = paid_pack("cs_1", ANN).completed("evt_1");
+    let end_of_the_shims = "select pg_terminate_backend(pid) from pg_stat_activity
+        where application_name = 'stripe-credits'";
     let mut hogs = Vec::new();
     while let Ok(hog) = cluster.connect(DATABASE) {
         hogs.push(hog);
     }
-    let answer = shim.deliver(&event);
-    assert_eq!(answer.summary(), "503 database_unavailable");
-    assert!(answer.headers.contains_key("retry-after"));
+    // Also the connection that the shim has already, until it finds none: others may be faster.
+    let mut delivered = 0;
+    until("the shim has no connection", || {
+        hogs[0].batch_execute(end_of_the_shims).expect("a superuser may");
+        while let Ok(hog) = cluster.connect(DATABASE) {
+            hogs.push(hog);
+        }
+        delivered += 1;
+        let answer = shim.deliver(&payment(0, delivered));
+        assert!(answer.status == 200 || answer.headers.contains_key("retry-after"), "{answer:?}");
+        answer.status != 200 && answer.summary() == "503 database_unavailable"
+    });
     hogs.clear();
-    deliver_until_taken(|| shim.address(), &event);
-    assert_eq!(books(&cluster).ledger(ANN), ["purchase 500"]);
+    (1..=delivered).for_each(|n| drop(deliver_until_taken(|| shim.address(), &payment(0, n))));
+    assert_eq!(books(&cluster).ledger(user(10)), vec!["purchase 500"; delivered]);
 }
 
 #[test]

@@ -37,10 +37,43 @@ $$;
 set local search_path = billing, pg_temp;
 
 -- Tables, view and SECURITY DEFINER functions belong to this role, so that none has a superuser's rights.
+create function billing.owner_role_faults() returns setof text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select f.fault
+    from pg_roles r
+    cross join lateral (
+        values (r.rolcanlogin, 'may log in'), (r.rolsuper, 'is a superuser'), (r.rolbypassrls, 'has BYPASSRLS'),
+            (r.rolcreaterole, 'has CREATEROLE'), (r.rolcreatedb, 'has CREATEDB'),
+            (r.rolreplication, 'has REPLICATION')
+    ) f (holds, fault)
+    where r.rolname = 'stripe_credits_owner' and f.holds
+    union all
+    select case when m.roleid = r.oid then 'has the member ' || m.member::regrole
+        else 'is a member of ' || m.roleid::regrole end
+    from pg_roles r join pg_auth_members m on r.oid in (m.roleid, m.member)
+    where r.rolname = 'stripe_credits_owner'
+    union all
+    select 'does not exist' where not exists (select from pg_roles r where r.rolname = 'stripe_credits_owner')
+$$;
+comment on function billing.owner_role_faults() is
+'What makes the role stripe_credits_owner more than an owner of objects; no row if nothing does.';
+
+-- A role is the cluster's: it is there already if another database has the extension, but somebody else may have made
+-- it.
 do $$
+declare
+    v_faults text;
 begin
     if not exists (select from pg_catalog.pg_roles r where r.rolname = 'stripe_credits_owner') then
         create role stripe_credits_owner nologin;
+    end if;
+    select pg_catalog.string_agg(f, ', ') into v_faults from billing.owner_role_faults() f;
+    if v_faults is not null then
+        raise exception 'the role stripe_credits_owner exists, and is not one that may own the books'
+            using errcode = 'duplicate_object', detail = pg_catalog.format('stripe_credits_owner %s', v_faults),
+                hint = 'ALTER ROLE stripe_credits_owner NOLOGIN (and so on) and REVOKE its memberships, or drop or '
+                    'rename it; then CREATE EXTENSION again.';
     end if;
 end
 $$;

@@ -193,16 +193,22 @@ create function billing.refuse_ledger_change() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
-    raise exception 'the ledger is append-only: % on billing.credit_transactions is refused', tg_op
+    -- By its present name: the trigger stays with a table that is renamed or moved.
+    raise exception 'the ledger is append-only: % on %.% is refused', tg_op, tg_table_schema, tg_table_name
         using errcode = 'restrict_violation', hint = 'A correction is a new row: billing.adjust_credits.';
 end
 $$;
 comment on function billing.refuse_ledger_change() is 'Trigger: the ledger is append-only.';
 
--- A trigger, because privileges do not bind owners and superusers. It fires in replica mode too.
+-- Triggers, because privileges do not bind owners and superusers. They fire in replica mode too. For each statement,
+-- so that one that meets no row is refused too; for each row, because only those fire for an UPDATE or DELETE of a
+-- table that the ledger was made a child or a partition of. TRUNCATE of such a parent fires the statement's.
 create trigger append_only before update or delete or truncate on billing.credit_transactions
     for each statement execute function billing.refuse_ledger_change();
+create trigger append_only_rows before update or delete on billing.credit_transactions
+    for each row execute function billing.refuse_ledger_change();
 alter table billing.credit_transactions enable always trigger append_only;
+alter table billing.credit_transactions enable always trigger append_only_rows;
 
 create table billing.reservations (
     user_id uuid not null,

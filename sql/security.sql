@@ -31,75 +31,72 @@ alter table billing.reversals enable row level security;
 alter table billing.stripe_events enable row level security;
 alter table billing.cursors enable row level security;
 
-create policy own_rows on billing.accounts for select to public
-    using ((select billing.current_user_id()) = user_id);
-create policy own_rows on billing.credit_grants for select to public
-    using ((select billing.current_user_id()) = user_id);
-create policy own_rows on billing.credit_transactions for select to public
-    using ((select billing.current_user_id()) = user_id);
-create policy own_rows on billing.reservations for select to public
-    using ((select billing.current_user_id()) = user_id);
-create policy own_rows on billing.customers for select to public
-    using ((select billing.current_user_id()) = user_id);
-create policy own_rows on billing.subscriptions for select to public
-    using ((select billing.current_user_id()) = user_id);
-create policy everyone on billing.prices for select to public using (true);
+create policy readers on billing.accounts for select to public
+    using ((select billing.current_user_id()) = user_id or (select billing.is_service()));
+create policy readers on billing.credit_grants for select to public
+    using ((select billing.current_user_id()) = user_id or (select billing.is_service()));
+create policy readers on billing.credit_transactions for select to public
+    using ((select billing.current_user_id()) = user_id or (select billing.is_service()));
+create policy readers on billing.reservations for select to public
+    using ((select billing.current_user_id()) = user_id or (select billing.is_service()));
+create policy readers on billing.customers for select to public
+    using ((select billing.current_user_id()) = user_id or (select billing.is_service()));
+create policy readers on billing.subscriptions for select to public
+    using ((select billing.current_user_id()) = user_id or (select billing.is_service()));
+create policy readers on billing.prices for select to public using (true);
+create policy readers on billing.settings for select to public using ((select billing.is_service()));
+create policy readers on billing.subscription_items for select to public using ((select billing.is_service()));
+create policy readers on billing.invoice_lines for select to public using ((select billing.is_service()));
+create policy readers on billing.test_clocks for select to public using ((select billing.is_service()));
+create policy readers on billing.payments for select to public using ((select billing.is_service()));
+create policy readers on billing.payment_names for select to public using ((select billing.is_service()));
+create policy readers on billing.reversals for select to public using ((select billing.is_service()));
+create policy readers on billing.stripe_events for select to public using ((select billing.is_service()));
+create policy readers on billing.cursors for select to public using ((select billing.is_service()));
 
-create policy service on billing.settings for select to public using ((select billing.is_service()));
-create policy service on billing.accounts for select to public using ((select billing.is_service()));
-create policy service on billing.credit_grants for select to public using ((select billing.is_service()));
-create policy service on billing.credit_transactions for select to public using ((select billing.is_service()));
-create policy service on billing.reservations for select to public using ((select billing.is_service()));
-create policy service on billing.customers for select to public using ((select billing.is_service()));
-create policy service on billing.subscriptions for select to public using ((select billing.is_service()));
-create policy service on billing.subscription_items for select to public
-    using ((select billing.is_service()));
-create policy service on billing.invoice_lines for select to public using ((select billing.is_service()));
-create policy service on billing.test_clocks for select to public using ((select billing.is_service()));
-create policy service on billing.payments for select to public using ((select billing.is_service()));
-create policy service on billing.payment_names for select to public using ((select billing.is_service()));
-create policy service on billing.reversals for select to public using ((select billing.is_service()));
-create policy service on billing.stripe_events for select to public using ((select billing.is_service()));
-create policy service on billing.cursors for select to public using ((select billing.is_service()));
-
--- The policies above as Postgres prints them, for security_selfcheck() to compare with.
-create function billing.installed_policies() returns table (name text, policy text, rule text)
-language sql immutable set search_path = pg_catalog, pg_temp
-as $$
-    select 'billing.' || t, 'own_rows', '(( SELECT billing.current_user_id() AS current_user_id) = user_id)'
-    from unnest(array['accounts', 'credit_grants', 'credit_transactions', 'reservations', 'customers',
-        'subscriptions']) t
-    union all
-    select 'billing.' || t, 'service', '( SELECT billing.is_service() AS is_service)'
-    from unnest(array['settings', 'accounts', 'credit_grants', 'credit_transactions', 'reservations', 'customers',
-        'subscriptions', 'subscription_items', 'invoice_lines', 'test_clocks', 'payments', 'payment_names',
-        'reversals', 'stripe_events',
-        'cursors']) t
-    union all
-    select 'billing.prices', 'everyone', 'true'
-$$;
-comment on function billing.installed_policies() is 'The policies as installed, for security_selfcheck().';
-
--- What a client may run. Everything else in the schema that is not internal is a service function.
-create function billing.client_functions() returns regprocedure[]
+-- What grant_access grants. Everything else is internal: run by triggers, or by other functions of the extension.
+create function billing.access_rights() returns table (role_kind text, object text, privilege text)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select array[
-        'billing.current_user_id()', 'billing.is_service()', 'billing.free_plan()',
-        'billing.unposted(uuid, timestamptz)', 'billing.account_time(text)', 'billing.my_credits()',
-        'billing.my_transactions(integer, bigint)', 'billing.my_payments(integer, timestamptz)']::regprocedure[]
+    with members as (
+        select d.classid, d.objid
+        from pg_extension e join pg_depend d on d.refobjid = e.oid and d.deptype = 'e'
+        where e.extname = 'stripe_credits' and d.refclassid = 'pg_extension'::regclass
+    ), functions as (
+        select 'function ' || p.oid::regprocedure as object, p.proname::text as name
+        from members m join pg_proc p on m.classid = 'pg_proc'::regclass and p.oid = m.objid
+    ), relations as (
+        select 'table ' || c.oid::regclass as object, c.relname::text as name
+        from members m join pg_class c on m.classid = 'pg_class'::regclass and c.oid = m.objid
+        where c.relkind in ('r', 'v')
+    )
+    select k, 'schema billing', 'USAGE' from unnest(array['client', 'service', 'owner']) k
+    union all
+    select 'owner', f.object, 'EXECUTE' from functions f
+    union all
+    select 'service', r.object, 'SELECT' from relations r
+    union all
+    select 'client', r.object, 'SELECT' from relations r
+    where r.name in ('accounts', 'credit_grants', 'credit_transactions', 'reservations', 'customers', 'subscriptions',
+        'prices', 'user_credits')
+    union all
+    select 'service', f.object, 'EXECUTE' from functions f
+    where f.name not in ('guard_drop', 'refuse_ledger_change', 'require_named', 'access_rights', 'grant_access',
+        'settle_account', 'older_answer', 'draw_rank', 'adds_up', 'owner_role_faults', 'present_state',
+        'installed_state', 'access_faults', 'surroundings_faults')
+    union all
+    select 'client', f.object, 'EXECUTE' from functions f
+    where f.name in ('current_user_id', 'is_service', 'free_plan', 'unposted', 'account_time', 'my_credits',
+        'my_transactions', 'my_payments')
 $$;
-comment on function billing.client_functions() is 'What a client role may run.';
+comment on function billing.access_rights() is
+'The rights of a client role, a service role and the owner role, one a row: on what, which.';
 
 create function billing.grant_access(p_client regrole, p_service regrole) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
-    -- Run only by triggers or by the extension.
-    c_internal constant text[] := array[
-        'guard_drop', 'refuse_ledger_change', 'require_named', 'client_functions', 'installed_policies',
-        'grant_access', 'settle_account', 'older_answer', 'draw_rank', 'adds_up'];
-    v_function record;
+    v_grant record;
 begin
     if p_client is null or p_service is null then
         raise exception '% must not be null', case when p_client is null then 'p_client' else 'p_service' end
@@ -110,20 +107,9 @@ begin
         raise exception 'the client role and the service role must differ'
             using errcode = 'invalid_parameter_value', detail = format('p_client = p_service = %s', p_client);
     end if;
-    execute format('grant usage on schema billing to %s, %s', p_client, p_service);
-    execute format('grant select on all tables in schema billing to %s', p_service);
-    execute format(
-        'grant select on billing.accounts, billing.credit_grants, billing.credit_transactions, billing.reservations, '
-        'billing.customers, billing.subscriptions, billing.prices, billing.user_credits to %s', p_client);
-    for v_function in
-        select p.oid::regprocedure as signature, p.oid = any (billing.client_functions()) as client
-        from pg_proc p
-        where p.pronamespace = 'billing'::regnamespace and p.proname <> all (c_internal)
-    loop
-        execute format('grant execute on function %s to %s', v_function.signature, p_service);
-        if v_function.client then
-            execute format('grant execute on function %s to %s', v_function.signature, p_client);
-        end if;
+    for v_grant in select * from billing.access_rights() where role_kind in ('client', 'service') loop
+        execute format('grant %s on %s to %s', v_grant.privilege, v_grant.object,
+            case v_grant.role_kind when 'client' then p_client else p_service end);
     end loop;
 end
 $$;
@@ -138,9 +124,9 @@ To be run by the role that installed the extension. Errors: 22004 null, 22023 th
 do $$
 declare
     v_object record;
-    v_role text;
 begin
-    grant usage on schema billing to stripe_credits_owner;
+    -- It may have been there before, of another superuser.
+    execute pg_catalog.format('alter schema billing owner to %I', current_user);
     for v_object in
         select c.oid::regclass as name from pg_catalog.pg_class c
         where c.relnamespace = 'billing'::regnamespace and c.relkind in ('r', 'v')
@@ -148,23 +134,55 @@ begin
         execute pg_catalog.format('alter table %s owner to stripe_credits_owner', v_object.name);
     end loop;
     for v_object in
-        select p.oid::regprocedure as signature, p.prosecdef as definer from pg_catalog.pg_proc p
-        where p.pronamespace = 'billing'::regnamespace
+        select p.oid::regprocedure as signature from pg_catalog.pg_proc p
+        where p.pronamespace = 'billing'::regnamespace and p.prosecdef
     loop
-        if v_object.definer then
-            execute pg_catalog.format('alter function %s owner to stripe_credits_owner', v_object.signature);
-        end if;
-        execute pg_catalog.format('revoke all on function %s from public', v_object.signature);
-        execute pg_catalog.format('grant execute on function %s to stripe_credits_owner', v_object.signature);
+        execute pg_catalog.format('alter function %s owner to stripe_credits_owner', v_object.signature);
     end loop;
-    -- Supabase's default privileges grant new objects to these by name.
-    foreach v_role in array array['anon', 'authenticated', 'service_role'] loop
-        if exists (select from pg_catalog.pg_roles r where r.rolname = v_role) then
-            execute pg_catalog.format('revoke all on schema billing from %I', v_role);
-            execute pg_catalog.format('revoke all on all tables in schema billing from %I', v_role);
-            execute pg_catalog.format('revoke all on all functions in schema billing from %I', v_role);
-        end if;
+end
+$$;
+
+-- The record that security_selfcheck() compares with. A script that updates the extension makes it anew.
+do $$
+begin
+    execute pg_catalog.format(
+        'create function billing.installed_state() returns table (check_name text, object text, state text) '
+        'language sql immutable set search_path = pg_catalog, pg_temp as %L', (
+            select 'values ' || pg_catalog.string_agg(
+                pg_catalog.format(E'\n    (%L, %L, %L)', s.check_name, s.object, s.state), ',' order by s)
+            from billing.present_state() s));
+end
+$$;
+comment on function billing.installed_state() is
+'What present_state() returned at CREATE EXTENSION, for security_selfcheck().';
+
+-- Nobody has a right by default privileges, such as Supabase's, or by what a schema that was there before grants.
+do $$
+declare
+    v_right record;
+begin
+    for v_right in
+        select distinct o.object,
+            case when a.grantee = 0 then 'public' else a.grantee::regrole::text end as grantee
+        from (
+            select 'schema billing' as object, n.nspowner as owner, n.nspacl as acl
+            from pg_catalog.pg_namespace n where n.nspname = 'billing'
+            union all
+            select 'table ' || c.oid::regclass, c.relowner, c.relacl
+            from pg_catalog.pg_class c
+            where c.relnamespace = 'billing'::regnamespace and c.relkind in ('r', 'v')
+            union all
+            select 'function ' || p.oid::regprocedure, p.proowner,
+                coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))
+            from pg_catalog.pg_proc p where p.pronamespace = 'billing'::regnamespace
+        ) o
+        cross join lateral pg_catalog.aclexplode(o.acl) a
+        where a.grantee <> o.owner
+    loop
+        execute pg_catalog.format('revoke all on %s from %s cascade', v_right.object, v_right.grantee);
     end loop;
+    grant usage on schema billing to stripe_credits_owner;
+    grant execute on all functions in schema billing to stripe_credits_owner;
     if exists (select from pg_catalog.pg_roles r where r.rolname = 'authenticated')
         and exists (select from pg_catalog.pg_roles r where r.rolname = 'service_role')
     then

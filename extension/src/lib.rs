@@ -50,7 +50,7 @@ mod tables {
 mod outcome; // what a call returns
 mod pg {
     //! Between Rust and Postgres.
-    pub(crate) mod drop_guard; // refuses to drop the ledger
+    pub(crate) mod drop_guard; // refuses to drop or rewrite the tables
     pub(crate) mod sql; // statements and rows
     pub(crate) mod locks; // rule 15
     pub(crate) mod error; // checks of arguments, and the errors that they raise
@@ -80,7 +80,8 @@ extension_sql_file!(
 );
 extension_sql_file!("../../sql/legacy.sql", name = "legacy", requires = ["explain"]);
 extension_sql_file!("../../sql/drop_guard.sql", name = "drop_guard", requires = ["legacy"]);
-extension_sql_file!("../../sql/dump.sql", name = "dump", requires = ["drop_guard"]);
+extension_sql_file!("../../sql/selfcheck.sql", name = "selfcheck", requires = ["drop_guard"]);
+extension_sql_file!("../../sql/dump.sql", name = "dump", requires = ["selfcheck"]);
 extension_sql_file!(
     "../../sql/comments.sql",
     name = "comments",
@@ -110,5 +111,5 @@ extension_sql_file!("../../sql/security.sql", name = "security", finalize);
 /// Runs once in every backend that loads the library.
 #[pg_guard]
 extern "C-unwind" fn _PG_init() {
-    pg::drop_guard::define_setting();
+    pg::drop_guard::install();
 }

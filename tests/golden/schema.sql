@@ -1,6 +1,8 @@
 -- What schema billing offers, from the catalogs. Written by tests/tests/sql/schema_dump.rs; not to be executed.
 
 -- Functions
+access_faults() -> TABLE(check_name text, fault text) stable {"search_path=pg_catalog, pg_temp"}
+access_rights() -> TABLE(role_kind text, object text, privilege text) stable {"search_path=pg_catalog, pg_temp"}
 account_time(p_test_clock text) -> timestamp with time zone stable security definer {"search_path=pg_catalog, pg_temp"}
 adds_up(g billing.credit_grants) -> boolean immutable
 adjust_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_reason text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
@@ -14,7 +16,6 @@ assert_known_price(p_price_id text) -> void stable security definer {"search_pat
 attribute(p_stripe_id text, p_user_id uuid) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 balance_at(p_user_id uuid, p_at timestamp with time zone) -> bigint stable security definer {"search_path=pg_catalog, pg_temp"}
 balance_faults() -> TABLE(user_id uuid, stored bigint, calculated bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
-client_functions() -> regprocedure[] stable {"search_path=pg_catalog, pg_temp"}
 commit_reservation(p_user_id uuid, p_request_id text, p_amount bigint DEFAULT NULL::bigint) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 credit_system_metrics(p_window interval DEFAULT '01:00:00'::interval) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
 current_user_id() -> uuid stable security definer {"search_path=pg_catalog, pg_temp"}
@@ -27,9 +28,9 @@ grant_access(p_client regrole, p_service regrole) -> void volatile {"search_path
 grant_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_description text DEFAULT NULL::text, p_expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 grant_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 grant_signup_credits(p_user_id uuid) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
-guard_drop() -> event_trigger volatile security definer {"search_path=pg_catalog, pg_temp"}
+guard_drop() -> event_trigger volatile {"search_path=pg_catalog, pg_temp"}
 import_balance(p_user_id uuid, p_pool text, p_amount bigint, p_source text, p_expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
-installed_policies() -> TABLE(name text, policy text, rule text) immutable {"search_path=pg_catalog, pg_temp"}
+installed_state() -> TABLE(check_name text, object text, state text) immutable {"search_path=pg_catalog, pg_temp"}
 is_service() -> boolean stable {"search_path=pg_catalog, pg_temp"}
 ledger_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 load_catalog(catalog jsonb) -> TABLE(price_id text, change text) volatile security definer {"search_path=pg_catalog, pg_temp"}
@@ -38,6 +39,8 @@ my_credits() -> SETOF billing.user_credits volatile security definer {"search_pa
 my_payments(p_limit integer DEFAULT 50, p_before timestamp with time zone DEFAULT NULL::timestamp with time zone) -> TABLE(source_id text, paid_at timestamp with time zone, amount bigint, currency text, refunded bigint, credits bigint, description text) stable security definer {"search_path=pg_catalog, pg_temp"}
 my_transactions(p_limit integer DEFAULT 50, p_before bigint DEFAULT NULL::bigint) -> SETOF billing.credit_transactions stable security definer {"search_path=pg_catalog, pg_temp"}
 older_answer(o billing.outcome) -> jsonb immutable {"search_path=pg_catalog, pg_temp"}
+owner_role_faults() -> SETOF text stable {"search_path=pg_catalog, pg_temp"}
+present_state() -> TABLE(check_name text, object text, state text) stable {"search_path=pg_catalog, pg_temp"}
 prune_stripe_events(p_older_than interval) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp"}
 reconcile_checkout_session(session jsonb, expected_user_id uuid, as_of timestamp with time zone DEFAULT NULL::timestamp with time zone) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 refund_spend(p_user_id uuid, p_spend_request_id text, p_request_id text, p_amount bigint DEFAULT NULL::bigint) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
@@ -52,6 +55,7 @@ run_due(p_limit integer DEFAULT 1000) -> bigint volatile security definer {"sear
 security_selfcheck() -> TABLE(check_name text, ok boolean, detail text) stable security definer {"search_path=pg_catalog, pg_temp"}
 settle_account(p_user_id uuid) -> void volatile security definer {"search_path=pg_catalog, pg_temp"}
 spend_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_description text DEFAULT NULL::text, p_metadata jsonb DEFAULT '{}'::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
+surroundings_faults() -> TABLE(check_name text, fault text) stable {"search_path=pg_catalog, pg_temp"}
 sync_user_credits(p_user_id uuid) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp"}
 unposted(p_user_id uuid, p_now timestamp with time zone) -> TABLE(pool text, credits bigint, up_to_here bigint) stable {"search_path=pg_catalog, pg_temp"}
 user_id(p_external text) -> uuid stable security definer {"search_path=pg_catalog, pg_temp"}
@@ -417,46 +421,42 @@ CREATE UNIQUE INDEX test_clocks_pkey ON billing.test_clocks USING btree (clock_i
 
 -- Triggers
 billing.credit_transactions: CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON billing.credit_transactions FOR EACH STATEMENT EXECUTE FUNCTION billing.refuse_ledger_change() (A)
-event trigger stripe_credits_drop_guard on ddl_command_start {"DROP EXTENSION","DROP SCHEMA","DROP OWNED"} (A)
+billing.credit_transactions: CREATE TRIGGER append_only_rows BEFORE DELETE OR UPDATE ON billing.credit_transactions FOR EACH ROW EXECUTE FUNCTION billing.refuse_ledger_change() (A)
+event trigger stripe_credits_drop_guard on ddl_command_start  (A)
+event trigger stripe_credits_rewrite_guard on table_rewrite  (A)
 
 -- Row level security
-accounts policy own_rows: SELECT to {public} using (( SELECT billing.current_user_id() AS current_user_id) = user_id) check none
-accounts policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+accounts policy readers: SELECT to {public} using ((( SELECT billing.current_user_id() AS current_user_id) = user_id) OR ( SELECT billing.is_service() AS is_service)) check none
 accounts: t
-credit_grants policy own_rows: SELECT to {public} using (( SELECT billing.current_user_id() AS current_user_id) = user_id) check none
-credit_grants policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+credit_grants policy readers: SELECT to {public} using ((( SELECT billing.current_user_id() AS current_user_id) = user_id) OR ( SELECT billing.is_service() AS is_service)) check none
 credit_grants: t
-credit_transactions policy own_rows: SELECT to {public} using (( SELECT billing.current_user_id() AS current_user_id) = user_id) check none
-credit_transactions policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+credit_transactions policy readers: SELECT to {public} using ((( SELECT billing.current_user_id() AS current_user_id) = user_id) OR ( SELECT billing.is_service() AS is_service)) check none
 credit_transactions: t
-cursors policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+cursors policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
 cursors: t
-customers policy own_rows: SELECT to {public} using (( SELECT billing.current_user_id() AS current_user_id) = user_id) check none
-customers policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+customers policy readers: SELECT to {public} using ((( SELECT billing.current_user_id() AS current_user_id) = user_id) OR ( SELECT billing.is_service() AS is_service)) check none
 customers: t
-invoice_lines policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+invoice_lines policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
 invoice_lines: t
-payment_names policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+payment_names policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
 payment_names: t
-payments policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+payments policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
 payments: t
-prices policy everyone: SELECT to {public} using true check none
+prices policy readers: SELECT to {public} using true check none
 prices: t
-reservations policy own_rows: SELECT to {public} using (( SELECT billing.current_user_id() AS current_user_id) = user_id) check none
-reservations policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+reservations policy readers: SELECT to {public} using ((( SELECT billing.current_user_id() AS current_user_id) = user_id) OR ( SELECT billing.is_service() AS is_service)) check none
 reservations: t
-reversals policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+reversals policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
 reversals: t
-settings policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+settings policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
 settings: t
-stripe_events policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+stripe_events policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
 stripe_events: t
-subscription_items policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+subscription_items policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
 subscription_items: t
-subscriptions policy own_rows: SELECT to {public} using (( SELECT billing.current_user_id() AS current_user_id) = user_id) check none
-subscriptions policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+subscriptions policy readers: SELECT to {public} using ((( SELECT billing.current_user_id() AS current_user_id) = user_id) OR ( SELECT billing.is_service() AS is_service)) check none
 subscriptions: t
-test_clocks policy service: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+test_clocks policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
 test_clocks: t
 
 -- Options
@@ -468,6 +468,8 @@ user_payments: {security_invoker=true}
 -- Grants
 accounts: SELECT to authenticated
 accounts: SELECT to service_role
+billing.access_faults(): EXECUTE to stripe_credits_owner
+billing.access_rights(): EXECUTE to stripe_credits_owner
 billing.account_time(text): EXECUTE to authenticated
 billing.account_time(text): EXECUTE to service_role
 billing.adds_up(billing.credit_grants): EXECUTE to stripe_credits_owner
@@ -482,7 +484,6 @@ billing.assert_known_price(text): EXECUTE to service_role
 billing.attribute(text,uuid): EXECUTE to service_role
 billing.balance_at(uuid,timestamp with time zone): EXECUTE to service_role
 billing.balance_faults(): EXECUTE to service_role
-billing.client_functions(): EXECUTE to stripe_credits_owner
 billing.commit_reservation(uuid,text,bigint): EXECUTE to service_role
 billing.credit_system_metrics(interval): EXECUTE to service_role
 billing.current_user_id(): EXECUTE to authenticated
@@ -497,8 +498,9 @@ billing.grant_access(regrole,regrole): EXECUTE to stripe_credits_owner
 billing.grant_credits(uuid,bigint,text,text,timestamp with time zone): EXECUTE to service_role
 billing.grant_faults(): EXECUTE to service_role
 billing.grant_signup_credits(uuid): EXECUTE to service_role
+billing.guard_drop(): EXECUTE to stripe_credits_owner
 billing.import_balance(uuid,text,bigint,text,timestamp with time zone): EXECUTE to service_role
-billing.installed_policies(): EXECUTE to stripe_credits_owner
+billing.installed_state(): EXECUTE to stripe_credits_owner
 billing.is_service(): EXECUTE to authenticated
 billing.is_service(): EXECUTE to service_role
 billing.is_service(): EXECUTE to stripe_credits_owner
@@ -512,6 +514,8 @@ billing.my_payments(integer,timestamp with time zone): EXECUTE to service_role
 billing.my_transactions(integer,bigint): EXECUTE to authenticated
 billing.my_transactions(integer,bigint): EXECUTE to service_role
 billing.older_answer(billing.outcome): EXECUTE to stripe_credits_owner
+billing.owner_role_faults(): EXECUTE to stripe_credits_owner
+billing.present_state(): EXECUTE to stripe_credits_owner
 billing.prune_stripe_events(interval): EXECUTE to service_role
 billing.reconcile_checkout_session(jsonb,uuid,timestamp with time zone): EXECUTE to service_role
 billing.refund_spend(uuid,text,text,bigint): EXECUTE to service_role
@@ -525,6 +529,7 @@ billing.retry_parked(integer): EXECUTE to service_role
 billing.run_due(integer): EXECUTE to service_role
 billing.security_selfcheck(): EXECUTE to service_role
 billing.spend_credits(uuid,bigint,text,text,jsonb): EXECUTE to service_role
+billing.surroundings_faults(): EXECUTE to stripe_credits_owner
 billing.sync_user_credits(uuid): EXECUTE to service_role
 billing.unposted(uuid,timestamp with time zone): EXECUTE to authenticated
 billing.unposted(uuid,timestamp with time zone): EXECUTE to service_role

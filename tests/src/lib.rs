@@ -29,6 +29,7 @@ pub mod subscription; // subscriptions, invoices, what paid them
 pub mod time_travel; // time that has passed, without waiting
 pub mod tokens; // who signs users in: tokens good and bad, the public keys
 pub mod wire; // HTTP by hand, for clients that misbehave
+pub mod torture; // everything at once while everything fails: `cargo xtask torture`
 
 pub use concurrency::{blocked, together, waits_for};
 pub use connection::{Connection, Outcome};

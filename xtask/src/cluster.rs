@@ -52,11 +52,19 @@ pub struct Options {
     pub max_connections: u32,
     /// Further settings, as in postgresql.conf.
     pub settings: Vec<(String, String)>,
+    /// The server's environment, beside a PATH.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { pg_bin: pg_bin(), durability: Durability::Fast, max_connections: 200, settings: Vec::new() }
+        Self {
+            pg_bin: pg_bin(),
+            durability: Durability::Fast,
+            max_connections: 200,
+            settings: Vec::new(),
+            environment: Vec::new(),
+        }
     }
 }
 
@@ -92,15 +100,44 @@ pub struct Cluster {
 impl Cluster {
     /// Makes a cluster and starts it; it accepts connections when this returns.
     pub fn start(options: Options) -> Result<Self> {
-        let folder = server_folder()?;
-        let mut cluster = Self { options, folder, port: 0, server: None };
+        let cluster = Self { options, folder: server_folder()?, port: 0, server: None };
         cluster.initdb()?;
+        cluster.start_on_a_free_port()
+    }
+
+    /// Makes a copy of this cluster that follows it by streaming replication, and starts it: a hot standby with the
+    /// same options, on a port of its own.
+    pub fn standby(&self) -> Result<Self> {
+        let standby = Self { options: self.options.clone(), folder: server_folder()?, port: 0, server: None };
+        let mut copy = standby.command("pg_basebackup", "KILL");
+        copy.arg("-D").arg(standby.data()).args(["-h", "127.0.0.1", "-p", &self.port.to_string()]);
+        // With the WAL written meanwhile, and with the settings of a standby.
+        copy.args([
+            "-U",
+            SUPERUSER,
+            "-X",
+            "stream",
+            "--write-recovery-conf",
+            "--checkpoint=fast",
+            "--no-sync",
+        ]);
+        standby.run_to_its_end(copy, "pg_basebackup")?;
+        standby.start_on_a_free_port()
+    }
+
+    /// Makes a standby a primary; it takes writes when this returns.
+    pub fn promote(&self) -> Result<()> {
+        let promoted: bool = self.connect("postgres")?.query_one("select pg_promote()", &[])?.get(0);
+        if promoted { Ok(()) } else { Err(Error::Unmet("the standby was not promoted in time".to_owned())) }
+    }
+
+    fn start_on_a_free_port(mut self) -> Result<Self> {
         for _ in 0..PORT_ATTEMPTS {
-            cluster.port = free_port()?;
-            match cluster.start_again() {
+            self.port = free_port()?;
+            match self.start_again() {
                 // Another program took the port first.
                 Err(Error::NotServing { log, .. }) if log.contains("Address already in use") => {}
-                result => return result.map(|()| cluster),
+                result => return result.map(|()| self),
             }
         }
         Err(Error::Unmet(format!("{PORT_ATTEMPTS} free ports were each taken before Postgres could listen")))
@@ -229,6 +266,18 @@ impl Cluster {
         self.server.as_ref().map(Child::id)
     }
 
+    /// Its folder, with the data and the log.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The process ids of the server and all of its sessions.
+    #[must_use]
+    pub fn processes(&self) -> Vec<u32> {
+        processes_in(&self.data()).iter().map(|pid| pid.as_raw_nonzero().get().unsigned_abs()).collect()
+    }
+
     /// What the server has written to its log since it was last started.
     #[must_use]
     pub fn log(&self) -> String {
@@ -240,16 +289,21 @@ impl Cluster {
         command.arg("-D").arg(self.data()).args(["-U", SUPERUSER, "--auth=trust", "--encoding=UTF8"]);
         // Never waiting for the disk: a cluster that the power cut catches while it is made is made anew.
         command.args(["--locale=C.UTF-8", "--no-sync"]);
+        self.run_to_its_end(command, "initdb")
+    }
+
+    /// Runs one of the programs that make a data folder; what it says is in the error if it fails.
+    fn run_to_its_end(&self, command: Command, server: &'static str) -> Result<()> {
         let log = self.log_path();
         let log = fs::File::create(&log).map_err(Error::file(&log))?;
         let line = command_line(&command);
-        let mut initdb = process::serve(stdout_and_stderr(command, log))?;
-        let failed = |reason| Error::NotServing { server: "initdb", reason, log: self.log() };
-        match process::wait_for(&mut initdb, START_LIMIT) {
+        let mut program = process::serve(stdout_and_stderr(command, log))?;
+        let failed = |reason| Error::NotServing { server, reason, log: self.log() };
+        match process::wait_for(&mut program, START_LIMIT) {
             Some(status) if status.success() => Ok(()),
             Some(status) => Err(failed(format!("`{line}` ended with {status}"))),
             None => {
-                process::kill(&mut initdb);
+                process::kill(&mut program);
                 Err(failed(format!("`{line}` took more than {} s", START_LIMIT.as_secs())))
             }
         }
@@ -301,6 +355,7 @@ impl Cluster {
         let program = self.options.pg_bin.join(program);
         let mut command = process::server_command(&program, server_user(), death);
         command.current_dir(self.folder.path());
+        command.envs(self.options.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -325,8 +380,8 @@ fn server_user() -> Option<&'static str> {
     rustix::process::geteuid().is_root().then_some(SUPERUSER)
 }
 
-/// A folder in which the server's user can make its own.
-fn server_folder() -> Result<TempDir> {
+/// A new temporary folder in which the user that runs the servers can read, and make folders of its own.
+pub fn server_folder() -> Result<TempDir> {
     let mut parent = env::temp_dir();
     if server_user().is_some() && !is_open_to_all(&parent) {
         // As where root's TMPDIR is root's alone.
@@ -348,8 +403,8 @@ fn is_open_to_all(folder: &Path) -> bool {
     folder.ancestors().all(passable)
 }
 
-/// A port that is free now.
-fn free_port() -> Result<u16> {
+/// A port of 127.0.0.1 that is free now, and that no outgoing connection will take.
+pub fn free_port() -> Result<u16> {
     for _ in 0..PORT_ATTEMPTS {
         // Random, so that clusters started at the same time do not all ask for the same.
         let (random, _) = uuid::Uuid::new_v4().as_u64_pair();
@@ -408,6 +463,27 @@ mod tests {
 
         let mut client = cluster.connect("postgres").unwrap();
         assert_eq!(number(&mut client, "select count(*) from t"), 1);
+    }
+
+    #[test]
+    fn a_promoted_standby_has_what_was_committed_and_takes_writes() {
+        let mut primary = Cluster::start(Options::default()).unwrap();
+        primary.connect("postgres").unwrap().batch_execute("create table t(x int)").unwrap();
+        let standby = primary.standby().unwrap();
+        let mut client = primary.connect("postgres").unwrap();
+        client.batch_execute("alter system set synchronous_standby_names = '*'").unwrap();
+        client.batch_execute("select pg_reload_conf()").unwrap();
+        let is_synchronous = "select count(*) from pg_stat_replication where sync_state = 'sync'";
+        while number(&mut client, is_synchronous) == 0 {
+            thread::sleep(POLL);
+        }
+        client.batch_execute("insert into t values (1)").unwrap();
+        primary.kill_server();
+
+        standby.promote().unwrap();
+        let mut client = standby.connect("postgres").unwrap();
+        client.batch_execute("insert into t values (2)").unwrap();
+        assert_eq!(number(&mut client, "select count(*) from t"), 2);
     }
 
     #[test]

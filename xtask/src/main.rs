@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use xtask::{Error, Result, signals};
 
-use crate::commands::{bench, demo, test, tools, up};
+use crate::commands::{bench, demo, test, tools, torture, up};
 
 /// What shells expect of a command that Ctrl-C ended.
 const EXIT_INTERRUPTED: u8 = 130;
@@ -33,6 +33,8 @@ enum Command {
     Tools,
     /// Measure, as ratios to a baseline in the same run
     Bench(bench::Arguments),
+    /// Sell and spend while everything fails, and prove the books at the end
+    Torture(torture::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -55,5 +57,6 @@ fn run(command: Command) -> Result<()> {
         Command::Up(arguments) => up::run(&arguments),
         Command::Tools => tools::run(),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Torture(arguments) => torture::run(&arguments),
     }
 }

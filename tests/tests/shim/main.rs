@@ -20,4 +20,5 @@ mod signature_golden;
 mod slow_clients;
 mod subscription;
 mod sweep;
+mod torture;
 mod webhooks;

@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod demo;
 pub(crate) mod test;
 pub(crate) mod tools;
+pub(crate) mod torture;
 pub(crate) mod up;
 
 mod service;

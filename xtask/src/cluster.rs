@@ -143,25 +143,6 @@ impl Cluster {
         Err(Error::Unmet(format!("{PORT_ATTEMPTS} free ports were each taken before Postgres could listen")))
     }
 
-    /// Makes a hot standby of this server, which follows it from now on, and starts it.
-    pub fn standby(&self) -> Result<Self> {
-        let options = self.options.clone();
-        let mut standby = Self { options, folder: server_folder()?, port: 0, server: None };
-        let mut copy = standby.command("pg_basebackup", "KILL");
-        copy.arg("-D").arg(standby.data()).args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"]);
-        copy.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", SUPERUSER]);
-        process::run(&mut copy)?;
-        standby.port = free_port()?;
-        standby.start_again()?;
-        Ok(standby)
-    }
-
-    /// Makes a primary of a standby; it takes writes when this returns.
-    pub fn promote(&self) -> Result<()> {
-        self.connect("postgres")?.batch_execute("select pg_promote()")?;
-        Ok(())
-    }
-
     /// Starts a stopped or killed server with the same data, on the same port.
     pub fn start_again(&mut self) -> Result<()> {
         self.stop(StopMode::Fast);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use stripe_credits_tests::fake_stripe::{FakeStripe, Fault, RecordedRequest};
 use stripe_credits_tests::refunds::{charge, refunded};
-use stripe_credits_tests::shim::{Setup, Shim, deliver};
+use stripe_credits_tests::shim::{Setup, Shim, deliver, until};
 use stripe_credits_tests::stripe::CREATED;
 use stripe_credits_tests::subscription::{PRO, invoice, invoice_payment, renewal, subscription};
 use stripe_credits_tests::{ANN, Connection, Database, Event, catalog, session};

@@ -33,7 +33,7 @@ import_balance(p_user_id uuid, p_pool text, p_amount bigint, p_source text, p_ex
 installed_state() -> TABLE(check_name text, object text, state text) immutable {"search_path=pg_catalog, pg_temp"}
 is_service() -> boolean stable {"search_path=pg_catalog, pg_temp"}
 ledger_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
-load_catalog(catalog jsonb) -> TABLE(price_id text, change text) volatile security definer {"search_path=pg_catalog, pg_temp"}
+load_catalog(catalog jsonb) -> TABLE(price_id text, change text) volatile security definer {"search_path=pg_catalog, pg_temp",lock_timeout=1s}
 move_cursor(p_command text, p_position jsonb DEFAULT NULL::jsonb) -> void volatile security definer {"search_path=pg_catalog, pg_temp"}
 my_credits() -> SETOF billing.user_credits volatile security definer {"search_path=pg_catalog, pg_temp"}
 my_payments(p_limit integer DEFAULT 50, p_before timestamp with time zone DEFAULT NULL::timestamp with time zone) -> TABLE(source_id text, paid_at timestamp with time zone, amount bigint, currency text, refunded bigint, credits bigint, description text) stable security definer {"search_path=pg_catalog, pg_temp"}
@@ -50,7 +50,8 @@ require_named(p_value text, p_argument text) -> void immutable {"search_path=pg_
 reservation_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 reserve_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_ttl interval DEFAULT '00:15:00'::interval, p_description text DEFAULT NULL::text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 resolve_price(p_price_id text, p_at timestamp with time zone DEFAULT now()) -> SETOF billing.prices stable security definer {"search_path=pg_catalog, pg_temp"}
-retry_parked(p_limit integer DEFAULT 1000) -> SETOF billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
+retry_due(p_limit integer DEFAULT 100) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp",lock_timeout=1s}
+retry_parked(p_limit integer DEFAULT 100) -> SETOF billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",lock_timeout=1s}
 run_due(p_limit integer DEFAULT 1000) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp"}
 security_selfcheck() -> TABLE(check_name text, ok boolean, detail text) stable security definer {"search_path=pg_catalog, pg_temp"}
 settle_account(p_user_id uuid) -> void volatile security definer {"search_path=pg_catalog, pg_temp"}
@@ -394,9 +395,9 @@ CREATE INDEX prices_key ON billing.prices USING btree (key, valid_from)
 CREATE INDEX reservations_held ON billing.reservations USING btree (user_id, expires_at) WHERE (status = 'held'::text)
 CREATE INDEX reversals_payment ON billing.reversals USING btree (payment_name)
 CREATE INDEX stripe_events_object ON billing.stripe_events USING btree (object_id)
-CREATE INDEX stripe_events_parked_customer ON billing.stripe_events USING btree (customer_id) WHERE ((outcome)::text = 'parked'::text)
+CREATE INDEX stripe_events_parked_customer ON billing.stripe_events USING btree (customer_id, created, event_id) WHERE (((outcome)::text = 'parked'::text) AND (customer_id IS NOT NULL))
 CREATE INDEX stripe_events_received ON billing.stripe_events USING brin (first_received_at) WITH (autosummarize='on')
-CREATE INDEX stripe_events_waiting ON billing.stripe_events USING btree (judged_at) WHERE ((outcome)::text = ANY (ARRAY['parked'::text, 'needs_fetch'::text]))
+CREATE INDEX stripe_events_waiting ON billing.stripe_events USING btree (judged_at) WHERE (((outcome)::text = ANY (ARRAY['parked'::text, 'needs_fetch'::text])) AND (judged_at IS NOT NULL))
 CREATE INDEX subscription_items_metered ON billing.subscription_items USING btree (price_id) WHERE metered
 CREATE INDEX subscriptions_customer ON billing.subscriptions USING btree (customer_id)
 CREATE INDEX subscriptions_price ON billing.subscriptions USING btree (price_id)
@@ -525,6 +526,7 @@ billing.require_named(text,text): EXECUTE to stripe_credits_owner
 billing.reservation_faults(): EXECUTE to service_role
 billing.reserve_credits(uuid,bigint,text,interval,text): EXECUTE to service_role
 billing.resolve_price(text,timestamp with time zone): EXECUTE to service_role
+billing.retry_due(integer): EXECUTE to service_role
 billing.retry_parked(integer): EXECUTE to service_role
 billing.run_due(integer): EXECUTE to service_role
 billing.security_selfcheck(): EXECUTE to service_role

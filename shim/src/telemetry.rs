@@ -3,6 +3,7 @@
 //! A thread of its own writes them, so that a reader that stalls stops no request: what does not fit between is dropped,
 //! and counted.
 
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use tracing::Level;
@@ -14,10 +15,26 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 /// The lines that wait for the reader of stdout, at most; a line has half a kilobyte.
 const MAX_WAITING_LINES: usize = 4096;
 
-/// The log: dropped, it is written to its end, if its reader takes it within a second.
+/// How long the end of the process waits for the reader of stdout.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The log: dropped, it is written to its end, if its reader takes it in time.
 pub(crate) struct Log {
     dropped: ErrorCounter,
-    _writer: WorkerGuard,
+    writer: Option<WorkerGuard>,
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        let writer = self.writer.take();
+        let (end, ended) = channel();
+        // In a thread that is left behind if the reader stalls: the guard itself would write to stdout then.
+        std::thread::spawn(move || {
+            drop(writer);
+            let _ = end.send(());
+        });
+        let _ = ended.recv_timeout(END_TIMEOUT);
+    }
 }
 
 /// Starts logging at `level` and above.
@@ -34,7 +51,7 @@ pub(crate) fn init(level: Level) -> Log {
         .with_current_span(false)
         .with_writer(lines);
     tracing_subscriber::registry().with(LevelFilter::from_level(level)).with(json).init();
-    Log { dropped, _writer: writer }
+    Log { dropped, writer: Some(writer) }
 }
 
 impl Log {

@@ -1,6 +1,7 @@
 //! Applies events and checkout sessions, and reads the inbox and the commands' cursors.
 
 use serde_json::Value;
+use stripe_credits_rules::session::Mode;
 use uuid::Uuid;
 
 use crate::database::{Database, DatabaseError, EVENT_TIMEOUT, READ_TIMEOUT, column};
@@ -85,6 +86,37 @@ impl Database {
             from billing.reconcile_checkout_session(
                 ($1::text)::jsonb, ($2::text)::uuid, to_timestamp(($3::text)::bigint)) as result";
         self.outcome(vec![party(user)], sql, &[session, &user.to_string(), &as_of.to_string()]).await
+    }
+
+    /// The outcome of reconciling a session that was applied for this user before, without its balances being old: none if
+    /// the books do not say so, and Stripe has to be asked.
+    pub(crate) async fn reconciled(
+        &self,
+        session_id: &str,
+        mode: Mode,
+        user: Uuid,
+    ) -> Result<Option<Outcome>, DatabaseError> {
+        // A subscription's session brings nothing more once its invoice was paid.
+        let sql = "select json_strip_nulls(json_build_object('ok', true, 'outcome', 'already_applied',
+                'already_applied', true, 'user_id', c.user_id, 'credits', 0,
+                'remaining_subscription', c.subscription_credits_balance,
+                'remaining_purchased', c.purchased_credits_balance,
+                'remaining_promotional', c.promotional_credits_balance, 'remaining_total', c.credits_balance,
+                'debt', c.debt, 'tier', c.subscription_tier, 'subscription_status', c.subscription_status))::text
+            from billing.user_credits c
+            where c.user_id = ($2::text)::uuid and exists (
+                select from billing.stripe_events e
+                where e.object_id = $1 and e.user_id = c.user_id and e.outcome in ('applied', 'already_applied')
+                    and e.payload #>> '{data,object,mode}' = $3
+                    and ($3 = 'payment' or exists (
+                        select from billing.payments p
+                        where p.user_id = c.user_id and p.paid_at is not null and p.source_id = coalesce(
+                            e.payload #>> '{data,object,invoice,id}', e.payload #>> '{data,object,invoice}'))))";
+        let parameters = [session_id, &user.to_string(), mode.as_str()];
+        let row: Option<String> = self.query_optional(sql, &parameters, READ_TIMEOUT).await?;
+        row.map(Outcome::parse)
+            .transpose()
+            .map_err(|fault| DatabaseError::UnexpectedAnswer(fault.to_string()))
     }
 
     /// Applies an event of the inbox together with the objects fetched for it.

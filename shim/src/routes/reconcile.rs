@@ -53,6 +53,10 @@ async fn reconcile(
         return Err(Error::NotASession);
     }
     fields.session_id = Some(session_id.clone());
+    // A page that is loaded again costs none of Stripe's rate limit.
+    if let Some(outcome) = app.database.reconciled(&session_id, mode, request.user.id()).await? {
+        return Ok(Reply::outcome(status(&outcome), &outcome));
+    }
     let session = session(app, mode, &session_id).await?;
     let outcome = apply(app, mode, request, &session_id, &session).await?;
     app.after_commit(&outcome, &reconcile_id(mode, &session_id)).await;

@@ -18,6 +18,7 @@ mod reconcile_plans;
 mod redis;
 mod signature_golden;
 mod slow_clients;
+mod strangers;
 mod subscription;
 mod sweep;
 mod torture;

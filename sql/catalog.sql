@@ -83,7 +83,7 @@ $$;
 comment on function billing.resolve_price(text, timestamptz) is
 'The row of a price, or of a product in the catalog, in force at p_at, by default now; before its first row, the first. No row for an unknown price. A '
 'retired row still says what the price is worth.
-Errors: 22004 null, 22023 blank.';
+Errors: 22004 null, 22023 blank or too long.';
 
 create function billing.assert_known_price(p_price_id text) returns void
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
@@ -97,4 +97,4 @@ begin
 end
 $$;
 comment on function billing.assert_known_price(text) is
-'Raises P0002 and names the price unless the catalog sells it now. Errors: 22004 null, 22023 blank.';
+'Raises P0002 and names the price unless the catalog sells it now. Errors: 22004 null, 22023 blank or too long.';

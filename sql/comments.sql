@@ -1,5 +1,6 @@
 -- The manual of the functions in extension/src/api.rs, as \df+ prints it. pgrx emits no comments; those of everything
--- else stand under their objects.
+-- else stand under their objects. Too long is an id of more than 255 bytes, a description or reason of more than 4,096,
+-- and, with 54000, metadata of more than 64 KiB and a document of more than 16 MiB as text.
 
 comment on function billing.apply_stripe_event(jsonb, jsonb) is
 'Applies a whole Stripe event in one transaction: in any order, any number of times, the same end state.
@@ -10,7 +11,8 @@ Outcome: applied; already_applied; ignored (livemode, account, before_books, eve
 'no_payment_required, no_subscription, stale, nothing_billed, not_credits, trial, unknown_payment); '
 'parked (no_catalog, unknown_price, unknown_user, identity_conflict, unknown_charge, unfetched, shape); rejected '
 '(malformed, conflict, out_of_range); needs_fetch with to_fetch.
-Errors: 22004 event is null. Nothing in the event''s content raises. 25001 in a transaction at a stricter isolation
+Errors: 22004 event is null, 54000 longer than 16 MiB as text. Nothing else in the event raises.
+25001 in a transaction at a stricter isolation
 level than read committed, where it would miss what was committed while it waited; so for every function that applies
 something of Stripe''s, load_catalog and retry_parked included. Functions that lock one account only (spending,
 run_due) raise 40001 there if they meet another transaction.
@@ -30,7 +32,8 @@ comment on function billing.apply_stripe_event_text(text, jsonb) is
   body     the webhook''s body
   fetched  as for apply_stripe_event
 Outcome: as apply_stripe_event''s; rejected, malformed, and nothing recorded, if the body is no JSON.
-Errors: 22004 body is null; 25001 as apply_stripe_event; 22003 or 54001 for a number or a depth that jsonb cannot hold.';
+Errors: 22004 body is null; 54000 longer than 16 MiB; 25001 as apply_stripe_event; 22003 or 54001 for a number or a
+depth that jsonb cannot hold.';
 
 comment on function billing.attribute(text, uuid) is
 'Links a checkout session or a customer to a user, and re-applies events that were parked waiting for that.
@@ -38,7 +41,7 @@ comment on function billing.attribute(text, uuid) is
   p_user_id    the user
 Outcome: applied, with the credits of the re-applied events (details.followed); already_applied if nothing changed; '
 'rejected, conflict if the session was paid for another user.
-Errors: 22004 null, 22023 blank or neither a session nor a customer.';
+Errors: 22004 null, 22023 blank, too long, or neither a session nor a customer.';
 
 comment on function billing.reconcile_checkout_session(jsonb, uuid, timestamptz) is
 'Applies a session as Stripe has it now, for the user whose browser came back from it: the same purchase as its '
@@ -48,7 +51,7 @@ comment on function billing.reconcile_checkout_session(jsonb, uuid, timestamptz)
   as_of             the time at which it was read, by Stripe''s clock; by default now
 Outcome: as apply_stripe_event''s; rejected, no_owner or not_owner, and nothing written, if the session names no '
 'user or another.
-Errors: 22004 session or user is null.';
+Errors: 22004 session or user is null, 54000 a session of more than 16 MiB as text.';
 
 comment on function billing.apply_stripe_credit_pack_purchase(uuid, bigint, text, text, text, text, text, text) is
 'Applies a paid credit pack by SQL: one purchase with its webhook and its reconcile, whichever comes first.
@@ -60,7 +63,7 @@ comment on function billing.apply_stripe_credit_pack_purchase(uuid, bigint, text
   p_customer_id          cus_…, if known: is linked to the user
   p_price_id, p_pack     the Stripe price or the catalog''s key: names the grant, and its expiry
 Outcome: applied; already_applied; rejected, conflict if the payment was applied for another user or amount.
-Errors: 22004 null, 22023 blank or amount ≤ 0, 22003 amount above 10^12.';
+Errors: 22004 null, 22023 blank, too long, or amount ≤ 0, 22003 amount above 10^12.';
 
 comment on function billing.apply_subscription_state(
     uuid, text, text, text, text, timestamptz, timestamptz, text, text, boolean, text, boolean) is
@@ -81,12 +84,13 @@ The state is as of now, in whole seconds: Stripe''s later events follow it, its 
 Outcome: applied; already_applied; ignored, stale or an invoice''s reasons; rejected: no_catalog, unknown_price (the '
 'row is written, nothing granted), conflict if the subscription or the invoice belongs to another user, '
 'out_of_range.
-Errors: 22004 null, 22023 blank, an infinite time, an end not after its start, none of Stripe''s statuses.';
+Errors: 22004 null, 22023 blank or too long, an infinite time, an end not after its start, none of Stripe''s statuses.';
 
 comment on function billing.user_id(text) is
 'The user that a text names, as metadata, client_reference_id and tokens'' sub do: a UUID names itself; any other '
 'text, such as user_2abc, names its UUID version 5 in the catalog''s user_namespace. Blanks around it do not count. '
-'Null if it names nobody: it is no UUID, and the catalog has no user_namespace. Errors: 22004 null, 22023 blank.';
+'Null if it names nobody: it is no UUID, and the catalog has no user_namespace. Errors: 22004 null, 22023 blank or '
+'too long.';
 
 comment on function billing.load_catalog(jsonb) is
 'Stores a catalog document, and re-applies events that were parked waiting for it: 100 at once, the others are due for '
@@ -110,7 +114,7 @@ comment on function billing.grant_credits(uuid, bigint, text, text, timestamptz)
   p_description  for the ledger row
   p_expires_at   when the remaining credits expire; null: never
 Outcome: applied; already_applied; rejected, conflict if the request id was used with another amount or expiry.
-Errors: 22004 null, 22023 blank, amount ≤ 0 or expiry in the past, 22003 amount above 10^12.';
+Errors: 22004 null, 22023 blank or too long, amount ≤ 0 or expiry in the past, 22003 amount above 10^12.';
 
 comment on function billing.spend_credits(uuid, bigint, text, text, jsonb) is
 'Spends credits, once per request id: those that are lost soonest first, then subscription before promotional before '
@@ -118,11 +122,12 @@ comment on function billing.spend_credits(uuid, bigint, text, text, jsonb) is
   p_user_id      the user
   p_amount       credits, 1 to 10^12
   p_request_id   the caller''s key: the same call again is already_applied
-  p_description, p_metadata  for the ledger rows
+  p_description  for the ledger rows, at most 4,096 bytes
+  p_metadata     for the ledger rows, any JSON, at most 64 KiB as text
 Outcome: applied, credits = −p_amount; already_applied; rejected, insufficient_credits, which records nothing, so '
 'that the same request may try again; rejected, conflict if the request id was used with another amount or for a '
 'reservation.
-Errors: 22004 null, 22023 blank or amount ≤ 0, 22003 amount above 10^12.';
+Errors: 22004 null, 22023 blank, too long, or amount ≤ 0, 22003 amount above 10^12, 54000 metadata too long.';
 
 comment on function billing.reserve_credits(uuid, bigint, text, interval, text) is
 'Reserves credits for a job that may fail, once per request id. They are drawn at once, as a spend would draw them, '
@@ -130,20 +135,20 @@ comment on function billing.reserve_credits(uuid, bigint, text, interval, text) 
   p_ttl  above 0, at most 30 days
 Outcome: applied; already_applied, with details.status held, committed, released or expired; rejected, '
 'insufficient_credits or conflict.
-Errors: 22004 null, 22023 blank, amount ≤ 0 or p_ttl out of range, 22003 amount above 10^12.';
+Errors: 22004 null, 22023 blank or too long, amount ≤ 0 or p_ttl out of range, 22003 amount above 10^12.';
 
 comment on function billing.commit_reservation(uuid, text, bigint) is
 'Ends a reservation with p_amount of it spent, by default all. The rest returns to the grants it came from; what '
 'returns to a grant that has expired meanwhile expires with it.
 Outcome: applied, credits = what was returned; already_applied; rejected: unknown_reservation, reservation_ended '
 '(released or expired), exceeds_reservation, conflict (committed with another amount).
-Errors: 22004 null, 22023 blank or amount ≤ 0, 22003 amount above 10^12.';
+Errors: 22004 null, 22023 blank, too long, or amount ≤ 0, 22003 amount above 10^12.';
 
 comment on function billing.release_reservation(uuid, text) is
 'Ends a reservation with nothing of it spent; all of it returns to the grants it came from.
 Outcome: applied, credits = what was returned; already_applied if it was released or expired before; rejected: '
 'unknown_reservation, conflict (committed).
-Errors: 22004 null, 22023 blank.';
+Errors: 22004 null, 22023 blank or too long.';
 
 comment on function billing.refund_spend(uuid, text, text, bigint) is
 'Gives back what a spend, or the committed part of a reservation, drew: to the grants it came from, what was drawn '
@@ -155,7 +160,7 @@ comment on function billing.refund_spend(uuid, text, text, bigint) is
 Outcome: applied, credits = what came back to the balance; already_applied; rejected: unknown_spend (neither a spend '
 'nor a committed reservation), exceeds_spend (more than was spent, or nothing is left of it), conflict (the request '
 'id was used with another spend or amount, or for another kind of request). A rejected request records nothing.
-Errors: 22004 null, 22023 blank or amount ≤ 0, 22003 amount above 10^12.';
+Errors: 22004 null, 22023 blank, too long, or amount ≤ 0, 22003 amount above 10^12.';
 
 comment on function billing.adjust_credits(uuid, bigint, text, text) is
 'Corrects a balance by hand, once per request id.
@@ -167,7 +172,7 @@ comment on function billing.adjust_credits(uuid, bigint, text, text) is
 Outcome: applied, credits = the change of the balance less the debt; already_applied; rejected: insufficient_credits '
 'if there are fewer, which records nothing; conflict if the request id was used with another amount, or for a spend, '
 'a reservation or a refund; out_of_range.
-Errors: 22004 null, 22023 blank or amount 0, 22003 amount beyond ±10^12.';
+Errors: 22004 null, 22023 blank, too long, or amount 0, 22003 amount beyond ±10^12.';
 
 comment on function billing.import_balance(uuid, text, bigint, text, timestamptz) is
 'Imports the balance that a user has in another system, once per user and source. One statement imports a table: '
@@ -180,7 +185,7 @@ comment on function billing.import_balance(uuid, text, bigint, text, timestamptz
   p_expires_at  when the remaining credits expire; null: never
 Outcome: applied; already_applied; rejected: conflict if the source was imported for this user with another pool, '
 'amount or expiry; out_of_range.
-Errors: 22004 null, 22023 blank, another pool, amount ≤ 0 or expiry in the past, 22003 amount above 10^12.';
+Errors: 22004 null, 22023 blank or too long, another pool, amount ≤ 0 or expiry in the past, 22003 amount above 10^12.';
 
 comment on function billing.settle_account(uuid) is
 'Posts what is due in one account, if the transaction may write. Internal to my_credits.';

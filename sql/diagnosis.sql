@@ -247,7 +247,7 @@ end
 $$;
 comment on function billing.explain_checkout_session(text) is
 'Everything known of a checkout session: its events with their outcomes, the payment, the reversals, the grants, the '
-'ledger rows, the effect on the balance in credits. Errors: 22004 null, 22023 blank.';
+'ledger rows, the effect on the balance in credits. Errors: 22004 null, 22023 blank or too long.';
 
 create function billing.explain_user(p_user_id uuid) returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp

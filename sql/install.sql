@@ -127,10 +127,17 @@ comment on domain billing.event_outcome is 'What came of an event.';
 create function billing.require_named(p_value text, p_argument text) returns void
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
+declare
+    -- As MAX_ID_BYTES of the rules.
+    c_bytes constant integer := 255;
 begin
     if p_value is null then
         raise exception '% must not be null', p_argument
             using errcode = 'null_value_not_allowed', detail = format('%s = NULL', p_argument);
+    elsif octet_length(p_value) > c_bytes then
+        raise exception '% must be at most % bytes', p_argument, c_bytes
+            using errcode = 'invalid_parameter_value',
+                detail = format('%s has %s bytes', p_argument, octet_length(p_value));
     elsif p_value !~ '\S' then
         raise exception '% must not be blank', p_argument
             using errcode = 'invalid_parameter_value', detail = format('%s = %L', p_argument, p_value);
@@ -138,4 +145,4 @@ begin
 end
 $$;
 comment on function billing.require_named(text, text) is
-'Raises 22004 if a text argument is null, 22023 if it is blank.';
+'Raises 22004 if a text argument is null, 22023 if it is blank or longer than 255 bytes.';

@@ -248,8 +248,16 @@ comment on table billing.cursors is
 create function billing.move_cursor(p_command text, p_position jsonb default null) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
+declare
+    -- As stored.
+    c_position_bytes constant integer := 4096;
 begin
     perform billing.require_named(p_command, 'p_command');
+    if pg_column_size(p_position) > c_position_bytes then
+        raise exception 'p_position must be at most % bytes', c_position_bytes
+            using errcode = 'program_limit_exceeded',
+                detail = format('p_position has %s bytes', pg_column_size(p_position));
+    end if;
     if p_position is null then
         delete from billing.cursors where command = p_command;
         return;
@@ -263,4 +271,4 @@ comment on function billing.move_cursor(text, jsonb) is
 'Stores how far a command has come through Stripe''s lists.
   p_command   the command: sweep, backfill
   p_position  where its next run continues; null forgets it
-Errors: 22004 command is null, 22023 blank.';
+Errors: 22004 command is null, 22023 blank or too long, 54000 a position of more than 4,096 bytes.';

@@ -2,7 +2,7 @@
 //!
 //! The manual is sql/comments.sql, which `\df+ billing.*` prints; the rules are in rules/. A business rejection is an
 //! outcome row. An error is raised only for a call that is wrong in itself: a null (22004), a blank or impossible value
-//! (22023), an amount out of range (22003).
+//! (22023), an amount out of range (22003), a text that is too long (22023), JSON that is (54000).
 
 #![allow(clippy::needless_pass_by_value, reason = "pgrx hands every argument over by value")]
 
@@ -15,10 +15,11 @@ use crate::ledger;
 use crate::outcome::Outcome;
 use crate::pg::convert::{clock, time, uuid, uuid_datum};
 use crate::pg::error::{
-    catalog_document, change, expiry, named, named_if_given, not_negative, period, pool, positive,
-    raise_invalid, required, subscription_status, text, time_to_live,
+    catalog_document, change, described, described_if_given, document, document_if_given, document_text,
+    expiry, metadata, named, named_if_given, not_negative, period, pool, positive, raise_invalid, required,
+    subscription_status, time_to_live,
 };
-use crate::pg::json::JsonText;
+use crate::pg::json::Json;
 use crate::pg::sql::connected;
 use crate::posting::adjustment::{self, Adjustment, Import};
 use crate::posting::promotion::{self, ManualGrant};
@@ -31,8 +32,8 @@ use crate::tables::inbox;
 /// `{}` if Stripe could not be asked. Nothing in the event's content raises an error.
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
-fn apply_stripe_event(event: Option<JsonText>, fetched: default!(Option<JsonText>, "NULL")) -> Outcome {
-    let event = required(event, "event");
+fn apply_stripe_event(event: Option<Json>, fetched: default!(Option<Json>, "NULL")) -> Outcome {
+    let (event, fetched) = (document(event, "event"), document_if_given(fetched, "fetched"));
     connected(|sql| event::deliver(sql, &event, fetched.as_ref()))
 }
 
@@ -41,8 +42,8 @@ fn apply_stripe_event(event: Option<JsonText>, fetched: default!(Option<JsonText
 /// `rejected`, `malformed`.
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
-fn apply_stripe_event_text(body: Option<String>, fetched: default!(Option<JsonText>, "NULL")) -> Outcome {
-    let body = required(body, "body");
+fn apply_stripe_event_text(body: Option<String>, fetched: default!(Option<Json>, "NULL")) -> Outcome {
+    let (body, fetched) = (document_text(body, "body"), document_if_given(fetched, "fetched"));
     connected(|sql| event::deliver_text(sql, &body, fetched.as_ref()))
 }
 
@@ -54,11 +55,11 @@ fn apply_stripe_event_text(body: Option<String>, fetched: default!(Option<JsonTe
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn reconcile_checkout_session(
-    session: Option<JsonText>,
+    session: Option<Json>,
     expected_user_id: Option<pgrx::Uuid>,
     as_of: default!(Option<TimestampWithTimeZone>, "NULL"),
 ) -> Outcome {
-    let session = required(session, "session");
+    let session = document(session, "session");
     let expected = uuid(required(expected_user_id, "expected_user_id"));
     let as_of = as_of.and_then(time).unwrap_or_else(clock);
     connected(|sql| event::reconcile(sql, &session, expected, as_of))
@@ -169,7 +170,7 @@ fn user_id(p_external: Option<String>) -> Option<pgrx::Uuid> {
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn load_catalog(
-    catalog: Option<JsonText>,
+    catalog: Option<Json>,
 ) -> TableIterator<'static, (name!(price_id, String), name!(change, String))> {
     let document = catalog_document(catalog, "catalog");
     let changes = connected(|sql| catalog::load(sql, &document));
@@ -222,7 +223,7 @@ fn grant_credits(
         user: uuid(required(p_user_id, "p_user_id")),
         amount: positive(p_amount, "p_amount"),
         request_id: &request_id,
-        description: p_description.as_deref(),
+        description: described_if_given(p_description.as_ref(), "p_description"),
         expires_at: expiry(p_expires_at, "p_expires_at"),
     };
     connected(|sql| promotion::grant(sql, &call))
@@ -239,15 +240,15 @@ fn spend_credits(
     p_amount: Option<i64>,
     p_request_id: Option<String>,
     p_description: default!(Option<String>, "NULL"),
-    p_metadata: default!(Option<JsonText>, "'{}'"),
+    p_metadata: default!(Option<Json>, "'{}'"),
 ) -> Outcome {
     let request_id = named(p_request_id, "p_request_id");
     let request = Request {
         user: uuid(required(p_user_id, "p_user_id")),
         amount: positive(p_amount, "p_amount"),
         request_id: &request_id,
-        description: p_description.as_deref(),
-        metadata: p_metadata.as_ref().filter(|metadata| metadata.text() != "{}"),
+        description: described_if_given(p_description.as_ref(), "p_description"),
+        metadata: metadata(p_metadata, "p_metadata"),
     };
     connected(|sql| spend::spend(sql, &request))
 }
@@ -268,7 +269,7 @@ fn reserve_credits(
         user: uuid(required(p_user_id, "p_user_id")),
         amount: positive(p_amount, "p_amount"),
         request_id: &request_id,
-        description: p_description.as_deref(),
+        description: described_if_given(p_description.as_ref(), "p_description"),
         metadata: None,
     };
     let ttl = time_to_live(p_ttl, "p_ttl");
@@ -337,7 +338,7 @@ fn adjust_credits(
     p_request_id: Option<String>,
     p_reason: Option<String>,
 ) -> Outcome {
-    let (request_id, reason) = (named(p_request_id, "p_request_id"), text(p_reason, "p_reason"));
+    let (request_id, reason) = (named(p_request_id, "p_request_id"), described(p_reason, "p_reason"));
     let call = Adjustment {
         user: uuid(required(p_user_id, "p_user_id")),
         amount: change(p_amount, "p_amount"),

@@ -26,7 +26,7 @@ pub(crate) use purchase::{Bought, came_back};
 pub(crate) use targets::Cause;
 
 use crate::pg::convert::{clock, timestamp, uuid_datum};
-use crate::pg::json::JsonText;
+use crate::pg::json::Json;
 use crate::pg::sql::{Row, Sql};
 use crate::tables::test_clocks;
 
@@ -99,7 +99,7 @@ pub(crate) struct Origin<'a> {
     pub(crate) invoice_id: Option<&'a str>,
     pub(crate) payment_intent_id: Option<&'a str>,
     pub(crate) request_id: Option<&'a str>,
-    pub(crate) metadata: Option<&'a JsonText>,
+    pub(crate) metadata: Option<Json>,
 }
 
 /// An account under its lock.

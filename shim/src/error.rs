@@ -67,6 +67,10 @@ pub(crate) enum Error {
     AlreadySubscribed,
     #[error("there is no subscription")]
     NoSubscription,
+    #[error("the subscription is set to end; it has to be renewed before this change")]
+    SubscriptionEnds,
+    #[error("the preview is out of date; ask for a new one")]
+    PreviewExpired,
     #[error("nothing was bought yet, so Stripe has nothing to show")]
     NoCustomer,
     #[error("{0}")]
@@ -127,6 +131,8 @@ impl Error {
             Self::InvalidPrice => "INVALID_PRICE",
             Self::AlreadySubscribed => "already_subscribed",
             Self::NoSubscription => "no_subscription",
+            Self::SubscriptionEnds => "subscription_ends",
+            Self::PreviewExpired => "preview_expired",
             Self::NoCustomer => "no_customer",
             Self::TooManyRequests { .. } => "too_many_requests",
             Self::Overloaded => "overloaded",
@@ -182,7 +188,11 @@ impl Error {
             Self::Auth(AuthError::KeysUnavailable) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Auth(_) => StatusCode::UNAUTHORIZED,
             Self::OriginNotAllowed => StatusCode::FORBIDDEN,
-            Self::AlreadySubscribed | Self::NoSubscription | Self::NoCustomer => StatusCode::CONFLICT,
+            Self::AlreadySubscribed
+            | Self::NoSubscription
+            | Self::SubscriptionEnds
+            | Self::PreviewExpired
+            | Self::NoCustomer => StatusCode::CONFLICT,
             Self::TooManyRequests { .. } | Self::BadGateway(StripeError::OverShare) => {
                 StatusCode::TOO_MANY_REQUESTS
             }
@@ -210,13 +220,13 @@ impl Error {
             }
             Self::Auth(auth) => auth.client_text().to_owned(),
             Self::MalformedRequest(fault) => format!("the request was not understood: {fault}"),
-            Self::BadGateway(StripeError::Declined(_)) => "the payment was declined".to_owned(),
             Self::BadGateway(StripeError::OverShare) => {
                 "too many requests of all users, try again".to_owned()
             }
-            Self::BadGateway(StripeError::Refused { .. } | StripeError::NotFound) => {
-                "Stripe refused this".to_owned()
-            }
+            Self::BadGateway(StripeError::Declined(code)) => format!("the payment was declined ({code})"),
+            // A code is a word of Stripe's: it quotes nothing that was sent.
+            Self::BadGateway(StripeError::Refused { code, .. }) => format!("Stripe refused this ({code})"),
+            Self::BadGateway(StripeError::NotFound) => "Stripe refused this".to_owned(),
             Self::Stripe(_) | Self::BadGateway(_) => "Stripe's API could not be asked, try again".to_owned(),
             Self::Database(DatabaseError::ExtensionMissing | DatabaseError::NotAllowed)
             | Self::Body(BodyError::NoMemory)

@@ -3,6 +3,7 @@
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 use stripe_credits_rules::calendar;
 use stripe_credits_rules::escapes::storable;
@@ -71,6 +72,21 @@ impl Event {
         mode: StripeMode,
     ) -> Result<Self, MalformedEvent> {
         Self::synthetic(rules::backfill(object.get(), time(as_of)?, mode == StripeMode::Live))
+    }
+
+    /// The event that will say what an object has become at a time of Stripe's clock, before it has.
+    pub(crate) fn preview(
+        object: &Value,
+        event_type: &str,
+        as_of: u64,
+        mode: StripeMode,
+    ) -> Result<Self, MalformedEvent> {
+        Self::synthetic(rules::preview(
+            &object.to_string(),
+            event_type,
+            time(as_of)?,
+            mode == StripeMode::Live,
+        ))
     }
 
     fn synthetic(event: Result<String, Malformed>) -> Result<Self, MalformedEvent> {

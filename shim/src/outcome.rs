@@ -19,6 +19,8 @@ struct Columns {
     reason: Option<String>,
     user_id: Option<String>,
     credits: Option<i64>,
+    remaining_total: Option<i64>,
+    debt: Option<i64>,
     #[serde(default)]
     to_fetch: Vec<String>,
     #[serde(default)]
@@ -80,9 +82,14 @@ impl Outcome {
         self.columns.user_id.as_deref()
     }
 
-    /// The net change of the balance.
+    /// The net change of the balance less the debt.
     pub(crate) fn credits(&self) -> Option<i64> {
         self.columns.credits
+    }
+
+    /// The balance and the debt afterwards; none without an account.
+    pub(crate) fn balance(&self) -> Option<(i64, i64)> {
+        self.columns.remaining_total.zip(self.columns.debt)
     }
 
     /// The paths in Stripe's API that the database needs.

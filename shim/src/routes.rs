@@ -7,6 +7,7 @@ mod credits;
 mod catalog;
 mod subscription;
 mod checkout;
+mod choice;
 mod user;
 mod cors;
 

@@ -1,6 +1,8 @@
-//! Stripe's API: its lists, the keys of changes to it, the client, and the forms that it takes.
+//! Stripe's API: its lists, the keys of changes to it, the objects of a change of plan, the client, and the forms that it
+//! takes.
 
 pub(crate) mod pages;
 pub(crate) mod idempotency;
+pub(crate) mod objects;
 pub(crate) mod client;
 pub(crate) mod form;

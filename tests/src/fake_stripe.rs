@@ -4,6 +4,8 @@
 //! A route is one arm of [`route`]; what it answers comes from the [`Books`], which a test fills. Whatever is not
 //! there is answered as Stripe answers it, so that a wrong path shows as a 404 in the record, not as a hang.
 
+mod subscriptions;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -11,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use http_body_util::{BodyExt as _, Collected, Full, combinators::BoxBody};
 use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue, RETRY_AFTER};
@@ -185,6 +188,20 @@ impl FakeStripe {
         self.state().books.objects.insert(format!("/v1/subscriptions/{id}"), subscription);
     }
 
+    /// Stripe sells these: a price, its product, cents and the interval, each.
+    pub fn sells(&self, prices: &[(&str, &str, i64, &str)]) {
+        for (id, product, cents, interval) in prices {
+            self.knows_at(
+                &format!("/v1/prices/{id}"),
+                json!({
+                    "id": id, "object": "price", "active": true, "currency": "usd", "livemode": false,
+                    "product": product, "type": "recurring", "unit_amount": cents, "metadata": {},
+                    "recurring": {"interval": interval, "interval_count": 1, "usage_type": "licensed"},
+                }),
+            );
+        }
+    }
+
     /// Stripe has this invoice.
     ///
     /// # Panics
@@ -320,7 +337,7 @@ async fn respond(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result
         }
         let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
         let body = str::from_utf8(&body).unwrap_or_default();
-        let request = Posted { path, body, key: header("idempotency-key") };
+        let request = Posted { path, body, key: header("idempotency-key"), now: now(date.as_ref()) };
         let books = &mut locked(&state).books;
         if head.method == Method::POST {
             post(books, &request)
@@ -377,7 +394,17 @@ fn route(books: &Books, method: &Method, path: &str, query: &str) -> Answer {
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     match (method, segments.as_slice()) {
         (&Method::GET, ["v1", "checkout", "sessions", _]) => session(books, path, query),
-        (&Method::GET, ["v1", "subscriptions" | "invoices" | "prices" | "events", _]) => object(books, path),
+        (&Method::GET, ["v1", "subscriptions", _]) => match books.objects.get(path) {
+            Some(found) => {
+                let found = subscriptions::expanded(books, found, query);
+                json_answer(StatusCode::OK, found.to_string())
+            }
+            None => missing(path),
+        },
+        (
+            &Method::GET,
+            ["v1", "invoices" | "prices" | "events", _] | ["v1", "test_helpers", "test_clocks", _],
+        ) => object(books, path),
         (
             &Method::GET,
             [
@@ -400,6 +427,17 @@ struct Posted<'a> {
     path: &'a str,
     body: &'a str,
     key: Option<String>,
+    /// Stripe's clock, in seconds since 1970.
+    now: i64,
+}
+
+/// The status and the body of an answer.
+type Made = (StatusCode, Value);
+
+/// Stripe's clock: where it stands, or the real one.
+fn now(date: Option<&HeaderValue>) -> i64 {
+    let standing = date.and_then(|date| DateTime::parse_from_rfc2822(date.to_str().ok()?).ok());
+    standing.map_or_else(|| Utc::now().timestamp(), |standing| standing.timestamp())
 }
 
 impl Posted<'_> {
@@ -425,7 +463,7 @@ fn post(books: &mut Books, request: &Posted) -> Answer {
         }
         None => {}
     }
-    let Some((status, answer)) = change(books, request.path, &request.form()) else {
+    let Some((status, answer)) = change(books, request) else {
         return unrecognized(&Method::POST, request.path);
     };
     if let Some(key) = &request.key {
@@ -445,7 +483,9 @@ async fn keep(state: &Mutex<State>, key: String, path: &str, body: &[u8], failur
 }
 
 /// The routes that change something. A new one is a new arm.
-fn change(books: &mut Books, path: &str, form: &BTreeMap<String, String>) -> Option<(StatusCode, Value)> {
+fn change(books: &mut Books, request: &Posted) -> Option<Made> {
+    let Posted { path, now, .. } = *request;
+    let form = &request.form();
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     books.made += 1;
     let made = books.made;
@@ -466,18 +506,14 @@ fn change(books: &mut Books, path: &str, form: &BTreeMap<String, String>) -> Opt
             "customer": form.get("customer"), "return_url": form.get("return_url"),
             "url": format!("https://billing.stripe.test/session/{made}"),
         }),
-        ["v1", "invoices", "create_preview"] => preview(form),
-        ["v1", "subscriptions", id] => {
-            let Some(mut subscription) = books.objects.get(path).cloned() else {
-                let message = format!("No such subscription: '{id}'");
-                let error =
-                    json!({"type": "invalid_request_error", "code": "resource_missing", "message": message});
-                let refusal = json!({"error": error});
-                return Some((StatusCode::NOT_FOUND, refusal));
-            };
-            update(&mut subscription, form, books.declines_cards, made);
-            books.objects.insert(path.to_owned(), subscription.clone());
-            subscription
+        ["v1", "invoices", "create_preview"] => return Some(subscriptions::preview(books, form, now, made)),
+        ["v1", "subscriptions", _] => return Some(subscriptions::update(books, path, form, now, made)),
+        ["v1", "subscription_schedules"] => return Some(subscriptions::schedule(books, form, made)),
+        ["v1", "subscription_schedules", _] => {
+            return Some(subscriptions::update_schedule(books, path, form));
+        }
+        ["v1", "subscription_schedules", _, "release"] => {
+            return Some(subscriptions::release(books, path.trim_end_matches("/release")));
         }
         _ => return None,
     };
@@ -499,47 +535,6 @@ fn made_session(id: &str, form: &BTreeMap<String, String>) -> Value {
         "success_url": form.get("success_url"), "cancel_url": form.get("cancel_url"),
         "url": format!("https://checkout.stripe.test/c/pay/{id}"),
     })
-}
-
-/// <https://docs.stripe.com/api/invoices/create_preview>
-fn preview(form: &BTreeMap<String, String>) -> Value {
-    let line =
-        |amount: i64, text: &str| json!({"object": "line_item", "amount": amount, "description": text});
-    json!({
-        "id": "upcoming_in_1", "object": "invoice", "currency": "usd", "subscription": form.get("subscription"),
-        "subtotal": 20_000, "total": 20_000, "amount_due": 20_000,
-        "lines": {"object": "list", "has_more": false, "data": [
-            line(-10_000, "Unused time on Pro"), line(30_000, "Remaining time on Max"),
-        ]},
-    })
-}
-
-/// <https://docs.stripe.com/api/subscriptions/update>, with `payment_behavior=pending_if_incomplete`: what is not
-/// paid is kept apart until it is.
-fn update(subscription: &mut Value, form: &BTreeMap<String, String>, is_declined: bool, made: usize) {
-    if form.get("cancel_at_period_end").is_some_and(|value| value == "true") {
-        subscription["cancel_at_period_end"] = true.into();
-        subscription["cancel_at"] = subscription["items"]["data"][0]["current_period_end"].clone();
-    }
-    let (Some(id), Some(price)) = (form.get("items[0][id]"), form.get("items[0][price]")) else { return };
-    let quantity: u32 = form.get("items[0][quantity]").and_then(|text| text.parse().ok()).unwrap_or(1);
-    let invoice = format!("in_made_{made}");
-    let status = if is_declined { "open" } else { "paid" };
-    let url = format!("https://invoice.stripe.test/{invoice}");
-    subscription["latest_invoice"] =
-        json!({"id": invoice, "object": "invoice", "status": status, "hosted_invoice_url": url});
-    let items = subscription["items"]["data"].as_array_mut().expect("a subscription has items");
-    let item = items.iter_mut().find(|item| item["id"] == *id).expect("the item is one of them");
-    if is_declined {
-        let mut pending = item.clone();
-        pending["price"] = json!({"id": price, "object": "price"});
-        pending["quantity"] = quantity.into();
-        subscription["pending_update"] =
-            json!({"subscription_items": [pending], "expires_at": crate::stripe::CREATED + 82_800});
-    } else {
-        item["price"] = json!({"id": price, "object": "price"});
-        item["quantity"] = quantity.into();
-    }
 }
 
 fn unrecognized(method: &Method, path: &str) -> Answer {

@@ -266,6 +266,13 @@ impl Line {
         self
     }
 
+    /// With a text for people.
+    #[must_use]
+    pub fn described(mut self, text: &str) -> Line {
+        self.0["description"] = text.into();
+        self
+    }
+
     /// Of a product.
     #[must_use]
     pub fn of_product(mut self, product_id: &str) -> Line {

@@ -380,6 +380,19 @@ pub fn backfill(object: &str, as_of: Time, livemode: bool) -> Result<String, Mal
     wrap(id, event_type, as_of, livemode, object)
 }
 
+/// Wraps an object as it will be after a change, as the event that will say so, to explain it before it happens.
+///
+/// # Errors
+/// [`Malformed`] if `object` has no id.
+pub fn preview(object: &str, event_type: &str, as_of: Time, livemode: bool) -> Result<String, Malformed> {
+    #[derive(Deserialize)]
+    struct Named {
+        id: String,
+    }
+    let named: Named = serde_json::from_str(object).map_err(Malformed::unnamed)?;
+    wrap(format!("preview:{}", named.id), event_type.to_owned(), as_of, livemode, object)
+}
+
 /// Wraps an object that Stripe returned as an event.
 fn wrap(
     id: String,

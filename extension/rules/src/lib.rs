@@ -17,7 +17,8 @@
 //! 9. [`worth`]: what a checkout session buys ([`worth::session`]), and which lines of an invoice are ours
 //!    ([`worth::invoice`]);
 //! 10. [`streams`]: what the lines of all of a user's invoices make of each grant, as one function of all facts;
-//! 11. [`draw`]: which grants a spend is taken from.
+//! 11. [`draw`]: which grants a spend is taken from;
+//! 12. [`plan_change`]: which way a customer's change of plan goes, and when it is billed.
 //!
 //! `model`, which only tests are built with, is a second implementation of the rules, for comparison.
 //! `vectors` are histories with the numbers that must stand. `simulator` bills one customer as Stripe does: random histories, and what they must leave.
@@ -49,6 +50,7 @@ pub mod lot;
 pub mod worth;
 pub mod streams;
 pub mod draw;
+pub mod plan_change;
 
 #[cfg(any(test, feature = "model"))]
 pub mod vectors;

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::user::UserNames;
+use crate::user::{METADATA_KEYS, UserNames};
 
 use self::fields::Fields;
 
@@ -388,5 +388,5 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(object: &'a RawValue) -> Result<T, S
 
 /// The user that the app's server wrote into an object's metadata, by one of the keys that apps use.
 pub(crate) fn metadata_user(metadata: &Metadata) -> UserNames {
-    ["user_id", "userId", "supabase_user_id"].into_iter().filter_map(|key| metadata.get(key)).collect()
+    METADATA_KEYS.into_iter().filter_map(|key| metadata.get(key)).collect()
 }

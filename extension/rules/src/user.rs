@@ -4,6 +4,9 @@
 use sha1_smol::Sha1;
 use uuid::{Builder, Uuid};
 
+/// The keys of Stripe's metadata by which apps name their user, the first one first.
+pub const METADATA_KEYS: [&str; 3] = ["user_id", "userId", "supabase_user_id"];
+
 /// The user that a text names: a UUID names itself; any other text names version 5 of it in the namespace, if there is
 /// one. Blanks around it do not count, and a blank text names nobody.
 #[must_use]

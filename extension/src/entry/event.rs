@@ -14,6 +14,7 @@ use crate::judge::{Caller, Judged, judge};
 use crate::outcome::Outcome;
 use crate::parked;
 use crate::pg::convert::clock;
+use crate::pg::error::readable;
 use crate::pg::json::JsonText;
 use crate::pg::locks;
 use crate::pg::sql::Sql;
@@ -30,7 +31,11 @@ pub(crate) fn deliver_text(sql: &mut Sql, body: &str, fetched: Option<&JsonText>
     match event::read(&text) {
         // It may be no JSON at all, and there is no id to record it under.
         Err(malformed) if malformed.event_id.is_none() => Outcome::malformed(&malformed),
-        event => apply(sql, event, &JsonText::from_json(text.into_owned()), fetched, Caller::Stripe),
+        event => {
+            let payload = JsonText::from_json(text.into_owned());
+            readable(payload.json(), "body");
+            apply(sql, event, &payload, fetched, Caller::Stripe)
+        }
     }
 }
 

@@ -13,8 +13,14 @@ use stripe_credits_rules::stripe::MAX_ID_BYTES;
 use stripe_credits_rules::subscription::Status;
 
 use crate::pg::convert::time;
-use crate::pg::json::JsonText;
+use crate::pg::json::{Json, JsonText};
 
+/// The length of a text that people read, such as a description.
+const MAX_DESCRIPTION_BYTES: usize = 4_096;
+/// The length of a JSON document as text: an event, what was fetched, a catalog.
+const MAX_DOCUMENT_BYTES: usize = 16 << 20;
+/// The length of a ledger row's metadata as text.
+const MAX_METADATA_BYTES: usize = 64 << 10;
 /// How long a reservation may hold credits, in days.
 const MAX_RESERVATION_DAYS: i64 = 30;
 
@@ -38,28 +44,86 @@ pub(crate) fn required<T>(value: Option<T>, argument: &str) -> T {
     })
 }
 
-/// A text that is not null and not blank.
-pub(crate) fn text(value: Option<String>, argument: &str) -> String {
+/// A text that is not blank, and short enough for a key.
+pub(crate) fn named(value: Option<String>, argument: &str) -> String {
+    text(value, MAX_ID_BYTES, argument)
+}
+
+/// A text that is short enough for a key, or null.
+pub(crate) fn named_if_given(value: Option<String>, argument: &str) -> Option<String> {
+    value.map(|value| named(Some(value), argument))
+}
+
+/// A text that is not blank, for people to read.
+pub(crate) fn described(value: Option<String>, argument: &str) -> String {
+    text(value, MAX_DESCRIPTION_BYTES, argument)
+}
+
+fn text(value: Option<String>, limit: usize, argument: &str) -> String {
     let value = required(value, argument);
+    at_most(&value, limit, argument);
     if value.trim().is_empty() {
         raise_invalid(&format!("{argument} must not be blank"), &format!("{argument} = {value:?}"));
     }
     value
 }
 
-/// The same, and short enough for a key.
-pub(crate) fn named(value: Option<String>, argument: &str) -> String {
-    let value = text(value, argument);
-    if value.len() > MAX_ID_BYTES {
-        let fault = format!("{argument} must be at most {MAX_ID_BYTES} bytes");
-        raise_invalid(&fault, &format!("{argument} = {value:?}"));
+/// A text for people to read, or null.
+pub(crate) fn described_if_given<'a>(value: Option<&'a String>, argument: &str) -> Option<&'a str> {
+    value.inspect(|value| at_most(value, MAX_DESCRIPTION_BYTES, argument)).map(String::as_str)
+}
+
+/// Raises 22023 for a text that is too long. The detail has its length only, since the text may be of any length.
+fn at_most(value: &str, limit: usize, argument: &str) {
+    if value.len() > limit {
+        let detail = format!("{argument} has {} bytes", value.len());
+        raise_invalid(&format!("{argument} must be at most {limit} bytes"), &detail);
+    }
+}
+
+/// A JSON document as text, not longer than [`MAX_DOCUMENT_BYTES`].
+pub(crate) fn document_text(value: Option<String>, argument: &str) -> String {
+    let value = required(value, argument);
+    if value.len() > MAX_DOCUMENT_BYTES {
+        raise_too_large(MAX_DOCUMENT_BYTES, argument);
     }
     value
 }
 
+/// A JSON document, whose text is not longer than [`MAX_DOCUMENT_BYTES`].
+pub(crate) fn document(value: Option<Json>, argument: &str) -> JsonText {
+    JsonText::within(required(value, argument), MAX_DOCUMENT_BYTES)
+        .unwrap_or_else(|| raise_too_large(MAX_DOCUMENT_BYTES, argument))
+}
+
 /// The same, or null.
-pub(crate) fn named_if_given(value: Option<String>, argument: &str) -> Option<String> {
-    value.map(|value| named(Some(value), argument))
+pub(crate) fn document_if_given(value: Option<Json>, argument: &str) -> Option<JsonText> {
+    value.map(|value| document(Some(value), argument))
+}
+
+/// Raises 54000 for a value that was made from an argument, if its text is longer than [`MAX_DOCUMENT_BYTES`].
+pub(crate) fn readable(value: Json, argument: &str) {
+    if value.is_longer_than(MAX_DOCUMENT_BYTES) {
+        raise_too_large(MAX_DOCUMENT_BYTES, argument);
+    }
+}
+
+/// Metadata to store, if there are any: whoever reads them makes a text of them, so that it is bounded too.
+pub(crate) fn metadata(value: Option<Json>, argument: &str) -> Option<Json> {
+    let value = value?;
+    if value.is_longer_than(MAX_METADATA_BYTES) {
+        raise_too_large(MAX_METADATA_BYTES, argument);
+    }
+    (!value.is_empty_object()).then_some(value)
+}
+
+/// Raises 54000.
+fn raise_too_large(limit: usize, argument: &str) -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+        &format!("{argument} must be at most {limit} bytes as text"),
+        "a number such as 1e1000 is as long as all of its digits",
+    )
 }
 
 /// A number of credits to move: 1 to [`MAX_CREDITS`].
@@ -94,7 +158,7 @@ fn raise_out_of_range(message: &str, argument: &str, value: i64) -> ! {
 
 /// One of the pools.
 pub(crate) fn pool(value: Option<String>, argument: &str) -> Pool {
-    let value = text(value, argument);
+    let value = named(value, argument);
     Pool::parse(&value).unwrap_or_else(|| {
         raise_invalid(
             &format!("{argument} must be subscription, purchased or promotional"),
@@ -104,8 +168,8 @@ pub(crate) fn pool(value: Option<String>, argument: &str) -> Pool {
 }
 
 /// A valid catalog document.
-pub(crate) fn catalog_document(document: Option<JsonText>, argument: &str) -> Catalog {
-    catalog::read(required(document, argument).text()).unwrap_or_else(|fault| {
+pub(crate) fn catalog_document(catalog: Option<Json>, argument: &str) -> Catalog {
+    catalog::read(document(catalog, argument).text()).unwrap_or_else(|fault| {
         raise_invalid(&format!("the catalog is faulty at {fault}"), &format!("path = {}", fault.path))
     })
 }

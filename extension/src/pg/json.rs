@@ -1,9 +1,11 @@
-//! A jsonb argument: the datum, which is stored as it is, and its text, which serde reads.
+//! A jsonb argument: the datum, which is stored as it is, and for what is read, its text, which serde reads.
 //!
 //! pgrx's JsonB parses the argument before the function runs, and panics on 1e400 or deep nesting. This type accepts every
-//! jsonb, so that a malformed event is an outcome and not an error.
+//! jsonb, so that a malformed event is an outcome and not an error. Its text is made only once its length is known: a
+//! number such as 1e131000 takes 12 bytes as a datum and 131,001 as text.
 
 use std::ffi::CStr;
+use std::ptr;
 
 use pgrx::callconv::{Arg, ArgAbi};
 use pgrx::datum::UnboxDatum;
@@ -13,21 +15,136 @@ use pgrx::pgrx_sql_entity_graph::metadata::{
 };
 use pgrx::{direct_function_call, direct_function_call_as_datum, pg_sys, prelude::*};
 
+/// A jsonb value, of which no text is made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Json(pg_sys::Datum);
+
+impl Json {
+    /// From a text that serde has written or read. Raises what jsonb raises for a number or a depth that it cannot hold.
+    pub(crate) fn from_text(text: &str) -> Json {
+        let cstring = std::ffi::CString::new(text).expect("JSON escapes NUL");
+        // SAFETY: jsonb_in takes one C string, which outlives the call.
+        let datum =
+            unsafe { direct_function_call_as_datum(pg_sys::jsonb_in, &[Some(cstring.as_ptr().into())]) };
+        Json(datum.expect("jsonb_in never answers NULL"))
+    }
+
+    /// Whether its text would be longer than `limit` bytes.
+    pub(crate) fn is_longer_than(self, limit: usize) -> bool {
+        // SAFETY: it was detoasted.
+        unsafe { text_bytes(self.detoasted(), limit) > limit }
+    }
+
+    /// Whether it is `{}`.
+    pub(crate) fn is_empty_object(self) -> bool {
+        // SAFETY: it was detoasted, and the header of a jsonb says what it is and how many pairs it has.
+        let header = unsafe { (*self.detoasted()).root.header };
+        header & pg_sys::JB_FOBJECT != 0 && header & pg_sys::JB_CMASK == 0
+    }
+
+    /// The text. The caller knows that it is not too long.
+    fn text(self) -> String {
+        // SAFETY: jsonb_out takes a detoasted jsonb, and answers a C string in the server's encoding.
+        let text = unsafe {
+            let jsonb = pg_sys::Datum::from(self.detoasted());
+            direct_function_call::<&CStr>(pg_sys::jsonb_out, &[Some(jsonb)]).expect("jsonb has a text")
+        };
+        text.to_str().expect("the database's encoding is UTF8").to_owned()
+    }
+
+    fn detoasted(self) -> *mut pg_sys::Jsonb {
+        // SAFETY: the datum is a jsonb, as every argument that is declared as one.
+        unsafe { pg_sys::pg_detoast_datum(self.0.cast_mut_ptr()).cast() }
+    }
+}
+
+/// An upper bound of the length of a value's text, or more than `limit` as soon as that is certain.
+///
+/// # Safety
+/// `jsonb` is a detoasted jsonb.
+unsafe fn text_bytes(jsonb: *mut pg_sys::Jsonb, limit: usize) -> usize {
+    /// Quotes and a separator with its blank; of a nested value, its brackets and their separator.
+    const PUNCTUATION_BYTES: usize = 4;
+    let mut bytes = 0;
+    // SAFETY: the iterator reads the jsonb, and ends with WJB_DONE; a value's tag says which field of the union it has.
+    unsafe {
+        let mut iterator = pg_sys::JsonbIteratorInit(&raw mut (*jsonb).root);
+        let mut value = pg_sys::JsonbValue::default();
+        loop {
+            let token = pg_sys::JsonbIteratorNext(&raw mut iterator, &raw mut value, false);
+            if token == pg_sys::JsonbIteratorToken::WJB_DONE || bytes > limit {
+                return bytes;
+            }
+            let is_scalar = matches!(
+                token,
+                pg_sys::JsonbIteratorToken::WJB_KEY
+                    | pg_sys::JsonbIteratorToken::WJB_VALUE
+                    | pg_sys::JsonbIteratorToken::WJB_ELEM
+            );
+            bytes += PUNCTUATION_BYTES + if is_scalar { scalar_bytes(&value) } else { 0 };
+        }
+    }
+}
+
+/// The length of a scalar's text, without quotes.
+///
+/// # Safety
+/// `value` was read by a JsonbIterator.
+unsafe fn scalar_bytes(value: &pg_sys::JsonbValue) -> usize {
+    /// `false`, the longest of the words.
+    const WORD_BYTES: usize = 5;
+    // SAFETY: the tag says which field the union has; a string is as long as it says, and numeric_out's text ends with NUL.
+    unsafe {
+        match value.type_ {
+            pg_sys::jbvType::jbvString => {
+                let length = usize::try_from(value.val.string.len).expect("a length");
+                let bytes = std::slice::from_raw_parts(value.val.string.val.cast::<u8>(), length);
+                bytes.iter().map(|byte| escaped_bytes(*byte)).sum()
+            }
+            pg_sys::jbvType::jbvNumeric => {
+                let digits = direct_function_call::<&CStr>(
+                    pg_sys::numeric_out,
+                    &[Some(pg_sys::Datum::from(value.val.numeric))],
+                )
+                .expect("a number has a text");
+                let length = digits.count_bytes();
+                pg_sys::pfree(ptr::from_ref(digits).cast_mut().cast());
+                length
+            }
+            _ => WORD_BYTES,
+        }
+    }
+}
+
+/// The length of a byte of a string in JSON: `\u0001`, `\"` or itself.
+fn escaped_bytes(byte: u8) -> usize {
+    match byte {
+        0..0x20 => 6,
+        b'"' | b'\\' => 2,
+        _ => 1,
+    }
+}
+
 /// A jsonb value and its text.
 #[derive(Debug)]
 pub(crate) struct JsonText {
-    datum: pg_sys::Datum,
+    json: Json,
     text: String,
 }
 
 impl JsonText {
-    /// From a text that serde has written or read. Raises what jsonb raises for a number or a depth that it cannot hold.
+    /// Of a value, unless its text is longer than `limit` bytes.
+    pub(crate) fn within(json: Json, limit: usize) -> Option<JsonText> {
+        (!json.is_longer_than(limit)).then(|| JsonText { json, text: json.text() })
+    }
+
+    /// From a text, as [`Json::from_text`].
     pub(crate) fn from_json(text: String) -> JsonText {
-        let cstring = std::ffi::CString::new(text.as_str()).expect("JSON escapes NUL");
-        // SAFETY: jsonb_in takes one C string, which outlives the call.
-        let datum =
-            unsafe { direct_function_call_as_datum(pg_sys::jsonb_in, &[Some(cstring.as_ptr().into())]) };
-        JsonText { datum: datum.expect("jsonb_in never answers NULL"), text }
+        JsonText { json: Json::from_text(&text), text }
+    }
+
+    pub(crate) fn json(&self) -> Json {
+        self.json
     }
 
     pub(crate) fn text(&self) -> &str {
@@ -35,24 +152,25 @@ impl JsonText {
     }
 }
 
-impl FromDatum for JsonText {
+impl FromDatum for Json {
     unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _: pg_sys::Oid) -> Option<Self> {
-        if is_null {
-            return None;
-        }
-        // SAFETY: Postgres hands a jsonb where the declaration says jsonb; jsonb_out answers a C string in the
-        // server's encoding.
-        let text = unsafe {
-            let detoasted = pg_sys::Datum::from(pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr()));
-            direct_function_call::<&CStr>(pg_sys::jsonb_out, &[Some(detoasted)]).expect("jsonb has a text")
-        };
-        Some(JsonText { datum, text: text.to_str().expect("the database's encoding is UTF8").to_owned() })
+        (!is_null).then_some(Json(datum))
+    }
+}
+
+impl IntoDatum for Json {
+    fn into_datum(self) -> Option<pg_sys::Datum> {
+        Some(self.0)
+    }
+
+    fn type_oid() -> pg_sys::Oid {
+        pg_sys::JSONBOID
     }
 }
 
 impl IntoDatum for &JsonText {
     fn into_datum(self) -> Option<pg_sys::Datum> {
-        Some(self.datum)
+        self.json.into_datum()
     }
 
     fn type_oid() -> pg_sys::Oid {
@@ -61,15 +179,15 @@ impl IntoDatum for &JsonText {
 }
 
 // SAFETY: declares what FromDatum above reads.
-unsafe impl SqlTranslatable for JsonText {
-    const TYPE_IDENT: &'static str = pgrx::pgrx_resolved_type!(JsonText);
+unsafe impl SqlTranslatable for Json {
+    const TYPE_IDENT: &'static str = pgrx::pgrx_resolved_type!(Json);
     const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
     const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::literal("jsonb"));
     const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::literal("jsonb")));
 }
 
 // SAFETY: as for pgrx's own types that are read through FromDatum.
-unsafe impl<'fcx> ArgAbi<'fcx> for JsonText {
+unsafe impl<'fcx> ArgAbi<'fcx> for Json {
     unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
         // SAFETY: the caller's promise, that the argument is a jsonb, is the one that FromDatum asks for.
         unsafe { arg.unbox_arg_using_from_datum().expect("a jsonb argument is not null") }
@@ -81,15 +199,15 @@ unsafe impl<'fcx> ArgAbi<'fcx> for JsonText {
     }
 }
 
-// SAFETY: the text is a copy, and the datum lives as long as the call whose argument it is.
-unsafe impl UnboxDatum for JsonText {
-    type As<'src> = JsonText;
+// SAFETY: the datum lives as long as the call whose argument it is.
+unsafe impl UnboxDatum for Json {
+    type As<'src> = Json;
 
-    unsafe fn unbox<'src>(datum: pgrx::datum::Datum<'src>) -> JsonText
+    unsafe fn unbox<'src>(datum: pgrx::datum::Datum<'src>) -> Json
     where
         Self: 'src,
     {
         // SAFETY: the caller's promise, that the datum is a jsonb, is the one that FromDatum asks for.
-        unsafe { JsonText::from_datum(datum.sans_lifetime(), false).expect("a jsonb argument is not null") }
+        unsafe { Json::from_datum(datum.sans_lifetime(), false).expect("a jsonb argument is not null") }
     }
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::ledger::{Account, Origin, TransactionType};
 use crate::outcome::{Outcome, repeated};
-use crate::pg::json::JsonText;
+use crate::pg::json::Json;
 use crate::pg::sql::Sql;
 use crate::tables::reservations::{self, Status};
 
@@ -20,7 +20,7 @@ pub(crate) struct Request<'a> {
     pub(crate) amount: Credits,
     pub(crate) request_id: &'a str,
     pub(crate) description: Option<&'a str>,
-    pub(crate) metadata: Option<&'a JsonText>,
+    pub(crate) metadata: Option<Json>,
 }
 
 /// Spends credits.
@@ -122,8 +122,8 @@ pub(crate) fn refund(sql: &mut Sql, refund: &Refund) -> Outcome {
     }
     let mut back = give_back(&spent, Credits(left - amount.0));
     back.reverse();
-    let metadata = JsonText::from_json(json!({ "spend_request_id": spend_request_id }).to_string());
-    let origin = Origin { request_id: Some(request_id), metadata: Some(&metadata), ..Origin::default() };
+    let metadata = Json::from_text(&json!({ "spend_request_id": spend_request_id }).to_string());
+    let origin = Origin { request_id: Some(request_id), metadata: Some(metadata), ..Origin::default() };
     account.return_drawn(sql, &back, TransactionType::SpendRefund, &origin);
     account.close(sql, Verdict::Applied)
 }

@@ -168,8 +168,12 @@ fn auth_error(fault: &ErrorKind) -> AuthError {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use hmac::{Hmac, KeyInit as _, Mac as _};
     use hyper::header::HeaderValue;
     use proptest::prelude::*;
+    use sha2::Sha256;
 
     use super::*;
 
@@ -212,6 +216,92 @@ mod tests {
         #[test]
         fn an_invented_text_is_not_a_token(text in "[ -~]{0,200}") {
             prop_assert!(authenticate(&text).is_err());
+        }
+    }
+
+    /// Tokens good and bad: the header, the claims and the key of each.
+    const CORPUS: &str = include_str!("corpus.jsonl");
+
+    fn corpus() -> Vec<Value> {
+        CORPUS.lines().map(|line| serde_json::from_str(line).expect("a line of the corpus is JSON")).collect()
+    }
+
+    /// The token of these parts, signed as the corpus's `key` says.
+    fn signed(header: &Value, claims: &Value, key: &str) -> String {
+        let message = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
+        let hs256 = |key: &[u8]| {
+            let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length");
+            mac.update(message.as_bytes());
+            URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
+        };
+        let signature = match key {
+            "right" => hs256(SECRET.as_bytes()),
+            "other" => hs256(b"fedcba9876543210fedcba9876543210"),
+            "empty" => hs256(b""),
+            _ => String::new(),
+        };
+        format!("{message}.{signature}")
+    }
+
+    /// Whether a token of these parts may be accepted at all.
+    fn may_pass(header: &Value, claims: &Value, key: &str) -> bool {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+        let (now, leeway) = (now.as_secs_f64(), 31.0);
+        let is_signed = key == "right" && header["alg"] == "HS256" && header["crit"].is_null();
+        let is_in_time = claims["exp"].as_f64().is_some_and(|exp| exp >= now - leeway)
+            && claims["nbf"].as_f64().is_none_or(|nbf| nbf <= now + leeway);
+        is_signed && is_in_time && claims["sub"].is_string()
+    }
+
+    #[test]
+    fn the_good_tokens_of_the_corpus_pass_and_no_other() {
+        for line in corpus() {
+            let token = signed(&line["header"], &line["claims"], line["key"].as_str().expect("a key"));
+            assert_eq!(authenticate(&token).is_ok(), line["good"] == true, "{line}");
+        }
+    }
+
+    proptest! {
+        /// Header, claims and key of three lines of the corpus, a claim or a field of the header replaced, a byte changed.
+        #[test]
+        fn a_forged_token_never_passes(
+            lines in any::<[prop::sample::Index; 4]>(),
+            field in prop::sample::select(vec!["alg", "crit", "kid", "typ", "sub", "exp", "nbf", "aud", "role", "iat"]),
+            value in prop::sample::select(vec![
+                "null", "true", "0", "-1", "1e400", "9999999999", "9999999999.5", "99999999999999999999", "\"HS256\"",
+                "\"none\"", "\"\"", "\"\\u0000\"", "[]", "[\"HS256\"]", "{}", "[[[[[[]]]]]]",
+            ]),
+            replaced in 0..3,
+            edit in prop::option::of((any::<prop::sample::Index>(), "[A-Za-z0-9_.=-]")),
+        ) {
+            let corpus = corpus();
+            let [mut header, mut claims] =
+                [(0, "header"), (1, "claims")].map(|(line, part)| lines[line].get(&corpus)[part].clone());
+            let key = lines[2].get(&corpus)["key"].as_str().expect("a key");
+            let odd = serde_json::from_str::<Value>(value).unwrap_or_default();
+            let part = if replaced == 0 { &mut header } else { &mut claims };
+            if let (Some(part), 0..=1) = (part.as_object_mut(), replaced) {
+                part.insert(field.to_owned(), odd);
+            }
+            let good = signed(&header, &claims, key);
+            let mut token = good.clone();
+            if let Some((place, other)) = edit {
+                let at = place.index(token.len());
+                token.replace_range(at..=at, &other);
+            }
+            let passes = authenticate(&token).is_ok();
+            prop_assert!(!passes || (token == good && may_pass(&header, &claims, key)), "{header} {claims} {key}");
+        }
+
+        #[test]
+        fn parts_of_different_tokens_never_pass_together(lines in any::<[prop::sample::Index; 3]>()) {
+            let good: Vec<String> = corpus().iter().filter(|line| line["good"] == true)
+                .map(|line| signed(&line["header"], &line["claims"], "right")).collect();
+            let parts: Vec<&str> = (0..3)
+                .map(|part| lines[part].get(&good).split('.').nth(part).expect("three parts"))
+                .collect();
+            let token = parts.join(".");
+            prop_assert_eq!(authenticate(&token).is_ok(), good.contains(&token), "{}", token);
         }
     }
 

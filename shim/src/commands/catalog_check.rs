@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use stripe_credits_rules::calendar::Span;
 use stripe_credits_rules::catalog::{Names, PriceKind};
 
 use crate::commands::repair::{Repair, each_page};
@@ -14,6 +13,7 @@ use crate::config::Environment;
 use crate::database::catalog::CatalogPrice;
 use crate::error::Error;
 use crate::stripe::client::StripeError;
+use crate::stripe::objects::Recurring;
 use crate::stripe::pages::Pages;
 
 /// <https://docs.stripe.com/api/prices/object>
@@ -32,15 +32,6 @@ struct StripePrice {
     transform_quantity: Option<IgnoredAny>,
     /// Lets the buyer choose the amount.
     custom_unit_amount: Option<IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-struct Recurring {
-    /// `day`, `week`, `month` or `year`.
-    interval: String,
-    interval_count: u32,
-    /// `licensed` or `metered`.
-    usage_type: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -135,7 +126,7 @@ fn misfits(known: &CatalogPrice, price: &StripePrice) -> Vec<String> {
     );
     misfit(price.transform_quantity.is_some(), "bills bundles at Stripe (transform_quantity), not pieces");
     misfit(price.custom_unit_amount.is_some(), "lets buyers choose what they pay at Stripe");
-    let interval = price.recurring.as_ref().and_then(interval);
+    let interval = price.recurring.as_ref().and_then(Recurring::span);
     if let Some(interval) = interval.filter(|_| known.kind == PriceKind::Plan) {
         if interval != known.every {
             misfits.push(format!("billed every {interval} at Stripe, every {} in the catalog", known.every));
@@ -147,11 +138,6 @@ fn misfits(known: &CatalogPrice, price: &StripePrice) -> Vec<String> {
     misfits
 }
 
-/// How often a price is billed; none if that is beyond what a catalog can say.
-fn interval(recurring: &Recurring) -> Option<Span> {
-    format!("{} {}", recurring.interval_count, recurring.interval).parse().ok()
-}
-
 /// Takes the products that are on sale out of the catalog's rows.
 fn take_products(prices: &mut BTreeMap<String, CatalogPrice>) -> BTreeMap<String, CatalogPrice> {
     let is_product = |_: &String, price: &mut CatalogPrice| price.names == Names::Product;
@@ -160,6 +146,8 @@ fn take_products(prices: &mut BTreeMap<String, CatalogPrice>) -> BTreeMap<String
 
 #[cfg(test)]
 mod tests {
+    use stripe_credits_rules::calendar::Span;
+
     use super::*;
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::Span;
 use stripe_credits_rules::catalog::{Names, PriceKind};
 use tokio_postgres::Row;
@@ -33,12 +34,20 @@ pub(crate) struct CatalogPrice {
     pub(crate) is_retired: bool,
 }
 
-/// A price on sale.
+/// What the catalog says of a price of a plan or a pack.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Offer {
     pub(crate) kind: OfferKind,
-    /// Whether a change to this plan grants its whole amount at once.
-    pub(crate) change_resets: bool,
+    /// The key of its plan or pack, such as `pro`.
+    pub(crate) key: String,
+    /// Of several plans of a user, the highest rank names the tier.
+    pub(crate) rank: i32,
+    /// Of one billing interval, or of one part.
+    pub(crate) credits: Credits,
+    /// The billing interval that the credits are for.
+    pub(crate) every: Span,
+    pub(crate) drip: Option<Span>,
+    pub(crate) is_retired: bool,
 }
 
 /// What a price buys.
@@ -92,24 +101,44 @@ impl Database {
         self.query_value(sql, &[], READ_TIMEOUT).await
     }
 
-    /// The offer of a price; none if it is not on sale.
-    pub(crate) async fn offer(&self, price_id: &str) -> Result<Option<Offer>, DatabaseError> {
-        let sql = "select p.kind, p.plan_change = 'reset' from billing.resolve_price($1) p
-            where not p.retired";
-        let rows = self.query(sql, &[price_id], READ_TIMEOUT).await?;
+    /// What the catalog says of a price, by its own row, else by its product's: the product's also if only the price's
+    /// own is retired. None for a price that it does not know, or that is worth no credits.
+    pub(crate) async fn offer(
+        &self,
+        price_id: &str,
+        product_id: Option<&str>,
+    ) -> Result<Option<Offer>, DatabaseError> {
+        // A price's id stands for an unknown product: of a product there is no row by that name.
+        let sql = "select p.kind, p.key, p.rank, p.credits, p.retired,
+                (12 * extract(year from p.every) + extract(month from p.every))::text, extract(day from p.every)::text,
+                (12 * extract(year from p.drip) + extract(month from p.drip))::text, extract(day from p.drip)::text
+            from (values ('price', $1::text), ('product', coalesce(nullif($2::text, ''), $1::text))) named (names, id)
+            cross join lateral billing.resolve_price(named.id) p
+            where p.names = named.names order by p.retired, p.names = 'product' limit 1";
+        let rows = self.query(sql, &[price_id, product_id.unwrap_or_default()], READ_TIMEOUT).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         let kind = match price_kind(row, 0)? {
             PriceKind::Plan => OfferKind::Plan,
             PriceKind::Pack => OfferKind::Pack,
             PriceKind::NotCredits => return Ok(None),
         };
-        Ok(Some(Offer { kind, change_resets: column(row, 1)? }))
+        Ok(Some(Offer {
+            kind,
+            key: column(row, 1)?,
+            rank: column(row, 2)?,
+            credits: Credits(column(row, 3)?),
+            is_retired: column(row, 4)?,
+            every: span(row, 5)?.unwrap_or(Span::Months(1)),
+            drip: span(row, 7)?,
+        }))
     }
 
-    /// Whether a price belongs to a plan, on sale or not.
-    pub(crate) async fn is_plan(&self, price_id: &str) -> Result<bool, DatabaseError> {
-        let sql = "select exists (select from billing.prices p where p.price_id = $1 and p.kind = 'plan')";
-        self.query_value(sql, &[price_id], READ_TIMEOUT).await
+    /// Whether the catalog sells all prices of a product, so that a price may be on sale that it does not name.
+    pub(crate) async fn sells_products(&self) -> Result<bool, DatabaseError> {
+        let sql = "select exists (
+                select from billing.prices p cross join lateral billing.resolve_price(p.price_id) now
+                where p.names = 'product' and now.names = 'product' and not now.retired and now.kind <> 'not_credits')";
+        self.query_value(sql, &[], READ_TIMEOUT).await
     }
 
     /// Loads a catalog document.

@@ -4,7 +4,7 @@ use stripe_credits_rules::stripe::MAX_ID_BYTES;
 use stripe_credits_rules::user as rules;
 use uuid::Uuid;
 
-use crate::database::{Database, DatabaseError, READ_TIMEOUT};
+use crate::database::{Database, DatabaseError, READ_TIMEOUT, column};
 
 impl Database {
     /// The user that a token's `sub` names; none if it names nobody.
@@ -34,6 +34,14 @@ impl Database {
         credits.ok_or_else(|| {
             DatabaseError::UnexpectedAnswer("my_credits() knows nothing of the user".to_owned())
         })
+    }
+
+    /// The user's balance and debt now.
+    pub(crate) async fn balance(&self, user: Uuid) -> Result<(i64, i64), DatabaseError> {
+        let sql =
+            "select c.credits_balance, c.debt from billing.user_credits c where c.user_id = ($1::text)::uuid";
+        let rows = self.query(sql, &[&user.to_string()], READ_TIMEOUT).await?;
+        rows.first().map_or(Ok((0, 0)), |row| Ok((column(row, 0)?, column(row, 1)?)))
     }
 
     /// The user's Stripe customer, if the link was set by a server: a link from a buyer's URL could show the user

@@ -3,56 +3,14 @@
 
 use serde::Deserialize;
 use serde_json::json;
-use stripe_credits_rules::stripe::MAX_ID_BYTES;
 
 use crate::app::{App, Setting};
 use crate::database::catalog::{Offer, OfferKind};
 use crate::error::Error;
+use crate::routes::choice::Choice;
 use crate::routes::user::{AuthenticatedRequest, LogFields, Reply};
 use crate::stripe::form::Form;
 use crate::stripe::idempotency;
-
-/// The maximum quantity in one checkout.
-const MAX_QUANTITY: u32 = 10_000;
-
-/// A client's choice of a price and a quantity.
-#[derive(Deserialize)]
-pub(crate) struct Choice {
-    #[serde(alias = "priceId")]
-    pub(crate) price_id: String,
-    #[serde(default = "one")]
-    pub(crate) quantity: u32,
-}
-
-fn one() -> u32 {
-    1
-}
-
-impl Choice {
-    /// The choice in the request's body, and its offer in the catalog.
-    pub(crate) async fn read(
-        app: &App,
-        request: &AuthenticatedRequest,
-        fields: &mut LogFields,
-    ) -> Result<(Self, Offer), Error> {
-        let choice: Self = request.read()?;
-        if !(1..=MAX_QUANTITY).contains(&choice.quantity) {
-            return Err(Error::MalformedRequest(format!("quantity must be from 1 to {MAX_QUANTITY}")));
-        }
-        if !is_price_id(&choice.price_id) {
-            return Err(Error::InvalidPrice);
-        }
-        fields.price_id = Some(choice.price_id.clone());
-        let offer = app.database.offer(&choice.price_id).await?.ok_or(Error::InvalidPrice)?;
-        Ok((choice, offer))
-    }
-}
-
-/// Older price ids of Stripe may be any text that an account chose.
-fn is_price_id(price_id: &str) -> bool {
-    let is_plain = !price_id.trim().is_empty() && !price_id.contains(char::is_control);
-    is_plain && price_id.len() <= MAX_ID_BYTES
-}
 
 /// Creates a checkout session for one price; the client then opens its `url`.
 pub(crate) async fn begin(
@@ -65,14 +23,20 @@ pub(crate) async fn begin(
         id: String,
         url: String,
     }
-    let (choice, offer) = Choice::read(app, request, fields).await?;
+    let choice = Choice::read(request, fields)?;
+    let offer = if let Some(own) = choice.own_offer(app).await? {
+        own
+    } else {
+        let found = choice.at_stripe(app).await?;
+        choice.products_offer(app, found.as_ref().map(|found| &found.price)).await?
+    };
     let user = request.user.id();
     if offer.kind == OfferKind::Plan && app.database.live_subscription(user).await?.is_some() {
         // Both subscriptions would be billed.
         return Err(Error::AlreadySubscribed);
     }
     let customer = app.database.stripe_customer(user).await?;
-    let form = checkout_form(app, request, &choice, offer.kind, customer)?;
+    let form = checkout_form(app, request, &choice, &offer, customer)?;
     let key = idempotency::for_request(&request.headers, user, &form)
         .map_err(|fault| Error::MalformedRequest(fault.to_string()))?;
     let session =
@@ -87,7 +51,7 @@ fn checkout_form(
     app: &App,
     request: &AuthenticatedRequest,
     choice: &Choice,
-    kind: OfferKind,
+    offer: &Offer,
     customer: Option<String>,
 ) -> Result<Form, Error> {
     let (user, email) = (request.user.id(), request.user.email());
@@ -95,9 +59,9 @@ fn checkout_form(
     else {
         return Err(Setting::CheckoutSuccess.missing());
     };
-    let (mode, return_query) = match kind {
-        OfferKind::Pack => ("payment", "credits_checkout=success"),
-        OfferKind::Plan => ("subscription", "checkout=success"),
+    let (mode, return_query, key, bought) = match offer.kind {
+        OfferKind::Pack => ("payment", "credits_checkout=success", "metadata[pack_key]", "credit_pack"),
+        OfferKind::Plan => ("subscription", "checkout=success", "metadata[plan_key]", "subscription"),
     };
     let form = Form::default()
         .with("mode", mode)
@@ -109,6 +73,9 @@ fn checkout_form(
         .with("metadata[quantity]", choice.quantity)
         // The form lets the buyer change no line, so the metadata name all of them.
         .with("metadata[fixed_lines]", true)
+        // For people who look at the payment in Stripe's dashboard.
+        .with(key, &offer.key)
+        .with("metadata[type]", bought)
         .with_some("metadata[userEmail]", email)
         .with(
             "success_url",
@@ -119,11 +86,12 @@ fn checkout_form(
         (Some(customer), _) => form.with("customer", customer),
         (None, email) => form.with_some("customer_email", email),
     };
-    Ok(match kind {
+    Ok(match offer.kind {
         OfferKind::Pack => form.with("invoice_creation[enabled]", true),
         // A later change of price keeps this metadata, and so the user.
         OfferKind::Plan => form
             .with("subscription_data[metadata][user_id]", user)
+            .with("subscription_data[metadata][plan_key]", &offer.key)
             .with_some("subscription_data[metadata][userEmail]", email),
     })
 }
@@ -144,20 +112,4 @@ pub(crate) async fn portal(app: &App, request: &AuthenticatedRequest) -> Result<
         .map_err(Error::BadGateway)?;
     let PortalSession { url } = session.read().map_err(Error::BadGateway)?;
     Ok(Reply::done(json!({"ok": true, "url": url}).to_string()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_price_id_that_no_catalog_can_contain_is_rejected() {
-        assert!(is_price_id("price_1") && is_price_id("gold plan"));
-        assert!(
-            !is_price_id("")
-                && !is_price_id(" ")
-                && !is_price_id("price\0")
-                && !is_price_id(&"p".repeat(256))
-        );
-    }
 }

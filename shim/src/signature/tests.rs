@@ -214,3 +214,88 @@ proptest! {
         let _ = SignatureHeader::parse(&value);
     }
 }
+
+/// Headers good and bad, and what each placeholder in them stands for.
+const CORPUS: &str = include_str!("corpus.txt");
+
+/// The corpus's headers for [`BODY`], signed with `whsec_a`.
+fn corpus() -> Vec<String> {
+    let at = |timestamp: &str| {
+        let mac = keyed(&secret("whsec_a"), timestamp, BODY).finalize().into_bytes();
+        format!("{:x}", Bytes::copy_from_slice(&mac))
+    };
+    let now = NOW.to_string();
+    let (padded, late) = (format!("0{NOW}"), (NOW + TOLERANCE_SECONDS + 1).to_string());
+    let early = (NOW - TOLERANCE_SECONDS - 1).to_string();
+    let values = [
+        ("{t}", now.clone()),
+        ("{padded}", padded.clone()),
+        ("{late}", late.clone()),
+        ("{early}", early.clone()),
+        ("{right}", at(&now)),
+        ("{RIGHT}", at(&now).to_uppercase()),
+        ("{right_padded}", at(&padded)),
+        ("{right_late}", at(&late)),
+        ("{right_early}", at(&early)),
+        ("{other}", v1("whsec_b", NOW)),
+    ];
+    let filled =
+        |line: &str| values.iter().fold(line.to_owned(), |line, (name, value)| line.replace(name, value));
+    CORPUS.lines().map(filled).collect()
+}
+
+/// What the documentation says of a header, read as plainly as possible: exactly one t, in time, at most sixteen v1, one
+/// of them right.
+fn is_right(header: &str) -> bool {
+    let Some(items) = header.split(',').map(|item| item.split_once('=')).collect::<Option<Vec<_>>>() else {
+        return false;
+    };
+    let of = |key: &str| {
+        items.iter().filter(|(name, _)| *name == key).map(|(_, value)| *value).collect::<Vec<_>>()
+    };
+    let (times, macs) = (of("t"), of("v1"));
+    let [time] = times[..] else { return false };
+    let is_in_time = time.bytes().all(|byte| byte.is_ascii_digit())
+        && time.parse::<u64>().is_ok_and(|time| time.abs_diff(NOW) <= TOLERANCE_SECONDS);
+    let mac = keyed(&secret("whsec_a"), time, BODY).finalize().into_bytes();
+    let mac = format!("{:x}", Bytes::copy_from_slice(&mac));
+    is_in_time
+        && macs.len() <= MAX_V1_SIGNATURES
+        && header.len() <= MAX_HEADER_BYTES
+        && macs.contains(&mac.as_str())
+}
+
+#[test]
+fn the_corpus_has_headers_of_every_answer() {
+    let answers: Vec<_> =
+        corpus().iter().map(|header| check_text(header).map_err(SignatureError::label)).collect();
+    let kinds: std::collections::BTreeSet<_> = answers.iter().map(|answer| answer.err()).collect();
+    assert!(kinds.len() >= 9, "{kinds:?}");
+    for (header, answer) in corpus().iter().zip(answers) {
+        assert_eq!(answer.is_ok(), is_right(header), "{header}");
+    }
+}
+
+proptest! {
+    /// Items of the corpus in any order and number, with other bytes here and there.
+    #[test]
+    fn a_header_is_accepted_exactly_if_it_is_right_and_never_for_another_secret(
+        items in vec(any::<prop::sample::Index>(), 0..20),
+        edits in vec((any::<prop::sample::Index>(), b' '..=b'~'), 0..3),
+        is_edited: bool,
+    ) {
+        let corpus = corpus().join(",");
+        let pool: Vec<&str> = corpus.split(',').collect();
+        let mut header: Vec<u8> =
+            items.iter().map(|item| *item.get(&pool)).collect::<Vec<_>>().join(",").into_bytes();
+        for (place, byte) in edits.iter().filter(|_| is_edited && !items.is_empty()) {
+            if !header.is_empty() {
+                let at = place.index(header.len());
+                header[at] = *byte;
+            }
+        }
+        let text = String::from_utf8_lossy(&header).into_owned();
+        prop_assert_eq!(check_text(&text).is_ok(), is_right(&text), "{}", text);
+        prop_assert!(check(&header, BODY, &["whsec_c"], NOW).is_err(), "{}", text);
+    }
+}

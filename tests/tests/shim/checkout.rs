@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use stripe_credits_tests::app::{CANCEL_URL, ORIGIN, RETURN_URL, STRIPE_FAULTS, app, subscribe};
-use stripe_credits_tests::fake_stripe::{FakeStripe, Fault};
+use stripe_credits_tests::fake_stripe::{FakeStripe, Fault, RecordedRequest};
 use stripe_credits_tests::shim::Shim;
 use stripe_credits_tests::tokens::{Signer, claims, token};
 use stripe_credits_tests::wire::Answer;
@@ -55,6 +55,8 @@ fn a_pack_is_bought_with_the_metadata_the_rules_read_and_credited_when_paid() {
             ("metadata[price_id]", "price_pack"),
             ("metadata[quantity]", "3"),
             ("metadata[fixed_lines]", "true"),
+            ("metadata[pack_key]", "pack_500"),
+            ("metadata[type]", "credit_pack"),
             ("metadata[userEmail]", &email),
             ("customer_email", &email),
             ("invoice_creation[enabled]", "true"),
@@ -109,9 +111,12 @@ fn a_plan_is_bought_with_its_user_on_the_subscription() {
             ("metadata[price_id]", "price_pro"),
             ("metadata[quantity]", "1"),
             ("metadata[fixed_lines]", "true"),
+            ("metadata[plan_key]", "pro"),
+            ("metadata[type]", "subscription"),
             ("metadata[userEmail]", &email),
             ("customer_email", &email),
             ("subscription_data[metadata][user_id]", &ann),
+            ("subscription_data[metadata][plan_key]", "pro"),
             ("subscription_data[metadata][userEmail]", &email),
             (
                 "success_url",
@@ -194,6 +199,53 @@ fn scenario_13c_a_price_not_on_sale_is_400_invalid_price_and_stripe_is_not_asked
     assert_eq!(stripe.asked(), []);
     assert!(shim.metric("stripe_credits_requests_total", &[("reason", "INVALID_PRICE")]) > 0);
     assert_eq!(buy(&shim, &json!({"price_id": "price_pack"})).status, 200);
+}
+
+#[test]
+fn a_price_that_only_its_product_puts_on_sale_is_sold() {
+    let database = Database::new();
+    let mut document = catalog();
+    document["plans"][0]["prices"] = json!([{"product": "prod_pro"}, "price_pro_old"]);
+    document["packs"][0]["prices"] = json!([{"product": "prod_pack"}]);
+    let mut books = database.connect();
+    books.load_catalog(&document);
+    document["plans"][0]["prices"] = json!([{"product": "prod_pro"}]);
+    books.load_catalog(&document);
+    let stripe = FakeStripe::start();
+    stripe.sells(&[
+        ("price_pro", "prod_pro", 10_000, "month"),
+        ("price_pro_old", "prod_pro", 9_000, "month"),
+        ("gold plan", "prod_pro", 20_000, "month"),
+        ("price_other", "prod_other", 10_000, "month"),
+        ("price_pack_monthly", "prod_pack", 1_000, "month"),
+        ("price_archived", "prod_pro", 10_000, "month"),
+    ]);
+    let once = json!({"id": "price_pack", "object": "price", "active": true, "product": "prod_pack",
+        "type": "one_time", "recurring": null});
+    stripe.knows_at("/v1/prices/price_pack", once);
+    stripe.knows_at("/v1/prices/gold%20plan", stripe.object("/v1/prices/gold plan").expect("it is sold"));
+    let mut archived = stripe.object("/v1/prices/price_archived").expect("it was sold");
+    archived["active"] = json!(false);
+    stripe.knows_at("/v1/prices/price_archived", archived);
+    let shim = start(&database, &stripe);
+    let modes =
+        [("price_pro", "subscription"), ("price_pro_old", "subscription"), ("gold plan", "subscription")];
+    for (price, mode) in modes.into_iter().chain([("price_pack", "payment")]) {
+        assert_eq!(buy(&shim, &json!({"price_id": price})).status, 200, "{price}");
+        let form = stripe.asked().last().expect("asked").form();
+        assert_eq!((&*form["mode"], &*form["line_items[0][price]"]), (mode, price));
+    }
+    let asked = stripe.asked().len();
+    for price in
+        ["price_other", "price_pack_monthly", "price_archived", "price_nowhere", "../refunds", "price?x"]
+    {
+        assert_eq!(buy(&shim, &json!({"price_id": price})).summary(), "400 INVALID_PRICE", "{price}");
+    }
+    let read: Vec<String> = stripe.asked()[asked..].iter().map(RecordedRequest::line).collect();
+    assert!(read.iter().all(|line| line.starts_with("GET /v1/prices/") && !line.contains('?')), "{read:?}");
+    assert_eq!(read.len(), 6);
+    stripe.fail(Fault::Cut);
+    assert_eq!(buy(&shim, &json!({"price_id": "price_pro"})).summary(), "502 stripe_unreachable");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod auth;
 mod backfill;
+mod before_books;
 mod checkout;
 mod checks;
 mod commands;
@@ -13,6 +14,7 @@ mod lifecycle;
 mod needs_fetch;
 mod one_of_many;
 mod payloads;
+mod plan_changes;
 mod reconcile;
 mod reconcile_plans;
 mod redis;

@@ -13,6 +13,7 @@ mod explain;
 mod free_plan;
 mod hostile_json;
 mod isolation;
+mod long_arguments;
 mod model;
 mod one_user;
 mod parked_events;

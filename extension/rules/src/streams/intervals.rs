@@ -35,7 +35,8 @@ impl Period {
 }
 
 /// How many months a span is; of a span in days, by the length of a year.
-pub(super) fn months(span: Span) -> Share {
+#[must_use]
+pub fn months(span: Span) -> Share {
     match span {
         Span::Months(n) => whole(n),
         Span::Days(n) => share(i128::from(n) * 12, DAYS_OF_A_YEAR),

@@ -1,7 +1,7 @@
 //! Rule 15: before treating a row as absent, take the lock that its inserter takes.
 //!
-//! Every function that applies something of Stripe's takes its locks in one order, before its first decision, and takes none
-//! after the account's: catalog → customer → sources (sessions, subscriptions, invoices), sorted → names of payments,
+//! Every function that applies something of Stripe's takes its locks in one order, before its first decision, and waits for none
+//! after the account's (what a delivery unblocks is judged then if its locks are free, and left due if not): catalog → customer → sources (sessions, subscriptions, invoices), sorted → names of payments,
 //! sorted → the payments that these name, sorted → the account's row (ledger.rs). Sources come before names, because what is parked for a session, and names its payment,
 //! is found under the session's lock. Spending locks the account only.
 //!

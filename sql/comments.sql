@@ -219,3 +219,12 @@ comment on function billing.prune_stripe_events(interval) is
 comment on function billing.sync_user_credits(uuid) is
 'Recomputes a user''s cached balance from the grants, and returns it: Σ remaining − debt. For repair; if '
 'validate_credits_consistency() has no row it changes nothing. Errors: 22004 null.';
+
+comment on function billing.worth_faults() is
+'The part of validate_credits_consistency() about worth: grants of plans, trials and first purchases whose amount is '
+'not what all facts of their user are worth, and payments of which another part came back than their reversals say. '
+'place is the grant''s id.';
+
+comment on function billing.chain_faults() is
+'The part of validate_credits_consistency() about the chain of hashes: ledger rows whose hash is not that of the row and '
+'the one before it, and last rows whose hash is not the account''s last_hash. place is the row''s id.';

@@ -35,7 +35,7 @@ as $$
     join billing.credit_grants g on g.user_id = t.user_id and g.id = t.grant_id
     where g.pool <> t.pool
     union all
-    -- What was paid for has its payment, and that is the user's.
+    -- What was paid for has its payment, and that is the user's, or bills a subscription of the user.
     select t.user_id, t.id,
         case when count(p.source_id) = 0
             then format('ledger row %s: payment %s does not exist', t.id,
@@ -50,6 +50,9 @@ as $$
         and num_nonnulls(t.stripe_checkout_session_id, t.stripe_invoice_id, t.stripe_payment_intent_id) > 0
     group by t.user_id, t.id
     having not coalesce(bool_or(p.user_id = t.user_id), false)
+        and not exists (
+            select from billing.invoice_lines l
+            where l.source_id = t.stripe_invoice_id and l.user_id = t.user_id and count(p.source_id) > 0)
 $$;
 comment on function billing.ledger_faults() is
 'The part of validate_credits_consistency() about ledger rows: ids count 1, 2, 3, each balance_after follows from the '
@@ -60,11 +63,12 @@ language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
     with grants as (
         select g.user_id, g.id, g.remaining, g.amount,
-            g.remaining + g.pending + g.set_aside + g.expired as held, g.drawn as counted, g.moved,
+            g.remaining + g.pending + g.set_aside + g.expired as held, g.drawn as counted, g.moved, g.settled,
             coalesce(sum(t.amount), 0) as posted,
             coalesce(-sum(t.amount) filter (
                 where t.transaction_type in ('spend', 'reservation', 'release', 'spend_refund', 'debt_settlement')
-                    or (t.transaction_type = 'adjustment' and t.amount < 0)), 0) as drawn
+                    or (t.transaction_type = 'adjustment' and t.amount < 0)), 0) as drawn,
+            coalesce(-sum(t.amount) filter (where t.transaction_type = 'debt_settlement'), 0) as posted_settled
         from billing.credit_grants g
         left join billing.credit_transactions t on t.user_id = g.user_id and t.grant_id = g.id
         group by g.user_id, g.id
@@ -75,6 +79,10 @@ as $$
     select g.user_id, g.id, format('grant %s: its amount is %s, its parts are %s and %s were drawn', g.id, g.amount,
         g.held, g.drawn)
     from grants g where g.held <> greatest(g.amount - g.drawn - g.moved, 0) or g.counted <> g.drawn
+    union all
+    select g.user_id, g.id, format('grant %s: %s of it settled debt, by its ledger rows %s', g.id, g.settled,
+        g.posted_settled)
+    from grants g where g.settled <> g.posted_settled
     union all
     select counted.user_id, missing.id, format('grant %s is missing', missing.id)
     from (
@@ -95,6 +103,49 @@ $$;
 comment on function billing.grant_faults() is
 'The part of validate_credits_consistency() about grants: ids count 1, 2, 3, the ledger rows of each sum to what '
 'remains of it, and its amount is its parts and what was drawn.';
+
+create function billing.payment_faults() returns table (user_id uuid, place bigint, fault text)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+    -- A pack: what its payment bought, by the best evidence, less the part of the money that came back.
+    select p.user_id, 0::bigint, format('payment %s is worth %s, its grants say that it bought %s', p.source_id, p.worth,
+        coalesce(sum(g.bought), 0))
+    from billing.payments p
+    left join billing.credit_grants g on g.user_id = p.user_id and g.source_id = p.source_id
+    where p.worth is not null and p.paid_at is not null
+    group by p.source_id
+    having coalesce(sum(g.bought), 0) <> p.worth
+    union all
+    select g.user_id, g.id, format('grant %s: its amount is %s, but it bought %s, of which %s is left', g.id, g.amount,
+        g.bought, counted.credits)
+    from billing.credit_grants g
+    left join billing.payments p on p.source_id = g.source_id and p.worth is not null
+    cross join lateral (
+        select case
+            when p.source_id is null then 0
+            when p.amount_charged > 0 then div(
+                g.bought::numeric * (p.amount_charged - least(p.amount_reversed, p.amount_charged)), p.amount_charged)
+            else g.bought end as credits
+    ) counted
+    where g.bought is not null and g.amount <> counted.credits
+    union all
+    -- What was given, not paid for: no fact but its first ledger row says how much.
+    select g.user_id, g.id, format('grant %s: its amount is %s, the ledger gave it %s', g.id, g.amount, given.credits)
+    from billing.credit_grants g
+    cross join lateral (
+        select coalesce(sum(t.amount), 0) as credits from billing.credit_transactions t
+        where t.user_id = g.user_id and t.grant_id = g.id
+            and (t.transaction_type in ('signup', 'grant', 'import')
+                or t.transaction_type = 'adjustment' and t.amount > 0)
+    ) given
+    where g.bought is null and g.stripe_subscription_id is null and g.amount <> given.credits
+        and (g.source_id, g.item) not in (('trial', 'trial'), ('first_purchase_bonus', 'first_purchase_bonus'))
+        -- A pack on a subscription's invoice counts with the invoice's lines.
+        and not exists (select from billing.invoice_lines l where l.source_id = g.source_id)
+$$;
+comment on function billing.payment_faults() is
+'The part of validate_credits_consistency() about packs and gifts: the grants of a payment say that it bought what it '
+'is worth, the amount of each is that less what came back, and the amount of a gift is what the ledger gave.';
 
 create function billing.reservation_faults() returns table (user_id uuid, place bigint, fault text)
 language sql stable security definer set search_path = pg_catalog, pg_temp
@@ -127,8 +178,8 @@ create function billing.balance_faults()
 returns table (user_id uuid, stored bigint, calculated bigint, fault text)
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
-    -- Σ ledger = Σ grants' remaining − debt = cached balance, and the cached pools are the grants' pools. If the ledger
-    -- agrees and the grants do not, the calculated balance is that of the grants.
+    -- Σ ledger = Σ grants' remaining − debt = cached balance, the cached pools are the grants' pools, and the debt is what
+    -- the grants owe. If the ledger agrees and the grants do not, the calculated balance is that of the grants.
     with ledger as (
         select t.user_id, sum(t.amount)::bigint as balance,
             coalesce(-sum(t.amount) filter (where t.grant_id is null), 0)::bigint as debt
@@ -139,8 +190,11 @@ as $$
                 coalesce(sum(g.remaining) filter (where g.pool = 'purchased'), 0),
                 coalesce(sum(g.remaining) filter (where g.pool = 'promotional'), 0)]::bigint[] as pools
         from billing.credit_grants g group by g.user_id
+    ), owed as (
+        select g.user_id, greatest(sum(g.owed) - sum(g.settled), 0)::bigint as debt
+        from billing.credit_grants g where g.owed > 0 or g.settled > 0 group by g.user_id
     ), balances as (
-        select user_id, a.user_id is not null as has_account,
+        select user_id, a.user_id is not null as has_account, coalesce(o.debt, 0) as owed,
             coalesce(a.subscription_credits + a.purchased_credits + a.promotional_credits - a.debt, 0) as stored,
             coalesce(l.balance, 0) as ledger,
             coalesce(g.balance, 0) - coalesce(a.debt, 0) as granted,
@@ -151,6 +205,7 @@ as $$
         from billing.accounts a
         full join ledger l using (user_id)
         full join grants g using (user_id)
+        left join owed o using (user_id)
     )
     select b.user_id, b.stored, case when b.ledger <> b.stored then b.ledger else b.granted end,
         nullif(concat_ws('; ',
@@ -161,7 +216,9 @@ as $$
                 'the cached pools are %s, the grants'' %s (subscription, purchased, promotional)', b.pools,
                 b.granted_pools) end,
             case when b.debt <> b.ledger_debt then format(
-                'the cached debt is %s, the ledger''s %s', b.debt, b.ledger_debt) end), '')
+                'the cached debt is %s, the ledger''s %s', b.debt, b.ledger_debt) end,
+            case when b.debt <> b.owed then format(
+                'the cached debt is %s, but the grants owe %s', b.debt, b.owed) end), '')
     from balances b
 $$;
 comment on function billing.balance_faults() is
@@ -181,9 +238,15 @@ as $$
             union all
             select 2, l.* from billing.ledger_faults() l
             union all
+            select 2, c.* from billing.chain_faults() c
+            union all
             select 3, g.* from billing.grant_faults() g
             union all
-            select 4, r.* from billing.reservation_faults() r
+            select 4, w.* from billing.worth_faults() w
+            union all
+            select 5, p.* from billing.payment_faults() p
+            union all
+            select 6, r.* from billing.reservation_faults() r
         ) f
     ), details as (
         -- The first faults say where to look; a chain that is cut has as many as rows behind the cut.
@@ -198,9 +261,10 @@ as $$
 $$;
 comment on function billing.validate_credits_consistency() is
 'Proves the books. No row if, for every user: Σ ledger = Σ grants'' remaining − debt = cached balance; every ledger '
-'row''s balance_after follows from the row before; every grant''s ledger rows sum to what remains of it, and its '
-'amount is its parts and what was drawn; rows, grants, payments and reservations that one of them names exist. '
-'Otherwise a row per user that differs, and detail says what does: up to 10 faults.';
+'row''s balance_after and hash follow from the row before; every grant''s ledger rows sum to what remains of it, its amount is '
+'its parts and what was drawn, and is what its facts are worth, all of them computed anew; rows, grants, payments and '
+'reservations that one of them names exist. Otherwise a row per user that differs, and detail says what does: up to '
+'10 faults. Run it in a transaction of its own, in which it sees one state of the books.';
 
 create function billing.explain_checkout_session(p_session_id text) returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp

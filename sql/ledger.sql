@@ -19,6 +19,7 @@ create table billing.accounts (
     next_due_at timestamptz,
     last_grant_id bigint not null default 0,
     last_transaction_id bigint not null default 0,
+    last_hash bytea not null default '',
     version bigint not null default 0,
     created_at timestamptz not null,
     updated_at timestamptz not null
@@ -26,6 +27,8 @@ create table billing.accounts (
 comment on table billing.accounts is
 'One row per user, which every operation locks, with the cached balances. Read billing.user_credits instead: it '
 'leaves out what has expired since.';
+comment on column billing.accounts.last_hash is
+'The hash of the last ledger row: the head of the user''s chain.';
 comment on column billing.accounts.free_next_at is
 'The start of the free plan''s next month that is not granted yet.';
 comment on column billing.accounts.periods_next_at is
@@ -169,6 +172,7 @@ create table billing.credit_transactions (
     stripe_invoice_id text,
     request_id text,
     created_at timestamptz not null,
+    hash bytea not null,
     primary key (user_id, id),
     check ((grant_id is null) = (pool is null))
 );
@@ -177,6 +181,8 @@ comment on table billing.credit_transactions is
 'every role.';
 comment on column billing.credit_transactions.operation_id is 'The id of the operation''s first row.';
 comment on column billing.credit_transactions.balance_after is 'Σ remaining − debt after this row.';
+comment on column billing.credit_transactions.hash is
+'SHA-256 over the row and the hash of the row before it of that user: extension/src/ledger/chain.rs says how.';
 create index credit_transactions_session on billing.credit_transactions (stripe_checkout_session_id)
     where stripe_checkout_session_id is not null;
 create index credit_transactions_invoice on billing.credit_transactions (stripe_invoice_id)

@@ -11,7 +11,7 @@ use pgrx::prelude::*;
 
 use crate::entry::direct::{self, DirectPurchase, DirectState};
 use crate::entry::{attribute, catalog, event};
-use crate::ledger;
+use crate::ledger::{self, Fault};
 use crate::outcome::Outcome;
 use crate::pg::convert::{clock, time, uuid, uuid_datum};
 use crate::pg::error::{
@@ -410,4 +410,30 @@ fn prune_stripe_events(p_older_than: Option<Interval>) -> i64 {
 fn sync_user_credits(p_user_id: Option<pgrx::Uuid>) -> i64 {
     let user = uuid(required(p_user_id, "p_user_id"));
     connected(|sql| ledger::sync(sql, user).0)
+}
+
+/// Of all users: the grants of plans, trials and bonuses whose amount is not what their facts are worth, recomputed from the
+/// first one on, and the payments of which another part came back than their reversals say.
+///
+/// `place` is the grant's id. The part of `validate_credits_consistency()` that only the rules can compute.
+#[pg_extern(stable, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn worth_faults()
+-> TableIterator<'static, (name!(user_id, pgrx::Uuid), name!(place, i64), name!(fault, String))> {
+    TableIterator::new(ledger::worth_faults().into_iter().map(fault))
+}
+
+/// Of all users: the ledger rows whose hash is not that of the row and the one before it, and the last ones whose hash the
+/// account does not name.
+///
+/// `place` is the row's id. The part of `validate_credits_consistency()` that no change on the disk gets past.
+#[pg_extern(stable, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn chain_faults()
+-> TableIterator<'static, (name!(user_id, pgrx::Uuid), name!(place, i64), name!(fault, String))> {
+    TableIterator::new(ledger::chain_faults().into_iter().map(fault))
+}
+
+fn fault(fault: Fault) -> (pgrx::Uuid, i64, String) {
+    (uuid_datum(fault.user), fault.place, fault.text)
 }

@@ -10,6 +10,8 @@ mod facts; // the facts that they are computed from
 mod targets; // the difference between what grants hold and what they should hold
 mod debt; // what was drawn beyond worth
 mod draws; // spends and reservations
+mod audit; // what the books should hold by all facts
+mod chain; // the hash of each ledger row
 
 use serde_json::{Value, json};
 use stripe_credits_rules::amount::Credits;
@@ -22,6 +24,9 @@ use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
 
 use crate::outcome::{Balances, Outcome};
+pub(crate) use audit::worth_faults;
+pub(crate) use chain::chain_faults;
+use chain::{LedgerRow, RowHash};
 pub(crate) use purchase::{Bought, came_back};
 pub(crate) use targets::Cause;
 
@@ -120,6 +125,8 @@ pub(crate) struct Account {
     next_due: Option<Time>,
     last_grant_id: i64,
     last_transaction_id: i64,
+    /// Of the last ledger row; empty before the first.
+    last_hash: RowHash,
     /// The id of this operation's first row.
     operation_id: i64,
     /// Σ remaining − debt before this operation.
@@ -130,6 +137,14 @@ pub(crate) struct Account {
     touched: Option<streams::Touch>,
     /// Whether what the grants owe may have changed.
     is_owed_changed: bool,
+}
+
+/// Something that is wrong in the books.
+pub(crate) struct Fault {
+    pub(crate) user: Uuid,
+    /// The id of the grant or the ledger row; 0 if there is none.
+    pub(crate) place: i64,
+    pub(crate) text: String,
 }
 
 /// What a repeated request is compared with.
@@ -175,8 +190,8 @@ fn settle(sql: &mut Sql, user: Uuid) {
 fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
     let mut row = sql.query_opt(
         "select subscription_credits, purchased_credits, promotional_credits, debt, tier, subscription_status,
-                signed_up_at, free_next_at, periods_next_at, next_due_at, last_grant_id, last_transaction_id, updated_at,
-                test_clock, case when test_clock is not null then billing.account_time(test_clock) end
+                signed_up_at, free_next_at, periods_next_at, next_due_at, last_grant_id, last_transaction_id, last_hash,
+                updated_at, test_clock, case when test_clock is not null then billing.account_time(test_clock) end
          from billing.accounts where user_id = $1 for update",
         &[uuid_datum(user).into()],
     )?;
@@ -190,6 +205,7 @@ fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
         next_due: row.get_opt(),
         last_grant_id: row.get(),
         last_transaction_id: row.get(),
+        last_hash: row.get(),
         posted_at: row.get(),
         test_clock: row.get_opt(),
         operation_id: 0,
@@ -272,8 +288,14 @@ pub(crate) fn sync(sql: &mut Sql, user: Uuid) -> Credits {
                  from billing.credit_grants g where g.user_id = a.user_id),
              last_grant_id = greatest(a.last_grant_id,
                  (select max(g.id) from billing.credit_grants g where g.user_id = a.user_id)),
-             last_transaction_id = greatest(a.last_transaction_id, $3,
-                 (select max(t.id) from billing.credit_transactions t where t.user_id = a.user_id)),
+             (last_transaction_id, last_hash) = (
+                 select l.id, l.hash
+                 from (
+                     select t.id, t.hash from billing.credit_transactions t where t.user_id = a.user_id
+                     union all
+                     select greatest(a.last_transaction_id, $3), a.last_hash
+                 ) l
+                 order by l.id desc limit 1),
              debt = greatest(0,
                  (select coalesce(sum(g.remaining), 0) from billing.credit_grants g where g.user_id = a.user_id)
                  - (select coalesce(sum(t.amount), 0) from billing.credit_transactions t where t.user_id = a.user_id)),
@@ -399,8 +421,8 @@ impl Account {
         transaction_type: TransactionType,
         origin: &Origin,
     ) -> Result<(), Reason> {
-        let total = grants.iter().try_fold(self.total(), |sum, grant| sum.checked_add(grant.credits));
-        if total.is_none() {
+        let credits = grants.iter().try_fold(Credits::ZERO, |sum, grant| sum.checked_add(grant.credits));
+        if !credits.is_some_and(|credits| self.fits(credits)) {
             return Err(Reason::OutOfRange);
         }
         for grant in grants {
@@ -427,6 +449,11 @@ impl Account {
             self.post(sql, grant.credits, to, transaction_type, &origin);
         }
         Ok(())
+    }
+
+    /// Whether the account can hold so many more.
+    pub(crate) fn fits(&self, credits: Credits) -> bool {
+        self.total().checked_add(credits).is_some()
     }
 
     /// The credits that can be spent now.
@@ -459,12 +486,32 @@ impl Account {
         (self.dirty, self.posted_at) = (true, self.posted_at.max(self.now));
         let grant_id = grant.map(|(grant_id, _)| grant_id);
         let pool = grant.map(|(_, pool)| pool.as_str());
+        let metadata = origin.metadata.map(Json::bytes);
+        let row = LedgerRow {
+            user: self.user,
+            id: self.last_transaction_id,
+            operation_id: self.operation_id,
+            transaction_type: transaction_type.as_str(),
+            amount: amount.0,
+            grant_id,
+            pool,
+            balance_after: self.total().0,
+            description: origin.description,
+            metadata: metadata.as_deref(),
+            stripe_event_id: origin.event_id,
+            stripe_checkout_session_id: origin.session_id,
+            stripe_payment_intent_id: origin.payment_intent_id,
+            stripe_invoice_id: origin.invoice_id,
+            request_id: origin.request_id,
+            created_at: self.now,
+        };
+        self.last_hash = row.hash(&self.last_hash);
         sql.execute(
             "insert into billing.credit_transactions
                  (user_id, id, operation_id, transaction_type, amount, grant_id, pool, balance_after, description,
                   stripe_event_id, stripe_checkout_session_id, stripe_invoice_id, stripe_payment_intent_id, request_id,
-                  metadata, created_at)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+                  metadata, created_at, hash)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
             &[
                 uuid_datum(self.user).into(),
                 self.last_transaction_id.into(),
@@ -482,6 +529,7 @@ impl Account {
                 origin.request_id.into(),
                 origin.metadata.into(),
                 timestamp(self.now).into(),
+                self.last_hash.as_slice().into(),
             ],
         );
         self.postings.push(json!({
@@ -542,7 +590,7 @@ impl Account {
             "update billing.accounts set subscription_credits = $2, purchased_credits = $3, promotional_credits = $4,
                  debt = $5, tier = $6, subscription_status = $7, signed_up_at = $8, free_next_at = $9, periods_next_at = $10,
                  next_due_at = $11, last_grant_id = $12, last_transaction_id = $13, version = version + 1, updated_at = $14,
-                 test_clock = $15
+                 test_clock = $15, last_hash = $16
              where user_id = $1",
             &[
                 uuid_datum(self.user).into(),
@@ -560,6 +608,7 @@ impl Account {
                 self.last_transaction_id.into(),
                 timestamp(self.now).into(),
                 self.test_clock.as_deref().into(),
+                self.last_hash.as_slice().into(),
             ],
         );
         self.dirty = false;

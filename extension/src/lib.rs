@@ -65,7 +65,11 @@ extension_sql_file!("../../sql/catalog.sql", name = "catalog", requires = ["inst
 extension_sql_file!("../../sql/ledger.sql", name = "ledger", requires = ["catalog"]);
 extension_sql_file!("../../sql/stripe.sql", name = "stripe", requires = ["ledger"]);
 extension_sql_file!("../../sql/read_model.sql", name = "read_model", requires = ["stripe", api::user_id]);
-extension_sql_file!("../../sql/diagnosis.sql", name = "diagnosis", requires = ["read_model"]);
+extension_sql_file!(
+    "../../sql/diagnosis.sql",
+    name = "diagnosis",
+    requires = ["read_model", api::worth_faults]
+);
 extension_sql_file!(
     "../../sql/explain.sql",
     name = "explain",

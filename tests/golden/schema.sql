@@ -16,6 +16,7 @@ assert_known_price(p_price_id text) -> void stable security definer {"search_pat
 attribute(p_stripe_id text, p_user_id uuid) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 balance_at(p_user_id uuid, p_at timestamp with time zone) -> bigint stable security definer {"search_path=pg_catalog, pg_temp"}
 balance_faults() -> TABLE(user_id uuid, stored bigint, calculated bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
+chain_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 commit_reservation(p_user_id uuid, p_request_id text, p_amount bigint DEFAULT NULL::bigint) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 credit_system_metrics(p_window interval DEFAULT '01:00:00'::interval) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
 current_user_id() -> uuid stable security definer {"search_path=pg_catalog, pg_temp"}
@@ -40,6 +41,7 @@ my_payments(p_limit integer DEFAULT 50, p_before timestamp with time zone DEFAUL
 my_transactions(p_limit integer DEFAULT 50, p_before bigint DEFAULT NULL::bigint) -> SETOF billing.credit_transactions stable security definer {"search_path=pg_catalog, pg_temp"}
 older_answer(o billing.outcome) -> jsonb immutable {"search_path=pg_catalog, pg_temp"}
 owner_role_faults() -> SETOF text stable {"search_path=pg_catalog, pg_temp"}
+payment_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 present_state() -> TABLE(check_name text, object text, state text) stable {"search_path=pg_catalog, pg_temp"}
 prune_stripe_events(p_older_than interval) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp"}
 reconcile_checkout_session(session jsonb, expected_user_id uuid, as_of timestamp with time zone DEFAULT NULL::timestamp with time zone) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
@@ -61,6 +63,7 @@ sync_user_credits(p_user_id uuid) -> bigint volatile security definer {"search_p
 unposted(p_user_id uuid, p_now timestamp with time zone) -> TABLE(pool text, credits bigint, up_to_here bigint) stable {"search_path=pg_catalog, pg_temp"}
 user_id(p_external text) -> uuid stable security definer {"search_path=pg_catalog, pg_temp"}
 validate_credits_consistency() -> TABLE(user_id uuid, stored_balance bigint, calculated_balance bigint, difference bigint, detail text) stable security definer {"search_path=pg_catalog, pg_temp"}
+worth_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 
 -- Types
 outcome: ok boolean, outcome text, already_applied boolean, reason text, user_id uuid, credits bigint, remaining_subscription bigint, remaining_purchased bigint, remaining_promotional bigint, remaining_total bigint, debt bigint, tier text, subscription_status text, to_fetch jsonb, details jsonb
@@ -80,9 +83,10 @@ table accounts 11: periods_next_at timestamp with time zone
 table accounts 12: next_due_at timestamp with time zone
 table accounts 13: last_grant_id bigint not null default 0
 table accounts 14: last_transaction_id bigint not null default 0
-table accounts 15: version bigint not null default 0
-table accounts 16: created_at timestamp with time zone not null
-table accounts 17: updated_at timestamp with time zone not null
+table accounts 15: last_hash bytea not null default '\x'::bytea
+table accounts 16: version bigint not null default 0
+table accounts 17: created_at timestamp with time zone not null
+table accounts 18: updated_at timestamp with time zone not null
 table credit_grants 01: user_id uuid not null
 table credit_grants 02: id billing.ordinal not null
 table credit_grants 03: source_id billing.identifier not null
@@ -128,6 +132,7 @@ table credit_transactions 13: stripe_payment_intent_id text
 table credit_transactions 14: stripe_invoice_id text
 table credit_transactions 15: request_id text
 table credit_transactions 16: created_at timestamp with time zone not null
+table credit_transactions 17: hash bytea not null
 table cursors 01: command billing.identifier not null
 table cursors 02: position jsonb not null
 table cursors 03: moved_at timestamp with time zone not null
@@ -485,6 +490,7 @@ billing.assert_known_price(text): EXECUTE to service_role
 billing.attribute(text,uuid): EXECUTE to service_role
 billing.balance_at(uuid,timestamp with time zone): EXECUTE to service_role
 billing.balance_faults(): EXECUTE to service_role
+billing.chain_faults(): EXECUTE to service_role
 billing.commit_reservation(uuid,text,bigint): EXECUTE to service_role
 billing.credit_system_metrics(interval): EXECUTE to service_role
 billing.current_user_id(): EXECUTE to authenticated
@@ -516,6 +522,7 @@ billing.my_transactions(integer,bigint): EXECUTE to authenticated
 billing.my_transactions(integer,bigint): EXECUTE to service_role
 billing.older_answer(billing.outcome): EXECUTE to stripe_credits_owner
 billing.owner_role_faults(): EXECUTE to stripe_credits_owner
+billing.payment_faults(): EXECUTE to service_role
 billing.present_state(): EXECUTE to stripe_credits_owner
 billing.prune_stripe_events(interval): EXECUTE to service_role
 billing.reconcile_checkout_session(jsonb,uuid,timestamp with time zone): EXECUTE to service_role
@@ -538,6 +545,7 @@ billing.unposted(uuid,timestamp with time zone): EXECUTE to service_role
 billing.unposted(uuid,timestamp with time zone): EXECUTE to stripe_credits_owner
 billing.user_id(text): EXECUTE to service_role
 billing.validate_credits_consistency(): EXECUTE to service_role
+billing.worth_faults(): EXECUTE to service_role
 credit_grants: SELECT to authenticated
 credit_grants: SELECT to service_role
 credit_transactions: SELECT to authenticated

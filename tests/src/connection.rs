@@ -246,6 +246,11 @@ impl Connection {
         )
     }
 
+    /// What `validate_credits_consistency` finds: the details of each user's faults.
+    pub fn faults(&mut self) -> Vec<String> {
+        self.column("select concat(user_id, ': ', detail) from billing.validate_credits_consistency()", &[])
+    }
+
     /// The outcome of an event in the inbox, such as `parked unknown_price`; `None` if it is not there.
     pub fn inbox(&mut self, event_id: &str) -> Option<String> {
         self.column(

@@ -10,6 +10,7 @@
 
 pub mod app; // the app's side: its settings, its users' requests
 pub mod browser; // Chromium, as a person uses it
+pub mod chain; // the hashes of the ledger, computed in SQL
 pub mod concurrency; // two transactions open at once
 pub mod connection; // the SQL interface by its names, and what it left in the tables
 pub mod database; // one per test, dropped at its end

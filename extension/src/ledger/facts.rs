@@ -226,10 +226,14 @@ fn item_state(sql: &mut Sql, prices: &mut Prices, state: StoredItem) -> Option<I
     })
 }
 
-/// What prices are worth, each looked up once.
+/// What prices are worth. However many times a price is asked about, it is looked up once for each time between two changes
+/// of its row.
 #[derive(Default)]
 struct Prices {
-    found: BTreeMap<(Item, Time), Option<Terms>>,
+    /// When the rows change that an item is looked up in.
+    changes: BTreeMap<Item, Vec<Time>>,
+    /// By item, and how many of those changes had been by then.
+    found: BTreeMap<(Item, usize), Option<Terms>>,
     names: BTreeMap<String, String>,
 }
 
@@ -243,15 +247,20 @@ impl Prices {
         at: Time,
     ) -> Option<Terms> {
         let item = Item::line(price_id?.to_owned(), product_id.map(str::to_owned));
-        if let Some(known) = self.found.get(&(item.clone(), at)) {
+        let changes = self
+            .changes
+            .entry(item.clone())
+            .or_insert_with(|| catalog::changes_of(sql, price_id, product_id));
+        let key = (item, changes.partition_point(|change| *change <= at));
+        if let Some(known) = self.found.get(&key) {
             return *known;
         }
-        let price = catalog::prices_in_force(sql, [&item], at).remove(&item);
+        let price = catalog::prices_in_force(sql, [&key.0], at).remove(&key.0);
         let terms = price.as_ref().map(Terms::from);
         if let (Some(Price { name, .. }), Some(id)) = (price, price_id) {
             self.names.insert(id.to_owned(), name);
         }
-        self.found.insert((item, at), terms);
+        self.found.insert(key, terms);
         terms
     }
 }

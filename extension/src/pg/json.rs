@@ -42,6 +42,12 @@ impl Json {
         header & pg_sys::JB_FOBJECT != 0 && header & pg_sys::JB_CMASK == 0
     }
 
+    /// The value as Postgres stores it: the same bytes for the same value.
+    pub(crate) fn bytes(self) -> Vec<u8> {
+        // SAFETY: it was detoasted, and its bytes are copied at once.
+        unsafe { pgrx::varlena::varlena_to_byte_slice(self.detoasted().cast()).to_vec() }
+    }
+
     /// The text. The caller knows that it is not too long.
     fn text(self) -> String {
         // SAFETY: jsonb_out takes a detoasted jsonb, and answers a C string in the server's encoding.

@@ -1,7 +1,8 @@
 //! Statements, prepared once per connection.
 //!
-//! Every statement is run as one that may write. A read-only SPI call sees the caller's snapshot until the transaction has an
-//! id, and so would miss what was committed while a lock was waited for.
+//! Every statement of a door is run as one that may write. A read-only SPI call sees the caller's snapshot until the
+//! transaction has an id, and so would miss what was committed while a lock was waited for. Only what reads without locks
+//! wants just that: see [`reading`].
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -17,18 +18,37 @@ use stripe_credits_rules::calendar::{Span, Time};
 use uuid::Uuid;
 
 use crate::pg::convert::{span, time, uuid};
+use crate::pg::json::Json;
 
 thread_local! {
-    /// By the statement's address: each text is one literal of this crate.
-    static PREPARED: RefCell<HashMap<(usize, usize), Rc<OwnedPreparedStatement>>> = RefCell::default();
+    /// By the statement's address, since each text is one literal of this crate, and by how it is run.
+    static PREPARED: RefCell<HashMap<(usize, usize, Access), Rc<OwnedPreparedStatement>>> = RefCell::default();
 }
 
 /// An open SPI connection.
-pub(crate) struct Sql<'c, 'conn>(&'c mut SpiClient<'conn>);
+pub(crate) struct Sql<'c, 'conn> {
+    client: &'c mut SpiClient<'conn>,
+    access: Access,
+}
+
+/// What a connection's statements see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Access {
+    /// Each sees what was committed before it, and may write.
+    Latest,
+    /// All see what the caller's statement sees.
+    Snapshot,
+}
 
 /// Opens SPI for one call.
 pub(crate) fn connected<R>(work: impl FnOnce(&mut Sql) -> R) -> R {
-    Spi::connect_mut(|client| work(&mut Sql(client)))
+    Spi::connect_mut(|client| work(&mut Sql { client, access: Access::Latest }))
+}
+
+/// Opens SPI for reading what is consistent without a lock: all statements see one snapshot, unless the transaction has
+/// written before. Works on a standby too.
+pub(crate) fn reading<R>(work: impl FnOnce(&mut Sql) -> R) -> R {
+    Spi::connect_mut(|client| work(&mut Sql { client, access: Access::Snapshot }))
 }
 
 impl<'conn> Sql<'_, 'conn> {
@@ -57,15 +77,23 @@ impl<'conn> Sql<'_, 'conn> {
     }
 
     fn run(&mut self, statement: &'static str, args: &[DatumWithOid]) -> SpiTupleTable<'conn> {
-        let key = (statement.as_ptr().addr(), statement.len());
+        let key = (statement.as_ptr().addr(), statement.len(), self.access);
         let prepared = PREPARED.with_borrow(|statements| statements.get(&key).cloned());
         let prepared = prepared.unwrap_or_else(|| {
             let types: Vec<PgOid> = args.iter().map(|arg| PgOid::from(arg.oid())).collect();
-            let prepared = Rc::new(self.0.prepare_mut(statement, &types).unwrap_or_report().keep());
+            let prepared = match self.access {
+                Access::Latest => self.client.prepare_mut(statement, &types),
+                Access::Snapshot => self.client.prepare(statement, &types),
+            };
+            let prepared = Rc::new(prepared.unwrap_or_report().keep());
             PREPARED.with_borrow_mut(|statements| statements.insert(key, Rc::clone(&prepared)));
             prepared
         });
-        self.0.update(&*prepared, None, args).unwrap_or_report()
+        let answer = match self.access {
+            Access::Latest => self.client.update(&*prepared, None, args),
+            Access::Snapshot => self.client.select(&*prepared, None, args),
+        };
+        answer.unwrap_or_report()
     }
 }
 
@@ -125,6 +153,8 @@ columns! {
     String = String, identity;
     pg_sys::Oid = pg_sys::Oid, identity;
     Vec<pg_sys::Oid> = Vec<pg_sys::Oid>, identity;
+    Vec<u8> = Vec<u8>, identity;
+    Json = Json, identity;
     Credits = i64, Credits;
     MinorUnits = i64, MinorUnits;
     Quantity = i64, |quantity| Quantity::new(quantity).expect("only quantities are written");

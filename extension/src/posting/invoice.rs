@@ -92,6 +92,7 @@ pub(crate) fn post(sql: &mut Sql, paid: &Paid, known: Option<&Payment>, owner: U
         subscription_id: invoice.subscription_id.as_deref(),
         amount_total: invoice.total,
         currency: invoice.currency.as_deref(),
+        worth: None,
     };
     let source_type = if paid.is_direct { SourceType::DirectCall } else { SourceType::Invoice };
     payments::claim(sql, source_type, &invoice.id, &facts, owner, paid.paid_at);

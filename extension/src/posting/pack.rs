@@ -103,6 +103,7 @@ pub(crate) fn post_session(
             subscription_id: None,
             amount_total: session.amount_total,
             currency: session.currency.as_deref(),
+            worth: None,
         },
         origin: Origin {
             event_id: Some(event_id),
@@ -143,6 +144,7 @@ pub(crate) fn post_invoice(
             subscription_id: None,
             amount_total: invoice.total,
             currency: invoice.currency.as_deref(),
+            worth: None,
         },
         origin: Origin {
             event_id: Some(event_id),
@@ -173,6 +175,7 @@ pub(crate) fn post_payment_intent(
             subscription_id: None,
             amount_total: intent.amount_received,
             currency: intent.currency.as_deref(),
+            worth: None,
         },
         origin: Origin { event_id: Some(event_id), payment_intent_id: Some(&intent.id), ..Origin::default() },
         evidence: Evidence::PaymentIntent,
@@ -201,15 +204,14 @@ pub(crate) fn post(sql: &mut Sql, mut account: Account, purchase: &Purchase, gra
         None => (*source_type, *source_id),
     };
     let worth = grants.iter().try_fold(Credits::ZERO, |sum, grant| sum.checked_add(grant.credits));
-    let Some(worth) = worth else {
+    // Asked before anything is written: what is refused claims nothing.
+    let Some(worth) = worth.filter(|worth| account.fits(*worth)) else {
         return Outcome::rejected(Reason::OutOfRange);
     };
     let stated = known.and_then(|known| known.worth);
     let is_better = stated.is_none_or(|stated| stated < (*evidence, worth));
-    payments::claim(sql, source_type, source_id, facts, account.user(), account.now());
-    if is_better {
-        payments::set_worth(sql, source_id, *evidence, worth);
-    }
+    let facts = PaymentFacts { worth: is_better.then_some((*evidence, worth)), ..*facts };
+    payments::claim(sql, source_type, source_id, &facts, account.user(), account.now());
     // A refund may have come before its purchase, or its share may be known only now that the total is.
     let (came_back, _) = ledger::came_back(sql, source_id);
     // Better evidence of the same worth changes nothing, whatever it calls the items.

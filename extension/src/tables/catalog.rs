@@ -117,6 +117,16 @@ fn of_line(sql: &mut Sql, price_id: &str, product_id: &str, at: Time, kinds: &[P
     chosen.map(|found| found.price)
 }
 
+/// When the rows of a price and of its product change, in order: between two of these times, [`prices_in_force`] says the
+/// same of a line.
+pub(crate) fn changes_of(sql: &mut Sql, price_id: Option<&str>, product_id: Option<&str>) -> Vec<Time> {
+    let rows = sql.query(
+        "select valid_from from billing.prices where price_id in ($1, $2) order by valid_from",
+        &[price_id.into(), product_id.into()],
+    );
+    rows.map(|mut row| row.get()).collect()
+}
+
 /// The row of an id in force at a time; before its first row, that one. If its kind does not fit, the first later row
 /// whose kind does, because what was wrong when it was sold can be corrected since.
 fn of_id(sql: &mut Sql, id: &str, names: &[Names], at: Time, kinds: &[PriceKind]) -> Option<Found> {

@@ -126,6 +126,12 @@ pub(crate) fn since(sql: &mut Sql, user: Uuid, horizon: Time) -> Vec<StoredLine>
     sql.query(SINCE, &[uuid_datum(user).into(), timestamp(horizon).into()]).map(stored).collect()
 }
 
+/// When the first of the periods ends that a user's lines bill.
+pub(crate) fn first_end(sql: &mut Sql, user: Uuid) -> Option<Time> {
+    let first = "select min(period_end) from billing.invoice_lines where user_id = $1";
+    sql.query_one(first, &[uuid_datum(user).into()]).get_opt()
+}
+
 /// Whether the user has lines whose period ends before a time.
 pub(crate) fn has_older(sql: &mut Sql, user: Uuid, horizon: Time) -> bool {
     sql.query_opt(

@@ -3,6 +3,7 @@
 use stripe_credits_rules::amount::MinorUnits;
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::catalog::ReversalPolicy;
+use uuid::Uuid;
 
 use crate::pg::convert::timestamp;
 use crate::pg::sql::Sql;
@@ -10,6 +11,7 @@ use crate::pg::sql::Sql;
 /// A row.
 pub(crate) struct PaidInvoice {
     pub(crate) source_id: String,
+    pub(crate) user: Uuid,
     pub(crate) paid_at: Time,
     pub(crate) is_discounted: bool,
     pub(crate) reversed: MinorUnits,
@@ -23,13 +25,14 @@ pub(crate) struct PaidInvoice {
 /// The payments with these ids.
 pub(crate) fn find(sql: &mut Sql, source_ids: Vec<String>) -> Vec<PaidInvoice> {
     let rows = sql.query(
-        "select source_id, paid_at, discounted, amount_reversed, amount_charged, reversal_policy,
+        "select source_id, user_id, paid_at, discounted, amount_reversed, amount_charged, reversal_policy,
                 source_type = 'direct_call'
          from billing.payments where source_id = any ($1) and paid_at is not null order by source_id",
         &[source_ids.into()],
     );
     rows.map(|mut row| PaidInvoice {
         source_id: row.get(),
+        user: row.get(),
         paid_at: row.get(),
         is_discounted: row.get(),
         reversed: row.get(),

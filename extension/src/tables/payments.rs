@@ -80,21 +80,28 @@ pub(crate) struct PaymentFacts<'a> {
     pub(crate) subscription_id: Option<&'a str>,
     pub(crate) amount_total: Option<MinorUnits>,
     pub(crate) currency: Option<&'a str>,
+    /// What says how many packs it bought, and how many credits those are worth, if that is better than what was known.
+    pub(crate) worth: Option<(Evidence, Credits)>,
 }
 
 /// The payment with one of these names. If none was applied, the row that attributes the session `source_id` to a user.
 pub(crate) fn of_names(sql: &mut Sql, source_id: &str, names: &[Name]) -> Option<Payment> {
+    let mut ids = ids(names);
+    ids.push(source_id.to_owned());
+    // Two lookups that are joined, because with an OR between them every payment would be read.
     sql.query_opt(
         concat!(
             "select ",
             payment_columns!(),
-            " from billing.payments p
-             where (p.source_id = $1 and p.paid_at is null)
-                or p.source_id in (
-                    select n.source_id from billing.payment_names n where n.name = $1 or n.name = any($2))
+            " from (
+                 select n.source_id, false as is_attribution from billing.payment_names n where n.name = any ($2)
+                 union all
+                 select $1, true
+             ) found join billing.payments p on p.source_id = found.source_id
+             where not found.is_attribution or p.paid_at is null
              order by p.paid_at is null, p.source_id = $1 desc, p.source_id limit 1"
         ),
-        &[source_id.into(), ids(names).into()],
+        &[source_id.into(), ids.into()],
     )
     .map(payment)
 }
@@ -204,8 +211,8 @@ fn ids(names: &[Name]) -> Vec<String> {
     names.iter().map(|name| name.id.to_owned()).collect()
 }
 
-/// Claims a payment for a user: this row makes it count once. Fills in what an earlier claim did not know. Its
-/// names are joined before.
+/// Claims a payment for a user: this row makes it count once. Fills in what an earlier claim did not know, and sets the worth
+/// anew if it is given. Its names are joined before.
 pub(crate) fn claim(
     sql: &mut Sql,
     source_type: SourceType,
@@ -216,15 +223,17 @@ pub(crate) fn claim(
 ) {
     sql.execute(
         "insert into billing.payments as p (source_id, source_type, user_id, customer_id, subscription_id, amount_total,
-             currency, paid_at, created_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $8)
+             currency, paid_at, created_at, evidence, worth)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $8, $9, $10)
          on conflict (source_id) do update set
              user_id = case when p.paid_at is null then excluded.user_id else p.user_id end,
              customer_id = coalesce(p.customer_id, excluded.customer_id),
              subscription_id = coalesce(p.subscription_id, excluded.subscription_id),
              amount_total = coalesce(p.amount_total, excluded.amount_total),
              currency = coalesce(p.currency, excluded.currency),
-             paid_at = coalesce(p.paid_at, excluded.paid_at)",
+             paid_at = coalesce(p.paid_at, excluded.paid_at),
+             evidence = coalesce(excluded.evidence, p.evidence),
+             worth = coalesce(excluded.worth, p.worth)",
         &[
             source_id.into(),
             source_type.as_str().into(),
@@ -234,6 +243,8 @@ pub(crate) fn claim(
             facts.amount_total.map(|amount| amount.0).into(),
             facts.currency.into(),
             timestamp(now).into(),
+            facts.worth.map(|(evidence, _)| evidence.as_str()).into(),
+            facts.worth.map(|(_, credits)| credits.0).into(),
         ],
     );
 }
@@ -288,14 +299,6 @@ pub(crate) fn paid(sql: &mut Sql, source_id: &str) -> (Paid, bool) {
     row.map_or((Paid::default(), false), |mut row| {
         (Paid { amount: row.get_opt(), currency: row.get_opt() }, row.get())
     })
-}
-
-/// Sets what a payment is worth, and what says so.
-pub(crate) fn set_worth(sql: &mut Sql, source_id: &str, evidence: Evidence, worth: Credits) {
-    sql.execute(
-        "update billing.payments set (evidence, worth) = ($2, $3) where source_id = $1",
-        &[source_id.into(), evidence.as_str().into(), worth.0.into()],
-    );
 }
 
 /// Records that a payment turned out to be another, and so is worth nothing itself.

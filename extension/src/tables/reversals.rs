@@ -88,3 +88,15 @@ pub(crate) fn of_payment(sql: &mut Sql, source_id: &str) -> Vec<Reversal> {
     })
     .collect()
 }
+
+/// The payments of which something came back, by a reversal or by the payment's own row.
+pub(crate) fn reversed_payments(sql: &mut Sql) -> Vec<String> {
+    let rows = sql.query(
+        "select n.source_id from billing.payment_names n join billing.reversals r on r.payment_name = n.name
+         union
+         select p.source_id from billing.payments p where p.amount_reversed <> 0
+         order by 1",
+        &[],
+    );
+    rows.map(|mut row| row.get()).collect()
+}

@@ -91,6 +91,12 @@ impl Player {
     fn deliver(&mut self, event: &Event) {
         let outcome = self.c.apply_json(&event.body);
         assert!(!["rejected", "needs_fetch"].contains(&outcome.outcome.as_str()), "{event:?}: {outcome:?}");
+        self.prove();
+    }
+
+    /// Fails unless the books prove themselves.
+    fn prove(&mut self) {
+        assert_eq!(self.c.faults(), [""; 0]);
     }
 
     fn books(&mut self) -> Books {
@@ -190,6 +196,7 @@ impl Player {
             }
             other => panic!("{other:?} is no request"),
         };
+        self.prove();
         match outcome.outcome.as_str() {
             "applied" => Outcome::Applied,
             "already_applied" => Outcome::AlreadyApplied,

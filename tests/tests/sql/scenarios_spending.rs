@@ -4,44 +4,12 @@ use serde_json::{Value, json};
 use stripe_credits_tests::concurrency::{blocked, blocked_until, together};
 use stripe_credits_tests::seeds::Rng;
 use stripe_credits_tests::{ANN, BOB, Connection, Database, catalog, paid_pack};
-use uuid::Uuid;
 
-/// A grant of the subscription pool, as a paid invoice would leave it; the books stay consistent.
-fn subscription_grant(
-    c: &mut Connection,
-    user: Uuid,
-    amount: i64,
-    source_id: &str,
-    expires_at: Option<&str>,
-) {
+/// Credits of the subscription pool.
+fn subscription_credits(c: &mut Connection, amount: i64, source: &str, expires_at: Option<&str>) {
     let expires_at = expires_at.unwrap_or("null");
-    let mut t = c.transaction().expect("a transaction");
-    t.execute("select billing.sync_user_credits($1)", &[&user]).expect("an account");
-    t.execute(
-        &format!(
-            "with account as (
-                 update billing.accounts set last_grant_id = last_grant_id + 1,
-                     last_transaction_id = last_transaction_id + 1,
-                     subscription_credits = subscription_credits + $2, next_due_at = least(next_due_at, {expires_at})
-                 where user_id = $1 returning *
-             ), lot as (
-                 insert into billing.credit_grants
-                     (user_id, id, source_id, item, pool, amount, remaining, expires_at, priority_at, made_after,
-                      created_at)
-                 select user_id, last_grant_id, $3::text, 'price_pro', 'subscription', $2, $2, {expires_at}, {expires_at},
-                     last_transaction_id - 1, now()
-                 from account
-             )
-             insert into billing.credit_transactions
-                 (user_id, id, operation_id, transaction_type, amount, grant_id, pool, balance_after, created_at)
-             select user_id, last_transaction_id, last_transaction_id, 'subscription_grant', $2, last_grant_id,
-                 'subscription', subscription_credits + purchased_credits + promotional_credits - debt, now()
-             from account"
-        ),
-        &[&user, &amount, &source_id],
-    )
-    .expect("a grant by hand");
-    t.commit().expect("a commit");
+    let import = format!("import_balance($1, 'subscription', $2, $3, {expires_at})");
+    assert_eq!(c.call(&import, &[&ANN, &amount, &source]).summary(), "applied");
 }
 
 // Spending.
@@ -231,19 +199,19 @@ fn the_draw_order_is_expiry_then_subscription_promotional_purchased_then_oldest(
     gift(&mut c, "gift_later", later);
     c.grant(ANN, 10, "gift_old");
     c.grant(ANN, 10, "gift_new");
-    subscription_grant(&mut c, ANN, 10, "in_never", None);
+    subscription_credits(&mut c, 10, "in_never", None);
     gift(&mut c, "gift_soon", soon);
-    subscription_grant(&mut c, ANN, 10, "in_later", Some(later));
-    subscription_grant(&mut c, ANN, 10, "in_soon", Some(soon));
+    subscription_credits(&mut c, 10, "in_later", Some(later));
+    subscription_credits(&mut c, 10, "in_soon", Some(soon));
     assert_eq!(c.balance(ANN), 1070);
     assert_eq!(c.spend(ANN, 1070, "job-1").summary(), "applied");
     let drawn: Vec<String> = c.request(ANN, "job-1").iter().map(|row| row.replace("spend ", "")).collect();
     let expected = [
-        "-10 of in_soon",
+        "-10 of import:in_soon",
         "-10 of grant:gift_soon",
-        "-10 of in_later",
+        "-10 of import:in_later",
         "-10 of grant:gift_later",
-        "-10 of in_never",
+        "-10 of import:in_never",
         "-10 of grant:gift_old",
         "-10 of grant:gift_new",
         "-500 of cs_old",

@@ -78,6 +78,10 @@ fn play(c: &mut Connection, vector: &Value, base: i64, clock: Clock) -> Option<S
                 return Some(format!("step {index}: spending {amount} was {outcome}"));
             }
         }
+        let faults = c.faults();
+        if !faults.is_empty() {
+            return Some(format!("step {index} ({answer:?}): {faults:?}"));
+        }
         let got = balances(c, user);
         let expected = expected(vector, index);
         if got != expected {

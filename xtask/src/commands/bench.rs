@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: how fast, as ratios to a baseline measured in the same run, because machines are noisy.
 
+mod ages;
 mod events;
 mod http_load;
 mod pgbench;
@@ -44,19 +45,29 @@ const PARKED_EVENTS: i64 = 50_000;
 /// Connections that only stay open, for the memory measurement.
 const OPEN_CONNECTIONS: usize = 1_000;
 
-/// Takes no arguments.
 #[derive(clap::Args)]
-pub(crate) struct Arguments {}
+pub(crate) struct Arguments {
+    /// Measures only what an invoice costs by the age of its subscription
+    #[arg(long)]
+    ages: bool,
+}
 
-/// Measures and prints everything.
-pub(crate) fn run(_: &Arguments) -> Result<()> {
+/// Measures and prints everything, or one part.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut stages = Stages::default();
     stages.run("tools: apt packages, cargo-pgrx", install::tools)?;
     stages.run("extension: build and install", || install::extension(Flavour::Release))?;
+    if arguments.ages {
+        let cluster = stages.run("cluster: make and start", start)?;
+        println!("{}", stages.run("ages of subscriptions", || ages::ages(&cluster))?);
+        stages.summarize();
+        return Ok(());
+    }
     let binary = stages.run("shim: build", || workspace::build_shim(Flavour::Release))?;
     let cluster = stages.run("cluster: make and start", start)?;
     println!("{}", stages.run("purchases", || purchases(&cluster))?);
     println!("{}", stages.run("subscriptions", || subscriptions(&cluster))?);
+    println!("{}", stages.run("ages of subscriptions", || ages::ages(&cluster))?);
     println!("{}", stages.run("spends", || spends(&cluster))?);
     println!("{}", stages.run("expiries by run_due", || due(&cluster))?);
     let secret = format!("whsec_{}", Uuid::new_v4().simple());
@@ -90,6 +101,7 @@ fn start() -> Result<Cluster> {
     })?;
     let catalog = workspace::sample_catalog();
     let document = fs::read_to_string(&catalog).map_err(Error::file(&catalog))?;
+    cluster.create_database(ages::DATABASE)?;
     for database in [DATABASE, FILLED_DATABASE, DUE_DATABASE] {
         cluster.create_database(database)?;
         let mut client = cluster.connect(database)?;
@@ -225,8 +237,9 @@ fn ledger_sizes(cluster: &Cluster) -> Result<Table> {
         client.execute(
             "insert into billing.credit_transactions
                  (user_id, id, operation_id, transaction_type, amount, grant_id, pool, balance_after,
-                  stripe_checkout_session_id, created_at)
-             select md5((n % 50000)::text)::uuid, n, n, 'purchase', 500, 1, 'purchased', 500, 'cs_filler_' || n, now()
+                  stripe_checkout_session_id, created_at, hash)
+             select md5((n % 50000)::text)::uuid, n, n, 'purchase', 500, 1, 'purchased', 500, 'cs_filler_' || n, now(),
+                 sha256(int8send(n))
              from generate_series($1::bigint + 1, $2::bigint) n",
             &[&present, &rows],
         )?;

@@ -1,0 +1,121 @@
+//! What the books should hold by all facts, compared with what they hold (rule 14): the part of
+//! `validate_credits_consistency()` that only the rules can compute.
+//!
+//! A user's facts are loaded back to the beginning, not to a horizon, so that periods that closed long ago are computed as
+//! well. Nothing is locked: one snapshot is consistent, since every operation commits its facts together with what it posts.
+
+use std::collections::BTreeMap;
+
+use stripe_credits_rules::calendar::Time;
+use stripe_credits_rules::catalog::NoPaymentRequired;
+use stripe_credits_rules::reversal;
+use stripe_credits_rules::streams::facts::{Facts, GrantKey};
+use stripe_credits_rules::streams::holdings;
+use uuid::Uuid;
+
+use super::targets::{self, GrantRow};
+use super::{Fault, facts};
+use crate::pg::sql::{Sql, reading};
+use crate::tables::{invoice_lines, invoices, payments, reversals};
+
+/// Of all users: grants of plans, trials and bonuses that do not hold what their facts are worth, and payments of which
+/// another part came back than their reversals say. The facts of one user are in memory at a time.
+pub(crate) fn worth_faults() -> Vec<Fault> {
+    let of_plans = reading(users).into_iter().flat_map(|user| reading(|sql| of_plans(sql, user)));
+    let of_payments = reading(reversals::reversed_payments).into_iter();
+    of_plans.chain(of_payments.filter_map(|source_id| reading(|sql| of_payment(sql, &source_id)))).collect()
+}
+
+/// The users who have facts of plans, or grants that only such facts make.
+fn users(sql: &mut Sql) -> Vec<Uuid> {
+    let rows = sql.query(
+        "select user_id from billing.invoice_lines
+         union
+         select user_id from billing.credit_grants
+         where stripe_subscription_id is not null
+             or (source_id, item) in (('trial', 'trial'), ('first_purchase_bonus', 'first_purchase_bonus'))
+         order by 1",
+        &[],
+    );
+    rows.map(|mut row| row.get()).collect()
+}
+
+fn of_plans(sql: &mut Sql, user: Uuid) -> Vec<Fault> {
+    let beginning = invoice_lines::first_end(sql, user).unwrap_or(Time::UNIX_EPOCH);
+    let mut facts = facts::load(sql, user, beginning).facts;
+    let payments = facts.payments.iter().map(|payment| payment.id.clone()).collect();
+    let rows = targets::of_periods(sql, user, None, payments);
+    let fault = |place, text| Fault { user, place, text };
+    let Some(mut differing) = worth(&facts).map(|worth| differences(&rows, worth)) else {
+        return vec![fault(0, "the facts of the plans are worth more than can be held".to_owned())];
+    };
+    if !differing.is_empty() {
+        // A period that closed before this setting was changed holds what it held.
+        facts.no_payment_required = match facts.no_payment_required {
+            NoPaymentRequired::Grant => NoPaymentRequired::Ignore,
+            NoPaymentRequired::Ignore => NoPaymentRequired::Grant,
+        };
+        let otherwise = worth(&facts).map(|worth| differences(&rows, worth)).unwrap_or_default();
+        differing.retain(|key, _| otherwise.contains_key(key));
+    }
+    differing.into_iter().map(|(key, difference)| fault(difference.grant_id, difference.text(&key))).collect()
+}
+
+/// What each grant is worth by these facts; `None` if that is more than can be held. Draws and time change what is left of a
+/// grant, never what it is worth.
+fn worth(facts: &Facts) -> Option<BTreeMap<GrantKey, i64>> {
+    let held = holdings(facts, &[], Time::UNIX_EPOCH).ok()?;
+    Some(held.targets.into_iter().map(|target| (target.key, target.worth.0)).collect())
+}
+
+/// A grant whose amount is not what its facts are worth.
+struct Difference {
+    /// 0 if there is no such grant.
+    grant_id: i64,
+    amount: i64,
+    worth: i64,
+}
+
+impl Difference {
+    fn text(&self, key: &GrantKey) -> String {
+        let (Difference { grant_id, amount, worth }, source_id) = (self, key.source_id());
+        match grant_id {
+            0 => format!("grant {key} of {source_id} is missing, its facts are worth {worth}"),
+            _ => format!(
+                "grant {grant_id}: its amount is {amount}, the facts of {key} of {source_id} are worth {worth}"
+            ),
+        }
+    }
+}
+
+fn differences(rows: &[GrantRow], mut worth: BTreeMap<GrantKey, i64>) -> BTreeMap<GrantKey, Difference> {
+    let mut differing = BTreeMap::new();
+    for row in rows {
+        let (amount, worth) = (row.held.amount, worth.remove(&row.key).unwrap_or(0));
+        if amount != worth {
+            differing.insert(row.key.clone(), Difference { grant_id: row.id, amount, worth });
+        }
+    }
+    let missing = worth.into_iter().filter(|(_, worth)| *worth != 0);
+    differing.extend(missing.map(|(key, worth)| (key, Difference { grant_id: 0, amount: 0, worth })));
+    differing
+}
+
+/// Rule 5: what came back of a payment is what all of its reversals say together.
+fn of_payment(sql: &mut Sql, source_id: &str) -> Option<Fault> {
+    let recorded = invoices::find(sql, vec![source_id.to_owned()]).pop()?;
+    let (paid, _) = payments::paid(sql, source_id);
+    let known = reversals::of_payment(sql, source_id);
+    let part = if known.is_empty() { None } else { reversal::part(&paid, &known) };
+    let (reversed, charged) = part.map_or((0, 0), |part| (part.reversed.0, part.charged.0));
+    let recorded_reversed = recorded.reversed.0;
+    let recorded_charged =
+        if recorded_reversed == 0 { charged } else { recorded.charged.map_or(0, |charged| charged.0) };
+    if (recorded_reversed, recorded_charged) == (reversed, charged) {
+        return None;
+    }
+    let text = format!(
+        "payment {source_id}: {recorded_reversed} of {recorded_charged} came back, by its reversals {reversed} of {charged}"
+    );
+    Some(Fault { user: recorded.user, place: 0, text })
+}

@@ -318,14 +318,14 @@ async fn in_transaction(
     sql: &str,
     parameters: &[(&(dyn ToSql + Sync), Type)],
 ) -> Result<Vec<Row>, tokio_postgres::Error> {
-    let (begun, rows, committed) = tokio::join!(
+    let (started, rows, committed) = tokio::join!(
         biased;
         client.batch_execute(begin),
         // query_typed prepares no named statement and needs no round trip for the parameters' types.
         client.query_typed(sql, parameters),
         client.batch_execute("commit"),
     );
-    begun?;
+    started?;
     let rows = rows?;
     committed?;
     Ok(rows)

@@ -41,14 +41,14 @@ pub(crate) async fn deliver(app: Arc<App>, request: Request<Incoming>) -> Result
 /// Reads the body, verifies its signature and parses the envelope. The body stays counted as held, because the event has
 /// its text.
 async fn receive(app: &App, request: Request<Incoming>) -> Result<(Event, HeldBody), Error> {
-    let (head, body) = request.into_parts();
+    let (head, incoming) = request.into_parts();
     signature::check_header(&head.headers, unix_now())?;
-    let held = app.bodies.read(body).await?;
-    let verified = signature::verify(&head.headers, held.bytes.clone(), &app.webhook_secrets, unix_now())?;
+    let body = app.bodies.read(incoming).await?;
+    let verified = signature::verify(&head.headers, body.bytes.clone(), &app.webhook_secrets, unix_now())?;
     if let Some(connection) = head.extensions.get::<Arc<Connection>>() {
         connection.admit_webhook();
     }
-    Ok((Event::parse(verified)?, held))
+    Ok((Event::parse(verified)?, body))
 }
 
 /// Counts and logs a delivery, and returns its response.

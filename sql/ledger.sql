@@ -16,6 +16,8 @@ create table billing.accounts (
     -- The account lives by this clock of Stripe's instead of the database's.
     test_clock text,
     periods_next_at timestamptz,
+    -- What the next openings of periods leave of earlier ones, for reads: [{"at", "stays", "grants": [[source_id, item]]}].
+    to_set_aside jsonb,
     next_due_at timestamptz,
     last_grant_id bigint not null default 0,
     last_transaction_id bigint not null default 0,
@@ -33,6 +35,9 @@ comment on column billing.accounts.free_next_at is
 'The start of the free plan''s next month that is not granted yet.';
 comment on column billing.accounts.periods_next_at is
 'When time alone may next change what the periods of subscriptions hold.';
+comment on column billing.accounts.to_set_aside is
+'What time alone will set aside of the grants of periods, in order: at most stays of what is then left of the grants. '
+'Null if nothing.';
 comment on column billing.accounts.next_due_at is
 'When something is due next: an expiry, a drip, the end of a reservation. Reads are right before run_due posts it.';
 create index accounts_due on billing.accounts (next_due_at) where next_due_at is not null;

@@ -21,42 +21,126 @@ $$;
 comment on function billing.free_plan() is
 'What users without a plan get, by the catalog; no row if that is nothing.';
 
-create function billing.unposted(p_user_id uuid, p_now timestamptz)
-returns table (pool text, credits bigint, up_to_here bigint)
-language sql stable strict rows 1 set search_path = pg_catalog, pg_temp
+-- What becomes spendable at some time, spendable already, or given back: in draw order.
+create function billing.lots_by(p_user_id uuid, p_now timestamptz)
+returns table (
+    source_id text, item text, pool text, credits bigint, starts_at timestamptz, ends_at timestamptz, is_back boolean
+)
+language sql stable strict set search_path = pg_catalog, pg_temp
 as $$
-    -- Debt is settled from the first of it, also from what has expired since, which is in no pool.
-    with due as (
+    with lots as (
+        select g.source_id, g.item, g.pool, g.remaining as credits, '-infinity'::timestamptz as starts_at,
+            g.expires_at as ends_at, false as is_back, g.priority_at, g.draw_rank, g.id
+        from billing.credit_grants g
+        where g.user_id = p_user_id and g.spendable
+        union all
+        -- Periods, and parts of them.
+        select g.source_id, g.item, g.pool, g.pending, g.available_from, g.expires_at, false, g.priority_at, g.draw_rank,
+            g.id
+        from billing.credit_grants g
+        where g.user_id = p_user_id and g.pending > 0
+        union all
         -- Expired reservations.
-        select g.pool, -t.amount as credits, g.expires_at, g.priority_at, g.draw_rank, t.id
+        select g.source_id, g.item, g.pool, -t.amount, r.expires_at, g.expires_at, true, g.priority_at, g.draw_rank, g.id
         from billing.reservations r
         join billing.credit_transactions t
             on t.user_id = r.user_id and t.request_id = r.request_id and t.transaction_type = 'reservation'
         join billing.credit_grants g on g.user_id = t.user_id and g.id = t.grant_id
         where r.user_id = p_user_id and r.status = 'held' and r.expires_at <= p_now
-            and (g.expires_at is null or g.expires_at > p_now)
         union all
-        -- Parts of a period's credits.
-        select g.pool, g.pending, g.expires_at, g.priority_at, g.draw_rank, g.id
-        from billing.credit_grants g
-        where g.user_id = p_user_id and g.pending > 0 and g.available_from <= p_now
-        union all
-        -- Months of the free plan.
-        select 'promotional', f.credits, m.start + f.every, m.start + f.every, 2::smallint, 0
+        -- Months of the free plan, counted from the signup. One that was granted before is not granted again.
+        select 'free_plan', '', 'promotional', f.credits, m.start, m.finish, false, m.finish, 2::smallint, 0
         from billing.accounts a
         cross join billing.free_plan() f
-        cross join lateral generate_series(a.free_next_at, p_now, f.every) m (start)
-        where a.user_id = p_user_id and a.tier = 'free' and a.signed_up_at is not null
+        cross join lateral (
+            select a.signed_up_at + n * f.every as start, a.signed_up_at + (n + 1) * f.every as finish
+            -- Months are longer than 28 of the 30 days that an interval's epoch counts.
+            from generate_series(0, ceil(
+                extract(epoch from p_now - a.signed_up_at) / extract(epoch from f.every) * 30 / 28)::integer) n
+        ) m
+        where a.user_id = p_user_id and a.tier = 'free' and m.start between a.free_next_at and p_now
+            and not exists (
+                select from billing.credit_grants g
+                where g.user_id = a.user_id and g.source_id = 'free_plan' and g.expires_at = m.finish)
     )
-    select case when d.expires_at is null or d.expires_at > p_now then d.pool end, d.credits,
-        (sum(d.credits) over (
-            order by d.expires_at <= p_now desc, d.priority_at, d.draw_rank, d.id))::bigint
-    from due d
+    select l.source_id, l.item, l.pool, l.credits, l.starts_at, l.ends_at, l.is_back
+    from lots l order by l.priority_at, l.draw_rank, l.id
 $$;
-comment on function billing.unposted(uuid, timestamptz) is
-'What is due at a time for a user and not posted yet, as far as the caller may read it; part of user_credits. Expired '
-'reservations, parts of a period''s credits, months of the free plan. up_to_here is the running sum in draw order, '
-'of which debt is settled first.';
+comment on function billing.lots_by(uuid, timestamptz) is
+'What a user has or will have had by a time, in draw order, as far as the caller may read it; part of user_credits. '
+'is_back: what an expired reservation returns.';
+
+create function billing.balances_by(p_user_id uuid, p_now timestamptz)
+returns table (subscription bigint, purchased bigint, promotional bigint, debt bigint)
+language plpgsql stable strict rows 1 set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_names text[];
+    v_pools text[];
+    v_credits bigint[];
+    v_starts timestamptz[];
+    v_ends timestamptz[];
+    v_is_back boolean[];
+    v_to_set_aside jsonb;
+    v_debt bigint;
+    v_at timestamptz;
+    v_sweep jsonb;
+    v_name text;
+    v_stays bigint;
+    v_taken bigint;
+begin
+    select a.debt, coalesce(a.to_set_aside, '[]') into v_debt, v_to_set_aside
+    from billing.accounts a where a.user_id = p_user_id;
+    select array_agg(jsonb_build_array(l.source_id, l.item)::text), array_agg(l.pool), array_agg(l.credits),
+        array_agg(l.starts_at), array_agg(coalesce(l.ends_at, 'infinity')), array_agg(l.is_back)
+    into v_names, v_pools, v_credits, v_starts, v_ends, v_is_back
+    from billing.lots_by(p_user_id, p_now) l;
+    -- Time by time, as posting does: what expires, what periods set aside as they open, what then settles debt.
+    for v_at in
+        select t.at from unnest(v_starts || v_ends) t (at) where t.at between '0001-01-01' and p_now
+        union
+        select (s ->> 'at')::timestamptz from jsonb_array_elements(v_to_set_aside) s
+        where (s ->> 'at')::timestamptz <= p_now
+        order by 1
+    loop
+        for i in 1 .. cardinality(v_names) loop
+            if v_ends[i] <= v_at then
+                v_credits[i] := 0;
+            end if;
+        end loop;
+        for v_sweep in
+            select s.value from jsonb_array_elements(v_to_set_aside) with ordinality s (value, place)
+            where (s.value ->> 'at')::timestamptz = v_at order by s.place
+        loop
+            v_stays := (v_sweep ->> 'stays')::bigint;
+            for v_name in select g.value::text from jsonb_array_elements(v_sweep -> 'grants') g loop
+                for i in 1 .. cardinality(v_names) loop
+                    if v_names[i] = v_name and not (v_is_back[i] and v_starts[i] >= v_at) then
+                        v_credits[i] := least(v_credits[i], v_stays);
+                        v_stays := v_stays - v_credits[i];
+                    end if;
+                end loop;
+            end loop;
+        end loop;
+        for i in 1 .. cardinality(v_names) loop
+            if v_starts[i] <= v_at then
+                v_taken := least(v_credits[i], v_debt);
+                v_credits[i] := v_credits[i] - v_taken;
+                v_debt := v_debt - v_taken;
+            end if;
+        end loop;
+    end loop;
+    return query
+        select coalesce(sum(l.credits) filter (where l.pool = 'subscription'), 0)::bigint,
+            coalesce(sum(l.credits) filter (where l.pool = 'purchased'), 0)::bigint,
+            coalesce(sum(l.credits) filter (where l.pool = 'promotional'), 0)::bigint, v_debt
+        from unnest(v_pools, v_credits, v_starts, v_ends) l (pool, credits, starts_at, ends_at)
+        where l.starts_at <= p_now and l.ends_at > p_now;
+end
+$$;
+comment on function billing.balances_by(uuid, timestamptz) is
+'What a user''s balances and debt are once everything is posted that time alone has caused by then, as far as the '
+'caller may read it; part of user_credits, for accounts in which something is due.';
 
 create view billing.user_credits with (security_invoker = true) as
 select
@@ -73,7 +157,7 @@ select
     bonus.total - live.purchased - live.promotional as bonus_credits_used,
     cycle.current_period_start as cycle_start_at,
     cycle.current_period_end as cycle_end_at,
-    greatest(a.debt - due.credits, 0)::bigint as debt,
+    live.debt,
     coalesce(cycle.customer_id, linked.customer_id) as stripe_customer_id,
     cycle.subscription_id::text as stripe_subscription_id,
     cycle.price_id as stripe_price_id
@@ -82,24 +166,17 @@ cross join lateral (
     select case when a.test_clock is null then statement_timestamp() else billing.account_time(a.test_clock) end as at
 ) now
 cross join lateral (
-    select
-        coalesce(sum(c.credits) filter (where c.pool = 'subscription'), 0)::bigint as subscription,
-        coalesce(sum(c.credits) filter (where c.pool = 'purchased'), 0)::bigint as purchased,
-        coalesce(sum(c.credits) filter (where c.pool = 'promotional'), 0)::bigint as promotional
-    from (
-        select g.pool, g.remaining as credits
-        from billing.credit_grants g
-        where g.user_id = a.user_id and g.spendable
-            and (g.expires_at is null or g.expires_at > now.at)
-        union all
-        select u.pool, greatest(least(u.credits, u.up_to_here - a.debt), 0)::bigint
-        from billing.unposted(case when a.next_due_at <= now.at then a.user_id end, now.at) u
-    ) c
+    -- Where nothing is due, the grants say it.
+    select coalesce(sum(g.remaining) filter (where g.pool = 'subscription'), 0)::bigint as subscription,
+        coalesce(sum(g.remaining) filter (where g.pool = 'purchased'), 0)::bigint as purchased,
+        coalesce(sum(g.remaining) filter (where g.pool = 'promotional'), 0)::bigint as promotional, a.debt::bigint as debt
+    from billing.credit_grants g
+    where g.user_id = a.user_id and g.spendable and (g.expires_at is null or g.expires_at > now.at)
+    having (a.next_due_at <= now.at) is not true
+    union all
+    select b.subscription, b.purchased, b.promotional, b.debt
+    from billing.balances_by(case when a.next_due_at <= now.at then a.user_id end, now.at) b
 ) live
-cross join lateral (
-    select coalesce(sum(u.credits), 0) as credits
-    from billing.unposted(case when a.next_due_at <= now.at then a.user_id end, now.at) u
-) due
 cross join lateral (
     select coalesce(sum(g.amount), 0)::bigint as total
     from billing.credit_grants g

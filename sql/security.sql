@@ -86,7 +86,7 @@ as $$
         'installed_state', 'access_faults', 'surroundings_faults')
     union all
     select 'client', f.object, 'EXECUTE' from functions f
-    where f.name in ('current_user_id', 'is_service', 'free_plan', 'unposted', 'account_time', 'my_credits',
+    where f.name in ('current_user_id', 'is_service', 'free_plan', 'lots_by', 'balances_by', 'account_time', 'my_credits',
         'my_transactions', 'my_payments')
 $$;
 comment on function billing.access_rights() is

@@ -6,7 +6,7 @@ use serde_json::json;
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::catalog::Settings;
 use stripe_credits_rules::event::{self, Event, Subject};
-use stripe_credits_rules::fetched::Fetched;
+use stripe_credits_rules::fetched::{self, Fetched};
 use stripe_credits_rules::identity::{self, Claims, CustomerLink, Identity};
 use stripe_credits_rules::invoice::{self as invoice_rules, Invoice};
 use stripe_credits_rules::payment_intent::PaymentIntent;
@@ -18,7 +18,7 @@ use stripe_credits_rules::verdict::Verdict;
 use stripe_credits_rules::worth::{NoGrant, invoice as rules};
 use uuid::Uuid;
 
-use crate::ledger;
+use crate::ledger::{self, Account};
 use crate::outcome::Outcome;
 use crate::pg::sql::Sql;
 use crate::posting::payment::{self, Joined};
@@ -97,18 +97,43 @@ pub(crate) fn judge(
         return Outcome::ignored(reason).into();
     }
     let context = Context { settings, event, fetched, caller };
+    link_accounts(sql, &context);
+    let judged = judge_subject(sql, &context);
+    if judged.outcome.verdict != Verdict::Parked(Reason::UnknownUser) || fetched.is_some() {
+        return judged;
+    }
+    // Stripe sends no event that says whom the server names as the user of a customer that is an account.
+    match event.customer_id.as_deref().and_then(fetched::customer_path) {
+        Some(path) => Judged { outcome: NoGrant::NeedsFetch(vec![path]).into(), ..judged },
+        None => judged,
+    }
+}
+
+/// Links the event's customer, if it is an account that was fetched, to the user whom its metadata name.
+fn link_accounts(sql: &mut Sql, context: &Context) {
+    let Some(fetched) = context.fetched else { return };
+    let is_customer = |id: &str| context.event.customer_id.as_deref() == Some(id);
+    for account in fetched.accounts().iter().filter(|account| is_customer(&account.id)) {
+        let claims = Claims { metadata: context.user(&account.metadata_user), ..Claims::default() };
+        resolve_owner(sql, Some(&account.id), claims, fetched.as_of()).link_customer(sql);
+    }
+}
+
+fn judge_subject(sql: &mut Sql, context: &Context) -> Judged {
+    let (event, fetched) = (context.event, context.fetched);
     match &event.subject {
         Subject::CheckoutSession(session) if session.mode == Mode::Subscription => {
-            judge_subscription_session(sql, &context, session)
+            judge_subscription_session(sql, context, session)
         }
-        Subject::CheckoutSession(session) => judge_pack_session(sql, &context, session),
-        Subject::Subscription(facts) => judge_subscription(sql, &context, facts, Source::Event, None),
-        Subject::Invoice(invoice) => judge_invoice(sql, &context, invoice, None),
+        Subject::CheckoutSession(session) => judge_pack_session(sql, context, session),
+        Subject::Subscription(facts) => judge_subscription(sql, context, facts, Source::Event, None),
+        Subject::Invoice(invoice) => judge_invoice(sql, context, invoice, None),
         Subject::InvoicePayment(payment) => reversal::invoice_paid_by(sql, event, payment).into(),
-        Subject::PaymentIntent(intent) => judge_payment_intent(sql, &context, intent),
+        Subject::PaymentIntent(intent) => judge_payment_intent(sql, context, intent),
         Subject::Reversals(reversals) => reversal::apply(sql, event, reversals, fetched).into(),
-        Subject::Customer { id, metadata_user } => {
-            judge_customer(sql, event.created, id, context.user(metadata_user))
+        Subject::Customer { id, metadata_user, test_clock } => {
+            let user = context.user(metadata_user);
+            judge_customer(sql, event.created, id, user, test_clock.as_deref())
         }
         Subject::TestClock { id, frozen_time } => {
             let rose = test_clocks::freeze(sql, id, *frozen_time);
@@ -359,14 +384,31 @@ fn judge_unpaid_sessions(
     Judged { outcome, unblocked }
 }
 
-/// A customer, whose metadata may name its user: the server's word, which links it.
-fn judge_customer(sql: &mut Sql, as_of: Time, customer_id: &str, user: Option<Uuid>) -> Judged {
-    let Some(user) = user else { return Outcome::ignored(Reason::UnknownUser).into() };
-    let claims = Claims { metadata: Some(user), ..Claims::default() };
+/// A customer, whose metadata may name its user: the server's word, which links it. One of a test clock lets its user's account
+/// live by that (rule 16).
+fn judge_customer(
+    sql: &mut Sql,
+    as_of: Time,
+    customer_id: &str,
+    user: Option<Uuid>,
+    test_clock: Option<&str>,
+) -> Judged {
+    let claims = Claims { metadata: user, ..Claims::default() };
     let ownership = resolve_owner(sql, Some(customer_id), claims, as_of);
+    let (Ok(owner), true) = (ownership.user(), user.is_some() || test_clock.is_some()) else {
+        return Outcome::ignored(Reason::UnknownUser).into();
+    };
     let unblocked = ownership.link_customer(sql);
     let verdict = if unblocked.is_some() { Verdict::Applied } else { Verdict::AlreadyApplied };
-    Judged { outcome: ownership.with_owner(sql, Outcome::of(verdict)), unblocked }
+    let outcome = match test_clock {
+        Some(clock_id) => {
+            let mut account = Account::open(sql, owner);
+            let verdict = if account.live_by(sql, clock_id) { Verdict::Applied } else { verdict };
+            account.close(sql, verdict)
+        }
+        None => Outcome::of(verdict),
+    };
+    Judged { outcome: ownership.with_owner(sql, outcome), unblocked }
 }
 
 /// Who owns an object, and the link of its customer: as it is known, and as the object states it.

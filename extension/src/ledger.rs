@@ -122,6 +122,8 @@ pub(crate) struct Account {
     free_next: Option<Time>,
     /// When time alone may next change what the periods of subscriptions hold.
     periods_next: Option<Time>,
+    /// What time will set aside of periods: reads count it before it is posted.
+    to_set_aside: Option<Value>,
     next_due: Option<Time>,
     last_grant_id: i64,
     last_transaction_id: i64,
@@ -137,6 +139,8 @@ pub(crate) struct Account {
     touched: Option<streams::Touch>,
     /// Whether what the grants owe may have changed.
     is_owed_changed: bool,
+    /// The own time of what became known, if that is earlier than now.
+    learned_as_of: Option<Time>,
 }
 
 /// Something that is wrong in the books.
@@ -191,7 +195,8 @@ fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
     let mut row = sql.query_opt(
         "select subscription_credits, purchased_credits, promotional_credits, debt, tier, subscription_status,
                 signed_up_at, free_next_at, periods_next_at, next_due_at, last_grant_id, last_transaction_id, last_hash,
-                updated_at, test_clock, case when test_clock is not null then billing.account_time(test_clock) end
+                updated_at, test_clock, to_set_aside::text,
+                case when test_clock is not null then billing.account_time(test_clock) end
          from billing.accounts where user_id = $1 for update",
         &[uuid_datum(user).into()],
     )?;
@@ -208,12 +213,14 @@ fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
         last_hash: row.get(),
         posted_at: row.get(),
         test_clock: row.get_opt(),
+        to_set_aside: row.get_opt::<String>().map(|text| serde_json::from_str(&text).expect("jsonb is JSON")),
         operation_id: 0,
         opened_with: Credits::ZERO,
         postings: Vec::new(),
         dirty: false,
         touched: None,
         is_owed_changed: false,
+        learned_as_of: None,
     };
     account.now = row.get_opt().unwrap_or(account.now);
     Some(account)
@@ -349,15 +356,30 @@ impl Account {
         self.user
     }
 
-    /// Lets the account live by a test clock, from now on, and posts what is due by it.
-    pub(crate) fn live_by(&mut self, sql: &mut Sql, clock_id: &str) {
-        if self.test_clock.as_deref() != Some(clock_id) {
+    /// Lets the account live by a test clock, from now on, and posts what is due by it. Returns whether it lived by another or
+    /// by none.
+    pub(crate) fn live_by(&mut self, sql: &mut Sql, clock_id: &str) -> bool {
+        let is_other = self.test_clock.as_deref() != Some(clock_id);
+        if is_other {
             self.test_clock = Some(clock_id.to_owned());
             self.posted_at = Time::UNIX_EPOCH;
             self.dirty = true;
         }
         self.now = test_clocks::time(sql, clock_id).unwrap_or(self.now);
         self.settle_time(sql);
+        is_other
+    }
+
+    /// Records the own time of what becomes known: a debt that it undoes is none as of then.
+    pub(crate) fn learn_as_of(&mut self, at: Time) {
+        self.learned_as_of = Some(at).filter(|at| *at < self.now);
+    }
+
+    /// The same of an event about money that came back: its time is Stripe's own, which no test clock knows.
+    pub(crate) fn learn_as_of_event(&mut self, created: Time) {
+        if self.test_clock.is_none() {
+            self.learn_as_of(created);
+        }
     }
 
     /// The id of the last ledger row: what becomes known now is marked with it.
@@ -590,7 +612,7 @@ impl Account {
             "update billing.accounts set subscription_credits = $2, purchased_credits = $3, promotional_credits = $4,
                  debt = $5, tier = $6, subscription_status = $7, signed_up_at = $8, free_next_at = $9, periods_next_at = $10,
                  next_due_at = $11, last_grant_id = $12, last_transaction_id = $13, version = version + 1, updated_at = $14,
-                 test_clock = $15, last_hash = $16
+                 test_clock = $15, last_hash = $16, to_set_aside = $17
              where user_id = $1",
             &[
                 uuid_datum(self.user).into(),
@@ -609,6 +631,7 @@ impl Account {
                 timestamp(self.now).into(),
                 self.test_clock.as_deref().into(),
                 self.last_hash.as_slice().into(),
+                self.to_set_aside.as_ref().map(|all| Json::from_text(&all.to_string())).into(),
             ],
         );
         self.dirty = false;

@@ -16,6 +16,7 @@ assert_known_price(p_price_id text) -> void stable security definer {"search_pat
 attribute(p_stripe_id text, p_user_id uuid) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 balance_at(p_user_id uuid, p_at timestamp with time zone) -> bigint stable security definer {"search_path=pg_catalog, pg_temp"}
 balance_faults() -> TABLE(user_id uuid, stored bigint, calculated bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
+balances_by(p_user_id uuid, p_now timestamp with time zone) -> TABLE(subscription bigint, purchased bigint, promotional bigint, debt bigint) stable {"search_path=pg_catalog, pg_temp"}
 chain_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 commit_reservation(p_user_id uuid, p_request_id text, p_amount bigint DEFAULT NULL::bigint) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 credit_system_metrics(p_window interval DEFAULT '01:00:00'::interval) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
@@ -35,6 +36,7 @@ installed_state() -> TABLE(check_name text, object text, state text) immutable {
 is_service() -> boolean stable {"search_path=pg_catalog, pg_temp"}
 ledger_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 load_catalog(catalog jsonb) -> TABLE(price_id text, change text) volatile security definer {"search_path=pg_catalog, pg_temp",lock_timeout=1s}
+lots_by(p_user_id uuid, p_now timestamp with time zone) -> TABLE(source_id text, item text, pool text, credits bigint, starts_at timestamp with time zone, ends_at timestamp with time zone, is_back boolean) stable {"search_path=pg_catalog, pg_temp"}
 move_cursor(p_command text, p_position jsonb DEFAULT NULL::jsonb) -> void volatile security definer {"search_path=pg_catalog, pg_temp"}
 my_credits() -> SETOF billing.user_credits volatile security definer {"search_path=pg_catalog, pg_temp"}
 my_payments(p_limit integer DEFAULT 50, p_before timestamp with time zone DEFAULT NULL::timestamp with time zone) -> TABLE(source_id text, paid_at timestamp with time zone, amount bigint, currency text, refunded bigint, credits bigint, description text) stable security definer {"search_path=pg_catalog, pg_temp"}
@@ -60,7 +62,6 @@ settle_account(p_user_id uuid) -> void volatile security definer {"search_path=p
 spend_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_description text DEFAULT NULL::text, p_metadata jsonb DEFAULT '{}'::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 surroundings_faults() -> TABLE(check_name text, fault text) stable {"search_path=pg_catalog, pg_temp"}
 sync_user_credits(p_user_id uuid) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp"}
-unposted(p_user_id uuid, p_now timestamp with time zone) -> TABLE(pool text, credits bigint, up_to_here bigint) stable {"search_path=pg_catalog, pg_temp"}
 user_id(p_external text) -> uuid stable security definer {"search_path=pg_catalog, pg_temp"}
 validate_credits_consistency() -> TABLE(user_id uuid, stored_balance bigint, calculated_balance bigint, difference bigint, detail text) stable security definer {"search_path=pg_catalog, pg_temp"}
 worth_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
@@ -80,13 +81,14 @@ table accounts 08: signed_up_at timestamp with time zone
 table accounts 09: free_next_at timestamp with time zone
 table accounts 10: test_clock text
 table accounts 11: periods_next_at timestamp with time zone
-table accounts 12: next_due_at timestamp with time zone
-table accounts 13: last_grant_id bigint not null default 0
-table accounts 14: last_transaction_id bigint not null default 0
-table accounts 15: last_hash bytea not null default '\x'::bytea
-table accounts 16: version bigint not null default 0
-table accounts 17: created_at timestamp with time zone not null
-table accounts 18: updated_at timestamp with time zone not null
+table accounts 12: to_set_aside jsonb
+table accounts 13: next_due_at timestamp with time zone
+table accounts 14: last_grant_id bigint not null default 0
+table accounts 15: last_transaction_id bigint not null default 0
+table accounts 16: last_hash bytea not null default '\x'::bytea
+table accounts 17: version bigint not null default 0
+table accounts 18: created_at timestamp with time zone not null
+table accounts 19: updated_at timestamp with time zone not null
 table credit_grants 01: user_id uuid not null
 table credit_grants 02: id billing.ordinal not null
 table credit_grants 03: source_id billing.identifier not null
@@ -490,6 +492,9 @@ billing.assert_known_price(text): EXECUTE to service_role
 billing.attribute(text,uuid): EXECUTE to service_role
 billing.balance_at(uuid,timestamp with time zone): EXECUTE to service_role
 billing.balance_faults(): EXECUTE to service_role
+billing.balances_by(uuid,timestamp with time zone): EXECUTE to authenticated
+billing.balances_by(uuid,timestamp with time zone): EXECUTE to service_role
+billing.balances_by(uuid,timestamp with time zone): EXECUTE to stripe_credits_owner
 billing.chain_faults(): EXECUTE to service_role
 billing.commit_reservation(uuid,text,bigint): EXECUTE to service_role
 billing.credit_system_metrics(interval): EXECUTE to service_role
@@ -513,6 +518,9 @@ billing.is_service(): EXECUTE to service_role
 billing.is_service(): EXECUTE to stripe_credits_owner
 billing.ledger_faults(): EXECUTE to service_role
 billing.load_catalog(jsonb): EXECUTE to service_role
+billing.lots_by(uuid,timestamp with time zone): EXECUTE to authenticated
+billing.lots_by(uuid,timestamp with time zone): EXECUTE to service_role
+billing.lots_by(uuid,timestamp with time zone): EXECUTE to stripe_credits_owner
 billing.move_cursor(text,jsonb): EXECUTE to service_role
 billing.my_credits(): EXECUTE to authenticated
 billing.my_credits(): EXECUTE to service_role
@@ -540,9 +548,6 @@ billing.security_selfcheck(): EXECUTE to service_role
 billing.spend_credits(uuid,bigint,text,text,jsonb): EXECUTE to service_role
 billing.surroundings_faults(): EXECUTE to stripe_credits_owner
 billing.sync_user_credits(uuid): EXECUTE to service_role
-billing.unposted(uuid,timestamp with time zone): EXECUTE to authenticated
-billing.unposted(uuid,timestamp with time zone): EXECUTE to service_role
-billing.unposted(uuid,timestamp with time zone): EXECUTE to stripe_credits_owner
 billing.user_id(text): EXECUTE to service_role
 billing.validate_credits_consistency(): EXECUTE to service_role
 billing.worth_faults(): EXECUTE to service_role

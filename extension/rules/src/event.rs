@@ -59,12 +59,14 @@ pub enum Subject {
         /// While Stripe advances the clock, the time from which it does.
         frozen_time: Time,
     },
-    /// Whom the server names as a customer's user.
+    /// Whom the server names as a customer's user, and what clock the customer lives by.
     Customer {
         /// `cus_…`.
         id: String,
         /// By its metadata.
         metadata_user: UserNames,
+        /// The test clock that it lives by, if any.
+        test_clock: Option<String>,
     },
     /// Something that the rules read nothing from.
     Other,
@@ -316,7 +318,9 @@ fn read_subject(object: &RawValue, event_type: &str, created: Time) -> Result<Su
         Some(ObjectKind::Customer) => {
             let customer: stripe::CustomerObject = parse(object)?;
             let metadata_user = stripe::metadata_user(&customer.metadata.unwrap_or_default());
-            Subject::Customer { id: customer.id, metadata_user }
+            let test_clock = customer.test_clock.map(stripe::Expandable::into_id);
+            stripe::check_id("data.object.test_clock", test_clock.as_deref())?;
+            Subject::Customer { id: customer.id, metadata_user, test_clock }
         }
         None => Subject::Other,
     })

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::calendar;
+use crate::calendar::{self, Time};
 use crate::event::{Malformed, RECONCILE_SESSION};
 use crate::invoice::{self, Invoice, InvoiceLine, InvoicePayment};
 use crate::name::{Name, NameKind};
@@ -14,6 +14,7 @@ use crate::session::{self, LineItem, Session};
 use crate::stripe::fields::Fields;
 use crate::stripe::{self, List};
 use crate::subscription::{self, Subscription, SubscriptionItem};
+use crate::user::UserNames;
 
 /// What the caller fetched from Stripe because an event lacks it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,6 +29,23 @@ pub struct Fetched {
     invoice_lines: Vec<(String, Vec<InvoiceLine>)>,
     invoice_payments: Vec<InvoicePayment>,
     charges: Vec<Reversals>,
+    accounts: Vec<CustomerAccount>,
+    as_of: Time,
+}
+
+/// In Accounts v2, a customer: whom the server names as its user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CustomerAccount {
+    /// `acct_…`.
+    pub id: String,
+    /// By its metadata.
+    pub metadata_user: UserNames,
+}
+
+/// The path to fetch for a customer of whom no event says whom the server names as its user; `None` if events do.
+#[must_use]
+pub fn customer_path(customer_id: &str) -> Option<String> {
+    stripe::account_path(customer_id)
 }
 
 impl Fetched {
@@ -46,7 +64,7 @@ impl Fetched {
             serde_json::from_str(text).map_err(|e| Malformed::unnamed(format!("fetched: {e}")))?;
         let as_of = answer.as_of.and_then(calendar::from_unix).unwrap_or_default();
         let was_fetched = answer.as_of.is_some() || !answer.objects.is_empty();
-        let mut fetched = Fetched { was_fetched, ..Fetched::default() };
+        let mut fetched = Fetched { was_fetched, as_of, ..Fetched::default() };
         let mut items: BTreeMap<String, Vec<SubscriptionItem>> = BTreeMap::new();
         for (index, object) in answer.objects.into_iter().enumerate() {
             let place =
@@ -64,6 +82,11 @@ impl Fetched {
                 }
                 (Some("subscription"), ..) => {
                     fetched.subscriptions.push(subscription::read(object, as_of).map_err(|e| place(&e))?);
+                }
+                (Some("v2.core.account"), ..) => {
+                    let account: stripe::AccountObject = stripe::parse(object).map_err(|e| place(&e))?;
+                    let metadata_user = stripe::metadata_user(&account.metadata.unwrap_or_default());
+                    fetched.accounts.push(CustomerAccount { id: account.id, metadata_user });
                 }
                 (Some("list"), Some(session_id), _) => {
                     let list = serde_json::from_str(object.get()).map_err(|e| place(&e))?;
@@ -165,6 +188,18 @@ impl Fetched {
     #[must_use]
     pub fn charges(&self) -> &[Reversals] {
         &self.charges
+    }
+
+    /// The customers that are accounts.
+    #[must_use]
+    pub fn accounts(&self) -> &[CustomerAccount] {
+        &self.accounts
+    }
+
+    /// When Stripe answered.
+    #[must_use]
+    pub fn as_of(&self) -> Time {
+        self.as_of
     }
 
     /// A session in its current state.

@@ -80,13 +80,15 @@ pub enum LineQuantity {
     NotWhole,
 }
 
-/// Which payment intent paid which invoice.
+/// Which payment intent or charge paid which invoice: one of them at least.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvoicePayment {
     /// `in_…`.
     pub invoice_id: String,
     /// `pi_…`.
-    pub payment_intent_id: String,
+    pub payment_intent_id: Option<String>,
+    /// `ch_…` or `py_…`.
+    pub charge_id: Option<String>,
 }
 
 impl Invoice {
@@ -114,11 +116,12 @@ impl Invoice {
 impl InvoicePayment {
     /// The names of the payment.
     #[must_use]
-    pub fn names(&self) -> [Name<'_>; 2] {
-        [
-            Name { kind: NameKind::Invoice, id: &self.invoice_id },
-            Name { kind: NameKind::PaymentIntent, id: &self.payment_intent_id },
-        ]
+    pub fn names(&self) -> Vec<Name<'_>> {
+        let invoice = Name { kind: NameKind::Invoice, id: &self.invoice_id };
+        let payment_intent =
+            self.payment_intent_id.iter().map(|id| Name { kind: NameKind::PaymentIntent, id });
+        let charge = self.charge_id.iter().map(|id| Name { kind: NameKind::Charge, id });
+        [invoice].into_iter().chain(payment_intent).chain(charge).collect()
     }
 }
 
@@ -236,15 +239,18 @@ pub(crate) fn quantity(line: &Fields) -> LineQuantity {
     }
 }
 
-/// Reads an invoice payment's object; `None` if it lacks the invoice, or the payment is no payment intent.
+/// Reads an invoice payment's object; `None` if it lacks the invoice, or was paid by neither a payment intent nor a charge.
 pub(crate) fn read_payment(object: &RawValue) -> Result<Option<InvoicePayment>, String> {
     let payment: stripe::InvoicePaymentObject = parse(object)?;
-    let paid_by = payment.payment.and_then(|payment| payment.payment_intent);
-    let (Some(invoice), Some(payment_intent)) = (payment.invoice, paid_by) else { return Ok(None) };
-    let (invoice_id, payment_intent_id) = (invoice.into_id(), payment_intent.into_id());
+    let (Some(invoice), Some(paid_by)) = (payment.invoice, payment.payment) else { return Ok(None) };
+    let invoice_id = invoice.into_id();
+    let [payment_intent_id, charge_id] =
+        [paid_by.payment_intent, paid_by.charge].map(|id| id.map(Expandable::into_id));
     check_id("data.object.invoice", Some(&invoice_id))?;
-    check_id("data.object.payment.payment_intent", Some(&payment_intent_id))?;
-    Ok(Some(InvoicePayment { invoice_id, payment_intent_id }))
+    check_id("data.object.payment.payment_intent", payment_intent_id.as_deref())?;
+    check_id("data.object.payment.charge", charge_id.as_deref())?;
+    let names_payment = payment_intent_id.is_some() || charge_id.is_some();
+    Ok(names_payment.then_some(InvoicePayment { invoice_id, payment_intent_id, charge_id }))
 }
 
 /// The path that lists an invoice's lines.

@@ -188,6 +188,7 @@ impl Customer {
     /// If an amount is not above 0: such calls are errors, not outcomes.
     pub fn apply(&mut self, at: i64, step: &Step) -> Outcome {
         self.advance(at);
+        self.ledger.learn_nothing();
         let outcome = match step {
             Step::Deliver(event) => self.deliver(event),
             Step::Spend { request_id, amount } => self.spend(request_id, *amount, None),
@@ -248,6 +249,7 @@ impl Customer {
             let all = self.view().moments().into_iter().chain(ends).chain(months);
             let Some(next) = all.filter(|time| *time <= to && *time > self.now).min() else { break };
             self.now = next;
+            self.ledger.learn_nothing();
             self.end_reservations();
             self.settle();
         }
@@ -258,6 +260,7 @@ impl Customer {
         // "An event whose livemode is not the settings' is `ignored`."
         if event["livemode"].as_bool().unwrap_or(false) == self.catalog.livemode {
             self.facts.learn(event, self.now);
+            self.ledger.learn(facts::own_time(event).unwrap_or(self.now));
             self.ledger.rename(&self.facts);
         }
         Outcome::Applied

@@ -15,6 +15,8 @@
 //! 8. `targets`: worth, less what was drawn, less what was swept;
 //! 9. [`debt`]: what was drawn beyond worth, and from what it is settled.
 
+use std::collections::BTreeMap;
+
 use crate::amount::Credits;
 use crate::calendar::Time;
 use crate::lot::Pool;
@@ -45,8 +47,21 @@ pub struct Holdings {
     pub targets: Vec<Target>,
     /// When each period of each stream opens or opened; periods that were reversed whole do not.
     pub openings: Vec<Opening>,
+    /// What time alone will set aside, in order, beside what expires with its grant.
+    pub to_set_aside: Vec<SetAside>,
     /// When time alone may next change something: a period opens or ends, a part comes, a grant expires.
     pub next_change: Option<Time>,
+}
+
+/// A time at which at most so much of what is then left of some grants stays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetAside {
+    /// When.
+    pub at: Time,
+    /// The grants, in the order in which they keep what stays.
+    pub grants: Vec<GrantKey>,
+    /// How much of them together.
+    pub stays: Credits,
 }
 
 /// What one grant should hold.
@@ -142,7 +157,27 @@ pub fn holdings(facts: &Facts, draws: &[Draw], now: Time) -> Result<Holdings, Ou
     let own_draws: Vec<&Draw> = draws.iter().filter(|draw| draw.is_of(facts, &lots)).collect();
     let targets = targets::targets(lots.lots.into_values().collect(), &sweeps, &own_draws, now)?;
     let next_change = next_change(&targets, &sweeps, now);
-    Ok(Holdings { targets, openings, next_change })
+    let to_set_aside = to_set_aside(&targets, &sweeps, now);
+    Ok(Holdings { targets, openings, to_set_aside, next_change })
+}
+
+/// The sweeps to come of grants of which something is left or may be given back, but for those that the grants' own ends
+/// tell.
+fn to_set_aside(targets: &[Target], sweeps: &[Sweep], now: Time) -> Vec<SetAside> {
+    let left: BTreeMap<&GrantKey, &Target> = targets
+        .iter()
+        .filter(|target| target.remaining > Credits::ZERO || target.drawn > Credits::ZERO)
+        .map(|target| (&target.key, target))
+        .collect();
+    let to_come = sweeps.iter().filter(|sweep| sweep.at > now && !sweep.is_due);
+    let of_left = to_come.filter_map(|sweep| {
+        let is_told = |target: &Target| target.expires_at.is_some_and(|at| at > now && at <= sweep.at);
+        let grants = sweep.grants.iter().filter(|grant| left.get(grant).is_some_and(|left| !is_told(left)));
+        let grants: Vec<GrantKey> = grants.cloned().collect();
+        let stays = Credits(i64::try_from(sweep.stays).unwrap_or(i64::MAX));
+        (!grants.is_empty()).then_some(SetAside { at: sweep.at, grants, stays })
+    });
+    of_left.collect()
 }
 
 fn openings(lots: &Lots, streams: &Streams) -> Vec<Opening> {

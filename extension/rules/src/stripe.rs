@@ -152,9 +152,27 @@ impl Expandable {
 pub(crate) struct CustomerObject {
     /// `cus_…`.
     pub id: String,
+    /// The test clock that it lives by, if any.
+    pub test_clock: Option<Expandable>,
     /// What the app's server wrote about the customer.
     #[serde(default)]
     pub metadata: Option<Metadata>,
+}
+
+/// <https://docs.stripe.com/api/v2/core/accounts/object>: in Accounts v2 a customer is one.
+#[derive(Debug, Deserialize)]
+pub(crate) struct AccountObject {
+    /// `acct_…`.
+    pub id: String,
+    /// What the app's server wrote about it.
+    #[serde(default)]
+    pub metadata: Option<Metadata>,
+}
+
+/// The path of a customer that is an account: no event says what its metadata are.
+#[must_use]
+pub(crate) fn account_path(customer_id: &str) -> Option<String> {
+    customer_id.starts_with("acct_").then(|| format!("/v2/core/accounts/{customer_id}"))
 }
 
 /// The customer of an object: a customer's id, or in Accounts v2 an account's.
@@ -368,8 +386,10 @@ pub(crate) struct InvoicePaymentObject {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct InvoicePaymentBy {
-    /// None if it was paid by something else than a payment intent.
+    /// Of a payment of type `payment_intent`.
     pub payment_intent: Option<Expandable>,
+    /// Of a payment of type `charge`: one without a payment intent.
+    pub charge: Option<Expandable>,
 }
 
 /// Refuses a blank or overlong id; an absent one passes.

@@ -41,8 +41,6 @@ pub struct Subscription {
     pub cancel_at_period_end: bool,
     /// When it ended.
     pub ended_at: Option<Time>,
-    /// Whether the collection of its invoices is paused, whatever its status.
-    pub is_paused: bool,
     /// The test clock that its customer lives by, if any.
     pub test_clock: Option<String>,
     /// The time at which Stripe had it in this state.
@@ -137,7 +135,6 @@ pub(crate) fn read(object: &RawValue, as_of: Time) -> Result<Subscription, Strin
         cancel_at: time("cancel_at", subscription.cancel_at)?,
         cancel_at_period_end: subscription.cancel_at_period_end == Some(true),
         ended_at,
-        is_paused: fields.get("pause_collection").is_some(),
         test_clock: fields.id("test_clock"),
         as_of,
     })
@@ -491,12 +488,11 @@ mod tests {
 
     #[test]
     fn what_a_subscription_is_set_to_do_is_read() {
-        let plain = facts(&object(&json!({ "pause_collection": null, "test_clock": null })), 1);
-        assert_eq!((plain.cancel_at, plain.is_paused, plain.test_clock), (None, false, None));
-        let set = json!({ "cancel_at": 2000, "pause_collection": { "behavior": "void", "resumes_at": null },
-                          "test_clock": { "id": "clock_1" } });
+        let plain = facts(&object(&json!({ "test_clock": null })), 1);
+        assert_eq!((plain.cancel_at, plain.test_clock), (None, None));
+        let set = json!({ "cancel_at": 2000, "test_clock": { "id": "clock_1" } });
         let set = facts(&object(&set), 1);
-        assert_eq!((set.cancel_at, set.is_paused), (calendar::from_unix(2000), true));
+        assert_eq!(set.cancel_at, calendar::from_unix(2000));
         assert_eq!(set.test_clock.as_deref(), Some("clock_1"));
     }
 

@@ -229,7 +229,6 @@ impl DirectState {
             cancel_at: None,
             cancel_at_period_end: self.cancel_at_period_end,
             ended_at: self.status.is_final().then_some(self.period.1),
-            is_paused: false,
             test_clock: None,
             // In whole seconds, as Stripe's are: of one second, only Stripe can say what came later.
             as_of: clock().trunc_subsecs(0),

@@ -1,13 +1,21 @@
 //! Debt (rule 9): what was drawn beyond what grants are worth, less what was settled of it.
 
+use serde_json::json;
 use stripe_credits_rules::amount::Credits;
+use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::draw::Share;
 use stripe_credits_rules::lot::Pool;
 use stripe_credits_rules::streams::debt::{self, Standing};
 
 use super::{Account, Origin, TransactionType};
 use crate::pg::convert::uuid_datum;
+use crate::pg::json::Json;
 use crate::pg::sql::Sql;
+use crate::tables::invoices;
+
+/// In the metadata of a settlement's row: its time by the facts' own times (rules/streams/facts.rs, `Draw::as_of`), if that
+/// is earlier than the row's.
+const AS_OF: &str = "as_of";
 
 impl Account {
     /// Makes the debt what the grants say: more if more was drawn than they are worth. If less is owed than was
@@ -18,7 +26,8 @@ impl Account {
         }
         let excess = -self.unsettled(sql);
         for share in self.returned(sql, excess) {
-            self.return_to(sql, share, TransactionType::DebtSettlement, origin);
+            let of_grant = Origin { metadata: as_of(self.learned_as_of), ..*origin };
+            self.return_to(sql, share, TransactionType::DebtSettlement, &of_grant);
             self.post(sql, Credits(-share.credits.0), None, TransactionType::DebtSettlement, origin);
         }
         let unsettled = self.unsettled(sql);
@@ -84,9 +93,15 @@ impl Account {
     pub(super) fn settle_debt(&mut self, sql: &mut Sql) {
         let amount = self.balances.debt.min(self.available());
         if amount > Credits::ZERO {
-            let origin = Origin::default();
+            let newest = invoices::newest_paid_at(sql, self.user).filter(|at| *at < self.now);
+            let origin = Origin { metadata: as_of(newest), ..Origin::default() };
             assert!(self.take(sql, amount, TransactionType::DebtSettlement, &origin), "it is available");
-            self.post(sql, amount, None, TransactionType::DebtSettlement, &origin);
+            self.post(sql, amount, None, TransactionType::DebtSettlement, &Origin::default());
         }
     }
+}
+
+/// The metadata of a settlement's row, if it is as of an earlier time than now.
+fn as_of(at: Option<Time>) -> Option<Json> {
+    at.map(|at| Json::from_text(&json!({ AS_OF: at.to_rfc3339() }).to_string()))
 }

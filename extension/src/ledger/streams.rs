@@ -1,13 +1,14 @@
 //! Plan credits: whenever a fact is added or time passes, what each grant of a user's subscriptions should hold is
 //! computed anew from the facts (rules/streams.rs), as far back as the change can reach, and the difference is posted.
 
+use serde_json::{Value, json};
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::lot::Pool;
 use stripe_credits_rules::reason::Reason;
-use stripe_credits_rules::streams::facts::{Draw, Purpose};
-use stripe_credits_rules::streams::holdings;
+use stripe_credits_rules::streams::facts::{Draw, GrantKey, Purpose};
 use stripe_credits_rules::streams::horizon::{self, Extent};
+use stripe_credits_rules::streams::{SetAside, holdings};
 
 use super::targets::{Cause, GrantRow, Posting};
 use super::{Account, Origin, earliest, facts, targets};
@@ -56,7 +57,9 @@ impl Account {
             },
         )?;
         self.is_owed_changed = true;
-        self.dirty |= self.periods_next != held.next_change;
+        let to_set_aside = to_set_aside(&held.to_set_aside);
+        self.dirty |= self.periods_next != held.next_change || self.to_set_aside != to_set_aside;
+        self.to_set_aside = to_set_aside;
         self.periods_next = held.next_change;
         self.next_due = earliest(self.next_due, held.next_change);
         Ok(())
@@ -92,6 +95,7 @@ impl Account {
                 grant: grant.key.clone(),
                 id: grant.made_after + 1,
                 at: grant.held.available_from.unwrap_or(self.now),
+                as_of: grant.held.available_from.unwrap_or(self.now),
                 credits: grant.held.drawn,
                 purpose: Purpose::Spend,
             })
@@ -100,7 +104,10 @@ impl Account {
         let Some(after) = timed.iter().map(|grant| grant.made_after).min() else { return draws };
         let ids: Vec<i64> = timed.iter().map(|grant| grant.id).collect();
         let rows = sql.query(
-            "select grant_id, id, created_at, -amount, transaction_type = 'debt_settlement'
+            "select grant_id, id, created_at,
+                 case when transaction_type = 'debt_settlement'
+                     then coalesce((metadata ->> 'as_of')::timestamptz, created_at) else created_at end,
+                 -amount, transaction_type = 'debt_settlement'
              from billing.credit_transactions
              where user_id = $1 and id > $2 and grant_id = any ($3)
                  and (transaction_type in ('spend', 'spend_refund', 'reservation', 'release', 'debt_settlement')
@@ -111,9 +118,9 @@ impl Account {
         for mut row in rows {
             let grant_id: i64 = row.get();
             let Some(grant) = timed.iter().find(|grant| grant.id == grant_id) else { continue };
-            let (id, at, credits) = (row.get(), row.get(), row.get());
+            let (id, at, as_of, credits) = (row.get(), row.get(), row.get(), row.get());
             let purpose = if row.get() { Purpose::Settlement } else { Purpose::Spend };
-            draws.push(Draw { grant: grant.key.clone(), id, at, credits, purpose });
+            draws.push(Draw { grant: grant.key.clone(), id, at, as_of, credits, purpose });
         }
         draws
     }
@@ -124,4 +131,14 @@ impl Account {
             self.touch_streams(start, Cause::Time);
         }
     }
+}
+
+/// What reads need to know of what time will set aside, as `billing.accounts.to_set_aside` has it.
+fn to_set_aside(all: &[SetAside]) -> Option<Value> {
+    let entry = |one: &SetAside| {
+        let name = |grant: &GrantKey| json!([grant.source_id(), grant.item()]);
+        let grants: Vec<Value> = one.grants.iter().map(name).collect();
+        json!({ "at": one.at.to_rfc3339(), "stays": one.stays.0, "grants": grants })
+    };
+    (!all.is_empty()).then(|| all.iter().map(entry).collect())
 }

@@ -27,6 +27,8 @@ impl Account {
         }
         self.operation_id = self.last_transaction_id + 1;
         self.dirty = true;
+        // What time causes is of its own time.
+        let learned_as_of = self.learned_as_of.take();
         loop {
             self.next_due = self.due(sql);
             let Some(due) = self.next_due.filter(|due| *due <= now) else { break };
@@ -41,7 +43,7 @@ impl Account {
             self.expire_reservations(sql, due);
             self.settle_debt(sql);
         }
-        self.now = now;
+        (self.now, self.learned_as_of) = (now, learned_as_of);
     }
 
     /// When something is due next.

@@ -111,6 +111,7 @@ pub(crate) fn post(sql: &mut Sql, paid: &Paid, known: Option<&Payment>, owner: U
     };
     for (account, start) in &mut accounts {
         account.touch_streams(*start, Cause::Payment);
+        account.learn_as_of(paid.paid_at);
         if let Err(reason) = account.settle_streams(sql, &origin) {
             return refuse(sql, &invoice.id, is_new, reason);
         }

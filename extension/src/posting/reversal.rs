@@ -65,7 +65,7 @@ pub(crate) fn invoice_paid_by(sql: &mut Sql, event: &Event, incoming: &InvoicePa
     let Joined { payment, is_new } = payment::join(sql, &event.id, None, &incoming.names());
     let verdict = if is_new { Verdict::Applied } else { Verdict::AlreadyApplied };
     match payment {
-        Some(payment) => settle(sql, event, &payment, Some(&incoming.payment_intent_id), verdict),
+        Some(payment) => settle(sql, event, &payment, incoming.payment_intent_id.as_deref(), verdict),
         // The invoice itself comes later, or granted nothing.
         None => Outcome::of(verdict),
     }
@@ -83,6 +83,7 @@ pub(crate) fn settle(
     let payment_intent_id = payment_intent_id.or(of_payment.payment_intent_id);
     let origin = Origin { event_id: Some(&event.id), payment_intent_id, ..of_payment };
     let mut account = Account::open(sql, payment.user);
+    account.learn_as_of_event(event.created);
     let verdict = match account.settle_reversals(sql, &payment.source_id, &origin) {
         false => Verdict::Parked(Reason::UnknownCharge),
         true if account.is_changed() => Verdict::Applied,

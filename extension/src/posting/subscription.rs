@@ -81,6 +81,7 @@ pub(crate) fn apply(
     }
     let touched = observed.iter().map(|one| one.seen_at).chain(known.map(|known| known.seen_at)).min();
     let (mut account, account_changed) = update_account(sql, account, touched.unwrap_or(facts.as_of));
+    account.learn_as_of(observed.iter().map(|one| one.seen_at).min().unwrap_or(facts.as_of));
     account.settle_facts(sql, &Origin { event_id: Some(event_id), ..Origin::default() });
     let told = plan.is_some() && (items_changed || known.is_none_or(|known| known.differs(&now)));
     let changed = account_changed || account.is_changed() || told;

@@ -5,7 +5,7 @@ use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::catalog::ReversalPolicy;
 use uuid::Uuid;
 
-use crate::pg::convert::timestamp;
+use crate::pg::convert::{timestamp, uuid_datum};
 use crate::pg::sql::Sql;
 
 /// A row.
@@ -41,6 +41,12 @@ pub(crate) fn find(sql: &mut Sql, source_ids: Vec<String>) -> Vec<PaidInvoice> {
         is_direct: row.get(),
     })
     .collect()
+}
+
+/// When a user's latest invoice was paid. Of sessions and calls only that is known when they were applied.
+pub(crate) fn newest_paid_at(sql: &mut Sql, user: Uuid) -> Option<Time> {
+    let newest = "select max(paid_at) from billing.payments where user_id = $1 and source_type = 'invoice'";
+    sql.query_one(newest, &[uuid_datum(user).into()]).get_opt()
 }
 
 /// Records when a claimed invoice was paid and whether it is discounted. Returns whether its lines are to be stored: none are

@@ -15,12 +15,15 @@ use crate::stripe::pages::Pages;
 const PATH: &str = "/webhooks/stripe";
 /// The `enabled_events` of an endpoint for all types.
 const EVERYTHING: &str = "*";
+/// What the names of the events of test clocks begin with. There are none in live mode, where no endpoint can ask for them.
+const TEST_CLOCKS: &str = "test_helpers.";
 
 /// <https://docs.stripe.com/api/webhook_endpoints/object>
 #[derive(Deserialize)]
 struct Endpoint {
     url: String,
     status: String,
+    livemode: bool,
     enabled_events: Vec<String>,
 }
 
@@ -73,7 +76,8 @@ impl Endpoint {
         let sends = |event_type: &str| {
             self.enabled_events.iter().any(|enabled| enabled == event_type || enabled == EVERYTHING)
         };
-        TYPES.into_iter().filter(|event_type| !sends(event_type)).collect()
+        let exists = |event_type: &str| !(self.livemode && event_type.starts_with(TEST_CLOCKS));
+        TYPES.into_iter().filter(|event_type| exists(event_type) && !sends(event_type)).collect()
     }
 }
 
@@ -83,7 +87,15 @@ mod tests {
 
     fn endpoint(url: &str, enabled_events: &[&str]) -> Endpoint {
         let enabled_events = enabled_events.iter().map(|&event_type| event_type.to_owned()).collect();
-        Endpoint { url: url.to_owned(), status: "enabled".to_owned(), enabled_events }
+        Endpoint { url: url.to_owned(), status: "enabled".to_owned(), livemode: false, enabled_events }
+    }
+
+    #[test]
+    fn events_of_test_clocks_are_missing_in_test_mode_only() {
+        let missing = |livemode| Endpoint { livemode, ..endpoint("", &[]) }.missing();
+        assert!(missing(false).contains(&"test_helpers.test_clock.ready"));
+        assert!(!missing(true).iter().any(|event_type| event_type.starts_with("test_helpers")));
+        assert!(missing(true).contains(&"invoice.paid"));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Rule 12: what was paid before the books began (`begins_at`) was credited elsewhere, and is by no door credited again.
 
 use serde_json::{Value, json};
+use stripe_credits_tests::plans::{charged, credited, half};
 use stripe_credits_tests::stripe::CREATED;
-use stripe_credits_tests::subscription::{PRO, month, period, renewal, subscription};
+use stripe_credits_tests::subscription::{MAX, PRO, SEAT, invoice, month, period, renewal, subscription};
 use stripe_credits_tests::{ANN, Connection, Database, Session, catalog, paid_pack};
 
 const DAY: i64 = 86_400;
@@ -100,4 +101,32 @@ fn scenario_68_what_was_parked_is_judged_by_when_the_books_begin() {
     c.load_catalog(&catalog_since(&begins_at));
     assert_eq!(c.inbox("evt_1").as_deref(), Some("ignored before_books"));
     assert_eq!(c.ledger(ANN).len(), 0);
+}
+
+/// The opening balance stands for what was paid for before; what a credit line gives back of that time was paid for then, and
+/// buys what the same invoice charges.
+#[test]
+fn scenario_68_a_credit_for_time_before_the_books_is_taken_from_the_opening_balance() {
+    let db = Database::new();
+    let mut c = db.connect();
+    let mut document = stripe_credits_tests::plans::plan_catalog();
+    document["begins_at"] = json!(written(&mut c, CREATED + DAY));
+    c.load_catalog(&document);
+    let before = renewal("in_0", "sub_1", PRO, 0).of(ANN);
+    assert_eq!(c.twice(&before.paid("evt_0")), "ignored before_books");
+    assert_eq!(c.import_balance(ANN, "subscription", 10_000, "cut-over").summary(), "applied");
+    let upgrade = invoice("in_1", "sub_1")
+        .of(ANN)
+        .line(credited(PRO, 1, period(0), half(), "in_0").item("si_1"))
+        .line(charged(MAX, 1, period(0), half()).item("si_1"))
+        .paid_at(half())
+        .mid_period();
+    assert_eq!(c.twice(&upgrade.paid("evt_1")), "applied");
+    assert_eq!(c.agreed_balance_and_debt(ANN), (20_000, 0), "10,000 − 5,000 + 15,000");
+    // A change to less: what the credit is more than the charge is taken from the opening balance.
+    let down =
+        invoice("in_2", "sub_2").of(ANN).line(credited(PRO, 1, period(0), half(), "in_x").item("si_2"));
+    let down = down.line(charged(SEAT, 1, period(0), half()).item("si_2")).paid_at(half()).mid_period();
+    assert_eq!(c.twice(&down.paid("evt_2")), "applied");
+    assert_eq!(c.agreed_balance_and_debt(ANN), (15_500, 0), "− 5,000 + 500");
 }

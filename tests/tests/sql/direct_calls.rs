@@ -367,7 +367,7 @@ fn arguments(c: &mut Connection) -> Vec<Argument> {
         where p.pronamespace = 'billing'::regnamespace
             and p.prorettype not in ('trigger'::regtype, 'event_trigger'::regtype)
             -- what the others check their arguments with, what the view is made of, what my_credits() posts by
-            and p.proname not in ('require_named', 'unposted', 'settle_account', 'older_answer',
+            and p.proname not in ('require_named', 'lots_by', 'balances_by', 'settle_account', 'older_answer',
                 'draw_rank', 'adds_up', 'account_time')
         order by 1, a.ordinal";
     c.query(query, &[])

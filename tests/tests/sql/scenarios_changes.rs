@@ -3,7 +3,7 @@
 use serde_json::json;
 use stripe_credits_tests::permutations::{in_every_order, nothing};
 use stripe_credits_tests::plans::{Api, Clocked, charged, credited, half, plan_database};
-use stripe_credits_tests::refunds::refund;
+use stripe_credits_tests::refunds::{failed, refund};
 use stripe_credits_tests::stripe::CREATED;
 use stripe_credits_tests::subscription::{
     Invoice, Line, MAX, PACK_MONTH, PRO, QUARTER, SEAT, Subscription, YEAR, invoice, line, month,
@@ -117,6 +117,70 @@ fn max_every_month(price: (&'static str, i64), months: u32, at_first: i64) {
 #[test]
 fn scenario_58_a_year_in_parts_that_became_a_monthly_plan_never_comes_back() {
     max_every_month(YEAR, 12, 10_000);
+}
+
+/// The invoices of [`change_to_max`] and of a renewal, known in every order once the second month of max runs.
+fn alike_in_every_order(price: (&'static str, i64), months: u32) {
+    let (_, paid, change) = change_to_max(price, months);
+    let renewal = billed("in_2", month(2), [whole(MAX, 1, period(2))]).clocked();
+    let events = [paid.paid("evt_in_0"), change.paid("evt_in_1"), renewal.paid("evt_in_2")];
+    in_every_order(&plans(), |c| c.stand_at(month(2) + 60), &events, (30_000, 0));
+}
+
+#[test]
+fn scenario_58_the_years_parts_have_ended_in_every_order() {
+    alike_in_every_order(YEAR, 12);
+}
+
+#[test]
+fn scenario_67_a_quarter_and_its_change_end_alike_in_every_order() {
+    alike_in_every_order(QUARTER, 3);
+}
+
+/// The same where all but one is known at its time: what a lost webhook makes up for is not left beside the renewal.
+fn alike_if_one_is_lost(price: (&'static str, i64), months: u32) {
+    for lost in 0..3 {
+        let db = plans();
+        let mut c = db.connect();
+        let (_, paid, change) = change_to_max(price, months);
+        let renewal = billed("in_2", month(2), [whole(MAX, 1, period(2))]).clocked();
+        let events = [paid.paid("evt_in_0"), change.paid("evt_in_1"), renewal.paid("evt_in_2")];
+        for (index, event) in events.iter().enumerate() {
+            c.stand_at(month(u32::try_from(index).expect("few")));
+            if index != lost {
+                c.twice(event);
+            }
+        }
+        c.stand_at(month(2) + 60);
+        c.twice(&events[lost]);
+        assert_eq!(c.agreed_balance_and_debt(ANN), (30_000, 0), "without {lost}: {:?}", c.ledger(ANN));
+    }
+}
+
+#[test]
+fn scenario_58_a_lost_event_of_the_year_leaves_nothing_beside_the_renewal() {
+    alike_if_one_is_lost(YEAR, 12);
+}
+
+#[test]
+fn scenario_67_a_lost_event_of_the_quarter_leaves_nothing_beside_the_renewal() {
+    alike_if_one_is_lost(QUARTER, 3);
+}
+
+#[test]
+fn scenario_30_what_settled_a_refund_that_failed_comes_back_though_its_month_is_over() {
+    let db = plans();
+    let mut c = db.connect();
+    c.buy(ANN, "cs_1");
+    c.twice(&billed("in_0", CREATED, [whole(PRO, 1, period(0))]).paid("evt_in_0"));
+    c.spend(ANN, 10_300, "job");
+    c.twice(&refund("re_1", "pi_1", 1_000).event("evt_re", "refund.created"));
+    c.twice(&billed("in_1", month(1), [whole(PRO, 1, period(1))]).paid("evt_in_1"));
+    assert_eq!(c.agreed_balance_and_debt(ANN), (9_700, 0));
+    c.twice(&billed("in_2", month(2), [whole(PRO, 1, period(2))]).paid("evt_in_2"));
+    assert_eq!(c.agreed_balance_and_debt(ANN), (10_000, 0));
+    c.twice(&failed("re_1", "pi_1", 1_000).with("created", month(2) + 60));
+    assert_eq!(c.agreed_balance_and_debt(ANN), (10_500, 0), "{:?}", c.ledger(ANN));
 }
 
 #[test]

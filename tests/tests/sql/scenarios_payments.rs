@@ -1,12 +1,16 @@
 //! Scenarios 46 to 50, 53, 61, 62, 78 and 79: one payment under all of its names, its lines, and what comes back of it.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 use stripe_credits_tests::payments::{
     credit_note, invoice_payment, older_credit_note, pack_invoice, payment_intent_of, top_up,
 };
 use stripe_credits_tests::permutations::{Step, common_end, in_every_order, nothing, orders_with_repeats};
+use stripe_credits_tests::plans::{CLOCK, plan_catalog};
 use stripe_credits_tests::refunds::{Object, charge, dispute, refund};
-use stripe_credits_tests::stripe::CREATED;
+use stripe_credits_tests::stripe::{CREATED, session};
+use stripe_credits_tests::subscription::{self, line, months_after, subscription};
 use stripe_credits_tests::{
     ANN, Connection, Database, Event, catalog, fetched_lines, nothing_fetched, paid_pack,
 };
@@ -341,6 +345,22 @@ fn scenario_53_a_refund_that_names_only_its_charge_finds_its_payment_in_every_or
 }
 
 #[test]
+fn an_invoice_payment_of_a_charge_names_the_charge_for_the_invoice_in_every_order() {
+    let db = Database::with_catalog();
+    let invoice = pack_invoice("in_1", &[("price_pack", 1)]).with("metadata", json!({ "user_id": ANN }));
+    let paid_by =
+        invoice_payment("in_1", "pi_none").with("payment", json!({ "type": "charge", "charge": "ch_1" }));
+    let by_charge = refund("re_1", "pi_1", 1000).with("payment_intent", Value::Null);
+    let events = [
+        invoice.event("evt_in_1", "invoice.paid"),
+        paid_by.event("evt_inpay", "invoice_payment.paid"),
+        by_charge.event("evt_re_1", "refund.created"),
+    ];
+    in_every_order(&db, nothing, &events, (0, 0));
+    in_every_order(&db, nothing, &events[..2], (500, 0));
+}
+
+#[test]
 fn a_refund_after_one_that_failed_counts_whole() {
     let db = Database::with_catalog();
     let counted = |event_id: &str, at: i64| {
@@ -436,6 +456,76 @@ fn scenario_62_a_pack_that_was_listed_as_a_plan_when_it_was_sold_heals() {
     c.load_catalog(&catalog());
     assert_eq!(c.inbox("evt_1").as_deref(), Some("applied"));
     assert_eq!(c.ledger(ANN), ["purchase 500"]);
+}
+
+#[test]
+fn scenario_62_a_plan_that_was_listed_as_a_pack_when_it_was_billed_heals() {
+    let db = Database::new();
+    let mut c = db.connect();
+    let mut wrong = plan_catalog();
+    wrong["plans"] = json!([]);
+    wrong["packs"] = json!([{ "key": "pro", "name": "Pro", "credits": 10_000, "prices": ["price_pro"] }]);
+    c.load_catalog(&wrong);
+    let now: i64 = c.one("select ceil(extract(epoch from clock_timestamp()))::bigint", &[]);
+    let span = (now, months_after(now, 1));
+    let billed =
+        subscription::invoice("in_1", "sub_1").of(ANN).line(line("price_pro", 10_000, span).item("si_1"));
+    let state = subscription("sub_1", "price_pro").of(ANN).items(&[("price_pro", 1)]).during(span);
+    c.apply(&state.updated("evt_state", now));
+    c.apply(&billed.paid_at(now).paid("evt_in_1"));
+    let right: BTreeMap<String, String> = c.load_catalog(&plan_catalog());
+    assert_eq!(right.get("price_pro").map(String::as_str), Some("changed"), "{right:?}");
+    assert_eq!(c.agreed_balance_and_debt(ANN), (10_000, 0));
+    // The tier follows with the next state.
+    c.apply(&state.updated("evt_next", now + 1));
+    assert_eq!(c.tier(ANN), "pro active");
+    let pools: Vec<String> =
+        c.column("select distinct pool from billing.credit_grants where remaining > 0", &[]);
+    assert_eq!(pools, ["subscription"]);
+}
+
+#[test]
+fn a_sessions_line_whose_price_is_known_by_its_product_is_worth_the_products() {
+    let db = Database::new();
+    let mut c = db.connect();
+    let mut by_product = catalog();
+    by_product["packs"] = json!([
+        { "key": "pack_500", "name": "500", "credits": 500, "prices": [{ "product": "prod_pack" }] }]);
+    c.load_catalog(&by_product);
+    let sold = session("cs_1").of(ANN).lines(&[("price_made_for_it", 2)]);
+    let mut lines = sold.json()["line_items"].clone();
+    lines["data"][0]["price"]["product"] = "prod_pack".into();
+    let sold = sold.with("line_items", lines);
+    assert_eq!(c.apply(&sold.completed("evt_1")).summary(), "applied");
+    assert_eq!(c.apply(&sold.completed("evt_again")).summary(), "already_applied");
+    assert_eq!(c.ledger(ANN), ["purchase 1000"]);
+    // Also where they had to be fetched, and where the product is the whole object.
+    let sold = session("cs_2").of(ANN).without("metadata").with("metadata", json!({ "user_id": ANN }));
+    let mut fetched = fetched_lines(&sold, &[("price_other", 1)]);
+    fetched["objects"][0]["data"][0]["price"]["product"] = json!({ "id": "prod_pack", "object": "product" });
+    assert_eq!(c.apply_fetched(&sold.completed("evt_2"), &fetched).summary(), "applied");
+    assert_eq!(c.balance_and_debt(ANN), (1_500, 0));
+    db.check_books();
+}
+
+#[test]
+fn scenario_69_a_customers_test_clock_is_read_from_the_customer() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    c.stand_at(CREATED + 60);
+    let customer = |event_type: &str, clock: Value| {
+        let object = json!({ "id": "cus_1", "object": "customer", "metadata": { "user_id": ANN }, "test_clock": clock });
+        Object::new(object).event(&format!("evt_{event_type}"), event_type)
+    };
+    assert_eq!(c.apply(&customer("customer.created", CLOCK.into())).summary(), "applied");
+    assert_eq!(c.apply(&customer("customer.updated", CLOCK.into())).summary(), "already_applied");
+    c.call(
+        "grant_credits($1, 70, 'gift', null, to_timestamp($2))",
+        &[&ANN, &f64::from(i32::try_from(CREATED + 3600).expect("a time"))],
+    );
+    assert_eq!(c.agreed_balance_and_debt(ANN), (70, 0));
+    c.stand_at(CREATED + 3600);
+    assert_eq!(c.agreed_balance_and_debt(ANN), (0, 0));
 }
 
 #[test]

@@ -12,15 +12,16 @@ use stripe_credits_tests::{ANN, BOB, Connection, Database, paid_pack, session, u
 const CLIENT_FUNCTIONS: &[&str] = &[
     // What the view reads the time by.
     "billing.account_time(text)",
+    // Reads the caller's own rows, like the view that it is part of.
+    "billing.balances_by(uuid,timestamp with time zone)",
     "billing.current_user_id()",
     // On every pricing page.
     "billing.free_plan()",
     "billing.is_service()",
+    "billing.lots_by(uuid,timestamp with time zone)",
     "billing.my_credits()",
     "billing.my_payments(integer,timestamp with time zone)",
     "billing.my_transactions(integer,bigint)",
-    // Reads the caller's own rows, like the view that it is part of.
-    "billing.unposted(uuid,timestamp with time zone)",
 ];
 
 /// What a client may read, its own rows only (prices: all of them).

@@ -300,8 +300,8 @@ const TAMPERINGS: &[Tampering] = &[
     ),
     Tampering(
         "a function that was SECURITY INVOKER",
-        "alter function billing.unposted(uuid, timestamptz) security definer",
-        &["function billing.unposted(uuid,timestamp with time zone): "],
+        "alter function billing.balances_by(uuid, timestamptz) security definer",
+        &["function billing.balances_by(uuid,timestamp with time zone): "],
     ),
     Tampering(
         "current_user_id() replaced",

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use stripe_credits_tests::stripe::CREATED;
 use stripe_credits_tests::subscription::{PRO, renewal, subscription};
-use stripe_credits_tests::{ANN, BOB, Connection, Database, Event, catalog, event, session};
+use stripe_credits_tests::{ANN, BOB, Connection, Database, Event, catalog, event, nothing_fetched, session};
 use uuid::Uuid;
 
 const NAMESPACE: &str = "6ba7b811-9dad-11d1-80b4-00c04fd430c8";
@@ -119,7 +119,10 @@ fn an_account_that_is_a_customer_is_linked_and_attributed_like_one() {
         let pack = session(id).with("customer", Value::Null).with("customer_account", "acct_1");
         pack.metadata("price_id", "price_pack")
     };
-    assert_eq!(c.apply(&pack("cs_1").completed("evt_1")).summary(), "parked unknown_user");
+    let asked = c.apply(&pack("cs_1").completed("evt_1"));
+    assert_eq!(asked.to_fetch, Some(vec!["/v2/core/accounts/acct_1".into()]), "no event tells its metadata");
+    let parked = c.apply_fetched(&pack("cs_1").completed("evt_1"), &nothing_fetched());
+    assert_eq!(parked.summary(), "parked unknown_user");
     assert_eq!(c.attribute("acct_1", ANN).credits, 500);
     assert_eq!(c.apply(&pack("cs_2").completed("evt_2")).user_id, Some(ANN));
     let named = pack("cs_3").with("customer_account", "acct_2").of(BOB);
@@ -128,6 +131,27 @@ fn an_account_that_is_a_customer_is_linked_and_attributed_like_one() {
         c.apply(&pack("cs_4").with("customer_account", "acct_2").completed("evt_4")).user_id,
         Some(BOB)
     );
+    assert_eq!(c.ledger(ANN), ["purchase 500"; 2]);
+}
+
+#[test]
+fn an_account_that_is_a_customer_is_fetched_once_for_its_user() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    let pack = |id: &str| {
+        let pack = session(id).with("customer", Value::Null).with("customer_account", "acct_1");
+        pack.metadata("price_id", "price_pack")
+    };
+    let event = pack("cs_1").completed("evt_1");
+    let account = |metadata: Value| {
+        let account =
+            json!({ "id": "acct_1", "object": "v2.core.account", "livemode": false, "metadata": metadata });
+        json!({ "as_of": CREATED + 60, "objects": [account] })
+    };
+    assert_eq!(c.apply(&event).summary(), "needs_fetch");
+    assert_eq!(c.apply_fetched(&event, &account(json!({}))).summary(), "parked unknown_user");
+    assert_eq!(c.apply_fetched(&event, &account(json!({ "user_id": ANN }))).summary(), "applied");
+    assert_eq!(c.apply(&pack("cs_2").completed("evt_2")).user_id, Some(ANN), "it is linked");
     assert_eq!(c.ledger(ANN), ["purchase 500"; 2]);
 }
 

@@ -65,6 +65,11 @@ pub(super) struct Charge {
     pub(super) refunded_at: i64,
 }
 
+/// When what an event tells was so: an invoice says itself when it was paid.
+pub(super) fn own_time(event: &Value) -> Option<i64> {
+    integer(&event["data"]["object"]["status_transitions"]["paid_at"]).or(integer(&event["created"]))
+}
+
 impl Facts {
     /// Learns what an event says; what it says twice is known once.
     pub(super) fn learn(&mut self, event: &Value, now: i64) {

@@ -25,6 +25,9 @@ pub(super) struct Draw {
     amount: i64,
     /// How much of it was given back since.
     given_back: i64,
+    /// Its time by the facts' own times. "A fact is judged by its own time": what settles a debt is as late as the newest
+    /// event that was known; what is given back of it, as the event that undid the debt.
+    as_of: i64,
     /// The closings that had come when it was made.
     closed: BTreeSet<String>,
     /// The same of the draw that it gives back; its own for a draw.
@@ -34,6 +37,10 @@ pub(super) struct Draw {
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     draws: Vec<Draw>,
+    /// The own time of the newest event.
+    newest: i64,
+    /// The own time of the event that came last; none once time has passed or the app has called.
+    learned: Option<i64>,
 }
 
 /// A grant at one moment.
@@ -74,6 +81,17 @@ impl Ledger {
         }
     }
 
+    /// An event has come: it is of a time.
+    pub(super) fn learn(&mut self, own_time: i64) {
+        self.newest = self.newest.max(own_time);
+        self.learned = Some(own_time);
+    }
+
+    /// Something else has happened.
+    pub(super) fn learn_nothing(&mut self) {
+        self.learned = None;
+    }
+
     fn drawn(&self, key: &Key) -> i64 {
         self.draws.iter().filter(|draw| draw.key == *key).map(|draw| draw.amount).sum()
     }
@@ -86,7 +104,15 @@ impl Ledger {
             let closed = if lapses { &draw.closed_at_first } else { &draw.closed };
             closing.ids.iter().all(|id| !closed.contains(id))
         };
-        self.draws.iter().filter(|draw| draw.key == *key).filter(is_before).map(|draw| draw.amount).sum()
+        let its = || self.draws.iter().filter(|draw| draw.key == *key);
+        let sum = |draws: &mut dyn Iterator<Item = &Draw>| draws.map(|draw| draw.amount).sum::<i64>();
+        let is_settlement = |draw: &&Draw| draw.cause == Cause::Settlement;
+        let spent = sum(&mut its().filter(|draw| !is_settlement(draw)).filter(is_before));
+        // "Order, repetition and races cannot matter": a debt that was none by the facts' own times leaves no trace.
+        let settled = sum(&mut its().filter(is_settlement).filter(is_before));
+        let stood_then = sum(&mut its().filter(is_settlement).filter(|draw| draw.as_of < closing.at));
+        let stands = sum(&mut its().filter(is_settlement));
+        spent + settled.min(stood_then.max(stands))
     }
 
     /// Every grant with what is left of it, in draw order.
@@ -183,6 +209,7 @@ impl Ledger {
                     cause: cause.clone(),
                     key: balance.key,
                     amount,
+                    as_of: self.newest.min(view.now),
                     given_back: 0,
                     closed: closed.clone(),
                     closed_at_first: closed.clone(),
@@ -202,7 +229,9 @@ impl Ledger {
             if amount > 0 {
                 missing -= amount;
                 draw.given_back += amount;
-                rows.push(Draw { amount: -amount, given_back: 0, closed: closed.clone(), ..draw.clone() });
+                let as_of = self.learned.map_or(view.now, |own_time| own_time.min(view.now));
+                let closed = closed.clone();
+                rows.push(Draw { amount: -amount, as_of, given_back: 0, closed, ..draw.clone() });
             }
         }
         assert_eq!(missing, 0, "more was given back than was drawn");

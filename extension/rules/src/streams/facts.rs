@@ -250,6 +250,9 @@ pub struct Draw {
     pub id: i64,
     /// When.
     pub at: Time,
+    /// The same by the facts' own times. A settlement is as late as the latest payment that was known with it; where it is
+    /// given back, as the fact that undid the debt. Of a spend it is when it was made.
+    pub as_of: Time,
     /// How many; below 0 if they were given back.
     pub credits: Credits,
     /// By what.

@@ -147,11 +147,25 @@ impl<'a> Balance<'a> {
 
     /// What was left of it just before a sweep: of what had been paid for by then.
     fn left_before(&self, sweep: &Sweep) -> Result<i64, OutOfRange> {
-        let stood_before = |draw: &&&Draw| draw.at < sweep.at || draw.id <= sweep.known.after;
-        let drawn = sum(self.draws.iter().filter(stood_before).copied(), &self.lot.key)?;
+        let spent = self.drawn_where(Purpose::Spend, |draw| draw.stood_before(sweep))?;
+        let drawn = spent + self.settled_before(sweep)?;
         let drawn = if sweep.cause.is_final() { drawn - self.given_back_since(sweep) } else { drawn };
         let paid = self.worth.min(self.lot.worth_before(sweep.at)?);
         Ok((paid - (drawn + self.moved).max(0) - self.set_aside - self.expired).max(0))
+    }
+
+    /// What had settled a debt before a sweep: as far as that stands, or stood just before the sweep by the facts' own times.
+    /// What settled a debt that never was, and was taken for one because a fact was not known, is as if it had never been drawn.
+    fn settled_before(&self, sweep: &Sweep) -> Result<i64, OutOfRange> {
+        let settled = |counts: &dyn Fn(&Draw) -> bool| self.drawn_where(Purpose::Settlement, counts);
+        let stands = settled(&|_| true)?;
+        let stood_then = settled(&|draw| draw.as_of < sweep.at)?;
+        Ok(settled(&|draw| draw.stood_before(sweep))?.min(stood_then.max(stands)))
+    }
+
+    fn drawn_where(&self, purpose: Purpose, counts: impl Fn(&Draw) -> bool) -> Result<i64, OutOfRange> {
+        let draws = self.draws.iter().copied().filter(|draw| draw.purpose == purpose);
+        sum(draws.filter(|draw| counts(draw)), &self.lot.key)
     }
 
     /// What was spent of it before something became known, and is not counted elsewhere.
@@ -230,6 +244,11 @@ impl<'a> Balance<'a> {
 }
 
 impl Draw {
+    /// Whether it was drawn before a sweep, or before it was known that the sweep happens.
+    fn stood_before(&self, sweep: &Sweep) -> bool {
+        self.at < sweep.at || self.id <= sweep.known.after
+    }
+
     /// Whether it is of a grant that is computed: not of one that is sealed.
     pub(super) fn is_of(&self, facts: &Facts, lots: &Lots) -> bool {
         let starts = match &self.grant {

@@ -13,6 +13,8 @@ pub(crate) struct Account {
     pub(crate) facts: Facts,
     pub(crate) draws: Vec<Draw>,
     settled: Vec<(GrantKey, Credits)>,
+    /// The own time of the latest fact.
+    newest: Time,
     now: Time,
 }
 
@@ -37,7 +39,13 @@ impl Balances {
 
 impl Account {
     pub(crate) fn new(now: Time) -> Account {
-        Account { facts: Facts::default(), draws: Vec::new(), settled: Vec::new(), now }
+        Account {
+            facts: Facts::default(),
+            draws: Vec::new(),
+            settled: Vec::new(),
+            newest: Time::MIN_UTC,
+            now,
+        }
     }
 
     /// What a fact that becomes known now is marked with.
@@ -62,21 +70,23 @@ impl Account {
         while let Some(next) = self.holdings().next_change.filter(|next| *next <= to) {
             assert!(next > self.now, "time goes on");
             self.now = next;
-            self.settle();
+            self.settle(next);
         }
         self.now = to;
     }
 
-    /// Makes the facts what they are known to be now.
-    pub(crate) fn learn(&mut self, facts: Facts) {
+    /// Makes the facts what they are known to be now: what became known is of a time.
+    pub(crate) fn learn(&mut self, facts: Facts, as_of: Time) {
         self.facts = facts;
-        self.settle();
+        self.newest = self.newest.max(as_of.min(self.now));
+        self.settle(as_of.min(self.now));
     }
 
-    /// Settles what is owed, or gives back what is not any more.
-    pub(crate) fn settle(&mut self) {
+    /// Settles what is owed, or gives back what is not any more, as of a time.
+    pub(crate) fn settle(&mut self, as_of: Time) {
         for (grant, credits) in settle(&self.holdings().targets, &self.settled) {
-            self.draw(grant.clone(), credits, Purpose::Settlement);
+            let as_of = if credits < Credits::ZERO { as_of } else { self.newest };
+            self.draw_as_of(as_of, grant.clone(), credits, Purpose::Settlement);
             self.settled.push((grant, credits));
         }
     }
@@ -101,7 +111,11 @@ impl Account {
 
     /// Draws from a grant, or gives back to it.
     pub(crate) fn draw(&mut self, grant: GrantKey, credits: Credits, purpose: Purpose) {
-        self.draws.push(Draw { grant, id: self.last_row() + 1, at: self.now, credits, purpose });
+        self.draw_as_of(self.now, grant, credits, purpose);
+    }
+
+    fn draw_as_of(&mut self, as_of: Time, grant: GrantKey, credits: Credits, purpose: Purpose) {
+        self.draws.push(Draw { grant, id: self.last_row() + 1, at: self.now, as_of, credits, purpose });
     }
 
     pub(crate) fn balances(&self) -> Balances {

@@ -230,19 +230,19 @@ impl History {
         History { account: Account::new(day(0.0)), invoices: Vec::new(), facts: Facts::default() }
     }
 
-    fn learn(&mut self) {
+    fn learn(&mut self, as_of: Time) {
         let mut facts = self.facts.clone();
         for invoice in &self.invoices {
             facts.payments.push(invoice.payment.clone());
             facts.lines.extend(invoice.lines.iter().cloned());
         }
-        self.account.learn(facts);
+        self.account.learn(facts, as_of);
     }
 
     /// Changes facts beside the invoices.
     pub(crate) fn know(&mut self, change: impl FnOnce(&mut Facts)) {
         change(&mut self.facts);
-        self.learn();
+        self.learn(self.account.now());
     }
 
     /// Time goes on to a day.
@@ -260,15 +260,16 @@ impl History {
             self.account.pass_to(invoice.payment.paid_at);
         }
         invoice.payment.known = self.account.known();
+        let paid_at = invoice.payment.paid_at;
         self.invoices.push(invoice);
-        self.learn();
+        self.learn(paid_at);
     }
 
     /// So many cents of an invoice have come back by now.
     pub(crate) fn refund(&mut self, id: &str, cents: i64, policy: ReversalPolicy) {
         let invoice = self.invoices.iter_mut().find(|invoice| invoice.payment.id == id).expect("paid");
         invoice.came_back(cents, policy);
-        self.learn();
+        self.learn(self.account.now());
     }
 
     /// `sub_1` becomes what it is as of a day: its items, each with its price and quantity.
@@ -326,7 +327,7 @@ impl History {
         };
         change(&mut state);
         self.facts.subscriptions.push(state);
-        self.learn();
+        self.learn(as_of);
     }
 
     /// A pack by a session.
@@ -348,7 +349,7 @@ impl History {
     pub(crate) fn give_back(&mut self, credits: i64) {
         let last = self.account.draws.last().expect("something was drawn").grant.clone();
         self.account.draw(last, Credits(-credits), Purpose::Spend);
-        self.account.settle();
+        self.account.settle(self.account.now());
     }
 
     pub(crate) fn balances(&self) -> Balances {

@@ -1,7 +1,7 @@
 //! What opens, stays, is set aside and ends: rule 7 from trials to cancellation, and what rules 5, 8 and 9 add.
 
 use stripe_credits_rules::amount::Credits;
-use stripe_credits_rules::calendar::TimeDelta;
+use stripe_credits_rules::calendar::{Span, TimeDelta};
 use stripe_credits_rules::catalog::ReversalPolicy;
 use stripe_credits_rules::streams::State;
 use stripe_credits_rules::streams::facts::{GrantKey, ItemContent, SubscriptionState, Terms};
@@ -353,6 +353,52 @@ fn what_settled_a_debt_comes_back_if_the_reversal_is_undone() {
     assert_eq!(history.stands(), (200, 0));
     refund(&mut history, 0);
     assert_eq!(history.stands(), (700, 0));
+}
+
+/// A quarter that became max after a month, known in some order long after: 0 the quarter, 1 the change, 2 max's renewal.
+fn from_a_quarter_to_max(order: [usize; 3]) -> History {
+    let quarter = PRO.with(|terms| {
+        (terms.credits, terms.every) = (Credits(30_000), Span::Months(3));
+    });
+    let paid = invoice("in_0", 0.0).whole("si_1", quarter, 1, days(0.0, 90.0));
+    let change = invoice("in_1", 30.0).credit("si_1", quarter, 1, days(30.0, 90.0));
+    let change = change.whole("si_1", MAX, 1, days(30.0, 60.0));
+    let renewal = invoice("in_2", 60.0).whole("si_1", MAX, 1, days(60.0, 90.0));
+    let invoices = [paid, change, renewal];
+    let mut history = History::new();
+    history.pass(70.0);
+    for index in order {
+        history.pay(invoices[index].clone());
+    }
+    history
+}
+
+#[test]
+fn what_settled_a_debt_that_never_was_is_as_if_it_had_never_been_drawn() {
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let history = from_a_quarter_to_max(order);
+        assert_eq!(history.stands(), (30_000, 0), "in the order {order:?}");
+    }
+}
+
+#[test]
+fn what_settled_a_debt_that_was_comes_back_though_its_period_is_over_until_the_next_opening() {
+    let mut history = bought(PRO);
+    history.buy("cs_1", 500);
+    history.spend(10_300);
+    let refund = |history: &mut History, cents: i64| {
+        history.know(|facts| {
+            (facts.singles[0].came_back.amount.0, facts.singles[0].came_back.of.0) = (cents, 1_000);
+        });
+    };
+    refund(&mut history, 1_000);
+    history.pay(month(PRO, 1));
+    assert_eq!(history.stands(), (9_700, 0));
+    history.pay(month(PRO, 2));
+    refund(&mut history, 0);
+    assert_eq!(history.stands(), (10_500, 0));
+    history.pay(month(PRO, 3));
+    assert_eq!(history.stands(), (10_200, 0));
 }
 
 // ---- the plan goes down by status alone ----

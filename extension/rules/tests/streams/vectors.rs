@@ -31,12 +31,13 @@ fn play(vector: &Value, base: i64, clock: Clock) -> Option<String> {
         account = Account::new(at(last) + TimeDelta::seconds(1));
     }
     for (index, step) in vector["steps"].as_array().expect("steps").iter().enumerate() {
+        let happened = at(step["at"].as_i64().expect("at"));
         if clock == Clock::Moves {
-            account.pass_to(at(step["at"].as_i64().expect("at")));
+            account.pass_to(happened);
         }
         if step["deliver"].is_object() {
             told.hear(&at_base(&step["deliver"], base), account.known());
-            account.learn(told.facts(&catalog));
+            account.learn(told.facts(&catalog), happened);
         }
         if let Some(amount) = step["spend"].as_i64() {
             let outcome = if account.spend(amount) { "applied" } else { "rejected" };

@@ -69,6 +69,7 @@ pub fn run(seed: u64, lasts: Duration) -> Result<Report> {
         redis: &redis,
         rng: Rng::new(seed),
         happened: BTreeMap::new(),
+        began: Instant::now(),
     };
     endure(&mut senders, &mut apps, &mut chaos, since + lasts)?;
     let happened = std::mem::take(&mut chaos.happened);

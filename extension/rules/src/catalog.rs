@@ -393,7 +393,9 @@ pub fn read(text: &str) -> Result<Catalog, Fault> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let document: Document = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
-        fault_at(if path == "." { "catalog".into() } else { path }, error.into_inner().to_string())
+        // "." is the document itself, and a field without a name has no path either.
+        let is_named = !matches!(path.as_str(), "" | ".");
+        fault_at(if is_named { path } else { "catalog".into() }, error.into_inner().to_string())
     })?;
     deserializer.end().map_err(|error| fault_at("catalog", error.to_string()))?;
     let mut reader = Reader { keys: BTreeSet::new(), prices: BTreeMap::new() };
@@ -752,9 +754,10 @@ mod tests {
     fn a_number_too_long_for_an_integer_is_refused_not_rounded() {
         let text = document().to_string().replace("10000", "10000000000000000000000001");
         assert_eq!(read(&text).expect_err("too long").path, "plans[0].credits");
-        for not_a_catalog in ["", "null", "[]", "{}", "{\"livemode\": false} x"] {
-            assert!(read(not_a_catalog).is_err(), "{not_a_catalog:?}");
+        for not_a_catalog in ["", "null", "[]", "{\"livemode\": false} x", "{\"\"", "{\"\": 1}"] {
+            assert_eq!(read(not_a_catalog).expect_err(not_a_catalog).path, "catalog", "{not_a_catalog:?}");
         }
+        assert!(read("{}").is_err());
     }
 
     #[test]

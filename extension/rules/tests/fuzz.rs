@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -18,7 +18,7 @@ use stripe_credits_rules::event;
 use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::stripe::MAX_ID_BYTES;
 
-/// How long reading one text may take: without optimization, on a busy machine.
+/// How long reading one text may take on the CPU, without optimization.
 const TIME_LIMIT: Duration = Duration::from_secs(2);
 /// How much may be kept of a text, in bytes of its debug form for each byte of the text, and beside that.
 const KEPT_FACTOR: usize = 60;
@@ -236,13 +236,21 @@ fn edited(bytes: &mut Vec<u8>, place: Index, edit: &Edit) {
 
 /// What `read` makes of a text: it ends in time, says the same twice, and keeps no more than a multiple of the text.
 fn reading<T: Debug>(text: &str, read: impl Fn(&str) -> T) -> T {
-    let since = Instant::now();
+    let before = cpu_time();
     let facts = read(text);
-    assert!(since.elapsed() < TIME_LIMIT, "{} bytes took {:?}", text.len(), since.elapsed());
+    let took = cpu_time().saturating_sub(before);
+    assert!(took < TIME_LIMIT, "{} bytes took {took:?}", text.len());
     let kept = format!("{facts:?}");
     assert!(kept.len() <= KEPT_FACTOR * text.len() + KEPT_BESIDE, "{} bytes keep {}", text.len(), kept.len());
     assert_eq!(format!("{:?}", read(text)), kept, "twice is once");
     facts
+}
+
+/// How long this thread has run: unlike the time of day, whatever else the machine does.
+fn cpu_time() -> Duration {
+    let stat = fs::read_to_string("/proc/thread-self/schedstat").expect("Linux counts a thread's time");
+    let nanoseconds = stat.split(' ').next().and_then(|count| count.parse().ok());
+    Duration::from_nanos(nanoseconds.expect("a number of nanoseconds"))
 }
 
 /// The same JSON, printed anew: fields in another order, other spaces, other escapes. `None` if it is no JSON.
@@ -272,8 +280,8 @@ proptest! {
         match reading(&text, event::read) {
             Ok(event) => {
                 prop_assert!(!event.id.trim().is_empty() && event.id.len() <= MAX_ID_BYTES, "{:?}", event.id);
-                let keys = event.subject.keys();
-                prop_assert!(keys.sources.is_sorted(), "locks are taken in order: {:?}", keys.sources);
+                let sources = event.subject.keys().sources;
+                prop_assert!(sources.iter().all(|id| id.len() <= MAX_ID_BYTES), "what is locked: {sources:?}");
                 if let Some(again) = printed_anew(&text) {
                     prop_assert_eq!(event::read(&again), Ok(event));
                 }
@@ -300,13 +308,18 @@ proptest! {
     }
 
     #[test]
-    fn a_catalog_that_is_read_sells_something_for_each_price_and_loads_once(text in hostile("catalogs")) {
+    fn no_catalog_breaks_its_reader_and_one_that_is_read_loads_once(text in hostile("catalogs")) {
         match reading(&text, catalog::read) {
             Ok(read) => {
                 for (id, price) in &read.prices {
                     prop_assert!(!id.trim().is_empty() && id.len() <= MAX_ID_BYTES, "{id:?}");
-                    let is_sold = price.kind != PriceKind::NotCredits;
-                    prop_assert_eq!(price.credits.0 > 0, is_sold, "{}", id);
+                    // A plan may be a tier without credits.
+                    let is_right = match price.kind {
+                        PriceKind::Plan => price.credits.0 >= 0,
+                        PriceKind::Pack => price.credits.0 > 0,
+                        PriceKind::NotCredits => price.credits.0 == 0,
+                    };
+                    prop_assert!(is_right, "{id}: {price:?}");
                 }
                 let first = catalog::changes(&BTreeMap::new(), &read.prices);
                 let stored: BTreeMap<_, _> =

@@ -173,8 +173,8 @@ proptest! {
     fn no_other_byte_in_the_header_passes(index: prop::sample::Index, mask in 1..=u8::MAX) {
         let header = mutate(sign(&secret("whsec_a"), NOW, BODY).as_bytes(), index, mask);
         // What hyper would not let through as a header's value never reaches us.
-        prop_assume!(HeaderValue::from_bytes(&header).is_ok());
-        prop_assert!(check(&header, BODY, &["whsec_a"], NOW).is_err());
+        let can_arrive = HeaderValue::from_bytes(&header).is_ok();
+        prop_assert!(!can_arrive || check(&header, BODY, &["whsec_a"], NOW).is_err());
     }
 
     #[test]
@@ -204,8 +204,7 @@ proptest! {
         let at = index.index(key.len());
         let mut changed = key.clone();
         changed.replace_range(at..=at, &other);
-        prop_assume!(changed != key);
-        prop_assert!(check(header.as_bytes(), BODY, &[&changed], NOW).is_err());
+        prop_assert!(changed == key || check(header.as_bytes(), BODY, &[&changed], NOW).is_err());
         prop_assert!(check(header.as_bytes(), BODY, &[&key[..at]], NOW).is_err());
     }
 

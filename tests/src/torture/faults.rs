@@ -92,6 +92,8 @@ pub(super) struct Chaos<'a> {
     pub(super) redis: &'a FakeRedis,
     pub(super) rng: Rng,
     pub(super) happened: BTreeMap<Fault, Happened>,
+    /// When the current fault began.
+    pub(super) began: Instant,
 }
 
 impl Chaos<'_> {
@@ -124,11 +126,11 @@ impl Chaos<'_> {
     fn happen(&mut self, fault: Fault) -> Result<()> {
         signals::check()?;
         self.world.trace_processes();
-        let begin = Instant::now();
+        self.began = Instant::now();
         let named = |error: Error| Error::Unmet(format!("{fault}: {error}"));
         self.inflict(fault).map_err(named)?;
         self.progress.wait_for_recovery(Instant::now()).map_err(named)?;
-        let took = begin.elapsed();
+        let took = self.began.elapsed();
         eprintln!("{fault}: {:.1} s", took.as_secs_f64());
         let happened = self.happened.entry(fault).or_default();
         happened.times += 1;
@@ -209,6 +211,7 @@ impl Chaos<'_> {
         let standby = self.world.cluster.standby()?;
         self.make_synchronous()?;
         self.progress.wait_for(SYNCHRONOUS)?;
+        self.began = Instant::now();
         if self.rng.once_in(2) {
             self.world.cluster.kill_server();
         } else {

@@ -168,7 +168,7 @@ fn scenario_67_a_lost_event_of_the_quarter_leaves_nothing_beside_the_renewal() {
 }
 
 #[test]
-fn scenario_30_what_settled_a_refund_that_failed_comes_back_though_its_month_is_over() {
+fn scenario_30_what_settled_a_refund_that_failed_comes_back_after_its_month() {
     let db = plans();
     let mut c = db.connect();
     c.buy(ANN, "cs_1");

@@ -253,7 +253,7 @@ const WORTHS: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn an_amount_that_is_changed_with_all_that_follows_from_it_is_not_what_its_facts_are_worth() {
+fn a_change_with_all_that_follows_from_it_is_not_what_its_facts_are_worth() {
     let db = with_worth();
     let mut c = db.connect();
     assert_eq!(found(&mut c, "select"), "", "the books agree before");

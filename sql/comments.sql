@@ -211,6 +211,14 @@ alter function billing.load_catalog(jsonb) set lock_timeout = '1s';
 alter function billing.retry_parked(integer) set lock_timeout = '1s';
 alter function billing.retry_due(integer) set lock_timeout = '1s';
 
+comment on function billing.forget_user(uuid) is
+'Forgets a person: reduces what the inbox keeps of their events to the fields that the rules read, so without names, '
+'e-mail addresses, addresses and cards, now and for events that arrive later. The ledger, payments and ids of Stripe''s '
+'stay, and every event can still be applied again. It reads the whole inbox while deliveries wait.
+  p_user_id  the user
+Outcome: applied, with details.events, how many were reduced; already_applied if there was nothing left to do.
+Errors: 22004 null, 25001 as apply_stripe_event.';
+
 comment on function billing.prune_stripe_events(interval) is
 'Deletes events that were last received longer ago than p_older_than, but none that is parked or waits for a fetch. '
 'Returns how many. If a deleted event comes again, it is already_applied, because its payment is known. Errors: '

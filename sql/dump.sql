@@ -15,4 +15,5 @@ select pg_catalog.pg_extension_config_dump('billing.invoice_lines', '');
 select pg_catalog.pg_extension_config_dump('billing.payment_names', '');
 select pg_catalog.pg_extension_config_dump('billing.reversals', '');
 select pg_catalog.pg_extension_config_dump('billing.stripe_events', '');
+select pg_catalog.pg_extension_config_dump('billing.forgotten_users', '');
 select pg_catalog.pg_extension_config_dump('billing.cursors', '');

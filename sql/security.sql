@@ -29,6 +29,7 @@ alter table billing.invoice_lines enable row level security;
 alter table billing.payment_names enable row level security;
 alter table billing.reversals enable row level security;
 alter table billing.stripe_events enable row level security;
+alter table billing.forgotten_users enable row level security;
 alter table billing.cursors enable row level security;
 
 create policy readers on billing.accounts for select to public
@@ -52,6 +53,7 @@ create policy readers on billing.payments for select to public using ((select bi
 create policy readers on billing.payment_names for select to public using ((select billing.is_service()));
 create policy readers on billing.reversals for select to public using ((select billing.is_service()));
 create policy readers on billing.stripe_events for select to public using ((select billing.is_service()));
+create policy readers on billing.forgotten_users for select to public using ((select billing.is_service()));
 create policy readers on billing.cursors for select to public using ((select billing.is_service()));
 
 -- What grant_access grants. Everything else is internal: run by triggers, or by other functions of the extension.

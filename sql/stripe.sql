@@ -237,6 +237,13 @@ create index stripe_events_waiting on billing.stripe_events (judged_at)
 create index stripe_events_received on billing.stripe_events
     using brin (first_received_at) with (autosummarize = on);
 
+create table billing.forgotten_users (
+    user_id uuid primary key,
+    forgotten_at timestamptz not null
+);
+comment on table billing.forgotten_users is
+'Users whose events are kept only as far as the rules read them. Written by forget_user.';
+
 create table billing.cursors (
     command billing.identifier primary key,
     position jsonb not null,

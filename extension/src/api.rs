@@ -10,7 +10,7 @@ use pgrx::datum::{Interval, TimestampWithTimeZone};
 use pgrx::prelude::*;
 
 use crate::entry::direct::{self, DirectPurchase, DirectState};
-use crate::entry::{attribute, catalog, event};
+use crate::entry::{attribute, catalog, event, forget};
 use crate::ledger::{self, Fault};
 use crate::outcome::Outcome;
 use crate::pg::convert::{clock, time, uuid, uuid_datum};
@@ -401,6 +401,15 @@ fn settle_account(p_user_id: Option<pgrx::Uuid>) {
 fn prune_stripe_events(p_older_than: Option<Interval>) -> i64 {
     let older_than = not_negative(p_older_than, "p_older_than");
     connected(|sql| inbox::prune(sql, older_than))
+}
+
+/// Forgets a user: reduces what the inbox keeps of them, names, addresses and all, to what the rules read, now and for
+/// events that arrive later. The ledger stays, and every event can still be applied again.
+#[pg_extern(security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn forget_user(p_user_id: Option<pgrx::Uuid>) -> Outcome {
+    let user = uuid(required(p_user_id, "p_user_id"));
+    connected(|sql| forget::user(sql, user))
 }
 
 /// Recomputes a user's cached balance from the grants, and returns it: Σ remaining − debt. For repair; if

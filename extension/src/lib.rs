@@ -18,6 +18,7 @@ mod entry {
     pub(crate) mod direct; // a payment or a subscription's state by an SQL call
     pub(crate) mod attribute; // the user of a customer or a session, by an operator
     pub(crate) mod catalog; // a new catalog
+    pub(crate) mod forget; // a user to forget
 }
 mod parked; // parked events, and judging them again
 mod judge; // one event: who owns it, what it is worth
@@ -46,6 +47,7 @@ mod tables {
     pub(crate) mod reservations; // reservations
     pub(crate) mod reversals; // reversals: refunds, disputes, credit notes
     pub(crate) mod inbox; // stripe_events
+    pub(crate) mod forgotten; // forgotten_users
 }
 mod outcome; // what a call returns
 mod pg {
@@ -107,6 +109,7 @@ extension_sql_file!(
         api::import_balance,
         api::run_due,
         api::prune_stripe_events,
+        api::forget_user,
         api::sync_user_credits
     ]
 );

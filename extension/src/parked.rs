@@ -14,6 +14,7 @@ use crate::outcome::Outcome;
 use crate::pg::convert::clock;
 use crate::pg::locks;
 use crate::pg::sql::Sql;
+use crate::tables::forgotten;
 use crate::tables::inbox::{self, ParkedEvent};
 use crate::tables::{customers, payments};
 
@@ -248,6 +249,9 @@ fn rejudge(sql: &mut Sql, settings: Option<&Settings>, parked_event: &ParkedEven
         (_, Err(malformed)) => unreadable_answer(&malformed).into(),
     };
     inbox::record_outcome(sql, event_id, &judged.outcome);
+    if forgotten::includes(sql, judged.outcome.user, None) {
+        inbox::reduce(sql, event_id, payload, fetched.as_deref());
+    }
     judged
 }
 

@@ -31,6 +31,8 @@ pub(crate) enum AuthError {
     Issuer,
     #[error("the token's sub is not a UUID")]
     Subject,
+    #[error("the token's role is not the one that JWT_ROLE says")]
+    Role,
     #[error("the keys that sign the app's tokens could not be fetched")]
     KeysUnavailable,
 }
@@ -50,6 +52,7 @@ impl AuthError {
             Self::Audience => "token_audience",
             Self::Issuer => "token_issuer",
             Self::Subject => "token_subject",
+            Self::Role => "token_role",
             Self::KeysUnavailable => "token_keys_unavailable",
         }
     }
@@ -59,6 +62,7 @@ impl AuthError {
         match self {
             Self::Missing => "Missing Authorization header",
             Self::KeysUnavailable => "the keys that sign the app's tokens could not be fetched",
+            Self::Role => "Authorization failed",
             _ => "Invalid JWT",
         }
     }

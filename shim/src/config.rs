@@ -1,6 +1,7 @@
 //! The configuration. All of it comes from the environment and is read before anything is opened; every fault is
 //! collected, so that one start names them all.
 
+mod database;
 mod environment;
 mod urls;
 mod values;
@@ -14,21 +15,23 @@ use hyper::header::HeaderValue;
 use secrecy::SecretString;
 use tracing::Level;
 
+use self::database::database_url;
 use self::environment::Reader;
 pub(crate) use self::environment::{ConfigError, Environment};
 pub(crate) use self::urls::ReturnUrl;
 use self::urls::{api_base, origins, return_url, server_url};
 pub(crate) use self::values::StripeMode;
 use self::values::{
-    credits_max_age, database_url, jwt_secret, listen, log_level, number, rate, redis_url, stripe_key,
-    webhook_secrets,
+    credits_max_age, jwt_secret, listen, log_level, number, rate, redis_url, stripe_key, webhook_secrets,
 };
+use crate::tls::DatabaseTls;
 
 /// The variables, for `--help`.
 pub(crate) const HELP: &str = "\
 Environment:
   DATABASE_URL           postgres://user:password@host/database; sslmode=disable, prefer (encrypted when the server
-                         can, its certificate not checked) or require (encrypted, certificate checked)
+                         can, its certificate not checked), verify-ca (whichever host it names) or verify-full and
+                         require (certificate checked); sslrootcert, sslcert and sslkey name PEM files
   STRIPE_WEBHOOK_SECRET  whsec_…; several, separated by commas, during a rotation
   STRIPE_SECRET_KEY      sk_… or rk_…, to fetch what an event lacks and for the routes of the app's users; without it
                          such an event is parked and those routes answer 500
@@ -41,8 +44,10 @@ Environment:
   JWT_SECRET             the secret of user tokens signed with HS256, at least 32 bytes
   JWKS_URL               the public keys of user tokens signed with ES256 or RS256; without either variable the routes
                          of the app's users answer 500
-  JWT_AUDIENCE           the aud that a token must have (Supabase's is authenticated); default: any
+  JWT_AUDIENCE           the aud that a token must have; default: Supabase's tokens must have authenticated, others any
   JWT_ISSUER             the iss that a token must have; default: any
+  JWT_ROLE               the role that a token must have; default authenticated, Supabase's of users who signed in. For
+                         other identity providers * takes any token, with or without a role
   CORS_ORIGINS           the origins whose pages may read the app's routes, such as https://app.example; several,
                          separated by commas
   CHECKOUT_SUCCESS_URL   the page to which Stripe returns a buyer, with session_id and credits_checkout=success (a pack)
@@ -59,8 +64,11 @@ Environment:
   DATABASE_LOCK_TIMEOUT  how long, in seconds, a statement waits for a lock of another transaction before the request is
                          answered 503; default 2
   MAX_CONNECTIONS        HTTP connections at once, default 2048
-  LOG_LEVEL              error, warn, info (default), debug or trace";
+  LOG_LEVEL              error, warn, info (default), debug or trace
+  …_FILE                 for DATABASE_URL, STRIPE_WEBHOOK_SECRET, STRIPE_SECRET_KEY, JWT_SECRET and REDIS_URL: the file
+                         that holds the value, such as a container's secret";
 
+const DEFAULT_JWT_ROLE: &str = "authenticated";
 const DEFAULT_STRIPE_API_BASE: &str = "https://api.stripe.com";
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8787);
 const DEFAULT_OPS_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8788);
@@ -110,6 +118,7 @@ pub(crate) struct RepairConfig {
 #[derive(Debug)]
 pub(crate) struct DatabaseConfig {
     pub(crate) postgres: tokio_postgres::Config,
+    pub(crate) tls: DatabaseTls,
     pub(crate) pool_size: usize,
     /// How long a statement waits for a lock.
     pub(crate) lock_timeout: Duration,
@@ -133,6 +142,8 @@ pub(crate) struct AuthConfig {
     pub(crate) jwks_url: Option<Uri>,
     pub(crate) audience: Option<String>,
     pub(crate) issuer: Option<String>,
+    /// `*` for any.
+    pub(crate) role: String,
 }
 
 /// The app's pages to which Stripe returns users.
@@ -147,6 +158,8 @@ pub(crate) struct ReturnUrls {
 #[derive(Debug)]
 pub(crate) struct RedisConfig {
     pub(crate) url: SecretString,
+    /// What cached values are signed with, so that Redis cannot make them up.
+    pub(crate) signing_secret: SecretString,
     /// The maximum age of credits that are answered from Redis; none if they never are.
     pub(crate) credits_max_age: Option<Duration>,
 }
@@ -156,13 +169,13 @@ impl ServeConfig {
     pub(crate) fn read(environment: &Environment) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(environment);
         let database = DatabaseConfig::read_from(&mut reader);
-        let webhook_secrets = reader.required("STRIPE_WEBHOOK_SECRET", webhook_secrets);
-        let key = reader.optional("STRIPE_SECRET_KEY", stripe_key);
+        let webhook_secrets = reader.required_secret("STRIPE_WEBHOOK_SECRET", webhook_secrets);
+        let key = reader.optional_secret("STRIPE_SECRET_KEY", stripe_key);
         let stripe = StripeConfig::read_from(&mut reader, key);
         let auth = AuthConfig::read_from(&mut reader);
         let cors_origins = reader.optional("CORS_ORIGINS", origins).unwrap_or_default();
         let return_urls = ReturnUrls::read_from(&mut reader);
-        let redis = RedisConfig::read_from(&mut reader);
+        let redis = RedisConfig::read_from(&mut reader, webhook_secrets.as_deref());
         let user_requests_per_minute = reader
             .optional("USER_REQUESTS_PER_MINUTE", |text| rate(text, USER_REQUESTS_PER_MINUTE_LIMIT))
             .unwrap_or(DEFAULT_USER_REQUESTS_PER_MINUTE);
@@ -196,7 +209,7 @@ impl RepairConfig {
     pub(crate) fn read(environment: &Environment) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(environment);
         let database = DatabaseConfig::read_from(&mut reader);
-        let key = reader.required("STRIPE_SECRET_KEY", stripe_key);
+        let key = reader.required_secret("STRIPE_SECRET_KEY", stripe_key);
         let stripe = StripeConfig::read_from(&mut reader, key);
         reader.finish(database.zip(stripe).map(|(database, stripe)| Self { database, stripe }))
     }
@@ -206,7 +219,7 @@ impl StripeConfig {
     /// Reads the variables of a command that only needs Stripe.
     pub(crate) fn read(environment: &Environment) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(environment);
-        let key = reader.required("STRIPE_SECRET_KEY", stripe_key);
+        let key = reader.required_secret("STRIPE_SECRET_KEY", stripe_key);
         let stripe = Self::read_from(&mut reader, key);
         reader.finish(stripe)
     }
@@ -236,7 +249,7 @@ impl DatabaseConfig {
     }
 
     fn read_from(reader: &mut Reader) -> Option<Self> {
-        let postgres = reader.required("DATABASE_URL", database_url);
+        let database = reader.required_secret("DATABASE_URL", database_url);
         let pool_size = reader
             .optional("DATABASE_POOL_SIZE", |text| number(text, POOL_SIZE_LIMIT))
             .unwrap_or(DEFAULT_POOL_SIZE);
@@ -244,17 +257,20 @@ impl DatabaseConfig {
             .optional("DATABASE_LOCK_TIMEOUT", |text| number(text, LOCK_TIMEOUT_LIMIT_SECONDS))
             .unwrap_or(DEFAULT_LOCK_TIMEOUT_SECONDS);
         let lock_timeout = Duration::from_secs(lock_timeout as u64);
-        postgres.map(|postgres| Self { postgres, pool_size, lock_timeout })
+        database.map(|(postgres, tls)| Self { postgres, tls, pool_size, lock_timeout })
     }
 }
 
 impl AuthConfig {
     fn read_from(reader: &mut Reader) -> Option<Self> {
         let config = Self {
-            secret: reader.optional("JWT_SECRET", jwt_secret),
+            secret: reader.optional_secret("JWT_SECRET", jwt_secret),
             jwks_url: reader.optional("JWKS_URL", server_url),
             audience: reader.optional("JWT_AUDIENCE", |text| Ok(text.to_owned())),
             issuer: reader.optional("JWT_ISSUER", |text| Ok(text.to_owned())),
+            role: reader
+                .optional("JWT_ROLE", |text| Ok(text.to_owned()))
+                .unwrap_or_else(|| DEFAULT_JWT_ROLE.to_owned()),
         };
         (config.secret.is_some() || config.jwks_url.is_some()).then_some(config)
     }
@@ -271,17 +287,18 @@ impl ReturnUrls {
 }
 
 impl RedisConfig {
-    fn read_from(reader: &mut Reader) -> Option<Self> {
-        let url = reader.optional("REDIS_URL", redis_url);
+    fn read_from(reader: &mut Reader, webhook_secrets: Option<&[SecretString]>) -> Option<Self> {
+        let url = reader.optional_secret("REDIS_URL", redis_url);
         let credits_max_age = reader.optional("CREDITS_MAX_AGE", credits_max_age).flatten();
-        url.map(|url| Self { url, credits_max_age })
+        let signing_secret = webhook_secrets?.first()?.clone();
+        url.map(|url| Self { url, signing_secret, credits_max_age })
     }
 }
 
 /// The first of the secrets that `serve` verifies with, for a command that needs nothing else.
 pub(crate) fn read_signing_secret(environment: &Environment) -> Result<SecretString, ConfigError> {
     let mut reader = Reader::new(environment);
-    let secrets = reader.required("STRIPE_WEBHOOK_SECRET", webhook_secrets);
+    let secrets = reader.required_secret("STRIPE_WEBHOOK_SECRET", webhook_secrets);
     reader.finish(secrets.and_then(|secrets| secrets.into_iter().next()))
 }
 
@@ -436,6 +453,61 @@ mod tests {
             assert!(faults[0].starts_with("DATABASE_URL: "), "{url:?}");
             assert!(!faults[0].contains("hush"));
         }
+    }
+
+    #[test]
+    fn every_secret_may_be_in_a_file_instead() {
+        let path = std::env::temp_dir().join(format!("stripe-credits-secret-{}", std::process::id()));
+        let file = path.to_str().unwrap();
+        for (variable, content) in [
+            ("DATABASE_URL", "postgres://app:hush@db/credits"),
+            ("STRIPE_WEBHOOK_SECRET", "whsec_hush"),
+            ("STRIPE_SECRET_KEY", "sk_test_hush"),
+            ("JWT_SECRET", "0123456789abcdef0123456789abcdef"),
+            ("REDIS_URL", "redis://:hush@redis.example"),
+        ] {
+            let named = format!("{variable}_FILE");
+            let others = [DATABASE_URL, WEBHOOK_SECRET].into_iter().filter(|(name, _)| *name != variable);
+            let variables: Vec<(&str, &str)> = others.chain([(&*named, file)]).collect();
+            for written in [content.to_owned(), format!("{content}\n"), format!("{content}\r\n")] {
+                std::fs::write(&path, written).unwrap();
+                let config = read(&variables).unwrap_or_else(|fault| panic!("{variable}: {fault}"));
+                let is_read = match variable {
+                    "STRIPE_SECRET_KEY" => config.stripe.is_some_and(|it| it.key.expose_secret() == content),
+                    "JWT_SECRET" => {
+                        config.auth.is_some_and(|it| it.secret.unwrap().expose_secret() == content)
+                    }
+                    "REDIS_URL" => config.redis.is_some_and(|it| it.url.expose_secret() == content),
+                    "DATABASE_URL" => config.database.postgres.get_password() == Some(b"hush"),
+                    _ => config.webhook_secrets[0].expose_secret() == content,
+                };
+                assert!(is_read, "{variable}");
+            }
+            let both: Vec<(&str, &str)> = variables.iter().copied().chain([(variable, content)]).collect();
+            assert_eq!(faults(&both), [format!("{variable}: is set, and {named} too")]);
+            std::fs::write(&path, "x".repeat(70_000)).unwrap();
+            assert!(
+                faults(&variables)[0].starts_with(&format!("{variable}: the file of {named} is longer than"))
+            );
+        }
+        std::fs::remove_file(&path).unwrap();
+        let faults = faults(&[("DATABASE_URL_FILE", file), WEBHOOK_SECRET]);
+        assert!(
+            faults[0].starts_with("DATABASE_URL: the file of DATABASE_URL_FILE cannot be read"),
+            "{faults:?}"
+        );
+    }
+
+    #[test]
+    fn tokens_need_supabases_role_unless_another_is_set() {
+        let role = |variables: &[(&str, &str)]| {
+            let secret = ("JWT_SECRET", "0123456789abcdef0123456789abcdef");
+            read(&[&[DATABASE_URL, WEBHOOK_SECRET, secret], variables].concat()).unwrap().auth.unwrap().role
+        };
+        assert_eq!(role(&[]), "authenticated");
+        assert_eq!(role(&[("JWT_ROLE", "")]), "authenticated");
+        assert_eq!(role(&[("JWT_ROLE", "member")]), "member");
+        assert_eq!(role(&[("JWT_ROLE", "*")]), "*");
     }
 
     #[test]

@@ -141,7 +141,7 @@ impl DatabaseError {
 impl Database {
     /// Prepares the pool. No connection is opened yet, so the database may be down.
     pub(crate) fn new(config: &DatabaseConfig) -> Self {
-        let tls = tls::postgres_connector(config.postgres.get_ssl_mode());
+        let tls = tls::postgres_connector(&config.tls);
         // Fast: a closed connection is noticed without a round trip for every use.
         let recycling = || ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let pool = |size: usize, wait: Duration, create: Duration| {

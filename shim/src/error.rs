@@ -186,8 +186,8 @@ impl Error {
             | Self::WrongMode(_)
             | Self::InvalidPrice => StatusCode::BAD_REQUEST,
             Self::Auth(AuthError::KeysUnavailable) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Auth(AuthError::Role) | Self::OriginNotAllowed => StatusCode::FORBIDDEN,
             Self::Auth(_) => StatusCode::UNAUTHORIZED,
-            Self::OriginNotAllowed => StatusCode::FORBIDDEN,
             Self::AlreadySubscribed
             | Self::NoSubscription
             | Self::SubscriptionEnds

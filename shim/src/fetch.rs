@@ -9,9 +9,8 @@ use crate::database::DatabaseError;
 use crate::error::Error;
 use crate::stripe::client::{StripeClient, StripeError, StripeObject};
 use crate::stripe::pages::next_page_path;
+use crate::stripe::path::{is_id, is_path};
 
-/// What the paths that the database asks for begin with.
-const ALLOWED: [&str; 2] = ["/v1/", "/v2/core/accounts/"];
 /// The maximum number of objects fetched for one event.
 const MAX_FETCHES: usize = 16;
 /// The maximum number of pages read of one list; a longer list keeps its `has_more`.
@@ -34,8 +33,8 @@ pub(crate) async fn fetch(stripe: Option<&StripeClient>, paths: &[String]) -> Re
     }
     let mut fetched = Fetched { as_of: unix_now(), objects: Vec::new() };
     for path in paths {
-        if !ALLOWED.iter().any(|allowed| path.starts_with(allowed)) {
-            return Err(unexpected(format!("it asks for a path outside of {}", ALLOWED.join(", "))));
+        if !is_path(path) {
+            return Err(unexpected("it asks for what is no path of Stripe's API".to_owned()));
         }
         match get_complete(stripe, path).await {
             Ok(object) => {
@@ -64,7 +63,7 @@ async fn get_complete(stripe: &StripeClient, path: &str) -> Result<StripeObject,
     let mut as_of = first.as_of;
     for _ in 1..MAX_PAGES {
         let last_id = list["data"].as_array().and_then(|data| data.last()?["id"].as_str());
-        let Some(last_id) = last_id.filter(|_| list["has_more"] == true) else { break };
+        let Some(last_id) = last_id.filter(|id| list["has_more"] == true && is_id(id)) else { break };
         let page = stripe.get(&next_page_path(path, last_id)).await?;
         let mut page_json: Value = page.read()?;
         as_of = page.as_of;

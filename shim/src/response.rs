@@ -31,7 +31,7 @@ pub(crate) fn json_response(status: StatusCode, json: String) -> Response {
 pub(crate) fn error_response(error: &Error) -> Response {
     let status = error.status();
     let body = match error {
-        Error::Auth(_) if status == StatusCode::UNAUTHORIZED => {
+        Error::Auth(_) if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
             json!({"code": status.as_u16(), "message": error.client_text()})
         }
         Error::MissingSettings(missing) => json!({"error": "Configuration error", "missing": missing}),

@@ -25,6 +25,7 @@ draw_rank(p_pool text) -> smallint immutable
 explain_checkout_session(p_session_id text) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
 explain_event(event jsonb, fetched jsonb DEFAULT NULL::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 explain_user(p_user_id uuid) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
+forget_user(p_user_id uuid) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 free_plan() -> TABLE(credits bigint, every interval) stable security definer {"search_path=pg_catalog, pg_temp"}
 grant_access(p_client regrole, p_service regrole) -> void volatile {"search_path=pg_catalog, pg_temp"}
 grant_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_description text DEFAULT NULL::text, p_expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
@@ -142,6 +143,8 @@ table customers 01: customer_id billing.identifier not null
 table customers 02: user_id uuid not null
 table customers 03: source text not null
 table customers 04: as_of timestamp with time zone not null
+table forgotten_users 01: user_id uuid not null
+table forgotten_users 02: forgotten_at timestamp with time zone not null
 table invoice_lines 01: source_id billing.identifier not null
 table invoice_lines 02: line integer not null
 table invoice_lines 03: user_id uuid not null
@@ -334,6 +337,7 @@ billing.credit_transactions: PRIMARY KEY (user_id, id)
 billing.cursors: PRIMARY KEY (command)
 billing.customers: CHECK ((source = ANY (ARRAY['client_reference'::text, 'server'::text])))
 billing.customers: PRIMARY KEY (customer_id)
+billing.forgotten_users: PRIMARY KEY (user_id)
 billing.invoice_lines: CHECK ((line > 0))
 billing.invoice_lines: CHECK ((quantity >= 0))
 billing.invoice_lines: PRIMARY KEY (source_id, line)
@@ -415,6 +419,7 @@ CREATE UNIQUE INDEX credit_grants_user_id_source_id_item_key ON billing.credit_g
 CREATE UNIQUE INDEX credit_transactions_pkey ON billing.credit_transactions USING btree (user_id, id)
 CREATE UNIQUE INDEX cursors_pkey ON billing.cursors USING btree (command)
 CREATE UNIQUE INDEX customers_pkey ON billing.customers USING btree (customer_id)
+CREATE UNIQUE INDEX forgotten_users_pkey ON billing.forgotten_users USING btree (user_id)
 CREATE UNIQUE INDEX invoice_lines_pkey ON billing.invoice_lines USING btree (source_id, line)
 CREATE UNIQUE INDEX payment_names_pkey ON billing.payment_names USING btree (name)
 CREATE UNIQUE INDEX payments_pkey ON billing.payments USING btree (source_id)
@@ -444,6 +449,8 @@ cursors policy readers: SELECT to {public} using ( SELECT billing.is_service() A
 cursors: t
 customers policy readers: SELECT to {public} using ((( SELECT billing.current_user_id() AS current_user_id) = user_id) OR ( SELECT billing.is_service() AS is_service)) check none
 customers: t
+forgotten_users policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+forgotten_users: t
 invoice_lines policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
 invoice_lines: t
 payment_names policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
@@ -504,6 +511,7 @@ billing.draw_rank(text): EXECUTE to stripe_credits_owner
 billing.explain_checkout_session(text): EXECUTE to service_role
 billing.explain_event(jsonb,jsonb): EXECUTE to service_role
 billing.explain_user(uuid): EXECUTE to service_role
+billing.forget_user(uuid): EXECUTE to service_role
 billing.free_plan(): EXECUTE to authenticated
 billing.free_plan(): EXECUTE to service_role
 billing.grant_access(regrole,regrole): EXECUTE to stripe_credits_owner
@@ -558,6 +566,7 @@ credit_transactions: SELECT to service_role
 cursors: SELECT to service_role
 customers: SELECT to authenticated
 customers: SELECT to service_role
+forgotten_users: SELECT to service_role
 invoice_lines: SELECT to service_role
 payment_names: SELECT to service_role
 payments: SELECT to service_role

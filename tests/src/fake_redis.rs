@@ -157,8 +157,12 @@ fn answer(state: &mut State, command: &[String]) -> String {
     let text = |text: &str| format!("${}\r\n{text}\r\n", text.len());
     match (&state.behaviour, words.as_slice()) {
         (Behaviour::Failing, _) => "-LOADING Redis is loading the dataset in memory\r\n".to_owned(),
-        (Behaviour::Lying(lie), ["GET", _]) => text(lie),
-        (_, ["GET", key]) => state.values.get(*key).map_or("$-1\r\n".to_owned(), |(value, _)| text(value)),
+        (Behaviour::Lying(lie), ["GETRANGE", _, _, _]) => text(lie),
+        (_, ["GETRANGE", key, "0", last]) => {
+            let value = state.values.get(*key).map_or("", |(value, _)| value);
+            let last: usize = last.parse().expect("a position");
+            text(value.get(..=last).unwrap_or(value))
+        }
         (_, ["SET", key, value, "EX", seconds]) => {
             let kept = ((*value).to_owned(), seconds.parse().ok());
             state.values.insert((*key).to_owned(), kept);

@@ -45,6 +45,7 @@ pub mod payment_intent;
 pub mod reversal;
 pub mod event;
 pub mod fetched;
+pub mod reduced;
 pub mod identity;
 pub mod lot;
 pub mod worth;

@@ -7,6 +7,7 @@ use stripe_credits_rules::event::{self, Event, Malformed, Subject};
 use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::name::NameKind;
 use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::reduced;
 use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
 
@@ -18,7 +19,7 @@ use crate::pg::error::readable;
 use crate::pg::json::JsonText;
 use crate::pg::locks;
 use crate::pg::sql::Sql;
-use crate::tables::{catalog, inbox};
+use crate::tables::{catalog, forgotten, inbox};
 
 /// Applies one delivery: the event, and Stripe's answer about it if Stripe was asked.
 pub(crate) fn deliver(sql: &mut Sql, payload: &JsonText, fetched: Option<&JsonText>) -> Outcome {
@@ -121,8 +122,18 @@ fn apply(
         // Otherwise each run through Stripe's lists would store a copy of everything that Stripe has.
         return outcome;
     }
-    inbox::record(sql, &event, payload, fetched, &outcome);
+    if forgotten::includes(sql, outcome.user, event.customer_id.as_deref()) {
+        let (payload, fetched) = (reduced(payload), fetched.map(reduced));
+        inbox::record(sql, &event, &payload, fetched.as_ref(), &outcome);
+    } else {
+        inbox::record(sql, &event, payload, fetched, &outcome);
+    }
     outcome
+}
+
+/// What is kept of a forgotten user's event.
+fn reduced(payload: &JsonText) -> JsonText {
+    JsonText::from_json(reduced::reduced(payload.text()).unwrap_or_else(|| "{}".to_owned()))
 }
 
 /// Takes the locks of an event.

@@ -4,10 +4,11 @@ use pgrx::prelude::*;
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::event::{Event, Malformed};
 use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::reduced::reduced;
 
 use crate::outcome::Outcome;
 use crate::pg::convert::{clock, timestamp, uuid_datum};
-use crate::pg::json::JsonText;
+use crate::pg::json::{Json, JsonText};
 use crate::pg::sql::{Row, Sql};
 
 /// A parked event.
@@ -213,6 +214,39 @@ pub(crate) fn parked_before(
 
 fn parked_event(mut row: Row) -> ParkedEvent {
     ParkedEvent { event_id: row.get(), payload: row.get(), fetched: row.get_opt(), user: row.get_opt() }
+}
+
+/// Reduces a user's events to what the rules read: those that were judged as theirs, that are of a customer of theirs, or
+/// of a payment of theirs. Returns how many there were to reduce.
+pub(crate) fn reduce_events_of(sql: &mut Sql, user: uuid::Uuid) -> i64 {
+    let rows = sql.query(
+        "select e.event_id, e.payload::text, e.fetched::text from billing.stripe_events e
+         where e.user_id = $1
+             or e.customer_id in (select c.customer_id from billing.customers c where c.user_id = $1)
+             or e.object_id in (
+                 select n.name from billing.payments p join billing.payment_names n using (source_id)
+                 where p.user_id = $1)",
+        &[uuid_datum(user).into()],
+    );
+    let events: Vec<(String, String, Option<String>)> =
+        rows.map(|mut row| (row.get(), row.get(), row.get_opt())).collect();
+    let mut changed = 0;
+    for (event_id, payload, fetched) in events {
+        changed += reduce(sql, &event_id, &payload, fetched.as_deref());
+    }
+    changed
+}
+
+/// Reduces an event in the inbox. Returns how many were changed: none if it was reduced before.
+pub(crate) fn reduce(sql: &mut Sql, event_id: &str, payload: &str, fetched: Option<&str>) -> i64 {
+    // A text that cannot be written again is no event that could be applied again.
+    let json = |text: &str| Json::from_text(&reduced(text).unwrap_or_else(|| "{}".to_owned()));
+    let changed = sql.execute(
+        "update billing.stripe_events set payload = $2, fetched = $3
+         where event_id = $1 and (payload <> $2 or fetched <> $3)",
+        &[event_id.into(), json(payload).into(), fetched.map(json).into()],
+    );
+    i64::try_from(changed).expect("at most one")
 }
 
 /// Deletes the events that were last received longer ago than that, except those that wait for something.

@@ -20,6 +20,12 @@ use crate::config::AuthConfig;
 
 /// The tolerated difference between the issuer's clock and this one, in seconds.
 const LEEWAY_SECONDS: u64 = 30;
+/// The `role` of a token that is not said to need one (`JWT_ROLE`).
+pub(crate) const ANY_ROLE: &str = "*";
+/// The `aud` and `role` of Supabase's tokens of users who signed in.
+const SUPABASE_AUDIENCE: &str = "authenticated";
+/// What the `iss` of Supabase's tokens ends with.
+const SUPABASE_ISSUER_PATH: &str = "/auth/v1";
 /// The longest email address accepted, in bytes (RFC 5321's limit of a path).
 const MAX_EMAIL_BYTES: usize = 254;
 
@@ -43,6 +49,8 @@ pub(crate) struct Authenticator {
     jwks: Option<Arc<Jwks>>,
     audience: Option<String>,
     issuer: Option<String>,
+    /// [`ANY_ROLE`], or the role that a token must have.
+    role: String,
 }
 
 /// The claims that are read; the others are only checked.
@@ -50,6 +58,9 @@ pub(crate) struct Authenticator {
 struct Claims {
     sub: Option<Value>,
     email: Option<Value>,
+    role: Option<Value>,
+    iss: Option<Value>,
+    aud: Option<Value>,
 }
 
 impl Token {
@@ -86,6 +97,7 @@ impl Authenticator {
             jwks: config.jwks_url.as_ref().map(|url| Arc::new(Jwks::new(url))),
             audience: config.audience.clone(),
             issuer: config.issuer.clone(),
+            role: config.role.clone(),
         }
     }
 
@@ -101,7 +113,16 @@ impl Authenticator {
         let claims = decode::<Claims>(token, &key, &self.validation(header.alg))
             .map_err(|fault| auth_error(fault.kind()))?
             .claims;
+        if self.audience.is_none()
+            && is_of_supabase(&claims)
+            && !is_for(claims.aud.as_ref(), SUPABASE_AUDIENCE)
+        {
+            return Err(AuthError::Audience);
+        }
         let text = |claim: Option<Value>| claim.as_ref().and_then(Value::as_str).map(str::to_owned);
+        if self.role != ANY_ROLE && text(claims.role).as_deref() != Some(&self.role) {
+            return Err(AuthError::Role);
+        }
         let sub = text(claims.sub).ok_or(AuthError::Subject)?;
         // The tokens of Supabase users who signed in by phone have an empty one.
         let email = text(claims.email).filter(|email| !email.is_empty() && email.len() <= MAX_EMAIL_BYTES);
@@ -134,6 +155,21 @@ impl Authenticator {
         }
         validation.set_required_spec_claims(&required);
         validation
+    }
+}
+
+/// Whether Supabase issued a token. It says so itself, but a token that is Supabase's cannot say otherwise.
+fn is_of_supabase(claims: &Claims) -> bool {
+    let issuer = claims.iss.as_ref().and_then(Value::as_str);
+    issuer.is_some_and(|issuer| issuer.trim_end_matches('/').ends_with(SUPABASE_ISSUER_PATH))
+}
+
+/// Whether an `aud`, which is one text or several, names an audience.
+fn is_for(aud: Option<&Value>, audience: &str) -> bool {
+    match aud {
+        Some(Value::String(one)) => one == audience,
+        Some(Value::Array(several)) => several.iter().any(|one| one.as_str() == Some(audience)),
+        _ => false,
     }
 }
 
@@ -188,7 +224,8 @@ mod tests {
 
     fn authenticate(token: &str) -> Result<Token, AuthError> {
         let (secret, jwks_url, audience, issuer) = (Some(SecretString::from(SECRET)), None, None, None);
-        let auth = Authenticator::new(&AuthConfig { secret, jwks_url, audience, issuer });
+        let role = ANY_ROLE.to_owned();
+        let auth = Authenticator::new(&AuthConfig { secret, jwks_url, audience, issuer, role });
         let value = HeaderValue::from_str(&format!("Bearer {token}")).expect("a header's value");
         let headers = HeaderMap::from_iter([(AUTHORIZATION, value)]);
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");

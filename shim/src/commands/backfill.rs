@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::outcome::Outcome;
 use crate::stripe::pages::{Listed, Page, Pages};
+use crate::stripe::path::is_id;
 
 /// The name of the cursor.
 const COMMAND: &str = "backfill";
@@ -143,6 +144,9 @@ async fn reversal(repair: &Repair, run: Run, event: &Event) -> Result<Outcome, E
 async fn subscription(repair: &Repair, run: Run, event: &Event, id: &str) -> Result<Outcome, Error> {
     let outcome = apply_or_explain(repair, run, event).await?;
     if outcome.verdict() != VerdictName::Parked || outcome.reason() != Some(Reason::UnknownUser) {
+        return Ok(outcome);
+    }
+    if !is_id(id) {
         return Ok(outcome);
     }
     let path = format!("/v1/checkout/sessions?subscription={id}&expand[]=data.subscription");

@@ -13,6 +13,7 @@ use crate::config::Environment;
 use crate::database::catalog::CatalogPrice;
 use crate::error::Error;
 use crate::stripe::client::StripeError;
+use crate::stripe::objects;
 use crate::stripe::objects::Recurring;
 use crate::stripe::pages::Pages;
 
@@ -71,7 +72,9 @@ pub(crate) async fn run(environment: &Environment) -> Result<(), Error> {
     .await?;
     // The others are archived or missing in Stripe.
     for (price_id, known) in unmatched.into_iter().filter(|(_, known)| !known.is_retired) {
-        let difference = match repair.stripe.get(&format!("/v1/prices/{price_id}?expand[]=tiers")).await {
+        let found =
+            repair.stripe.get(&format!("{}?expand[]=tiers", objects::path("prices", &price_id))).await;
+        let difference = match found {
             Ok(object) => difference(&known, &object.read()?),
             Err(StripeError::NotFound | StripeError::Refused { .. }) => {
                 Some("is in the catalog, and Stripe has no such price".to_owned())

@@ -6,6 +6,7 @@ use crate::config::Environment;
 use crate::error::Error;
 use crate::event::Event;
 use crate::stripe::client::StripeError;
+use crate::stripe::path::is_id;
 
 /// Applies the event and prints the outcome.
 pub(crate) async fn run(event_id: &str, environment: &Environment) -> Result<(), Error> {
@@ -21,8 +22,7 @@ pub(crate) async fn run(event_id: &str, environment: &Environment) -> Result<(),
 
 async fn find(repair: &Repair, event_id: &str) -> Result<Event, Error> {
     // The inbox also has synthetic events, whose ids are not paths of Stripe's API.
-    let is_stripe_id = event_id.starts_with("evt_")
-        && event_id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let is_stripe_id = event_id.starts_with("evt_") && is_id(event_id);
     if is_stripe_id {
         match repair.stripe.get(&format!("/v1/events/{event_id}")).await {
             Ok(object) => return Ok(Event::from_api(&object.json)?),

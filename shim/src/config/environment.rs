@@ -1,7 +1,15 @@
-//! The variables of the environment, read one by one, with every fault collected.
+//! The variables of the environment, read one by one, with every fault collected. A secret may be in a file instead, as
+//! containers' secrets are.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
+
+/// The longest secret in a file, in bytes.
+const MAX_SECRET_BYTES: u64 = 64 << 10;
+/// What a variable that names a secret's file ends with.
+const FILE_SUFFIX: &str = "_FILE";
 
 /// The variables by name. A value that is not UTF-8 is `None`, and reported when it is read.
 pub(crate) struct Environment(BTreeMap<String, Option<String>>);
@@ -94,10 +102,67 @@ impl<'a> Reader<'a> {
             .ok()
     }
 
+    /// A secret that must be set, in its variable or in the file that `…_FILE` names.
+    pub(super) fn required_secret<T>(
+        &mut self,
+        variable: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        match self.secret_file(variable) {
+            Some(path) => self.parse_file(variable, &path, parse),
+            None => self.required(variable, parse),
+        }
+    }
+
+    /// A secret that may be unset, as [`Self::optional`].
+    pub(super) fn optional_secret<T>(
+        &mut self,
+        variable: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        match self.secret_file(variable) {
+            Some(path) => self.parse_file(variable, &path, parse),
+            None => self.optional(variable, parse),
+        }
+    }
+
+    /// The path of a secret's file, if one is named.
+    fn secret_file(&self, variable: &'static str) -> Option<String> {
+        let path = self.environment.0.get(&format!("{variable}{FILE_SUFFIX}"))?;
+        // A path that is not UTF-8 is no file's that is found.
+        path.clone().or_else(|| Some("\u{fffd}".to_owned())).filter(|path| !path.is_empty())
+    }
+
+    fn parse_file<T>(
+        &mut self,
+        variable: &'static str,
+        path: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let is_set_too = self.environment.0.get(variable).is_some_and(|value| value.as_deref() != Some(""));
+        let value = if is_set_too {
+            Err(format!("is set, and {variable}{FILE_SUFFIX} too"))
+        } else {
+            read_secret(path).map_err(|fault| format!("the file of {variable}{FILE_SUFFIX} {fault}"))
+        };
+        value.and_then(|text| parse(&text)).map_err(|fault| self.faults.push(Fault { variable, fault })).ok()
+    }
+
     /// What was read, if no variable is at fault.
     pub(super) fn finish<T>(self, config: Option<T>) -> Result<T, ConfigError> {
         config.filter(|_| self.faults.is_empty()).ok_or(ConfigError(self.faults))
     }
+}
+
+/// The content of a file without the line break at its end.
+fn read_secret(path: &str) -> Result<String, String> {
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_SECRET_BYTES + 1).read_to_string(&mut text));
+    read.map_err(|fault| format!("cannot be read: {}", fault.kind()))?;
+    if text.len() as u64 > MAX_SECRET_BYTES {
+        return Err(format!("is longer than {MAX_SECRET_BYTES} bytes"));
+    }
+    Ok(text.strip_suffix('\n').map_or(&*text, |line| line.strip_suffix('\r').unwrap_or(line)).to_owned())
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use tokio_postgres::config::TargetSessionAttrs;
 use tracing::Level;
 
 /// The shortest HS256 secret, in bytes: the length of its hashes (RFC 7518, 3.2). A shorter one can be guessed from a
@@ -13,47 +12,12 @@ use tracing::Level;
 const MIN_JWT_SECRET_BYTES: usize = 32;
 /// The longest `CREDITS_MAX_AGE`, in seconds.
 const CREDITS_MAX_AGE_LIMIT: u64 = 3600;
-/// How long one attempt to connect to Postgres may take, unless `DATABASE_URL` says otherwise.
-const DATABASE_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long what was sent to Postgres may go without an acknowledgement, unless `DATABASE_URL` says otherwise: a host that
-/// is gone says nothing.
-const DATABASE_TCP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whether a Stripe key moves real money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StripeMode {
     Live,
     Test,
-}
-
-pub(super) fn database_url(text: &str) -> Result<tokio_postgres::Config, String> {
-    if text.is_empty() {
-        return Err("is empty".to_owned());
-    }
-    let mut config: tokio_postgres::Config = text.parse().map_err(|_| {
-        "is not a Postgres connection string; options are those of libpq, sslmode is disable, prefer or require"
-            .to_owned()
-    })?;
-    if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-        return Err("names no host".to_owned());
-    }
-    if config.get_user().is_none() {
-        return Err("names no user".to_owned());
-    }
-    if config.get_connect_timeout().is_none() {
-        config.connect_timeout(DATABASE_CONNECT_TIMEOUT);
-    }
-    // Nothing here is of use to a standby: it is refused, and of several hosts the next one is asked.
-    if !text.contains("target_session_attrs") {
-        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
-    }
-    if config.get_tcp_user_timeout().is_none() {
-        config.tcp_user_timeout(DATABASE_TCP_TIMEOUT);
-    }
-    if config.get_application_name().is_none() {
-        config.application_name("stripe-credits");
-    }
-    Ok(config)
 }
 
 pub(super) fn webhook_secrets(text: &str) -> Result<Vec<SecretString>, String> {

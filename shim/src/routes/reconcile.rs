@@ -7,7 +7,6 @@ use serde::Deserialize;
 use stripe_credits_rules::event::reconcile_id;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::session::Mode;
-use stripe_credits_rules::stripe::MAX_ID_BYTES;
 use stripe_credits_rules::verdict::VerdictName;
 
 use crate::app::App;
@@ -16,6 +15,7 @@ use crate::fetch;
 use crate::outcome::Outcome;
 use crate::routes::user::{AuthenticatedRequest, LogFields, Reply};
 use crate::stripe::client::{StripeError, StripeObject};
+use crate::stripe::path::is_id;
 
 #[derive(Deserialize)]
 struct Body {
@@ -74,9 +74,7 @@ fn session_path(mode: Mode, session_id: &str) -> String {
 
 /// Whether a client's text is a session id. Nothing else gets into a path of Stripe's API.
 fn is_session_id(text: &str) -> bool {
-    let is_word = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    text.len() <= MAX_ID_BYTES
-        && text.strip_prefix("cs_").is_some_and(|rest| !rest.is_empty() && is_word(rest))
+    is_id(text) && !text.contains(['.', '-']) && text.strip_prefix("cs_").is_some_and(|rest| !rest.is_empty())
 }
 
 /// The session's current state at Stripe, if it has the mode that the route reconciles.
@@ -140,6 +138,7 @@ fn status(outcome: &Outcome) -> StatusCode {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use stripe_credits_rules::stripe::MAX_ID_BYTES;
 
     use super::*;
 

@@ -26,6 +26,7 @@ use crate::config::StripeConfig;
 use crate::limits::StripeShare;
 use crate::metrics::CallCounter;
 use crate::stripe::form::Form;
+use crate::stripe::path::is_path;
 use crate::telemetry::with_causes;
 use crate::tls;
 
@@ -193,9 +194,9 @@ impl StripeClient {
     }
 
     fn request(&self, method: Method, path: &str) -> Result<Builder, StripeError> {
-        let uri: Uri = format!("{}{path}", self.base)
-            .parse()
-            .map_err(|_| StripeError::Malformed("the path asked for is not a URL's".to_owned()))?;
+        // Stripe has nothing at such a path, and is not asked for it.
+        let uri: Option<Uri> = if is_path(path) { format!("{}{path}", self.base).parse().ok() } else { None };
+        let uri = uri.ok_or(StripeError::NotFound)?;
         Ok(Request::builder()
             .method(method)
             .uri(uri)

@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::stripe::client::{StripeClient, StripeError, StripeObject};
+use crate::stripe::path::is_id;
 
 /// Stripe's maximum number of objects in a page.
 const PAGE_SIZE: usize = 100;
@@ -46,6 +47,9 @@ impl<'a> Pages<'a> {
         }
         if self.is_at_end {
             return Ok(None);
+        }
+        if self.starting_after.as_ref().is_some_and(|id| !is_id(id)) {
+            return Err(StripeError::Malformed("a list goes on after something that is no id".to_owned()));
         }
         let page = self.stripe.get(&self.page_path()).await?;
         let list: ListObject = page.read()?;

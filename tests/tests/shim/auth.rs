@@ -93,6 +93,73 @@ fn without_an_authorization_header_every_route_says_that_it_is_missing() {
 }
 
 #[test]
+fn a_token_of_another_role_is_403_at_every_route_and_nothing_happens() {
+    let database = Database::with_catalog();
+    let stripe = FakeStripe::start();
+    let shim = app(&database, &stripe).start();
+    let mut books = database.connect();
+    let before = books.everything();
+    for role in
+        [json!("anon"), json!("service_role"), json!("Authenticated"), json!(["authenticated"]), Value::Null]
+    {
+        let mut claims = claims(ANN);
+        claims["role"] = role.clone();
+        let token = Signer::secret().sign(&claims);
+        for (method, path) in USER_ROUTES {
+            let answer =
+                shim.bearing(method, path, &token, br#"{"session_id":"cs_1","price_id":"price_pack"}"#);
+            assert_eq!(answer.status, 403, "{role} {path}: {answer:?}");
+            assert_eq!(
+                answer.json(),
+                json!({"code": 403, "message": "Authorization failed"}),
+                "{role} {path}"
+            );
+        }
+    }
+    assert_eq!(stripe.asked(), []);
+    assert_eq!(books.everything(), before);
+    assert!(shim.metric("stripe_credits_requests_total", &[("reason", "token_role")]) >= 5);
+}
+
+#[test]
+fn the_role_is_a_setting() {
+    let database = Database::with_catalog();
+    let stripe = FakeStripe::start();
+    for (setting, role, status) in [
+        ("member", json!("member"), 200),
+        ("member", json!("authenticated"), 403),
+        ("member", Value::Null, 403),
+        ("*", json!("member"), 200),
+        ("*", Value::Null, 200),
+    ] {
+        let shim = app(&database, &stripe).with("JWT_ROLE", setting).start();
+        let mut claims = claims(ANN);
+        claims["role"] = role.clone();
+        assert_eq!(credits(&shim, &Signer::secret().sign(&claims)).status, status, "{setting} {role}");
+    }
+}
+
+#[test]
+fn supabases_tokens_are_for_users_who_signed_in_though_no_audience_is_set() {
+    let database = Database::with_catalog();
+    let stripe = FakeStripe::start();
+    let shim = app(&database, &stripe).without("JWT_AUDIENCE").without("JWT_ISSUER").start();
+    let status = |issuer: &str, audience: Value| {
+        let mut claims = claims(ANN);
+        (claims["iss"], claims["aud"]) = (json!(issuer), audience);
+        credits(&shim, &Signer::secret().sign(&claims)).status
+    };
+    let supabase = "https://project.supabase.test/auth/v1";
+    assert_eq!(status(supabase, json!("authenticated")), 200);
+    assert_eq!(status(supabase, json!(["other", "authenticated"])), 200);
+    for wrong in [json!("other"), json!(["other"]), json!([]), json!(7), Value::Null] {
+        assert_eq!(status(supabase, wrong.clone()), 401, "{wrong}");
+        assert_eq!(status("https://project.supabase.test/auth/v1/", wrong.clone()), 401, "{wrong}");
+    }
+    assert_eq!(status("https://auth.test", json!("other")), 200, "another provider's");
+}
+
+#[test]
 fn a_good_token_is_its_users_whatever_else_it_says() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();

@@ -48,7 +48,7 @@ fn a_commit_caches_balances_and_a_marker_with_expiry_and_no_answer_comes_from_th
 
     spend(&mut books, 300, "job-1");
     assert_eq!(balance(&shim), 700);
-    assert_eq!(redis.count("GET"), 0);
+    assert_eq!(redis.count("GETRANGE"), 0);
     assert!(shim.metric("stripe_credits_redis_calls_total", &[("result", "ok")]) >= 2);
 }
 
@@ -89,9 +89,12 @@ fn what_redis_says_that_cannot_be_is_not_believed() {
         lie(unix_now() + 60, json!({"user_id": ANN, "credits_balance": 1_000_000})),
         lie(unix_now(), json!({"user_id": ANN, "credits_balance": "a million"})),
         lie(unix_now(), json!([1_000_000])),
+        // Believable in every way, but not signed.
+        lie(unix_now(), json!({"user_id": ANN, "credits_balance": 1_000_000})),
+        "x".repeat(1 << 20),
     ] {
         redis.behave(Behaviour::Lying(lie.clone()));
-        assert_eq!(balance(&shim), 7, "{lie}");
+        assert_eq!(balance(&shim), 7, "{}", &lie[..lie.len().min(100)]);
     }
 }
 
@@ -106,7 +109,7 @@ fn a_marker_is_never_asked_for_and_stops_no_payment() {
     let back = shim.post_as(ANN, "/reconcile-stripe-credit-pack", &json!({"session_id": "cs_2"}));
     assert_eq!(back.summary(), "200 applied");
     assert_eq!(database.connect().ledger(ANN), ["purchase 500", "purchase 500"]);
-    assert_eq!((redis.count("GET"), redis.count("EXISTS")), (0, 0));
+    assert_eq!((redis.count("GETRANGE"), redis.count("EXISTS")), (0, 0));
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod draws_in_their_time;
 mod drop_guard;
 mod dump_restore;
 mod explain;
+mod forgotten_users;
 mod free_plan;
 mod hostile_json;
 mod isolation;

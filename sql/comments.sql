@@ -36,12 +36,14 @@ Errors: 22004 body is null; 54000 longer than 16 MiB; 25001 as apply_stripe_even
 depth that jsonb cannot hold.';
 
 comment on function billing.attribute(text, uuid) is
-'Links a checkout session or a customer to a user, and re-applies events that were parked waiting for that.
-  p_stripe_id  cs_… or cus_…, or in Accounts v2 a customer''s acct_…
+'Links a checkout session, a customer or a subscription to a user, and re-applies events that were parked waiting for '
+'that. A subscription that another user has moves: its row, its tier, what is left of it and what is to come; with a '
+'customer the subscriptions move of the user to whom it was linked, unless their metadata name that user.
+  p_stripe_id  cs_…, cus_…, sub_…, or in Accounts v2 a customer''s acct_…
   p_user_id    the user
-Outcome: applied, with the credits of the re-applied events (details.followed); already_applied if nothing changed; '
-'rejected, conflict if the session was paid for another user.
-Errors: 22004 null, 22023 blank, too long, or neither a session nor a customer.';
+Outcome: applied, with the credits that moved and those of the re-applied events (details.followed); already_applied if '
+'nothing changed; rejected, conflict if a pack''s session was paid for another user.
+Errors: 22004 null, 22023 blank, too long, or none of these.';
 
 comment on function billing.reconcile_checkout_session(jsonb, uuid, timestamptz) is
 'Applies a session as Stripe has it now, for the user whose browser came back from it: the same purchase as its '

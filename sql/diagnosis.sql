@@ -49,10 +49,13 @@ as $$
     where t.transaction_type in ('purchase', 'subscription_grant', 'bonus')
         and num_nonnulls(t.stripe_checkout_session_id, t.stripe_invoice_id, t.stripe_payment_intent_id) > 0
     group by t.user_id, t.id
-    having not coalesce(bool_or(p.user_id = t.user_id), false)
-        and not exists (
+    -- An invoice may also bill another user's subscription, and a subscription may have moved since.
+    having not coalesce(bool_or(p.user_id = t.user_id
+        or exists (
             select from billing.invoice_lines l
-            where l.source_id = t.stripe_invoice_id and l.user_id = t.user_id and count(p.source_id) > 0)
+            left join billing.subscription_moves m
+                on m.subscription_id in (l.subscription_id, p.subscription_id)
+            where l.source_id = p.source_id and t.user_id in (l.user_id, m.from_user))), false)
 $$;
 comment on function billing.ledger_faults() is
 'The part of validate_credits_consistency() about ledger rows: ids count 1, 2, 3, each balance_after follows from the '
@@ -343,6 +346,9 @@ begin
         'subscriptions', (
             select coalesce(jsonb_agg(to_jsonb(s) - 'user_id' order by s.as_of desc, s.subscription_id), '[]')
             from billing.subscriptions s where s.user_id = p_user_id),
+        'moves', (
+            select coalesce(jsonb_agg(to_jsonb(m) order by m.moved_at desc, m.subscription_id, m.number), '[]')
+            from billing.subscription_moves m where p_user_id in (m.from_user, m.to_user)),
         'payments', (
             select coalesce(jsonb_agg(to_jsonb(p) - 'user_id' order by p.paid_at desc, p.source_id), '[]')
             from (
@@ -373,7 +379,7 @@ end
 $$;
 comment on function billing.explain_user(uuid) is
 'What support needs to know of a user, on one page: the balances as user_credits has them (null without an account), '
-'customers, grants (those with credits first), subscriptions, payments, held reservations, what waits (events of the '
+'customers, grants (those with credits first), subscriptions and their moves, payments, held reservations, what waits (events of the '
 'user''s customers that are parked or to be fetched), and the last ledger rows; at most 50 of a kind. Errors: 22004 '
 'null.';
 

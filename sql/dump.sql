@@ -9,6 +9,8 @@ select pg_catalog.pg_extension_config_dump('billing.credit_transactions', '');
 select pg_catalog.pg_extension_config_dump('billing.reservations', '');
 select pg_catalog.pg_extension_config_dump('billing.customers', '');
 select pg_catalog.pg_extension_config_dump('billing.subscriptions', '');
+select pg_catalog.pg_extension_config_dump('billing.subscription_users', '');
+select pg_catalog.pg_extension_config_dump('billing.subscription_moves', '');
 select pg_catalog.pg_extension_config_dump('billing.subscription_items', '');
 select pg_catalog.pg_extension_config_dump('billing.payments', '');
 select pg_catalog.pg_extension_config_dump('billing.invoice_lines', '');

@@ -111,6 +111,9 @@ create table billing.credit_grants (
     needed_by timestamptz,
     -- Of a payment that depends on no other fact: what it bought, before money came back.
     bought billing.credits,
+    -- Of a subscription that moved to another user: which one, and what this user had drawn by then.
+    moved_with text,
+    kept billing.credits,
     made_after bigint not null,
     created_at timestamptz not null,
     primary key (user_id, id),
@@ -138,6 +141,10 @@ comment on column billing.credit_grants.priority_at is
 'drawn first.';
 comment on column billing.credit_grants.closed_at is
 'Of a period: since when nothing of it is left; null while something is.';
+comment on column billing.credit_grants.moved_with is
+'The subscription that moved to another user, who has a grant of the same source_id and item for what was left.';
+comment on column billing.credit_grants.kept is
+'What the user had drawn when the subscription moved: the amount is that, as far as the facts are still worth it.';
 comment on column billing.credit_grants.made_after is 'The account''s last ledger row before the grant was made.';
 
 create function billing.adds_up(g billing.credit_grants) returns boolean
@@ -149,7 +156,8 @@ begin
         and g.owed <= greatest(g.drawn + g.moved - g.amount, 0)
         and (g.stripe_subscription_id is null) = (g.period_start is null)
         and (g.period_start is null) = (g.period_end is null)
-        and (g.stripe_subscription_id is not null or num_nonnulls(g.stripe_item_id, g.part_start) = 0);
+        and (g.stripe_subscription_id is not null or num_nonnulls(g.stripe_item_id, g.part_start) = 0)
+        and (g.moved_with is null) = (g.kept is null);
 end
 $$;
 comment on function billing.adds_up(billing.credit_grants) is 'The CHECK of a grant as a whole.';
@@ -159,6 +167,7 @@ alter table billing.credit_grants add check (billing.adds_up(credit_grants));
 create index credit_grants_draw on billing.credit_grants (user_id, priority_at, draw_rank, id) where spendable;
 create index credit_grants_periods on billing.credit_grants (user_id, period_end)
     where stripe_subscription_id is not null;
+create index credit_grants_moved on billing.credit_grants (moved_with) where moved_with is not null;
 create index credit_grants_debt on billing.credit_grants (user_id) where owed > 0 or settled > 0;
 
 create table billing.credit_transactions (

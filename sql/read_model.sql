@@ -91,8 +91,9 @@ declare
 begin
     select a.debt, coalesce(a.to_set_aside, '[]') into v_debt, v_to_set_aside
     from billing.accounts a where a.user_id = p_user_id;
-    select array_agg(jsonb_build_array(l.source_id, l.item)::text), array_agg(l.pool), array_agg(l.credits),
-        array_agg(l.starts_at), array_agg(coalesce(l.ends_at, 'infinity')), array_agg(l.is_back)
+    select coalesce(array_agg(jsonb_build_array(l.source_id, l.item)::text), '{}'), coalesce(array_agg(l.pool), '{}'),
+        coalesce(array_agg(l.credits), '{}'), coalesce(array_agg(l.starts_at), '{}'),
+        coalesce(array_agg(coalesce(l.ends_at, 'infinity')), '{}'), coalesce(array_agg(l.is_back), '{}')
     into v_names, v_pools, v_credits, v_starts, v_ends, v_is_back
     from billing.lots_by(p_user_id, p_now) l;
     -- Time by time, as posting does: what expires, what periods set aside as they open, what then settles debt.
@@ -227,7 +228,8 @@ select
     p.amount_reversed as refunded,
     (
         select coalesce(sum(t.amount), 0)::bigint from billing.credit_transactions t
-        where t.user_id = p.user_id and p.source_id in (t.stripe_invoice_id, t.stripe_checkout_session_id)
+        -- Of any user: its subscription may have moved since.
+        where p.source_id in (t.stripe_invoice_id, t.stripe_checkout_session_id)
             and t.transaction_type in ('purchase', 'subscription_grant', 'bonus')
     ) as credits,
     coalesce(

@@ -23,6 +23,8 @@ alter table billing.credit_transactions enable row level security;
 alter table billing.reservations enable row level security;
 alter table billing.customers enable row level security;
 alter table billing.subscriptions enable row level security;
+alter table billing.subscription_users enable row level security;
+alter table billing.subscription_moves enable row level security;
 alter table billing.subscription_items enable row level security;
 alter table billing.payments enable row level security;
 alter table billing.invoice_lines enable row level security;
@@ -46,6 +48,8 @@ create policy readers on billing.subscriptions for select to public
     using ((select billing.current_user_id()) = user_id or (select billing.is_service()));
 create policy readers on billing.prices for select to public using (true);
 create policy readers on billing.settings for select to public using ((select billing.is_service()));
+create policy readers on billing.subscription_users for select to public using ((select billing.is_service()));
+create policy readers on billing.subscription_moves for select to public using ((select billing.is_service()));
 create policy readers on billing.subscription_items for select to public using ((select billing.is_service()));
 create policy readers on billing.invoice_lines for select to public using ((select billing.is_service()));
 create policy readers on billing.test_clocks for select to public using ((select billing.is_service()));
@@ -136,9 +140,16 @@ begin
         execute pg_catalog.format('alter table %s owner to stripe_credits_owner', v_object.name);
     end loop;
     for v_object in
-        select p.oid::regprocedure as signature from pg_catalog.pg_proc p
+        select p.oid::regprocedure as signature, l.lanname = 'c' as keeps_plans
+        from pg_catalog.pg_proc p join pg_catalog.pg_language l on l.oid = p.prolang
         where p.pronamespace = 'billing'::regnamespace and p.prosecdef
     loop
+        if v_object.keeps_plans then
+            -- Its statements look rows up by key. Where one takes an array, Postgres guesses it longer than it is, and would
+            -- plan the statement anew each time, which takes longer than to run it.
+            execute pg_catalog.format(
+                'alter function %s set plan_cache_mode = force_generic_plan', v_object.signature);
+        end if;
         execute pg_catalog.format('alter function %s owner to stripe_credits_owner', v_object.signature);
     end loop;
 end

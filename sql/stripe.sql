@@ -3,7 +3,7 @@
 create table billing.customers (
     customer_id billing.identifier primary key,
     user_id uuid not null,
-    source text not null check (source in ('client_reference', 'server')),
+    source text not null check (source in ('client_reference', 'snapshot', 'server')),
     as_of timestamptz not null
 );
 comment on table billing.customers is 'Which user a Stripe customer is, by which source, as of when.';
@@ -47,6 +47,37 @@ comment on column billing.subscriptions.listed_since is
 'As of when the earliest known state with a complete list of items was so, as seen_at.';
 comment on column billing.subscriptions.known_after is
 'The account''s last ledger row when this state became known.';
+
+create table billing.subscription_users (
+    subscription_id billing.identifier not null,
+    as_of timestamptz not null,
+    source text not null check (source in ('metadata', 'operator')),
+    user_id uuid not null,
+    primary key (subscription_id, as_of, source)
+);
+comment on table billing.subscription_users is
+'Which user a subscription was given to, and when: by the metadata of its states, the first and the last that named a user '
+'without another in between, or by attribute(). The latest change stands.';
+
+create table billing.subscription_moves (
+    subscription_id billing.identifier not null,
+    number integer not null check (number > 0),
+    from_user uuid not null,
+    to_user uuid not null check (to_user <> from_user),
+    from_after bigint not null,
+    to_after bigint not null,
+    stripe_event_id text,
+    moved_at timestamptz not null,
+    primary key (subscription_id, number)
+);
+comment on table billing.subscription_moves is
+'The moves of subscriptions from user to user, numbered per subscription.';
+comment on column billing.subscription_moves.from_after is
+'The last ledger row of the user that it left, before the move: what was drawn by then stays that user''s.';
+comment on column billing.subscription_moves.to_after is
+'The last ledger row of the user that it came to, before the move.';
+create index subscription_moves_from on billing.subscription_moves (from_user);
+create index subscription_moves_to on billing.subscription_moves (to_user);
 
 create table billing.subscription_items (
     item_id billing.identifier not null,
@@ -137,6 +168,7 @@ comment on column billing.invoice_lines.names_credited is 'Whether it says which
 comment on column billing.invoice_lines.interval is 'The billing interval of its price, as Stripe names it.';
 comment on column billing.invoice_lines.known_after is
 'The account''s last ledger row when the line became known.';
+create index invoice_lines_subscription on billing.invoice_lines (subscription_id);
 create index invoice_lines_periods on billing.invoice_lines (user_id, period_end);
 
 create table billing.payment_names (

@@ -65,11 +65,13 @@ fn reconcile_checkout_session(
     connected(|sql| event::reconcile(sql, &session, expected, as_of))
 }
 
-/// Links a checkout session (`cs_…`) or a customer (`cus_…`, in Accounts v2 `acct_…`) to a user, and re-applies events that were parked waiting for
-/// that.
+/// Links a checkout session (`cs_…`), a customer (`cus_…`, in Accounts v2 `acct_…`) or a subscription (`sub_…`) to a user, and
+/// re-applies events that were parked waiting for that. A subscription that another user has moves, with what is left of it
+/// and what is to come; with a customer those move that the user has to whom it was linked, unless their metadata
+/// name that user.
 ///
-/// `applied` with the credits of those events; `already_applied` if nothing changed; `rejected`, `conflict` if the session
-/// was paid for another user.
+/// `applied` with the credits that moved and those of the events; `already_applied` if nothing changed; `rejected`, `conflict`
+/// if a pack's session was paid for another user.
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn attribute(p_stripe_id: Option<String>, p_user_id: Option<pgrx::Uuid>) -> Outcome {
@@ -78,8 +80,9 @@ fn attribute(p_stripe_id: Option<String>, p_user_id: Option<pgrx::Uuid>) -> Outc
     connected(|sql| match stripe_id.split_once('_') {
         Some(("cus" | "acct", _)) => attribute::customer(sql, &stripe_id, user),
         Some(("cs", _)) => attribute::session(sql, &stripe_id, user),
+        Some(("sub", _)) => attribute::subscription(sql, &stripe_id, user),
         _ => raise_invalid(
-            "p_stripe_id must be a checkout session (cs_…) or a customer (cus_…, acct_…)",
+            "p_stripe_id must be a checkout session (cs_…), a customer (cus_…, acct_…) or a subscription (sub_…)",
             &format!("p_stripe_id = {stripe_id:?}"),
         ),
     })

@@ -7,12 +7,12 @@ use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::catalog::Settings;
 use stripe_credits_rules::event::{self, Event, Subject};
 use stripe_credits_rules::fetched::{self, Fetched};
-use stripe_credits_rules::identity::{self, Claims, CustomerLink, Identity};
+use stripe_credits_rules::identity::{self, Claims, CustomerLink, Identity, LinkSource};
 use stripe_credits_rules::invoice::{self as invoice_rules, Invoice};
 use stripe_credits_rules::payment_intent::PaymentIntent;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::session::{self, Mode, PaymentStatus, Session};
-use stripe_credits_rules::subscription::Subscription;
+use stripe_credits_rules::subscription::{self as subscription_rules, Subscription};
 use stripe_credits_rules::user::UserNames;
 use stripe_credits_rules::verdict::Verdict;
 use stripe_credits_rules::worth::{NoGrant, invoice as rules};
@@ -24,7 +24,7 @@ use crate::pg::sql::Sql;
 use crate::posting::payment::{self, Joined};
 use crate::posting::subscription::{Incoming, Source};
 use crate::posting::{invoice, pack, reversal, subscription};
-use crate::tables::{customers, inbox, payments, subscriptions, test_clocks};
+use crate::tables::{customers, inbox, ownership, payments, subscriptions, test_clocks};
 
 /// Who asks for an event to be applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -229,8 +229,22 @@ fn judge_subscription(
     session_user: Option<Uuid>,
 ) -> Judged {
     let known = subscriptions::find(sql, &facts.id);
-    let attributed = known.as_ref().and_then(|known| known.user).or(session_user);
-    let claims = Claims { metadata: context.user(&facts.metadata_user), attributed, ..Claims::default() };
+    let named = context.user(&facts.metadata_user);
+    let contradicts = |user| ownership::contradicts(sql, &facts.id, facts.as_of, user);
+    if context.fetched.is_none() && named.is_some_and(contradicts) {
+        // Two states of one second name two users: Stripe says which one is later.
+        return Outcome::from(NoGrant::NeedsFetch(vec![subscription_rules::path(&facts.id)])).into();
+    }
+    let answer = context.fetched.and_then(|fetched| fetched.subscription(&facts.id));
+    for state in [Some(facts), answer].into_iter().flatten() {
+        if let Some(user) = context.user(&state.metadata_user) {
+            ownership::give(sql, &facts.id, user, state.as_of, ownership::Source::Metadata);
+        }
+    }
+    let given_to = ownership::user(sql, &facts.id);
+    let attributed = given_to.or(known.as_ref().and_then(|known| known.user)).or(session_user);
+    // The latest word is the server's; a state that names an earlier one again links nobody else.
+    let claims = Claims { metadata: given_to.filter(|_| named.is_some()), attributed, ..Claims::default() };
     let ownership = resolve_owner(sql, facts.customer_id.as_deref(), claims, facts.as_of);
     let relinked = ownership.link_customer(sql);
     let incoming = Incoming { event_id: &context.event.id, facts, source, fetched: context.fetched };
@@ -249,16 +263,19 @@ fn judge_invoice(sql: &mut Sql, context: &Context, invoice: &Invoice, session_us
         return judge_pack_invoice(sql, context, invoice);
     }
     let paid_at = invoice.paid_at.unwrap_or(context.event.created);
-    let of_subscription = invoice.subscription_ids().find_map(|id| subscriptions::user(sql, id));
+    // It follows its own subscription, or else the first that its lines name and that is known.
+    let mut ids = invoice.subscription_id.as_deref().into_iter().chain(invoice.subscription_ids());
+    let of_subscription = ids.find_map(|id| subscriptions::user(sql, id));
     let joined = payment::join(sql, &context.event.id, Some(&invoice.id), &invoice.names());
     let known = joined.payment.filter(|payment| payment.source_id == invoice.id);
-    let claims = Claims {
-        paid_for: known.as_ref().filter(|payment| payment.paid).map(|payment| payment.user),
-        metadata: context.user(&invoice.metadata_user),
-        attributed: of_subscription.or(session_user),
-        ..Claims::default()
-    };
-    let ownership = resolve_owner(sql, invoice.customer_id.as_deref(), claims, paid_at);
+    // The metadata are a copy of the time when it was made: they name a user if nobody is known, and move nothing.
+    let paid_for = known.as_ref().filter(|payment| payment.paid).map(|payment| payment.user);
+    let snapshot = context.user(&invoice.metadata_user);
+    let attributed = of_subscription.or(paid_for).or(snapshot).or(session_user);
+    let claims = Claims { attributed, ..Claims::default() };
+    let mut ownership = resolve_owner(sql, invoice.customer_id.as_deref(), claims, paid_at);
+    ownership.incoming =
+        snapshot.map(|user| CustomerLink { user, source: LinkSource::Snapshot, as_of: paid_at });
     let unblocked = ownership.link_customer(sql);
     if let Some(outcome) = context.before_books(paid_at) {
         return Judged { outcome: ownership.with_owner(sql, outcome), unblocked };

@@ -3,9 +3,11 @@
 //! An operation opens the account, which locks its row and posts what is due by now; posts its own differences; and closes
 //! the account. After every commit, Σ ledger = Σ grants' remaining − debt = cached balance (rule 14).
 
+mod accounts; // several accounts of one operation
 mod time; // what time alone causes: expiries, parts of a period, months of the free plan, ended reservations
 mod purchase; // one payment's credits that depend on no other fact
 mod streams; // plan credits, as one function of all facts
+mod moves; // what former users of its subscriptions had drawn
 mod facts; // the facts that they are computed from
 mod targets; // the difference between what grants hold and what they should hold
 mod debt; // what was drawn beyond worth
@@ -24,6 +26,7 @@ use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
 
 use crate::outcome::{Balances, Outcome};
+pub(crate) use accounts::Accounts;
 pub(crate) use audit::worth_faults;
 pub(crate) use chain::chain_faults;
 use chain::{LedgerRow, RowHash};
@@ -137,6 +140,10 @@ pub(crate) struct Account {
     dirty: bool,
     /// What became known or due that may change what periods hold, and is not computed yet.
     touched: Option<streams::Touch>,
+    /// The subscription that is moving to the account or from it.
+    moving: Option<String>,
+    /// What the computation leaves to former users of the account's subscriptions.
+    left_to_former: Vec<targets::FormerChange>,
     /// Whether what the grants owe may have changed.
     is_owed_changed: bool,
     /// The own time of what became known, if that is earlier than now.
@@ -219,6 +226,8 @@ fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
         postings: Vec::new(),
         dirty: false,
         touched: None,
+        moving: None,
+        left_to_former: Vec::new(),
         is_owed_changed: false,
         learned_as_of: None,
     };
@@ -345,6 +354,7 @@ impl Account {
         account.operation_id = account.last_transaction_id + 1;
         account.opened_with = account.total();
         account.postings.clear();
+        account.left_to_former.clear();
         Some(account)
     }
 

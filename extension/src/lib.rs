@@ -39,6 +39,7 @@ mod tables {
     pub(crate) mod catalog; // settings, prices
     pub(crate) mod customers; // customers
     pub(crate) mod subscriptions; // subscriptions
+    pub(crate) mod ownership; // subscription_users, subscription_moves: whose a subscription is, and was
     pub(crate) mod subscription_items; // subscription_items: the states of each item
     pub(crate) mod payments; // payments, payment_names
     pub(crate) mod invoices; // payments: what plan credits depend on

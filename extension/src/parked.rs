@@ -24,19 +24,31 @@ pub(crate) const BATCH: i64 = 100;
 /// The maximum number of events of busy accounts that a batch passes over, beside those that name a busy user.
 const MAX_BUSY_EVENTS: usize = 1_000;
 
-/// Takes the locks of a payment, in rule 15's order.
-pub(crate) fn lock(sql: &mut Sql, customer_id: Option<&str>, keys: &Keys) {
+/// Takes the locks of a payment, in rule 15's order. `moving` tells, once the sources are locked, which payments move to another
+/// user with their subscriptions.
+pub(crate) fn lock(
+    sql: &mut Sql,
+    customer_id: Option<&str>,
+    keys: &Keys,
+    moving: impl FnOnce(&mut Sql) -> Vec<String>,
+) {
     if let Some(customer_id) = customer_id {
         locks::customer(customer_id);
     }
     locks::sources(keys.sources.iter().copied());
-    let names: Vec<String> = keys.names.iter().map(|name| (*name).to_owned()).collect();
+    let mut names: Vec<String> = keys.names.iter().map(|name| (*name).to_owned()).collect();
+    names.extend(moving(sql));
     lock_names(sql, &names);
 }
 
 /// The same for a call that links the customer itself: takes the locks of up to [`BATCH`] events that are parked for the
 /// customer, too. Returns those events.
-pub(crate) fn lock_with_parked(sql: &mut Sql, customer_id: Option<&str>, keys: &Keys) -> Vec<ParkedEvent> {
+pub(crate) fn lock_with_parked(
+    sql: &mut Sql,
+    customer_id: Option<&str>,
+    keys: &Keys,
+    moving: impl FnOnce(&mut Sql) -> Vec<String>,
+) -> Vec<ParkedEvent> {
     let parked = match customer_id {
         Some(customer_id) => {
             locks::customer(customer_id);
@@ -48,8 +60,9 @@ pub(crate) fn lock_with_parked(sql: &mut Sql, customer_id: Option<&str>, keys: &
     let parked_keys: Vec<Keys> = subjects.iter().map(Subject::keys).collect();
     let all = || parked_keys.iter().chain([keys]);
     locks::sources(all().flat_map(|keys| keys.sources.iter().copied()));
-    let names: Vec<String> =
+    let mut names: Vec<String> =
         all().flat_map(|keys| keys.names.iter().map(|name| (*name).to_owned())).collect();
+    names.extend(moving(sql));
     lock_names(sql, &names);
     parked
 }

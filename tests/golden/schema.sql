@@ -5,34 +5,34 @@ access_faults() -> TABLE(check_name text, fault text) stable {"search_path=pg_ca
 access_rights() -> TABLE(role_kind text, object text, privilege text) stable {"search_path=pg_catalog, pg_temp"}
 account_time(p_test_clock text) -> timestamp with time zone stable security definer {"search_path=pg_catalog, pg_temp"}
 adds_up(g billing.credit_grants) -> boolean immutable
-adjust_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_reason text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
+adjust_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_reason text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
 admin_apply_stripe_credit_pack_purchase(p_user_id uuid, p_amount bigint, p_event_id text, p_checkout_session_id text, p_payment_intent_id text DEFAULT NULL::text, p_customer_id text DEFAULT NULL::text, p_price_id text DEFAULT NULL::text, p_pack text DEFAULT NULL::text) -> jsonb volatile security definer {"search_path=pg_catalog, pg_temp"}
-apply_stripe_credit_pack_purchase(p_user_id uuid, p_amount bigint, p_event_id text, p_checkout_session_id text, p_payment_intent_id text DEFAULT NULL::text, p_customer_id text DEFAULT NULL::text, p_price_id text DEFAULT NULL::text, p_pack text DEFAULT NULL::text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
-apply_stripe_event(event jsonb, fetched jsonb DEFAULT NULL::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
-apply_stripe_event_text(body text, fetched jsonb DEFAULT NULL::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
+apply_stripe_credit_pack_purchase(p_user_id uuid, p_amount bigint, p_event_id text, p_checkout_session_id text, p_payment_intent_id text DEFAULT NULL::text, p_customer_id text DEFAULT NULL::text, p_price_id text DEFAULT NULL::text, p_pack text DEFAULT NULL::text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
+apply_stripe_event(event jsonb, fetched jsonb DEFAULT NULL::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
+apply_stripe_event_text(body text, fetched jsonb DEFAULT NULL::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
 apply_stripe_subscription_state(p_user_id uuid, p_tier text, p_customer_id text, p_subscription_id text, p_price_id text, p_cycle_start timestamp with time zone, p_cycle_end timestamp with time zone, p_event_id text, p_invoice_id text DEFAULT NULL::text, p_reset_usage boolean DEFAULT false) -> jsonb volatile security definer {"search_path=pg_catalog, pg_temp"}
-apply_subscription_state(p_user_id uuid, p_tier text, p_customer_id text, p_subscription_id text, p_price_id text, p_cycle_start timestamp with time zone, p_cycle_end timestamp with time zone, p_event_id text, p_invoice_id text DEFAULT NULL::text, p_reset_usage boolean DEFAULT false, p_status text DEFAULT 'active'::text, p_cancel_at_period_end boolean DEFAULT false) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
+apply_subscription_state(p_user_id uuid, p_tier text, p_customer_id text, p_subscription_id text, p_price_id text, p_cycle_start timestamp with time zone, p_cycle_end timestamp with time zone, p_event_id text, p_invoice_id text DEFAULT NULL::text, p_reset_usage boolean DEFAULT false, p_status text DEFAULT 'active'::text, p_cancel_at_period_end boolean DEFAULT false) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
 assert_known_price(p_price_id text) -> void stable security definer {"search_path=pg_catalog, pg_temp"}
-attribute(p_stripe_id text, p_user_id uuid) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
+attribute(p_stripe_id text, p_user_id uuid) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
 balance_at(p_user_id uuid, p_at timestamp with time zone) -> bigint stable security definer {"search_path=pg_catalog, pg_temp"}
 balance_faults() -> TABLE(user_id uuid, stored bigint, calculated bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 balances_by(p_user_id uuid, p_now timestamp with time zone) -> TABLE(subscription bigint, purchased bigint, promotional bigint, debt bigint) stable {"search_path=pg_catalog, pg_temp"}
-chain_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
-commit_reservation(p_user_id uuid, p_request_id text, p_amount bigint DEFAULT NULL::bigint) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
+chain_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
+commit_reservation(p_user_id uuid, p_request_id text, p_amount bigint DEFAULT NULL::bigint) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
 credit_system_metrics(p_window interval DEFAULT '01:00:00'::interval) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
 current_user_id() -> uuid stable security definer {"search_path=pg_catalog, pg_temp"}
 draw_rank(p_pool text) -> smallint immutable
 explain_checkout_session(p_session_id text) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
 explain_event(event jsonb, fetched jsonb DEFAULT NULL::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 explain_user(p_user_id uuid) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
-forget_user(p_user_id uuid) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
+forget_user(p_user_id uuid) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
 free_plan() -> TABLE(credits bigint, every interval) stable security definer {"search_path=pg_catalog, pg_temp"}
 grant_access(p_client regrole, p_service regrole) -> void volatile {"search_path=pg_catalog, pg_temp"}
-grant_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_description text DEFAULT NULL::text, p_expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
+grant_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_description text DEFAULT NULL::text, p_expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
 grant_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
-grant_signup_credits(p_user_id uuid) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
+grant_signup_credits(p_user_id uuid) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
 guard_drop() -> event_trigger volatile {"search_path=pg_catalog, pg_temp"}
-import_balance(p_user_id uuid, p_pool text, p_amount bigint, p_source text, p_expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
+import_balance(p_user_id uuid, p_pool text, p_amount bigint, p_source text, p_expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
 installed_state() -> TABLE(check_name text, object text, state text) immutable {"search_path=pg_catalog, pg_temp"}
 is_service() -> boolean stable {"search_path=pg_catalog, pg_temp"}
 ledger_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
@@ -46,26 +46,26 @@ older_answer(o billing.outcome) -> jsonb immutable {"search_path=pg_catalog, pg_
 owner_role_faults() -> SETOF text stable {"search_path=pg_catalog, pg_temp"}
 payment_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 present_state() -> TABLE(check_name text, object text, state text) stable {"search_path=pg_catalog, pg_temp"}
-prune_stripe_events(p_older_than interval) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp"}
-reconcile_checkout_session(session jsonb, expected_user_id uuid, as_of timestamp with time zone DEFAULT NULL::timestamp with time zone) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
-refund_spend(p_user_id uuid, p_spend_request_id text, p_request_id text, p_amount bigint DEFAULT NULL::bigint) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
+prune_stripe_events(p_older_than interval) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
+reconcile_checkout_session(session jsonb, expected_user_id uuid, as_of timestamp with time zone DEFAULT NULL::timestamp with time zone) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
+refund_spend(p_user_id uuid, p_spend_request_id text, p_request_id text, p_amount bigint DEFAULT NULL::bigint) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
 refuse_ledger_change() -> trigger volatile {"search_path=pg_catalog, pg_temp"}
-release_reservation(p_user_id uuid, p_request_id text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
+release_reservation(p_user_id uuid, p_request_id text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
 require_named(p_value text, p_argument text) -> void immutable {"search_path=pg_catalog, pg_temp"}
 reservation_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
-reserve_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_ttl interval DEFAULT '00:15:00'::interval, p_description text DEFAULT NULL::text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
+reserve_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_ttl interval DEFAULT '00:15:00'::interval, p_description text DEFAULT NULL::text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
 resolve_price(p_price_id text, p_at timestamp with time zone DEFAULT now()) -> SETOF billing.prices stable security definer {"search_path=pg_catalog, pg_temp"}
 retry_due(p_limit integer DEFAULT 100) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp",lock_timeout=1s}
 retry_parked(p_limit integer DEFAULT 100) -> SETOF billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",lock_timeout=1s}
 run_due(p_limit integer DEFAULT 1000) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp"}
 security_selfcheck() -> TABLE(check_name text, ok boolean, detail text) stable security definer {"search_path=pg_catalog, pg_temp"}
-settle_account(p_user_id uuid) -> void volatile security definer {"search_path=pg_catalog, pg_temp"}
-spend_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_description text DEFAULT NULL::text, p_metadata jsonb DEFAULT '{}'::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
+settle_account(p_user_id uuid) -> void volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
+spend_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_description text DEFAULT NULL::text, p_metadata jsonb DEFAULT '{}'::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
 surroundings_faults() -> TABLE(check_name text, fault text) stable {"search_path=pg_catalog, pg_temp"}
-sync_user_credits(p_user_id uuid) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp"}
-user_id(p_external text) -> uuid stable security definer {"search_path=pg_catalog, pg_temp"}
+sync_user_credits(p_user_id uuid) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
+user_id(p_external text) -> uuid stable security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
 validate_credits_consistency() -> TABLE(user_id uuid, stored_balance bigint, calculated_balance bigint, difference bigint, detail text) stable security definer {"search_path=pg_catalog, pg_temp"}
-worth_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
+worth_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
 
 -- Types
 outcome: ok boolean, outcome text, already_applied boolean, reason text, user_id uuid, credits bigint, remaining_subscription bigint, remaining_purchased bigint, remaining_promotional bigint, remaining_total bigint, debt bigint, tier text, subscription_status text, to_fetch jsonb, details jsonb
@@ -117,8 +117,10 @@ table credit_grants 24: part_start timestamp with time zone
 table credit_grants 25: closed_at timestamp with time zone
 table credit_grants 26: needed_by timestamp with time zone
 table credit_grants 27: bought billing.credits
-table credit_grants 28: made_after bigint not null
-table credit_grants 29: created_at timestamp with time zone not null
+table credit_grants 28: moved_with text
+table credit_grants 29: kept billing.credits
+table credit_grants 30: made_after bigint not null
+table credit_grants 31: created_at timestamp with time zone not null
 table credit_transactions 01: user_id uuid not null
 table credit_transactions 02: id billing.ordinal not null
 table credit_transactions 03: operation_id billing.ordinal not null
@@ -276,6 +278,18 @@ table subscription_items 08: interval interval
 table subscription_items 09: metered boolean not null
 table subscription_items 10: removed boolean not null
 table subscription_items 11: known_after bigint not null
+table subscription_moves 01: subscription_id billing.identifier not null
+table subscription_moves 02: number integer not null
+table subscription_moves 03: from_user uuid not null
+table subscription_moves 04: to_user uuid not null
+table subscription_moves 05: from_after bigint not null
+table subscription_moves 06: to_after bigint not null
+table subscription_moves 07: stripe_event_id text
+table subscription_moves 08: moved_at timestamp with time zone not null
+table subscription_users 01: subscription_id billing.identifier not null
+table subscription_users 02: as_of timestamp with time zone not null
+table subscription_users 03: source text not null
+table subscription_users 04: user_id uuid not null
 table subscriptions 01: subscription_id billing.identifier not null
 table subscriptions 02: user_id uuid
 table subscriptions 03: customer_id text
@@ -335,7 +349,7 @@ billing.credit_transactions: CHECK (((grant_id IS NULL) = (pool IS NULL)))
 billing.credit_transactions: CHECK (((operation_id)::bigint <= (id)::bigint))
 billing.credit_transactions: PRIMARY KEY (user_id, id)
 billing.cursors: PRIMARY KEY (command)
-billing.customers: CHECK ((source = ANY (ARRAY['client_reference'::text, 'server'::text])))
+billing.customers: CHECK ((source = ANY (ARRAY['client_reference'::text, 'snapshot'::text, 'server'::text])))
 billing.customers: PRIMARY KEY (customer_id)
 billing.forgotten_users: PRIMARY KEY (user_id)
 billing.invoice_lines: CHECK ((line > 0))
@@ -374,6 +388,11 @@ billing.stripe_events: CHECK ((attempts > 0))
 billing.stripe_events: PRIMARY KEY (event_id)
 billing.subscription_items: CHECK ((quantity >= 0))
 billing.subscription_items: PRIMARY KEY (subscription_id, item_id, as_of)
+billing.subscription_moves: CHECK ((number > 0))
+billing.subscription_moves: CHECK ((to_user <> from_user))
+billing.subscription_moves: PRIMARY KEY (subscription_id, number)
+billing.subscription_users: CHECK ((source = ANY (ARRAY['metadata'::text, 'operator'::text])))
+billing.subscription_users: PRIMARY KEY (subscription_id, as_of, source)
 billing.subscriptions: CHECK (((ended_at IS NOT NULL) = (status = ANY (ARRAY['incomplete_expired'::text, 'canceled'::text]))))
 billing.subscriptions: CHECK ((quantity > 0))
 billing.subscriptions: CHECK ((status = ANY (ARRAY['incomplete'::text, 'unpaid'::text, 'paused'::text, 'past_due'::text, 'trialing'::text, 'active'::text, 'incomplete_expired'::text, 'canceled'::text])))
@@ -392,6 +411,7 @@ CREATE INDEX accounts_due ON billing.accounts USING btree (next_due_at) WHERE (n
 CREATE INDEX accounts_test_clock ON billing.accounts USING btree (test_clock) WHERE (test_clock IS NOT NULL)
 CREATE INDEX credit_grants_debt ON billing.credit_grants USING btree (user_id) WHERE (((owed)::bigint > 0) OR ((settled)::bigint > 0))
 CREATE INDEX credit_grants_draw ON billing.credit_grants USING btree (user_id, priority_at, draw_rank, id) WHERE spendable
+CREATE INDEX credit_grants_moved ON billing.credit_grants USING btree (moved_with) WHERE (moved_with IS NOT NULL)
 CREATE INDEX credit_grants_periods ON billing.credit_grants USING btree (user_id, period_end) WHERE (stripe_subscription_id IS NOT NULL)
 CREATE INDEX credit_transactions_created ON billing.credit_transactions USING brin (created_at) WITH (autosummarize='on')
 CREATE INDEX credit_transactions_invoice ON billing.credit_transactions USING btree (stripe_invoice_id) WHERE (stripe_invoice_id IS NOT NULL)
@@ -400,6 +420,7 @@ CREATE INDEX credit_transactions_session ON billing.credit_transactions USING bt
 CREATE INDEX credit_transactions_spend_refunds ON billing.credit_transactions USING btree (user_id, ((metadata ->> 'spend_request_id'::text))) WHERE ((transaction_type)::text = 'spend_refund'::text)
 CREATE INDEX customers_user ON billing.customers USING btree (user_id)
 CREATE INDEX invoice_lines_periods ON billing.invoice_lines USING btree (user_id, period_end)
+CREATE INDEX invoice_lines_subscription ON billing.invoice_lines USING btree (subscription_id)
 CREATE INDEX payment_names_source ON billing.payment_names USING btree (source_id)
 CREATE INDEX payments_user ON billing.payments USING btree (user_id)
 CREATE INDEX prices_key ON billing.prices USING btree (key, valid_from)
@@ -410,6 +431,8 @@ CREATE INDEX stripe_events_parked_customer ON billing.stripe_events USING btree 
 CREATE INDEX stripe_events_received ON billing.stripe_events USING brin (first_received_at) WITH (autosummarize='on')
 CREATE INDEX stripe_events_waiting ON billing.stripe_events USING btree (judged_at) WHERE (((outcome)::text = ANY (ARRAY['parked'::text, 'needs_fetch'::text])) AND (judged_at IS NOT NULL))
 CREATE INDEX subscription_items_metered ON billing.subscription_items USING btree (price_id) WHERE metered
+CREATE INDEX subscription_moves_from ON billing.subscription_moves USING btree (from_user)
+CREATE INDEX subscription_moves_to ON billing.subscription_moves USING btree (to_user)
 CREATE INDEX subscriptions_customer ON billing.subscriptions USING btree (customer_id)
 CREATE INDEX subscriptions_price ON billing.subscriptions USING btree (price_id)
 CREATE INDEX subscriptions_user ON billing.subscriptions USING btree (user_id)
@@ -429,6 +452,8 @@ CREATE UNIQUE INDEX reversals_pkey ON billing.reversals USING btree (reversal_id
 CREATE UNIQUE INDEX settings_pkey ON billing.settings USING btree (singleton)
 CREATE UNIQUE INDEX stripe_events_pkey ON billing.stripe_events USING btree (event_id)
 CREATE UNIQUE INDEX subscription_items_pkey ON billing.subscription_items USING btree (subscription_id, item_id, as_of)
+CREATE UNIQUE INDEX subscription_moves_pkey ON billing.subscription_moves USING btree (subscription_id, number)
+CREATE UNIQUE INDEX subscription_users_pkey ON billing.subscription_users USING btree (subscription_id, as_of, source)
 CREATE UNIQUE INDEX subscriptions_pkey ON billing.subscriptions USING btree (subscription_id)
 CREATE UNIQUE INDEX test_clocks_pkey ON billing.test_clocks USING btree (clock_id)
 
@@ -469,6 +494,10 @@ stripe_events policy readers: SELECT to {public} using ( SELECT billing.is_servi
 stripe_events: t
 subscription_items policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
 subscription_items: t
+subscription_moves policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+subscription_moves: t
+subscription_users policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+subscription_users: t
 subscriptions policy readers: SELECT to {public} using ((( SELECT billing.current_user_id() AS current_user_id) = user_id) OR ( SELECT billing.is_service() AS is_service)) check none
 subscriptions: t
 test_clocks policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
@@ -581,6 +610,8 @@ schema: USAGE to stripe_credits_owner
 settings: SELECT to service_role
 stripe_events: SELECT to service_role
 subscription_items: SELECT to service_role
+subscription_moves: SELECT to service_role
+subscription_users: SELECT to service_role
 subscriptions: SELECT to authenticated
 subscriptions: SELECT to service_role
 test_clocks: SELECT to service_role

@@ -40,7 +40,7 @@ const INVARIANTS: &[(&str, &str)] = &[
     (
         "a payment's grants are another user's",
         "select to_jsonb(p)::text from billing.payments p
-         join billing.credit_grants g on g.source_id = p.source_id and g.user_id <> p.user_id",
+         join billing.credit_grants g on g.source_id = p.source_id and g.user_id <> p.user_id and g.moved_with is null",
     ),
     (
         "a payment that is not known by its own name, or by the name of another payment that it is not",

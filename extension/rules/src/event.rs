@@ -91,6 +91,16 @@ impl Event {
 }
 
 impl Subject {
+    /// The state of a subscription that it is, or contains.
+    #[must_use]
+    pub fn subscription(&self) -> Option<&Subscription> {
+        match self {
+            Subject::Subscription(subscription) => Some(subscription),
+            Subject::CheckoutSession(session) => session.subscription.as_deref(),
+            _ => None,
+        }
+    }
+
     /// Its ids.
     #[must_use]
     pub fn keys(&self) -> Keys<'_> {

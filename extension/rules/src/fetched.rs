@@ -164,7 +164,7 @@ impl Fetched {
     #[must_use]
     pub fn names_of(&self, id: &str) -> Vec<Name<'_>> {
         let sessions = self.sessions.iter().map(Session::names);
-        let invoices = self.invoice_payments.iter().map(|payment| payment.names().to_vec());
+        let invoices = self.invoice_payments.iter().map(InvoicePayment::names);
         let charges = self.charges.iter().map(Reversals::names);
         let groups = sessions.chain(invoices).chain(charges);
         let of_it = groups.filter(|names| {

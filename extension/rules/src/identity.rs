@@ -13,6 +13,8 @@ text_enum! {
     LinkSource {
         /// `client_reference_id`.
         ClientReference => "client_reference",
+        /// The copy of a subscription's metadata on its invoice: it was so when the invoice was made.
+        Snapshot => "snapshot",
         /// Metadata, a call, or an attribution.
         Server => "server",
     }
@@ -31,13 +33,19 @@ pub struct CustomerLink {
 
 impl CustomerLink {
     /// The link that is known after `incoming`. A server's link beats a buyer's; of two servers' links the later
-    /// stays; of two of the same time the same one every time.
+    /// stays; of two of the same time the same one every time. A copy of metadata moves no link that a server made, and of two
+    /// copies the earlier stays.
     #[must_use]
     pub fn merge(known: Option<CustomerLink>, incoming: CustomerLink) -> CustomerLink {
         match known {
             None => incoming,
             Some(known) if incoming.source == LinkSource::ClientReference && known.user != incoming.user => {
                 known
+            }
+            Some(known)
+                if (known.source, incoming.source) == (LinkSource::Snapshot, LinkSource::Snapshot) =>
+            {
+                if (incoming.as_of, incoming.user) < (known.as_of, known.user) { incoming } else { known }
             }
             Some(known) => {
                 let rank = |link: &CustomerLink| (link.source, link.as_of, link.user);

@@ -12,7 +12,7 @@
 //! 5. `periods`: which period each line opens or changes;
 //! 6. `lots`, `firsts`: what that makes of each grant, and when each period opens; the trial and the bonus;
 //! 7. `downgrade`, `sweeps`: when something is set aside or expires, and of which grants;
-//! 8. `targets`: worth, less what was drawn, less what was swept;
+//! 8. `targets`: worth, less what was drawn, less what was swept; and of that what former users keep;
 //! 9. [`debt`]: what was drawn beyond worth, and from what it is settled.
 
 use std::collections::BTreeMap;
@@ -45,6 +45,8 @@ use sweeps::Sweep;
 pub struct Holdings {
     /// One per grant that has a line, or from which something was drawn, by key.
     pub targets: Vec<Target>,
+    /// What former users of subscriptions had drawn of them.
+    pub former: Vec<FormerTarget>,
     /// When each period of each stream opens or opened; periods that were reversed whole do not.
     pub openings: Vec<Opening>,
     /// What time alone will set aside, in order, beside what expires with its grant.
@@ -71,8 +73,10 @@ pub struct Target {
     pub key: GrantKey,
     /// Where it counts.
     pub pool: Pool,
-    /// What its facts are worth: the `amount` of its row. Below 0 if more was credited than was paid.
+    /// What its facts are worth, without `kept`: the `amount` of its row. Below 0 if more was credited than was paid.
     pub worth: Credits,
+    /// What of its facts' worth former users of the subscription had drawn, and keep.
+    pub kept: Credits,
     /// Drawn by spends, reservations and settlements, less what was given back.
     pub drawn: Credits,
     /// Drawn from a later period's grants while this one was not known, and counted here instead: below 0 there.
@@ -99,6 +103,22 @@ pub struct Target {
     pub needed_by: Option<Time>,
     /// The payments that it counts, the earliest first.
     pub payments: Vec<String>,
+}
+
+/// What a grant of a former user holds: of its facts' worth, what this user had drawn when the subscription left. A later
+/// reversal takes it back last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FormerTarget {
+    /// The user, as an index of [`Facts::former`].
+    pub former: usize,
+    /// The grant.
+    pub key: GrantKey,
+    /// What it is worth: at most what was drawn until the subscription left.
+    pub worth: Credits,
+    /// What it would be worth without reversals that are forgiven.
+    pub worth_unreversed: Credits,
+    /// When credits expire that come back to it: with its period.
+    pub expires_at: Option<Time>,
 }
 
 /// Where a grant is in its own time.
@@ -154,11 +174,11 @@ pub fn holdings(facts: &Facts, draws: &[Draw], now: Time) -> Result<Holdings, Ou
     }
     let sweeps = sweeps::sweeps(facts, &billed, &streams, &lots);
     let openings = openings(&lots, &streams);
-    let own_draws: Vec<&Draw> = draws.iter().filter(|draw| draw.is_of(facts, &lots)).collect();
-    let targets = targets::targets(lots.lots.into_values().collect(), &sweeps, &own_draws, now)?;
+    let of_grants = targets::drawn(facts, draws, &lots);
+    let (targets, former) = targets::targets(lots.lots.into_values().collect(), &sweeps, &of_grants, now)?;
     let next_change = next_change(&targets, &sweeps, now);
     let to_set_aside = to_set_aside(&targets, &sweeps, now);
-    Ok(Holdings { targets, openings, to_set_aside, next_change })
+    Ok(Holdings { targets, former, openings, to_set_aside, next_change })
 }
 
 /// The sweeps to come of grants of which something is left or may be given back, but for those that the grants' own ends

@@ -52,7 +52,7 @@ pub(crate) fn purchase(sql: &mut Sql, call: &DirectPurchase) -> Outcome {
     let names: Vec<Name> =
         [Name { kind: NameKind::CheckoutSession, id: session_id }].into_iter().chain(intent).collect();
     let keys = Keys { sources: vec![session_id], names: names.iter().map(|name| name.id).collect() };
-    let parked = parked::lock_with_parked(sql, customer_id, &keys);
+    let parked = parked::lock_with_parked(sql, customer_id, &keys, |_| Vec::new());
     let known = payments::of_names(sql, session_id, &names);
     let paid = known.as_ref().filter(|payment| payment.paid);
     if paid.is_some_and(|payment| payment.user != call.user) {
@@ -142,7 +142,7 @@ pub(crate) fn subscription_state(sql: &mut Sql, call: &DirectState) -> Outcome {
         sources: [Some(call.subscription_id.as_str()), source_id.as_deref()].into_iter().flatten().collect(),
         names: invoice_id.into_iter().collect(),
     };
-    let parked = parked::lock_with_parked(sql, customer_id, &keys);
+    let parked = parked::lock_with_parked(sql, customer_id, &keys, |_| Vec::new());
     let Some(settings) = catalog::settings(sql) else {
         return Outcome::rejected(Reason::NoCatalog);
     };

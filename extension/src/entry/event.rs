@@ -19,7 +19,7 @@ use crate::pg::error::readable;
 use crate::pg::json::JsonText;
 use crate::pg::locks;
 use crate::pg::sql::Sql;
-use crate::tables::{catalog, forgotten, inbox};
+use crate::tables::{catalog, forgotten, inbox, ownership, subscriptions};
 
 /// Applies one delivery: the event, and Stripe's answer about it if Stripe was asked.
 pub(crate) fn deliver(sql: &mut Sql, payload: &JsonText, fetched: Option<&JsonText>) -> Outcome {
@@ -105,8 +105,8 @@ fn apply(
     };
     locks::catalog_shared();
     let answer = fetched.map(|fetched| Fetched::read(fetched.text())).transpose();
-    lock(sql, &event, answer.as_ref().ok().and_then(Option::as_ref));
     let settings = catalog::settings(sql);
+    lock(sql, &event, answer.as_ref().ok().and_then(Option::as_ref), settings.as_ref());
     let Judged { mut outcome, unblocked } = match answer {
         Ok(answer) => judge_delivery(sql, settings.as_ref(), &event, answer.as_ref(), caller),
         Err(malformed) => parked::unreadable_answer(&malformed).into(),
@@ -137,7 +137,7 @@ fn reduced(payload: &JsonText) -> JsonText {
 }
 
 /// Takes the locks of an event.
-fn lock(sql: &mut Sql, event: &Event, fetched: Option<&Fetched>) {
+fn lock(sql: &mut Sql, event: &Event, fetched: Option<&Fetched>, settings: Option<&Settings>) {
     let customer_id = match &event.subject {
         Subject::CheckoutSession(_)
         | Subject::Subscription(_)
@@ -155,7 +155,23 @@ fn lock(sql: &mut Sql, event: &Event, fetched: Option<&Fetched>) {
         answered.iter().filter(|name| matches!(name.kind, NameKind::CheckoutSession | NameKind::Invoice));
     keys.sources.extend(sources.map(|name| name.id));
     keys.names.extend(answered.iter().map(|name| name.id));
-    parked::lock(sql, customer_id, &keys);
+    parked::lock(sql, customer_id, &keys, |sql| payments_given_away(sql, settings, &event.subject, fetched));
+}
+
+/// The payments of a subscription whose state names another user than the one who has it.
+fn payments_given_away(
+    sql: &mut Sql,
+    settings: Option<&Settings>,
+    subject: &Subject,
+    fetched: Option<&Fetched>,
+) -> Vec<String> {
+    let Some(state) = subject.subscription() else { return Vec::new() };
+    let namespace = settings.and_then(|settings| settings.user_namespace);
+    let answer = fetched.and_then(|fetched| fetched.subscription(&state.id));
+    let mut named =
+        [Some(state), answer].into_iter().flatten().filter_map(|state| state.metadata_user.user(namespace));
+    let user = subscriptions::user(sql, &state.id);
+    if named.any(|named| Some(named) != user) { ownership::payments(sql, &state.id) } else { Vec::new() }
 }
 
 /// Judges a delivery by the answer that came with it, or else by the one that came with an earlier delivery of the same

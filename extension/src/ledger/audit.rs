@@ -13,6 +13,7 @@ use stripe_credits_rules::streams::facts::{Facts, GrantKey};
 use stripe_credits_rules::streams::holdings;
 use uuid::Uuid;
 
+use super::moves::{self, Former, Moves};
 use super::targets::{self, GrantRow};
 use super::{Fault, facts};
 use crate::pg::sql::{Sql, reading};
@@ -44,10 +45,15 @@ fn of_plans(sql: &mut Sql, user: Uuid) -> Vec<Fault> {
     let beginning = invoice_lines::first_end(sql, user).unwrap_or(Time::UNIX_EPOCH);
     let mut facts = facts::load(sql, user, beginning).facts;
     let payments = facts.payments.iter().map(|payment| payment.id.clone()).collect();
-    let rows = targets::of_periods(sql, user, None, payments);
-    let fault = |place, text| Fault { user, place, text };
-    let Some(mut differing) = worth(&facts).map(|worth| differences(&rows, worth)) else {
-        return vec![fault(0, "the facts of the plans are worth more than can be held".to_owned())];
+    let moves = Moves::of_user(sql, user);
+    let books = Books {
+        user,
+        rows: targets::of_periods(sql, user, None, payments),
+        former: moves::add_kept(sql, &moves, &mut facts),
+    };
+    let Some(mut differing) = books.differences(&facts) else {
+        let text = "the facts of the plans are worth more than can be held".to_owned();
+        return vec![Fault { user, place: 0, text }];
     };
     if !differing.is_empty() {
         // A period that closed before this setting was changed holds what it held.
@@ -55,17 +61,49 @@ fn of_plans(sql: &mut Sql, user: Uuid) -> Vec<Fault> {
             NoPaymentRequired::Grant => NoPaymentRequired::Ignore,
             NoPaymentRequired::Ignore => NoPaymentRequired::Grant,
         };
-        let otherwise = worth(&facts).map(|worth| differences(&rows, worth)).unwrap_or_default();
+        let otherwise = books.differences(&facts).unwrap_or_default();
         differing.retain(|key, _| otherwise.contains_key(key));
     }
-    differing.into_iter().map(|(key, difference)| fault(difference.grant_id, difference.text(&key))).collect()
+    let fault = |((user, key), difference): ((Uuid, GrantKey), Difference)| Fault {
+        user,
+        place: difference.grant_id,
+        text: difference.text(&key),
+    };
+    differing.into_iter().map(fault).collect()
 }
 
-/// What each grant is worth by these facts; `None` if that is more than can be held. Draws and time change what is left of a
-/// grant, never what it is worth.
-fn worth(facts: &Facts) -> Option<BTreeMap<GrantKey, i64>> {
-    let held = holdings(facts, &[], Time::UNIX_EPOCH).ok()?;
-    Some(held.targets.into_iter().map(|target| (target.key, target.worth.0)).collect())
+/// A user's grants of plans, and those that their subscriptions left behind with former users.
+struct Books {
+    user: Uuid,
+    rows: Vec<GrantRow>,
+    former: Vec<Former>,
+}
+
+impl Books {
+    /// The grants that do not hold what these facts are worth, by user; `None` if that is more than can be held. Draws and time
+    /// change what is left of a grant, never what it is worth; of a subscription that moved, what was drawn by then splits it.
+    fn differences(&self, facts: &Facts) -> Option<BTreeMap<(Uuid, GrantKey), Difference>> {
+        let held = holdings(facts, &[], Time::UNIX_EPOCH).ok()?;
+        // A trial or a bonus that left with a subscription is checked with that.
+        let (left, rows): (Vec<&GrantRow>, Vec<&GrantRow>) =
+            self.rows.iter().partition(|row| row.held.kept.is_some());
+        let is_here = |key: &GrantKey| !left.iter().any(|row| row.key == *key);
+        let own = held.targets.into_iter().filter(|target| is_here(&target.key));
+        let own = own.map(|target| (target.key, target.worth.0)).collect();
+        let mut differing = differences(self.user, &rows, own);
+        for (index, former) in self.former.iter().enumerate() {
+            let of_user = held.former.iter().filter(|target| target.former == index);
+            let mut worth: BTreeMap<GrantKey, i64> =
+                of_user.map(|target| (target.key.clone(), target.worth.0)).collect();
+            for row in &former.rows {
+                // What no fact is about stays as far as it was drawn.
+                let kept = row.held.kept.unwrap_or_default().0;
+                worth.entry(row.key.clone()).or_insert(row.held.amount.clamp(0, kept));
+            }
+            differing.extend(differences(former.user, &former.rows.iter().collect::<Vec<_>>(), worth));
+        }
+        Some(differing)
+    }
 }
 
 /// A grant whose amount is not what its facts are worth.
@@ -88,16 +126,20 @@ impl Difference {
     }
 }
 
-fn differences(rows: &[GrantRow], mut worth: BTreeMap<GrantKey, i64>) -> BTreeMap<GrantKey, Difference> {
+fn differences(
+    user: Uuid,
+    rows: &[&GrantRow],
+    mut worth: BTreeMap<GrantKey, i64>,
+) -> BTreeMap<(Uuid, GrantKey), Difference> {
     let mut differing = BTreeMap::new();
     for row in rows {
         let (amount, worth) = (row.held.amount, worth.remove(&row.key).unwrap_or(0));
         if amount != worth {
-            differing.insert(row.key.clone(), Difference { grant_id: row.id, amount, worth });
+            differing.insert((user, row.key.clone()), Difference { grant_id: row.id, amount, worth });
         }
     }
     let missing = worth.into_iter().filter(|(_, worth)| *worth != 0);
-    differing.extend(missing.map(|(key, worth)| (key, Difference { grant_id: 0, amount: 0, worth })));
+    differing.extend(missing.map(|(key, worth)| ((user, key), Difference { grant_id: 0, amount: 0, worth })));
     differing
 }
 

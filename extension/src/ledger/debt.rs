@@ -34,6 +34,20 @@ impl Account {
         self.post_debt(sql, unsettled, origin);
     }
 
+    /// Takes no more debt of a subscription that leaves than what was drawn: what was credited beyond what was paid is owed by
+    /// whom it comes to, and what settled that here comes back before it moves.
+    pub(super) fn leave_debt(&mut self, sql: &mut Sql, subscription_id: &str, origin: &Origin) {
+        let less = sql.execute(
+            "update billing.credit_grants set owed = greatest(drawn + moved, 0)
+             where user_id = $1 and stripe_subscription_id = $2 and amount < 0 and owed > greatest(drawn + moved, 0)",
+            &[uuid_datum(self.user).into(), subscription_id.into()],
+        );
+        if less > 0 {
+            self.is_owed_changed = true;
+            self.settle_owed(sql, origin);
+        }
+    }
+
     /// Posts the debt again, once what settlements returned is counted. If more is still settled than owed, that
     /// returns with the next change.
     pub(super) fn adjust_debt(&mut self, sql: &mut Sql, origin: &Origin) {

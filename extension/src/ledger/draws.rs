@@ -1,7 +1,11 @@
 //! What a spend, a reservation or an adjustment takes from an account's grants, and what is given back of it.
 
+use std::collections::BTreeMap;
+
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::draw::{self, Share};
+use stripe_credits_rules::streams::facts::{Draw, GrantKey, Purpose};
+use uuid::Uuid;
 
 use super::{Account, Origin, Requested, TransactionType, earliest, shares};
 use crate::pg::convert::uuid_datum;
@@ -21,6 +25,35 @@ const SPENDABLE: &str =
 const SPENDABLE_PURCHASED_LAST: &str =
     "select id, pool, remaining from billing.credit_grants where user_id = $1 and spendable
      order by pool = 'purchased', priority_at, draw_rank, id limit $2";
+
+/// What was drawn from these grants, by the ledger rows after one, and up to another if it is given.
+pub(super) fn of_grants(
+    sql: &mut Sql,
+    user: Uuid,
+    (after, up_to): (i64, Option<i64>),
+    grants: &BTreeMap<i64, &GrantKey>,
+) -> Vec<Draw> {
+    let ids: Vec<i64> = grants.keys().copied().collect();
+    let rows = sql.query(
+        "select grant_id, id, created_at,
+             case when transaction_type = 'debt_settlement'
+                 then coalesce((metadata ->> 'as_of')::timestamptz, created_at) else created_at end,
+             -amount, transaction_type = 'debt_settlement'
+         from billing.credit_transactions
+         where user_id = $1 and id > $2 and ($4::bigint is null or id <= $4) and grant_id = any ($3)
+             and (transaction_type in ('spend', 'spend_refund', 'reservation', 'release', 'debt_settlement')
+                 or transaction_type = 'adjustment' and amount < 0)
+         order by id",
+        &[uuid_datum(user).into(), after.into(), ids.into(), up_to.into()],
+    );
+    rows.filter_map(|mut row| {
+        let grant = (*grants.get(&row.get())?).clone();
+        let (id, at, as_of, credits) = (row.get(), row.get(), row.get(), row.get());
+        let purpose = if row.get() { Purpose::Settlement } else { Purpose::Spend };
+        Some(Draw { grant, id, at, as_of, credits, purpose })
+    })
+    .collect()
+}
 
 impl Account {
     /// What a request did, if it was made before. A request id is of one kind of request.
@@ -119,11 +152,15 @@ impl Account {
              )
              update billing.credit_grants g set
                  drawn = g.drawn - $3, settled = g.settled - $4, closed_at = null,
+                 -- What settled a debt can be spent when it comes back, also if its time is over.
+                 expires_at = case when g.moved_with is null or $4 = 0 then g.expires_at end,
+                 priority_at = case when g.moved_with is null or $4 = 0 then g.priority_at end,
                  owed = least(g.owed, greatest(g.drawn - $3 + g.moved - g.amount, 0)),
                  remaining = greatest(g.amount - (g.drawn - $3) - g.moved, 0) - g.pending - g.set_aside - g.expired
              from before b where g.user_id = $1 and g.id = b.id
              returning g.remaining - b.remaining, g.owed <> b.owed, g.expires_at,
-                 case when g.stripe_subscription_id is not null then g.period_start
+                 case when g.moved_with is not null then null
+                     when g.stripe_subscription_id is not null then g.period_start
                      when (g.source_id, g.item) = ('trial', 'trial') then g.available_from end",
             &[uuid_datum(self.user).into(), share.grant_id.into(), share.credits.0.into(), settled.into()],
         );

@@ -60,6 +60,7 @@ pub(super) fn load(sql: &mut Sql, user: Uuid, horizon: Time) -> Loaded {
         subscriptions,
         items,
         singles: Vec::new(),
+        former: Vec::new(),
         horizon: has_older.then_some(horizon),
         no_payment_required: settings.map_or(NoPaymentRequired::default(), |all| all.no_payment_required),
     };

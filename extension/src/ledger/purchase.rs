@@ -9,6 +9,7 @@ use stripe_credits_rules::reversal;
 use stripe_credits_rules::streams::facts::{CameBack, Facts, GrantKey, Single};
 use stripe_credits_rules::streams::holdings;
 
+use super::moves::Moves;
 use super::targets::{self, Cause, GrantRow, Posting};
 use super::{Account, Origin, earliest};
 use crate::pg::sql::Sql;
@@ -59,6 +60,13 @@ impl Account {
     /// Posts the difference between what came back of a payment and what is posted of that. `false` if it is not known what was
     /// charged, so that reversals wait. A payment that turned out to be another grants nothing any more.
     pub(crate) fn settle_reversals(&mut self, sql: &mut Sql, source_id: &str, origin: &Origin) -> bool {
+        let is_known = self.touch_reversals(sql, source_id, origin);
+        self.settle_facts(sql, origin);
+        is_known
+    }
+
+    /// The same, but what it changes of plans is posted when the account is settled.
+    pub(crate) fn touch_reversals(&mut self, sql: &mut Sql, source_id: &str, origin: &Origin) -> bool {
         let (came_back, is_known) = came_back(sql, source_id);
         let (_, is_joined) = payments::paid(sql, source_id);
         let nothing = Bought { grants: &[], at: self.now };
@@ -68,7 +76,6 @@ impl Account {
         if let Some(start) = invoice_lines::start(sql, source_id, self.user) {
             self.touch_streams(start, Cause::Reversal);
         }
-        self.settle_facts(sql, origin);
         is_known
     }
 
@@ -91,7 +98,7 @@ impl Account {
             None => rows.iter().filter_map(|row| known(source_id, row, came_back)).collect(),
         };
         let facts = Facts { singles, ..Facts::default() };
-        let draws = self.draws(sql, &rows);
+        let draws = self.draws(sql, &rows, &Moves::default());
         let held = holdings(&facts, &draws, self.now).map_err(|_| Reason::OutOfRange)?;
         let credits = |key: &GrantKey| -> Option<Credits> {
             let of_item = bought?.grants.iter().find(|grant| grant.item == key.item());
@@ -106,6 +113,7 @@ impl Account {
                 cause,
                 name: &|target| name(target.key.item()),
                 bought: &credits,
+                moving: None,
                 origin,
             },
         )?;

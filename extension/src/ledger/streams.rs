@@ -1,6 +1,8 @@
 //! Plan credits: whenever a fact is added or time passes, what each grant of a user's subscriptions should hold is
 //! computed anew from the facts (rules/streams.rs), as far back as the change can reach, and the difference is posted.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::Time;
@@ -10,8 +12,9 @@ use stripe_credits_rules::streams::facts::{Draw, GrantKey, Purpose};
 use stripe_credits_rules::streams::horizon::{self, Extent};
 use stripe_credits_rules::streams::{SetAside, holdings};
 
+use super::moves::{self, Moves};
 use super::targets::{Cause, GrantRow, Posting};
-use super::{Account, Origin, earliest, facts, targets};
+use super::{Account, Origin, draws, earliest, facts, targets};
 use crate::pg::convert::uuid_datum;
 use crate::pg::sql::Sql;
 
@@ -33,6 +36,11 @@ impl Account {
         });
     }
 
+    /// What the touched facts are about.
+    pub(super) fn cause(&self) -> Cause {
+        self.touched.map_or(Cause::Time, |touched| touched.cause)
+    }
+
     /// Computes what the periods hold, if something became known that may change it, and posts the difference.
     ///
     /// # Errors
@@ -40,11 +48,21 @@ impl Account {
     pub(crate) fn settle_streams(&mut self, sql: &mut Sql, origin: &Origin) -> Result<(), Reason> {
         let Some(Touch { from, cause }) = self.touched.take() else { return Ok(()) };
         let horizon = self.horizon(sql, from);
-        let loaded = facts::load(sql, self.user, horizon);
+        let mut loaded = facts::load(sql, self.user, horizon);
         let payments: Vec<String> = loaded.facts.payments.iter().map(|payment| payment.id.clone()).collect();
         let rows = targets::of_periods(sql, self.user, loaded.facts.horizon, payments);
-        let draws = self.draws(sql, &rows);
-        let held = holdings(&loaded.facts, &draws, self.now).map_err(|_| Reason::OutOfRange)?;
+        // A trial or a bonus that left with a subscription: the user had it.
+        let (left, rows): (Vec<GrantRow>, Vec<GrantRow>) =
+            rows.into_iter().partition(|row| row.held.kept.is_some());
+        let moves = Moves::of_user(sql, self.user);
+        let former = moves::add_former(sql, &moves, &mut loaded.facts);
+        let draws = self.draws(sql, &rows, &moves);
+        let mut held = holdings(&loaded.facts, &draws, self.now).map_err(|_| Reason::OutOfRange)?;
+        held.targets.retain(|target| !left.iter().any(|row| row.key == target.key));
+        for (index, former) in former.iter().enumerate() {
+            let of_user: Vec<_> = held.former.iter().filter(|target| target.former == index).collect();
+            self.left_to_former.extend(former.changes(&of_user));
+        }
         self.post_targets(
             sql,
             &Posting {
@@ -53,6 +71,7 @@ impl Account {
                 cause,
                 name: &|target| loaded.name(&target.payments).map(str::to_owned),
                 bought: &|_| None,
+                moving: self.moving.clone().as_deref(),
                 origin,
             },
         )?;
@@ -71,7 +90,8 @@ impl Account {
             "select coalesce(period_start, available_from), coalesce(period_end, expires_at, available_from), closed_at,
                     needed_by, pool = 'purchased'
              from billing.credit_grants
-             where user_id = $1 and (stripe_subscription_id is not null or (source_id, item) = ('trial', 'trial'))",
+             where user_id = $1 and moved_with is null
+                 and (stripe_subscription_id is not null or (source_id, item) = ('trial', 'trial'))",
             &[uuid_datum(self.user).into()],
         );
         let extents = rows.map(|mut row| {
@@ -86,7 +106,7 @@ impl Account {
 
     /// What was drawn from these grants. If nothing of a grant is ever set aside and it never expires, only the sum
     /// matters, and the ledger need not be read for it.
-    pub(super) fn draws(&self, sql: &mut Sql, grants: &[GrantRow]) -> Vec<Draw> {
+    pub(super) fn draws(&self, sql: &mut Sql, grants: &[GrantRow], moves: &Moves) -> Vec<Draw> {
         let timeless =
             |grant: &&GrantRow| grant.pool != Pool::Subscription && grant.held.expires_at.is_none();
         let summed = grants.iter().filter(timeless).filter(|grant| grant.held.drawn != Credits::ZERO);
@@ -102,25 +122,12 @@ impl Account {
             .collect();
         let timed: Vec<&GrantRow> = grants.iter().filter(|grant| !timeless(grant)).collect();
         let Some(after) = timed.iter().map(|grant| grant.made_after).min() else { return draws };
-        let ids: Vec<i64> = timed.iter().map(|grant| grant.id).collect();
-        let rows = sql.query(
-            "select grant_id, id, created_at,
-                 case when transaction_type = 'debt_settlement'
-                     then coalesce((metadata ->> 'as_of')::timestamptz, created_at) else created_at end,
-                 -amount, transaction_type = 'debt_settlement'
-             from billing.credit_transactions
-             where user_id = $1 and id > $2 and grant_id = any ($3)
-                 and (transaction_type in ('spend', 'spend_refund', 'reservation', 'release', 'debt_settlement')
-                     or transaction_type = 'adjustment' and amount < 0)
-             order by id",
-            &[uuid_datum(self.user).into(), after.into(), ids.into()],
-        );
-        for mut row in rows {
-            let grant_id: i64 = row.get();
-            let Some(grant) = timed.iter().find(|grant| grant.id == grant_id) else { continue };
-            let (id, at, as_of, credits) = (row.get(), row.get(), row.get(), row.get());
-            let purpose = if row.get() { Purpose::Settlement } else { Purpose::Spend };
-            draws.push(Draw { grant: grant.key.clone(), id, at, as_of, credits, purpose });
+        let keys: BTreeMap<i64, &GrantKey> = timed.iter().map(|grant| (grant.id, &grant.key)).collect();
+        for mut draw in draws::of_grants(sql, self.user, (after, None), &keys) {
+            if let GrantKey::Period { stream, .. } = &draw.grant {
+                draw.id = moves.place(&stream.subscription, self.user, draw.id);
+            }
+            draws.push(draw);
         }
         draws
     }

@@ -7,10 +7,10 @@ use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::lot::Pool;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::streams::facts::{GrantKey, Period, StreamKey};
-use stripe_credits_rules::streams::{State, Target};
+use stripe_credits_rules::streams::{FormerTarget, State, Target};
 use uuid::Uuid;
 
-use super::{Account, Origin, TransactionType};
+use super::{Account, Origin, TransactionType, earliest};
 use crate::pg::convert::{timestamp, uuid_datum};
 use crate::pg::sql::{Row, Sql};
 
@@ -23,6 +23,8 @@ pub(crate) enum Cause {
     Payment,
     /// Money that came back, or did not come back after all.
     Reversal,
+    /// A subscription that moves to another user.
+    Move,
 }
 
 /// A grant as it is posted.
@@ -48,6 +50,8 @@ pub(super) struct Held {
     pub(super) owed: i64,
     /// Of a payment that depends on no other fact: what it bought, before money came back.
     pub(super) bought: Option<Credits>,
+    /// Of a subscription that moved to another user: what was drawn by then.
+    pub(super) kept: Option<Credits>,
     pub(super) available_from: Option<Time>,
     pub(super) expires_at: Option<Time>,
     priority_at: Option<Time>,
@@ -71,6 +75,7 @@ impl Held {
             expired: target.expired.0,
             owed: target.owed.0,
             bought,
+            kept: None,
             available_from: Some(target.available_from),
             expires_at: target.expires_at.filter(|at| !stays || *at > now),
             priority_at: target.priority_at,
@@ -84,6 +89,48 @@ impl Held {
         Held { drawn: self.drawn, available_from: self.available_from, ..Held::default() }
     }
 
+    /// What a grant holds whose subscription moved to another user. What came back to it since can be spent, or expired.
+    pub(super) fn kept_by(&self, target: &FormerTarget) -> Held {
+        let (amount, moved) = (target.worth.0, self.moved);
+        let unspent = (amount - self.drawn.0 - moved).max(0);
+        let expired = self.expired.min(unspent);
+        let beyond = |worth: i64| (self.drawn.0 + moved - worth).max(0);
+        let remaining = unspent - expired;
+        let expires_at = if remaining > 0 { self.expires_at } else { target.expires_at };
+        Held {
+            amount,
+            drawn: self.drawn,
+            moved,
+            remaining,
+            expired,
+            owed: beyond(amount).min(beyond(target.worth_unreversed.0)),
+            kept: self.kept,
+            available_from: self.available_from,
+            expires_at,
+            priority_at: expires_at,
+            ..Held::default()
+        }
+    }
+
+    /// What such a grant holds if nothing was drawn of it, or if no fact of the other user's is about it.
+    pub(super) fn without_facts(&self) -> Held {
+        let kept = self.kept.unwrap_or_default().0;
+        let amount = self.amount.clamp(0, kept);
+        let unspent = (amount - self.drawn.0 - self.moved).max(0);
+        let expired = self.expired.min(unspent);
+        let (remaining, pending, set_aside) = (unspent - expired, 0, 0);
+        Held {
+            amount,
+            remaining,
+            pending,
+            set_aside,
+            expired,
+            closed_at: None,
+            needed_by: None,
+            ..self.clone()
+        }
+    }
+
     /// What could be spent of it, sooner or later, if nothing were set aside and nothing expired.
     fn unspent(&self) -> i64 {
         (self.amount - self.drawn.0 - self.moved).max(0)
@@ -91,6 +138,10 @@ impl Held {
 
     /// The rows that lead from what a grant held to this: how many credits, and why.
     fn rows_since(&self, before: &Held, pool: Pool, cause: Cause) -> Vec<(i64, TransactionType)> {
+        if cause == Cause::Move {
+            let moved = (self.remaining - before.remaining, TransactionType::Transfer);
+            return [moved].into_iter().filter(|(credits, _)| *credits != 0).collect();
+        }
         let moved = Held { moved: self.moved, ..before.clone() };
         let transfer = moved.unspent() - before.unspent();
         // What became spendable: because it was paid for, or because its time came.
@@ -118,11 +169,18 @@ impl Held {
     }
 }
 
+/// A grant of a former user that changes.
+pub(super) struct FormerChange {
+    pub(super) user: Uuid,
+    pub(super) row: GrantRow,
+    pub(super) held: Held,
+}
+
 /// The columns that [`grant_row`] reads, in its order.
 macro_rules! columns {
     () => {
         "id, source_id, item, pool, stripe_subscription_id, stripe_item_id, period_start, period_end, part_start, \
-         made_after, amount, drawn, moved, remaining, pending, set_aside, expired, owed, bought, available_from, \
+         made_after, amount, drawn, moved, remaining, pending, set_aside, expired, owed, bought, kept, available_from, \
          expires_at, priority_at, closed_at, needed_by"
     };
 }
@@ -162,6 +220,7 @@ fn grant_row(mut row: Row) -> GrantRow {
             expired: row.get(),
             owed: row.get(),
             bought: row.get_opt(),
+            kept: row.get_opt(),
             available_from: row.get_opt(),
             expires_at: row.get_opt(),
             priority_at: row.get_opt(),
@@ -184,7 +243,7 @@ pub(super) fn of_periods(
         columns!(),
         " from billing.credit_grants
          where user_id = $1 and (
-             stripe_subscription_id is not null and ($2::timestamptz is null or period_start >= $2)
+             stripe_subscription_id is not null and moved_with is null and ($2::timestamptz is null or period_start >= $2)
              or (source_id, item) = ('trial', 'trial') and ($2::timestamptz is null or available_from >= $2)
              or (source_id, item) = ('first_purchase_bonus', 'first_purchase_bonus')
              or stripe_subscription_id is null and source_id = any ($3))
@@ -194,6 +253,25 @@ pub(super) fn of_periods(
     sql.query(OF_PERIODS, &[uuid_datum(user).into(), horizon.into(), payments.into()])
         .map(grant_row)
         .collect()
+}
+
+/// The grants that subscriptions left behind with their former users, with the user and the subscription, as [`of_periods`].
+pub(super) fn of_former(
+    sql: &mut Sql,
+    subscription_ids: Vec<String>,
+    horizon: Option<Time>,
+) -> Vec<(Uuid, String, GrantRow)> {
+    const OF_FORMER: &str = concat!(
+        "select user_id, moved_with, ",
+        columns!(),
+        " from billing.credit_grants
+         where moved_with = any ($1) and (
+             $2::timestamptz is null or period_start >= $2
+             or period_start is null and ((source_id, item) <> ('trial', 'trial') or available_from >= $2))
+         order by user_id, id"
+    );
+    let rows = sql.query(OF_FORMER, &[subscription_ids.into(), horizon.map(timestamp).into()]);
+    rows.map(|mut row| (row.get(), row.get(), grant_row(row))).collect()
 }
 
 /// The grants of one payment that depend on no other fact.
@@ -233,6 +311,8 @@ pub(super) struct Posting<'a> {
     pub(super) name: &'a dyn Fn(&Target) -> Option<String>,
     /// What a payment that depends on no other fact bought.
     pub(super) bought: &'a dyn Fn(&GrantKey) -> Option<Credits>,
+    /// The subscription that moves, if that is the cause.
+    pub(super) moving: Option<&'a str>,
     pub(super) origin: &'a Origin<'a>,
 }
 
@@ -262,13 +342,28 @@ impl<'a> Posting<'a> {
         let is_bought =
             |target: &Target| (self.bought)(&target.key).is_some_and(|bought| bought > Credits::ZERO);
         let is_something = |target: &&Target| {
-            target.worth != Credits::ZERO || target.moved != Credits::ZERO || is_bought(target)
+            let counts = [target.worth, target.kept, target.moved];
+            counts.iter().any(|credits| *credits != Credits::ZERO) || is_bought(target)
         };
         for target in wanted.into_values().filter(is_something) {
             let held = Held::of(target, (self.bought)(&target.key), now);
             changes.push(Change { row: None, target: Some(target), held });
         }
         changes
+    }
+}
+
+impl Posting<'_> {
+    /// What changes a grant: only those of a subscription that moves are moved.
+    fn cause_of(&self, key: &GrantKey) -> Cause {
+        match (self.cause, key) {
+            (Cause::Move, GrantKey::Period { stream, .. })
+                if self.moving != Some(stream.subscription.as_str()) =>
+            {
+                Cause::Time
+            }
+            (cause, _) => cause,
+        }
     }
 }
 
@@ -298,7 +393,9 @@ impl Account {
             self.is_owed_changed |= held.owed != before.owed;
             let description = target.and_then(|target| (posting.name)(target));
             let invoice_id = target.and_then(paid_by);
-            let rows = held.rows_since(before, pool, posting.cause).into_iter();
+            let key = row.map(|row| &row.key).or(target.map(|target| &target.key));
+            let cause = key.map_or(posting.cause, |key| posting.cause_of(key));
+            let rows = held.rows_since(before, pool, cause).into_iter();
             movements.extend(rows.map(|(credits, transaction_type)| Movement {
                 credits,
                 transaction_type,
@@ -320,11 +417,28 @@ impl Account {
         Ok(())
     }
 
+    /// Makes a grant that a subscription left behind hold what is left to its former user, and appends the rows.
+    pub(super) fn post_former(
+        &mut self,
+        sql: &mut Sql,
+        change: &FormerChange,
+        cause: Cause,
+        origin: &Origin,
+    ) {
+        let FormerChange { row, held, .. } = change;
+        self.update_grant(sql, row.id, held);
+        self.is_owed_changed |= held.owed != row.held.owed;
+        for (credits, transaction_type) in held.rows_since(&row.held, row.pool, cause) {
+            self.post(sql, Credits(credits), Some((row.id, row.pool)), transaction_type, origin);
+        }
+        self.next_due = earliest(self.next_due, held.expires_at.filter(|_| held.remaining > 0));
+    }
+
     fn update_grant(&mut self, sql: &mut Sql, grant_id: i64, held: &Held) {
         sql.execute(
             "update billing.credit_grants set (amount, moved, remaining, pending, set_aside, expired, owed, bought,
-                 available_from, expires_at, priority_at, closed_at, needed_by)
-                 = ($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+                 available_from, expires_at, priority_at, closed_at, needed_by, kept)
+                 = ($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
              where user_id = $1 and id = $2",
             &[
                 uuid_datum(self.user).into(),
@@ -342,6 +456,7 @@ impl Account {
                 held.priority_at.map(timestamp).into(),
                 held.closed_at.map(timestamp).into(),
                 held.needed_by.map(timestamp).into(),
+                held.kept.map(|kept| kept.0).into(),
             ],
         );
         self.dirty = true;

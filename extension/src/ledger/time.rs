@@ -50,8 +50,9 @@ impl Account {
     fn due(&self, sql: &mut Sql) -> Option<Time> {
         let mut row = sql.query_one(
             "select min(expires_at) from billing.credit_grants
-             where user_id = $1 and spendable and stripe_subscription_id is null
-                 and (source_id, item) <> ('trial', 'trial')",
+             where user_id = $1 and spendable and (
+                 stripe_subscription_id is null and (source_id, item) <> ('trial', 'trial')
+                 or moved_with is not null)",
             &[uuid_datum(self.user).into()],
         );
         let grants = earliest(row.get_opt(), self.periods_next);
@@ -63,8 +64,9 @@ impl Account {
     fn expire(&mut self, sql: &mut Sql, by: Time) {
         let expired = shares(sql.query(
             "select id, pool, remaining from billing.credit_grants
-             where user_id = $1 and spendable and expires_at <= $2 and stripe_subscription_id is null
-                 and (source_id, item) <> ('trial', 'trial')
+             where user_id = $1 and spendable and expires_at <= $2 and (
+                 stripe_subscription_id is null and (source_id, item) <> ('trial', 'trial')
+                 or moved_with is not null)
              order by expires_at, id",
             &[uuid_datum(self.user).into(), timestamp(by).into()],
         ));

@@ -3,7 +3,8 @@
 //! Every function that applies something of Stripe's takes its locks in one order, before its first decision, and waits for none
 //! after the account's (what a delivery unblocks is judged then if its locks are free, and left due if not): catalog → customer → sources (sessions, subscriptions, invoices), sorted → names of payments,
 //! sorted → the payments that these name, sorted → the account's row (ledger.rs). Sources come before names, because what is parked for a session, and names its payment,
-//! is found under the session's lock. Spending locks the account only.
+//! is found under the session's lock. A subscription that moves to another user takes its payments with it, so their locks are
+//! taken with the other payments'. Several accounts are locked in the order of their users. Spending locks the account only.
 //!
 //! The catalog's lock, the first of them, also checks the transaction's isolation: at a stricter level than READ COMMITTED
 //! a decision would be made by the snapshot of before the lock was waited for, and what was committed meanwhile would be

@@ -1,6 +1,6 @@
 //! A paid invoice: its lines become facts, and the accounts that they count in are settled.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use stripe_credits_rules::calendar::Time;
@@ -12,11 +12,13 @@ use stripe_credits_rules::worth::NoGrant;
 use stripe_credits_rules::worth::invoice::{self as rules, PassedOver, Sorted};
 use uuid::Uuid;
 
-use crate::ledger::{self, Account, Cause, Origin};
+use crate::ledger::{self, Accounts, Cause, Origin};
 use crate::outcome::Outcome;
 use crate::pg::sql::Sql;
 use crate::tables::payments::{self, Payment, PaymentFacts, SourceType};
-use crate::tables::{catalog, invoice_lines, invoices, subscription_items, subscriptions, test_clocks};
+use crate::tables::{
+    catalog, invoice_lines, invoices, ownership, subscription_items, subscriptions, test_clocks,
+};
 
 /// A paid invoice, as an event or a call brings it.
 pub(crate) struct Paid<'a> {
@@ -79,12 +81,14 @@ pub(crate) fn post(sql: &mut Sql, paid: &Paid, known: Option<&Payment>, owner: U
     if let Some(clock_id) = &invoice.test_clock {
         test_clocks::name(sql, clock_id, paid.paid_at);
     }
-    // In the order of their users, as every door that locks several accounts.
-    let mut accounts: Vec<(Account, Time)> =
-        starts.into_iter().map(|(user, start)| (Account::open(sql, user), start)).collect();
+    let mut counted: BTreeSet<Uuid> = starts.keys().copied().collect();
+    for subscription_id in users.keys() {
+        counted.extend(ownership::former_users(sql, subscription_id));
+    }
+    let mut accounts = Accounts::open(sql, &counted);
     if let Some(clock_id) = &invoice.test_clock {
-        for (account, _) in &mut accounts {
-            account.live_by(sql, clock_id);
+        for user in starts.keys() {
+            accounts.of(*user).live_by(sql, clock_id);
         }
     }
     let facts = PaymentFacts {
@@ -98,7 +102,7 @@ pub(crate) fn post(sql: &mut Sql, paid: &Paid, known: Option<&Payment>, owner: U
     payments::claim(sql, source_type, &invoice.id, &facts, owner, paid.paid_at);
     if invoices::record(sql, &invoice.id, paid.paid_at, invoice.is_discounted, paid.listed_at) {
         let known_after: BTreeMap<Uuid, i64> =
-            accounts.iter().map(|(account, _)| (account.user(), account.last_transaction_id())).collect();
+            accounts.iter_mut().map(|account| (account.user(), account.last_transaction_id())).collect();
         invoice_lines::replace(sql, &invoice.id, &lines, paid.paid_at, &known_after);
     }
     // A refund may have come before its purchase, and its share is known only now that the total is.
@@ -109,17 +113,16 @@ pub(crate) fn post(sql: &mut Sql, paid: &Paid, known: Option<&Payment>, owner: U
         payment_intent_id: invoice.payment_intent_ids.first().map(String::as_str),
         ..Origin::default()
     };
-    for (account, start) in &mut accounts {
-        account.touch_streams(*start, Cause::Payment);
+    for (user, start) in starts {
+        let account = accounts.of(user);
+        account.touch_streams(start, Cause::Payment);
         account.learn_as_of(paid.paid_at);
-        if let Err(reason) = account.settle_streams(sql, &origin) {
-            return refuse(sql, &invoice.id, is_new, reason);
-        }
-        account.settle_facts(sql, &origin);
     }
-    let changed = accounts.iter().any(|(account, _)| account.is_changed());
-    let verdict = verdict(&paid.sorted, is_new, changed);
-    let outcomes = accounts.into_iter().map(|(account, _)| account.close(sql, verdict));
+    if let Err(reason) = accounts.settle(sql, &origin) {
+        return refuse(sql, &invoice.id, is_new, reason);
+    }
+    let verdict = verdict(&paid.sorted, is_new, accounts.is_changed());
+    let outcomes = accounts.close_each(sql, verdict).into_iter();
     let outcome = outcomes
         .reduce(
             |one, other| if other.user == Some(owner) { one.and_then(other) } else { other.and_then(one) },

@@ -1,5 +1,7 @@
 //! Refunds, disputes and credit notes: what an event about one of them takes back from a payment, or gives back to it.
 
+use std::collections::BTreeSet;
+
 use stripe_credits_rules::event::Event;
 use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::invoice::{self, InvoicePayment};
@@ -8,13 +10,14 @@ use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::reversal::{self, Reversals};
 use stripe_credits_rules::verdict::Verdict;
 use stripe_credits_rules::worth::NoGrant;
+use uuid::Uuid;
 
 use super::payment::{self, Joined};
-use crate::ledger::{Account, Origin};
+use crate::ledger::{Accounts, Origin};
 use crate::outcome::Outcome;
 use crate::pg::sql::Sql;
 use crate::tables::payments::{self, Payment};
-use crate::tables::reversals;
+use crate::tables::{invoice_lines, ownership, reversals};
 
 /// Merges a payment's reversals with what is known of them, and posts the difference. If it is not known which payment a
 /// payment intent or a charge is, Stripe is asked once: newer invoices do not name their payment intents.
@@ -82,12 +85,22 @@ pub(crate) fn settle(
     let of_payment = payment::origin(payment);
     let payment_intent_id = payment_intent_id.or(of_payment.payment_intent_id);
     let origin = Origin { event_id: Some(&event.id), payment_intent_id, ..of_payment };
-    let mut account = Account::open(sql, payment.user);
-    account.learn_as_of_event(event.created);
-    let verdict = match account.settle_reversals(sql, &payment.source_id, &origin) {
+    // Its lines may count in several accounts, and former users of its subscriptions keep what they drew.
+    let mut users: BTreeSet<Uuid> = BTreeSet::from([payment.user]);
+    users.extend(invoice_lines::users(sql, &payment.source_id).into_iter().map(|(user, _)| user));
+    users.extend(ownership::former_users_of_payment(sql, &payment.source_id));
+    let mut accounts = Accounts::open(sql, &users);
+    let mut is_known = true;
+    for account in accounts.iter_mut() {
+        account.learn_as_of_event(event.created);
+        is_known &= account.touch_reversals(sql, &payment.source_id, &origin);
+    }
+    // It fits: what comes back was held before.
+    let _ = accounts.settle(sql, &origin);
+    let verdict = match is_known {
         false => Verdict::Parked(Reason::UnknownCharge),
-        true if account.is_changed() => Verdict::Applied,
+        true if accounts.is_changed() => Verdict::Applied,
         true => unchanged,
     };
-    account.close(sql, verdict)
+    accounts.close(sql, verdict, payment.user)
 }

@@ -1,5 +1,7 @@
 //! A subscription's state: merged with what is known of it, and what that changes in the account.
 
+use std::collections::BTreeSet;
+
 use stripe_credits_rules::calendar::{Time, TimeDelta};
 use stripe_credits_rules::catalog::Item;
 use stripe_credits_rules::fetched::Fetched;
@@ -9,11 +11,11 @@ use stripe_credits_rules::verdict::Verdict;
 use stripe_credits_rules::worth::{NoGrant, fetch_or_park};
 use uuid::Uuid;
 
-use crate::ledger::{Account, Cause, Origin};
+use crate::ledger::{Account, Accounts, Cause, Origin};
 use crate::outcome::Outcome;
 use crate::pg::sql::Sql;
 use crate::tables::subscriptions::{self, KnownSubscription};
-use crate::tables::{catalog, subscription_items, test_clocks};
+use crate::tables::{catalog, ownership, subscription_items, test_clocks};
 
 /// Where a state comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +35,8 @@ pub(crate) struct Incoming<'a> {
 }
 
 /// Merges a state, and Stripe's answer about it, with what is known, and updates the account of the subscription's owner, if it
-/// has one. Returns also the state that is known now. The caller holds the subscription's lock.
+/// has one: `user`. If others had it, it moves. Returns also the state that is known now. The caller holds the subscription's
+/// lock, and if it moves those of its payments.
 pub(crate) fn apply(
     sql: &mut Sql,
     incoming: &Incoming,
@@ -45,7 +48,7 @@ pub(crate) fn apply(
     if known.is_none() && plan == Some(Plan::None) {
         return Err(NoGrant::Ignored(Reason::NotCredits));
     }
-    let owner = now.user.map_or(user, Ok);
+    let owner = user.or_else(|reason| now.user.ok_or(reason));
     now.user = owner.ok();
     now.customer_id = now.customer_id.or_else(|| facts.customer_id.clone());
     if let Some(clock_id) = &facts.test_clock {
@@ -64,34 +67,40 @@ pub(crate) fn apply(
             return Err(NoGrant::Parked(reason, Vec::new()));
         }
     };
-    let mut account = Account::open(sql, owner);
+    let origin = Origin { event_id: Some(event_id), ..Origin::default() };
+    let (mut accounts, from) = open(sql, &facts.id, known, owner);
     if let Some(clock_id) = &facts.test_clock {
-        account.live_by(sql, clock_id);
+        accounts.of(owner).live_by(sql, clock_id);
     }
+    let moved = (!from.is_empty()).then(|| hand_over(sql, &mut accounts, &facts.id, &from, owner, &origin));
+    if let Some(Some(moved)) = &moved {
+        now.known_after = moved.known_after;
+    }
+    let known = moved.as_ref().map_or(known, Option::as_ref);
+    let last_transaction_id = accounts.of(owner).last_transaction_id();
     if known.is_none_or(|known| known.state.as_of != now.state.as_of || known.differs(&now)) {
-        now.known_after = account.last_transaction_id();
+        now.known_after = last_transaction_id;
     }
-    let items_changed = record_items(
-        sql,
-        &observed,
-        &KnownSubscription { known_after: account.last_transaction_id(), ..now.clone() },
-    );
+    let items_changed =
+        record_items(sql, &observed, &KnownSubscription { known_after: last_transaction_id, ..now.clone() });
     if known != Some(&now) {
         subscriptions::save(sql, &facts.id, &now, event_id);
     }
     let touched = observed.iter().map(|one| one.seen_at).chain(known.map(|known| known.seen_at)).min();
-    let (mut account, account_changed) = update_account(sql, account, touched.unwrap_or(facts.as_of));
-    account.learn_as_of(observed.iter().map(|one| one.seen_at).min().unwrap_or(facts.as_of));
-    account.settle_facts(sql, &Origin { event_id: Some(event_id), ..Origin::default() });
+    let account_changed = update_accounts(sql, &mut accounts, owner, touched.unwrap_or(facts.as_of));
+    let learned_as_of = observed.iter().map(|one| one.seen_at).min().unwrap_or(facts.as_of);
+    accounts.of(owner).learn_as_of(learned_as_of);
+    // If it cannot be held, what is posted stands.
+    let _ = accounts.settle(sql, &origin);
     let told = plan.is_some() && (items_changed || known.is_none_or(|known| known.differs(&now)));
-    let changed = account_changed || account.is_changed() || told;
+    let changed = moved.is_some() || account_changed || accounts.is_changed() || told;
     let verdict = match &plan {
         Some(Plan::Unknown(..)) => Verdict::Parked(Reason::UnknownPrice),
         _ if changed => Verdict::Applied,
         None => Verdict::Ignored(Reason::Stale),
         Some(_) => Verdict::AlreadyApplied,
     };
-    let outcome = account.close(sql, verdict);
+    let outcome = accounts.close(sql, verdict, owner);
     let outcome = outcome.with("tier", now.tier.as_str()).with("status", now.state.status.as_str());
     let outcome = match plan {
         Some(Plan::Unknown(price_id, _)) => outcome.with("missing_prices", vec![price_id]),
@@ -130,12 +139,77 @@ fn record_items(sql: &mut Sql, observed: &[Observed], now: &KnownSubscription) -
     changed
 }
 
-/// Updates an account by what is known of the user's subscriptions from a time on. Returns whether tier or status changed.
-fn update_account(sql: &mut Sql, mut account: Account, from: Time) -> (Account, bool) {
+/// Gives a subscription to a user, as an operator states it: what others had of it moves. The caller holds the locks of the
+/// subscription and of its payments.
+pub(crate) fn assign(sql: &mut Sql, subscription_id: &str, user: Uuid) -> Outcome {
+    let origin = Origin { description: Some("attributed"), ..Origin::default() };
+    let known = subscriptions::find(sql, subscription_id);
+    let (mut accounts, from) = open(sql, subscription_id, known.as_ref(), user);
+    let mut changed = !from.is_empty();
+    if changed {
+        hand_over(sql, &mut accounts, subscription_id, &from, user, &origin);
+    }
+    if let Some(known) = known.filter(|known| known.user.is_none()) {
+        let known_after = accounts.of(user).last_transaction_id();
+        let now = KnownSubscription { user: Some(user), known_after, ..known };
+        subscriptions::save(sql, subscription_id, &now, "attribute");
+        accounts.of(user).touch_streams(now.seen_at, Cause::Time);
+        changed = true;
+    }
+    update_tiers(sql, &mut accounts);
+    let _ = accounts.settle(sql, &origin);
+    let verdict = if changed { Verdict::Applied } else { Verdict::AlreadyApplied };
+    accounts.close(sql, verdict, user)
+}
+
+/// Opens the accounts that a subscription of this user may change, and returns the others who have it, or lines of it, as far
+/// as is known.
+fn open(
+    sql: &mut Sql,
+    subscription_id: &str,
+    known: Option<&KnownSubscription>,
+    owner: Uuid,
+) -> (Accounts, Vec<Uuid>) {
+    // Whose a known subscription is, its lines are.
+    let is_owners = known.is_some_and(|known| known.user == Some(owner));
+    let from = if is_owners { Vec::new() } else { ownership::others(sql, subscription_id, owner) };
+    let mut users = BTreeSet::from([owner]);
+    users.extend(&from);
+    users.extend(ownership::former_users(sql, subscription_id));
+    (Accounts::open(sql, &users), from)
+}
+
+/// Moves a subscription to a user from those who have it. Returns its state in the user's account.
+fn hand_over(
+    sql: &mut Sql,
+    accounts: &mut Accounts,
+    subscription_id: &str,
+    from: &[Uuid],
+    to: Uuid,
+    origin: &Origin,
+) -> Option<KnownSubscription> {
+    accounts.move_subscription(sql, subscription_id, from, to, origin);
+    subscriptions::find(sql, subscription_id)
+}
+
+/// Updates the accounts of a subscription by what is known of their users' subscriptions, the owner's from a time on. Returns
+/// whether a tier or a status changed.
+fn update_accounts(sql: &mut Sql, accounts: &mut Accounts, owner: Uuid, from: Time) -> bool {
+    accounts.of(owner).touch_streams(from, Cause::Time);
+    update_tiers(sql, accounts)
+}
+
+fn update_tiers(sql: &mut Sql, accounts: &mut Accounts) -> bool {
+    let mut changed = false;
+    for account in accounts.iter_mut() {
+        changed |= update_tier(sql, account);
+    }
+    changed
+}
+
+fn update_tier(sql: &mut Sql, account: &mut Account) -> bool {
     let (tier, status) = subscriptions::tier(sql, account.user());
-    let changed = account.set_tier(sql, tier, status);
-    account.touch_streams(from, Cause::Time);
-    (account, changed)
+    account.set_tier(sql, tier, status)
 }
 
 /// The state of a subscription after the merge.
@@ -239,12 +313,13 @@ pub(crate) fn reprice(sql: &mut Sql, price_id: &str) {
         if now == known {
             continue;
         }
-        let account = now.user.map(|user| Account::open(sql, user));
+        let accounts = now.user.map(|user| (user, open(sql, &subscription_id, Some(&now), user).0));
         subscriptions::save(sql, &subscription_id, &now, "load_catalog");
-        if let Some(account) = account {
-            let (account, _) = update_account(sql, account, known.state.period.0);
+        if let Some((user, mut accounts)) = accounts {
+            update_accounts(sql, &mut accounts, user, known.state.period.0);
+            let _ = accounts.settle(sql, &Origin::default());
             // load_catalog returns changes of prices, not of accounts.
-            let _ = account.close(sql, Verdict::Applied);
+            let _ = accounts.close_each(sql, Verdict::Applied);
         }
     }
 }

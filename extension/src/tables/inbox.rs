@@ -180,6 +180,21 @@ pub(crate) fn customer_of_subscription_session(sql: &mut Sql, session_id: &str) 
     .map(|mut row| row.get())
 }
 
+/// The customer of a subscription by its events, or by those of its invoices that are parked.
+pub(crate) fn customer_of_subscription(sql: &mut Sql, subscription_id: &str) -> Option<String> {
+    sql.query_opt(
+        "select customer_id from billing.stripe_events where object_id = $1 and customer_id is not null
+         union all
+         select customer_id from billing.stripe_events
+         where outcome = 'parked' and customer_id is not null and $1 in (
+             payload #>> '{data,object,subscription}', payload #>> '{data,object,subscription,id}',
+             payload #>> '{data,object,parent,subscription_details,subscription}')
+         limit 1",
+        &[subscription_id.into()],
+    )
+    .map(|mut row| row.get())
+}
+
 /// Whether a parked event was last judged before a time.
 pub(crate) fn is_parked_before(sql: &mut Sql, before: Time) -> bool {
     sql.query_opt(

@@ -69,9 +69,35 @@ pub(crate) fn find(sql: &mut Sql, subscription_id: &str) -> Option<KnownSubscrip
     Some(known)
 }
 
-/// Whose a subscription is, if that is known.
+/// Whose a subscription is, if that is known: before its first state, an operator may have said it.
 pub(crate) fn user(sql: &mut Sql, subscription_id: &str) -> Option<Uuid> {
-    let of_subscription = "select user_id from billing.subscriptions where subscription_id = $1";
+    let mut row = sql.query_one(
+        "select coalesce(
+             (select user_id from billing.subscriptions where subscription_id = $1),
+             (select user_id from billing.subscription_users where subscription_id = $1 and source = 'operator'
+              order by as_of desc limit 1))",
+        &[subscription_id.into()],
+    );
+    row.get_opt()
+}
+
+/// A customer's subscriptions that a user has by the customer's link, not by their metadata. The caller holds the customer's lock.
+pub(crate) fn of_customer(sql: &mut Sql, customer_id: &str, user: Uuid) -> Vec<String> {
+    let rows = sql.query(
+        "select subscription_id from billing.subscriptions s
+         where customer_id = $1 and user_id = $2
+             and not exists (
+                 select from billing.subscription_users u
+                 where u.subscription_id = s.subscription_id and u.source = 'metadata')
+         order by subscription_id",
+        &[customer_id.into(), uuid_datum(user).into()],
+    );
+    rows.map(|mut row| row.get()).collect()
+}
+
+/// The customer of a subscription, if that is known.
+pub(crate) fn customer(sql: &mut Sql, subscription_id: &str) -> Option<String> {
+    let of_subscription = "select customer_id from billing.subscriptions where subscription_id = $1";
     sql.query_opt(of_subscription, &[subscription_id.into()]).and_then(|mut row| row.get_opt())
 }
 

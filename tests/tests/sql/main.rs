@@ -29,6 +29,7 @@ mod scenarios_changes;
 mod scenarios_debt;
 mod scenarios_disputes;
 mod scenarios_expiry;
+mod scenarios_moves;
 mod scenarios_packs;
 mod scenarios_payments;
 mod scenarios_plans;

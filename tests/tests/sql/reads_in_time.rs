@@ -141,6 +141,11 @@ fn months_that_were_billed_ahead_reset_or_roll_over_when_they_begin() {
                 ahead(c, PRO, 2);
                 c.spend(ANN, 10_000, "job");
             }),
+            ("nothing left and nothing to come", |c| {
+                c.twice(&subscribed("price_pro", period(0)).created("evt_sub"));
+                c.twice(&billed("in_0", CREATED, PRO, &[period(0)]).paid("evt_0"));
+                c.spend(ANN, 10_000, "job");
+            }),
             ("a reservation over an opening", |c| {
                 ahead(c, PRO, 2);
                 c.stand_at(month(1) - 5 * 86_400);

@@ -635,12 +635,13 @@ fn an_invoice_that_only_credits_unused_time_takes_that_time_back() {
 }
 
 #[test]
-fn an_invoice_of_another_user_is_a_conflict_and_takes_nothing() {
+fn an_invoice_whose_copy_names_another_user_follows_its_subscription() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     subscribe_to_pro(&mut c);
     let other = event("evt_bob", "invoice.paid", renewal("in_0", "sub_1", PRO, 0).of(BOB).json().clone());
-    assert_eq!(c.apply(&other).summary(), "rejected conflict");
+    let outcome = c.apply(&other);
+    assert_eq!((outcome.summary().as_str(), outcome.user_id), ("already_applied", Some(ANN)));
     assert_eq!((c.ledger(ANN).len(), c.ledger(BOB).len()), (1, 0));
 }
 

@@ -280,7 +280,7 @@ const TAMPERINGS: &[Tampering] = &[
     Tampering(
         "no search_path",
         "alter function billing.run_due(integer) reset search_path",
-        &["function billing.run_due(integer): ", "no settings"],
+        &["function billing.run_due(integer): ", "volatile, {plan_cache_mode=force_generic_plan}, body"],
     ),
     Tampering(
         "another owner",

@@ -26,6 +26,8 @@ pub struct Facts {
     pub items: Vec<ItemState>,
     /// Packs bought by sessions and payment intents, and what was given: grants that depend on no other fact.
     pub singles: Vec<Single>,
+    /// Those who had a subscription of this user before: of each subscription, whom it left first comes first.
+    pub former: Vec<FormerUser>,
     /// How far back `lines` goes; `None`: to the beginning.
     pub horizon: Option<Time>,
     /// Whether a line that a discount brought to 0 grants.
@@ -74,8 +76,13 @@ impl CameBack {
 /// What was drawn before a fact was known stands before it, even if the fact's own time is earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Known {
-    /// The id of that ledger row.
+    /// The id of that ledger row; below 0 of what was known before a subscription moved to the account.
     pub after: i64,
+}
+
+impl Known {
+    /// Before any ledger row.
+    pub const ALWAYS: Known = Known { after: i64::MIN };
 }
 
 /// A line of a paid invoice.
@@ -257,6 +264,16 @@ pub struct Draw {
     pub credits: Credits,
     /// By what.
     pub purpose: Purpose,
+}
+
+/// Who had a subscription before it moved to the user (rule 6): what was drawn by then stays theirs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FormerUser {
+    /// What they drew of its grants until it left them, in the periods in which it counted then. The [`Draw::id`] are in the order of the user's own rows, and may be
+    /// below 0: what happened before the move comes before what happened after it.
+    pub draws: Vec<Draw>,
+    /// The payments of the subscription: they tell whether the user's trial or bonus is the one that came with it.
+    pub payments: Vec<String>,
 }
 
 /// What credits are drawn for.

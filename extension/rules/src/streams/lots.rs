@@ -85,6 +85,11 @@ impl Lot {
         self.rounded(&self.unreversed)
     }
 
+    /// Whether one of these payments paid for it.
+    pub(super) fn is_paid_by(&self, payments: &[String]) -> bool {
+        self.payments.iter().any(|(_, id)| payments.contains(id))
+    }
+
     /// When it was last paid for.
     pub(super) fn last_paid_at(&self) -> Option<Time> {
         self.paid.iter().map(|(at, _)| *at).max()

@@ -94,7 +94,7 @@ fn endings(lots: &Lots) -> Vec<Sweep> {
         let mut times: Vec<Time> = of_period.copied().filter(|time| *time > end).chain([end]).collect();
         times.sort_unstable();
         times.dedup();
-        let over = |at| Sweep::new(at, Cause::Ended, Known::default(), vec![lot.key.clone()]);
+        let over = |at| Sweep::new(at, Cause::Ended, Known::ALWAYS, vec![lot.key.clone()]);
         sweeps.extend(times.into_iter().map(over));
     }
     sweeps

@@ -5,18 +5,33 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::facts::{Draw, Facts, GrantKey, Known, Purpose};
 use super::lots::{Lot, Lots, MAX_HELD};
 use super::sweeps::{Cause, Sweep};
-use super::{OutOfRange, State, Target};
+use super::{FormerTarget, OutOfRange, State, Target};
 use crate::amount::Credits;
 use crate::calendar::Time;
 use crate::lot::Pool;
 
+/// A draw, and by whom.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Drawn<'a> {
+    by: Drawer,
+    draw: &'a Draw,
+}
+
+/// Who drew. Former users come first: what is not told apart is theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Drawer {
+    /// A former user of the grant's subscription, as an index of [`Facts::former`].
+    Former(usize),
+    User,
+}
+
 /// A grant while the sweeps pass over it.
-pub(super) struct Balance<'a> {
+struct Balance<'a> {
     lot: Lot,
-    draws: Vec<&'a Draw>,
+    draws: Vec<Drawn<'a>>,
     worth: i64,
     drawn: i64,
-    /// Drawn from later grants while this one was not known; below 0 where it was drawn.
+    /// Drawn by the user from later grants while this one was not known; below 0 where it was drawn.
     moved: i64,
     /// When the last period begins from whose grants that was.
     needed_by: Option<Time>,
@@ -28,13 +43,28 @@ pub(super) struct Balance<'a> {
     changed_at: Option<Time>,
 }
 
-/// What every grant should hold by `now`.
+/// The draws of grants that are computed, the user's and those of former users.
+pub(super) fn drawn<'a>(facts: &'a Facts, draws: &'a [Draw], lots: &Lots) -> Vec<Drawn<'a>> {
+    let own = draws.iter().map(|draw| Drawn { by: Drawer::User, draw });
+    let former = facts.former.iter().enumerate().flat_map(|(index, former)| {
+        let came_with = |draw: &&Draw| match draw.grant {
+            GrantKey::Trial | GrantKey::FirstPurchaseBonus => {
+                lots.lots.get(&draw.grant).is_none_or(|lot| lot.is_paid_by(&former.payments))
+            }
+            _ => true,
+        };
+        former.draws.iter().filter(came_with).map(move |draw| Drawn { by: Drawer::Former(index), draw })
+    });
+    own.chain(former).filter(|drawn| drawn.draw.is_of(facts, lots)).collect()
+}
+
+/// What every grant should hold by `now`, and what former users keep of them.
 pub(super) fn targets(
     lots: Vec<Lot>,
     sweeps: &[Sweep],
-    draws: &[&Draw],
+    draws: &[Drawn],
     now: Time,
-) -> Result<Vec<Target>, OutOfRange> {
+) -> Result<(Vec<Target>, Vec<FormerTarget>), OutOfRange> {
     let mut balances = balances(lots, draws)?;
     for sweep in sweeps {
         if sweep.cause == Cause::Canceled {
@@ -46,14 +76,19 @@ pub(super) fn targets(
             apply(sweep, &mut balances)?;
         }
     }
-    balances.into_values().map(|balance| balance.target(now)).collect()
+    let (mut targets, mut former) = (Vec::new(), Vec::new());
+    for balance in balances.into_values() {
+        former.extend(balance.former()?);
+        targets.push(balance.target(now)?);
+    }
+    Ok((targets, former))
 }
 
 /// Every grant that a line made or from which something was drawn.
-fn balances<'a>(lots: Vec<Lot>, draws: &[&'a Draw]) -> Result<BTreeMap<GrantKey, Balance<'a>>, OutOfRange> {
-    let mut by_grant: BTreeMap<&GrantKey, Vec<&Draw>> = BTreeMap::new();
-    for &draw in draws {
-        by_grant.entry(&draw.grant).or_default().push(draw);
+fn balances<'a>(lots: Vec<Lot>, draws: &[Drawn<'a>]) -> Result<BTreeMap<GrantKey, Balance<'a>>, OutOfRange> {
+    let mut by_grant: BTreeMap<&GrantKey, Vec<Drawn>> = BTreeMap::new();
+    for &drawn in draws {
+        by_grant.entry(&drawn.draw.grant).or_default().push(drawn);
     }
     let mut lots: BTreeMap<GrantKey, Lot> = lots.into_iter().map(|lot| (lot.key.clone(), lot)).collect();
     for (&key, draws) in &by_grant {
@@ -70,14 +105,14 @@ fn balances<'a>(lots: Vec<Lot>, draws: &[&'a Draw]) -> Result<BTreeMap<GrantKey,
 }
 
 /// A grant whose lines are all gone: what was drawn from it is owed.
-fn worthless(key: &GrantKey, draws: &[&Draw]) -> Lot {
+fn worthless(key: &GrantKey, draws: &[Drawn]) -> Lot {
     let pool = match key {
         GrantKey::Period { pool, .. } => *pool,
         GrantKey::Trial => Pool::Subscription,
         GrantKey::FirstPurchaseBonus => Pool::Promotional,
         GrantKey::Single { .. } => Pool::Purchased,
     };
-    let first = draws.iter().map(|draw| draw.at).min().unwrap_or_default();
+    let first = draws.iter().map(|drawn| drawn.draw.at).min().unwrap_or_default();
     Lot::new(key.clone(), pool, first)
 }
 
@@ -124,11 +159,11 @@ fn take_over(
 }
 
 impl<'a> Balance<'a> {
-    fn new(lot: Lot, draws: Vec<&'a Draw>) -> Result<Balance<'a>, OutOfRange> {
+    fn new(lot: Lot, draws: Vec<Drawn<'a>>) -> Result<Balance<'a>, OutOfRange> {
         let worth = lot.worth()?;
         let (expires_at, changed_at) = (lot.ends, lot.last_paid_at());
         Ok(Balance {
-            drawn: sum(draws.iter().copied(), &lot.key)?,
+            drawn: sum(draws.iter().map(|drawn| drawn.draw), &lot.key)?,
             lot,
             draws,
             worth,
@@ -154,6 +189,19 @@ impl<'a> Balance<'a> {
         Ok((paid - (drawn + self.moved).max(0) - self.set_aside - self.expired).max(0))
     }
 
+    fn draws(&self) -> impl Iterator<Item = &'a Draw> {
+        self.draws.iter().map(|drawn| drawn.draw)
+    }
+
+    fn draws_by(&self, by: Drawer) -> impl Iterator<Item = &'a Draw> {
+        self.draws.iter().filter(move |drawn| drawn.by == by).map(|drawn| drawn.draw)
+    }
+
+    /// Who drew from it.
+    fn drawers(&self) -> BTreeSet<Drawer> {
+        self.draws.iter().map(|drawn| drawn.by).collect()
+    }
+
     /// What had settled a debt before a sweep: as far as that stands, or stood just before the sweep by the facts' own times.
     /// What settled a debt that never was, and was taken for one because a fact was not known, is as if it had never been drawn.
     fn settled_before(&self, sweep: &Sweep) -> Result<i64, OutOfRange> {
@@ -164,21 +212,21 @@ impl<'a> Balance<'a> {
     }
 
     fn drawn_where(&self, purpose: Purpose, counts: impl Fn(&Draw) -> bool) -> Result<i64, OutOfRange> {
-        let draws = self.draws.iter().copied().filter(|draw| draw.purpose == purpose);
+        let draws = self.draws().filter(|draw| draw.purpose == purpose);
         sum(draws.filter(|draw| counts(draw)), &self.lot.key)
     }
 
-    /// What was spent of it before something became known, and is not counted elsewhere.
+    /// What the user spent of it before something became known, and is not counted elsewhere. What former users drew stays where
+    /// it was when the subscription left them.
     fn spent_before(&self, known: Known) -> Result<i64, OutOfRange> {
-        let spent = |draw: &&&Draw| draw.purpose == Purpose::Spend;
-        let before = self.draws.iter().filter(spent).filter(|draw| draw.id <= known.after);
-        let all = sum(self.draws.iter().filter(spent).copied(), &self.lot.key)?;
-        Ok(sum(before.copied(), &self.lot.key)?.min(all) + self.moved.min(0))
+        let spent = || self.draws_by(Drawer::User).filter(|draw| draw.purpose == Purpose::Spend);
+        let before = sum(spent().filter(|draw| draw.id <= known.after), &self.lot.key)?;
+        Ok(before.min(sum(spent(), &self.lot.key)?) + self.moved.min(0))
     }
 
     /// What a spend gives back to a grant whose time is over is gone with it; to one that was set aside, it stays.
     fn given_back_since(&self, sweep: &Sweep) -> i64 {
-        let since = self.draws.iter().filter(|draw| draw.at >= sweep.at && draw.id > sweep.known.after);
+        let since = self.draws().filter(|draw| draw.at >= sweep.at && draw.id > sweep.known.after);
         let back = since.filter(|draw| draw.purpose == Purpose::Spend && draw.credits < Credits::ZERO);
         back.map(|draw| draw.credits.0.saturating_neg()).fold(0, i64::saturating_add)
     }
@@ -202,10 +250,49 @@ impl<'a> Balance<'a> {
         self.draws.is_empty() && (gone || self.worth <= 0)
     }
 
+    /// What of a worth each former user had drawn, and what is left of it for the user. What is missing is missing of the
+    /// user's first, then of the last former one's.
+    fn split(&self, worth: i64) -> Result<(BTreeMap<Drawer, i64>, i64), OutOfRange> {
+        let (mut shares, mut left) = (BTreeMap::new(), worth.max(0));
+        for by in self.drawers() {
+            if by != Drawer::User {
+                let share = self.drawn_by(by)?.clamp(0, left);
+                shares.insert(by, share);
+                left -= share;
+            }
+        }
+        Ok((shares, left + worth.min(0)))
+    }
+
+    fn drawn_by(&self, by: Drawer) -> Result<i64, OutOfRange> {
+        sum(self.draws_by(by), &self.lot.key)
+    }
+
+    /// What former users keep of it.
+    fn former(&self) -> Result<Vec<FormerTarget>, OutOfRange> {
+        let (shares, _) = self.split(self.worth)?;
+        let (unreversed, _) = self.split(self.lot.worth_unreversed()?)?;
+        let of_period = self.lot.of.map(|(_, period)| period.end);
+        let ends = self.expires_at.or(of_period.filter(|_| self.lot.pool == Pool::Subscription));
+        let target = |(by, share): (Drawer, i64)| match by {
+            Drawer::User => None,
+            Drawer::Former(former) => Some(FormerTarget {
+                former,
+                key: self.lot.key.clone(),
+                worth: Credits(share),
+                worth_unreversed: Credits(unreversed.get(&by).copied().unwrap_or_default()),
+                expires_at: ends,
+            }),
+        };
+        Ok(shares.into_iter().filter_map(target).collect())
+    }
+
     fn target(self, now: Time) -> Result<Target, OutOfRange> {
         let Balance { lot, worth, expires_at, .. } = &self;
-        let drawn = self.drawn + self.moved;
-        let unspent = (worth - drawn).max(0);
+        let unspent = (worth - self.drawn - self.moved).max(0);
+        let (_, own_worth) = self.split(*worth)?;
+        let (_, own_unreversed) = self.split(lot.worth_unreversed()?)?;
+        let own_drawn = self.drawn_by(Drawer::User)? + self.moved;
         let expired = self.expired.min(unspent);
         let set_aside = self.set_aside.min(unspent - expired);
         let remaining = unspent - expired - set_aside;
@@ -220,17 +307,18 @@ impl<'a> Balance<'a> {
         } else {
             State::Open
         };
-        let last_draw = self.draws.iter().map(|draw| draw.at).max();
-        let beyond = |worth: i64| (drawn - worth).max(0);
+        let last_draw = self.draws().map(|draw| draw.at).max();
+        let beyond = |worth: i64| (own_drawn - worth).max(0);
         Ok(Target {
             pool: lot.pool,
-            worth: Credits(*worth),
-            drawn: Credits(self.drawn),
+            worth: Credits(own_worth),
+            kept: Credits(worth - own_worth),
+            drawn: Credits(own_drawn - self.moved),
             moved: Credits(self.moved),
             set_aside: Credits(set_aside),
             expired: Credits(expired),
             remaining: Credits(remaining),
-            owed: Credits(beyond(*worth).min(beyond(lot.worth_unreversed()?))),
+            owed: Credits(beyond(own_worth).min(beyond(own_unreversed))),
             state,
             available_from: lot.begins,
             expires_at: *expires_at,

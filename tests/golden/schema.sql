@@ -36,7 +36,7 @@ import_balance(p_user_id uuid, p_pool text, p_amount bigint, p_source text, p_ex
 installed_state() -> TABLE(check_name text, object text, state text) immutable {"search_path=pg_catalog, pg_temp"}
 is_service() -> boolean stable {"search_path=pg_catalog, pg_temp"}
 ledger_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
-load_catalog(catalog jsonb) -> TABLE(price_id text, change text) volatile security definer {"search_path=pg_catalog, pg_temp",lock_timeout=1s}
+load_catalog(catalog jsonb) -> TABLE(price_id text, change text) volatile security definer {"search_path=pg_catalog, pg_temp",lock_timeout=1s,plan_cache_mode=force_generic_plan}
 lots_by(p_user_id uuid, p_now timestamp with time zone) -> TABLE(source_id text, item text, pool text, credits bigint, starts_at timestamp with time zone, ends_at timestamp with time zone, is_back boolean) stable {"search_path=pg_catalog, pg_temp"}
 move_cursor(p_command text, p_position jsonb DEFAULT NULL::jsonb) -> void volatile security definer {"search_path=pg_catalog, pg_temp"}
 my_credits() -> SETOF billing.user_credits volatile security definer {"search_path=pg_catalog, pg_temp"}
@@ -55,9 +55,9 @@ require_named(p_value text, p_argument text) -> void immutable {"search_path=pg_
 reservation_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 reserve_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_ttl interval DEFAULT '00:15:00'::interval, p_description text DEFAULT NULL::text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
 resolve_price(p_price_id text, p_at timestamp with time zone DEFAULT now()) -> SETOF billing.prices stable security definer {"search_path=pg_catalog, pg_temp"}
-retry_due(p_limit integer DEFAULT 100) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp",lock_timeout=1s}
-retry_parked(p_limit integer DEFAULT 100) -> SETOF billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",lock_timeout=1s}
-run_due(p_limit integer DEFAULT 1000) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp"}
+retry_due(p_limit integer DEFAULT 100) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp",lock_timeout=1s,plan_cache_mode=force_generic_plan}
+retry_parked(p_limit integer DEFAULT 100) -> SETOF billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",lock_timeout=1s,plan_cache_mode=force_generic_plan}
+run_due(p_limit integer DEFAULT 1000) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
 security_selfcheck() -> TABLE(check_name text, ok boolean, detail text) stable security definer {"search_path=pg_catalog, pg_temp"}
 settle_account(p_user_id uuid) -> void volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
 spend_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_description text DEFAULT NULL::text, p_metadata jsonb DEFAULT '{}'::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}

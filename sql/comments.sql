@@ -95,13 +95,14 @@ comment on function billing.user_id(text) is
 'too long.';
 
 comment on function billing.load_catalog(jsonb) is
-'Stores a catalog document, and re-applies events that were parked waiting for it. A price that the document lacks '
+'Stores a catalog document, and re-applies events that were parked waiting for it: 100 at once, the others are due for '
+'retry_due, run_due and retry_parked. A price that the document lacks '
 'is retired from now on, a changed one gets a new row in force from now on; loading the same document again changes '
 'nothing.
   catalog  the document, described in docs/catalog.md
 Returns every price with added, changed, retired or unchanged.
 Errors: 22004 null; 22023 with the path of the fault, and nothing changed, also if user_namespace would change while
-there are accounts.';
+there are accounts; 55P03 if a lock is not had within a second, because every delivery waits meanwhile: try again.';
 
 comment on function billing.grant_signup_credits(uuid) is
 'Grants the catalog''s signup_credits (promotional), once per user.
@@ -193,12 +194,24 @@ comment on function billing.settle_account(uuid) is
 
 comment on function billing.run_due(integer) is
 'Posts what is due (expiries, parts of a period''s credits, months of the free plan, expired reservations) in up to '
-'p_limit accounts; busy ones are left for the next run. Returns how many. It need not be punctual: reads are right '
+'p_limit accounts, and judges up to 100 parked events again that are due, if no delivery is being applied at that '
+'moment; busy accounts are left for the next run. Returns how many accounts and events. It need not be punctual: reads are right '
 'without it, and every operation posts what is due in its account. Errors: 22004, 22023.';
 
 comment on function billing.retry_parked(integer) is
 'Judges up to p_limit parked events again, those that waited longest first, except those of busy accounts. Returns '
-'an outcome each, with details.event_id. Errors: 22004, 22023.';
+'an outcome each, with details.event_id. Every delivery waits while it runs. Errors: 22004, 22023; 55P03 if the lock is '
+'not had within a second.';
+
+comment on function billing.retry_due(integer) is
+'Judges up to p_limit of those parked events again that a loaded catalog or a linked customer made due, except those of '
+'busy accounts. Returns how many; 0: none is due, or only those of busy accounts. Every delivery waits while it runs. '
+'Errors: 22004, 22023; 55P03 if the lock is not had within a second.';
+
+-- While one of these waits for a lock, everything of Stripe's waits behind it: a short wait, and the caller tries again.
+alter function billing.load_catalog(jsonb) set lock_timeout = '1s';
+alter function billing.retry_parked(integer) set lock_timeout = '1s';
+alter function billing.retry_due(integer) set lock_timeout = '1s';
 
 comment on function billing.forget_user(uuid) is
 'Forgets a person: reduces what the inbox keeps of their events to the fields that the rules read, so without names, '

@@ -255,11 +255,16 @@ comment on table billing.stripe_events is
 comment on column billing.stripe_events.fetched is
 'Stripe''s answer to needs_fetch, so that an event that was parked after it need not ask again.';
 comment on column billing.stripe_events.judged_at is
-'When it was last judged. Parked events are retried in this order, so that each gets its turn.';
+'When it was last judged. Parked events are retried in this order, so that each gets its turn. A parked event that was '
+'judged before the catalog was loaded is due; -infinity makes it due in between.';
 create index stripe_events_object on billing.stripe_events (object_id);
-create index stripe_events_parked_customer on billing.stripe_events (customer_id) where outcome = 'parked';
+-- Each of the two can be read only by a statement that compares its first column. Otherwise each would do for every
+-- statement about what waits, and the planner, for which an index that was empty at the last ANALYZE costs nothing to read
+-- whole, would choose either.
+create index stripe_events_parked_customer on billing.stripe_events (customer_id, created, event_id)
+    where outcome = 'parked' and customer_id is not null;
 create index stripe_events_waiting on billing.stripe_events (judged_at)
-    where outcome in ('parked', 'needs_fetch');
+    where outcome in ('parked', 'needs_fetch') and judged_at is not null;
 -- BRIN, because the inbox is written in the order of arrival: it costs next to nothing per row.
 create index stripe_events_received on billing.stripe_events
     using brin (first_received_at) with (autosummarize = on);

@@ -165,7 +165,8 @@ fn user_id(p_external: Option<String>) -> Option<pgrx::Uuid> {
     catalog::user_id(&text).map(uuid_datum)
 }
 
-/// Stores a catalog document, and re-applies events that were parked waiting for it.
+/// Stores a catalog document, and re-applies events that were parked waiting for it: 100 at once, the others by `retry_due`,
+/// `run_due` or `retry_parked`.
 ///
 /// Returns every price with `added`, `changed`, `retired` or `unchanged`. A faulty document raises 22023 with the path of
 /// the fault, and changes nothing.
@@ -183,9 +184,19 @@ fn load_catalog(
 /// Returns an outcome each.
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
-fn retry_parked(p_limit: default!(Option<i32>, "1000")) -> SetOfIterator<'static, Outcome> {
+fn retry_parked(p_limit: default!(Option<i32>, "100")) -> SetOfIterator<'static, Outcome> {
     let limit = positive(p_limit.map(i64::from), "p_limit").0;
     SetOfIterator::new(connected(|sql| event::retry_parked(sql, limit)))
+}
+
+/// Judges up to `p_limit` of those parked events again that a loaded catalog or a linked customer made due, except those of
+/// accounts that are busy now. Returns how many; 0 means that nothing is due, or that only busy accounts are.
+#[pg_extern(security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn retry_due(p_limit: default!(Option<i32>, "100")) -> i64 {
+    let limit = positive(p_limit.map(i64::from), "p_limit").0;
+    let events = connected(|sql| event::retry_due(sql, limit));
+    i64::try_from(events).expect("no more than the limit")
 }
 
 /// Grants the catalog's signup credits, once per user.
@@ -364,14 +375,15 @@ fn import_balance(
     connected(|sql| adjustment::import(sql, &call))
 }
 
-/// Posts what is due in up to `p_limit` accounts, and returns in how many; fewer than the limit means that the others are
-/// busy or not due. It need not be punctual: reads are right without it.
+/// Posts what is due in up to `p_limit` accounts, and judges up to 100 parked events again that are due, if no delivery is being
+/// applied at that moment. Returns how many accounts and events; 0 means that the others are busy or not due. It need not be
+/// punctual: reads are right without it.
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn run_due(p_limit: default!(Option<i32>, "1000")) -> i64 {
     let limit = positive(p_limit.map(i64::from), "p_limit").0;
-    let accounts = connected(|sql| ledger::run_due(sql, limit));
-    i64::try_from(accounts).expect("no more than the limit")
+    let done = connected(|sql| event::try_retry_due(sql, limit) + ledger::run_due(sql, limit));
+    i64::try_from(done).expect("no more than twice the limit")
 }
 
 /// Posts what is due in a user's account, if the transaction may write. Internal to `my_credits`.

@@ -99,6 +99,7 @@ extension_sql_file!(
         api::reconcile_checkout_session,
         api::load_catalog,
         api::retry_parked,
+        api::retry_due,
         api::grant_signup_credits,
         api::grant_credits,
         api::spend_credits,

@@ -3,30 +3,57 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
+use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::catalog::Settings;
 use stripe_credits_rules::event::{self, Keys, Malformed, Subject};
 use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::reason::Reason;
+use uuid::Uuid;
 
 use crate::judge::{Caller, Judged, judge};
 use crate::ledger;
 use crate::outcome::Outcome;
+use crate::pg::convert::clock;
 use crate::pg::locks;
 use crate::pg::sql::Sql;
+use crate::tables::customers;
 use crate::tables::forgotten;
 use crate::tables::inbox::{self, ParkedEvent};
 use crate::tables::payments::{self, Known};
 
-/// What was read while the locks of an event were taken.
+/// The maximum number of events that one transaction judges again because of one call. The others are due: `retry_due`,
+/// `run_due` and `retry_parked` judge them, a transaction a batch, and what waits for a batch is served between two.
+pub(crate) const BATCH: i64 = 100;
+/// The maximum number of events of busy accounts that a batch passes over, beside those that name a busy user.
+const MAX_BUSY_EVENTS: usize = 1_000;
+
+/// Takes the locks of a payment, in rule 15's order. `moving` tells, once the sources are locked, which payments move to another
+/// user with their subscriptions. Returns what is known under the payment's names.
+pub(crate) fn lock(
+    sql: &mut Sql,
+    customer_id: Option<&str>,
+    keys: &Keys,
+    moving: impl FnOnce(&mut Sql) -> Vec<String>,
+) -> Known {
+    if let Some(customer_id) = customer_id {
+        locks::customer(customer_id);
+    }
+    locks::sources(keys.sources.iter().copied());
+    let mut names: Vec<String> = keys.names.iter().map(|name| (*name).to_owned()).collect();
+    names.extend(moving(sql));
+    lock_names(sql, &names)
+}
+
+/// What was read while the locks of a call were taken.
 pub(crate) struct Locked {
-    /// The events that are parked for its customer.
+    /// Events that are parked for its customer.
     pub(crate) parked: Vec<ParkedEvent>,
     /// What is known under the names of its payments, and of theirs.
     pub(crate) known: Known,
 }
 
-/// Takes the locks of a payment and of the events that are parked for its customer, in rule 15's order. `moving` tells, once the
-/// sources are locked, which payments move to another user with their subscriptions.
+/// The same for a call that links the customer itself: takes the locks of up to [`BATCH`] events that are parked for the
+/// customer, too.
 pub(crate) fn lock_with_parked(
     sql: &mut Sql,
     customer_id: Option<&str>,
@@ -36,7 +63,7 @@ pub(crate) fn lock_with_parked(
     let parked = match customer_id {
         Some(customer_id) => {
             locks::customer(customer_id);
-            inbox::parked_for_customer(sql, customer_id)
+            inbox::parked_for_customer(sql, customer_id, BATCH)
         }
         None => Vec::new(),
     };
@@ -64,17 +91,43 @@ pub(crate) fn lock_payments(sql: &mut Sql, session_id: &str, parked: &[ParkedEve
 /// under its lock; until it is taken it may. Returns what they name.
 fn lock_names(sql: &mut Sql, names: &[String]) -> Known {
     locks::payment_names(names.iter().map(String::as_str));
+    let lock = |sources: &[&str]| {
+        locks::payments(sources.iter().copied());
+        true
+    };
+    lock_named(sql, names, lock).expect("who waits has every lock in the end")
+}
+
+/// Locks the payments that names are known to name, until no lock brings another to light. `None` if one is not had.
+fn lock_named(sql: &mut Sql, names: &[String], lock: impl Fn(&[&str]) -> bool) -> Option<Known> {
     let mut locked: BTreeSet<String> = BTreeSet::new();
     loop {
         let known = payments::known(sql, names.to_owned());
         let sources: Vec<&str> =
             known.sources().into_iter().filter(|source_id| !locked.contains(*source_id)).collect();
         if sources.is_empty() {
-            return known;
+            return Some(known);
         }
-        locks::payments(sources.iter().copied());
+        if !lock(&sources) {
+            return None;
+        }
         locked.extend(sources.into_iter().map(str::to_owned));
     }
+}
+
+/// Takes the locks of a parked event that are free, and returns whether all of them are. It waits for none, so an account may
+/// be locked by now.
+fn try_lock(sql: &mut Sql, parked_event: &ParkedEvent) -> bool {
+    // What cannot be read names nothing.
+    let Ok(event) = event::read(&parked_event.payload) else { return true };
+    let keys = event.subject.keys();
+    let names: Vec<String> = keys.names.iter().map(|name| (*name).to_owned()).collect();
+    if !locks::try_sources(keys.sources.iter().copied())
+        || !locks::try_payment_names(names.iter().map(String::as_str))
+    {
+        return false;
+    }
+    lock_named(sql, &names, |sources| locks::try_payments(sources.iter().copied())).is_some()
 }
 
 fn subjects(parked: &[ParkedEvent]) -> Vec<Subject> {
@@ -117,13 +170,99 @@ pub(crate) fn with_reapplied(
     outcome.with("followed", reapplied)
 }
 
+/// Judges the events again that a delivery unblocked, and adds what came of them to its outcome: up to [`BATCH`] of those whose
+/// locks are free. The others become due. The caller holds the customer's lock.
+pub(crate) fn with_unblocked(
+    sql: &mut Sql,
+    settings: Option<&Settings>,
+    customer_id: &str,
+    outcome: Outcome,
+) -> Outcome {
+    let judged_from = clock();
+    let parked = inbox::parked_for_customer(sql, customer_id, BATCH);
+    let (free, held): (Vec<_>, Vec<_>) = parked.into_iter().partition(|event| try_lock(sql, event));
+    let is_all = held.is_empty() && !is_full(&free);
+    let outcome = with_reapplied(sql, settings, &free, outcome);
+    if !is_all {
+        inbox::make_due(sql, customer_id, judged_from);
+    }
+    outcome
+}
+
+/// Makes the events of a customer due that a call unblocked and did not judge, if there may be any beside `parked`.
+pub(crate) fn leave_the_rest_due(
+    sql: &mut Sql,
+    customer_id: &str,
+    parked: &[ParkedEvent],
+    judged_from: Time,
+) {
+    if is_full(parked) {
+        inbox::make_due(sql, customer_id, judged_from);
+    }
+}
+
+fn is_full(parked: &[ParkedEvent]) -> bool {
+    i64::try_from(parked.len()).is_ok_and(|count| count >= BATCH)
+}
+
+/// Judges up to `limit` parked events again that were last judged before a time: those that waited longest first, and none of
+/// a busy account, for which everything else of Stripe's would wait too. Returns the outcomes by event. The caller holds the
+/// catalog's lock exclusively.
+pub(crate) fn retry_before(
+    sql: &mut Sql,
+    settings: Option<&Settings>,
+    before: Time,
+    limit: i64,
+) -> Vec<(String, Outcome)> {
+    let mut retried: Vec<(String, Outcome)> = Vec::new();
+    let (mut busy_users, mut busy_events) = (Vec::new(), Vec::new());
+    loop {
+        let room = limit.saturating_sub(i64::try_from(retried.len()).unwrap_or(i64::MAX));
+        let parked = inbox::parked_before(sql, before, room, &busy_users, &busy_events);
+        if room == 0 || parked.is_empty() || busy_events.len() > MAX_BUSY_EVENTS {
+            return retried;
+        }
+        for parked_event in parked {
+            match likely_user(sql, settings, &parked_event).filter(|user| ledger::is_busy(sql, *user)) {
+                None => {
+                    let outcome = retry(sql, settings, &parked_event);
+                    retried.push((parked_event.event_id, outcome));
+                }
+                Some(user) if parked_event.user.is_some() => busy_users.push(user),
+                Some(_) => busy_events.push(parked_event.event_id),
+            }
+        }
+    }
+}
+
+/// The user in whose account a parked event will be posted, as far as that can be told before it is judged.
+fn likely_user(sql: &mut Sql, settings: Option<&Settings>, parked_event: &ParkedEvent) -> Option<Uuid> {
+    if parked_event.user.is_some() {
+        return parked_event.user;
+    }
+    let event = event::read(&parked_event.payload).ok()?;
+    let named = match &event.subject {
+        Subject::CheckoutSession(session) => vec![&session.metadata_user, &session.client_reference],
+        Subject::Subscription(subscription) => vec![&subscription.metadata_user],
+        Subject::Invoice(invoice) => vec![&invoice.metadata_user],
+        Subject::PaymentIntent(intent) => vec![&intent.metadata_user],
+        _ => Vec::new(),
+    };
+    let namespace = settings.and_then(|settings| settings.user_namespace);
+    let linked = |sql: &mut Sql| customers::find(sql, event.customer_id.as_deref()?).map(|link| link.user);
+    named.into_iter().find_map(|names| names.user(namespace)).or_else(|| linked(sql))
+}
+
 /// Judges a parked event by what is known now, and if that unblocks other events of its customer, those too. The caller holds
 /// the catalog's lock exclusively.
-pub(crate) fn retry(sql: &mut Sql, settings: Option<&Settings>, parked_event: &ParkedEvent) -> Outcome {
+fn retry(sql: &mut Sql, settings: Option<&Settings>, parked_event: &ParkedEvent) -> Outcome {
+    let judged_from = clock();
     let Judged { outcome, unblocked } = rejudge(sql, settings, parked_event);
     let Some(customer_id) = unblocked else { return outcome };
-    let others = inbox::parked_for_customer(sql, &customer_id);
-    with_reapplied(sql, settings, &others, outcome)
+    let others = inbox::parked_for_customer(sql, &customer_id, BATCH);
+    let outcome = with_reapplied(sql, settings, &others, outcome);
+    leave_the_rest_due(sql, &customer_id, &others, judged_from);
+    outcome
 }
 
 /// Judges a parked event by what is known now, and records what came of it.

@@ -1,21 +1,31 @@
 //! The state that all requests share, built once from the configuration.
 
+use std::sync::Arc;
+
 use hyper::header::HeaderValue;
 use secrecy::SecretString;
+use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::auth::token::Authenticator;
+use crate::body::Bodies;
 use crate::cache::Cache;
 use crate::config::{ReturnUrls, ServeConfig, StripeMode};
-use crate::database::Database;
+use crate::connections::Connections;
+use crate::database::{Database, DatabaseError};
 use crate::error::Error;
+use crate::limits::{Turns, UserRates};
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
 use crate::stripe::client::StripeClient;
+use crate::telemetry::Log;
 
 /// The connections, keys and settings of a running server.
 pub(crate) struct App {
     pub(crate) database: Database,
+    /// For webhooks.
     pub(crate) stripe: Option<StripeClient>,
+    /// For users' requests, with their share of Stripe's rate limit.
+    stripe_for_users: Option<StripeClient>,
     /// The mode of the Stripe key, if there is one.
     pub(crate) mode: Option<StripeMode>,
     pub(crate) webhook_secrets: Vec<SecretString>,
@@ -26,7 +36,18 @@ pub(crate) struct App {
     /// Optional: nothing depends on it.
     pub(crate) cache: Option<Cache>,
     pub(crate) metrics: Metrics,
+    /// The lines that the log dropped.
+    pub(crate) dropped_lines: ErrorCounter,
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) bodies: Bodies,
+    /// One user's requests at once.
+    pub(crate) user_turns: Arc<Turns>,
+    /// One user's requests that ask Stripe.
+    pub(crate) user_rates: UserRates,
 }
+
+/// How many requests of one user are handled at once; further ones wait for their turn.
+const USER_REQUESTS_AT_ONCE: usize = 2;
 
 /// A setting that some routes need and that the configuration may lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,12 +61,13 @@ pub(crate) enum Setting {
 
 impl App {
     /// Prepares the connections; none is opened yet.
-    pub(crate) fn new(config: ServeConfig) -> Result<Self, Error> {
+    pub(crate) fn new(config: ServeConfig, connections: Arc<Connections>, log: &Log) -> Result<Self, Error> {
         let metrics = Metrics::new();
         let stripe = config.stripe.as_ref();
         Ok(Self {
             database: Database::new(&config.database),
             stripe: stripe.map(|stripe| StripeClient::new(stripe, metrics.stripe_calls())),
+            stripe_for_users: stripe.map(|stripe| StripeClient::for_users(stripe, metrics.stripe_calls())),
             mode: stripe.map(|stripe| stripe.mode),
             webhook_secrets: config.webhook_secrets,
             auth: config.auth.as_ref().map(Authenticator::new),
@@ -53,6 +75,11 @@ impl App {
             return_urls: config.return_urls,
             cache: config.redis.as_ref().map(|redis| Cache::new(redis, metrics.redis_calls())).transpose()?,
             metrics,
+            dropped_lines: log.dropped(),
+            connections,
+            bodies: Bodies::new(),
+            user_turns: Turns::new(USER_REQUESTS_AT_ONCE),
+            user_rates: UserRates::per_minute(config.user_requests_per_minute),
         })
     }
 
@@ -61,9 +88,9 @@ impl App {
         self.auth.as_ref().ok_or_else(|| Setting::TokenKeys.missing())
     }
 
-    /// The Stripe client, for a route that needs it.
+    /// The Stripe client for users' requests, for a route that needs it.
     pub(crate) fn stripe(&self) -> Result<&StripeClient, Error> {
-        self.stripe.as_ref().ok_or_else(|| Setting::StripeKey.missing())
+        self.stripe_for_users.as_ref().ok_or_else(|| Setting::StripeKey.missing())
     }
 
     /// Whether a setting is present.
@@ -83,6 +110,21 @@ impl App {
             Some(mode) => check_mode(&self.database, mode).await,
             None => Ok(()),
         }
+    }
+
+    /// Whether a delivery could be applied now: the database takes writes, has the extension, lets this role use it, and
+    /// has the mode of the Stripe key. Returns the extension's version.
+    pub(crate) async fn check_ready(&self) -> Result<String, Error> {
+        let readiness = self.database.readiness().await?;
+        if readiness.is_read_only {
+            return Err(DatabaseError::ReadOnly("it is a standby, or set to read only".to_owned()).into());
+        }
+        let version = readiness.version.ok_or(DatabaseError::ExtensionMissing)?;
+        if !readiness.may_apply {
+            return Err(DatabaseError::NotAllowed.into());
+        }
+        self.mode.map_or(Ok(()), |mode| compare_modes(readiness.livemode, mode))?;
+        Ok(version)
     }
 
     /// Updates Redis, if there is one, after an event was applied.
@@ -114,7 +156,11 @@ impl Setting {
 /// Rejects a test key with a live database, and a live key with a test one. Before a catalog is loaded the database
 /// has no mode.
 pub(crate) async fn check_mode(database: &Database, mode: StripeMode) -> Result<(), Error> {
-    match database.livemode().await? {
+    compare_modes(database.livemode().await?, mode)
+}
+
+fn compare_modes(livemode: Option<bool>, mode: StripeMode) -> Result<(), Error> {
+    match livemode {
         Some(livemode) if livemode != (mode == StripeMode::Live) => Err(Error::ModeConflict { livemode }),
         _ => Ok(()),
     }

@@ -7,6 +7,7 @@ mod urls;
 mod values;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use hyper::Uri;
@@ -21,7 +22,7 @@ pub(crate) use self::urls::ReturnUrl;
 use self::urls::{api_base, origins, return_url, server_url};
 pub(crate) use self::values::StripeMode;
 use self::values::{
-    credits_max_age, jwt_secret, listen, log_level, number, redis_url, stripe_key, webhook_secrets,
+    credits_max_age, jwt_secret, listen, log_level, number, rate, redis_url, stripe_key, webhook_secrets,
 };
 use crate::tls::DatabaseTls;
 
@@ -35,6 +36,11 @@ Environment:
   STRIPE_SECRET_KEY      sk_… or rk_…, to fetch what an event lacks and for the routes of the app's users; without it
                          such an event is parked and those routes answer 500
   STRIPE_API_BASE        default https://api.stripe.com
+  STRIPE_USER_REQUESTS_PER_SECOND
+                         the requests a second that the routes of the app's users may send to Stripe, all together; the
+                         rest of Stripe's limit is for webhooks. Default 60 with a live key, 15 with a test key
+  USER_REQUESTS_PER_MINUTE
+                         the requests a minute that one user may make of the routes that ask Stripe; default 60
   JWT_SECRET             the secret of user tokens signed with HS256, at least 32 bytes
   JWKS_URL               the public keys of user tokens signed with ES256 or RS256; without either variable the routes
                          of the app's users answer 500
@@ -53,7 +59,10 @@ Environment:
   CREDITS_MAX_AGE        the maximum age, in seconds, of credits that GET /credits answers from Redis; default 0: it
                          always reads the database. A spend shows after that time at the latest
   LISTEN                 address and port, default 127.0.0.1:8787; port 0 takes a free one and logs it
-  DATABASE_POOL_SIZE     default 8
+  OPS_LISTEN             the same for operators: /healthz, /readyz and /metrics, default 127.0.0.1:8788
+  DATABASE_POOL_SIZE     default 8, and one more for probes
+  DATABASE_LOCK_TIMEOUT  how long, in seconds, a statement waits for a lock of another transaction before the request is
+                         answered 503; default 2
   MAX_CONNECTIONS        HTTP connections at once, default 2048
   LOG_LEVEL              error, warn, info (default), debug or trace
   …_FILE                 for DATABASE_URL, STRIPE_WEBHOOK_SECRET, STRIPE_SECRET_KEY, JWT_SECRET and REDIS_URL: the file
@@ -62,6 +71,16 @@ Environment:
 const DEFAULT_JWT_ROLE: &str = "authenticated";
 const DEFAULT_STRIPE_API_BASE: &str = "https://api.stripe.com";
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8787);
+const DEFAULT_OPS_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8788);
+/// How long a statement waits for a lock, in seconds. The limit is below the time that an event has in all.
+const DEFAULT_LOCK_TIMEOUT_SECONDS: usize = 2;
+const LOCK_TIMEOUT_LIMIT_SECONDS: usize = 15;
+/// Stripe allows 100 requests a second with a live key, and 25 with a test key.
+const DEFAULT_LIVE_USER_REQUESTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(60).expect("above 0");
+const DEFAULT_TEST_USER_REQUESTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(15).expect("above 0");
+const USER_REQUESTS_PER_SECOND_LIMIT: usize = 10_000;
+const DEFAULT_USER_REQUESTS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(60).expect("above 0");
+const USER_REQUESTS_PER_MINUTE_LIMIT: usize = 10_000;
 /// Connections to Postgres.
 const DEFAULT_POOL_SIZE: usize = 8;
 const POOL_SIZE_LIMIT: usize = 1000;
@@ -80,6 +99,10 @@ pub(crate) struct ServeConfig {
     pub(crate) return_urls: ReturnUrls,
     pub(crate) redis: Option<RedisConfig>,
     pub(crate) listen: SocketAddr,
+    /// Where operators ask: health, readiness, metrics.
+    pub(crate) ops_listen: SocketAddr,
+    /// The requests of one user to the routes that ask Stripe.
+    pub(crate) user_requests_per_minute: NonZeroU32,
     pub(crate) max_connections: usize,
     pub(crate) log_level: Level,
 }
@@ -97,6 +120,8 @@ pub(crate) struct DatabaseConfig {
     pub(crate) postgres: tokio_postgres::Config,
     pub(crate) tls: DatabaseTls,
     pub(crate) pool_size: usize,
+    /// How long a statement waits for a lock.
+    pub(crate) lock_timeout: Duration,
 }
 
 /// Stripe's API and the key for it.
@@ -105,6 +130,8 @@ pub(crate) struct StripeConfig {
     pub(crate) key: SecretString,
     pub(crate) mode: StripeMode,
     pub(crate) base: Uri,
+    /// The requests of all users together.
+    pub(crate) user_requests_per_second: NonZeroU32,
 }
 
 /// How user JWTs are verified: an HS256 secret, or a JWKS URL for ES256 and RS256; both while an app moves from one
@@ -149,6 +176,10 @@ impl ServeConfig {
         let cors_origins = reader.optional("CORS_ORIGINS", origins).unwrap_or_default();
         let return_urls = ReturnUrls::read_from(&mut reader);
         let redis = RedisConfig::read_from(&mut reader, webhook_secrets.as_deref());
+        let user_requests_per_minute = reader
+            .optional("USER_REQUESTS_PER_MINUTE", |text| rate(text, USER_REQUESTS_PER_MINUTE_LIMIT))
+            .unwrap_or(DEFAULT_USER_REQUESTS_PER_MINUTE);
+        let ops_listen = reader.optional("OPS_LISTEN", listen).unwrap_or(DEFAULT_OPS_LISTEN);
         let listen = reader.optional("LISTEN", listen).unwrap_or(DEFAULT_LISTEN);
         let max_connections = reader
             .optional("MAX_CONNECTIONS", |text| number(text, CONNECTION_LIMIT))
@@ -164,6 +195,8 @@ impl ServeConfig {
             return_urls,
             redis,
             listen,
+            ops_listen,
+            user_requests_per_minute,
             max_connections,
             log_level,
         });
@@ -195,7 +228,15 @@ impl StripeConfig {
         let base = reader
             .optional("STRIPE_API_BASE", api_base)
             .unwrap_or_else(|| Uri::from_static(DEFAULT_STRIPE_API_BASE));
-        key.map(|(key, mode)| Self { key, mode, base })
+        let of_users = reader
+            .optional("STRIPE_USER_REQUESTS_PER_SECOND", |text| rate(text, USER_REQUESTS_PER_SECOND_LIMIT));
+        key.map(|(key, mode)| {
+            let default = match mode {
+                StripeMode::Live => DEFAULT_LIVE_USER_REQUESTS_PER_SECOND,
+                StripeMode::Test => DEFAULT_TEST_USER_REQUESTS_PER_SECOND,
+            };
+            Self { key, mode, base, user_requests_per_second: of_users.unwrap_or(default) }
+        })
     }
 }
 
@@ -212,7 +253,11 @@ impl DatabaseConfig {
         let pool_size = reader
             .optional("DATABASE_POOL_SIZE", |text| number(text, POOL_SIZE_LIMIT))
             .unwrap_or(DEFAULT_POOL_SIZE);
-        database.map(|(postgres, tls)| Self { postgres, tls, pool_size })
+        let lock_timeout = reader
+            .optional("DATABASE_LOCK_TIMEOUT", |text| number(text, LOCK_TIMEOUT_LIMIT_SECONDS))
+            .unwrap_or(DEFAULT_LOCK_TIMEOUT_SECONDS);
+        let lock_timeout = Duration::from_secs(lock_timeout as u64);
+        database.map(|(postgres, tls)| Self { postgres, tls, pool_size, lock_timeout })
     }
 }
 
@@ -299,8 +344,12 @@ mod tests {
             ("PORTAL_RETURN_URL", "http://app.example"),
             ("REDIS_URL", "http://:hush@redis.example"),
             ("CREDITS_MAX_AGE", "-1"),
+            ("STRIPE_USER_REQUESTS_PER_SECOND", "0"),
+            ("USER_REQUESTS_PER_MINUTE", "0"),
             ("LISTEN", "8787"),
+            ("OPS_LISTEN", "8788"),
             ("DATABASE_POOL_SIZE", "0"),
+            ("DATABASE_LOCK_TIMEOUT", "2s"),
             ("MAX_CONNECTIONS", "many"),
             ("LOG_LEVEL", "loud"),
         ]);
@@ -310,9 +359,11 @@ mod tests {
             [
                 "DATABASE_URL",
                 "DATABASE_POOL_SIZE",
+                "DATABASE_LOCK_TIMEOUT",
                 "STRIPE_WEBHOOK_SECRET",
                 "STRIPE_SECRET_KEY",
                 "STRIPE_API_BASE",
+                "STRIPE_USER_REQUESTS_PER_SECOND",
                 "JWT_SECRET",
                 "JWKS_URL",
                 "CORS_ORIGINS",
@@ -321,6 +372,8 @@ mod tests {
                 "PORTAL_RETURN_URL",
                 "REDIS_URL",
                 "CREDITS_MAX_AGE",
+                "USER_REQUESTS_PER_MINUTE",
+                "OPS_LISTEN",
                 "LISTEN",
                 "MAX_CONNECTIONS",
                 "LOG_LEVEL",

@@ -4,6 +4,10 @@
 //! Statements run in transactions of their own, at READ COMMITTED whatever the database's default is: the functions of
 //! Stripe's doors refuse a stricter level (rule 15). Beginning and committing costs no round trip of its own.
 //!
+//! Connections are to a primary that takes writes (`target_session_attrs`); one that turns out not to be is replaced.
+//! A statement waits for each lock for a short time only, and the events of one customer or user for a few connections
+//! only, so that a locked account keeps nobody else waiting.
+//!
 //! Every statement may be repeated, because the database's functions are idempotent. So a lost connection and a
 //! conflict with another transaction are retried here, at once; the caller handles every other error.
 
@@ -11,17 +15,21 @@ pub(crate) mod catalog;
 mod events;
 mod users;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{Client, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, Status};
+use deadpool_postgres::{
+    Client, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, Status, Timeouts,
+};
 use thiserror::Error;
 use tokio::time::timeout;
-use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSqlOwned, ToSql, Type};
+use tokio_postgres::{Row, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config::DatabaseConfig;
+use crate::limits::{Party, Turn, Turns};
 use crate::telemetry::with_causes;
 use crate::tls;
 
@@ -33,8 +41,13 @@ const POOL_CREATE_TIMEOUT: Duration = Duration::from_secs(10);
 const EVENT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long reading for a user's request may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a probe or a scrape may take.
+/// How long a probe or a scrape may take, and wait for the connection of probes.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The connections of probes and scrapes.
+const PROBE_POOL_SIZE: usize = 1;
+/// Of the pool, the events of one customer may use this part, those of one user, and those that name neither, such as
+/// refunds: two of the default's eight connections each. So one locked account leaves a quarter to everyone else.
+const POOL_PART_OF_A_PARTY: usize = 4;
 /// How long a cancel request may take.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 /// The maximum number of retries after serialization failures and deadlocks.
@@ -45,7 +58,25 @@ const MAX_RECONNECTS: u32 = 1;
 /// A pool of connections, opened when needed and replaced when broken.
 pub(crate) struct Database {
     pool: Pool,
+    /// Answers probes also while every other connection is in use.
+    probes: Pool,
     tls: MakeRustlsConnect,
+    /// What begins each transaction.
+    begin: String,
+    events: Arc<Turns>,
+}
+
+/// What the database says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Readiness {
+    /// The installed version of the extension.
+    pub(crate) version: Option<String>,
+    /// Whether it is a standby, or takes no writes for another reason.
+    pub(crate) is_read_only: bool,
+    /// Whether this role may apply events.
+    pub(crate) may_apply: bool,
+    /// The livemode of the settings; none before a catalog is loaded.
+    pub(crate) livemode: Option<bool>,
 }
 
 /// Why a statement failed.
@@ -59,6 +90,12 @@ pub(crate) enum DatabaseError {
     Timeout(Duration),
     #[error("the transaction met another one: {}", describe(.0))]
     Conflict(tokio_postgres::Error),
+    #[error("another transaction holds what this needs: {0}")]
+    Locked(String),
+    #[error("the database takes no writes: {0}")]
+    ReadOnly(String),
+    #[error("the database's role may not apply events: grant it what the service role has")]
+    NotAllowed,
     #[error("the database cannot take this: {}", describe(.0))]
     Data(tokio_postgres::Error),
     #[error("the database failed: {}", describe(.0))]
@@ -72,7 +109,15 @@ pub(crate) enum DatabaseError {
 impl DatabaseError {
     /// Whether the same statement may succeed later.
     pub(crate) fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::ConnectionLost(_) | Self::Timeout(_) | Self::Conflict(_))
+        matches!(
+            self,
+            Self::Unavailable(_)
+                | Self::ConnectionLost(_)
+                | Self::Timeout(_)
+                | Self::Conflict(_)
+                | Self::Locked(_)
+                | Self::ReadOnly(_)
+        )
     }
 
     /// The failure's name, for metrics and clients.
@@ -82,6 +127,9 @@ impl DatabaseError {
             Self::ConnectionLost(_) => "database_connection_lost",
             Self::Timeout(_) => "database_timeout",
             Self::Conflict(_) => "database_conflict",
+            Self::Locked(_) => "database_locked",
+            Self::ReadOnly(_) => "database_read_only",
+            Self::NotAllowed => "database_not_allowed",
             Self::Data(_) => "database_data",
             Self::Failed(_) => "database_error",
             Self::UnexpectedAnswer(_) => "unexpected_answer",
@@ -95,16 +143,34 @@ impl Database {
     pub(crate) fn new(config: &DatabaseConfig) -> Self {
         let tls = tls::postgres_connector(&config.tls);
         // Fast: a closed connection is noticed without a round trip for every use.
-        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = Manager::from_config(config.postgres.clone(), tls.clone(), recycling);
-        let pool = Pool::builder(manager)
-            .max_size(config.pool_size)
-            .wait_timeout(Some(POOL_WAIT_TIMEOUT))
-            .create_timeout(Some(POOL_CREATE_TIMEOUT))
-            .runtime(Runtime::Tokio1)
-            .build()
-            .expect("a pool with time-outs has a runtime for them");
-        Self { pool, tls }
+        let recycling = || ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let pool = |size: usize, wait: Duration, create: Duration| {
+            let manager = Manager::from_config(config.postgres.clone(), tls.clone(), recycling());
+            let timeouts = Timeouts { wait: Some(wait), create: Some(create), recycle: None };
+            Pool::builder(manager)
+                .max_size(size)
+                .timeouts(timeouts)
+                .runtime(Runtime::Tokio1)
+                .build()
+                .expect("a pool with time-outs has a runtime for them")
+        };
+        Self {
+            pool: pool(config.pool_size, POOL_WAIT_TIMEOUT, POOL_CREATE_TIMEOUT),
+            probes: pool(PROBE_POOL_SIZE, PROBE_TIMEOUT, PROBE_TIMEOUT),
+            // SET LOCAL, because pgbouncer gives the connection to others after the transaction.
+            begin: format!(
+                "begin isolation level read committed; set local lock_timeout = '{}ms'",
+                config.lock_timeout.as_millis()
+            ),
+            events: Turns::new((config.pool_size / POOL_PART_OF_A_PARTY).max(1)),
+            tls,
+        }
+    }
+
+    /// Waits until few enough events of these parties are being applied.
+    async fn turn(&self, parties: Vec<Party>) -> Result<Turn, DatabaseError> {
+        let turn = self.events.take(parties).await;
+        turn.ok_or_else(|| DatabaseError::Locked("other events of the same customer or user wait".to_owned()))
     }
 
     /// A time in seconds since 1970, written as a timestamp or as an interval before now, in any form that Postgres
@@ -120,10 +186,37 @@ impl Database {
         self.query_value(sql, &[written], READ_TIMEOUT).await
     }
 
-    /// The installed version of the extension, if it is installed.
-    pub(crate) async fn extension_version(&self) -> Result<Option<String>, DatabaseError> {
-        let sql = "select extversion from pg_catalog.pg_extension where extname = 'stripe_credits'";
-        self.query_optional(sql, &[], PROBE_TIMEOUT).await
+    /// Whether an event could be applied now, asked on the connection of probes.
+    pub(crate) async fn readiness(&self) -> Result<Readiness, DatabaseError> {
+        let sql = "select (select x.extversion from pg_catalog.pg_extension x where x.extname = 'stripe_credits'),
+                pg_catalog.pg_is_in_recovery() or current_setting('transaction_read_only')::boolean,
+                coalesce((
+                    select has_schema_privilege(p.pronamespace, 'usage') and has_function_privilege(p.oid, 'execute')
+                    from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+                    where n.nspname = 'billing' and p.proname = 'apply_stripe_event_text'), false)";
+        let rows = self.probe(sql).await?;
+        let row = rows.first().ok_or_else(|| DatabaseError::UnexpectedAnswer("no row".to_owned()))?;
+        let mut readiness = Readiness {
+            version: column(row, 0)?,
+            is_read_only: column(row, 1)?,
+            may_apply: column(row, 2)?,
+            livemode: None,
+        };
+        if readiness.may_apply {
+            let rows = self.probe("select s.livemode from billing.settings s").await?;
+            readiness.livemode = rows.first().map(|row| column(row, 0)).transpose()?;
+        }
+        Ok(readiness)
+    }
+
+    /// Runs a statement on the connection of probes; a second time if that was lost since the last probe.
+    async fn probe(&self, sql: &str) -> Result<Vec<Row>, DatabaseError> {
+        match self.query_once(&self.probes, sql, &[], PROBE_TIMEOUT).await {
+            Err(DatabaseError::ConnectionLost(_) | DatabaseError::ReadOnly(_)) => {
+                self.query_once(&self.probes, sql, &[], PROBE_TIMEOUT).await
+            }
+            result => result,
+        }
     }
 
     /// The numbers of open, idle and awaited connections.
@@ -163,12 +256,15 @@ impl Database {
         let mut conflicts = 0;
         let mut reconnects = 0;
         loop {
-            match self.query_once(sql, parameters, limit).await {
+            match self.query_once(&self.pool, sql, parameters, limit).await {
                 Err(DatabaseError::Conflict(_)) if conflicts < MAX_CONFLICT_RETRIES => conflicts += 1,
-                Err(DatabaseError::ConnectionLost(_)) if reconnects < MAX_RECONNECTS => {
-                    reconnects += 1;
-                    // What broke one connection has most likely broken the others too.
+                Err(error @ (DatabaseError::ConnectionLost(_) | DatabaseError::ReadOnly(_))) => {
+                    // What happened to one connection has most likely happened to the others too.
                     self.pool.retain(|_, _| false);
+                    if reconnects == MAX_RECONNECTS {
+                        return Err(error);
+                    }
+                    reconnects += 1;
                 }
                 result => return result,
             }
@@ -177,18 +273,31 @@ impl Database {
 
     async fn query_once(
         &self,
+        pool: &Pool,
         sql: &str,
         parameters: &[&str],
         limit: Duration,
     ) -> Result<Vec<Row>, DatabaseError> {
-        let client = self.pool.get().await.map_err(unavailable)?;
+        let client = pool.get().await.map_err(unavailable)?;
         let parameters: Vec<(&(dyn ToSql + Sync), Type)> =
             parameters.iter().map(|value| (value as &(dyn ToSql + Sync), Type::TEXT)).collect();
-        if let Ok(result) = timeout(limit, in_transaction(&client, sql, &parameters)).await {
-            return result.map_err(classify);
+        let Ok(result) = timeout(limit, in_transaction(&client, &self.begin, sql, &parameters)).await else {
+            self.abandon(client).await;
+            return Err(DatabaseError::Timeout(limit));
+        };
+        let error = match result.map_err(classify) {
+            // A standby has many ways to refuse: an advisory lock, a transaction id, a row lock.
+            Err(DatabaseError::Failed(error)) if !takes_writes(&client).await => {
+                DatabaseError::ReadOnly(describe(&error))
+            }
+            Err(error) => error,
+            Ok(rows) => return Ok(rows),
+        };
+        if matches!(error, DatabaseError::ReadOnly(_)) {
+            // Behind a connection pooler it looks sound, and the server at its end may be another one by now.
+            drop(Client::take(client));
         }
-        self.abandon(client).await;
-        Err(DatabaseError::Timeout(limit))
+        Err(error)
     }
 
     /// Removes a connection with a running statement from the pool and cancels the statement: otherwise each retry of
@@ -205,20 +314,30 @@ impl Database {
 /// statement makes the commit a rollback.
 async fn in_transaction(
     client: &Client,
+    begin: &str,
     sql: &str,
     parameters: &[(&(dyn ToSql + Sync), Type)],
 ) -> Result<Vec<Row>, tokio_postgres::Error> {
-    let (begun, rows, committed) = tokio::join!(
+    let (started, rows, committed) = tokio::join!(
         biased;
-        client.batch_execute("begin isolation level read committed"),
+        client.batch_execute(begin),
         // query_typed prepares no named statement and needs no round trip for the parameters' types.
         client.query_typed(sql, parameters),
         client.batch_execute("commit"),
     );
-    begun?;
+    started?;
     let rows = rows?;
     committed?;
     Ok(rows)
+}
+
+/// Whether a connection is to a server that takes writes. If that cannot be asked, the error that led here stands.
+async fn takes_writes(client: &Client) -> bool {
+    let asked = timeout(PROBE_TIMEOUT, client.simple_query("show transaction_read_only")).await;
+    let Ok(Ok(messages)) = asked else { return true };
+    !messages
+        .iter()
+        .any(|message| matches!(message, SimpleQueryMessage::Row(row) if row.get(0) == Some("on")))
 }
 
 /// Distinguishes transient failures, faults of the data, and faults of the database or the statement.
@@ -230,11 +349,10 @@ fn classify(error: tokio_postgres::Error) -> DatabaseError {
         SqlState::T_R_SERIALIZATION_FAILURE | SqlState::T_R_DEADLOCK_DETECTED => {
             DatabaseError::Conflict(error)
         }
-        SqlState::QUERY_CANCELED | SqlState::LOCK_NOT_AVAILABLE => {
-            DatabaseError::Unavailable(describe(&error))
-        }
+        SqlState::QUERY_CANCELED => DatabaseError::Unavailable(describe(&error)),
+        SqlState::LOCK_NOT_AVAILABLE => DatabaseError::Locked(describe(&error)),
         // After a failover the old primary may still answer, read-only.
-        SqlState::READ_ONLY_SQL_TRANSACTION => DatabaseError::ConnectionLost(error),
+        SqlState::READ_ONLY_SQL_TRANSACTION => DatabaseError::ReadOnly(describe(&error)),
         // The schema billing, with every function called here, belongs to the extension.
         SqlState::INVALID_SCHEMA_NAME => DatabaseError::ExtensionMissing,
         _ => match state.code().get(..2) {

@@ -7,6 +7,9 @@
 //! A failed call of Stripe's API is `Stripe` for webhooks and commands, which are retried (503), and `BadGateway` for
 //! a user's request (502). Routes and commands add the variants that belong to one of them.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use hyper::{Method, StatusCode};
 use thiserror::Error;
 
@@ -72,6 +75,13 @@ pub(crate) enum Error {
     NoCustomer,
     #[error("{0}")]
     BadGateway(StripeError),
+    #[error("too many requests of this user")]
+    TooManyRequests {
+        /// How long the user has to wait.
+        retry_after: Duration,
+    },
+    #[error("too many requests at once")]
+    Overloaded,
 
     #[error(transparent)]
     Database(#[from] DatabaseError),
@@ -82,8 +92,8 @@ pub(crate) enum Error {
 
     #[error(transparent)]
     Config(#[from] ConfigError),
-    #[error("cannot listen: {0}")]
-    Listen(std::io::Error),
+    #[error("cannot listen on {address}: {fault}")]
+    Listen { address: SocketAddr, fault: std::io::Error },
     #[error("cannot read {0}")]
     Input(String),
     #[error("{0}")]
@@ -124,11 +134,13 @@ impl Error {
             Self::SubscriptionEnds => "subscription_ends",
             Self::PreviewExpired => "preview_expired",
             Self::NoCustomer => "no_customer",
+            Self::TooManyRequests { .. } => "too_many_requests",
+            Self::Overloaded => "overloaded",
             Self::Database(database) => database.label(),
             Self::Stripe(stripe) | Self::BadGateway(stripe) => stripe.label(),
             Self::ModeConflict { .. } => "mode_conflict",
             Self::Config(_)
-            | Self::Listen(_)
+            | Self::Listen { .. }
             | Self::Input(_)
             | Self::Document(_)
             | Self::UnknownEvent(_)
@@ -181,9 +193,14 @@ impl Error {
             | Self::SubscriptionEnds
             | Self::PreviewExpired
             | Self::NoCustomer => StatusCode::CONFLICT,
+            Self::TooManyRequests { .. } | Self::BadGateway(StripeError::OverShare) => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             Self::BadGateway(StripeError::Declined(_)) => StatusCode::PAYMENT_REQUIRED,
             Self::Database(error) if error.is_transient() => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Database(DatabaseError::ExtensionMissing)
+            Self::Body(BodyError::NoMemory)
+            | Self::Overloaded
+            | Self::Database(DatabaseError::ExtensionMissing | DatabaseError::NotAllowed)
             | Self::ModeConflict { .. }
             | Self::Stripe(_)
             | Self::BadGateway(StripeError::RateLimited | StripeError::Busy) => {
@@ -197,17 +214,24 @@ impl Error {
     /// The text for an HTTP client: its own faults in full, internal ones without details.
     pub(crate) fn client_text(&self) -> String {
         match self {
+            Self::Database(DatabaseError::Locked(_)) => "others are changing the same, try again".to_owned(),
             Self::Database(error) if error.is_transient() => {
                 "the database could not be reached in time, try again".to_owned()
             }
             Self::Auth(auth) => auth.client_text().to_owned(),
             Self::MalformedRequest(fault) => format!("the request was not understood: {fault}"),
+            Self::BadGateway(StripeError::OverShare) => {
+                "too many requests of all users, try again".to_owned()
+            }
             Self::BadGateway(StripeError::Declined(code)) => format!("the payment was declined ({code})"),
             // A code is a word of Stripe's: it quotes nothing that was sent.
             Self::BadGateway(StripeError::Refused { code, .. }) => format!("Stripe refused this ({code})"),
             Self::BadGateway(StripeError::NotFound) => "Stripe refused this".to_owned(),
             Self::Stripe(_) | Self::BadGateway(_) => "Stripe's API could not be asked, try again".to_owned(),
-            Self::Database(DatabaseError::ExtensionMissing) | Self::ModeConflict { .. } => self.to_string(),
+            Self::Database(DatabaseError::ExtensionMissing | DatabaseError::NotAllowed)
+            | Self::Body(BodyError::NoMemory)
+            | Self::Overloaded
+            | Self::ModeConflict { .. } => self.to_string(),
             _ if self.status().is_server_error() => "internal error".to_owned(),
             _ => self.to_string(),
         }
@@ -224,7 +248,7 @@ impl Error {
             | Self::Stripe(StripeError::Unauthorized(_)) => EXIT_USAGE,
             Self::Database(DatabaseError::Data(_)) | Self::Document(_) | Self::UnknownEvent(_) => EXIT_DATA,
             Self::ShimRefused(status) if status.is_client_error() => EXIT_DATA,
-            Self::Listen(_) | Self::ShimUnreachable(_) | Self::ShimRefused(_) => EXIT_UNAVAILABLE,
+            Self::Listen { .. } | Self::ShimUnreachable(_) | Self::ShimRefused(_) => EXIT_UNAVAILABLE,
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => EXIT_UNAVAILABLE,
             _ => EXIT_INTERNAL,
         }
@@ -233,8 +257,6 @@ impl Error {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::config::{Environment, ServeConfig};
 

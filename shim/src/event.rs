@@ -12,6 +12,7 @@ use stripe_credits_rules::stripe::MAX_ID_BYTES;
 use thiserror::Error;
 
 use crate::config::StripeMode;
+use crate::limits::Party;
 use crate::signature::Verified;
 
 /// An authentic event.
@@ -21,6 +22,7 @@ pub(crate) struct Event {
     envelope: Envelope,
     session_id: Option<String>,
     payment_intent_id: Option<String>,
+    parties: Vec<Party>,
 }
 
 /// The event without its data.
@@ -102,9 +104,12 @@ impl Event {
         let fields: Fields = serde_json::from_str(text).map_err(|fault| malformed(&fault.to_string()))?;
         check_name("id", &fields.id)?;
         check_name("type", &fields.event_type)?;
-        let (session_id, payment_intent_id) = fields.logged_ids();
+        let object = fields.data.and_then(|data| serde_json::from_str(data.get()).ok());
+        let object = object.map(|data: Data| data.object).unwrap_or_default();
+        let (session_id, payment_intent_id) = object.logged_ids();
+        let parties = object.parties();
         let envelope = fields.envelope();
-        Ok(Self { text: storable(text).into_owned(), envelope, session_id, payment_intent_id })
+        Ok(Self { text: storable(text).into_owned(), envelope, session_id, payment_intent_id, parties })
     }
 
     /// The event's JSON as Stripe wrote it, but for escapes that Postgres cannot store.
@@ -131,6 +136,11 @@ impl Event {
     /// The event's age in seconds at `now`; none if it has no valid `created`.
     pub(crate) fn age(&self, now: u64) -> Option<u64> {
         self.envelope.created.map(|created| now.saturating_sub(u64::try_from(created).unwrap_or(0)))
+    }
+
+    /// The customer and the users that the object names, as far as that can be told here; for turns only.
+    pub(crate) fn parties(&self) -> Vec<Party> {
+        self.parties.clone()
     }
 
     /// The checkout session, if that is the event's object.
@@ -165,28 +175,55 @@ struct Data<'a> {
     object: DataObject<'a>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct DataObject<'a> {
     #[serde(borrow)]
     id: Option<&'a RawValue>,
     object: Option<&'a RawValue>,
     payment_intent: Option<&'a RawValue>,
+    customer: Option<&'a RawValue>,
+    client_reference_id: Option<&'a RawValue>,
+    metadata: Option<&'a RawValue>,
 }
 
-impl Fields<'_> {
+/// An object of Stripe's that was expanded where its id stood.
+#[derive(Deserialize)]
+struct Expanded {
+    id: String,
+}
+
+/// The metadata by which most apps name their user.
+#[derive(Deserialize)]
+struct Metadata {
+    user_id: Option<String>,
+}
+
+impl DataObject<'_> {
     /// The ids of the checkout session and the payment intent, for the log.
     fn logged_ids(&self) -> (Option<String>, Option<String>) {
-        let Some(Data { object }) = self.data.and_then(|data| serde_json::from_str(data.get()).ok()) else {
-            return (None, None);
-        };
-        let id = typed::<String>(object.id);
-        match typed::<String>(object.object).as_deref() {
-            Some("checkout.session") => (id, typed(object.payment_intent)),
+        let id = typed::<String>(self.id);
+        match typed::<String>(self.object).as_deref() {
+            Some("checkout.session") => (id, typed(self.payment_intent)),
             Some("payment_intent") => (None, id),
-            _ => (None, typed(object.payment_intent)),
+            _ => (None, typed(self.payment_intent)),
         }
     }
 
+    fn parties(&self) -> Vec<Party> {
+        let customer = match typed::<String>(self.object).as_deref() {
+            Some("customer") => typed(self.id),
+            _ => {
+                typed(self.customer).or_else(|| typed::<Expanded>(self.customer).map(|customer| customer.id))
+            }
+        };
+        let in_metadata = typed::<Metadata>(self.metadata).and_then(|metadata| metadata.user_id);
+        let users = [typed(self.client_reference_id), in_metadata].into_iter().flatten().map(Party::User);
+        let named: Vec<Party> = customer.map(Party::Customer).into_iter().chain(users).collect();
+        if named.is_empty() { vec![Party::Unnamed] } else { named }
+    }
+}
+
+impl Fields<'_> {
     fn envelope(self) -> Envelope {
         // jsonb cannot store a NUL.
         let text = |field| typed::<String>(field).filter(|text| !text.contains('\0'));

@@ -23,6 +23,8 @@ mod event;
 mod outcome;
 mod signature;
 mod metrics;
+mod connections;
+mod limits;
 mod config;
 mod body;
 mod tls;
@@ -58,7 +60,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve webhooks, the routes of the app's users, GET /healthz, /readyz and /metrics
+    /// Serve webhooks and the routes of the app's users, and to operators /healthz, /readyz and /metrics
     Serve,
     /// Load or check the catalog
     #[command(subcommand)]
@@ -138,9 +140,8 @@ async fn run(command: Command) -> Result<(), Error> {
     match command {
         Command::Serve => {
             let config = ServeConfig::read(&environment)?;
-            telemetry::init(config.log_level);
-            let listener = serve::listen(config.listen).map_err(Error::Listen)?;
-            serve::run(listener, config, serve::termination()?).await
+            let log = telemetry::init(config.log_level);
+            serve::run(config, &log, serve::termination()?).await
         }
         Command::Catalog(CatalogCommand::Push { file }) => {
             catalog_push::run(&file, &DatabaseConfig::read(&environment)?).await

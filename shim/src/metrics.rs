@@ -171,12 +171,21 @@ impl Metrics {
         self.redis_calls.clone()
     }
 
-    /// The text for Prometheus: everything counted, and gauges of the pool and, if known, of the parked events.
-    pub(crate) fn render(&self, pool: &Status, parked_events: Option<i64>) -> Result<String, fmt::Error> {
+    /// The text for Prometheus: everything counted, and gauges of the pool, of the log's dropped lines and, if known, of
+    /// the parked events.
+    pub(crate) fn render(
+        &self,
+        pool: &Status,
+        dropped_lines: usize,
+        parked_events: Option<i64>,
+    ) -> Result<String, fmt::Error> {
         let mut now = registry();
         gauge(&mut now, "pool_size", "Connections to Postgres that are open", to_i64(pool.size));
         gauge(&mut now, "pool_available", "Connections that are idle", to_i64(pool.available));
         gauge(&mut now, "pool_waiting", "Requests that wait for a connection", to_i64(pool.waiting));
+        let dropped = Counter::<u64>::default();
+        dropped.inc_by(u64::try_from(dropped_lines).unwrap_or(u64::MAX));
+        now.register("log_lines_dropped", "Lines that the reader of the log did not take in time", dropped);
         if let Some(parked) = parked_events {
             gauge(&mut now, "parked_events", "Events that wait for what they lack", parked);
         }
@@ -226,7 +235,7 @@ mod tests {
         metrics.delivery(None, "error", Some("signature_no_v1"), Duration::ZERO);
         metrics.signature_failure("signature_no_v1");
         let pool = Status { max_size: 8, size: 2, available: 1, waiting: 0 };
-        let text = metrics.render(&pool, None).unwrap();
+        let text = metrics.render(&pool, 3, None).unwrap();
         for line in [
             r#"stripe_credits_deliveries_total{type="unknown",outcome="parked",reason="unknown_price"} 1"#,
             r#"stripe_credits_deliveries_total{type="unknown",outcome="error",reason="signature_no_v1"} 1"#,
@@ -234,12 +243,13 @@ mod tests {
             "stripe_credits_unknown_price_hits_total 1",
             "stripe_credits_delivery_duration_seconds_count 2",
             "stripe_credits_pool_size 2",
+            "stripe_credits_log_lines_dropped_total 3",
             "# EOF",
         ] {
             assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
         }
         assert!(!text.contains("parked_events"));
-        assert!(metrics.render(&pool, Some(4)).unwrap().contains("stripe_credits_parked_events 4\n"));
+        assert!(metrics.render(&pool, 0, Some(4)).unwrap().contains("stripe_credits_parked_events 4\n"));
     }
 
     #[test]

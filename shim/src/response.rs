@@ -10,7 +10,10 @@ use crate::auth::AuthError;
 use crate::error::Error;
 
 /// The Retry-After of every 503, in seconds.
-const RETRY_AFTER_SECONDS: u32 = 10;
+const RETRY_AFTER_SECONDS: u64 = 10;
+/// The Retry-After for a user's request that found the share of Stripe's limit used up, in seconds: the share is one of a
+/// second.
+const RETRY_AFTER_SHARE_SECONDS: u64 = 2;
 
 /// A response with its whole body.
 pub(crate) type Response = hyper::Response<Full<Bytes>>;
@@ -48,8 +51,14 @@ pub(crate) fn error_response(error: &Error) -> Response {
         }
         _ => {}
     }
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+    let retry_after = match error {
+        Error::TooManyRequests { retry_after } => Some(retry_after.as_secs() + 1),
+        _ if status == StatusCode::TOO_MANY_REQUESTS => Some(RETRY_AFTER_SHARE_SECONDS),
+        _ if status == StatusCode::SERVICE_UNAVAILABLE => Some(RETRY_AFTER_SECONDS),
+        _ => None,
+    };
+    if let Some(seconds) = retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }

@@ -25,11 +25,8 @@ use crate::response::{Response, error_response};
 /// The settings of a route that acts for a user at Stripe.
 const USER_AT_STRIPE: &[Setting] = &[Setting::TokenKeys, Setting::StripeKey];
 
-static ROUTES: [Route; 13] = [
+static ROUTES: [Route; 10] = [
     plain(Method::POST, "/webhooks/stripe", |app, request| Box::pin(webhook::deliver(app, request))),
-    plain(Method::GET, "/healthz", |_, _| Box::pin(async { Ok(health::alive()) })),
-    plain(Method::GET, "/readyz", |app, _| Box::pin(health::ready(app))),
-    plain(Method::GET, "/metrics", |app, _| Box::pin(health::scrape(app))),
     public(Method::GET, "/catalog", |app, headers| Box::pin(catalog::show(app, headers))),
     user(Method::GET, "/credits", &[Setting::TokenKeys], |app, request, _| {
         Box::pin(credits::show(app, request))
@@ -63,6 +60,13 @@ static ROUTES: [Route; 13] = [
     }),
 ];
 
+/// What operators ask, on a listener of their own.
+static OPERATORS: [Route; 3] = [
+    plain(Method::GET, "/healthz", |_, _| Box::pin(async { Ok(health::alive()) })),
+    plain(Method::GET, "/readyz", |app, _| Box::pin(async move { Ok(health::ready(&app).await) })),
+    plain(Method::GET, "/metrics", |app, _| Box::pin(async move { health::scrape(&app).await })),
+];
+
 enum Route {
     /// For Stripe and operators.
     Plain { method: Method, path: &'static str, handler: PlainHandler },
@@ -85,10 +89,19 @@ const fn user(method: Method, path: &'static str, needs: &'static [Setting], han
     Route::User(UserRoute { method, path, needs, handler: user::Handler::User(handler) })
 }
 
-/// Routes one request to its handler.
+/// Routes one request of Stripe's or of the app's users to its handler.
 pub(crate) async fn respond(app: Arc<App>, request: Request<Incoming>) -> Response {
+    respond_by(&ROUTES, app, request).await
+}
+
+/// Routes one request of an operator to its handler.
+pub(crate) async fn respond_to_operator(app: Arc<App>, request: Request<Incoming>) -> Response {
+    respond_by(&OPERATORS, app, request).await
+}
+
+async fn respond_by(routes: &'static [Route], app: Arc<App>, request: Request<Incoming>) -> Response {
     let path = request.uri().path();
-    let result = match ROUTES.iter().find(|route| route.path() == path) {
+    let result = match routes.iter().find(|route| route.path() == path) {
         None => Err(Error::NotFound),
         Some(Route::Plain { method, .. }) if request.method() != method => {
             Err(Error::MethodNotAllowed(method.clone()))

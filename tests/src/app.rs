@@ -67,6 +67,9 @@ pub fn without_stripe(database: &Database) -> Setup {
         .with("CHECKOUT_SUCCESS_URL", SUCCESS_URL)
         .with("CHECKOUT_CANCEL_URL", CANCEL_URL)
         .with("PORTAL_RETURN_URL", RETURN_URL)
+        // More than a person asks, as tests do.
+        .with("USER_REQUESTS_PER_MINUTE", "10000")
+        .with("STRIPE_USER_REQUESTS_PER_SECOND", "10000")
 }
 
 /// Writes into the books that a user has a live subscription to `price_pro`. However it got there, the shim reads

@@ -69,6 +69,7 @@ impl Setup {
             .with("DATABASE_URL", database_url)
             .with("STRIPE_WEBHOOK_SECRET", SECRET)
             .with("LISTEN", "127.0.0.1:0")
+            .with("OPS_LISTEN", "127.0.0.1:0")
     }
 
     /// With a variable.
@@ -192,6 +193,18 @@ impl Shim {
         self.ask("GET", path, &[], b"")
     }
 
+    /// A GET of an operator.
+    pub fn ops(&self, path: &str) -> Answer {
+        let mut wire = self.connect_as_operator();
+        wire.send(&wire::request("GET", path, &[], b"")).expect("the shim reads");
+        wire.answer().expect("the shim answers")
+    }
+
+    /// A new connection of an operator.
+    pub fn connect_as_operator(&self) -> Wire {
+        Wire::open(self.0.operators_address())
+    }
+
     /// Any request, on a connection of its own.
     pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         let mut wire = self.connect();
@@ -201,7 +214,7 @@ impl Shim {
 
     /// The sum of a counter's samples that carry these labels.
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
-        let text = self.get("/metrics").body;
+        let text = self.ops("/metrics").body;
         text.lines()
             .filter_map(|line| line.rsplit_once(' '))
             .filter(|(series, _)| series.split('{').next() == Some(name))

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::future::ready;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use base64::Engine as _;
@@ -171,24 +170,34 @@ pub struct KeyServer {
 struct KeyState {
     /// The keys, or nothing while it fails.
     keys: Option<Value>,
+    hangs: bool,
     asked: usize,
 }
 
 impl KeyServer {
     /// Shows these signers' keys.
     pub fn showing(signers: &[&Signer]) -> KeyServer {
-        let state = Arc::new(Mutex::new(KeyState { keys: Some(set(signers)), asked: 0 }));
+        let state = Arc::new(Mutex::new(KeyState { keys: Some(set(signers)), hangs: false, asked: 0 }));
         let shared = state.clone();
         let server = HttpServer::start(move |_| {
-            let mut state = locked(&shared);
-            state.asked += 1;
-            let (status, body) = match &state.keys {
-                Some(keys) => (StatusCode::OK, keys.to_string()),
-                None => (StatusCode::INTERNAL_SERVER_ERROR, "{}".to_owned()),
-            };
-            let mut answer = Response::new(Full::<Bytes>::from(body));
-            *answer.status_mut() = status;
-            ready(Ok::<_, Infallible>(answer))
+            let shared = shared.clone();
+            async move {
+                let (hangs, (status, body)) = {
+                    let mut state = locked(&shared);
+                    state.asked += 1;
+                    let answer = match &state.keys {
+                        Some(keys) => (StatusCode::OK, keys.to_string()),
+                        None => (StatusCode::INTERNAL_SERVER_ERROR, "{}".to_owned()),
+                    };
+                    (state.hangs, answer)
+                };
+                if hangs {
+                    std::future::pending::<()>().await;
+                }
+                let mut answer = Response::new(Full::<Bytes>::from(body));
+                *answer.status_mut() = status;
+                Ok::<_, Infallible>(answer)
+            }
         });
         KeyServer { server, state }
     }
@@ -206,6 +215,11 @@ impl KeyServer {
     /// From now on it fails.
     pub fn fail(&self) {
         locked(&self.state).keys = None;
+    }
+
+    /// From now on it takes requests and answers none.
+    pub fn hang(&self) {
+        locked(&self.state).hangs = true;
     }
 
     /// How often it was asked.

@@ -23,18 +23,29 @@ const STOP_LIMIT: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub struct Shim {
     server: Child,
-    address: SocketAddr,
+    addresses: Addresses,
     lines: Arc<Mutex<Vec<String>>>,
 }
 
+/// Where a shim listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Addresses {
+    everyone: SocketAddr,
+    operators: SocketAddr,
+}
+
 impl Shim {
-    /// Starts the binary with this environment and no other; `LISTEN` is a free port of 127.0.0.1 unless given.
+    /// Starts the binary with this environment and no other; `LISTEN` and `OPS_LISTEN` are free ports of 127.0.0.1 unless given.
     ///
     /// It listens when this returns. A shim that ends instead (64: its configuration is wrong) is an error that
     /// carries its status and its output.
     pub fn start(binary: &Path, environment: &[(&str, &str)]) -> Result<Self> {
         let mut command = process::server_command(binary, None, "TERM");
-        command.arg("serve").env("LISTEN", "127.0.0.1:0").envs(environment.iter().copied());
+        command
+            .arg("serve")
+            .env("LISTEN", "127.0.0.1:0")
+            .env("OPS_LISTEN", "127.0.0.1:0")
+            .envs(environment.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut server = process::serve(command)?;
 
@@ -45,7 +56,7 @@ impl Shim {
             drain(stderr, Arc::clone(&lines), sender);
         }
         match listening(&mut server, &addresses) {
-            Ok(address) => Ok(Self { server, address, lines }),
+            Ok(addresses) => Ok(Self { server, addresses, lines }),
             Err(Error::NotServing { server: name, reason, .. }) => {
                 process::kill(&mut server);
                 Err(Error::NotServing { server: name, reason, log: log_of(&lines).join("\n") })
@@ -60,13 +71,25 @@ impl Shim {
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.addresses.everyone
+    }
+
+    /// Where it listens for operators.
+    #[must_use]
+    pub fn operators_address(&self) -> SocketAddr {
+        self.addresses.operators
     }
 
     /// The URL of one of its routes, given as `/path`.
     #[must_use]
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("http://{}{path}", self.addresses.everyone)
+    }
+
+    /// The URL of a route for operators, given as `/path`.
+    #[must_use]
+    pub fn operators_url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.addresses.operators)
     }
 
     /// Its process id.
@@ -107,23 +130,23 @@ impl Drop for Shim {
 }
 
 /// Keeps reading, so that the shim never blocks on a full pipe, and passes on the address from its log.
-fn drain(pipe: impl Read + Send + 'static, lines: Arc<Mutex<Vec<String>>>, addresses: Sender<SocketAddr>) {
+fn drain(pipe: impl Read + Send + 'static, lines: Arc<Mutex<Vec<String>>>, addresses: Sender<Addresses>) {
     thread::spawn(move || {
         for line in BufReader::new(pipe).lines().map_while(std::result::Result::ok) {
-            if let Some(address) = listening_address(&line) {
-                // Only the first address is waited for.
-                let _ = addresses.send(address);
+            if let Some(listening) = listening_addresses(&line) {
+                // Only the first line of that is waited for.
+                let _ = addresses.send(listening);
             }
             lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
         }
     });
 }
 
-fn listening(server: &mut Child, addresses: &Receiver<SocketAddr>) -> Result<SocketAddr> {
+fn listening(server: &mut Child, addresses: &Receiver<Addresses>) -> Result<Addresses> {
     let start = Instant::now();
     let reason = loop {
         match addresses.recv_timeout(POLL) {
-            Ok(address) => return Ok(address),
+            Ok(addresses) => return Ok(addresses),
             // Both pipes are closed and read to the end.
             Err(RecvTimeoutError::Disconnected) => {
                 let status = process::wait_for(server, START_LIMIT);
@@ -139,11 +162,15 @@ fn listening(server: &mut Child, addresses: &Receiver<SocketAddr>) -> Result<Soc
     Err(Error::NotServing { server: "the shim", reason, log: String::new() })
 }
 
-/// The address in the log line whose message is `listening`; tracing's JSON keeps both under `fields` or on top.
-fn listening_address(line: &str) -> Option<SocketAddr> {
+/// The addresses in the log line whose message is `listening`; tracing's JSON keeps them under `fields` or on top.
+fn listening_addresses(line: &str) -> Option<Addresses> {
     let line: Value = serde_json::from_str(line).ok()?;
     let text = |name| line.get(name).or_else(|| line.get("fields")?.get(name)).and_then(Value::as_str);
-    if text("message") == Some("listening") { text("address")?.parse().ok() } else { None }
+    if text("message") != Some("listening") {
+        return None;
+    }
+    let address = |name| text(name)?.parse().ok();
+    Some(Addresses { everyone: address("address")?, operators: address("operators")? })
 }
 
 fn log_of(lines: &Mutex<Vec<String>>) -> Vec<String> {
@@ -155,14 +182,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_address_is_found_on_top_and_under_fields_and_nowhere_else() {
-        let expected = Some(SocketAddr::from(([127, 0, 0, 1], 4242)));
-        let flat = r#"{"level":"INFO","message":"listening","address":"127.0.0.1:4242"}"#;
-        let nested = r#"{"level":"INFO","fields":{"message":"listening","address":"127.0.0.1:4242"}}"#;
-        assert_eq!(listening_address(flat), expected);
-        assert_eq!(listening_address(nested), expected);
-        assert_eq!(listening_address(r#"{"message":"delivery","address":"127.0.0.1:4242"}"#), None);
-        assert_eq!(listening_address("not JSON"), None);
+    fn the_addresses_are_found_on_top_and_under_fields_and_nowhere_else() {
+        let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let expected = Some(Addresses { everyone: address(4242), operators: address(4243) });
+        let fields = r#""message":"listening","address":"127.0.0.1:4242","operators":"127.0.0.1:4243""#;
+        assert_eq!(listening_addresses(&format!(r#"{{"level":"INFO",{fields}}}"#)), expected);
+        assert_eq!(listening_addresses(&format!(r#"{{"level":"INFO","fields":{{{fields}}}}}"#)), expected);
+        assert_eq!(listening_addresses(r#"{"message":"delivery","address":"127.0.0.1:4242"}"#), None);
+        assert_eq!(listening_addresses("not JSON"), None);
     }
 
     #[test]

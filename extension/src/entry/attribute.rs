@@ -21,6 +21,7 @@ use crate::tables::{catalog, customers, ownership, payments, subscriptions};
 /// to whom the customer was linked, unless their own metadata name that user.
 pub(crate) fn customer(sql: &mut Sql, customer_id: &str, user: Uuid) -> Outcome {
     locks::catalog_shared();
+    let judged_from = clock();
     locks::customer(customer_id);
     let linked = customers::find(sql, customer_id).map(|link| link.user).filter(|linked| *linked != user);
     let moving = linked.map_or(Vec::new(), |linked| subscriptions::of_customer(sql, customer_id, linked));
@@ -31,12 +32,15 @@ pub(crate) fn customer(sql: &mut Sql, customer_id: &str, user: Uuid) -> Outcome 
     let changed = customers::link_by_server(sql, customer_id, user);
     let moved = moving.iter().map(|subscription_id| give(sql, subscription_id, user));
     let moved = moved.reduce(Outcome::and_then);
-    attributed(sql, user, changed, moved, &parked)
+    let outcome = attributed(sql, user, changed, moved, &parked);
+    parked::leave_the_rest_due(sql, customer_id, &parked, judged_from);
+    outcome
 }
 
 /// Gives a subscription to a user, whether it is known or not, and applies what is parked for its customer.
 pub(crate) fn subscription(sql: &mut Sql, subscription_id: &str, user: Uuid) -> Outcome {
     locks::catalog_shared();
+    let judged_from = clock();
     let customer_id = subscriptions::customer(sql, subscription_id)
         .or_else(|| inbox::customer_of_subscription(sql, subscription_id));
     let keys = Keys { sources: vec![subscription_id], ..Keys::default() };
@@ -45,7 +49,11 @@ pub(crate) fn subscription(sql: &mut Sql, subscription_id: &str, user: Uuid) -> 
     });
     let given = give(sql, subscription_id, user);
     let changed = given.verdict == Verdict::Applied;
-    attributed(sql, user, changed, Some(given), &parked)
+    let outcome = attributed(sql, user, changed, Some(given), &parked);
+    if let Some(customer_id) = customer_id {
+        parked::leave_the_rest_due(sql, &customer_id, &parked, judged_from);
+    }
+    outcome
 }
 
 /// Records that an operator gave a subscription to a user, and moves it. That is later than every state that is known, and

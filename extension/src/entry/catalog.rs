@@ -12,19 +12,17 @@ use crate::pg::error::raise_invalid;
 use crate::pg::locks;
 use crate::pg::sql::{Sql, connected};
 use crate::posting::subscription;
-use crate::tables::{catalog, inbox};
+use crate::tables::catalog;
 
-/// How many parked events are in memory at a time while all of them are judged again.
-const PARKED_BATCH: i64 = 1_000;
-
-/// Stores a catalog and re-applies events that were parked waiting for it. Returns how each price changed.
+/// Stores a catalog and re-applies events that were parked waiting for it: a batch of them, and the others are due from now
+/// on, since they were last judged before it was loaded. Returns how each price changed.
 pub(crate) fn load(sql: &mut Sql, document: &Catalog) -> Vec<(String, Change)> {
     locks::catalog_exclusive();
     let known = catalog::settings(sql);
     check_namespace(sql, known.as_ref(), &document.settings);
     let granted_months = known.as_ref().is_some_and(grants_free_months);
     let changes = catalog::load(sql, document);
-    reapply_all(sql, &document.settings);
+    parked::retry_before(sql, Some(&document.settings), clock(), parked::BATCH);
     for (price_id, _) in changes.iter().filter(|(_, change)| *change != Change::Unchanged) {
         subscription::reprice(sql, price_id);
     }
@@ -49,20 +47,6 @@ fn check_namespace(sql: &mut Sql, known: Option<&Settings>, wanted: &Settings) {
             "the catalog is faulty at user_namespace: it must stay the same once there are accounts",
             "path = user_namespace",
         );
-    }
-}
-
-/// Judges every parked event again, once.
-fn reapply_all(sql: &mut Sql, settings: &Settings) {
-    let started = clock();
-    loop {
-        let parked = inbox::parked_before(sql, started, PARKED_BATCH);
-        if parked.is_empty() {
-            return;
-        }
-        for parked_event in parked {
-            parked::retry(sql, Some(settings), &parked_event);
-        }
     }
 }
 

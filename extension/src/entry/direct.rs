@@ -84,7 +84,10 @@ pub(crate) fn purchase(sql: &mut Sql, call: &DirectPurchase) -> Outcome {
     match customer_id {
         Some(customer_id) if customers::link_by_server(sql, customer_id, call.user) => {
             let settings = catalog::settings(sql);
-            parked::with_reapplied(sql, settings.as_ref(), &parked, outcome)
+            let judged_from = clock();
+            let outcome = parked::with_reapplied(sql, settings.as_ref(), &parked, outcome);
+            parked::leave_the_rest_due(sql, customer_id, &parked, judged_from);
+            outcome
         }
         _ => outcome,
     }
@@ -174,7 +177,10 @@ pub(crate) fn subscription_state(sql: &mut Sql, call: &DirectState) -> Outcome {
     }
     match customer_id {
         Some(customer_id) if customers::link_by_server(sql, customer_id, call.user) => {
-            parked::with_reapplied(sql, Some(&settings), &parked, outcome)
+            let judged_from = clock();
+            let outcome = parked::with_reapplied(sql, Some(&settings), &parked, outcome);
+            parked::leave_the_rest_due(sql, customer_id, &parked, judged_from);
+            outcome
         }
         _ => outcome,
     }

@@ -12,9 +12,8 @@ use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
 
 use crate::judge::{Caller, Judged, judge};
-use crate::ledger;
 use crate::outcome::Outcome;
-use crate::parked::{self, Locked};
+use crate::parked;
 use crate::pg::convert::clock;
 use crate::pg::error::readable;
 use crate::pg::json::JsonText;
@@ -57,15 +56,37 @@ pub(crate) fn reconcile(sql: &mut Sql, session: &JsonText, expected: Uuid, as_of
 pub(crate) fn retry_parked(sql: &mut Sql, limit: i64) -> Vec<Outcome> {
     locks::catalog_exclusive();
     let settings = catalog::settings(sql);
-    let mut outcomes = Vec::new();
-    for parked_event in inbox::parked_before(sql, clock(), limit) {
-        if parked_event.user.is_some_and(|user| ledger::is_busy(sql, user)) {
-            continue;
-        }
-        let outcome = parked::retry(sql, settings.as_ref(), &parked_event);
-        outcomes.push(outcome.with("event_id", parked_event.event_id));
+    let retried = parked::retry_before(sql, settings.as_ref(), clock(), limit);
+    retried.into_iter().map(|(event_id, outcome)| outcome.with("event_id", event_id)).collect()
+}
+
+/// Judges up to `limit` of those parked events again that a catalog or a call made due. Returns how many.
+pub(crate) fn retry_due(sql: &mut Sql, limit: i64) -> usize {
+    // Asked every few seconds: the lock, for which every delivery waits, is for when there is something to do.
+    if !has_due(sql) {
+        return 0;
     }
-    outcomes
+    locks::catalog_exclusive();
+    retry_due_locked(sql, limit)
+}
+
+/// Does the same, but only if no delivery is being applied now, and for no more than a batch. No account may be locked yet.
+pub(crate) fn try_retry_due(sql: &mut Sql, limit: i64) -> usize {
+    if has_due(sql) && locks::try_catalog_exclusive() {
+        retry_due_locked(sql, limit.min(parked::BATCH))
+    } else {
+        0
+    }
+}
+
+fn has_due(sql: &mut Sql) -> bool {
+    catalog::loaded_at(sql).is_some_and(|loaded_at| inbox::is_parked_before(sql, loaded_at))
+}
+
+fn retry_due_locked(sql: &mut Sql, limit: i64) -> usize {
+    let settings = catalog::settings(sql);
+    let Some(loaded_at) = catalog::loaded_at(sql) else { return 0 };
+    parked::retry_before(sql, settings.as_ref(), loaded_at, limit).len()
 }
 
 fn apply(
@@ -86,8 +107,7 @@ fn apply(
     locks::catalog_shared();
     let answer = fetched.map(|fetched| Fetched::read(fetched.text())).transpose();
     let settings = catalog::settings(sql);
-    let Locked { parked, known } =
-        lock(sql, &event, answer.as_ref().ok().and_then(Option::as_ref), settings.as_ref());
+    let known = lock(sql, &event, answer.as_ref().ok().and_then(Option::as_ref), settings.as_ref());
     let Judged { mut outcome, unblocked } = match answer {
         Ok(answer) => judge_delivery(sql, settings.as_ref(), &event, answer.as_ref(), caller, known),
         Err(malformed) => parked::unreadable_answer(&malformed).into(),
@@ -95,8 +115,8 @@ fn apply(
     if caller != Caller::Stripe && matches!(outcome.verdict, Verdict::Rejected(_)) {
         return outcome;
     }
-    if unblocked.is_some() {
-        outcome = parked::with_reapplied(sql, settings.as_ref(), &parked, outcome);
+    if let Some(customer_id) = unblocked {
+        outcome = parked::with_unblocked(sql, settings.as_ref(), &customer_id, outcome);
     }
     let no_effect = matches!(outcome.verdict, Verdict::AlreadyApplied | Verdict::Ignored(_));
     if event.is_backfill() && no_effect && !inbox::contains(sql, &event.id) {
@@ -117,8 +137,8 @@ fn reduced(payload: &JsonText) -> JsonText {
     JsonText::from_json(reduced::reduced(payload.text()).unwrap_or_else(|| "{}".to_owned()))
 }
 
-/// Takes the locks of an event and of everything that it may unblock.
-fn lock(sql: &mut Sql, event: &Event, fetched: Option<&Fetched>, settings: Option<&Settings>) -> Locked {
+/// Takes the locks of an event. Returns what is known under the names of its payments.
+fn lock(sql: &mut Sql, event: &Event, fetched: Option<&Fetched>, settings: Option<&Settings>) -> Known {
     let customer_id = match &event.subject {
         Subject::CheckoutSession(_)
         | Subject::Subscription(_)
@@ -136,9 +156,7 @@ fn lock(sql: &mut Sql, event: &Event, fetched: Option<&Fetched>, settings: Optio
         answered.iter().filter(|name| matches!(name.kind, NameKind::CheckoutSession | NameKind::Invoice));
     keys.sources.extend(sources.map(|name| name.id));
     keys.names.extend(answered.iter().map(|name| name.id));
-    parked::lock_with_parked(sql, customer_id, &keys, |sql| {
-        payments_given_away(sql, settings, &event.subject, fetched)
-    })
+    parked::lock(sql, customer_id, &keys, |sql| payments_given_away(sql, settings, &event.subject, fetched))
 }
 
 /// The payments of a subscription whose state names another user than the one who has it.

@@ -1,7 +1,7 @@
 //! Rule 15: before treating a row as absent, take the lock that its inserter takes.
 //!
-//! Every function that applies something of Stripe's takes its locks in one order, before its first decision, and takes none
-//! after the account's: catalog → customer → sources (sessions, subscriptions, invoices), sorted → names of payments,
+//! Every function that applies something of Stripe's takes its locks in one order, before its first decision, and waits for none
+//! after the account's (what a delivery unblocks is judged then if its locks are free, and left due if not): catalog → customer → sources (sessions, subscriptions, invoices), sorted → names of payments,
 //! sorted → the payments that these name, sorted → the account's row (ledger.rs). Sources come before names, because what is parked for a session, and names its payment,
 //! is found under the session's lock. A subscription that moves to another user takes its payments with it, so their locks are
 //! taken with the other payments'. Several accounts are locked in the order of their users. Spending locks the account only.
@@ -35,6 +35,12 @@ pub(crate) fn catalog_shared() {
     hear_changes();
 }
 
+/// Locks the catalog exclusively if nothing of Stripe's holds it now, and the transaction is at READ COMMITTED. Returns
+/// whether it did.
+pub(crate) fn try_catalog_exclusive() -> bool {
+    stricter_level().is_none() && try_take(CATALOG, 0)
+}
+
 /// Locks the catalog exclusively. Everything else of Stripe's locks it in share mode, so that no other lock but the account's
 /// is needed.
 pub(crate) fn catalog_exclusive() {
@@ -43,15 +49,20 @@ pub(crate) fn catalog_exclusive() {
     hear_changes();
 }
 
-/// Raises 25001 in a transaction at a stricter level than READ COMMITTED.
-fn require_read_committed() {
+/// The transaction's isolation, if it is stricter than READ COMMITTED.
+fn stricter_level() -> Option<&'static str> {
     // SAFETY: a backend is one thread, and reads its own transaction's level.
     let level = unsafe { pg_sys::XactIsoLevel };
-    let name = match u32::try_from(level) {
-        Ok(pg_sys::XACT_REPEATABLE_READ) => "repeatable read",
-        Ok(pg_sys::XACT_SERIALIZABLE) => "serializable",
-        _ => return,
-    };
+    match u32::try_from(level) {
+        Ok(pg_sys::XACT_REPEATABLE_READ) => Some("repeatable read"),
+        Ok(pg_sys::XACT_SERIALIZABLE) => Some("serializable"),
+        _ => None,
+    }
+}
+
+/// Raises 25001 in a transaction at a stricter level than READ COMMITTED.
+fn require_read_committed() {
+    let Some(name) = stricter_level() else { return };
     raise(
         PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
         "what applies something of Stripe's must be called at isolation level read committed: at a stricter one it would \
@@ -80,6 +91,26 @@ pub(crate) fn payments<'a>(source_ids: impl IntoIterator<Item = &'a str>) {
     sorted(PAYMENT, source_ids);
 }
 
+/// The same three for a transaction that holds an account by now, and so must not wait for another lock: each takes what is
+/// free, and returns whether all of it was. What was taken is kept until the transaction ends.
+pub(crate) fn try_sources<'a>(source_ids: impl IntoIterator<Item = &'a str>) -> bool {
+    try_all(SOURCE, source_ids)
+}
+
+/// See [`try_sources`].
+pub(crate) fn try_payment_names<'a>(names: impl IntoIterator<Item = &'a str>) -> bool {
+    try_all(PAYMENT_NAME, names)
+}
+
+/// See [`try_sources`].
+pub(crate) fn try_payments<'a>(source_ids: impl IntoIterator<Item = &'a str>) -> bool {
+    try_all(PAYMENT, source_ids)
+}
+
+fn try_all<'a>(class: i32, ids: impl IntoIterator<Item = &'a str>) -> bool {
+    ids.into_iter().all(|id| try_take(class, hash(id)))
+}
+
 fn sorted<'a>(class: i32, ids: impl IntoIterator<Item = &'a str>) {
     let hashes: BTreeSet<i32> = ids.into_iter().map(hash).collect();
     for hash in hashes {
@@ -102,4 +133,11 @@ fn hash(key: &str) -> i32 {
 fn take(function: unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum, class: i32, key: i32) {
     // SAFETY: the callers name functions of Postgres that take two int4 and return void.
     unsafe { direct_function_call::<()>(function, &[class.into_datum(), key.into_datum()]) };
+}
+
+fn try_take(class: i32, key: i32) -> bool {
+    let arguments = [class.into_datum(), key.into_datum()];
+    // SAFETY: a function of Postgres that takes two int4 and returns a boolean.
+    let taken = unsafe { direct_function_call(pg_sys::pg_try_advisory_xact_lock_int4, &arguments) };
+    taken.expect("it never returns null")
 }

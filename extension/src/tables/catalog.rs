@@ -27,6 +27,11 @@ pub(crate) fn settings(sql: &mut Sql) -> Option<Settings> {
     Some(Settings::clone(&settings))
 }
 
+/// When the catalog was loaded last, the same one again included.
+pub(crate) fn loaded_at(sql: &mut Sql) -> Option<Time> {
+    sql.query_opt("select loaded_at from billing.settings", &[]).map(|mut row| row.get())
+}
+
 /// The price of each item at a time, for an invoice's lines or a subscription.
 pub(crate) fn prices_in_force<'a>(
     sql: &mut Sql,

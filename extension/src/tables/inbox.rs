@@ -125,17 +125,27 @@ pub(crate) fn record_outcome(sql: &mut Sql, event_id: &str, outcome: &Outcome) {
     );
 }
 
-/// The events that are parked until a customer is linked to a user, or until one of its subscriptions is known. The caller
-/// holds the customer's lock.
-pub(crate) fn parked_for_customer(sql: &mut Sql, customer_id: &str) -> Vec<ParkedEvent> {
+/// Up to `limit` events that are parked until a customer is linked to a user, or until one of its subscriptions is known, the
+/// oldest first. The caller holds the customer's lock.
+pub(crate) fn parked_for_customer(sql: &mut Sql, customer_id: &str, limit: i64) -> Vec<ParkedEvent> {
     let rows = sql.query(
         "select event_id, payload::text, fetched::text, user_id from billing.stripe_events
          where customer_id = $1 and outcome = 'parked'
              and reason in ('unknown_user', 'identity_conflict', 'unfetched', 'shape')
-         order by created, event_id",
-        &[customer_id.into()],
+         order by created, event_id limit $2",
+        &[customer_id.into(), limit.into()],
     );
     rows.map(parked_event).collect()
+}
+
+/// Makes those events of a customer due that were last judged before a time: [`parked_before`] has them first.
+pub(crate) fn make_due(sql: &mut Sql, customer_id: &str, before: Time) {
+    sql.execute(
+        "update billing.stripe_events set judged_at = '-infinity'
+         where customer_id = $1 and outcome = 'parked' and judged_at < $2
+             and reason in ('unknown_user', 'identity_conflict', 'unfetched', 'shape')",
+        &[customer_id.into(), timestamp(before).into()],
+    );
 }
 
 /// The events that are parked until a session's user is known. The caller holds the session's lock.
@@ -185,16 +195,34 @@ pub(crate) fn customer_of_subscription(sql: &mut Sql, subscription_id: &str) -> 
     .map(|mut row| row.get())
 }
 
-/// Up to `limit` parked events that were last judged before a time: those that waited longest, in the order of their users.
-/// The caller holds the catalog's lock exclusively.
-pub(crate) fn parked_before(sql: &mut Sql, before: Time, limit: i64) -> Vec<ParkedEvent> {
+/// Whether a parked event was last judged before a time.
+pub(crate) fn is_parked_before(sql: &mut Sql, before: Time) -> bool {
+    sql.query_opt(
+        "select from billing.stripe_events where outcome = 'parked' and judged_at < $1
+         order by judged_at limit 1",
+        &[timestamp(before).into()],
+    )
+    .is_some()
+}
+
+/// Up to `limit` parked events that were last judged before a time, but none of these users and none of these: those that
+/// waited longest, in the order of their users. The caller holds the catalog's lock exclusively.
+pub(crate) fn parked_before(
+    sql: &mut Sql,
+    before: Time,
+    limit: i64,
+    without_users: &[uuid::Uuid],
+    without: &[String],
+) -> Vec<ParkedEvent> {
+    let without_users: Vec<pgrx::Uuid> = without_users.iter().copied().map(uuid_datum).collect();
     let rows = sql.query(
         "select event_id, payload::text, fetched::text, user_id from (
              select * from billing.stripe_events where outcome = 'parked' and judged_at < $1
+                 and (user_id is null or user_id <> all($3)) and event_id <> all($4)
              order by judged_at, event_id limit $2
          ) e
          order by user_id nulls last, created, event_id",
-        &[timestamp(before).into(), limit.into()],
+        &[timestamp(before).into(), limit.into(), without_users.into(), without.to_vec().into()],
     );
     rows.map(parked_event).collect()
 }

@@ -1,7 +1,7 @@
 //! The public keys of user tokens: fetched from `JWKS_URL`, cached, and fetched again when a token names an unknown
-//! key.
+//! key. There is one fetch at a time, and nobody waits longer than for one.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -24,7 +24,7 @@ use crate::tls;
 
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long the keys may take to arrive.
+/// How long the keys may take to arrive, and a request waits for them.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// The maximum size of a key set, in bytes; a key takes a few hundred.
 const MAX_SET_BYTES: usize = 256 * 1024;
@@ -33,7 +33,7 @@ const MAX_AGE: Duration = Duration::from_mins(10);
 /// The maximum age while the key server is down: a revoked key then remains valid for longer, but no user is locked
 /// out.
 const MAX_AGE_WHILE_DOWN: Duration = Duration::from_hours(1);
-/// The minimum interval between two fetches, so that tokens with invented keys cannot cause a flood of them.
+/// The minimum interval from the end of a fetch to the next one, so that tokens with invented keys cannot cause a flood of them.
 const MIN_RENEWAL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The keys at one URL.
@@ -41,7 +41,7 @@ pub(crate) struct Jwks {
     client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
     url: Uri,
     keys: RwLock<Option<Keys>>,
-    /// The time of the last fetch. Locked during a fetch, so that there is one at a time.
+    /// When the last fetch ended. Locked during a fetch, so that there is one at a time.
     renewal: Mutex<Option<Instant>>,
 }
 
@@ -78,17 +78,25 @@ impl Jwks {
     }
 
     /// The key that a token names; if it names none, the only key of its algorithm.
-    pub(crate) async fn key(&self, algorithm: Algorithm, id: Option<&str>) -> Result<DecodingKey, AuthError> {
+    pub(crate) async fn key(
+        self: &Arc<Self>,
+        algorithm: Algorithm,
+        id: Option<&str>,
+    ) -> Result<DecodingKey, AuthError> {
         match (self.find(algorithm, id, MAX_AGE), self.find(algorithm, id, MAX_AGE_WHILE_DOWN)) {
             (Some(KeyLookup::Found(key)), _) => return Ok(key),
             (Some(KeyLookup::OtherAlgorithm), _) => return Err(AuthError::Algorithm),
-            // Too old, unless the key server is down: one request tries to fetch, the others use the old key.
-            (None, Some(KeyLookup::Found(_))) => {
-                if let Ok(last_attempt) = self.renewal.try_lock() {
-                    self.renew(last_attempt).await;
+            // Too old, but good while the keys are fetched again, and while the key server is down.
+            (None, Some(KeyLookup::Found(key))) => {
+                self.renew_in_background();
+                return Ok(key);
+            }
+            _ => {
+                // Who waits for another's fetch gives up with it.
+                if let Ok(last_end) = timeout(FETCH_TIMEOUT, self.renewal.lock()).await {
+                    self.renew(last_end).await;
                 }
             }
-            _ => self.renew(self.renewal.lock().await).await,
         }
         match self.find(algorithm, id, MAX_AGE_WHILE_DOWN) {
             Some(KeyLookup::Found(key)) => Ok(key),
@@ -104,18 +112,28 @@ impl Jwks {
         keys.as_ref().filter(|keys| keys.fetched_at.elapsed() <= max_age).map(|keys| keys.find(algorithm, id))
     }
 
+    /// Fetches the keys without anybody waiting for them, unless they are being fetched.
+    fn renew_in_background(self: &Arc<Self>) {
+        let keys = self.clone();
+        tokio::spawn(async move {
+            if let Ok(last_end) = keys.renewal.try_lock() {
+                keys.renew(last_end).await;
+            }
+        });
+    }
+
     /// Fetches the keys, unless that was just tried, such as by the previous holder of the lock.
-    async fn renew(&self, mut last_attempt: MutexGuard<'_, Option<Instant>>) {
-        if last_attempt.is_some_and(|at| at.elapsed() < MIN_RENEWAL_INTERVAL) {
+    async fn renew(&self, mut last_end: MutexGuard<'_, Option<Instant>>) {
+        if last_end.is_some_and(|at| at.elapsed() < MIN_RENEWAL_INTERVAL) {
             return;
         }
-        *last_attempt = Some(Instant::now());
         let fetched = timeout(FETCH_TIMEOUT, self.fetch()).await;
         match fetched.unwrap_or_else(|_| Err(format!("no answer within {} seconds", FETCH_TIMEOUT.as_secs())))
         {
             Ok(keys) => *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Some(keys),
             Err(fault) => tracing::error!(fault, "the keys at JWKS_URL could not be fetched"),
         }
+        *last_end = Some(Instant::now());
     }
 
     async fn fetch(&self) -> Result<Keys, String> {
@@ -129,7 +147,8 @@ impl Jwks {
 }
 
 impl Keys {
-    /// Reads a set and skips the keys that cannot verify a token here.
+    /// Reads a set and skips the keys that cannot verify a token here. A set without any other is a fault of the server:
+    /// it must not throw away keys that are good.
     fn parse(set: &[u8]) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct Set {
@@ -140,7 +159,10 @@ impl Keys {
             .keys
             .into_iter()
             .filter_map(|key| Key::from_jwk(&serde_json::from_value(key).ok()?))
-            .collect();
+            .collect::<Vec<Key>>();
+        if keys.is_empty() {
+            return Err("it has no key that can verify a token".to_owned());
+        }
         Ok(Self { keys, fetched_at: Instant::now() })
     }
 
@@ -251,6 +273,13 @@ mod tests {
             let keys = keys(&[key.clone(), with(rsa("good"), "use", "sig")]);
             assert_eq!(keys.keys.len(), 1, "{key}");
             assert_eq!(keys.keys[0].id.as_deref(), Some("good"), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_set_without_a_usable_key_is_a_fault() {
+        for set in [json!({"keys": []}), json!({"keys": [{"kty": "oct", "kid": "k", "k": NUMBER}]})] {
+            assert!(Keys::parse(set.to_string().as_bytes()).is_err(), "{set}");
         }
     }
 

@@ -4,6 +4,8 @@
 //! shared secret, ES256 and RS256 with a public key from `JWKS_URL`. So a token that is signed with a public key as
 //! an HS256 secret is rejected, and so is an unsigned one.
 
+use std::sync::Arc;
+
 use hyper::header::{AUTHORIZATION, HeaderMap};
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation, decode, decode_header};
@@ -44,7 +46,7 @@ pub(crate) struct User {
 /// The keys that verify tokens, and the claims that tokens must have.
 pub(crate) struct Authenticator {
     secret: Option<DecodingKey>,
-    jwks: Option<Jwks>,
+    jwks: Option<Arc<Jwks>>,
     audience: Option<String>,
     issuer: Option<String>,
     /// [`ANY_ROLE`], or the role that a token must have.
@@ -92,7 +94,7 @@ impl Authenticator {
         let secret = |secret: &SecretString| DecodingKey::from_secret(secret.expose_secret().as_bytes());
         Self {
             secret: config.secret.as_ref().map(secret),
-            jwks: config.jwks_url.as_ref().map(Jwks::new),
+            jwks: config.jwks_url.as_ref().map(|url| Arc::new(Jwks::new(url))),
             audience: config.audience.clone(),
             issuer: config.issuer.clone(),
             role: config.role.clone(),

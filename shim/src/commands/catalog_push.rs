@@ -1,27 +1,66 @@
-//! `catalog push FILE`: loads a catalog document into the database.
+//! `catalog push FILE`: loads a catalog document into the database, and applies the parked events that it makes due.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Read as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
 
 use crate::config::DatabaseConfig;
 use crate::database::catalog::PriceChange;
 use crate::database::{Database, DatabaseError, describe};
 use crate::error::Error;
 
+/// How long locks are tried for, each time shortly, because every delivery waits behind a load that waits.
+const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+/// The pause before the next try, in which deliveries are served.
+const LOCK_PAUSE: Duration = Duration::from_secs(1);
+
 /// Loads the document and prints the changes.
 pub(crate) async fn run(file: &Path, config: &DatabaseConfig) -> Result<(), Error> {
     let document = read(file)?;
     let database = Database::new(config);
-    match database.load_catalog(&document).await {
+    match with_patience(async || database.load_catalog(&document).await).await {
         Ok(changes) => {
             print!("{}", report(&changes));
+            apply_due(&database).await;
             Ok(())
         }
         // The database reports a fault in the document as a data error with its path.
         Err(DatabaseError::Data(fault)) => Err(Error::Document(with_detail(&fault))),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Applies the parked events that are due, a batch at a time.
+async fn apply_due(database: &Database) {
+    let mut applied = 0;
+    let fault = loop {
+        match with_patience(async || database.retry_due().await).await {
+            Ok(0) => break None,
+            Ok(events) => applied += events,
+            Err(error) => break Some(error),
+        }
+    };
+    if applied > 0 {
+        println!("{applied} more parked events were judged again");
+    }
+    if let Some(error) = fault {
+        // The catalog is loaded, and nothing is lost.
+        eprintln!("`serve` and billing.run_due() judge the other parked events again: {error}");
+    }
+}
+
+/// Tries again while a lock is not had.
+async fn with_patience<T>(attempt: impl AsyncFn() -> Result<T, DatabaseError>) -> Result<T, DatabaseError> {
+    let since = Instant::now();
+    loop {
+        match attempt().await {
+            Err(DatabaseError::Locked(_)) if since.elapsed() < LOCK_PATIENCE => sleep(LOCK_PAUSE).await,
+            result => return result,
+        }
     }
 }
 

@@ -6,12 +6,15 @@ use std::time::Duration;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_postgres::config::SslMode;
+use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 
 use crate::tls::{ClientCertificate, DatabaseTls, Verification};
 
 /// How long one attempt to connect to Postgres may take, unless `DATABASE_URL` says otherwise.
 const DATABASE_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long what was sent to Postgres may go without an acknowledgement, unless `DATABASE_URL` says otherwise: a host that
+/// is gone says nothing.
+const DATABASE_TCP_TIMEOUT: Duration = Duration::from_secs(10);
 /// What Prisma and poolers' dashboards add. `pgbouncer=true` asks for what is so here: no prepared statements are named.
 const OPTIONS_OF_OTHERS: &[&str] = &["pgbouncer", "connection_limit", "pool_timeout", "pool_mode"];
 /// Of `sslrootcert`: the certificates that the system trusts.
@@ -43,6 +46,13 @@ pub(super) fn database_url(text: &str) -> Result<(tokio_postgres::Config, Databa
     }
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(DATABASE_CONNECT_TIMEOUT);
+    }
+    // Nothing here is of use to a standby: it is refused, and of several hosts the next one is asked.
+    if !text.contains("target_session_attrs") {
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+    }
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(DATABASE_TCP_TIMEOUT);
     }
     if config.get_application_name().is_none() {
         config.application_name("stripe-credits");

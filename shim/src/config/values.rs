@@ -1,6 +1,7 @@
 //! The parsers of every other variable. A fault never repeats the value: most of them are secrets or contain one.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -76,6 +77,11 @@ pub(super) fn number(text: &str, max: usize) -> Result<usize, String> {
         Ok(number) if (1..=max).contains(&number) => Ok(number),
         _ => Err(format!("is not a number from 1 to {max}")),
     }
+}
+
+pub(super) fn rate(text: &str, max: usize) -> Result<NonZeroU32, String> {
+    let rate = u32::try_from(number(text, max)?).ok().and_then(NonZeroU32::new);
+    rate.ok_or_else(|| format!("is not a number from 1 to {max}"))
 }
 
 pub(super) fn log_level(text: &str) -> Result<Level, String> {

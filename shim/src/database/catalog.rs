@@ -9,7 +9,7 @@ use tokio_postgres::Row;
 
 use crate::database::{Database, DatabaseError, PROBE_TIMEOUT, READ_TIMEOUT, column};
 
-/// How long loading a catalog may take: it re-applies every event that was parked waiting for it.
+/// How long loading a catalog may take: it updates every subscription whose price has changed.
 const CATALOG_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// The effect of loading a catalog on one price.

@@ -1,18 +1,23 @@
 //! Applies events and checkout sessions, and reads the inbox and the commands' cursors.
 
 use serde_json::Value;
+use stripe_credits_rules::session::Mode;
 use uuid::Uuid;
 
-use crate::database::{Database, DatabaseError, EVENT_TIMEOUT, PROBE_TIMEOUT, READ_TIMEOUT, column};
+use crate::database::{Database, DatabaseError, EVENT_TIMEOUT, READ_TIMEOUT, column};
 use crate::event::Event;
+use crate::limits::Party;
 use crate::outcome::Outcome;
+
+/// How many parked events are counted for the metrics: more are as alarming.
+const MAX_COUNTED: u32 = 100_000;
 
 impl Database {
     /// Applies an event.
     pub(crate) async fn apply_stripe_event(&self, event: &Event) -> Result<Outcome, DatabaseError> {
         let sql = "select json_strip_nulls(to_json(result))::text
             from billing.apply_stripe_event_text($1::text) as result";
-        self.outcome(sql, &[event.text()]).await
+        self.outcome(event.parties(), sql, &[event.text()]).await
     }
 
     /// Applies an event together with the objects fetched for it.
@@ -23,7 +28,7 @@ impl Database {
     ) -> Result<Outcome, DatabaseError> {
         let sql = "select json_strip_nulls(to_json(result))::text
             from billing.apply_stripe_event_text($1::text, ($2::text)::jsonb) as result";
-        self.outcome(sql, &[event.text(), fetched]).await
+        self.outcome(event.parties(), sql, &[event.text(), fetched]).await
     }
 
     /// The outcome that applying an event would have, with the objects fetched for it.
@@ -34,7 +39,7 @@ impl Database {
     ) -> Result<Outcome, DatabaseError> {
         let sql = "select json_strip_nulls(to_json(result))::text
             from billing.explain_event(($1::text)::jsonb, nullif($2::text, '')::jsonb) as result";
-        self.outcome(sql, &[event.text(), fetched.unwrap_or_default()]).await
+        self.outcome(event.parties(), sql, &[event.text(), fetched.unwrap_or_default()]).await
     }
 
     /// The events among these that are not applied: those missing from the inbox, and those whose outcome may change
@@ -80,20 +85,52 @@ impl Database {
         let sql = "select json_strip_nulls(to_json(result))::text
             from billing.reconcile_checkout_session(
                 ($1::text)::jsonb, ($2::text)::uuid, to_timestamp(($3::text)::bigint)) as result";
-        self.outcome(sql, &[session, &user.to_string(), &as_of.to_string()]).await
+        self.outcome(vec![party(user)], sql, &[session, &user.to_string(), &as_of.to_string()]).await
+    }
+
+    /// The outcome of reconciling a session that was applied for this user before, without its balances being old: none if
+    /// the books do not say so, and Stripe has to be asked.
+    pub(crate) async fn reconciled(
+        &self,
+        session_id: &str,
+        mode: Mode,
+        user: Uuid,
+    ) -> Result<Option<Outcome>, DatabaseError> {
+        // A subscription's session brings nothing more once its invoice was paid.
+        let sql = "select json_strip_nulls(json_build_object('ok', true, 'outcome', 'already_applied',
+                'already_applied', true, 'user_id', c.user_id, 'credits', 0,
+                'remaining_subscription', c.subscription_credits_balance,
+                'remaining_purchased', c.purchased_credits_balance,
+                'remaining_promotional', c.promotional_credits_balance, 'remaining_total', c.credits_balance,
+                'debt', c.debt, 'tier', c.subscription_tier, 'subscription_status', c.subscription_status))::text
+            from billing.user_credits c
+            where c.user_id = ($2::text)::uuid and exists (
+                select from billing.stripe_events e
+                where e.object_id = $1 and e.user_id = c.user_id and e.outcome in ('applied', 'already_applied')
+                    and e.payload #>> '{data,object,mode}' = $3
+                    and ($3 = 'payment' or exists (
+                        select from billing.payments p
+                        where p.user_id = c.user_id and p.paid_at is not null and p.source_id = coalesce(
+                            e.payload #>> '{data,object,invoice,id}', e.payload #>> '{data,object,invoice}'))))";
+        let parameters = [session_id, &user.to_string(), mode.as_str()];
+        let row: Option<String> = self.query_optional(sql, &parameters, READ_TIMEOUT).await?;
+        row.map(Outcome::parse)
+            .transpose()
+            .map_err(|fault| DatabaseError::UnexpectedAnswer(fault.to_string()))
     }
 
     /// Applies an event of the inbox together with the objects fetched for it.
     pub(crate) async fn apply_inbox_event(
         &self,
         event_id: &str,
+        user: Uuid,
         fetched: &str,
     ) -> Result<Outcome, DatabaseError> {
         let sql = "select json_strip_nulls(to_json(result))::text
             from billing.stripe_events e
             cross join lateral billing.apply_stripe_event(e.payload, ($2::text)::jsonb) as result
             where e.event_id = $1";
-        self.outcome(sql, &[event_id, fetched]).await
+        self.outcome(vec![party(user)], sql, &[event_id, fetched]).await
     }
 
     /// Whether jsonb can store the event; it cannot store very deep nesting, for example.
@@ -105,17 +142,37 @@ impl Database {
         }
     }
 
-    /// The number of parked events.
+    /// The number of parked events, counted up to [`MAX_COUNTED`] on the connection of probes.
     pub(crate) async fn parked_events(&self) -> Result<i64, DatabaseError> {
-        let sql = "select (billing.credit_system_metrics() -> 'parked_events')::bigint";
-        let parked: Option<i64> = self.query_value(sql, &[], PROBE_TIMEOUT).await?;
-        parked.ok_or_else(|| {
-            DatabaseError::UnexpectedAnswer("credit_system_metrics counts no parked_events".to_owned())
-        })
+        // The comparison is always true: the index of what waits is read by it.
+        let sql = format!(
+            "select count(*) from (
+                select from billing.stripe_events e where e.outcome = 'parked' and e.judged_at >= '-infinity'
+                limit {MAX_COUNTED}) parked"
+        );
+        let rows = self.probe(&sql).await?;
+        let row = rows.first().ok_or_else(|| DatabaseError::UnexpectedAnswer("no row".to_owned()))?;
+        column(row, 0)
     }
 
-    async fn outcome(&self, sql: &str, parameters: &[&str]) -> Result<Outcome, DatabaseError> {
+    /// Judges a batch of the parked events again that are due. Returns how many.
+    pub(crate) async fn retry_due(&self) -> Result<i64, DatabaseError> {
+        self.query_value("select billing.retry_due()", &[], EVENT_TIMEOUT).await
+    }
+
+    async fn outcome(
+        &self,
+        parties: Vec<Party>,
+        sql: &str,
+        parameters: &[&str],
+    ) -> Result<Outcome, DatabaseError> {
+        let _turn = self.turn(parties).await?;
         let row: String = self.query_value(sql, parameters, EVENT_TIMEOUT).await?;
         Outcome::parse(row).map_err(|fault| DatabaseError::UnexpectedAnswer(fault.to_string()))
     }
+}
+
+/// The party that a user's own requests belong to, and the events that name the user by UUID.
+fn party(user: Uuid) -> Party {
+    Party::User(user.to_string())
 }

@@ -1,35 +1,75 @@
-//! `GET /healthz`, `/readyz` and `/metrics`: liveness, readiness and metrics.
+//! `GET /healthz`, `/readyz` and `/metrics`: liveness, readiness and metrics. What the database is asked for is kept for a
+//! short time and asked once at a time, so that no number of probes and scrapes is a load.
 
-use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use serde_json::json;
+use tokio::sync::Mutex;
 
 use crate::app::App;
-use crate::database::DatabaseError;
 use crate::error::Error;
 use crate::metrics;
-use crate::response::{Response, json_response};
+use crate::response::{Response, error_response, json_response};
+
+/// How old a readiness may be that is answered.
+const READINESS_MAX_AGE: Duration = Duration::from_secs(1);
+/// How old the count of parked events may be that is answered.
+const COUNT_MAX_AGE: Duration = Duration::from_secs(5);
+
+static READINESS: Kept<Response> = Kept::none();
+static PARKED_EVENTS: Kept<Option<i64>> = Kept::none();
+
+/// The last answer to a question. While it is asked again, whoever else asks waits for the same answer.
+struct Kept<T>(Mutex<Option<(Instant, T)>>);
+
+impl<T: Clone> Kept<T> {
+    const fn none() -> Self {
+        Self(Mutex::const_new(None))
+    }
+
+    async fn get(&self, max_age: Duration, ask: impl Future<Output = T>) -> T {
+        let mut kept = self.0.lock().await;
+        if let Some((at, answer)) = &*kept
+            && at.elapsed() < max_age
+        {
+            return answer.clone();
+        }
+        let answer = ask.await;
+        *kept = Some((Instant::now(), answer.clone()));
+        answer
+    }
+}
 
 /// The process is alive.
 pub(crate) fn alive() -> Response {
     json_response(StatusCode::OK, json!({"ok": true}).to_string())
 }
 
-/// The database answers, has the extension, and has the mode of the Stripe key.
-pub(crate) async fn ready(app: Arc<App>) -> Result<Response, Error> {
-    let version = app.database.extension_version().await?.ok_or(DatabaseError::ExtensionMissing)?;
-    app.check_mode().await?;
-    Ok(json_response(StatusCode::OK, json!({"ready": true, "extension": version}).to_string()))
+/// A delivery could be applied now.
+pub(crate) async fn ready(app: &App) -> Response {
+    let ask = async {
+        match app.check_ready().await {
+            Ok(version) => {
+                json_response(StatusCode::OK, json!({"ready": true, "extension": version}).to_string())
+            }
+            Err(error) => {
+                tracing::warn!(%error, "not ready");
+                error_response(&error)
+            }
+        }
+    };
+    READINESS.get(READINESS_MAX_AGE, ask).await
 }
 
 /// The metrics, without those from the database while it is down.
-pub(crate) async fn scrape(app: Arc<App>) -> Result<Response, Error> {
-    let parked_events = app.database.parked_events().await.ok();
+pub(crate) async fn scrape(app: &App) -> Result<Response, Error> {
+    let count = async { app.database.parked_events().await.ok() };
+    let parked_events = PARKED_EVENTS.get(COUNT_MAX_AGE, count).await;
     let text = app
         .metrics
-        .render(&app.database.pool_status(), parked_events)
+        .render(&app.database.pool_status(), app.dropped_lines.dropped_lines(), parked_events)
         .map_err(|_| Error::Internal("the metrics could not be written".to_owned()))?;
     let mut response = Response::new(text.into());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));

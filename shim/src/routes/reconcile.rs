@@ -53,6 +53,10 @@ async fn reconcile(
         return Err(Error::NotASession);
     }
     fields.session_id = Some(session_id.clone());
+    // A page that is loaded again costs none of Stripe's rate limit.
+    if let Some(outcome) = app.database.reconciled(&session_id, mode, request.user.id()).await? {
+        return Ok(Reply::outcome(status(&outcome), &outcome));
+    }
     let session = session(app, mode, &session_id).await?;
     let outcome = apply(app, mode, request, &session_id, &session).await?;
     app.after_commit(&outcome, &reconcile_id(mode, &session_id)).await;
@@ -109,8 +113,8 @@ async fn apply(
     // The session is this user's, or it would have been rejected, and its event is in the inbox: now it can be
     // applied like a webhook's.
     let fetched =
-        fetch::fetch(app.stripe.as_ref(), outcome.to_fetch()).await.map_err(Error::into_bad_gateway)?;
-    Ok(app.database.apply_inbox_event(&reconcile_id(mode, session_id), &fetched).await?)
+        fetch::fetch(Some(app.stripe()?), outcome.to_fetch()).await.map_err(Error::into_bad_gateway)?;
+    Ok(app.database.apply_inbox_event(&reconcile_id(mode, session_id), user, &fetched).await?)
 }
 
 /// The HTTP status of the outcome for a browser that waits for its credits.

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hyper::body::{Bytes, Incoming};
+use hyper::body::Incoming;
 use hyper::header::HeaderMap;
 use hyper::{Method, Request, StatusCode};
 use serde::de::DeserializeOwned;
@@ -13,8 +13,10 @@ use uuid::Uuid;
 
 use crate::app::{App, Setting};
 use crate::auth::token::User;
-use crate::body;
+use crate::body::HeldBody;
+use crate::connections::Connection;
 use crate::error::Error;
+use crate::limits::{Party, Turn};
 use crate::outcome::Outcome;
 use crate::response::{Response, error_response, json_response};
 use crate::routes::cors;
@@ -46,7 +48,7 @@ type ReplyFuture<'a> = Pin<Box<dyn Future<Output = Result<Reply, Error>> + Send 
 pub(crate) struct AuthenticatedRequest {
     pub(crate) user: User,
     pub(crate) headers: HeaderMap,
-    body: Bytes,
+    body: HeldBody,
 }
 
 /// A response, with its fields for the log and the metrics.
@@ -113,16 +115,31 @@ async fn handle(
             let id = app.database.user_id(token.sub()).await?;
             let user = token.into_user(id)?;
             fields.user_id = Some(user.id());
-            let body = body::read(incoming).await?;
+            if let Some(connection) = head.extensions.get::<Arc<Connection>>()
+                && !app.connections.admit_user(connection)
+            {
+                return Err(Error::Overloaded);
+            }
+            let _turn = turn(app, route, user.id()).await?;
+            let body = app.bodies.read(incoming).await?;
             handler(app, &AuthenticatedRequest { user, headers: head.headers, body }, fields).await
         }
     }
 }
 
+/// The user's turn, within the user's rate if the route asks Stripe.
+async fn turn(app: &App, route: &UserRoute, user: Uuid) -> Result<Turn, Error> {
+    if route.needs.contains(&Setting::StripeKey) {
+        app.user_rates.check(user).map_err(|retry_after| Error::TooManyRequests { retry_after })?;
+    }
+    let turn = app.user_turns.take(vec![Party::User(user.to_string())]).await;
+    turn.ok_or(Error::TooManyRequests { retry_after: Duration::ZERO })
+}
+
 impl AuthenticatedRequest {
     /// Deserializes the body; an empty one is an empty object.
     pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        let body = self.body.trim_ascii();
+        let body = self.body.bytes.trim_ascii();
         let body = if body.is_empty() { b"{}" } else { body };
         // serde reads a struct from an array as well.
         if !body.starts_with(b"{") {

@@ -9,23 +9,26 @@ use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::verdict::VerdictName;
 
 use crate::app::App;
+use crate::body::HeldBody;
 use crate::clock::unix_now;
+use crate::connections::Connection;
 use crate::error::Error;
 use crate::event::Event;
 use crate::outcome::Outcome;
 use crate::response::{Response, error_response, json_response};
 use crate::telemetry::milliseconds;
-use crate::{body, delivery, signature};
+use crate::{delivery, signature};
 
 /// Responds to one delivery.
 pub(crate) async fn deliver(app: Arc<App>, request: Request<Incoming>) -> Result<Response, Error> {
     let started = Instant::now();
-    let event = match receive(&app, request).await {
-        Ok(event) => event,
+    let (event, held) = match receive(&app, request).await {
+        Ok(received) => received,
         Err(error) => return Ok(report(&app, None, Err(error), started)),
     };
     // In a task of its own, a delivery is finished and logged also if Stripe disconnects.
     let delivery = tokio::spawn(async move {
+        let _held = held;
         let result = delivery::apply(&app.database, app.stripe.as_ref(), &event).await;
         if let Ok(outcome) = &result {
             app.after_commit(outcome, event.id()).await;
@@ -35,12 +38,17 @@ pub(crate) async fn deliver(app: Arc<App>, request: Request<Incoming>) -> Result
     delivery.await.map_err(|panic| Error::Internal(panic.to_string()))
 }
 
-/// Reads the body, verifies its signature and parses the envelope.
-async fn receive(app: &App, request: Request<Incoming>) -> Result<Event, Error> {
-    let (head, body) = request.into_parts();
-    let verified =
-        signature::verify(&head.headers, body::read(body).await?, &app.webhook_secrets, unix_now())?;
-    Ok(Event::parse(verified)?)
+/// Reads the body, verifies its signature and parses the envelope. The body stays counted as held, because the event has
+/// its text.
+async fn receive(app: &App, request: Request<Incoming>) -> Result<(Event, HeldBody), Error> {
+    let (head, incoming) = request.into_parts();
+    signature::check_header(&head.headers, unix_now())?;
+    let body = app.bodies.read(incoming).await?;
+    let verified = signature::verify(&head.headers, body.bytes.clone(), &app.webhook_secrets, unix_now())?;
+    if let Some(connection) = head.extensions.get::<Arc<Connection>>() {
+        connection.admit_webhook();
+    }
+    Ok((Event::parse(verified)?, body))
 }
 
 /// Counts and logs a delivery, and returns its response.

@@ -23,6 +23,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
 use crate::clock::unix_now;
 use crate::config::StripeConfig;
+use crate::limits::StripeShare;
 use crate::metrics::CallCounter;
 use crate::stripe::form::Form;
 use crate::stripe::path::is_path;
@@ -53,6 +54,8 @@ pub(crate) struct StripeClient {
     calls: CallCounter,
     /// Limits the rate of a client with retries.
     pace: Option<Mutex<Interval>>,
+    /// Limits the rate of a client for users' requests, which cannot wait.
+    share: Option<StripeShare>,
 }
 
 /// An object, and Stripe's clock in seconds since 1970 when it was read.
@@ -71,6 +74,8 @@ pub(crate) enum StripeError {
     Timeout,
     #[error("Stripe's rate limit is reached")]
     RateLimited,
+    #[error("users' requests have used up their share of Stripe's rate limit")]
+    OverShare,
     #[error("Stripe does not accept STRIPE_SECRET_KEY for this ({0})")]
     Unauthorized(StatusCode),
     #[error("Stripe has no such object")]
@@ -102,6 +107,7 @@ impl StripeError {
             Self::Unreachable(_) => "stripe_unreachable",
             Self::Timeout => "stripe_timeout",
             Self::RateLimited => "stripe_rate_limited",
+            Self::OverShare => "stripe_over_share",
             Self::Unauthorized(_) => "stripe_unauthorized",
             Self::NotFound => "stripe_not_found",
             Self::Busy => "stripe_busy",
@@ -132,6 +138,15 @@ impl StripeClient {
             authorization: bearer(&config.key),
             calls,
             pace: None,
+            share: None,
+        }
+    }
+
+    /// A client for users' requests, with their share of Stripe's rate limit: the rest is for webhooks.
+    pub(crate) fn for_users(config: &StripeConfig, calls: CallCounter) -> Self {
+        Self {
+            share: Some(StripeShare::per_second(config.user_requests_per_second)),
+            ..Self::new(config, calls)
         }
     }
 
@@ -190,6 +205,10 @@ impl StripeClient {
     }
 
     async fn send(&self, request: Builder, body: Bytes) -> Result<StripeObject, StripeError> {
+        if self.share.as_ref().is_some_and(|share| !share.admits()) {
+            self.calls.count(StripeError::OverShare.label());
+            return Err(StripeError::OverShare);
+        }
         let result = match tokio::time::timeout(REQUEST_TIMEOUT, self.exchange(request, body)).await {
             Ok(result) => result,
             Err(_) => Err(StripeError::Timeout),

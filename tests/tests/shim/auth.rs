@@ -1,5 +1,8 @@
 //! Authentication: tokens by a secret and by public keys, the refusal of every wrong one, and what is logged of them.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 use stripe_credits_tests::app::{USER_ROUTES, app, without_stripe};
 use stripe_credits_tests::fake_stripe::FakeStripe;
@@ -338,6 +341,45 @@ fn while_the_key_server_is_away_known_keys_are_good_and_without_any_it_is_503() 
     assert!(answer.headers.contains_key("retry-after"));
     keys.show(&[&ec]);
     until("the keys are known", || credits(&shim, &ec.sign(&claims(ANN))).status == 200);
+}
+
+#[test]
+fn a_key_server_that_hangs_keeps_each_request_waiting_for_one_fetch_only() {
+    let database = Database::with_catalog();
+    let ec = Signer::ec("ec-1");
+    let keys = KeyServer::showing(&[&ec]);
+    keys.hang();
+    let shim = by_keys(&database, &keys).start();
+    let since = Instant::now();
+    thread::scope(|scope| {
+        for n in 0..12 {
+            let (shim, ec) = (&shim, &ec);
+            scope.spawn(move || {
+                let named = ec.sign_as(&json!({"alg": "ES256", "kid": format!("key-{n}")}), &claims(ANN));
+                assert_eq!(credits(shim, &named).summary(), "503 token_keys_unavailable");
+            });
+        }
+    });
+    // One fetch, not one after the other, takes its five seconds.
+    assert!(since.elapsed() < Duration::from_secs(10), "it took {:?}", since.elapsed());
+    assert_eq!(keys.asked(), 1);
+}
+
+#[test]
+fn an_empty_key_set_throws_no_good_keys_away() {
+    let database = Database::with_catalog();
+    let (ec, other) = (Signer::ec("ec-1"), Signer::ec("other"));
+    let keys = KeyServer::showing(&[&ec]);
+    let shim = by_keys(&database, &keys).start();
+    assert_eq!(credits(&shim, &ec.sign(&claims(ANN))).status, 200);
+    keys.show(&[]);
+    // An unknown key makes the shim fetch, as soon as it may fetch again.
+    let asked = keys.asked();
+    until("the empty set was fetched", || {
+        assert_invalid(&credits(&shim, &other.sign(&claims(ANN))), "an unknown key");
+        keys.asked() > asked
+    });
+    assert_eq!(credits(&shim, &ec.sign(&claims(ANN))).status, 200);
 }
 
 #[test]

@@ -102,7 +102,7 @@ fn through(cluster: &mut Cluster, trouble: impl FnOnce(&mut Cluster, &Shim, &Str
     assert_eq!(payments, i64::try_from(sent).expect("a few thousand"));
     let faults: i64 = books.one("select count(*) from billing.validate_credits_consistency()", &[]);
     assert_eq!(faults, 0);
-    assert_eq!(shim.get("/readyz").status, 200, "without a restart");
+    until("the shim is ready, without a restart", || shim.ops("/readyz").status == 200);
 }
 
 struct Enough<'a>(&'a AtomicBool);
@@ -126,12 +126,15 @@ fn assert_away(shim: &Shim) {
     assert_eq!(answer.status, 503, "{answer:?}");
     assert_eq!(answer.headers["retry-after"], "10");
     assert!(!answer.body.contains("127.0.0.1"), "{answer:?}");
-    let ready = prompt("/readyz", &|| shim.get("/readyz"));
-    assert_eq!((ready.status, ready.headers["retry-after"].as_str()), (503, "10"), "{ready:?}");
-    assert_eq!(prompt("/healthz", &|| shim.get("/healthz")).status, 200);
-    let metrics = prompt("/metrics", &|| shim.get("/metrics"));
-    assert_eq!(metrics.status, 200);
-    assert!(!metrics.body.contains("parked_events"), "the number is unknown");
+    // The last answers are kept for a moment.
+    until("the shim is not ready", || prompt("/readyz", &|| shim.ops("/readyz")).status == 503);
+    assert_eq!(shim.ops("/readyz").headers["retry-after"], "10");
+    assert_eq!(prompt("/healthz", &|| shim.ops("/healthz")).status, 200);
+    until("the number of parked events is not known", || {
+        let metrics = prompt("/metrics", &|| shim.ops("/metrics"));
+        assert_eq!(metrics.status, 200);
+        !metrics.body.contains("parked_events")
+    });
     // Refused before the database would be asked.
     assert_eq!(shim.post(b"{}", &["t=1,v1=00"]).summary(), "400 signature_mismatch");
 }
@@ -144,7 +147,7 @@ fn a_server_that_is_stopped_and_started_again_under_load_grants_everything_once(
             cluster.stop(mode);
             assert_away(shim);
             cluster.start_again().expect("the server starts again");
-            until("the shim is ready again", || shim.get("/readyz").status == 200);
+            until("the shim is ready again", || shim.ops("/readyz").status == 200);
             stripe.takes(20);
         }
     });
@@ -167,7 +170,7 @@ fn scenario_38_kill_9_of_a_backend_under_load_grants_everything_once() {
             // The postmaster notices, ends every session and recovers by itself.
             until("every session has ended", || observer.is_valid(Duration::from_secs(1)).is_err());
             until("the server has recovered", || cluster.connect(DATABASE).is_ok());
-            until("the shim is ready again", || shim.get("/readyz").status == 200);
+            until("the shim is ready again", || shim.ops("/readyz").status == 200);
             stripe.takes(20);
         }
     });
@@ -181,7 +184,7 @@ fn scenario_38_kill_9_of_the_whole_server_under_load_grants_everything_once() {
             cluster.kill_server();
             assert_away(shim);
             cluster.start_again().expect("the server recovers");
-            until("the shim is ready again", || shim.get("/readyz").status == 200);
+            until("the shim is ready again", || shim.ops("/readyz").status == 200);
             stripe.takes(20);
         }
     });
@@ -214,7 +217,7 @@ fn a_shim_that_starts_while_the_database_is_away_serves_once_it_is_there() {
     let event = paid_pack("cs_1", ANN).completed("evt_1");
     deliver_until_taken(|| shim.address(), &event);
     assert_eq!(books(&cluster).ledger(ANN), ["purchase 500"]);
-    assert_eq!(shim.get("/readyz").status, 200);
+    until("the shim is ready", || shim.ops("/readyz").status == 200);
 }
 
 #[test]
@@ -225,23 +228,33 @@ fn a_server_without_a_free_connection_is_503_and_taken_later() {
     cluster.create_database(DATABASE).expect("a database");
     books(&cluster).load_catalog(&catalog());
     let shim = start(&cluster);
-    let event = paid_pack("cs_1", ANN).completed("evt_1");
+    let end_of_the_shims = "select pg_terminate_backend(pid) from pg_stat_activity
+        where application_name = 'stripe-credits'";
     let mut hogs = Vec::new();
     while let Ok(hog) = cluster.connect(DATABASE) {
         hogs.push(hog);
     }
-    let answer = shim.deliver(&event);
-    assert_eq!(answer.summary(), "503 database_unavailable");
-    assert!(answer.headers.contains_key("retry-after"));
+    // Also the connection that the shim has already, until it finds none: others may be faster.
+    let mut delivered = 0;
+    until("the shim has no connection", || {
+        hogs[0].batch_execute(end_of_the_shims).expect("a superuser may");
+        while let Ok(hog) = cluster.connect(DATABASE) {
+            hogs.push(hog);
+        }
+        delivered += 1;
+        let answer = shim.deliver(&payment(0, delivered));
+        assert!(answer.status == 200 || answer.headers.contains_key("retry-after"), "{answer:?}");
+        answer.status != 200 && answer.summary() == "503 database_unavailable"
+    });
     hogs.clear();
-    deliver_until_taken(|| shim.address(), &event);
-    assert_eq!(books(&cluster).ledger(ANN), ["purchase 500"]);
+    (1..=delivered).for_each(|n| drop(deliver_until_taken(|| shim.address(), &payment(0, n))));
+    assert_eq!(books(&cluster).ledger(user(10)), vec!["purchase 500"; delivered]);
 }
 
 #[test]
-fn a_database_that_blocks_a_delivery_is_given_up_after_20_s_and_no_statement_stays() {
+fn a_locked_account_is_given_up_after_the_lock_timeout_and_no_statement_stays() {
     let cluster = cluster();
-    let shim = start(&cluster);
+    let shim = Setup::serve(&cluster.url(DATABASE)).with("DATABASE_LOCK_TIMEOUT", "1").start();
     let (mut books, mut locker) = (books(&cluster), books(&cluster));
     assert_eq!(shim.deliver(&paid_pack("cs_0", ANN).completed("evt_0")).summary(), "200 applied");
     locker.run("begin");
@@ -249,10 +262,10 @@ fn a_database_that_blocks_a_delivery_is_given_up_after_20_s_and_no_statement_sta
     let event = paid_pack("cs_1", ANN).completed("evt_1");
     let since = Instant::now();
     let answer = shim.deliver(&event);
-    assert_eq!(answer.summary(), "503 database_timeout");
+    assert_eq!(answer.summary(), "503 database_locked");
     assert_eq!(answer.headers["retry-after"], "10");
     let took = since.elapsed();
-    assert!(took >= Duration::from_secs(20) && took < Duration::from_secs(30), "it took {took:?}");
+    assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(10), "it took {took:?}");
     // Otherwise each of Stripe's retries would leave one more waiting for the lock.
     let waiting = "select not exists (select from pg_stat_activity
         where application_name = 'stripe-credits' and wait_event_type = 'Lock')";
@@ -284,7 +297,7 @@ fn a_server_that_became_read_only_is_503_until_it_takes_writes_again() {
     };
     read_only(&mut books, "on");
     let answer = shim.deliver(&payment(0, 1));
-    assert_eq!(answer.summary(), "503 database_connection_lost");
+    assert_eq!(answer.summary(), "503 database_unavailable", "no connection to it is made");
     assert!(answer.headers.contains_key("retry-after"));
     books.run("set default_transaction_read_only = off");
     read_only(&mut books, "off");

@@ -126,7 +126,7 @@ fn a_redis_that_is_gone_or_fails_or_is_slow_costs_some_speed_once_and_nothing_el
         }
         // Twenty requests that each waited would take ten seconds.
         assert!(since.elapsed() < Duration::from_secs(5), "{behaviour:?}: {:?}", since.elapsed());
-        assert_eq!(shim.get("/readyz").status, 200, "{behaviour:?}");
+        assert_eq!(shim.ops("/readyz").status, 200, "{behaviour:?}");
         assert!(
             shim.metric("stripe_credits_redis_calls_total", &[("result", "failed")]) >= 1,
             "{behaviour:?}"

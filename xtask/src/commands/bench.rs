@@ -40,6 +40,8 @@ const LARGE_LEDGER: i64 = 1_000_000;
 const MANY_GRANTS: i64 = 1_000;
 /// Accounts with credits that expire at the same time.
 const DUE_ACCOUNTS: u32 = 100_000;
+/// Events that wait for want of a user.
+const PARKED_EVENTS: i64 = 50_000;
 /// Connections that only stay open, for the memory measurement.
 const OPEN_CONNECTIONS: usize = 1_000;
 
@@ -82,6 +84,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let idle = resident_megabytes(&shim)?;
     println!("{}", stages.run("webhooks", || webhooks(&cluster, &shim, &secret))?);
     println!("{}", stages.run("ledger sizes", || ledger_sizes(&cluster))?);
+    println!("{}", stages.run("parked events", || parked(&cluster))?);
     println!("{}", stages.run("memory", || memory(&shim, idle))?);
     drop(shim);
     stages.run("the app's routes and backfill", || app_routes(&cluster, &binary))?;
@@ -247,6 +250,34 @@ fn ledger_sizes(cluster: &Cluster) -> Result<Table> {
         let rate = pgbench::compare(cluster, &scripts, 1)?[0];
         table.add_row(["one client".to_owned(), size.to_string(), format!("{rate:.0}")]);
     }
+    Ok(table)
+}
+
+/// The rate at which a purchase is applied while nothing and while much waits for want of a user: of as many customers,
+/// and of one.
+fn parked(cluster: &Cluster) -> Result<Table> {
+    let mut table = table(&["apply rate by what is parked", "parked", "transactions/s"]);
+    let scripts =
+        [Script { database: FILLED_DATABASE, ..purchase("extension", "billing.apply_stripe_event") }];
+    let mut client = cluster.connect(FILLED_DATABASE)?;
+    for count in [0, PARKED_EVENTS] {
+        for customer in ["'cus_' || n", "'cus_one'"] {
+            client.execute(
+                &format!(
+                    "insert into billing.stripe_events (event_id, type, created, object_id, customer_id, payload,
+                         outcome, reason, first_received_at, last_received_at, judged_at)
+                     select {customer} || '_evt_' || n, 'invoice.paid', now(), 'in_' || n, {customer}, '{{}}',
+                         'parked', 'unknown_user', now(), now(), now()
+                     from generate_series(1, $1::bigint / 2) n"
+                ),
+                &[&count],
+            )?;
+        }
+        // Not analyzed: as right after they came, when the planner still takes the indexes of what waits for empty.
+        let rate = pgbench::compare(cluster, &scripts, 1)?[0];
+        table.add_row(["one client".to_owned(), count.to_string(), format!("{rate:.0}")]);
+    }
+    client.batch_execute("delete from billing.stripe_events where outcome = 'parked'")?;
     Ok(table)
 }
 

@@ -64,7 +64,8 @@ impl Service {
     pub(crate) fn print_ways_in(&self) {
         let Self { shim, cluster, binary, webhook_secret } = self;
         let (psql, binary) = (cluster.psql(DATABASE), binary.display());
-        let (webhook, ready, metrics) = (self.webhook_url(), shim.url("/readyz"), shim.url("/metrics"));
+        let (webhook, ready, metrics) =
+            (self.webhook_url(), shim.operators_url("/readyz"), shim.operators_url("/metrics"));
         let user = Uuid::new_v4();
         println!(
             "

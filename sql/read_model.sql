@@ -189,7 +189,7 @@ left join lateral (
     from billing.subscriptions s
     left join lateral (
         select p.credits from billing.prices p
-        where p.price_id = s.price_id order by p.valid_from desc limit 1
+        where p.price_id = s.catalog_id order by p.valid_from desc limit 1
     ) p on true
     where s.user_id = a.user_id and s.status in ('active', 'trialing', 'past_due')
     order by s.rank desc nulls last, s.as_of desc, s.subscription_id

@@ -16,6 +16,7 @@ create table billing.subscriptions (
     price_id text,
     tier text not null,
     rank integer,
+    catalog_id text,
     status text not null check (status in (
         'incomplete', 'unpaid', 'paused', 'past_due', 'trialing', 'active', 'incomplete_expired', 'canceled')),
     quantity bigint not null check (quantity > 0),
@@ -36,10 +37,11 @@ create table billing.subscriptions (
 comment on table billing.subscriptions is 'The latest known state of each Stripe subscription.';
 comment on column billing.subscriptions.rank is
 'The plan''s rank in the catalog: of several subscriptions, the highest names the account''s tier.';
+comment on column billing.subscriptions.catalog_id is
+'The row of billing.prices that says so: the price''s, or its product''s.';
 comment on column billing.subscriptions.as_of is 'The time of this state by Stripe''s clock. It only rises.';
 create index subscriptions_user on billing.subscriptions (user_id);
 create index subscriptions_customer on billing.subscriptions (customer_id);
-create index subscriptions_price on billing.subscriptions (price_id);
 
 comment on column billing.subscriptions.seen_at is
 'As of when the state was so for comparison with periods: as_of, or the time by the customer''s test clock.';

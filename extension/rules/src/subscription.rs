@@ -186,7 +186,14 @@ pub fn items_path(subscription_id: &str) -> String {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Plan {
     /// One of the catalog's plans: of several items, the one of the highest rank.
-    Known(Box<Price>, Quantity),
+    Known {
+        /// The item's price. What the catalog says may be of its product.
+        price_id: String,
+        /// What the catalog says.
+        price: Box<Price>,
+        /// How many.
+        quantity: Quantity,
+    },
     /// A price that the catalog does not know.
     Unknown(String, Quantity),
     /// Only prices of packs, or of things that are no credits.
@@ -231,17 +238,7 @@ impl Subscription {
     /// Its plan, by the prices in force.
     #[must_use]
     pub fn plan(&self, prices: &BTreeMap<Item, Price>) -> Plan {
-        let plans = self.priced_items().filter_map(|(item, quantity)| Some((prices.get(&item)?, quantity)));
-        let best = plans
-            .filter(|(price, _)| price.kind == PriceKind::Plan)
-            .max_by(|(a, n), (b, m)| (a.rank, &a.price_id, n).cmp(&(b.rank, &b.price_id, m)));
-        if let Some((price, quantity)) = best {
-            return Plan::Known(Box::new(price.clone()), quantity);
-        }
-        match self.priced_items().filter(|(item, _)| !prices.contains_key(item)).min() {
-            Some((item, quantity)) => Plan::Unknown(item.name().to_owned(), quantity),
-            None => Plan::None,
-        }
+        Plan::of(self.priced_items(), prices)
     }
 
     /// Its items, as a state keeps them.
@@ -259,12 +256,21 @@ impl Subscription {
 }
 
 impl Plan {
-    /// The plan that a price is; none if it sells something else.
+    /// The plan of a subscription to so many of each item, by the prices in force.
     #[must_use]
-    pub fn of(price: Price, quantity: Quantity) -> Plan {
-        match price.kind {
-            PriceKind::Plan => Plan::Known(Box::new(price), quantity),
-            PriceKind::Pack | PriceKind::NotCredits => Plan::None,
+    pub fn of(items: impl IntoIterator<Item = (Item, Quantity)>, prices: &BTreeMap<Item, Price>) -> Plan {
+        let items: Vec<(Item, Quantity)> = items.into_iter().collect();
+        let known = items.iter().filter_map(|(item, quantity)| Some((prices.get(item)?, item, *quantity)));
+        let best = known
+            .filter(|(price, _, _)| price.kind == PriceKind::Plan)
+            .max_by(|(a, item, n), (b, other, m)| (a.rank, item, n).cmp(&(b.rank, other, m)));
+        if let Some((price, item, quantity)) = best {
+            let price_id = item.name().to_owned();
+            return Plan::Known { price_id, price: Box::new(price.clone()), quantity };
+        }
+        match items.iter().filter(|(item, _)| !prices.contains_key(item)).min() {
+            Some((item, quantity)) => Plan::Unknown(item.name().to_owned(), *quantity),
+            None => Plan::None,
         }
     }
 
@@ -272,7 +278,7 @@ impl Plan {
     #[must_use]
     pub fn tier(&self) -> String {
         match self {
-            Plan::Known(price, _) => price.key.clone(),
+            Plan::Known { price, .. } => price.key.clone(),
             Plan::Unknown(price_id, _) => format!("Unknown ({price_id})"),
             Plan::None => FREE.to_owned(),
         }
@@ -282,7 +288,16 @@ impl Plan {
     #[must_use]
     pub fn rank(&self) -> Option<i32> {
         match self {
-            Plan::Known(price, _) => Some(price.rank),
+            Plan::Known { price, .. } => Some(price.rank),
+            _ => None,
+        }
+    }
+
+    /// The catalog's row of it: its price's, or its product's.
+    #[must_use]
+    pub fn catalog_id(&self) -> Option<&str> {
+        match self {
+            Plan::Known { price, .. } => Some(&price.price_id),
             _ => None,
         }
     }
@@ -291,8 +306,9 @@ impl Plan {
     #[must_use]
     pub fn priced(&self) -> (Option<&str>, Quantity) {
         match self {
-            Plan::Known(price, quantity) => (Some(&price.price_id), *quantity),
-            Plan::Unknown(price_id, quantity) => (Some(price_id), *quantity),
+            Plan::Known { price_id, quantity, .. } | Plan::Unknown(price_id, quantity) => {
+                (Some(price_id), *quantity)
+            }
             Plan::None => (None, Quantity::ONE),
         }
     }

@@ -23,8 +23,11 @@ pub(crate) fn load(sql: &mut Sql, document: &Catalog) -> Vec<(String, Change)> {
     let granted_months = known.as_ref().is_some_and(grants_free_months);
     let changes = catalog::load(sql, document);
     parked::retry_before(sql, Some(&document.settings), clock(), parked::BATCH);
-    for (price_id, _) in changes.iter().filter(|(_, change)| *change != Change::Unchanged) {
-        subscription::reprice(sql, price_id);
+    let is_changed =
+        |(price_id, change): &(String, Change)| (*change != Change::Unchanged).then(|| price_id.clone());
+    let repriced: Vec<String> = changes.iter().filter_map(is_changed).collect();
+    if !repriced.is_empty() {
+        subscription::reprice(sql, &repriced);
     }
     if !granted_months && grants_free_months(&document.settings) {
         ledger::start_free_plan(sql);

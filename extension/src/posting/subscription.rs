@@ -302,14 +302,11 @@ fn state(
     }
 }
 
-/// Updates the subscriptions to a price by what the catalog says of it now.
-pub(crate) fn reprice(sql: &mut Sql, price_id: &str) {
-    for (subscription_id, known) in subscriptions::to_price(sql, price_id) {
-        let item = Item::Price(price_id.to_owned());
-        let price = catalog::prices_in_force(sql, [&item], known.state.period.0).remove(&item);
-        let Some(price) = price else { continue };
+/// Updates the subscriptions to prices by what the catalog says of them now.
+pub(crate) fn reprice(sql: &mut Sql, price_ids: &[String]) {
+    for (subscription_id, known) in subscriptions::to_prices(sql, price_ids) {
         let mut now = known.clone();
-        now.set_plan(&Plan::of(price, known.state.quantity));
+        now.set_plan(&plan(sql, &subscription_id, &known));
         if now == known {
             continue;
         }
@@ -322,4 +319,15 @@ pub(crate) fn reprice(sql: &mut Sql, price_id: &str) {
             let _ = accounts.close_each(sql, Verdict::Applied);
         }
     }
+}
+
+/// The plan of a known subscription: by the items of its newest state, or else by the price that a call or an older API named.
+fn plan(sql: &mut Sql, subscription_id: &str, known: &KnownSubscription) -> Plan {
+    let mut items = subscription_items::priced(sql, subscription_id);
+    if items.is_empty() {
+        items.extend(known.state.price_id.clone().map(|id| (Item::Price(id), known.state.quantity)));
+    }
+    let of_items: Vec<Item> = items.iter().map(|(item, _)| item.clone()).collect();
+    let prices = catalog::prices_in_force(sql, &of_items, known.state.period.0);
+    Plan::of(items, &prices)
 }

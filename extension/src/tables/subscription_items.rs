@@ -1,6 +1,8 @@
 //! Table `subscription_items`: the states of each subscription item, one row for each change of its content.
 
+use stripe_credits_rules::amount::Quantity;
 use stripe_credits_rules::calendar::{Span, Time};
+use stripe_credits_rules::catalog::Item;
 use stripe_credits_rules::subscription::{Subscription, SubscriptionItem};
 use uuid::Uuid;
 
@@ -46,6 +48,18 @@ impl Content {
     fn removed() -> Content {
         Content { is_removed: true, ..Content::default() }
     }
+}
+
+/// What the newest known state of a subscription lists, as a catalog looks it up: the prices of which it has at least one.
+pub(crate) fn priced(sql: &mut Sql, subscription_id: &str) -> Vec<(Item, Quantity)> {
+    let rows = sql.query(
+        "select price_id, product_id, quantity from (
+             select distinct on (item_id) * from billing.subscription_items
+             where subscription_id = $1 order by item_id, as_of desc) i
+         where not removed and price_id is not null and quantity > 0 order by item_id",
+        &[subscription_id.into()],
+    );
+    rows.map(|mut row| (Item::line(row.get(), row.get_opt()), row.get())).collect()
 }
 
 /// The columns that [`stored`] reads, in its order.

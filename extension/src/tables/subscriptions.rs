@@ -15,6 +15,8 @@ pub(crate) struct KnownSubscription {
     pub(crate) state: SubscriptionState,
     pub(crate) tier: String,
     pub(crate) rank: Option<i32>,
+    /// The catalog's row of its plan: its price's, or its product's.
+    pub(crate) catalog_id: Option<String>,
     /// As of when the state was so, for comparison with periods: by the customer's test clock, if there is one.
     pub(crate) seen_at: Time,
     /// As of when the earliest known state with a complete list of items was so, in the same way.
@@ -33,6 +35,7 @@ impl KnownSubscription {
             state,
             tier: FREE.into(),
             rank: None,
+            catalog_id: None,
             listed_since: None,
             known_after: 0,
         }
@@ -45,10 +48,13 @@ impl KnownSubscription {
         KnownSubscription { state, seen_at, listed_since, known_after, ..self.clone() } != *other
     }
 
-    /// Sets what the catalog says of its plan.
+    /// Sets its plan, and what the catalog says of it.
     pub(crate) fn set_plan(&mut self, plan: &Plan) {
+        let (price_id, quantity) = plan.priced();
+        (self.state.price_id, self.state.quantity) = (price_id.map(str::to_owned), quantity);
         self.tier = plan.tier();
         self.rank = plan.rank();
+        self.catalog_id = plan.catalog_id().map(str::to_owned);
     }
 }
 
@@ -56,7 +62,8 @@ impl KnownSubscription {
 macro_rules! columns {
     () => {
         "user_id, customer_id, as_of, status, price_id, quantity, current_period_start, current_period_end, \
-         trial_end, cancel_at, cancel_at_period_end, ended_at, tier, rank, seen_at, listed_since, known_after"
+         trial_end, cancel_at, cancel_at_period_end, ended_at, tier, rank, catalog_id, seen_at, listed_since, \
+         known_after"
     };
 }
 
@@ -114,14 +121,22 @@ fn listed(sql: &mut Sql, subscription_id: &str) -> Vec<ItemContent> {
         .collect()
 }
 
-/// The subscriptions to a price and their ids, in the order of their users.
-pub(crate) fn to_price(sql: &mut Sql, price_id: &str) -> Vec<(String, KnownSubscription)> {
-    const BY_PRICE: &str = concat!(
-        "select subscription_id, ",
+/// The subscriptions to one of these prices or products and their ids, in the order of their users, without their items.
+pub(crate) fn to_prices(sql: &mut Sql, ids: &[String]) -> Vec<(String, KnownSubscription)> {
+    const BY_PRICES: &str = concat!(
+        "with items as (
+             select subscription_id from (
+                 select distinct on (subscription_id, item_id) * from billing.subscription_items
+                 order by subscription_id, item_id, as_of desc) i
+             where not removed and (price_id = any ($1) or product_id = any ($1))
+         )
+         select subscription_id, ",
         columns!(),
-        " from billing.subscriptions where price_id = $1 order by user_id, subscription_id"
+        " from billing.subscriptions
+         where price_id = any ($1) or catalog_id = any ($1) or subscription_id in (select subscription_id from items)
+         order by user_id, subscription_id"
     );
-    let rows = sql.query(BY_PRICE, &[price_id.into()]);
+    let rows = sql.query(BY_PRICES, &[ids.to_vec().into()]);
     rows.map(|mut row| (row.get(), subscription(&mut row))).collect()
 }
 
@@ -143,6 +158,7 @@ fn subscription(row: &mut Row) -> KnownSubscription {
         },
         tier: row.get(),
         rank: row.get_opt(),
+        catalog_id: row.get_opt(),
         seen_at: row.get(),
         listed_since: row.get_opt(),
         known_after: row.get(),
@@ -151,23 +167,32 @@ fn subscription(row: &mut Row) -> KnownSubscription {
 
 /// Saves the state of a subscription. The caller holds its lock.
 pub(crate) fn save(sql: &mut Sql, subscription_id: &str, known: &KnownSubscription, event_id: &str) {
-    let KnownSubscription { user, customer_id, state, tier, rank, seen_at, listed_since, known_after } =
-        known;
+    let KnownSubscription {
+        user,
+        customer_id,
+        state,
+        tier,
+        rank,
+        catalog_id,
+        seen_at,
+        listed_since,
+        known_after,
+    } = known;
     sql.execute(
         "insert into billing.subscriptions as s
              (subscription_id, user_id, customer_id, price_id, tier, rank, status, quantity, current_period_start,
               current_period_end, trial_end, cancel_at, cancel_at_period_end, ended_at, as_of, seen_at, listed_since,
-              known_after, stripe_event_id, created_at, updated_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $20)
+              known_after, stripe_event_id, created_at, updated_at, catalog_id)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $20, $21)
          on conflict (subscription_id) do update set
              (user_id, customer_id, price_id, tier, rank, status, quantity, current_period_start, current_period_end,
               trial_end, cancel_at, cancel_at_period_end, ended_at, as_of, seen_at, listed_since, known_after,
-              stripe_event_id, updated_at)
+              stripe_event_id, updated_at, catalog_id)
              = (excluded.user_id, excluded.customer_id, excluded.price_id, excluded.tier, excluded.rank,
                 excluded.status, excluded.quantity, excluded.current_period_start, excluded.current_period_end,
                 excluded.trial_end, excluded.cancel_at, excluded.cancel_at_period_end, excluded.ended_at,
                 excluded.as_of, excluded.seen_at, excluded.listed_since, excluded.known_after, excluded.stripe_event_id,
-                excluded.updated_at)",
+                excluded.updated_at, excluded.catalog_id)",
         &[
             subscription_id.into(),
             user.map(uuid_datum).into(),
@@ -189,6 +214,7 @@ pub(crate) fn save(sql: &mut Sql, subscription_id: &str, known: &KnownSubscripti
             (*known_after).into(),
             event_id.into(),
             timestamp(clock()).into(),
+            catalog_id.as_deref().into(),
         ],
     );
 }

@@ -466,7 +466,8 @@ fn scenario_62_a_plan_that_was_listed_as_a_pack_when_it_was_billed_heals() {
     wrong["plans"] = json!([]);
     wrong["packs"] = json!([{ "key": "pro", "name": "Pro", "credits": 10_000, "prices": ["price_pro"] }]);
     c.load_catalog(&wrong);
-    let now: i64 = c.one("select ceil(extract(epoch from clock_timestamp()))::bigint", &[]);
+    // After the correction: a row counts from when it was loaded.
+    let now: i64 = c.one("select ceil(extract(epoch from clock_timestamp()))::bigint + 3600", &[]);
     let span = (now, months_after(now, 1));
     let billed =
         subscription::invoice("in_1", "sub_1").of(ANN).line(line("price_pro", 10_000, span).item("si_1"));
@@ -476,12 +477,36 @@ fn scenario_62_a_plan_that_was_listed_as_a_pack_when_it_was_billed_heals() {
     let right: BTreeMap<String, String> = c.load_catalog(&plan_catalog());
     assert_eq!(right.get("price_pro").map(String::as_str), Some("changed"), "{right:?}");
     assert_eq!(c.agreed_balance_and_debt(ANN), (10_000, 0));
-    // The tier follows with the next state.
-    c.apply(&state.updated("evt_next", now + 1));
     assert_eq!(c.tier(ANN), "pro active");
     let pools: Vec<String> =
         c.column("select distinct pool from billing.credit_grants where remaining > 0", &[]);
     assert_eq!(pools, ["subscription"]);
+}
+
+#[test]
+fn a_subscription_whose_plan_is_known_by_its_product_shows_its_own_price() {
+    let db = Database::new();
+    let mut c = db.connect();
+    let mut by_product = plan_catalog();
+    by_product["plans"] =
+        json!([{ "key": "pro", "name": "Pro", "credits": 10_000, "prices": [{ "product": "prod_pro" }] }]);
+    c.load_catalog(&by_product);
+    let state = subscription("sub_1", "price_made_for_it").of(ANN).items(&[("price_made_for_it", 1)]);
+    let mut created = state.created("evt_1").json().clone();
+    created["data"]["object"]["items"]["data"][0]["price"]["product"] = "prod_pro".into();
+    assert_eq!(c.apply_json(&created).summary(), "applied");
+    let shown = |c: &mut Connection| -> String {
+        c.one(
+            "select concat_ws(' ', subscription_tier, stripe_price_id, monthly_credits_per_cycle)
+             from billing.user_credits where user_id = $1",
+            &[&ANN],
+        )
+    };
+    assert_eq!(shown(&mut c), "pro price_made_for_it 10000");
+    by_product["plans"][0]["key"] = "gold".into();
+    by_product["plans"][0]["credits"] = 20_000.into();
+    c.load_catalog(&by_product);
+    assert_eq!(shown(&mut c), "gold price_made_for_it 20000");
 }
 
 #[test]

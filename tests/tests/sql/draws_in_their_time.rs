@@ -24,9 +24,13 @@ fn pay(c: &mut Connection, invoice: &Invoice) {
 }
 
 fn refunds(c: &mut Connection, name: &str, cents: i64, status: &str) {
+    refunds_at(c, name, cents, status, CREATED);
+}
+
+fn refunds_at(c: &mut Connection, name: &str, cents: i64, status: &str, at: i64) {
     let event_type = if status == "failed" { "refund.failed" } else { "refund.updated" };
     let refund = refund(&format!("re_{name}"), &format!("pi_{name}"), cents).with("status", status);
-    c.twice(&refund.event(&format!("evt_re_{name}_{status}"), event_type));
+    c.twice(&refund.event(&format!("evt_re_{name}_{status}"), event_type).with("created", at));
 }
 
 /// ANN's balance and debt, with the books checked.
@@ -90,7 +94,7 @@ fn what_settled_a_debt_comes_back_and_stays_until_the_next_opening() {
     c.spend(ANN, 3_000, "job-2");
     assert_eq!(checked_balance_and_debt(&db, &mut c), (7_000, 0));
     // What was settled comes back (rule 9), to a period that the third one has swept before.
-    refunds(&mut c, "pack", 1_000, "failed");
+    refunds_at(&mut c, "pack", 1_000, "failed", month(2) + 60);
     assert_eq!(checked_balance_and_debt(&db, &mut c), (7_500, 0), "{:?}", c.ledger(ANN));
     pay(&mut c, &renewal("in_3", "sub_1", PRO, 3));
     assert_eq!(checked_balance_and_debt(&db, &mut c), (10_000, 0), "{:?}", c.ledger(ANN));

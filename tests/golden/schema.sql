@@ -37,7 +37,7 @@ import_balance(p_user_id uuid, p_pool text, p_amount bigint, p_source text, p_ex
 installed_state() -> TABLE(check_name text, object text, state text) immutable {"search_path=pg_catalog, pg_temp"}
 is_service() -> boolean stable {"search_path=pg_catalog, pg_temp"}
 ledger_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
-load_catalog(catalog jsonb) -> TABLE(price_id text, change text) volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
+load_catalog(catalog jsonb) -> TABLE(price_id text, change text) volatile security definer {"search_path=pg_catalog, pg_temp",lock_timeout=1s,plan_cache_mode=force_generic_plan}
 lots_by(p_user_id uuid, p_now timestamp with time zone) -> TABLE(source_id text, item text, pool text, credits bigint, starts_at timestamp with time zone, ends_at timestamp with time zone, is_back boolean) stable {"search_path=pg_catalog, pg_temp"}
 move_cursor(p_command text, p_position jsonb DEFAULT NULL::jsonb) -> void volatile security definer {"search_path=pg_catalog, pg_temp"}
 my_credits() -> SETOF billing.user_credits volatile security definer {"search_path=pg_catalog, pg_temp"}
@@ -56,7 +56,8 @@ require_named(p_value text, p_argument text) -> void immutable {"search_path=pg_
 reservation_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 reserve_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_ttl interval DEFAULT '00:15:00'::interval, p_description text DEFAULT NULL::text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
 resolve_price(p_price_id text, p_at timestamp with time zone DEFAULT now()) -> SETOF billing.prices stable security definer {"search_path=pg_catalog, pg_temp"}
-retry_parked(p_limit integer DEFAULT 1000) -> SETOF billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
+retry_due(p_limit integer DEFAULT 100) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp",lock_timeout=1s,plan_cache_mode=force_generic_plan}
+retry_parked(p_limit integer DEFAULT 100) -> SETOF billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",lock_timeout=1s,plan_cache_mode=force_generic_plan}
 run_due(p_limit integer DEFAULT 1000) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
 security_selfcheck() -> TABLE(check_name text, ok boolean, detail text) stable security definer {"search_path=pg_catalog, pg_temp"}
 settle_account(p_user_id uuid) -> void volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
@@ -296,21 +297,22 @@ table subscriptions 03: customer_id text
 table subscriptions 04: price_id text
 table subscriptions 05: tier text not null
 table subscriptions 06: rank integer
-table subscriptions 07: status text not null
-table subscriptions 08: quantity bigint not null
-table subscriptions 09: current_period_start timestamp with time zone not null
-table subscriptions 10: current_period_end timestamp with time zone not null
-table subscriptions 11: trial_end timestamp with time zone
-table subscriptions 12: cancel_at timestamp with time zone
-table subscriptions 13: cancel_at_period_end boolean not null
-table subscriptions 14: ended_at timestamp with time zone
-table subscriptions 15: as_of timestamp with time zone not null
-table subscriptions 16: seen_at timestamp with time zone not null
-table subscriptions 17: listed_since timestamp with time zone
-table subscriptions 18: known_after bigint not null
-table subscriptions 19: stripe_event_id text
-table subscriptions 20: created_at timestamp with time zone not null
-table subscriptions 21: updated_at timestamp with time zone not null
+table subscriptions 07: catalog_id text
+table subscriptions 08: status text not null
+table subscriptions 09: quantity bigint not null
+table subscriptions 10: current_period_start timestamp with time zone not null
+table subscriptions 11: current_period_end timestamp with time zone not null
+table subscriptions 12: trial_end timestamp with time zone
+table subscriptions 13: cancel_at timestamp with time zone
+table subscriptions 14: cancel_at_period_end boolean not null
+table subscriptions 15: ended_at timestamp with time zone
+table subscriptions 16: as_of timestamp with time zone not null
+table subscriptions 17: seen_at timestamp with time zone not null
+table subscriptions 18: listed_since timestamp with time zone
+table subscriptions 19: known_after bigint not null
+table subscriptions 20: stripe_event_id text
+table subscriptions 21: created_at timestamp with time zone not null
+table subscriptions 22: updated_at timestamp with time zone not null
 table test_clocks 01: clock_id billing.identifier not null
 table test_clocks 02: frozen_time timestamp with time zone
 table test_clocks 03: named_time timestamp with time zone
@@ -427,14 +429,13 @@ CREATE INDEX prices_key ON billing.prices USING btree (key, valid_from)
 CREATE INDEX reservations_held ON billing.reservations USING btree (user_id, expires_at) WHERE (status = 'held'::text)
 CREATE INDEX reversals_payment ON billing.reversals USING btree (payment_name)
 CREATE INDEX stripe_events_object ON billing.stripe_events USING btree (object_id)
-CREATE INDEX stripe_events_parked_customer ON billing.stripe_events USING btree (customer_id) WHERE ((outcome)::text = 'parked'::text)
+CREATE INDEX stripe_events_parked_customer ON billing.stripe_events USING btree (customer_id, created, event_id) WHERE (((outcome)::text = 'parked'::text) AND (customer_id IS NOT NULL))
 CREATE INDEX stripe_events_received ON billing.stripe_events USING brin (first_received_at) WITH (autosummarize='on')
-CREATE INDEX stripe_events_waiting ON billing.stripe_events USING btree (judged_at) WHERE ((outcome)::text = ANY (ARRAY['parked'::text, 'needs_fetch'::text]))
+CREATE INDEX stripe_events_waiting ON billing.stripe_events USING btree (judged_at) WHERE (((outcome)::text = ANY (ARRAY['parked'::text, 'needs_fetch'::text])) AND (judged_at IS NOT NULL))
 CREATE INDEX subscription_items_metered ON billing.subscription_items USING btree (price_id) WHERE metered
 CREATE INDEX subscription_moves_from ON billing.subscription_moves USING btree (from_user)
 CREATE INDEX subscription_moves_to ON billing.subscription_moves USING btree (to_user)
 CREATE INDEX subscriptions_customer ON billing.subscriptions USING btree (customer_id)
-CREATE INDEX subscriptions_price ON billing.subscriptions USING btree (price_id)
 CREATE INDEX subscriptions_user ON billing.subscriptions USING btree (user_id)
 CREATE UNIQUE INDEX accounts_pkey ON billing.accounts USING btree (user_id)
 CREATE UNIQUE INDEX credit_grants_pkey ON billing.credit_grants USING btree (user_id, id)
@@ -581,6 +582,7 @@ billing.require_named(text,text): EXECUTE to stripe_credits_owner
 billing.reservation_faults(): EXECUTE to service_role
 billing.reserve_credits(uuid,bigint,text,interval,text): EXECUTE to service_role
 billing.resolve_price(text,timestamp with time zone): EXECUTE to service_role
+billing.retry_due(integer): EXECUTE to service_role
 billing.retry_parked(integer): EXECUTE to service_role
 billing.run_due(integer): EXECUTE to service_role
 billing.security_selfcheck(): EXECUTE to service_role

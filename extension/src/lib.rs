@@ -55,8 +55,8 @@ mod pg {
     //! Between Rust and Postgres.
     pub(crate) mod drop_guard; // refuses to drop or rewrite the tables
     pub(crate) mod sql; // statements and rows
-    pub(crate) mod cached; // values kept until a table changes
     pub(crate) mod locks; // rule 15
+    pub(crate) mod cached; // values kept until a table changes
     pub(crate) mod error; // checks of arguments, and the errors that they raise
     pub(crate) mod json; // jsonb arguments
     pub(crate) mod convert; // the rules' types and Postgres's

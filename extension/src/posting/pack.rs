@@ -19,9 +19,8 @@ use uuid::Uuid;
 use crate::ledger::{self, Account, Cause, Origin};
 use crate::outcome::Outcome;
 use crate::pg::sql::Sql;
-use crate::posting::payment::Joined;
 use crate::tables::catalog;
-use crate::tables::payments::{self, PaymentFacts, SourceType};
+use crate::tables::payments::{self, Joined, PaymentFacts, SourceType};
 
 /// What a session's lines are worth by the catalog and what says so, or why it is worth nothing, yet or ever. `succeeded`:
 /// whether its payment intent took the money.

@@ -5,17 +5,7 @@ use stripe_credits_rules::verdict::Verdict;
 
 use crate::ledger::{Account, Origin};
 use crate::pg::sql::Sql;
-use crate::tables::payments::{self, Known, Payment, SourceType};
-
-/// A payment whose names were joined.
-pub(crate) struct Joined {
-    /// If it was applied.
-    pub(crate) payment: Option<Payment>,
-    /// Whether something was not known before.
-    pub(crate) is_new: bool,
-    /// Whether nothing was: no payment, no name of it, and so no reversal.
-    pub(crate) is_first: bool,
-}
+use crate::tables::payments::{self, Joined, Known, Payment, SourceType};
 
 /// Joins the names of one payment; `own` is that of the object that was paid, if the event is about it. What was granted
 /// under a name that turns out to be another's is taken back. `known` was read under the locks of all
@@ -27,8 +17,9 @@ pub(crate) fn join(
     own: Option<&str>,
     names: &[Name],
 ) -> Joined {
-    let payments::Joined { payment, duplicates, is_new, is_first } = payments::join(sql, known, own, names);
-    if let Some(stays) = &payment {
+    let mut joined = payments::join(sql, known, own, names);
+    let duplicates = std::mem::take(&mut joined.duplicates);
+    if let Some(stays) = &joined.payment {
         for duplicate in duplicates {
             payments::set_joined(sql, &duplicate.source_id, &stays.source_id);
             let mut account = Account::open(sql, duplicate.user);
@@ -38,7 +29,7 @@ pub(crate) fn join(
             let _ = account.close(sql, Verdict::Applied);
         }
     }
-    Joined { payment, is_new, is_first }
+    joined
 }
 
 /// What a ledger row about a payment names.

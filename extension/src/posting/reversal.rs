@@ -12,11 +12,11 @@ use stripe_credits_rules::verdict::Verdict;
 use stripe_credits_rules::worth::NoGrant;
 use uuid::Uuid;
 
-use super::payment::{self, Joined};
+use super::payment;
 use crate::ledger::{Accounts, Origin};
 use crate::outcome::Outcome;
 use crate::pg::sql::Sql;
-use crate::tables::payments::{self, Known, Payment};
+use crate::tables::payments::{self, Joined, Known, Payment};
 use crate::tables::{invoice_lines, ownership, reversals};
 
 /// Merges a payment's reversals with what is known of them, and posts the difference. If it is not known which payment a

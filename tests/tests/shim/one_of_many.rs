@@ -182,7 +182,7 @@ fn a_catalog_push_waits_for_no_locked_account_and_nobody_waits_for_the_push() {
 }
 
 #[test]
-fn a_catalog_push_behind_a_stuck_transaction_gives_way_to_deliveries_and_goes_on_after_it() {
+fn a_catalog_push_behind_a_stuck_transaction_gives_way_and_goes_on_after_it() {
     let database = Database::with_catalog();
     let shim = Setup::serve(&database.url()).start();
     let (mut stuck, mut books) = (database.connect(), database.connect());

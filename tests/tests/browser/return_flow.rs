@@ -494,8 +494,10 @@ fn a_balance_from_a_cache_is_read_until_it_shows_the_purchase() {
     let scene = Scene::with(|shim| shim.with("REDIS_URL", &redis.url()).with("CREDITS_MAX_AGE", "600"));
     pack_is_paid(&scene);
     let tab = scene.anns_tab();
-    let old = scene.shim.get_as(ANN, CREDITS).json();
-    redis.behave(Behaviour::Lying(json!({"at": unix_now(), "credits": old}).to_string()));
+    // Read before the purchase counts, and told again after it: a replica of Redis that is behind.
+    assert_eq!(scene.shim.get_as(ANN, CREDITS).status, 200);
+    let (old, _) = redis.kept(&format!("credits:{ANN}")).expect("what was read is kept");
+    redis.behave(Behaviour::Lying(old));
     scene.comes_back(&tab, BOUGHT_PACK);
     tab.says("Your purchase is in. Your balance does not show it yet. This page keeps looking.");
     assert_eq!(scene.books().ledger(ANN), ["purchase 500"]);

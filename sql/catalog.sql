@@ -60,7 +60,6 @@ comment on column billing.prices.every is
 'The billing interval that the credits are for, used where Stripe''s objects do not say it.';
 comment on column billing.prices.retired is
 'No longer sold. If it is paid for after all, it grants what this row says.';
-create index prices_key on billing.prices (key, valid_from);
 
 create function billing.catalog_changed() returns trigger
 language c set search_path = pg_catalog, pg_temp

@@ -425,7 +425,6 @@ CREATE INDEX invoice_lines_periods ON billing.invoice_lines USING btree (user_id
 CREATE INDEX invoice_lines_subscription ON billing.invoice_lines USING btree (subscription_id)
 CREATE INDEX payment_names_source ON billing.payment_names USING btree (source_id)
 CREATE INDEX payments_user ON billing.payments USING btree (user_id)
-CREATE INDEX prices_key ON billing.prices USING btree (key, valid_from)
 CREATE INDEX reservations_held ON billing.reservations USING btree (user_id, expires_at) WHERE (status = 'held'::text)
 CREATE INDEX reversals_payment ON billing.reversals USING btree (payment_name)
 CREATE INDEX stripe_events_object ON billing.stripe_events USING btree (object_id)

@@ -13,20 +13,21 @@ use stripe_credits_tests::shim::{Setup, Shim, deliver_until_taken, until};
 use stripe_credits_tests::{ANN, Connection, Event, catalog, paid_pack, user};
 use xtask::cluster::{Cluster, Options, StopMode};
 
-const DATABASE: &str = "credits";
+/// The database of [`cluster`].
+pub(crate) const DATABASE: &str = "credits";
 const SENDERS: usize = 6;
 /// How soon an answer must come while the database is away.
 const PROMPT: Duration = Duration::from_secs(10);
 
 /// A cluster with the catalog loaded. Its commits survive the kill of its processes, as the xtask crate promises.
-fn cluster() -> Cluster {
+pub(crate) fn cluster() -> Cluster {
     let cluster = Cluster::start(Options::default()).expect("a cluster");
     cluster.create_database(DATABASE).expect("a database");
     books(&cluster).load_catalog(&catalog());
     cluster
 }
 
-fn books(cluster: &Cluster) -> Connection {
+pub(crate) fn books(cluster: &Cluster) -> Connection {
     Connection::new(cluster.connect(DATABASE).expect("the server is there"))
 }
 

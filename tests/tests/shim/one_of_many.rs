@@ -9,9 +9,10 @@ use stripe_credits_tests::refunds::refunded;
 use stripe_credits_tests::shim::{Ended, Setup, Shim, deliver, until};
 use stripe_credits_tests::subscription::subscription;
 use stripe_credits_tests::{ANN, BOB, Connection, Database, Event, catalog, paid_pack, session, user};
-use xtask::cluster::{Cluster, Options, StopMode};
+use xtask::cluster::{Cluster, StopMode};
 
-const DATABASE: &str = "credits";
+use crate::database_away::{DATABASE, books, cluster};
+
 /// What nobody else needs to wait for: shorter than any lock is waited for here.
 const PROMPT: Duration = Duration::from_secs(5);
 
@@ -198,17 +199,6 @@ fn a_catalog_push_behind_a_stuck_transaction_gives_way_and_goes_on_after_it() {
         let ended = push.join().expect("the push");
         assert_eq!(ended.code, Some(0), "{ended:?}");
     });
-}
-
-fn cluster() -> Cluster {
-    let cluster = Cluster::start(Options::default()).expect("a cluster");
-    cluster.create_database(DATABASE).expect("a database");
-    books(&cluster).load_catalog(&catalog());
-    cluster
-}
-
-fn books(cluster: &Cluster) -> Connection {
-    Connection::new(cluster.connect(DATABASE).expect("the server is there"))
 }
 
 /// What was committed on the primary is on its standby.

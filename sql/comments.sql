@@ -35,6 +35,16 @@ Outcome: as apply_stripe_event''s; rejected, malformed, and nothing recorded, if
 Errors: 22004 body is null; 22023 longer than 16 MiB; 25001 as apply_stripe_event; 22003 or 54001 for a number or a
 depth that jsonb cannot hold.';
 
+comment on function billing.apply_stripe_events(text[]) is
+'Applies several Stripe events in one transaction, as the shim does with those that wait at the same moment: as '
+'apply_stripe_event_text would one after the other, with one commit.
+  p_events  the texts of up to 100 webhooks'' bodies
+Outcomes: one for each text, in their order, as apply_stripe_event_text''s. All locks of all events are taken first, in '
+'one order, so that batches do not wait for each other in a circle.
+Errors: those of apply_stripe_event_text, of any of the texts; 22023 more than 100 texts. Then nothing is applied: send '
+'the events one by one, so that one of them keeps no other back. With a short lock_timeout neither does a locked '
+'account (55P03).';
+
 comment on function billing.attribute(text, uuid) is
 'Links a checkout session, a customer or a subscription to a user, and re-applies events that were parked waiting for '
 'that. A subscription that another user has moves: its row, its tier, what is left of it and what is to come; with a '

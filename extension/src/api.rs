@@ -16,8 +16,8 @@ use crate::outcome::Outcome;
 use crate::pg::convert::{clock, time, uuid, uuid_datum};
 use crate::pg::error::{
     catalog_document, change, described, described_if_given, document, document_if_given, document_text,
-    expiry, metadata, named, named_if_given, not_negative, period, pool, positive, raise_invalid, required,
-    subscription_status, time_to_live,
+    document_texts, expiry, metadata, named, named_if_given, not_negative, period, pool, positive,
+    raise_invalid, required, subscription_status, time_to_live,
 };
 use crate::pg::json::Json;
 use crate::pg::sql::connected;
@@ -45,6 +45,17 @@ fn apply_stripe_event(event: Option<Json>, fetched: default!(Option<Json>, "NULL
 fn apply_stripe_event_text(body: Option<String>, fetched: default!(Option<Json>, "NULL")) -> Outcome {
     let (body, fetched) = (document_text(body, "body"), document_if_given(fetched, "fetched"));
     connected(|sql| event::deliver_text(sql, &body, fetched.as_ref()))
+}
+
+/// Applies several whole Stripe events in one transaction, as `apply_stripe_event_text` would one after the other.
+///
+/// `p_events` are the texts of up to 100 webhooks' bodies. Returns an outcome each, in their order. The locks of all are taken
+/// before the first is applied. If one of them raises, none is applied: the caller sends them one by one then.
+#[pg_extern(security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn apply_stripe_events(p_events: Option<Vec<Option<String>>>) -> SetOfIterator<'static, Outcome> {
+    let bodies = document_texts(p_events, "p_events");
+    SetOfIterator::new(connected(|sql| event::deliver_texts(sql, &bodies)))
 }
 
 /// Applies a session as Stripe has it now, for the user whose browser came back from it.

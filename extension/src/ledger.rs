@@ -26,7 +26,7 @@ use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
 
 use crate::outcome::{Balances, Outcome};
-pub(crate) use accounts::Accounts;
+pub(crate) use accounts::{Accounts, lock};
 pub(crate) use audit::worth_faults;
 pub(crate) use chain::chain_faults;
 use chain::{LedgerRow, RowHash};

@@ -95,6 +95,7 @@ extension_sql_file!(
     name = "comments",
     requires = [
         "dump",
+        api::apply_stripe_events,
         api::attribute,
         api::reconcile_checkout_session,
         api::load_catalog,

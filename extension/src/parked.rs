@@ -8,6 +8,7 @@ use stripe_credits_rules::catalog::Settings;
 use stripe_credits_rules::event::{self, Keys, Malformed, Subject};
 use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::user::UserNames;
 use uuid::Uuid;
 
 use crate::judge::{Caller, Judged, judge};
@@ -27,17 +28,15 @@ pub(crate) const BATCH: i64 = 100;
 /// The maximum number of events of busy accounts that a batch passes over, beside those that name a busy user.
 const MAX_BUSY_EVENTS: usize = 1_000;
 
-/// Takes the locks of a payment, in rule 15's order. `moving` tells, once the sources are locked, which payments move to another
-/// user with their subscriptions. Returns what is known under the payment's names.
-pub(crate) fn lock(
+/// Takes the locks of a payment, or of several, in rule 15's order. `moving` tells, once the sources are locked, which payments
+/// move to another user with their subscriptions. Returns what is known under the payments' names.
+pub(crate) fn lock<'a>(
     sql: &mut Sql,
-    customer_id: Option<&str>,
+    customer_ids: impl IntoIterator<Item = &'a str>,
     keys: &Keys,
     moving: impl FnOnce(&mut Sql) -> Vec<String>,
 ) -> Known {
-    if let Some(customer_id) = customer_id {
-        locks::customer(customer_id);
-    }
+    locks::customers(customer_ids);
     locks::sources(keys.sources.iter().copied());
     let mut names: Vec<String> = keys.names.iter().map(|name| (*name).to_owned()).collect();
     names.extend(moving(sql));
@@ -62,7 +61,7 @@ pub(crate) fn lock_with_parked(
 ) -> Locked {
     let parked = match customer_id {
         Some(customer_id) => {
-            locks::customer(customer_id);
+            locks::customers([customer_id]);
             inbox::parked_for_customer(sql, customer_id, BATCH)
         }
         None => Vec::new(),
@@ -241,16 +240,20 @@ fn likely_user(sql: &mut Sql, settings: Option<&Settings>, parked_event: &Parked
         return parked_event.user;
     }
     let event = event::read(&parked_event.payload).ok()?;
-    let named = match &event.subject {
+    let namespace = settings.and_then(|settings| settings.user_namespace);
+    let linked = |sql: &mut Sql| customers::find(sql, event.customer_id.as_deref()?).map(|link| link.user);
+    named_users(&event.subject).into_iter().find_map(|names| names.user(namespace)).or_else(|| linked(sql))
+}
+
+/// The texts by which an event's object names its user, the ones that count more first.
+pub(crate) fn named_users(subject: &Subject) -> Vec<&UserNames> {
+    match subject {
         Subject::CheckoutSession(session) => vec![&session.metadata_user, &session.client_reference],
         Subject::Subscription(subscription) => vec![&subscription.metadata_user],
         Subject::Invoice(invoice) => vec![&invoice.metadata_user],
         Subject::PaymentIntent(intent) => vec![&intent.metadata_user],
         _ => Vec::new(),
-    };
-    let namespace = settings.and_then(|settings| settings.user_namespace);
-    let linked = |sql: &mut Sql| customers::find(sql, event.customer_id.as_deref()?).map(|link| link.user);
-    named.into_iter().find_map(|names| names.user(namespace)).or_else(|| linked(sql))
+    }
 }
 
 /// Judges a parked event by what is known now, and if that unblocks other events of its customer, those too. The caller holds

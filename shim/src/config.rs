@@ -15,6 +15,7 @@ use hyper::header::HeaderValue;
 use secrecy::SecretString;
 use tracing::Level;
 
+pub(crate) use self::database::PreparedStatements;
 use self::database::database_url;
 use self::environment::Reader;
 pub(crate) use self::environment::{ConfigError, Environment};
@@ -119,6 +120,7 @@ pub(crate) struct RepairConfig {
 pub(crate) struct DatabaseConfig {
     pub(crate) postgres: tokio_postgres::Config,
     pub(crate) tls: DatabaseTls,
+    pub(crate) prepared_statements: PreparedStatements,
     pub(crate) pool_size: usize,
     /// How long a statement waits for a lock.
     pub(crate) lock_timeout: Duration,
@@ -257,7 +259,13 @@ impl DatabaseConfig {
             .optional("DATABASE_LOCK_TIMEOUT", |text| number(text, LOCK_TIMEOUT_LIMIT_SECONDS))
             .unwrap_or(DEFAULT_LOCK_TIMEOUT_SECONDS);
         let lock_timeout = Duration::from_secs(lock_timeout as u64);
-        database.map(|(postgres, tls)| Self { postgres, tls, pool_size, lock_timeout })
+        database.map(|(postgres, tls, prepared_statements)| Self {
+            postgres,
+            tls,
+            prepared_statements,
+            pool_size,
+            lock_timeout,
+        })
     }
 }
 

@@ -1,5 +1,5 @@
-//! Postgres: one function a statement, one round trip each. Statements are unnamed and there is no session state, so
-//! this works behind pgbouncer in transaction mode.
+//! Postgres: one function a statement, one round trip each. There is no session state, so this works behind pgbouncer in
+//! transaction mode, where no statement is prepared.
 //!
 //! Statements run in transactions of their own, at READ COMMITTED whatever the database's default is: the functions of
 //! Stripe's doors refuse a stricter level (rule 15). Beginning and committing costs no round trip of its own.
@@ -18,19 +18,16 @@ mod users;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{
-    Client, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, Status, Timeouts,
-};
-use thiserror::Error;
-use tokio::time::timeout;
-use tokio_postgres::error::SqlState;
+use deadpool_postgres::Status;
+use tokio_postgres::Row;
 use tokio_postgres::types::{FromSqlOwned, ToSql, Type};
-use tokio_postgres::{Row, SimpleQueryMessage};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
+use crate::batches::Batches;
 use crate::config::DatabaseConfig;
 use crate::limits::{Party, Turn, Turns};
-use crate::telemetry::with_causes;
+use crate::plans::Plans;
+pub(crate) use crate::statements::DatabaseError;
+use crate::statements::{Parameter, Statements, column};
 use crate::tls;
 
 /// How long a request waits for a free connection.
@@ -48,22 +45,23 @@ const PROBE_POOL_SIZE: usize = 1;
 /// Of the pool, the events of one customer may use this part, those of one user, and those that name neither, such as
 /// refunds: two of the default's eight connections each. So one locked account leaves a quarter to everyone else.
 const POOL_PART_OF_A_PARTY: usize = 4;
-/// How long a cancel request may take.
-const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
+/// How many deliveries, or batches of them, are applied at once: about as many as a server applies without one waiting for
+/// another's processor. What comes meanwhile is the next batch.
+const LANES: usize = 2;
 /// The maximum number of retries after serialization failures and deadlocks.
 const MAX_CONFLICT_RETRIES: u32 = 5;
 /// The maximum number of retries after a lost connection.
 const MAX_RECONNECTS: u32 = 1;
 
-/// A pool of connections, opened when needed and replaced when broken.
+/// Connections to the database.
 pub(crate) struct Database {
-    pool: Pool,
+    statements: Statements,
     /// Answers probes also while every other connection is in use.
-    probes: Pool,
-    tls: MakeRustlsConnect,
+    probes: Statements,
     /// What begins each transaction.
     begin: String,
     events: Arc<Turns>,
+    deliveries: Batches,
 }
 
 /// What the database says of itself.
@@ -79,91 +77,20 @@ pub(crate) struct Readiness {
     pub(crate) livemode: Option<bool>,
 }
 
-/// Why a statement failed.
-#[derive(Debug, Error)]
-pub(crate) enum DatabaseError {
-    #[error("the database is unreachable: {0}")]
-    Unavailable(String),
-    #[error("the connection to the database was lost: {}", describe(.0))]
-    ConnectionLost(tokio_postgres::Error),
-    #[error("the database did not answer within {} seconds", .0.as_secs())]
-    Timeout(Duration),
-    #[error("the transaction met another one: {}", describe(.0))]
-    Conflict(tokio_postgres::Error),
-    #[error("another transaction holds what this needs: {0}")]
-    Locked(String),
-    #[error("the database takes no writes: {0}")]
-    ReadOnly(String),
-    #[error("the database's role may not apply events: grant it what the service role has")]
-    NotAllowed,
-    #[error("the database cannot take this: {}", describe(.0))]
-    Data(tokio_postgres::Error),
-    #[error("the database failed: {}", describe(.0))]
-    Failed(tokio_postgres::Error),
-    #[error("the database's result was not understood: {0}")]
-    UnexpectedAnswer(String),
-    #[error("the extension stripe_credits is not installed in this database")]
-    ExtensionMissing,
-}
-
-impl DatabaseError {
-    /// Whether the same statement may succeed later.
-    pub(crate) fn is_transient(&self) -> bool {
-        matches!(
-            self,
-            Self::Unavailable(_)
-                | Self::ConnectionLost(_)
-                | Self::Timeout(_)
-                | Self::Conflict(_)
-                | Self::Locked(_)
-                | Self::ReadOnly(_)
-        )
-    }
-
-    /// The failure's name, for metrics and clients.
-    pub(crate) fn label(&self) -> &'static str {
-        match self {
-            Self::Unavailable(_) => "database_unavailable",
-            Self::ConnectionLost(_) => "database_connection_lost",
-            Self::Timeout(_) => "database_timeout",
-            Self::Conflict(_) => "database_conflict",
-            Self::Locked(_) => "database_locked",
-            Self::ReadOnly(_) => "database_read_only",
-            Self::NotAllowed => "database_not_allowed",
-            Self::Data(_) => "database_data",
-            Self::Failed(_) => "database_error",
-            Self::UnexpectedAnswer(_) => "unexpected_answer",
-            Self::ExtensionMissing => "extension_missing",
-        }
-    }
-}
-
 impl Database {
-    /// Prepares the pool. No connection is opened yet, so the database may be down.
+    /// Prepares the pools. No connection is opened yet, so the database may be down.
     pub(crate) fn new(config: &DatabaseConfig) -> Self {
         let tls = tls::postgres_connector(&config.tls);
-        // Fast: a closed connection is noticed without a round trip for every use.
-        let recycling = || ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let pool = |size: usize, wait: Duration, create: Duration| {
-            let manager = Manager::from_config(config.postgres.clone(), tls.clone(), recycling());
-            let timeouts = Timeouts { wait: Some(wait), create: Some(create), recycle: None };
-            Pool::builder(manager)
-                .max_size(size)
-                .timeouts(timeouts)
-                .runtime(Runtime::Tokio1)
-                .build()
-                .expect("a pool with time-outs has a runtime for them")
-        };
+        let plans = Plans::new(config.prepared_statements);
+        let statements = |size, timeouts| Statements::new(&config.postgres, &tls, &plans, size, timeouts);
+        let part = (config.pool_size / POOL_PART_OF_A_PARTY).max(1);
+        let of_pool = statements(config.pool_size, (POOL_WAIT_TIMEOUT, POOL_CREATE_TIMEOUT));
         Self {
-            pool: pool(config.pool_size, POOL_WAIT_TIMEOUT, POOL_CREATE_TIMEOUT),
-            probes: pool(PROBE_POOL_SIZE, PROBE_TIMEOUT, PROBE_TIMEOUT),
-            // SET LOCAL, because pgbouncer gives the connection to others after the transaction.
-            begin: format!(
-                "begin isolation level read committed; set local lock_timeout = '{}ms'",
-                config.lock_timeout.as_millis()
-            ),
-            events: Turns::new((config.pool_size / POOL_PART_OF_A_PARTY).max(1)),
-            tls,
+            probes: statements(PROBE_POOL_SIZE, (PROBE_TIMEOUT, PROBE_TIMEOUT)),
+            begin: begin(config.lock_timeout),
+            events: Turns::new(part),
+            deliveries: Batches::start(&of_pool, LANES.min(config.pool_size), begin, EVENT_TIMEOUT),
+            statements: of_pool,
         }
     }
 
@@ -211,9 +138,9 @@ impl Database {
 
     /// Runs a statement on the connection of probes; a second time if that was lost since the last probe.
     async fn probe(&self, sql: &str) -> Result<Vec<Row>, DatabaseError> {
-        match self.query_once(&self.probes, sql, &[], PROBE_TIMEOUT).await {
+        match self.probes.run(&self.begin, sql, &[], PROBE_TIMEOUT).await {
             Err(DatabaseError::ConnectionLost(_) | DatabaseError::ReadOnly(_)) => {
-                self.query_once(&self.probes, sql, &[], PROBE_TIMEOUT).await
+                self.probes.run(&self.begin, sql, &[], PROBE_TIMEOUT).await
             }
             result => result,
         }
@@ -221,7 +148,7 @@ impl Database {
 
     /// The numbers of open, idle and awaited connections.
     pub(crate) fn pool_status(&self) -> Status {
-        self.pool.status()
+        self.statements.pool.status()
     }
 
     /// The first column of the only row.
@@ -253,14 +180,16 @@ impl Database {
         parameters: &[&str],
         limit: Duration,
     ) -> Result<Vec<Row>, DatabaseError> {
+        let parameters: Vec<Parameter> =
+            parameters.iter().map(|value| (value as &(dyn ToSql + Sync), Type::TEXT)).collect();
         let mut conflicts = 0;
         let mut reconnects = 0;
         loop {
-            match self.query_once(&self.pool, sql, parameters, limit).await {
+            match self.statements.run(&self.begin, sql, &parameters, limit).await {
                 Err(DatabaseError::Conflict(_)) if conflicts < MAX_CONFLICT_RETRIES => conflicts += 1,
                 Err(error @ (DatabaseError::ConnectionLost(_) | DatabaseError::ReadOnly(_))) => {
                     // What happened to one connection has most likely happened to the others too.
-                    self.pool.retain(|_, _| false);
+                    self.statements.pool.retain(|_, _| false);
                     if reconnects == MAX_RECONNECTS {
                         return Err(error);
                     }
@@ -270,116 +199,10 @@ impl Database {
             }
         }
     }
-
-    async fn query_once(
-        &self,
-        pool: &Pool,
-        sql: &str,
-        parameters: &[&str],
-        limit: Duration,
-    ) -> Result<Vec<Row>, DatabaseError> {
-        let client = pool.get().await.map_err(unavailable)?;
-        let parameters: Vec<(&(dyn ToSql + Sync), Type)> =
-            parameters.iter().map(|value| (value as &(dyn ToSql + Sync), Type::TEXT)).collect();
-        let Ok(result) = timeout(limit, in_transaction(&client, &self.begin, sql, &parameters)).await else {
-            self.abandon(client).await;
-            return Err(DatabaseError::Timeout(limit));
-        };
-        let error = match result.map_err(classify) {
-            // A standby has many ways to refuse: an advisory lock, a transaction id, a row lock.
-            Err(DatabaseError::Failed(error)) if !takes_writes(&client).await => {
-                DatabaseError::ReadOnly(describe(&error))
-            }
-            Err(error) => error,
-            Ok(rows) => return Ok(rows),
-        };
-        if matches!(error, DatabaseError::ReadOnly(_)) {
-            // Behind a connection pooler it looks sound, and the server at its end may be another one by now.
-            drop(Client::take(client));
-        }
-        Err(error)
-    }
-
-    /// Removes a connection with a running statement from the pool and cancels the statement: otherwise each retry of
-    /// Stripe's would add one more that waits for the same lock.
-    async fn abandon(&self, client: Client) {
-        let cancel = client.cancel_token();
-        drop(Client::take(client));
-        // If this fails too, the server finds the connection closed when the statement ends.
-        let _ = timeout(CANCEL_TIMEOUT, cancel.cancel_query(self.tls.clone())).await;
-    }
 }
 
-/// Runs a statement in a READ COMMITTED transaction. The three messages are sent at once, in this order: a failed
-/// statement makes the commit a rollback.
-async fn in_transaction(
-    client: &Client,
-    begin: &str,
-    sql: &str,
-    parameters: &[(&(dyn ToSql + Sync), Type)],
-) -> Result<Vec<Row>, tokio_postgres::Error> {
-    let (started, rows, committed) = tokio::join!(
-        biased;
-        client.batch_execute(begin),
-        // query_typed prepares no named statement and needs no round trip for the parameters' types.
-        client.query_typed(sql, parameters),
-        client.batch_execute("commit"),
-    );
-    started?;
-    let rows = rows?;
-    committed?;
-    Ok(rows)
-}
-
-/// Whether a connection is to a server that takes writes. If that cannot be asked, the error that led here stands.
-async fn takes_writes(client: &Client) -> bool {
-    let asked = timeout(PROBE_TIMEOUT, client.simple_query("show transaction_read_only")).await;
-    let Ok(Ok(messages)) = asked else { return true };
-    !messages
-        .iter()
-        .any(|message| matches!(message, SimpleQueryMessage::Row(row) if row.get(0) == Some("on")))
-}
-
-/// Distinguishes transient failures, faults of the data, and faults of the database or the statement.
-fn classify(error: tokio_postgres::Error) -> DatabaseError {
-    let Some(state) = error.code() else {
-        return DatabaseError::ConnectionLost(error);
-    };
-    match *state {
-        SqlState::T_R_SERIALIZATION_FAILURE | SqlState::T_R_DEADLOCK_DETECTED => {
-            DatabaseError::Conflict(error)
-        }
-        SqlState::QUERY_CANCELED => DatabaseError::Unavailable(describe(&error)),
-        SqlState::LOCK_NOT_AVAILABLE => DatabaseError::Locked(describe(&error)),
-        // After a failover the old primary may still answer, read-only.
-        SqlState::READ_ONLY_SQL_TRANSACTION => DatabaseError::ReadOnly(describe(&error)),
-        // The schema billing, with every function called here, belongs to the extension.
-        SqlState::INVALID_SCHEMA_NAME => DatabaseError::ExtensionMissing,
-        _ => match state.code().get(..2) {
-            Some("08" | "57") => DatabaseError::ConnectionLost(error),
-            Some("53" | "58") => DatabaseError::Unavailable(describe(&error)),
-            Some("22" | "54") => DatabaseError::Data(error),
-            _ => DatabaseError::Failed(error),
-        },
-    }
-}
-
-/// An error for the log: of a server's error only the message, because its detail may quote what was sent.
-pub(crate) fn describe(error: &tokio_postgres::Error) -> String {
-    match error.as_db_error() {
-        Some(error) => format!("{} (SQLSTATE {})", error.message(), error.code().code()),
-        None => with_causes(error),
-    }
-}
-
-fn unavailable(error: PoolError) -> DatabaseError {
-    DatabaseError::Unavailable(match error {
-        PoolError::Backend(error) => describe(&error),
-        PoolError::Timeout(stage) => format!("{stage:?} timed out in the pool"),
-        other => other.to_string(),
-    })
-}
-
-fn column<T: FromSqlOwned>(row: &Row, index: usize) -> Result<T, DatabaseError> {
-    row.try_get(index).map_err(|error| DatabaseError::UnexpectedAnswer(describe(&error)))
+/// What begins a READ COMMITTED transaction whose statement waits so long for each lock.
+fn begin(lock_timeout: Duration) -> String {
+    // SET LOCAL, because pgbouncer gives the connection to others after the transaction.
+    format!("begin isolation level read committed; set local lock_timeout = '{}ms'", lock_timeout.as_millis())
 }

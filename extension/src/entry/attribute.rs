@@ -22,7 +22,7 @@ use crate::tables::{catalog, customers, ownership, payments, subscriptions};
 pub(crate) fn customer(sql: &mut Sql, customer_id: &str, user: Uuid) -> Outcome {
     locks::catalog_shared();
     let judged_from = clock();
-    locks::customer(customer_id);
+    locks::customers([customer_id]);
     let linked = customers::find(sql, customer_id).map(|link| link.user).filter(|linked| *linked != user);
     let moving = linked.map_or(Vec::new(), |linked| subscriptions::of_customer(sql, customer_id, linked));
     let keys = Keys { sources: moving.iter().map(String::as_str).collect(), ..Keys::default() };

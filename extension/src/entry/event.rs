@@ -1,4 +1,7 @@
-//! One event of Stripe's in one transaction: read it, lock, judge, re-apply events that it unblocks, record.
+//! One event of Stripe's in one transaction: read it, lock, judge, re-apply events that it unblocks, record. Several of them in
+//! one transaction: batch.rs.
+
+mod batch; // several events in one transaction
 
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::catalog::Settings;
@@ -10,6 +13,8 @@ use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::reduced;
 use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
+
+pub(crate) use batch::deliver_texts;
 
 use crate::judge::{Caller, Judged, judge};
 use crate::outcome::Outcome;
@@ -29,14 +34,22 @@ pub(crate) fn deliver(sql: &mut Sql, payload: &JsonText, fetched: Option<&JsonTe
 
 /// The same from the text of a webhook's body, in which what jsonb refuses is replaced. What is stored is the replaced text.
 pub(crate) fn deliver_text(sql: &mut Sql, body: &str, fetched: Option<&JsonText>) -> Outcome {
+    match read_body(body, "body") {
+        Ok((event, payload)) => apply(sql, event, &payload, fetched, Caller::Stripe),
+        Err(outcome) => outcome,
+    }
+}
+
+/// Reads a webhook's body, which is an argument of this name. `Err` is the outcome of one that names no event to record.
+fn read_body(body: &str, argument: &str) -> Result<(Result<Event, Malformed>, JsonText), Outcome> {
     let text = storable(body);
     match event::read(&text) {
         // It may be no JSON at all, and there is no id to record it under.
-        Err(malformed) if malformed.event_id.is_none() => Outcome::malformed(&malformed),
+        Err(malformed) if malformed.event_id.is_none() => Err(Outcome::malformed(&malformed)),
         event => {
             let payload = JsonText::from_json(text.into_owned());
-            readable(payload.json(), "body");
-            apply(sql, event, &payload, fetched, Caller::Stripe)
+            readable(payload.json(), argument);
+            Ok((event, payload))
         }
     }
 }
@@ -98,25 +111,41 @@ fn apply(
 ) -> Outcome {
     let event = match event {
         Ok(event) => event,
-        Err(malformed) => {
-            let outcome = Outcome::malformed(&malformed);
-            inbox::record_malformed(sql, &malformed, payload, &outcome);
-            return outcome;
-        }
+        Err(malformed) => return reject_malformed(sql, &malformed, payload),
     };
     locks::catalog_shared();
     let answer = fetched.map(|fetched| Fetched::read(fetched.text())).transpose();
     let settings = catalog::settings(sql);
     let known = lock(sql, &event, answer.as_ref().ok().and_then(Option::as_ref), settings.as_ref());
-    let Judged { mut outcome, unblocked } = match answer {
-        Ok(answer) => judge_delivery(sql, settings.as_ref(), &event, answer.as_ref(), caller, known),
+    let judged = match answer {
+        Ok(answer) => judge_delivery(sql, settings.as_ref(), &event, answer.as_ref(), caller, Some(known)),
         Err(malformed) => parked::unreadable_answer(&malformed).into(),
     };
-    if caller != Caller::Stripe && matches!(outcome.verdict, Verdict::Rejected(_)) {
-        return outcome;
+    if caller != Caller::Stripe && matches!(judged.outcome.verdict, Verdict::Rejected(_)) {
+        return judged.outcome;
     }
+    finish(sql, settings.as_ref(), &event, payload, fetched, judged)
+}
+
+/// Rejects what is no event of Stripe's, and records it.
+fn reject_malformed(sql: &mut Sql, malformed: &Malformed, payload: &JsonText) -> Outcome {
+    let outcome = Outcome::malformed(malformed);
+    inbox::record_malformed(sql, malformed, payload, &outcome);
+    outcome
+}
+
+/// Judges what a delivery unblocked, and records the delivery.
+fn finish(
+    sql: &mut Sql,
+    settings: Option<&Settings>,
+    event: &Event,
+    payload: &JsonText,
+    fetched: Option<&JsonText>,
+    judged: Judged,
+) -> Outcome {
+    let Judged { mut outcome, unblocked } = judged;
     if let Some(customer_id) = unblocked {
-        outcome = parked::with_unblocked(sql, settings.as_ref(), &customer_id, outcome);
+        outcome = parked::with_unblocked(sql, settings, &customer_id, outcome);
     }
     let no_effect = matches!(outcome.verdict, Verdict::AlreadyApplied | Verdict::Ignored(_));
     if event.is_backfill() && no_effect && !inbox::contains(sql, &event.id) {
@@ -125,9 +154,9 @@ fn apply(
     }
     if forgotten::includes(sql, outcome.user, event.customer_id.as_deref()) {
         let (payload, fetched) = (reduced(payload), fetched.map(reduced));
-        inbox::record(sql, &event, &payload, fetched.as_ref(), &outcome);
+        inbox::record(sql, event, &payload, fetched.as_ref(), &outcome);
     } else {
-        inbox::record(sql, &event, payload, fetched, &outcome);
+        inbox::record(sql, event, payload, fetched, &outcome);
     }
     outcome
 }
@@ -139,16 +168,7 @@ fn reduced(payload: &JsonText) -> JsonText {
 
 /// Takes the locks of an event. Returns what is known under the names of its payments.
 fn lock(sql: &mut Sql, event: &Event, fetched: Option<&Fetched>, settings: Option<&Settings>) -> Known {
-    let customer_id = match &event.subject {
-        Subject::CheckoutSession(_)
-        | Subject::Subscription(_)
-        | Subject::Invoice(_)
-        | Subject::PaymentIntent(_)
-        | Subject::Customer { .. } => event.customer_id.as_deref(),
-        Subject::InvoicePayment(_) | Subject::Reversals(_) | Subject::TestClock { .. } | Subject::Other => {
-            None
-        }
-    };
+    let customer_id = customer_to_lock(event);
     let mut keys = event.subject.keys();
     // What Stripe names in its answer is locked as if the events of those objects had come.
     let answered = fetched.map_or(Vec::new(), Fetched::names);
@@ -157,6 +177,20 @@ fn lock(sql: &mut Sql, event: &Event, fetched: Option<&Fetched>, settings: Optio
     keys.sources.extend(sources.map(|name| name.id));
     keys.names.extend(answered.iter().map(|name| name.id));
     parked::lock(sql, customer_id, &keys, |sql| payments_given_away(sql, settings, &event.subject, fetched))
+}
+
+/// The customer whose link an event is judged by.
+fn customer_to_lock(event: &Event) -> Option<&str> {
+    match &event.subject {
+        Subject::CheckoutSession(_)
+        | Subject::Subscription(_)
+        | Subject::Invoice(_)
+        | Subject::PaymentIntent(_)
+        | Subject::Customer { .. } => event.customer_id.as_deref(),
+        Subject::InvoicePayment(_) | Subject::Reversals(_) | Subject::TestClock { .. } | Subject::Other => {
+            None
+        }
+    }
 }
 
 /// The payments of a subscription whose state names another user than the one who has it.
@@ -183,9 +217,9 @@ fn judge_delivery(
     event: &Event,
     answer: Option<&Fetched>,
     caller: Caller,
-    known: Known,
+    known: Option<Known>,
 ) -> Judged {
-    let judged = judge(sql, settings, event, answer, caller, Some(known));
+    let judged = judge(sql, settings, event, answer, caller, known);
     if judged.outcome.verdict != Verdict::NeedsFetch || caller != Caller::Stripe {
         return judged;
     }

@@ -9,8 +9,19 @@ use uuid::Uuid;
 
 use super::{Account, Cause, Origin, moves};
 use crate::outcome::Outcome;
+use crate::pg::convert::uuid_datum;
 use crate::pg::sql::Sql;
 use crate::tables::ownership::{self, Move};
+
+/// Locks those of the users' accounts that exist, in the order of their users, for operations that come one after the other
+/// in one transaction.
+pub(crate) fn lock(sql: &mut Sql, users: &BTreeSet<Uuid>) {
+    let users: Vec<pgrx::Uuid> = users.iter().copied().map(uuid_datum).collect();
+    sql.execute(
+        "select from billing.accounts where user_id = any($1) order by user_id for update",
+        &[users.into()],
+    );
+}
 
 /// Accounts under their locks.
 pub(crate) struct Accounts(Vec<Account>);

@@ -19,6 +19,8 @@ use crate::pg::json::{Json, JsonText};
 const MAX_DESCRIPTION_BYTES: usize = 4_096;
 /// The length of a JSON document as text: an event, what was fetched, a catalog.
 const MAX_DOCUMENT_BYTES: usize = 16 << 20;
+/// The number of documents of one call. Each event takes several locks, and the server's table of locks is shared by all.
+const MAX_BATCH: usize = 100;
 /// The length of a ledger row's metadata as text.
 const MAX_METADATA_BYTES: usize = 64 << 10;
 /// How long a reservation may hold credits, in days.
@@ -88,6 +90,18 @@ pub(crate) fn document_text(value: Option<String>, argument: &str) -> String {
         raise_too_large(MAX_DOCUMENT_BYTES, argument);
     }
     value
+}
+
+/// Up to [`MAX_BATCH`] JSON documents as texts, each not longer than [`MAX_DOCUMENT_BYTES`].
+pub(crate) fn document_texts(value: Option<Vec<Option<String>>>, argument: &str) -> Vec<String> {
+    let values = required(value, argument);
+    if values.len() > MAX_BATCH {
+        raise_invalid(
+            &format!("{argument} must be at most {MAX_BATCH} documents"),
+            &format!("{argument} has {}", values.len()),
+        );
+    }
+    values.into_iter().map(|value| document_text(value, argument)).collect()
 }
 
 /// A JSON document, whose text is not longer than [`MAX_DOCUMENT_BYTES`].

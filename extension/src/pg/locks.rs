@@ -1,10 +1,12 @@
 //! Rule 15: before treating a row as absent, take the lock that its inserter takes.
 //!
 //! Every function that applies something of Stripe's takes its locks in one order, before its first decision, and waits for none
-//! after the account's (what a delivery unblocks is judged then if its locks are free, and left due if not): catalog → customer → sources (sessions, subscriptions, invoices), sorted → names of payments,
+//! after the account's (what a delivery unblocks is judged then if its locks are free, and left due if not): catalog → customers, sorted → sources (sessions, subscriptions, invoices), sorted → names of payments,
 //! sorted → the payments that these name, sorted → the account's row (ledger.rs). Sources come before names, because what is parked for a session, and names its payment,
 //! is found under the session's lock. A subscription that moves to another user takes its payments with it, so their locks are
 //! taken with the other payments'. Several accounts are locked in the order of their users. Spending locks the account only.
+//! A batch of events takes the locks of all of them in this same order, and then waits for none but that of an account which
+//! no event and no row named before: a circle of such waits is ended by the lock time-out, and the events come one by one.
 //!
 //! The catalog's lock, the first of them, also checks the transaction's isolation: at a stricter level than READ COMMITTED
 //! a decision would be made by the snapshot of before the lock was waited for, and what was committed meanwhile would be
@@ -71,9 +73,9 @@ fn require_read_committed() {
     );
 }
 
-/// Locks the link of a customer to a user.
-pub(crate) fn customer(customer_id: &str) {
-    take(pg_sys::pg_advisory_xact_lock_int4, CUSTOMER, hash(customer_id));
+/// Locks the links of customers to users.
+pub(crate) fn customers<'a>(customer_ids: impl IntoIterator<Item = &'a str>) {
+    sorted(CUSTOMER, customer_ids);
 }
 
 /// Locks sessions, subscriptions and invoices.

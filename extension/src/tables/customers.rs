@@ -19,6 +19,15 @@ pub(crate) fn find(sql: &mut Sql, customer_id: &str) -> Option<CustomerLink> {
     })
 }
 
+/// The users that customers are linked to.
+pub(crate) fn users(sql: &mut Sql, customer_ids: &[String]) -> Vec<Uuid> {
+    let rows = sql.query(
+        "select user_id from billing.customers where customer_id = any($1)",
+        &[customer_ids.to_vec().into()],
+    );
+    rows.map(|mut row| row.get()).collect()
+}
+
 /// Links a customer to a user as of now, as the app's server or an operator states it. Returns whether that changed the user.
 pub(crate) fn link_by_server(sql: &mut Sql, customer_id: &str, user: Uuid) -> bool {
     let known = find(sql, customer_id);

@@ -143,6 +143,11 @@ impl Known {
         self.found.iter().filter(|found| found.name.is_some()).map(|found| found.source_id.as_str()).collect()
     }
 
+    /// The users of the payments.
+    pub(crate) fn users(&self) -> impl Iterator<Item = Uuid> {
+        self.found.iter().filter_map(|found| found.payment.as_ref()).map(|payment| payment.user)
+    }
+
     /// The payment with one of these names. If none was applied, the row that attributes the session `source_id` to a user.
     pub(crate) fn payment(&self, source_id: &str, names: &[Name]) -> Option<&Payment> {
         let is_named = |id: &str| id == source_id || names.iter().any(|name| name.id == id);

@@ -88,6 +88,15 @@ pub(crate) fn user(sql: &mut Sql, subscription_id: &str) -> Option<Uuid> {
     row.get_opt()
 }
 
+/// The users of these subscriptions, as far as they are known.
+pub(crate) fn users(sql: &mut Sql, subscription_ids: &[String]) -> Vec<Uuid> {
+    let rows = sql.query(
+        "select user_id from billing.subscriptions where subscription_id = any($1) and user_id is not null",
+        &[subscription_ids.to_vec().into()],
+    );
+    rows.map(|mut row| row.get()).collect()
+}
+
 /// A customer's subscriptions that a user has by the customer's link, not by their metadata. The caller holds the customer's lock.
 pub(crate) fn of_customer(sql: &mut Sql, customer_id: &str, user: Uuid) -> Vec<String> {
     let rows = sql.query(

@@ -10,8 +10,9 @@ use tokio::time::sleep;
 
 use crate::config::DatabaseConfig;
 use crate::database::catalog::PriceChange;
-use crate::database::{Database, DatabaseError, describe};
+use crate::database::{Database, DatabaseError};
 use crate::error::Error;
+use crate::statements::describe;
 
 /// How long locks are tried for, each time shortly, because every delivery waits behind a load that waits.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);

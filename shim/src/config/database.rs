@@ -15,25 +15,40 @@ const DATABASE_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long what was sent to Postgres may go without an acknowledgement, unless `DATABASE_URL` says otherwise: a host that
 /// is gone says nothing.
 const DATABASE_TCP_TIMEOUT: Duration = Duration::from_secs(10);
-/// What Prisma and poolers' dashboards add. `pgbouncer=true` asks for what is so here: no prepared statements are named.
-const OPTIONS_OF_OTHERS: &[&str] = &["pgbouncer", "connection_limit", "pool_timeout", "pool_mode"];
+/// What Prisma and poolers' dashboards add.
+const OPTIONS_OF_OTHERS: &[&str] = &["connection_limit", "pool_timeout", "pool_mode"];
 /// Of `sslrootcert`: the certificates that the system trusts.
 const SYSTEM_ROOTS: &str = "system";
 
+/// Whether statements are prepared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PreparedStatements {
+    /// If no pooler gives each transaction another session.
+    Detect,
+    /// `prepared_statements=true`: a pooler keeps them.
+    Always,
+    /// `prepared_statements=false`, or Prisma's `pgbouncer=true`, which asks for the same.
+    Never,
+}
+
 /// The options that are read here and not by tokio-postgres.
 #[derive(Debug, Default)]
-struct TlsOptions {
+struct OwnOptions {
+    pgbouncer: Option<String>,
+    prepared_statements: Option<String>,
     mode: Option<String>,
     root: Option<String>,
     certificate: Option<String>,
     key: Option<String>,
 }
 
-pub(super) fn database_url(text: &str) -> Result<(tokio_postgres::Config, DatabaseTls), String> {
+pub(super) fn database_url(
+    text: &str,
+) -> Result<(tokio_postgres::Config, DatabaseTls, PreparedStatements), String> {
     if text.is_empty() {
         return Err("is empty".to_owned());
     }
-    let mut options = TlsOptions::default();
+    let mut options = OwnOptions::default();
     let rest = options.take(text).ok_or("holds an option that is not written as libpq reads it")?;
     let mut config: tokio_postgres::Config = rest.parse().map_err(|_| {
         "is not a Postgres connection string, or has an option that libpq does not have".to_owned()
@@ -64,11 +79,11 @@ pub(super) fn database_url(text: &str) -> Result<(tokio_postgres::Config, Databa
         roots: options.root.as_deref().filter(|root| *root != SYSTEM_ROOTS).map(roots).transpose()?,
         client: client(options.certificate.as_deref(), options.key.as_deref())?,
     };
-    Ok((config, tls))
+    Ok((config, tls, options.prepared_statements()?))
 }
 
-impl TlsOptions {
-    /// The string without the options of TLS, which are kept, and without those of other clients.
+impl OwnOptions {
+    /// The string without the options that are read here, which are kept, and without those of other clients.
     fn take(&mut self, text: &str) -> Option<String> {
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
             let Some((url, query)) = text.split_once('?') else { return Some(text.to_owned()) };
@@ -97,11 +112,22 @@ impl TlsOptions {
             "sslrootcert" => &mut self.root,
             "sslcert" => &mut self.certificate,
             "sslkey" => &mut self.key,
+            "pgbouncer" => &mut self.pgbouncer,
+            "prepared_statements" => &mut self.prepared_statements,
             _ => return OPTIONS_OF_OTHERS.contains(&name),
         };
         // As in libpq, an empty value is none, and the last one counts.
         *option = (!value.is_empty()).then(|| value.to_owned());
         true
+    }
+
+    fn prepared_statements(&self) -> Result<PreparedStatements, String> {
+        match (self.prepared_statements.as_deref(), self.pgbouncer.as_deref()) {
+            (Some("true"), _) => Ok(PreparedStatements::Always),
+            (Some("false"), _) | (None, Some("true")) => Ok(PreparedStatements::Never),
+            (None, _) => Ok(PreparedStatements::Detect),
+            (Some(_), _) => Err("has another prepared_statements than true or false".to_owned()),
+        }
     }
 
     fn mode(&self) -> Result<(SslMode, Verification), String> {
@@ -181,7 +207,7 @@ mod tests {
     use super::*;
 
     fn verification(url: &str) -> Result<(SslMode, Verification), String> {
-        database_url(url).map(|(config, tls)| (config.get_ssl_mode(), tls.verification))
+        database_url(url).map(|(config, tls, _)| (config.get_ssl_mode(), tls.verification))
     }
 
     #[test]
@@ -210,16 +236,27 @@ mod tests {
     #[test]
     fn what_other_clients_add_to_a_copied_string_is_left_out() {
         let copied = "postgresql://app.ref:hush@pooler.example:6543/postgres?pgbouncer=true&connection_limit=1&keepalives=0";
-        let (config, _) = database_url(copied).unwrap();
+        let (config, _, prepared) = database_url(copied).unwrap();
+        assert_eq!(prepared, PreparedStatements::Never);
         assert_eq!((config.get_user(), config.get_dbname()), (Some("app.ref"), Some("postgres")));
         assert!(!config.get_keepalives(), "the other options are read");
-        assert!(database_url("host=db user=app pgbouncer=true").is_ok());
+        for (options, expected) in [
+            ("pgbouncer=true", PreparedStatements::Never),
+            ("pgbouncer=true prepared_statements=true", PreparedStatements::Always),
+            ("prepared_statements=false", PreparedStatements::Never),
+            ("pgbouncer=false", PreparedStatements::Detect),
+            ("connection_limit=1", PreparedStatements::Detect),
+        ] {
+            let (.., prepared) = database_url(&format!("host=db user=app {options}")).unwrap();
+            assert_eq!(prepared, expected, "{options}");
+        }
+        assert!(database_url("host=db user=app prepared_statements=maybe").is_err());
         assert!(database_url("postgres://app@db/x?unheard_of=1").is_err());
     }
 
     #[test]
     fn the_values_of_a_string_are_read_as_libpq_reads_them() {
-        let (config, _) =
+        let (config, ..) =
             database_url(r"host=db user=app password='it\'s = a \\ b' sslmode=disable").unwrap();
         assert_eq!(config.get_password(), Some(r"it's = a \ b".as_bytes()));
         for wrong in ["host=db user=app password='open", "host=db user", "host=db user=app sslmode"] {

@@ -4,20 +4,25 @@ use serde_json::Value;
 use stripe_credits_rules::session::Mode;
 use uuid::Uuid;
 
-use crate::database::{Database, DatabaseError, EVENT_TIMEOUT, READ_TIMEOUT, column};
+use crate::database::{Database, EVENT_TIMEOUT, READ_TIMEOUT};
 use crate::event::Event;
 use crate::limits::Party;
 use crate::outcome::Outcome;
+use crate::statements::{DatabaseError, column};
 
 /// How many parked events are counted for the metrics: more are as alarming.
 const MAX_COUNTED: u32 = 100_000;
 
 impl Database {
-    /// Applies an event.
+    /// Applies an event, together with others that wait at the same moment, or else alone.
     pub(crate) async fn apply_stripe_event(&self, event: &Event) -> Result<Outcome, DatabaseError> {
+        let _turn = self.turn(event.parties()).await?;
+        if let Some(result) = self.deliveries.apply(event.text()).await {
+            return result;
+        }
         let sql = "select json_strip_nulls(to_json(result))::text
             from billing.apply_stripe_event_text($1::text) as result";
-        self.outcome(event.parties(), sql, &[event.text()]).await
+        self.outcome_of(sql, &[event.text()]).await
     }
 
     /// Applies an event together with the objects fetched for it.
@@ -167,6 +172,10 @@ impl Database {
         parameters: &[&str],
     ) -> Result<Outcome, DatabaseError> {
         let _turn = self.turn(parties).await?;
+        self.outcome_of(sql, parameters).await
+    }
+
+    async fn outcome_of(&self, sql: &str, parameters: &[&str]) -> Result<Outcome, DatabaseError> {
         let row: String = self.query_value(sql, parameters, EVENT_TIMEOUT).await?;
         Outcome::parse(row).map_err(|fault| DatabaseError::UnexpectedAnswer(fault.to_string()))
     }

@@ -15,6 +15,7 @@ fn scenario_60_a_call_of_stripes_doors_at_a_stricter_isolation_is_refused() {
     let doors = [
         format!("apply_stripe_event('{}')", event.json()),
         format!("apply_stripe_event_text('{}')", event.json()),
+        format!("apply_stripe_events(array['{}'])", event.json()),
         format!("explain_event('{}')", event.json()),
         format!("reconcile_checkout_session('{}', '{ANN}')", session.json()),
         format!("attribute('cs_1', '{ANN}')"),

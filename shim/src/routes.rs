@@ -8,7 +8,9 @@ mod catalog;
 mod subscription;
 mod checkout;
 mod choice;
+mod service;
 mod user;
+mod request;
 mod cors;
 
 use std::pin::Pin;
@@ -17,6 +19,7 @@ use std::sync::Arc;
 use hyper::body::Incoming;
 use hyper::{Method, Request};
 
+use self::service::{ServiceHandler, ServiceRoute};
 use self::user::{PublicHandler, UserHandler, UserRoute};
 use crate::app::{App, Setting};
 use crate::error::Error;
@@ -25,7 +28,7 @@ use crate::response::{Response, error_response};
 /// The settings of a route that acts for a user at Stripe.
 const USER_AT_STRIPE: &[Setting] = &[Setting::TokenKeys, Setting::StripeKey];
 
-static ROUTES: [Route; 10] = [
+static ROUTES: [Route; 17] = [
     plain(Method::POST, "/webhooks/stripe", |app, request| Box::pin(webhook::deliver(app, request))),
     public(Method::GET, "/catalog", |app, headers| Box::pin(catalog::show(app, headers))),
     user(Method::GET, "/credits", &[Setting::TokenKeys], |app, request, _| {
@@ -58,6 +61,27 @@ static ROUTES: [Route; 10] = [
     user(Method::POST, "/subscription/cancel", USER_AT_STRIPE, |app, request, _| {
         Box::pin(subscription::cancel(app, request))
     }),
+    service(Method::POST, "/service/spend", |app, request, fields| {
+        Box::pin(service::spend(app, request, fields))
+    }),
+    service(Method::POST, "/service/reserve", |app, request, fields| {
+        Box::pin(service::reserve(app, request, fields))
+    }),
+    service(Method::POST, "/service/commit", |app, request, fields| {
+        Box::pin(service::commit(app, request, fields))
+    }),
+    service(Method::POST, "/service/release", |app, request, fields| {
+        Box::pin(service::release(app, request, fields))
+    }),
+    service(Method::POST, "/service/refund", |app, request, fields| {
+        Box::pin(service::refund(app, request, fields))
+    }),
+    service(Method::POST, "/service/grant", |app, request, fields| {
+        Box::pin(service::grant(app, request, fields))
+    }),
+    service(Method::GET, "/service/credits/{user}", |app, request, fields| {
+        Box::pin(service::credits(app, request, fields))
+    }),
 ];
 
 /// What operators ask, on a listener of their own.
@@ -72,6 +96,8 @@ enum Route {
     Plain { method: Method, path: &'static str, handler: PlainHandler },
     /// For the app's users: with CORS, a log line and a count.
     User(UserRoute),
+    /// For the app's servers: with a log line and a count.
+    Service(ServiceRoute),
 }
 
 type PlainHandler =
@@ -89,7 +115,11 @@ const fn user(method: Method, path: &'static str, needs: &'static [Setting], han
     Route::User(UserRoute { method, path, needs, handler: user::Handler::User(handler) })
 }
 
-/// Routes one request of Stripe's or of the app's users to its handler.
+const fn service(method: Method, path: &'static str, handler: ServiceHandler) -> Route {
+    Route::Service(ServiceRoute { method, path, handler })
+}
+
+/// Routes one request of Stripe's, of the app's users or of its servers to its handler.
 pub(crate) async fn respond(app: Arc<App>, request: Request<Incoming>) -> Response {
     respond_by(&ROUTES, app, request).await
 }
@@ -101,22 +131,25 @@ pub(crate) async fn respond_to_operator(app: Arc<App>, request: Request<Incoming
 
 async fn respond_by(routes: &'static [Route], app: Arc<App>, request: Request<Incoming>) -> Response {
     let path = request.uri().path();
-    let result = match routes.iter().find(|route| route.path() == path) {
+    let result = match routes.iter().find(|route| route.serves(path, &app)) {
         None => Err(Error::NotFound),
         Some(Route::Plain { method, .. }) if request.method() != method => {
             Err(Error::MethodNotAllowed(method.clone()))
         }
         Some(Route::Plain { handler, .. }) => handler(app, request).await,
         Some(Route::User(route)) => Ok(user::respond(app, route, request).await),
+        Some(Route::Service(route)) => Ok(service::respond(app, route, request).await),
     };
     result.unwrap_or_else(|error| error_response(&error))
 }
 
 impl Route {
-    fn path(&self) -> &'static str {
+    /// Whether a request for this path is one for this route.
+    fn serves(&self, requested: &str, app: &App) -> bool {
         match self {
-            Self::Plain { path, .. } => path,
-            Self::User(route) => route.path,
+            Self::Plain { path, .. } => *path == requested,
+            Self::User(route) => route.path == requested,
+            Self::Service(route) => app.service_tokens.is_some() && route.serves(requested),
         }
     }
 }

@@ -21,6 +21,7 @@ mod parked_events;
 mod payloads;
 mod permutations;
 mod plan_policies;
+mod postgrest;
 mod reads_in_time;
 mod refunds_of_unknown_intents;
 mod reversal_amounts;

@@ -50,5 +50,6 @@ mod subscription_reversals;
 mod subscription_state;
 mod tampering;
 mod trials_and_coupons;
+mod upgrades;
 mod users;
 mod vectors;

@@ -46,9 +46,9 @@ const PROBE_POOL_SIZE: usize = 1;
 /// Of the pool, the events of one customer may use this part, those of one user, and those that name neither, such as
 /// refunds: two of the default's eight connections each. So one locked account leaves a quarter to everyone else.
 const POOL_PART_OF_A_PARTY: usize = 4;
-/// How many deliveries, or batches of them, are applied at once: about as many as a server applies without one waiting for
-/// another's processor. What comes meanwhile is the next batch.
-const LANES: usize = 2;
+/// Of the pool, this part applies deliveries, each connection those that wait at the same moment: twice what the events of
+/// one customer or user may use, so that slow ones of theirs leave lanes to everyone else.
+const POOL_PART_OF_DELIVERIES: usize = 2;
 /// The maximum number of retries after serialization failures and deadlocks.
 const MAX_CONFLICT_RETRIES: u32 = 5;
 /// The maximum number of retries after a lost connection.
@@ -84,13 +84,14 @@ impl Database {
         let tls = tls::postgres_connector(&config.tls);
         let plans = Plans::new(config.prepared_statements);
         let statements = |size, timeouts| Statements::new(&config.postgres, &tls, &plans, size, timeouts);
-        let part = (config.pool_size / POOL_PART_OF_A_PARTY).max(1);
+        let part = |divisor: usize| (config.pool_size / divisor).max(1);
+        let lanes = part(POOL_PART_OF_DELIVERIES);
         let of_pool = statements(config.pool_size, (POOL_WAIT_TIMEOUT, POOL_CREATE_TIMEOUT));
         Self {
             probes: statements(PROBE_POOL_SIZE, (PROBE_TIMEOUT, PROBE_TIMEOUT)),
             begin: begin(config.lock_timeout),
-            events: Turns::new(part),
-            deliveries: Batches::start(&of_pool, LANES.min(config.pool_size), begin, EVENT_TIMEOUT),
+            events: Turns::new(part(POOL_PART_OF_A_PARTY)),
+            deliveries: Batches::start(&of_pool, lanes, begin, EVENT_TIMEOUT),
             statements: of_pool,
         }
     }

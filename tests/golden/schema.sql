@@ -10,6 +10,7 @@ admin_apply_stripe_credit_pack_purchase(p_user_id uuid, p_amount bigint, p_event
 apply_stripe_credit_pack_purchase(p_user_id uuid, p_amount bigint, p_event_id text, p_checkout_session_id text, p_payment_intent_id text DEFAULT NULL::text, p_customer_id text DEFAULT NULL::text, p_price_id text DEFAULT NULL::text, p_pack text DEFAULT NULL::text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
 apply_stripe_event(event jsonb, fetched jsonb DEFAULT NULL::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
 apply_stripe_event_text(body text, fetched jsonb DEFAULT NULL::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
+apply_stripe_events(p_events text[]) -> SETOF billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
 apply_stripe_subscription_state(p_user_id uuid, p_tier text, p_customer_id text, p_subscription_id text, p_price_id text, p_cycle_start timestamp with time zone, p_cycle_end timestamp with time zone, p_event_id text, p_invoice_id text DEFAULT NULL::text, p_reset_usage boolean DEFAULT false) -> jsonb volatile security definer {"search_path=pg_catalog, pg_temp"}
 apply_subscription_state(p_user_id uuid, p_tier text, p_customer_id text, p_subscription_id text, p_price_id text, p_cycle_start timestamp with time zone, p_cycle_end timestamp with time zone, p_event_id text, p_invoice_id text DEFAULT NULL::text, p_reset_usage boolean DEFAULT false, p_status text DEFAULT 'active'::text, p_cancel_at_period_end boolean DEFAULT false) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
 assert_known_price(p_price_id text) -> void stable security definer {"search_path=pg_catalog, pg_temp"}
@@ -526,6 +527,7 @@ billing.admin_apply_stripe_credit_pack_purchase(uuid,bigint,text,text,text,text,
 billing.apply_stripe_credit_pack_purchase(uuid,bigint,text,text,text,text,text,text): EXECUTE to service_role
 billing.apply_stripe_event(jsonb,jsonb): EXECUTE to service_role
 billing.apply_stripe_event_text(text,jsonb): EXECUTE to service_role
+billing.apply_stripe_events(text[]): EXECUTE to service_role
 billing.apply_stripe_subscription_state(uuid,text,text,text,text,timestamp with time zone,timestamp with time zone,text,text,boolean): EXECUTE to service_role
 billing.apply_subscription_state(uuid,text,text,text,text,timestamp with time zone,timestamp with time zone,text,text,boolean,text,boolean): EXECUTE to service_role
 billing.assert_known_price(text): EXECUTE to service_role

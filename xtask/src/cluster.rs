@@ -356,8 +356,8 @@ impl Drop for Cluster {
     }
 }
 
-/// Postgres refuses to run as root.
-fn server_user() -> Option<&'static str> {
+/// Postgres refuses to run as root, and so does PgBouncer.
+pub(crate) fn server_user() -> Option<&'static str> {
     rustix::process::geteuid().is_root().then_some(SUPERUSER)
 }
 

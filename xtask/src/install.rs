@@ -26,8 +26,8 @@ const CARGO_DENY: Tool =
 /// The programs that the browser tests run, and their packages. A program that exists is not installed again: Node is
 /// often there from elsewhere, and Debian's npm package would conflict with it.
 const BROWSER_PROGRAMS: &[(&str, &str)] = &[("chromium", "chromium"), ("node", "nodejs"), ("npm", "npm")];
-/// What npm reads, in tests/browser and where it installs. It asks for the last playwright-core that runs on Node 18,
-/// which is Debian 12's.
+/// What npm reads, in the source tree and where it installs. tests/browser asks for the last playwright-core that runs on
+/// Node 18, which is Debian 12's.
 const NPM_FILES: &[&str] = &["package.json", "package-lock.json", ".npmrc"];
 /// A copy of the lock file, written next to the packages once npm has installed all of them.
 const NPM_DONE: &str = "installed-package-lock.json";
@@ -56,7 +56,28 @@ pub fn checkers() -> Result<()> {
 pub fn browser() -> Result<PathBuf> {
     let missing = BROWSER_PROGRAMS.iter().filter(|(program, _)| process::find(program).is_none());
     apt_install(&missing.map(|(_, package)| *package).collect::<Vec<_>>())?;
-    playwright_core()
+    npm_packages(&root().join("tests/browser"), "browser")
+}
+
+/// Installs what is missing to test the shim behind a connection pooler. Debian's package starts one on port 6432, which nothing
+/// here uses.
+pub fn pooler() -> Result<()> {
+    if process::find("pgbouncer").is_some() || is_installed("pgbouncer") {
+        return Ok(());
+    }
+    apt_install(&["pgbouncer"])
+}
+
+/// Installs what is missing to run the service that the shim is compared with, and returns the folder of its server.mjs.
+pub fn peer() -> Result<PathBuf> {
+    let programs = BROWSER_PROGRAMS.iter().filter(|(program, _)| *program != "chromium");
+    let missing = programs.filter(|(program, _)| process::find(program).is_none());
+    apt_install(&missing.map(|(_, package)| *package).collect::<Vec<_>>())?;
+    let source = root().join("bench/peer-node");
+    let folder = npm_packages(&source, "peer-node")?;
+    let server = folder.join("server.mjs");
+    fs::copy(source.join("server.mjs"), &server).map_err(Error::file(server))?;
+    Ok(folder)
 }
 
 /// Builds the extension and installs it into Postgres's folders.
@@ -117,8 +138,10 @@ fn cargo_tool(tool: &Tool) -> Result<()> {
     process::run(&mut command)
 }
 
-fn playwright_core() -> Result<PathBuf> {
-    let (source, folder) = (root().join("tests/browser"), target_directory()?.join("browser"));
+/// Installs the npm packages that a folder of the source tree locks into a folder of this name below the target folder, which
+/// is returned.
+fn npm_packages(source: &Path, name: &str) -> Result<PathBuf> {
+    let folder = target_directory()?.join(name);
     let lock = source.join("package-lock.json");
     let lock = fs::read(&lock).map_err(Error::file(lock))?;
     let done = folder.join(NPM_DONE);

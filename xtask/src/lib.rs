@@ -11,6 +11,7 @@ pub mod shim; // the shim, as its users run it
 pub mod stripe_event; // what Stripe would post to it, signed
 pub mod http; // how it is posted
 pub mod forwarder; // an address that can move and be cut off
+pub mod pooler; // PgBouncer before Postgres
 
 pub mod install; // what has to be on the machine for all that
 pub mod workspace; // what is built here

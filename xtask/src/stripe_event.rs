@@ -30,9 +30,19 @@ impl Event {
     /// A paid `checkout.session.completed` for one of `price`, with ids of its own.
     #[must_use]
     pub fn checkout_completed(user: Uuid, price: &str) -> Self {
+        Self::purchase(user, price, None)
+    }
+
+    /// The same, with its worth in credits in the metadata, where services read it that have no catalog.
+    #[must_use]
+    pub fn checkout_completed_for(user: Uuid, price: &str, credits: u32) -> Self {
+        Self::purchase(user, price, Some(credits))
+    }
+
+    fn purchase(user: Uuid, price: &str, credits: Option<u32>) -> Self {
         let tag = Uuid::new_v4().simple().to_string();
         let now = unix_now();
-        let session = json!({
+        let mut session = json!({
             "id": format!("cs_test_{tag}"),
             "object": "checkout.session",
             "mode": "payment",
@@ -48,6 +58,9 @@ impl Event {
             "currency": "usd",
             "metadata": {"user_id": user, "price_id": price, "quantity": "1", "fixed_lines": "true"},
         });
+        if let Some(credits) = credits {
+            session["metadata"]["credits"] = credits.to_string().into();
+        }
         Self::about("checkout.session.completed", now, &session)
     }
 

@@ -2,6 +2,7 @@
 
 mod auth;
 mod backfill;
+mod batches;
 mod before_books;
 mod checkout;
 mod checks;
@@ -15,6 +16,7 @@ mod needs_fetch;
 mod one_of_many;
 mod payloads;
 mod plan_changes;
+mod pooler;
 mod reconcile;
 mod reconcile_plans;
 mod redis;

@@ -94,6 +94,7 @@ fn stripes_doors_make_no_text_of_long_numbers() {
         (format!("apply_stripe_event('{event}')"), "event"),
         (format!("apply_stripe_event('{paid}')"), "event"),
         (format!("apply_stripe_event_text('{paid}')"), "body"),
+        (format!("apply_stripe_events(array['{paid}'])"), "p_events"),
         (format!("explain_event('{event}')"), "event"),
         (format!("apply_stripe_event('{{}}', '{numbers}')"), "fetched"),
         (format!("apply_stripe_event_text('{{}}', '{numbers}')"), "fetched"),

@@ -3,11 +3,12 @@
 mod ages;
 mod events;
 mod http_load;
+mod peers;
 mod pgbench;
 
 use std::fs;
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use comfy_table::Table;
@@ -45,11 +46,20 @@ const PARKED_EVENTS: i64 = 50_000;
 /// Connections that only stay open, for the memory measurement.
 const OPEN_CONNECTIONS: usize = 1_000;
 
+/// What the shim answers to a webhook, and to a spend, that had its effect.
+const APPLIED: &str = "\"applied\"";
+
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Measures only what an invoice costs by the age of its subscription
     #[arg(long)]
     ages: bool,
+    /// Measures only signed webhooks, beside an Express service with stripe-node that does the least
+    #[arg(long)]
+    peers: bool,
+    /// With --peers: measures another build of the shim as well
+    #[arg(long, requires = "peers")]
+    against: Option<PathBuf>,
 }
 
 /// Measures and prints everything, or one part.
@@ -65,6 +75,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     let binary = stages.run("shim: build", || workspace::build_shim(Flavour::Release))?;
     let cluster = stages.run("cluster: make and start", start)?;
+    if arguments.peers {
+        let peer = stages.run("peer: npm packages", install::peer)?;
+        let against = arguments.against.as_deref();
+        println!(
+            "{}",
+            stages.run("webhooks end to end", || peers::peers(&cluster, &binary, against, &peer))?
+        );
+        stages.summarize();
+        return Ok(());
+    }
     println!("{}", stages.run("purchases", || purchases(&cluster))?);
     println!("{}", stages.run("subscriptions", || subscriptions(&cluster))?);
     println!("{}", stages.run("ages of subscriptions", || ages::ages(&cluster))?);
@@ -235,7 +255,7 @@ fn through_the_shim(
         let (mut rates, mut loads) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
             rates.push(pgbench::run(cluster, direct, connections)?);
-            loads.push(http_load::run(shim.address(), connections, request)?);
+            loads.push(http_load::run(shim.address(), connections, request, APPLIED)?);
         }
         loads.sort_by(|a, b| a.rate.total_cmp(&b.rate));
         let (direct, load) = (median(rates), loads.swap_remove(ROUNDS / 2));

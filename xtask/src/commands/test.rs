@@ -41,6 +41,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     // Declared first, removed last.
     let scratch = Scratch::new()?;
     stages.run("tools: apt packages, cargo-pgrx", install::tools)?;
+    stages.run("tools of the pooler's tests", install::pooler)?;
     let browser = stages.run("tools of the browser's tests", install::browser)?;
     if arguments.cargo_test.is_empty() {
         stages.run("tests of the rules, the shim and xtask", || self_contained(&scratch))?;

@@ -15,31 +15,34 @@ use super::ROUND_SECONDS;
 pub(super) struct Load {
     /// Answers a second.
     pub(super) rate: f64,
+    /// How many answers there were.
+    pub(super) answers: u32,
     /// Half of the answers came within this time.
     pub(super) p50: Duration,
     /// All but one in a hundred came within this time.
     pub(super) p99: Duration,
 }
 
-/// Sends what `request` makes over this many connections.
+/// Sends what `request` makes over this many connections. Each answer has to be 200, with `accepted` in its body.
 pub(super) fn run(
     address: SocketAddr,
     connections: usize,
     request: &(dyn Fn() -> String + Sync),
+    accepted: &str,
 ) -> Result<Load> {
     let end = Instant::now() + Duration::from_secs(ROUND_SECONDS);
     let latencies = thread::scope(|scope| {
         let workers: Vec<_> =
-            (0..connections).map(|_| scope.spawn(move || send(address, request, end))).collect();
+            (0..connections).map(|_| scope.spawn(move || send(address, request, accepted, end))).collect();
         let joined = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|_| Err(died())));
         joined.collect::<Result<Vec<_>>>()
     })?;
     let mut latencies: Vec<Duration> = latencies.into_iter().flatten().collect();
     latencies.sort_unstable();
     let at = |percent: usize| latencies.get(latencies.len() * percent / 100).copied().unwrap_or_default();
-    let rate = f64::from(u32::try_from(latencies.len()).unwrap_or(u32::MAX))
-        / Duration::from_secs(ROUND_SECONDS).as_secs_f64();
-    Ok(Load { rate, p50: at(50), p99: at(99) })
+    let answers = u32::try_from(latencies.len()).unwrap_or(u32::MAX);
+    let rate = f64::from(answers) / Duration::from_secs(ROUND_SECONDS).as_secs_f64();
+    Ok(Load { rate, answers, p50: at(50), p99: at(99) })
 }
 
 fn died() -> Error {
@@ -49,6 +52,13 @@ fn died() -> Error {
 /// A purchase's webhook, signed now.
 pub(super) fn webhook(user: Uuid, secret: &str) -> String {
     let event = Event::checkout_completed(user, "price_pack");
+    let signature = (SIGNATURE_HEADER, &*event.signature(secret));
+    post("/webhooks/stripe", signature, &event.body)
+}
+
+/// A purchase's webhook that services without a catalog understand too.
+pub(super) fn webhook_for(user: Uuid, secret: &str, credits: u32) -> String {
+    let event = Event::checkout_completed_for(user, "price_pack", credits);
     let signature = (SIGNATURE_HEADER, &*event.signature(secret));
     post("/webhooks/stripe", signature, &event.body)
 }
@@ -67,8 +77,13 @@ fn post(path: &str, (name, value): (&str, &str), body: &str) -> String {
     )
 }
 
-fn send(address: SocketAddr, request: &(dyn Fn() -> String + Sync), end: Instant) -> Result<Vec<Duration>> {
-    let socket = |error| Error::Unmet(format!("the shim's connection: {error}"));
+fn send(
+    address: SocketAddr,
+    request: &(dyn Fn() -> String + Sync),
+    accepted: &str,
+    end: Instant,
+) -> Result<Vec<Duration>> {
+    let socket = |error| Error::Unmet(format!("the service's connection: {error}"));
     let stream = TcpStream::connect(address).map_err(socket)?;
     stream.set_nodelay(true).map_err(socket)?;
     let mut answers = BufReader::new(stream.try_clone().map_err(socket)?);
@@ -78,14 +93,14 @@ fn send(address: SocketAddr, request: &(dyn Fn() -> String + Sync), end: Instant
         let request = request();
         let sent = Instant::now();
         stream.write_all(request.as_bytes()).map_err(socket)?;
-        read_applied(&mut answers).map_err(socket)?;
+        read_accepted(&mut answers, accepted).map_err(socket)?;
         latencies.push(sent.elapsed());
     }
     Ok(latencies)
 }
 
-/// Reads one answer, which has to be 200 and `applied`.
-fn read_applied(answers: &mut impl BufRead) -> std::io::Result<()> {
+/// Reads one answer.
+fn read_accepted(answers: &mut impl BufRead, accepted: &str) -> std::io::Result<()> {
     let mut length = 0;
     let mut status = String::new();
     answers.read_line(&mut status)?;
@@ -100,7 +115,7 @@ fn read_applied(answers: &mut impl BufRead) -> std::io::Result<()> {
     let mut body = vec![0; length];
     answers.read_exact(&mut body)?;
     let body = String::from_utf8_lossy(&body);
-    if status.starts_with("HTTP/1.1 200") && body.contains("\"applied\"") {
+    if status.starts_with("HTTP/1.1 200") && body.contains(accepted) {
         Ok(())
     } else {
         Err(std::io::Error::other(format!("{}: {body}", status.trim_end())))

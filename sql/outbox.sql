@@ -148,26 +148,3 @@ $$;
 comment on function billing.replay_outbox(uuid, bigint) is
 'Makes rows of the outbox pending again: without arguments all that are dead, with a user theirs, with an id that one, '
 'also if it was delivered. Returns how many. Errors: 22004 an id without a user.';
-
-create function billing.prune_outbox(p_limit integer) returns bigint
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
-as $$
-declare
-    -- Longer than all retries together, so that whoever looks once a week can still replay what is dead.
-    c_kept_for constant interval := '30 days';
-    v_rows bigint;
-begin
-    delete from billing.outbox o
-    using (
-        select old.user_id, old.id from billing.outbox old
-        where old.created_at < statement_timestamp() - c_kept_for
-        order by old.created_at limit p_limit for update skip locked
-    ) old
-    where o.user_id = old.user_id and o.id = old.id;
-    get diagnostics v_rows = row_count;
-    return v_rows;
-end
-$$;
-comment on function billing.prune_outbox(integer) is
-'Removes up to p_limit rows of the outbox that were made more than 30 days ago, delivered or not, so that it does not '
-'grow where nobody is told. Part of run_due. Returns how many.';

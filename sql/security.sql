@@ -90,7 +90,7 @@ as $$
     union all
     select 'service', f.object, 'EXECUTE' from functions f
     where f.name not in ('guard_drop', 'catalog_changed', 'refuse_ledger_change', 'require_named', 'access_rights', 'grant_access',
-        'settle_account', 'older_answer', 'draw_rank', 'adds_up', 'prune_outbox', 'owner_role_faults', 'present_state',
+        'settle_account', 'older_answer', 'draw_rank', 'adds_up', 'owner_role_faults', 'present_state',
         'installed_state', 'access_faults', 'surroundings_faults')
     union all
     select 'client', f.object, 'EXECUTE' from functions f

@@ -2,12 +2,17 @@
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use stripe_credits_rules::calendar::TimeDelta;
 use stripe_credits_rules::told::Told;
 use uuid::Uuid;
 
 use crate::pg::convert::{clock, timestamp, uuid_datum};
 use crate::pg::json::Json;
 use crate::pg::sql::Sql;
+
+/// How long a row is kept: longer than all attempts to deliver it together, so that whoever looks once a week can still
+/// replay what is dead.
+const KEPT_DAYS: i64 = 30;
 
 /// Inserts a row of a user's. The caller holds the account's lock, and counts the ids.
 pub(crate) fn insert(sql: &mut Sql, user: Uuid, id: i64, told: Told, data: &Value) {
@@ -52,9 +57,17 @@ fn id_of(told: Told, about: &[&str]) -> i64 {
     (i64::from_be_bytes(*first) & i64::MAX).max(1)
 }
 
-/// Removes rows whose time is over. Returns how many, at most `limit`.
+/// Removes rows that were made longer ago than they are kept, in whatever state: so the table does not grow where nobody is
+/// told. Returns how many, at most `limit`.
 pub(crate) fn prune(sql: &mut Sql, limit: i64) -> usize {
-    let limit = i32::try_from(limit).unwrap_or(i32::MAX);
-    let rows: i64 = sql.query_one("select billing.prune_outbox($1)", &[limit.into()]).get();
-    usize::try_from(rows).expect("a count")
+    let made_before = clock() - TimeDelta::days(KEPT_DAYS);
+    sql.execute(
+        "delete from billing.outbox o
+         using (
+             select old.user_id, old.id from billing.outbox old
+             where old.created_at < $1 order by old.created_at limit $2 for update skip locked
+         ) old
+         where o.user_id = old.user_id and o.id = old.id",
+        &[timestamp(made_before).into(), limit.into()],
+    )
 }

@@ -15,6 +15,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use hyper::body::Incoming;
+use hyper::header::{ACCESS_CONTROL_REQUEST_METHOD, HeaderValue};
 use hyper::{Method, Request};
 
 use self::user::{PublicHandler, UserHandler, UserRoute};
@@ -25,11 +26,14 @@ use crate::response::{Response, error_response};
 /// The settings of a route that acts for a user at Stripe.
 const USER_AT_STRIPE: &[Setting] = &[Setting::TokenKeys, Setting::StripeKey];
 
-static ROUTES: [Route; 10] = [
+static ROUTES: [Route; 11] = [
     plain(Method::POST, "/webhooks/stripe", |app, request| Box::pin(webhook::deliver(app, request))),
     public(Method::GET, "/catalog", |app, headers| Box::pin(catalog::show(app, headers))),
     user(Method::GET, "/credits", &[Setting::TokenKeys], |app, request, _| {
         Box::pin(credits::show(app, request))
+    }),
+    user(Method::POST, "/credits", &[Setting::TokenKeys], |app, request, _| {
+        Box::pin(credits::act(app, request))
     }),
     user(Method::POST, "/reconcile-stripe-credit-pack", USER_AT_STRIPE, |app, request, fields| {
         Box::pin(reconcile::pack(app, request, fields))
@@ -100,8 +104,7 @@ pub(crate) async fn respond_to_operator(app: Arc<App>, request: Request<Incoming
 }
 
 async fn respond_by(routes: &'static [Route], app: Arc<App>, request: Request<Incoming>) -> Response {
-    let path = request.uri().path();
-    let result = match routes.iter().find(|route| route.path() == path) {
+    let result = match find(routes, &request) {
         None => Err(Error::NotFound),
         Some(Route::Plain { method, .. }) if request.method() != method => {
             Err(Error::MethodNotAllowed(method.clone()))
@@ -112,7 +115,24 @@ async fn respond_by(routes: &'static [Route], app: Arc<App>, request: Request<In
     result.unwrap_or_else(|error| error_response(&error))
 }
 
+/// The route of a request's path and method; if its path has only other methods, one of these, which refuses it.
+fn find<B>(routes: &'static [Route], request: &Request<B>) -> Option<&'static Route> {
+    // A preflight asks on behalf of another method.
+    let asked = request.headers().get(ACCESS_CONTROL_REQUEST_METHOD);
+    let asked = asked.filter(|_| request.method() == Method::OPTIONS).map(HeaderValue::as_bytes);
+    let method = asked.unwrap_or_else(|| request.method().as_str().as_bytes());
+    let of_path = || routes.iter().filter(|route| route.path() == request.uri().path());
+    of_path().find(|route| route.method().as_str().as_bytes() == method).or_else(|| of_path().next())
+}
+
 impl Route {
+    fn method(&self) -> &Method {
+        match self {
+            Self::Plain { method, .. } => method,
+            Self::User(route) => &route.method,
+        }
+    }
+
     fn path(&self) -> &'static str {
         match self {
             Self::Plain { path, .. } => path,

@@ -87,7 +87,7 @@ fn what_is_rolled_back_was_not_told() {
 }
 
 #[test]
-fn money_that_comes_back_is_told_as_reversed_and_a_reversal_that_is_undone_as_granted() {
+fn money_back_is_told_as_reversed_and_a_reversal_that_is_undone_as_granted() {
     let db = Database::with_catalog();
     let mut c = db.connect();
     c.buy(ANN, "cs_1");
@@ -253,10 +253,10 @@ fn a_balance_that_falls_is_told_once_a_crossing_and_again_after_it_rose_above() 
     let db = low(&[100, 10]);
     let mut c = db.connect();
     c.grant(ANN, 200, "gift");
-    let mut spent = 0;
+    let mut number = 0;
     let mut spend = |c: &mut Connection, amount| {
-        spent += 1;
-        assert_eq!(c.spend(ANN, amount, &format!("job-{spent}")).summary(), "applied");
+        number += 1;
+        assert_eq!(c.spend(ANN, amount, &format!("job-{number}")).summary(), "applied");
     };
     spend(&mut c, 99);
     assert_eq!(c.told(ANN), ["credits.granted"], "101 are left");
@@ -418,7 +418,9 @@ fn a_spend_that_crosses_nothing_does_what_it_did_without_thresholds() {
         c.spend(ANN, 5, "counted");
         let mut counted = table_accesses(&mut c);
         c.run("commit");
-        counted.iter_mut().for_each(|(table, count)| *count -= before.get(table).unwrap_or(&0));
+        for (table, count) in &mut counted {
+            *count -= before.get(table).unwrap_or(&0);
+        }
         counted.retain(|_, count| *count > 0);
         counted
     };
@@ -548,7 +550,9 @@ fn shims_that_claim_at_once_share_the_rows() {
             if claimed.is_empty() {
                 return mine;
             }
-            claimed.iter().for_each(|row| assert!(c.delivered(row)));
+            for row in &claimed {
+                assert!(c.delivered(row));
+            }
             mine.extend(claimed.into_iter().map(|(user, ..)| user));
         }
     };

@@ -77,6 +77,8 @@ fn books(c: &mut Connection) -> Vec<String> {
          from billing.credit_transactions
          union all
          select concat_ws(' ', event_id, outcome, reason, user_id, attempts) from billing.stripe_events
+         union all
+         select concat_ws(' ', user_id, id, type) from billing.outbox
          order by 1",
         &[],
     ));

@@ -115,7 +115,9 @@ impl Lane {
             Ok(rows) if rows.len() == batch.len() => rows,
             other => {
                 let error = other.err();
-                batch.into_iter().for_each(|waiting| waiting.reply(failure(error.as_ref())));
+                for waiting in batch {
+                    waiting.reply(failure(error.as_ref()));
+                }
                 return;
             }
         };

@@ -36,16 +36,19 @@ pub(crate) fn deliver(sql: &mut Sql, payload: &JsonText, fetched: Option<&JsonTe
 pub(crate) fn deliver_text(sql: &mut Sql, body: &str, fetched: Option<&JsonText>) -> Outcome {
     match read_body(body, "body") {
         Ok((event, payload)) => apply(sql, event, &payload, fetched, Caller::Stripe),
-        Err(outcome) => outcome,
+        Err(malformed) => Outcome::malformed(&malformed),
     }
 }
 
-/// Reads a webhook's body, which is an argument of this name. `Err` is the outcome of one that names no event to record.
-fn read_body(body: &str, argument: &str) -> Result<(Result<Event, Malformed>, JsonText), Outcome> {
+/// A webhook's body, read: an event or what is none, and what is recorded of it.
+type Delivery = (Result<Event, Malformed>, JsonText);
+
+/// Reads a webhook's body, which is an argument of this name. `Err` is what has no id to record it under.
+fn read_body(body: &str, argument: &str) -> Result<Delivery, Malformed> {
     let text = storable(body);
     match event::read(&text) {
-        // It may be no JSON at all, and there is no id to record it under.
-        Err(malformed) if malformed.event_id.is_none() => Err(Outcome::malformed(&malformed)),
+        // It may be no JSON at all.
+        Err(malformed) if malformed.event_id.is_none() => Err(malformed),
         event => {
             let payload = JsonText::from_json(text.into_owned());
             readable(payload.json(), argument);

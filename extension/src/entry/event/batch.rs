@@ -7,22 +7,21 @@ use stripe_credits_rules::catalog::Settings;
 use stripe_credits_rules::event::{Event, Keys, Malformed};
 use uuid::Uuid;
 
-use super::{customer_to_lock, finish, judge_delivery, payments_given_away, read_body, reject_malformed};
+use super::{
+    Delivery, customer_to_lock, finish, judge_delivery, payments_given_away, read_body, reject_malformed,
+};
 use crate::judge::Caller;
 use crate::ledger;
 use crate::outcome::Outcome;
 use crate::parked;
-use crate::pg::json::JsonText;
 use crate::pg::locks;
 use crate::pg::sql::Sql;
 use crate::tables::{catalog, customers, subscriptions};
 
-/// A webhook's body, read; or the outcome of one that names no event to record.
-type Delivery = Result<(Result<Event, Malformed>, JsonText), Outcome>;
-
 /// Applies the texts of webhooks' bodies in their order. Returns an outcome each.
 pub(crate) fn deliver_texts(sql: &mut Sql, bodies: &[String]) -> Vec<Outcome> {
-    let deliveries: Vec<Delivery> = bodies.iter().map(|body| read_body(body, "p_events")).collect();
+    let deliveries: Vec<Result<Delivery, Malformed>> =
+        bodies.iter().map(|body| read_body(body, "p_events")).collect();
     locks::catalog_shared();
     let settings = catalog::settings(sql);
     let settings = settings.as_ref();
@@ -38,7 +37,7 @@ pub(crate) fn deliver_texts(sql: &mut Sql, bodies: &[String]) -> Vec<Outcome> {
                 finish(sql, settings, &event, &payload, None, judged)
             }
             Ok((Err(malformed), payload)) => reject_malformed(sql, &malformed, &payload),
-            Err(outcome) => outcome,
+            Err(malformed) => Outcome::malformed(&malformed),
         });
     }
     outcomes

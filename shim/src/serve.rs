@@ -80,10 +80,7 @@ pub(crate) async fn run(
 
     let graceful = GracefulShutdown::new();
     let (stop, stopped) = watch::channel(false);
-    let telling = tokio::spawn({
-        let app = app.clone();
-        async move { tell::run(&app, stopped).await }
-    });
+    let telling = tokio::spawn(tell::run(app.clone(), stopped));
     tokio::select! {
         () = public.serve(&app, &graceful, |app, request| Box::pin(routes::respond(app, request))) => {}
         () = operators.serve(&app, &graceful, |app, request| Box::pin(routes::respond_to_operator(app, request))) => {}

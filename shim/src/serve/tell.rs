@@ -4,15 +4,15 @@
 //! delivered can be claimed. No connection to Postgres is held while the endpoint is asked. What this process had when it
 //! was killed is delivered after the lease, by whichever shim; so an event may come twice, and never not at all.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::app::App;
 use crate::database::outbox::{Attempt, Claimed};
-use crate::endpoint::Endpoint;
 use crate::metrics::DELIVERED;
 use crate::telemetry::milliseconds;
 
@@ -25,21 +25,26 @@ const POLL: Duration = Duration::from_secs(1);
 const RETRY_AFTER_SECONDS: [u64; 9] = [5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400];
 
 /// Delivers until it is asked to stop, then ends the deliveries that have begun.
-pub(super) async fn run(app: &App, mut stop: watch::Receiver<bool>) {
-    let Some(endpoint) = &app.endpoint else { return };
-    let mut running = FuturesUnordered::new();
+pub(super) async fn run(app: Arc<App>, mut stop: watch::Receiver<bool>) {
+    if app.endpoint.is_none() {
+        return;
+    }
+    // Each in a task of its own, so that it goes on while more are claimed: it may hold the connection that this needs.
+    let mut running = JoinSet::new();
     while !*stop.borrow() {
         let room = MAX_AT_ONCE - running.len();
-        let claimed = if room > 0 { claim(app, room).await } else { Vec::new() };
+        let claimed = if room > 0 { claim(&app, room).await } else { Vec::new() };
         let is_idle = claimed.len() < room;
-        running.extend(claimed.into_iter().map(|claimed| deliver(app, endpoint, claimed)));
+        for claimed in claimed {
+            running.spawn(deliver(app.clone(), claimed));
+        }
         tokio::select! {
             _ = stop.changed() => {}
-            Some(()) = running.next() => {}
+            Some(_) = running.join_next() => {}
             () = sleep(POLL), if is_idle => {}
         }
     }
-    while running.next().await.is_some() {}
+    while running.join_next().await.is_some() {}
 }
 
 async fn claim(app: &App, room: usize) -> Vec<Claimed> {
@@ -50,7 +55,8 @@ async fn claim(app: &App, room: usize) -> Vec<Claimed> {
     })
 }
 
-async fn deliver(app: &App, endpoint: &Endpoint, claimed: Claimed) {
+async fn deliver(app: Arc<App>, claimed: Claimed) {
+    let Some(endpoint) = &app.endpoint else { return };
     let started = Instant::now();
     let attempt = match endpoint.post(&claimed.event).await {
         Ok(()) => Attempt::Delivered,
@@ -58,7 +64,7 @@ async fn deliver(app: &App, endpoint: &Endpoint, claimed: Claimed) {
             Attempt::Failed { error: error.to_string(), retry_after_seconds: retry_after(claimed.attempts) }
         }
     };
-    report(app, &claimed, &attempt, started.elapsed());
+    report(&app, &claimed, &attempt, started.elapsed());
     if let Err(error) = app.database.finish_event(&claimed, &attempt).await {
         // After its lease it is delivered again.
         tracing::warn!(%error, event_id = claimed.event.id, "what came of an event could not be recorded");

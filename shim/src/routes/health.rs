@@ -71,13 +71,12 @@ pub(crate) async fn ready(app: &App) -> Response {
 pub(crate) async fn scrape(app: &App) -> Result<Response, Error> {
     let count = async { app.database.parked_events().await.ok() };
     let parked_events = PARKED_EVENTS.get(COUNT_MAX_AGE, count).await;
-    let waiting_events = match app.endpoint {
-        // Without an endpoint nothing is delivered, and nothing waits.
-        None => None,
-        Some(_) => {
-            let count = async { app.database.waiting_events().await.ok() };
-            WAITING_EVENTS.get(COUNT_MAX_AGE, count).await
-        }
+    // Without an endpoint nothing is delivered, and nothing waits.
+    let waiting_events = if app.endpoint.is_some() {
+        let count = async { app.database.waiting_events().await.ok() };
+        WAITING_EVENTS.get(COUNT_MAX_AGE, count).await
+    } else {
+        None
     };
     let now = Now {
         pool: app.database.pool_status(),

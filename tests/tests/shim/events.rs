@@ -51,11 +51,11 @@ impl Receiver {
     }
 
     fn will_answer(&self, statuses: &[u16]) {
-        self.shared.lock().unwrap().answers = statuses.iter().rev().copied().collect();
+        self.shared.lock().expect("nobody panicked").answers = statuses.iter().rev().copied().collect();
     }
 
     fn events(&self) -> Vec<Value> {
-        self.shared.lock().unwrap().events.clone()
+        self.shared.lock().expect("nobody panicked").events.clone()
     }
 
     /// The events, once there are so many.
@@ -77,7 +77,7 @@ async fn receive(request: Request<Incoming>, kept: &Mutex<Received>) -> Response
     let event: Value = serde_json::from_slice(&body).expect("JSON");
     assert_eq!(event["id"].as_str(), head.headers["webhook-id"].to_str().ok());
     let (status, pause) = {
-        let mut kept = kept.lock().unwrap();
+        let mut kept = kept.lock().expect("nobody panicked");
         kept.events.push(event);
         (kept.answers.pop().unwrap_or(200), kept.pause)
     };

@@ -133,7 +133,7 @@ fn a_purchase_is_posted_to_the_apps_endpoint_signed_by_standard_webhooks() {
 }
 
 #[test]
-fn what_the_app_did_not_take_is_tried_again_and_dead_after_days_until_it_is_replayed() {
+fn what_the_app_did_not_take_is_tried_again_and_dead_until_it_is_replayed() {
     let (database, receiver) = (Database::with_catalog(), Receiver::start());
     receiver.will_answer(&[500, 302, 503]);
     let shim = telling(&database, &receiver).start();
@@ -172,7 +172,7 @@ fn what_the_app_did_not_take_is_tried_again_and_dead_after_days_until_it_is_repl
 }
 
 #[test]
-fn an_endpoint_that_hangs_holds_up_no_webhook_and_no_connection_to_the_database() {
+fn an_endpoint_that_hangs_holds_up_no_webhook_and_no_connection() {
     let (database, receiver) = (Database::with_catalog(), Receiver::start());
     receiver.shared.lock().unwrap().pause = Duration::from_secs(8);
     let shim = telling(&database, &receiver).with("DATABASE_POOL_SIZE", "1").start();
@@ -267,7 +267,7 @@ fn next_event(wire: &mut Wire) -> (i64, Value) {
 }
 
 #[test]
-fn a_page_sees_the_purchase_when_it_lands_and_resumes_after_the_last_event_that_it_has() {
+fn a_page_sees_the_purchase_when_it_lands_and_resumes_after_its_last_event() {
     let database = Database::with_catalog();
     let shim = without_stripe(&database).start();
     let mut books = database.connect();

@@ -3,6 +3,7 @@
 mod adjustments;
 mod before_books;
 mod catalog;
+mod compat;
 mod constraints;
 mod contention;
 mod direct_calls;

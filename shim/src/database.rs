@@ -14,6 +14,7 @@
 pub(crate) mod catalog;
 mod credits;
 mod events;
+pub(crate) mod outbox;
 mod users;
 
 use std::sync::Arc;
@@ -41,6 +42,8 @@ const EVENT_TIMEOUT: Duration = Duration::from_secs(20);
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a probe or a scrape may take, and wait for the connection of probes.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The connections by which events are claimed and read for the app.
+const OUTBOX_POOL_SIZE: usize = 1;
 /// The connections of probes and scrapes.
 const PROBE_POOL_SIZE: usize = 1;
 /// Of the pool, the events of one customer may use this part, those of one user, and those that name neither, such as
@@ -59,6 +62,8 @@ pub(crate) struct Database {
     statements: Statements,
     /// Answers probes also while every other connection is in use.
     probes: Statements,
+    /// Tells the app, and waits for nothing that webhooks need.
+    outbox: Statements,
     /// What begins each transaction.
     begin: String,
     events: Arc<Turns>,
@@ -89,6 +94,7 @@ impl Database {
         let of_pool = statements(config.pool_size, (POOL_WAIT_TIMEOUT, POOL_CREATE_TIMEOUT));
         Self {
             probes: statements(PROBE_POOL_SIZE, (PROBE_TIMEOUT, PROBE_TIMEOUT)),
+            outbox: statements(OUTBOX_POOL_SIZE, (POOL_WAIT_TIMEOUT, POOL_CREATE_TIMEOUT)),
             begin: begin(config.lock_timeout),
             events: Turns::new(part(POOL_PART_OF_A_PARTY)),
             deliveries: Batches::start(&of_pool, lanes, begin, EVENT_TIMEOUT),
@@ -140,9 +146,9 @@ impl Database {
 
     /// Runs a statement on the connection of probes; a second time if that was lost since the last probe.
     async fn probe(&self, sql: &str) -> Result<Vec<Row>, DatabaseError> {
-        match self.probes.run(&self.begin, sql, &[], PROBE_TIMEOUT).await {
+        match self.query_once(&self.probes, sql, &[], PROBE_TIMEOUT).await {
             Err(DatabaseError::ConnectionLost(_) | DatabaseError::ReadOnly(_)) => {
-                self.probes.run(&self.begin, sql, &[], PROBE_TIMEOUT).await
+                self.query_once(&self.probes, sql, &[], PROBE_TIMEOUT).await
             }
             result => result,
         }
@@ -182,12 +188,10 @@ impl Database {
         parameters: &[&str],
         limit: Duration,
     ) -> Result<Vec<Row>, DatabaseError> {
-        let parameters: Vec<Parameter> =
-            parameters.iter().map(|value| (value as &(dyn ToSql + Sync), Type::TEXT)).collect();
         let mut conflicts = 0;
         let mut reconnects = 0;
         loop {
-            match self.statements.run(&self.begin, sql, &parameters, limit).await {
+            match self.query_once(&self.statements, sql, parameters, limit).await {
                 Err(DatabaseError::Conflict(_)) if conflicts < MAX_CONFLICT_RETRIES => conflicts += 1,
                 Err(error @ (DatabaseError::ConnectionLost(_) | DatabaseError::ReadOnly(_))) => {
                     // What happened to one connection has most likely happened to the others too.
@@ -200,6 +204,19 @@ impl Database {
                 result => return result,
             }
         }
+    }
+
+    /// Runs a statement whose parameters are all text, once.
+    async fn query_once(
+        &self,
+        statements: &Statements,
+        sql: &str,
+        parameters: &[&str],
+        limit: Duration,
+    ) -> Result<Vec<Row>, DatabaseError> {
+        let parameters: Vec<Parameter> =
+            parameters.iter().map(|value| (value as &(dyn ToSql + Sync), Type::TEXT)).collect();
+        statements.run(&self.begin, sql, &parameters, limit).await
     }
 }
 

@@ -58,7 +58,7 @@ fn delivery(round: usize, n: usize, stripe: &FakeStripe) -> (Event, &'static str
 }
 
 #[test]
-fn each_of_many_deliveries_at_once_is_answered_its_own_outcome_and_some_share_a_transaction() {
+fn each_of_many_deliveries_at_once_is_answered_its_own_outcome() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();
     let shim = Setup::serve(&database.url()).with_stripe(&stripe).start();

@@ -95,7 +95,7 @@ fn a_shim_that_was_told_wrongly_that_its_pooler_keeps_statements_heals_at_once()
 }
 
 #[test]
-fn a_shim_that_was_told_that_there_is_a_pooler_prepares_nothing_and_one_without_a_pooler_does() {
+fn a_shim_that_is_told_of_its_pooler_or_has_none_finds_nothing_out() {
     let cluster = cluster();
     let pooler = pooler(&cluster, &[]);
     let told = Setup::serve(&url(&pooler, "pgbouncer=true")).start();

@@ -148,7 +148,7 @@ fn a_call_that_is_wrong_applies_none_of_its_events() {
 }
 
 #[test]
-fn the_accounts_of_a_batch_are_locked_in_the_order_of_their_users_before_its_first_event() {
+fn the_accounts_of_a_batch_are_locked_in_their_order_before_its_first_event() {
     let db = Database::with_catalog();
     let (mut app, mut observer, mut batching) = (db.connect(), db.connect(), db.connect());
     observer.sign_up(ANN);
@@ -171,7 +171,7 @@ fn the_accounts_of_a_batch_are_locked_in_the_order_of_their_users_before_its_fir
 }
 
 #[test]
-fn batches_of_the_same_events_in_every_order_on_real_connections_neither_fail_nor_double() {
+fn batches_of_the_same_events_in_every_order_at_once_neither_fail_nor_double() {
     const PACKS: u128 = 12;
     let db = Database::with_catalog();
     let mut c = db.connect();

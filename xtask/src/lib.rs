@@ -14,6 +14,7 @@ pub mod forwarder; // an address that can move and be cut off
 
 pub mod install; // what has to be on the machine for all that
 pub mod workspace; // what is built here
+pub mod extension; // the files that Postgres needs of it
 
 pub mod process; // programs that do not outlive us
 pub mod signals; // Ctrl-C as an early return

@@ -7,20 +7,32 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::extension::{self, Target};
 use crate::{Error, Result, cluster, process};
+
+/// Names the pg_config of the Postgres that pgrx builds for.
+const PG_CONFIG_VARIABLE: &str = "PGRX_PG_CONFIG_PATH";
 
 /// How something is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flavour {
-    /// Quickly: for tests and development.
+    /// Quickly: for tests, development and the demo.
     Dev,
-    /// As users get it: for the demo and measurements.
+    /// As users get it: for packages and measurements.
     Release,
 }
 
+/// What a build makes.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The extension's library, until the next build, which may be for another Postgres.
+    pub library: PathBuf,
+    /// The shim.
+    pub shim: PathBuf,
+}
+
 impl Flavour {
-    /// The arguments for Cargo and for cargo-pgrx.
-    pub(crate) fn arguments(self) -> &'static [&'static str] {
+    fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Dev => &[],
             Self::Release => &["--release"],
@@ -54,7 +66,7 @@ pub fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
     command.current_dir(root());
     // Set here, so that no `cargo pgrx init` is needed; .cargo/config.toml does the same for cargo on the command line.
-    command.env("PGRX_PG_CONFIG_PATH", cluster::pg_config());
+    command.env(PG_CONFIG_VARIABLE, cluster::pg_config());
     // `cargo run` sets variables that describe xtask; build scripts that read them (such as ring's) would run again each
     // time.
     let about_xtask = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
@@ -66,12 +78,19 @@ pub fn cargo() -> Command {
     command
 }
 
-/// Builds the shim and returns the path of its binary.
-pub fn build_shim(flavour: Flavour) -> Result<PathBuf> {
-    process::run(
-        cargo().args(["build", "--locked", "--package", "stripe_credits_shim"]).args(flavour.arguments()),
-    )?;
-    Ok(target_directory()?.join(flavour.folder()).join("stripe-credits"))
+/// Builds the extension for a Postgres, and the shim, at once: Cargo compiles one while the other waits for a part.
+pub fn build(flavour: Flavour, target: &Target) -> Result<Built> {
+    let mut command = cargo();
+    command.env(PG_CONFIG_VARIABLE, &target.pg_config);
+    command.args(["build", "--locked", "--package", extension::NAME, "--package", "stripe_credits_shim"]);
+    let feature = format!("{}/pg{}", extension::NAME, target.major);
+    command.args(["--no-default-features", "--features", &feature]).args(flavour.arguments());
+    process::run(&mut command)?;
+    let folder = target_directory()?.join(flavour.folder());
+    Ok(Built {
+        library: folder.join(format!("lib{}.so", extension::NAME)),
+        shim: folder.join("stripe-credits"),
+    })
 }
 
 /// Cargo's target folder.

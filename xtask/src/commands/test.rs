@@ -11,7 +11,7 @@ use clap::Args;
 use tempfile::TempDir;
 use xtask::cluster::{Cluster, Options, PG_BIN_VARIABLE, pg_bin};
 use xtask::stages::Stages;
-use xtask::workspace::{Flavour, build_shim, cargo};
+use xtask::workspace::{Flavour, cargo};
 use xtask::{Error, Result, install, process};
 
 /// The database that each test's own is a copy of.
@@ -40,13 +40,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut stages = Stages::default();
     // Declared first, removed last.
     let scratch = Scratch::new()?;
-    stages.run("tools: apt packages, cargo-pgrx", install::tools)?;
+    stages.run("tools: apt packages", install::tools)?;
     let browser = stages.run("tools of the browser's tests", install::browser)?;
     if arguments.cargo_test.is_empty() {
         stages.run("tests of the rules, the shim and xtask", || self_contained(&scratch))?;
     }
-    stages.run("extension: build and install", || install::extension(Flavour::Dev))?;
-    let shim = stages.run("shim: build", || build_shim(Flavour::Dev))?;
+    let shim = stages.run("build, and install the extension", || install::build(Flavour::Dev))?.shim;
     let cluster = stages.run("cluster: make and start", start_cluster)?;
     let built = Built { shim: &shim, browser: &browser };
     stages.run("integration tests", || integration(&cluster, &built, &scratch, &arguments.cargo_test))?;

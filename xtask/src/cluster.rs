@@ -259,6 +259,12 @@ impl Cluster {
         format!("psql {}", self.url(database))
     }
 
+    /// The folder of its programs.
+    #[must_use]
+    pub fn pg_bin(&self) -> &Path {
+        &self.options.pg_bin
+    }
+
     /// The port on 127.0.0.1, the same for the cluster's whole life.
     #[must_use]
     pub fn port(&self) -> u16 {

@@ -60,6 +60,12 @@ impl Target {
         Ok(Self { major: major.ok_or_else(unreadable)?, pg_config })
     }
 
+    /// The folder of its programs.
+    #[must_use]
+    pub fn bin(&self) -> PathBuf {
+        self.pg_config.parent().map(Path::to_owned).unwrap_or_default()
+    }
+
     /// Where one of its folders is.
     fn folder(&self, folder: Folder) -> Result<PathBuf> {
         let question = match folder {

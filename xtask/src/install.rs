@@ -61,6 +61,15 @@ pub fn browser() -> Result<PathBuf> {
     playwright_core()
 }
 
+/// pip, by which wheels are fetched; installed if it is missing.
+pub(crate) fn pip() -> Result<PathBuf> {
+    let find = || process::find("pip3").or_else(|| process::find("pip"));
+    if find().is_none() {
+        apt_install(&["python3-pip".to_owned()])?;
+    }
+    find().ok_or_else(|| Error::Unmet("python3-pip brought no pip3".to_owned()))
+}
+
 /// Builds the extension and the shim, and installs the extension into Postgres's folders.
 pub fn build(flavour: Flavour) -> Result<Built> {
     let target = Target::of(cluster::pg_config())?;

@@ -13,6 +13,7 @@ pub mod http; // how it is posted
 pub mod forwarder; // an address that can move and be cut off
 
 pub mod install; // what has to be on the machine for all that
+pub mod pg_binaries; // a Postgres of every major version
 pub mod workspace; // what is built here
 pub mod extension; // the files that Postgres needs of it
 

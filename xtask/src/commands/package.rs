@@ -43,7 +43,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut written = Vec::new();
     for (index, &major) in arguments.pg.iter().enumerate() {
         let built = stages.run(&format!("Postgres {major}: build"), || {
-            workspace::build(flavour, &pg_binaries::target(major)?)
+            workspace::build(flavour, &pg_binaries::target_or_ours(major)?)
         })?;
         written.extend(extension_packages(major, &built, &to)?);
         if index == 0 {

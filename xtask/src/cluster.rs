@@ -77,7 +77,8 @@ pub fn pg_bin() -> PathBuf {
 }
 
 /// The pg_config of this Postgres, which builds of the extension need.
-pub(crate) fn pg_config() -> PathBuf {
+#[must_use]
+pub fn pg_config() -> PathBuf {
     pg_bin().join("pg_config")
 }
 

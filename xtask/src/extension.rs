@@ -141,9 +141,9 @@ fn schema(library: &[u8]) -> Result<String> {
     sql.and_then(|sql| sql.to_sql()).map_err(|error| failed(&format!("{error:#}")))
 }
 
-/// The scripts of sql/upgrades, `stripe_credits--FROM--TO.sql`, in the order of their names.
+/// The scripts of extension/sql, `stripe_credits--FROM--TO.sql`, in the order of their names.
 fn upgrade_scripts() -> Result<Vec<PathBuf>> {
-    let folder = root().join("sql/upgrades");
+    let folder = root().join("extension/sql");
     let entries = fs::read_dir(&folder).map_err(Error::file(&folder))?;
     let mut scripts: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))

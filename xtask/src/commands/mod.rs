@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod demo;
+pub(crate) mod install;
 pub(crate) mod package;
 pub(crate) mod test;
 pub(crate) mod tools;

@@ -70,6 +70,14 @@ pub(crate) fn pip() -> Result<PathBuf> {
     find().ok_or_else(|| Error::Unmet("python3-pip brought no pip3".to_owned()))
 }
 
+/// Installs what is missing to make a Debian in a folder.
+pub(crate) fn root_maker() -> Result<()> {
+    if process::find("debootstrap").is_none() {
+        apt_install(&["debootstrap".to_owned()])?;
+    }
+    Ok(())
+}
+
 /// Builds the extension and the shim, and installs the extension into Postgres's folders.
 pub fn build(flavour: Flavour) -> Result<Built> {
     let target = Target::of(cluster::pg_config())?;

@@ -15,9 +15,9 @@ use crate::extension::VERSION;
 use crate::workspace::root;
 use crate::{Error, Result, process};
 
-/// Debian's own part of the version: these packages' first for ours.
-const REVISION: u32 = 1;
 const MAINTAINER: &str = "The authors of stripe_credits <stripe-credits@packages.invalid>";
+/// The file with the packages' hashes, as sha256sum writes and checks it.
+pub const SUMS: &str = "SHA256SUMS";
 /// A file's modes: as everybody may read it, run it, or only root and its group read it.
 pub const READABLE: u32 = 0o644;
 /// See [`READABLE`].
@@ -30,6 +30,8 @@ pub const PRIVATE: u32 = 0o640;
 pub struct Control {
     /// Its name.
     pub package: String,
+    /// Debian's own part of the version: 1 for the first packages of a version of ours.
+    pub revision: u32,
     /// What it needs, beside the libraries that its programs are linked to.
     pub depends: Vec<String>,
     /// One line of at most 60 characters, without an article and a full stop.
@@ -92,20 +94,20 @@ impl Tree {
         let depends = [control.depends.clone(), self.libraries(programs)?].concat().join(", ");
         let architecture = process::output(Command::new("dpkg").arg("--print-architecture"))?;
         let architecture = architecture.trim_end();
-        let Control { package, summary, description, .. } = control;
+        let Control { package, revision, summary, description, .. } = control;
+        let version = format!("{VERSION}-{revision}");
         let size = self.kilobytes()?;
         let text = format!(
-            "Package: {package}\nVersion: {}\nArchitecture: {architecture}\nMaintainer: {MAINTAINER}\n\
+            "Package: {package}\nVersion: {version}\nArchitecture: {architecture}\nMaintainer: {MAINTAINER}\n\
              Installed-Size: {size}\nDepends: {depends}\nSection: database\nPriority: optional\n\
-             Description: {summary}\n {description}\n",
-            debian_version()
+             Description: {summary}\n {description}\n"
         );
         self.add("DEBIAN/control", text.as_bytes(), READABLE)?;
         self.set_times()?;
-        let file = to.join(format!("{package}_{}_{architecture}.deb", debian_version()));
+        let file = to.join(format!("{package}_{version}_{architecture}.deb"));
         let mut command = Command::new("dpkg-deb");
         command.env("SOURCE_DATE_EPOCH", seconds(self.epoch).to_string());
-        command.args(["--root-owner-group", "-Zxz", "--threads-max=1", "--build"]).arg(self.folder.path());
+        command.args(["--root-owner-group", "-Zxz", "-z3", "--threads-max=1", "--build"]).arg(self.folder.path());
         process::output(command.arg(&file))?;
         Ok(file)
     }
@@ -155,10 +157,14 @@ impl Tree {
     }
 }
 
-/// The version of the Debian packages.
-#[must_use]
-pub fn debian_version() -> String {
-    format!("{VERSION}-{REVISION}")
+/// An error if two folders with SHA256SUMS do not have the same files.
+pub fn expect_equal(one: &Path, other: &Path) -> Result<()> {
+    let sums = |folder: &Path| {
+        let file = folder.join(SUMS);
+        fs::read_to_string(&file).map_err(Error::file(file))
+    };
+    let (one, other) = (sums(one)?, sums(other)?);
+    if one == other { Ok(()) } else { Err(Error::Unmet(format!("the packages differ:\n{one}\n{other}"))) }
 }
 
 /// The time that all files get.
@@ -185,6 +191,7 @@ fn everything_in(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn set_mode(path: &Path, mode: u32) -> Result<()> {
+/// Sets a file's mode.
+pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
     fs::set_permissions(path, Permissions::from_mode(mode)).map_err(Error::file(path))
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use clap::Args;
 use xtask::extension::{self, File, Folder, VERSION};
-use xtask::packages::{Control, EXECUTABLE, PRIVATE, READABLE, Tree};
+use xtask::packages::{Control, EXECUTABLE, PRIVATE, READABLE, SUMS, Tree};
 use xtask::stages::Stages;
 use xtask::workspace::{self, Built, Flavour, root, target_directory};
 use xtask::{Error, Result, install, pg_binaries, process};
@@ -15,6 +15,7 @@ use xtask::{Error, Result, install, pg_binaries, process};
 const LIBRARIES: &[&str] = &["libc.so.6", "libm.so.6", "libgcc_s.so.1", "ld-linux-x86-64.so.2"];
 /// The folder of the repository with what packages have beside the programs.
 const UNITS: &str = "packaging/systemd";
+const SAMPLE_CATALOG: &str = "catalog.example.json";
 const DOCUMENTATION: &[&str] = &["LICENSE", "README.md", "CHANGELOG.md"];
 
 #[derive(Args)]
@@ -25,6 +26,9 @@ pub(crate) struct Arguments {
     /// Build without optimizations: quickly, for trying the packages
     #[arg(long)]
     dev: bool,
+    /// Debian's part of the version: higher for each further build of one version
+    #[arg(long, default_value_t = 1)]
+    revision: u32,
     /// The folder to write to [default: packages, in the target folder]
     #[arg(long, value_name = "FOLDER")]
     to: Option<PathBuf>,
@@ -38,22 +42,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Some(folder) => folder.clone(),
         None => target_directory()?.join("packages"),
     };
-    fs::create_dir_all(&to).map_err(Error::file(&to))?;
     let flavour = if arguments.dev { Flavour::Dev } else { Flavour::Release };
-    let mut written = Vec::new();
-    for (index, &major) in arguments.pg.iter().enumerate() {
-        let built = stages.run(&format!("Postgres {major}: build"), || {
-            workspace::build(flavour, &pg_binaries::target_or_ours(major)?)
-        })?;
-        written.extend(extension_packages(major, &built, &to)?);
-        if index == 0 {
-            written.extend(shim_packages(&built, &to)?);
-        }
-    }
-    let meta = to.join("META.json");
-    fs::copy(root().join("META.json"), &meta).map_err(Error::file(&meta))?;
-    written.push(meta);
-    write_sums(&written, &to)?;
+    let written = write(&arguments.pg, flavour, arguments.revision, &to, &mut stages)?;
     stages.summarize();
     for file in written {
         println!("{}", file.display());
@@ -61,8 +51,34 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+/// Builds for these versions of Postgres, and writes the packages to a folder. Returns their paths.
+pub(crate) fn write(
+    majors: &[u32],
+    flavour: Flavour,
+    revision: u32,
+    to: &Path,
+    stages: &mut Stages,
+) -> Result<Vec<PathBuf>> {
+    fs::create_dir_all(to).map_err(Error::file(to))?;
+    let mut written = Vec::new();
+    for (index, &major) in majors.iter().enumerate() {
+        let built = stages.run(&format!("Postgres {major}: build"), || {
+            workspace::build(flavour, &pg_binaries::target_or_ours(major)?)
+        })?;
+        written.extend(extension_packages(major, revision, &built, to)?);
+        if index == 0 {
+            written.extend(shim_packages(revision, &built, to)?);
+        }
+    }
+    let meta = to.join("META.json");
+    fs::copy(root().join("META.json"), &meta).map_err(Error::file(&meta))?;
+    written.push(meta);
+    write_sums(&written, to)?;
+    Ok(written)
+}
+
 /// The extension as Debian and PGDG lay it out, and as a tarball whose two folders are pg_config's.
-fn extension_packages(major: u32, built: &Built, to: &Path) -> Result<[PathBuf; 2]> {
+fn extension_packages(major: u32, revision: u32, built: &Built, to: &Path) -> Result<[PathBuf; 2]> {
     check_libraries(&built.library)?;
     let files = extension::files(&built.library)?;
     let library_folder = format!("usr/lib/postgresql/{major}/lib");
@@ -70,6 +86,7 @@ fn extension_packages(major: u32, built: &Built, to: &Path) -> Result<[PathBuf; 
     add_extension(&tree, &files, &library_folder, &format!("usr/share/postgresql/{major}/extension"))?;
     let control = Control {
         package: format!("postgresql-{major}-stripe-credits"),
+        revision,
         depends: vec![format!("postgresql-{major}")],
         summary: "Stripe payments become credits inside Postgres",
         description: "Applies each Stripe event in one transaction: late, repeated, in parallel or in any order, with\n \
@@ -98,7 +115,7 @@ fn add_extension(tree: &Tree, files: &[File], library: &str, extension: &str) ->
 }
 
 /// The shim with its systemd units and its configuration.
-fn shim_packages(built: &Built, to: &Path) -> Result<[PathBuf; 2]> {
+fn shim_packages(revision: u32, built: &Built, to: &Path) -> Result<[PathBuf; 2]> {
     let program = fs::read(&built.shim).map_err(Error::file(&built.shim))?;
     let tree = Tree::new()?;
     tree.add_stripped("usr/bin/stripe-credits", &program, EXECUTABLE)?;
@@ -108,9 +125,12 @@ fn shim_packages(built: &Built, to: &Path) -> Result<[PathBuf; 2]> {
         tree.copy(&format!("DEBIAN/{script}"), &format!("packaging/debian/{script}"), EXECUTABLE)?;
     }
     add_units(&tree, "usr/lib/systemd/system")?;
+    tree.copy("usr/share/doc/stripe-credits/catalog.example.json", SAMPLE_CATALOG, READABLE)?;
     let control = Control {
         package: "stripe-credits".to_owned(),
-        depends: vec!["ca-certificates".to_owned()],
+        revision,
+        // `passwd` for the postinst's useradd.
+        depends: vec!["ca-certificates".to_owned(), "passwd".to_owned()],
         summary: "Stripe's webhooks for the Postgres extension stripe_credits",
         description: "Verifies Stripe's webhooks and hands them to the extension; serves checkout and balances to an app.",
     };
@@ -118,6 +138,7 @@ fn shim_packages(built: &Built, to: &Path) -> Result<[PathBuf; 2]> {
 
     let tree = Tree::new()?;
     tree.add_stripped("bin/stripe-credits", &program, EXECUTABLE)?;
+    tree.copy(SAMPLE_CATALOG, SAMPLE_CATALOG, READABLE)?;
     tree.copy("stripe-credits.env", "packaging/stripe-credits.env", PRIVATE)?;
     add_units(&tree, "systemd")?;
     add_documentation(&tree)?;
@@ -148,10 +169,9 @@ fn check_libraries(library: &Path) -> Result<()> {
     }
 }
 
-/// SHA256SUMS, as sha256sum writes and checks it.
 fn write_sums(files: &[PathBuf], to: &Path) -> Result<()> {
     let names = files.iter().filter_map(|file| file.file_name());
     let sums = process::output(Command::new("sha256sum").args(names).current_dir(to))?;
-    let file = to.join("SHA256SUMS");
+    let file = to.join(SUMS);
     fs::write(&file, sums).map_err(Error::file(file))
 }

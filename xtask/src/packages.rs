@@ -107,7 +107,9 @@ impl Tree {
         let file = to.join(format!("{package}_{version}_{architecture}.deb"));
         let mut command = Command::new("dpkg-deb");
         command.env("SOURCE_DATE_EPOCH", seconds(self.epoch).to_string());
-        command.args(["--root-owner-group", "-Zxz", "-z3", "--threads-max=1", "--build"]).arg(self.folder.path());
+        command
+            .args(["--root-owner-group", "-Zxz", "-z3", "--threads-max=1", "--build"])
+            .arg(self.folder.path());
         process::output(command.arg(&file))?;
         Ok(file)
     }

@@ -121,7 +121,7 @@ impl Tree {
         tar.args(["--create", "--sort=name", "--owner=root:0", "--group=root:0", "--format=gnu"]);
         tar.arg(format!("--mtime=@{}", seconds(self.epoch))).arg(format!("--transform=s,^[.],{name},"));
         process::run(tar.arg("--file").arg(&archive).arg("-C").arg(self.folder.path()).arg("."))?;
-        process::run(Command::new("gzip").args(["-9", "--no-name", "--force"]).arg(&archive))?;
+        process::run(Command::new("gzip").args(["--no-name", "--force"]).arg(&archive))?;
         Ok(file)
     }
 

@@ -80,7 +80,7 @@ fn on_version(major: u32, scratch: &Scratch, arguments: &[String], stages: &mut 
     let cluster = start_cluster(copy.bin())?;
     stages.run(&format!("Postgres {major}: tests"), || {
         let mut command = integration(&cluster, &built.shim, scratch, &["--test=sql".to_owned()]);
-        process::run_group(command.args(arguments))
+        process::run_group(command.arg("--").args(arguments))
     })
 }
 

@@ -74,6 +74,25 @@ create trigger catalog_changed after insert or update or delete or truncate on b
     for each statement execute function billing.catalog_changed();
 alter table billing.prices enable always trigger catalog_changed;
 
+create table billing.repricings (
+    number bigint primary key check (number > 0),
+    changed text[] not null,
+    added text[] not null,
+    passed uuid,
+    is_walked boolean not null,
+    busy uuid[] not null,
+    created_at timestamptz not null
+);
+comment on table billing.repricings is
+'Changes of the catalog that are not posted to every account yet: accounts are looked at in the order of their users, a '
+'batch a transaction. Empty but after a load of the catalog.';
+comment on column billing.repricings.changed is 'The ids of the prices and products that changed.';
+comment on column billing.repricings.added is
+'Of these, the ones that the catalog had never had: lines that it did not know are worth something now.';
+comment on column billing.repricings.passed is 'The last user whose account was looked at.';
+comment on column billing.repricings.is_walked is 'Whether every account was looked at.';
+comment on column billing.repricings.busy is 'Users up to there whose accounts were locked by somebody else.';
+
 create function billing.resolve_price(p_price_id text, p_at timestamptz default now())
 returns setof billing.prices
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp

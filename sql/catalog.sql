@@ -122,10 +122,10 @@ as $$
 begin
     if not exists (select from billing.resolve_price(p_price_id) p where not p.retired) then
         raise exception 'price % is not on sale in the catalog', p_price_id
-            using errcode = 'no_data_found', detail = format('p_price_id = %L', p_price_id),
+            using errcode = 'invalid_parameter_value', detail = format('p_price_id = %L', p_price_id),
                 hint = 'Add the price to the catalog document and load it with billing.load_catalog.';
     end if;
 end
 $$;
 comment on function billing.assert_known_price(text) is
-'Raises P0002 and names the price unless the catalog sells it now. Errors: 22004 null, 22023 blank or too long.';
+'Raises 22023 and names the price unless the catalog sells it now. Errors: 22004 null, 22023 blank or too long.';

@@ -1,6 +1,6 @@
 -- The manual of the functions in extension/src/api.rs, as \df+ prints it. pgrx emits no comments; those of everything
 -- else stand under their objects. Too long is an id of more than 255 bytes, a description or reason of more than 4,096,
--- and, with 54000, metadata of more than 64 KiB and a document of more than 16 MiB as text.
+-- metadata of more than 64 KiB and a document of more than 16 MiB as text.
 
 comment on function billing.apply_stripe_event(jsonb, jsonb) is
 'Applies a whole Stripe event in one transaction: in any order, any number of times, the same end state.
@@ -11,7 +11,7 @@ Outcome: applied; already_applied; ignored (livemode, account, before_books, eve
 'no_payment_required, no_subscription, stale, nothing_billed, not_credits, trial, unknown_payment); '
 'parked (no_catalog, unknown_price, unknown_user, identity_conflict, unknown_charge, unfetched, shape); rejected '
 '(malformed, conflict, out_of_range); needs_fetch with to_fetch.
-Errors: 22004 event is null, 54000 longer than 16 MiB as text. Nothing else in the event raises.
+Errors: 22004 event is null, 22023 longer than 16 MiB as text. Nothing else in the event raises.
 25001 in a transaction at a stricter isolation
 level than read committed, where it would miss what was committed while it waited; so for every function that applies
 something of Stripe''s, load_catalog and retry_parked included. Functions that lock one account only (spending,
@@ -32,7 +32,7 @@ comment on function billing.apply_stripe_event_text(text, jsonb) is
   body     the webhook''s body
   fetched  as for apply_stripe_event
 Outcome: as apply_stripe_event''s; rejected, malformed, and nothing recorded, if the body is no JSON.
-Errors: 22004 body is null; 54000 longer than 16 MiB; 25001 as apply_stripe_event; 22003 or 54001 for a number or a
+Errors: 22004 body is null; 22023 longer than 16 MiB; 25001 as apply_stripe_event; 22003 or 54001 for a number or a
 depth that jsonb cannot hold.';
 
 comment on function billing.attribute(text, uuid) is
@@ -53,7 +53,7 @@ comment on function billing.reconcile_checkout_session(jsonb, uuid, timestamptz)
   as_of             the time at which it was read, by Stripe''s clock; by default now
 Outcome: as apply_stripe_event''s; rejected, no_owner or not_owner, and nothing written, if the session names no '
 'user or another.
-Errors: 22004 session or user is null, 54000 a session of more than 16 MiB as text.';
+Errors: 22004 session or user is null, 22023 a session of more than 16 MiB as text.';
 
 comment on function billing.apply_stripe_credit_pack_purchase(uuid, bigint, text, text, text, text, text, text) is
 'Applies a paid credit pack by SQL: one purchase with its webhook and its reconcile, whichever comes first.
@@ -130,7 +130,7 @@ comment on function billing.spend_credits(uuid, bigint, text, text, jsonb) is
 Outcome: applied, credits = −p_amount; already_applied; rejected, insufficient_credits, which records nothing, so '
 'that the same request may try again; rejected, conflict if the request id was used with another amount or for a '
 'reservation.
-Errors: 22004 null, 22023 blank, too long, or amount ≤ 0, 22003 amount above 10^12, 54000 metadata too long.';
+Errors: 22004 null, 22023 blank, too long, or amount ≤ 0, 22003 amount above 10^12.';
 
 comment on function billing.reserve_credits(uuid, bigint, text, interval, text) is
 'Reserves credits for a job that may fail, once per request id. They are drawn at once, as a spend would draw them, '

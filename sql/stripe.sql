@@ -305,7 +305,7 @@ begin
     perform billing.require_named(p_command, 'p_command');
     if pg_column_size(p_position) > c_position_bytes then
         raise exception 'p_position must be at most % bytes', c_position_bytes
-            using errcode = 'program_limit_exceeded',
+            using errcode = 'invalid_parameter_value',
                 detail = format('p_position has %s bytes', pg_column_size(p_position));
     end if;
     if p_position is null then
@@ -321,4 +321,4 @@ comment on function billing.move_cursor(text, jsonb) is
 'Stores how far a command has come through Stripe''s lists.
   p_command   the command: sweep, backfill
   p_position  where its next run continues; null forgets it
-Errors: 22004 command is null, 22023 blank or too long, 54000 a position of more than 4,096 bytes.';
+Errors: 22004 command is null, 22023 blank, too long, or a position of more than 4,096 bytes.';

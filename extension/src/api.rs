@@ -2,7 +2,7 @@
 //!
 //! The manual is sql/comments.sql, which `\df+ billing.*` prints; the rules are in rules/. A business rejection is an
 //! outcome row. An error is raised only for a call that is wrong in itself: a null (22004), a blank or impossible value
-//! (22023), an amount out of range (22003), a text that is too long (22023), JSON that is (54000).
+//! (22023), an amount out of range (22003), a text or JSON that is too long (22023).
 
 #![allow(clippy::needless_pass_by_value, reason = "pgrx hands every argument over by value")]
 

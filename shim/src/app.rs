@@ -6,6 +6,7 @@ use hyper::header::HeaderValue;
 use secrecy::SecretString;
 use tracing_appender::non_blocking::ErrorCounter;
 
+use crate::auth::service::ServiceTokens;
 use crate::auth::token::Authenticator;
 use crate::body::Bodies;
 use crate::cache::Cache;
@@ -30,6 +31,8 @@ pub(crate) struct App {
     pub(crate) mode: Option<StripeMode>,
     pub(crate) webhook_secrets: Vec<SecretString>,
     pub(crate) auth: Option<Authenticator>,
+    /// Of the app's servers; without them, the routes for those do not exist.
+    pub(crate) service_tokens: Option<ServiceTokens>,
     /// The origins whose pages may read the app's routes.
     pub(crate) cors_origins: Vec<HeaderValue>,
     pub(crate) return_urls: ReturnUrls,
@@ -71,6 +74,7 @@ impl App {
             mode: stripe.map(|stripe| stripe.mode),
             webhook_secrets: config.webhook_secrets,
             auth: config.auth.as_ref().map(Authenticator::new),
+            service_tokens: config.service_tokens.as_deref().map(ServiceTokens::new),
             cors_origins: config.cors_origins,
             return_urls: config.return_urls,
             cache: config.redis.as_ref().map(|redis| Cache::new(redis, metrics.redis_calls())).transpose()?,

@@ -23,6 +23,7 @@ pub mod permutations; // steps in every order
 pub mod plans; // a catalog of plans, prorations, both shapes of the API, Stripe's test clocks
 pub mod refunds; // charges, refunds, disputes
 pub mod seeds; // random choices that repeat
+pub mod server_copy; // versions of the extension that were never installed
 pub mod shim; // the real shim as a process: started, spoken to, ended
 pub mod spends; // spends, reservations, upkeep
 pub mod stripe; // sessions, line items, events

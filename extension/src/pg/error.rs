@@ -101,7 +101,7 @@ pub(crate) fn document_if_given(value: Option<Json>, argument: &str) -> Option<J
     value.map(|value| document(Some(value), argument))
 }
 
-/// Raises 54000 for a value that was made from an argument, if its text is longer than [`MAX_DOCUMENT_BYTES`].
+/// Raises 22023 for a value that was made from an argument, if its text is longer than [`MAX_DOCUMENT_BYTES`].
 pub(crate) fn readable(value: Json, argument: &str) {
     if value.is_longer_than(MAX_DOCUMENT_BYTES) {
         raise_too_large(MAX_DOCUMENT_BYTES, argument);
@@ -117,10 +117,9 @@ pub(crate) fn metadata(value: Option<Json>, argument: &str) -> Option<Json> {
     (!value.is_empty_object()).then_some(value)
 }
 
-/// Raises 54000.
+/// Raises 22023, not 54000: it is the caller's fault, and PostgREST answers class 54 with 500.
 fn raise_too_large(limit: usize, argument: &str) -> ! {
-    raise(
-        PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+    raise_invalid(
         &format!("{argument} must be at most {limit} bytes as text"),
         "a number such as 1e1000 is as long as all of its digits",
     )

@@ -9,10 +9,10 @@ use stripe_credits_tests::{ANN, Database};
 /// The route that needs no user.
 const CATALOG: (&str, &str) = ("GET", "/catalog");
 
-fn preflight(shim: &Shim, path: &str, origin: &str) -> Answer {
+fn preflight(shim: &Shim, method: &str, path: &str, origin: &str) -> Answer {
     let headers = [
         ("Origin", origin),
-        ("Access-Control-Request-Method", "POST"),
+        ("Access-Control-Request-Method", method),
         ("Access-Control-Request-Headers", "authorization,content-type"),
     ];
     shim.ask("OPTIONS", path, &headers, b"")
@@ -29,7 +29,7 @@ fn a_preflight_of_a_configured_origin_is_allowed_at_every_route_without_a_token(
         without_stripe(&database).with("CORS_ORIGINS", "http://localhost:5173, https://app.test").start();
     for (method, path) in USER_ROUTES.into_iter().chain([CATALOG]) {
         for origin in [ORIGIN, "http://localhost:5173"] {
-            let answer = preflight(&shim, path, origin);
+            let answer = preflight(&shim, method, path, origin);
             assert_eq!((answer.status, &*answer.body), (204, ""), "{path}");
             assert_eq!(allowed(&answer), Some(origin), "{path}");
             assert_eq!(answer.headers["access-control-allow-methods"], method, "{path}");
@@ -60,7 +60,7 @@ fn any_other_origin_is_refused_however_alike() {
         "*",
         "",
     ] {
-        let answer = preflight(&shim, "/checkout", origin);
+        let answer = preflight(&shim, "POST", "/checkout", origin);
         assert_eq!(answer.summary(), "403 origin_not_allowed", "{origin}");
         assert_eq!(allowed(&answer), None, "{origin}");
         let bearer = format!("Bearer {}", token(ANN));
@@ -93,7 +93,7 @@ fn what_is_outside_the_apps_routes_is_readable_by_no_page() {
     let shim = without_stripe(&database).start();
     for (path, status) in [("/webhooks/stripe", 405), ("/metrics", 404), ("/healthz", 404), ("/readyz", 404)]
     {
-        let answer = preflight(&shim, path, ORIGIN);
+        let answer = preflight(&shim, "POST", path, ORIGIN);
         assert_eq!((answer.status, allowed(&answer)), (status, None), "{path}");
     }
     let mut operator = shim.connect_as_operator();
@@ -105,7 +105,7 @@ fn what_is_outside_the_apps_routes_is_readable_by_no_page() {
 fn without_configured_origins_no_page_reads_anything() {
     let database = Database::with_catalog();
     let shim = without_stripe(&database).without("CORS_ORIGINS").start();
-    assert_eq!(preflight(&shim, "/credits", ORIGIN).summary(), "403 origin_not_allowed");
+    assert_eq!(preflight(&shim, "GET", "/credits", ORIGIN).summary(), "403 origin_not_allowed");
     let answer = shim.ask("GET", "/catalog", &[("Origin", ORIGIN)], b"");
     assert_eq!((answer.status, allowed(&answer)), (200, None));
     assert!(!answer.headers.contains_key("vary"));

@@ -57,6 +57,29 @@ fn a_balance_is_never_cached_in_between() {
     assert_eq!(answer.headers["content-type"], "application/json");
 }
 
+/// What clients of an edge function named `credits` send.
+#[test]
+fn older_clients_post_the_action_status_and_no_other() {
+    let database = Database::with_catalog();
+    database.connect().grant(ANN, 7, "gift");
+    let shim = without_stripe(&database).start();
+    let shown = credits(&shim, ANN);
+    assert_eq!(shown["credits_balance"], 7);
+    for body in [json!({"action": "status"}), json!({"action": "status", "limit": 50}), json!({})] {
+        let answer = shim.post_as(ANN, "/credits", &body);
+        assert_eq!((answer.status, answer.json()), (200, shown.clone()), "{body}");
+        assert_eq!(answer.headers["cache-control"], "no-store");
+    }
+    for action in [json!("admin_adjust_bonus"), json!(""), json!(7), json!(["status"])] {
+        let answer = shim.post_as(ANN, "/credits", &json!({"action": action, "amount": 500}));
+        assert_eq!(answer.status, 400, "{action}: {answer:?}");
+    }
+    let unsigned = shim.ask("POST", "/credits", &[], b"{\"action\": \"status\"}");
+    assert_eq!(unsigned.status, 401, "{unsigned:?}");
+    assert_eq!(shim.ask("DELETE", "/credits", &[], b"").status, 405);
+    assert_eq!(database.connect().balance(ANN), 7);
+}
+
 #[test]
 fn the_users_identity_does_not_stay_in_the_connection() {
     let database = Database::with_catalog();

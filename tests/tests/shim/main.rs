@@ -18,6 +18,7 @@ mod plan_changes;
 mod reconcile;
 mod reconcile_plans;
 mod redis;
+mod service;
 mod signature_golden;
 mod slow_clients;
 mod strangers;

@@ -43,7 +43,7 @@ fn metadata_of_long_numbers_take_no_memory_and_are_refused() {
     let numbers = long_numbers();
     assert!(numbers.len() < 36_000, "it is a small argument");
     let fault = refused_cheaply(&mut c, &format!("spend_credits('{ANN}', 1, 'job-1', null, '{numbers}')"));
-    assert_eq!(fault.code, "54000");
+    assert_eq!(fault.code, "22023");
     assert_eq!(fault.message, "p_metadata must be at most 65536 bytes as text");
     assert_eq!(c.balance(ANN), 99);
 }
@@ -77,7 +77,7 @@ fn metadata_up_to_the_limit_are_stored_as_they_are() {
     assert_eq!(without, 2);
     for metadata in [json!({ "note": "x".repeat(66_000) }), json!({ "quotes": "\"".repeat(33_000) })] {
         let fault = c.try_call("spend_credits($1, 1, 'long', null, $2)", &[&ANN, &metadata]).unwrap_err();
-        assert_eq!(fault.code, "54000");
+        assert_eq!(fault.code, "22023");
     }
 }
 
@@ -101,13 +101,13 @@ fn stripes_doors_make_no_text_of_long_numbers() {
         (format!("load_catalog('{event}')"), "catalog"),
     ] {
         let fault = refused_cheaply(&mut c, &call);
-        assert_eq!(fault.code, "54000", "{argument}: {fault:?}");
+        assert_eq!(fault.code, "22023", "{argument}: {fault:?}");
         assert_eq!(fault.message, format!("{argument} must be at most 16777216 bytes as text"));
     }
     let fault = refused_cheaply(&mut c, &format!("move_cursor('sweep', '{numbers}')"));
     assert_eq!(
         (fault.code.as_str(), fault.message.as_str()),
-        ("54000", "p_position must be at most 4096 bytes")
+        ("22023", "p_position must be at most 4096 bytes")
     );
     assert_eq!(c.inbox("evt_3"), None);
 }

@@ -714,7 +714,7 @@ fn scenario_13c_a_retired_pack_still_grants_and_checkout_refuses_it() {
     let changes = c.load_catalog(&selling(&[]));
     assert_eq!(changes["price_pack"], "retired");
     let refusal = c.refusal("select billing.assert_known_price('price_pack')");
-    assert_eq!(refusal.code, "P0002");
+    assert_eq!(refusal.code, "22023");
     assert!(refusal.message.contains("price_pack"), "{refusal:?}");
     let later = now(&mut c, "ceil");
     let paid = paid_pack("cs_1", ANN).with("created", later);

@@ -1,0 +1,96 @@
+//! What PostgREST makes of the SQL interface: the HTTP status of every error that a call can raise.
+
+use stripe_credits_tests::{Connection, Database};
+
+/// The HTTP status that PostgREST answers a SQLSTATE with, for a signed-in role: its `pgErrorStatus`, as far as it matters.
+fn http_status(sqlstate: &str) -> u16 {
+    match sqlstate {
+        "23503" | "23505" => 409,
+        "25006" => 405,
+        "42883" | "42P01" => 404,
+        "42501" => 403,
+        "P0001" => 400,
+        "21000" | "42P17" => 500,
+        _ => match &sqlstate[..2] {
+            "08" | "53" => 503,
+            "0L" | "0P" | "28" => 403,
+            "09" | "25" | "2D" | "38" | "39" | "3B" | "40" | "54" | "55" | "57" | "58" | "F0" | "HV"
+            | "P0" | "XX" => 500,
+            _ => 400,
+        },
+    }
+}
+
+/// Calls that are wrong in themselves: for each type of an argument, the value that all of a call's arguments get.
+const WRONG: [&[(&str, &str)]; 5] = [
+    &[],
+    &[("text", "''"), ("bigint", "0"), ("integer", "0"), ("jsonb", "'[]'"), ("interval", "'0'")],
+    &[("text", "' '"), ("bigint", "-1"), ("integer", "-1"), ("jsonb", "'7'"), ("interval", "'-1 day'")],
+    &[
+        ("text", "repeat('x', 100000)"),
+        ("bigint", "9223372036854775807"),
+        ("integer", "2147483647"),
+        ("jsonb", "jsonb_build_object('n', repeat('x', 17000000))"),
+        ("interval", "'100 years'"),
+        ("timestamp with time zone", "'-infinity'"),
+    ],
+    &[
+        ("text", "'price_unknown'"),
+        ("bigint", "-9223372036854775808"),
+        ("jsonb", "'{\"id\": []}'"),
+        ("timestamp with time zone", "'infinity'"),
+        ("boolean", "true"),
+        ("jsonb[]", "array['{}', '[]', null]::jsonb[]"),
+    ],
+];
+
+/// A call of every function that a role may run, with these values and nulls for other types.
+fn calls(c: &mut Connection, role: &str, values: &[(&str, &str)]) -> Vec<String> {
+    let (types, values): (Vec<&str>, Vec<&str>) = values.iter().copied().unzip();
+    c.column(
+        "select format('select %s(%s)', p.oid::regproc, array_to_string(array(
+             select case when a.type = 'uuid' and cardinality($2::text[]) > 0 then 'gen_random_uuid()'
+                 else coalesce(v.value, 'null') || '::' || a.type end
+             from unnest(p.proargtypes::oid[]) with ordinality t (type, place)
+             cross join lateral (select format_type(t.type, null) as type) a
+             left join unnest($2::text[], $3::text[]) v (type, value) on v.type = a.type
+             order by t.place), ', '))
+         from pg_proc p
+         where p.pronamespace = 'billing'::regnamespace and has_function_privilege($1, p.oid, 'execute') order by 1",
+        &[&role, &types, &values],
+    )
+}
+
+#[test]
+fn a_wrong_call_of_any_function_is_answered_4xx() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    for role in ["authenticated", "service_role"] {
+        let mut raised = 0;
+        for values in WRONG {
+            for call in calls(&mut c, role, values) {
+                c.run(&format!("begin; set local role {role}"));
+                let answer = c.attempt(&call);
+                c.run("rollback");
+                let Err(fault) = answer else { continue };
+                raised += 1;
+                let status = http_status(&fault.code);
+                assert!((400..500).contains(&status), "{role}, {status}: {call}: {fault:?}");
+            }
+        }
+        assert!(role == "authenticated" || raised > 100, "{raised} calls were refused");
+    }
+}
+
+#[test]
+fn a_price_that_is_not_on_sale_is_answered_400_and_a_missing_right_403() {
+    let db = Database::with_catalog();
+    let mut service = db.connect_as("service_role");
+    let fault = service.refusal("select billing.assert_known_price('price_unknown')");
+    assert_eq!((fault.code.as_str(), http_status(&fault.code)), ("22023", 400));
+    assert!(fault.message.contains("price_unknown"), "{fault:?}");
+    service.run("set request.jwt.claims = ''");
+    let mut client = db.connect_as("authenticated");
+    let fault = client.refusal("select billing.assert_known_price('price_pack')");
+    assert_eq!(http_status(&fault.code), 403, "{fault:?}");
+}

@@ -14,10 +14,11 @@ create table billing.settings (
     free_plan_credits billing.credits,
     free_plan_every interval,
     loaded_at timestamptz not null,
+    distributed boolean not null default false,
     check (num_nulls(free_plan_key, free_plan_name, free_plan_credits, free_plan_every) in (0, 4))
 );
 comment on table billing.settings is
-'One row: the settings of the whole install. Written only by load_catalog; before that, every event is parked.';
+'One row: the settings of the whole install. Written by load_catalog; before that, every event is parked.';
 comment on column billing.settings.livemode is
 'Whether this ledger records real money. Events of the other mode are ignored.';
 comment on column billing.settings.stripe_account is
@@ -27,6 +28,10 @@ comment on column billing.settings.begins_at is
 'Payments made before this time are ignored, before_books: they were credited elsewhere. Null: all payments count.';
 comment on column billing.settings.user_namespace is
 'The namespace in which texts that are not UUIDs name users, by UUID version 5; null: only UUIDs name users.';
+
+comment on column billing.settings.distributed is
+'Set by a DBA who has distributed the tables by Citus, whose nodes log in to each other as the owner role: that it may is '
+'no fault then. Not written by load_catalog.';
 
 create table billing.prices (
     price_id billing.identifier not null,

@@ -94,15 +94,16 @@ fn apply(
         // Otherwise each run through Stripe's lists would store a copy of everything that Stripe has.
         return outcome;
     }
-    if forgotten::includes(sql, outcome.user, event.customer_id.as_deref()) {
+    let was_parked = if forgotten::includes(sql, outcome.user, event.customer_id.as_deref()) {
         let (payload, fetched) = (reduced(payload), fetched.map(reduced));
-        inbox::record(sql, &event, &payload, fetched.as_ref(), &outcome);
+        inbox::record(sql, &event, &payload, fetched.as_ref(), &outcome)
     } else {
-        inbox::record(sql, &event, payload, fetched, &outcome);
-    }
+        inbox::record(sql, &event, payload, fetched, &outcome)
+    };
     if outcome.verdict == Verdict::Parked(Reason::UnknownUser) {
         parked::retry_by_other_names(sql, &event);
     }
+    parked::tell(sql, &event, was_parked, &outcome);
     outcome
 }
 

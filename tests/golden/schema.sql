@@ -278,6 +278,7 @@ table settings 12: free_plan_every interval
 table settings 13: low_credits jsonb not null
 table settings 14: expiring_days integer
 table settings 15: loaded_at timestamp with time zone not null
+table settings 16: distributed boolean not null default false
 table stripe_events 01: event_id billing.identifier not null
 table stripe_events 02: type text
 table stripe_events 03: created timestamp with time zone

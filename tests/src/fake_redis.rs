@@ -72,6 +72,11 @@ impl FakeRedis {
         FakeRedis { address, state }
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The value for `REDIS_URL`.
     pub fn url(&self) -> String {
         format!("redis://{}", self.address)

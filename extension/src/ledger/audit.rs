@@ -32,16 +32,15 @@ pub(crate) fn worth_faults() -> Vec<Fault> {
 
 /// The users who have facts of plans, or grants that only such facts make.
 fn users(sql: &mut Sql) -> Vec<Uuid> {
-    let rows = sql.query(
+    const USERS: &str = concat!(
         "select user_id from billing.invoice_lines
          union
          select user_id from billing.credit_grants
-         where stripe_subscription_id is not null
-             or (source_id, item) in (('trial', 'trial'), ('first_purchase_bonus', 'first_purchase_bonus'))
-         order by 1",
-        &[],
+         where stripe_subscription_id is not null or (source_id, item) in ",
+        once_per_user!(),
+        " order by 1"
     );
-    rows.map(|mut row| row.get()).collect()
+    sql.query(USERS, &[]).map(|mut row| row.get()).collect()
 }
 
 fn of_plans(sql: &mut Sql, user: Uuid) -> Vec<Fault> {

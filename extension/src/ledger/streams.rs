@@ -117,14 +117,15 @@ impl Account {
 
     /// How far back facts are needed: no earlier period can change any more.
     fn horizon(&self, sql: &mut Sql, touched_from: Time) -> Time {
-        let rows = sql.query(
+        const EXTENTS: &str = concat!(
             "select coalesce(period_start, available_from), coalesce(period_end, expires_at, available_from), closed_at,
                     needed_by, pool = 'purchased'
              from billing.credit_grants
-             where user_id = $1 and moved_with is null
-                 and (stripe_subscription_id is not null or (source_id, item) = ('trial', 'trial'))",
-            &[uuid_datum(self.user).into()],
+             where user_id = $1 and moved_with is null and (stripe_subscription_id is not null or (source_id, item) = ",
+            trial!(),
+            ")"
         );
+        let rows = sql.query(EXTENTS, &[uuid_datum(self.user).into()]);
         let extents = rows.map(|mut row| {
             let (start, end) = (row.get(), row.get());
             let (closed_at, needed_by) = (row.get_opt(), row.get_opt());

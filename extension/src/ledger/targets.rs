@@ -244,7 +244,9 @@ pub(super) fn of_periods(
         " from billing.credit_grants
          where user_id = $1 and (
              stripe_subscription_id is not null and moved_with is null and ($2::timestamptz is null or period_start >= $2)
-             or (source_id, item) = ('trial', 'trial') and ($2::timestamptz is null or available_from >= $2)
+             or (source_id, item) = ",
+        trial!(),
+        " and ($2::timestamptz is null or available_from >= $2)
              or (source_id, item) = ('first_purchase_bonus', 'first_purchase_bonus')
              or stripe_subscription_id is null and source_id = any ($3))
          order by id"
@@ -267,7 +269,9 @@ pub(super) fn of_former(
         " from billing.credit_grants
          where moved_with = any ($1) and (
              $2::timestamptz is null or period_start >= $2
-             or period_start is null and ((source_id, item) <> ('trial', 'trial') or available_from >= $2))
+             or period_start is null and ((source_id, item) <> ",
+        trial!(),
+        " or available_from >= $2))
          order by user_id, id"
     );
     let rows = sql.query(OF_FORMER, &[subscription_ids.into(), horizon.map(timestamp).into()]);

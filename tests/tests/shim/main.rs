@@ -24,5 +24,6 @@ mod slow_clients;
 mod strangers;
 mod subscription;
 mod sweep;
+mod tls;
 mod torture;
 mod webhooks;

@@ -159,7 +159,7 @@ fn serve(stream: TcpStream, state: &Mutex<State>) -> io::Result<()> {
 fn flood(answers: &mut TcpStream) -> usize {
     let mut taken = 0;
     if answers.write_all(b"$1000000000000\r\n").is_ok() {
-        while let Ok(written) = answers.write(&[b'x'; 1 << 16]) {
+        while let Ok(written) = answers.write(&[b'x'; 1 << 14]) {
             taken += written;
         }
     }

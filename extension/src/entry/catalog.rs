@@ -39,9 +39,9 @@ pub(crate) fn load(sql: &mut Sql, document: &Catalog) -> Vec<(String, Change)> {
 }
 
 /// What the changes of prices make due in accounts, if there are any.
-fn repricing(sql: &mut Sql, changes: &[(String, Change)]) -> Option<Repricing> {
+fn repricing(sql: &mut Sql, prices: &[(String, Change)]) -> Option<Repricing> {
     let ids = |is_meant: fn(Change) -> bool| {
-        let meant = changes.iter().filter(|(_, change)| is_meant(*change));
+        let meant = prices.iter().filter(|(_, change)| is_meant(*change));
         meant.map(|(price_id, _)| price_id.clone()).collect::<Vec<String>>()
     };
     let changed = ids(|change| change != Change::Unchanged);

@@ -145,7 +145,6 @@ impl Account {
         transaction_type: TransactionType,
         origin: &Origin,
     ) {
-        let settled = if transaction_type == TransactionType::DebtSettlement { share.credits.0 } else { 0 };
         const RETURN: &str = concat!(
             "with before as (
                  select id, remaining, owed from billing.credit_grants where user_id = $1 and id = $2
@@ -165,6 +164,7 @@ impl Account {
             trial!(),
             " then g.available_from end"
         );
+        let settled = if transaction_type == TransactionType::DebtSettlement { share.credits.0 } else { 0 };
         let mut row = sql.query_one(
             RETURN,
             &[uuid_datum(self.user).into(), share.grant_id.into(), share.credits.0.into(), settled.into()],

@@ -157,7 +157,6 @@ impl Former {
 /// Marks the grants that a subscription leaves behind: those of its periods, of packs on its invoices, and the trial or the
 /// bonus that came with it, if something was drawn of that. Those that a former user has again are marked no more.
 pub(super) fn mark(sql: &mut Sql, moved: &Move) {
-    let payments = ownership::payments(sql, &moved.subscription_id);
     const MARK: &str = concat!(
         "update billing.credit_grants g set moved_with = $2, kept = greatest(g.drawn + g.moved, 0)
          where g.user_id = $1 and g.moved_with is null and (
@@ -171,6 +170,7 @@ pub(super) fn mark(sql: &mut Sql, moved: &Move) {
                          where t.user_id = g.user_id and t.grant_id = g.id and t.id > g.made_after
                              and t.stripe_invoice_id = any ($3))))"
     );
+    let payments = ownership::payments(sql, &moved.subscription_id);
     sql.execute(
         MARK,
         &[uuid_datum(moved.from).into(), moved.subscription_id.as_str().into(), payments.into()],

@@ -30,10 +30,10 @@ fn with_tls(cluster: &Cluster, server: &ServerCertificate) {
     until("it speaks TLS", || books(cluster).one::<String>("show ssl", &[]) == "on");
 }
 
-/// Of each open connection of the shim, whether it is encrypted.
+/// Whether the open connections of the shim are encrypted: all are, none is, or some of each are.
 fn encrypted(books: &mut Connection) -> Vec<bool> {
     books.column(
-        "select s.ssl from pg_stat_ssl s join pg_stat_activity a using (pid)
+        "select distinct s.ssl from pg_stat_ssl s join pg_stat_activity a using (pid)
          where a.application_name = 'stripe-credits' and a.datname = current_database()",
         &[],
     )

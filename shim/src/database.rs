@@ -5,8 +5,9 @@
 //! Stripe's doors refuse a stricter level (rule 15). Beginning and committing costs no round trip of its own.
 //!
 //! Connections are to a primary that takes writes (`target_session_attrs`); one that turns out not to be is replaced.
-//! A statement waits for each lock for a short time only, and the events of one customer or user for a few connections
-//! only, so that a locked account keeps nobody else waiting.
+//! A statement waits for each lock for a moment only, then it gives its connection back and tries again as one of those
+//! that may wait longer: at most half of the pool, so that however many accounts are locked, the other half serves
+//! everyone else. The events of one customer or user wait for a few connections only.
 //!
 //! Every statement may be repeated, because the database's functions are idempotent. So a lost connection and a
 //! conflict with another transaction are retried here, at once; the caller handles every other error.
@@ -21,6 +22,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::Status;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSqlOwned, ToSql, Type};
 
@@ -52,6 +55,12 @@ const POOL_PART_OF_A_PARTY: usize = 4;
 /// Of the pool, this part applies deliveries, each connection those that wait at the same moment: twice what the events of
 /// one customer or user may use, so that slow ones of theirs leave lanes to everyone else.
 const POOL_PART_OF_DELIVERIES: usize = 2;
+/// How long a statement waits for each lock before it gives its connection to others.
+const FIRST_LOCK_TIMEOUT: Duration = Duration::from_millis(100);
+/// Of the pool, statements that wait for locks longer than that may use this part.
+const POOL_PART_OF_WAITERS: usize = 2;
+/// How long a statement waits to become one of those, without a connection.
+const WAITER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The maximum number of retries after serialization failures and deadlocks.
 const MAX_CONFLICT_RETRIES: u32 = 5;
 /// The maximum number of retries after a lost connection.
@@ -64,8 +73,12 @@ pub(crate) struct Database {
     probes: Statements,
     /// Tells the app, and waits for nothing that webhooks need.
     outbox: Statements,
-    /// What begins each transaction.
+    /// What begins a transaction that gives way to others.
     begin: String,
+    /// What begins one that waits for locks as long as is configured.
+    begin_waiting: String,
+    /// As many permits as there may be of the latter.
+    waiters: Semaphore,
     events: Arc<Turns>,
     deliveries: Batches,
 }
@@ -95,7 +108,9 @@ impl Database {
         Self {
             probes: statements(PROBE_POOL_SIZE, (PROBE_TIMEOUT, PROBE_TIMEOUT)),
             outbox: statements(OUTBOX_POOL_SIZE, (POOL_WAIT_TIMEOUT, POOL_CREATE_TIMEOUT)),
-            begin: begin(config.lock_timeout),
+            begin: begin(FIRST_LOCK_TIMEOUT),
+            begin_waiting: begin(config.lock_timeout),
+            waiters: Semaphore::new(part(POOL_PART_OF_WAITERS)),
             events: Turns::new(part(POOL_PART_OF_A_PARTY)),
             deliveries: Batches::start(&of_pool, lanes, begin, EVENT_TIMEOUT),
             statements: of_pool,
@@ -146,9 +161,9 @@ impl Database {
 
     /// Runs a statement on the connection of probes; a second time if that was lost since the last probe.
     async fn probe(&self, sql: &str) -> Result<Vec<Row>, DatabaseError> {
-        match self.query_once(&self.probes, sql, &[], PROBE_TIMEOUT).await {
+        match self.query_once(&self.probes, &self.begin, sql, &[], PROBE_TIMEOUT).await {
             Err(DatabaseError::ConnectionLost(_) | DatabaseError::ReadOnly(_)) => {
-                self.query_once(&self.probes, sql, &[], PROBE_TIMEOUT).await
+                self.query_once(&self.probes, &self.begin, sql, &[], PROBE_TIMEOUT).await
             }
             result => result,
         }
@@ -181,6 +196,13 @@ impl Database {
         rows.first().map(|row| column(row, 0)).transpose()
     }
 
+    /// Waits until few enough statements wait for locks.
+    async fn become_waiter(&self) -> Result<SemaphorePermit<'_>, DatabaseError> {
+        let permit = timeout(WAITER_TIMEOUT, self.waiters.acquire()).await;
+        let permit = permit.map_err(|_| DatabaseError::Locked("others wait for locks".to_owned()))?;
+        Ok(permit.expect("the semaphore is never closed"))
+    }
+
     /// Runs a statement whose parameters are all text, with the retries described above.
     async fn query(
         &self,
@@ -188,10 +210,15 @@ impl Database {
         parameters: &[&str],
         limit: Duration,
     ) -> Result<Vec<Row>, DatabaseError> {
+        let mut waiter = None;
         let mut conflicts = 0;
         let mut reconnects = 0;
         loop {
-            match self.query_once(&self.statements, sql, parameters, limit).await {
+            let begin = if waiter.is_some() { &self.begin_waiting } else { &self.begin };
+            match self.query_once(&self.statements, begin, sql, parameters, limit).await {
+                Err(DatabaseError::Locked(_)) if waiter.is_none() => {
+                    waiter = Some(self.become_waiter().await?);
+                }
                 Err(DatabaseError::Conflict(_)) if conflicts < MAX_CONFLICT_RETRIES => conflicts += 1,
                 Err(error @ (DatabaseError::ConnectionLost(_) | DatabaseError::ReadOnly(_))) => {
                     // What happened to one connection has most likely happened to the others too.
@@ -210,13 +237,14 @@ impl Database {
     async fn query_once(
         &self,
         statements: &Statements,
+        begin: &str,
         sql: &str,
         parameters: &[&str],
         limit: Duration,
     ) -> Result<Vec<Row>, DatabaseError> {
         let parameters: Vec<Parameter> =
             parameters.iter().map(|value| (value as &(dyn ToSql + Sync), Type::TEXT)).collect();
-        statements.run(&self.begin, sql, &parameters, limit).await
+        statements.run(begin, sql, &parameters, limit).await
     }
 }
 

@@ -8,7 +8,7 @@ use stripe_credits_rules::event::{Event, Keys, Malformed};
 use uuid::Uuid;
 
 use super::{
-    Delivery, customer_to_lock, finish, judge_delivery, payments_given_away, read_body, reject_malformed,
+    Delivery, customers_to_lock, finish, judge_delivery, payments_given_away, read_body, reject_malformed,
 };
 use crate::judge::Caller;
 use crate::ledger;
@@ -46,7 +46,7 @@ pub(crate) fn deliver_texts(sql: &mut Sql, bodies: &[String]) -> Vec<Outcome> {
 /// Takes the locks of all events in the order of rule 15, each kind of them sorted, and then those of the accounts that they
 /// will most likely be posted in.
 fn lock_all(sql: &mut Sql, events: &[&Event], settings: Option<&Settings>) {
-    let customer_ids: Vec<&str> = events.iter().filter_map(|event| customer_to_lock(event)).collect();
+    let customer_ids: Vec<&str> = events.iter().flat_map(|event| customers_to_lock(event)).collect();
     let mut keys = Keys::default();
     for event in events {
         let Keys { sources, names } = event.subject.keys();
@@ -58,12 +58,12 @@ fn lock_all(sql: &mut Sql, events: &[&Event], settings: Option<&Settings>) {
     let moving = |sql: &mut Sql| {
         events.iter().flat_map(|event| payments_given_away(sql, settings, &event.subject, None)).collect()
     };
-    let known = parked::lock(sql, customer_ids, &keys, moving);
+    let known = parked::lock(sql, &customer_ids, &keys, moving);
     let mut users: BTreeSet<Uuid> = known.users().collect();
     let namespace = settings.and_then(|settings| settings.user_namespace);
     let named = events.iter().flat_map(|event| parked::named_users(&event.subject));
     users.extend(named.filter_map(|names| names.user(namespace)));
-    let customer_ids: Vec<String> = events.iter().filter_map(|event| event.customer_id.clone()).collect();
+    let customer_ids: Vec<String> = customer_ids.into_iter().map(str::to_owned).collect();
     users.extend(customers::users(sql, &customer_ids));
     let sources: Vec<String> = keys.sources.iter().map(|id| (*id).to_owned()).collect();
     users.extend(subscriptions::users(sql, &sources));

@@ -88,6 +88,7 @@ fn log(event: Option<&Event>, result: &Result<Outcome, Error>, took: Duration) {
     let error = result.as_ref().err();
     let status = result.as_ref().map_or_else(Error::status, Outcome::status);
     let price_id = outcome.and_then(Outcome::price_ids);
+    let ids = event.map(Event::ids);
     // Shows late webhooks: Stripe's first attempt comes within seconds.
     let age_s = event.and_then(|event| event.age(unix_now()));
     macro_rules! line {
@@ -95,8 +96,11 @@ fn log(event: Option<&Event>, result: &Result<Outcome, Error>, took: Duration) {
             tracing::$level!(
                 event_id = event.map(Event::id),
                 "type" = event.map(Event::event_type),
-                session_id = event.and_then(Event::session_id),
-                payment_intent_id = event.and_then(Event::payment_intent_id),
+                session_id = ids.and_then(|ids| ids.session.as_deref()),
+                payment_intent_id = ids.and_then(|ids| ids.payment_intent.as_deref()),
+                customer_id = ids.and_then(|ids| ids.customer.as_deref()),
+                subscription_id = ids.and_then(|ids| ids.subscription.as_deref()),
+                invoice_id = ids.and_then(|ids| ids.invoice.as_deref()),
                 price_id,
                 user_id = outcome.and_then(Outcome::user_id),
                 credits = outcome.and_then(Outcome::credits),

@@ -162,6 +162,11 @@ impl Shim {
         self.0.address()
     }
 
+    /// Where it listens for operators.
+    pub fn operators_address(&self) -> SocketAddr {
+        self.0.operators_address()
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.0.pid()

@@ -119,6 +119,14 @@ pub(crate) struct RepairConfig {
     pub(crate) stripe: StripeConfig,
 }
 
+/// What `catalog push` needs.
+#[derive(Debug)]
+pub(crate) struct PushConfig {
+    pub(crate) database: DatabaseConfig,
+    /// For what the prices cost.
+    pub(crate) stripe: Option<StripeConfig>,
+}
+
 /// Postgres, and the size of the pool of connections to it.
 #[derive(Debug)]
 pub(crate) struct DatabaseConfig {
@@ -222,6 +230,17 @@ impl RepairConfig {
     }
 }
 
+impl PushConfig {
+    /// Reads the variables of `catalog push`.
+    pub(crate) fn read(environment: &Environment) -> Result<Self, ConfigError> {
+        let mut reader = Reader::new(environment);
+        let database = DatabaseConfig::read_from(&mut reader);
+        let key = reader.optional_secret("STRIPE_SECRET_KEY", stripe_key);
+        let stripe = StripeConfig::read_from(&mut reader, key);
+        reader.finish(database.map(|database| Self { database, stripe }))
+    }
+}
+
 impl StripeConfig {
     /// Reads the variables of a command that only needs Stripe.
     pub(crate) fn read(environment: &Environment) -> Result<Self, ConfigError> {
@@ -248,13 +267,6 @@ impl StripeConfig {
 }
 
 impl DatabaseConfig {
-    /// Reads the variables of a command that only needs the database.
-    pub(crate) fn read(environment: &Environment) -> Result<Self, ConfigError> {
-        let mut reader = Reader::new(environment);
-        let database = Self::read_from(&mut reader);
-        reader.finish(database)
-    }
-
     fn read_from(reader: &mut Reader) -> Option<Self> {
         let database = reader.required_secret("DATABASE_URL", database_url);
         let pool_size = reader

@@ -40,7 +40,7 @@ use hyper::Uri;
 use crate::commands::backfill::{self, Run};
 use crate::commands::send_test_event::{self, SendTestEvent};
 use crate::commands::{catalog_check, catalog_push, replay, sweep, webhooks_check};
-use crate::config::{DatabaseConfig, Environment, ServeConfig};
+use crate::config::{Environment, PushConfig, ServeConfig};
 use crate::error::{EXIT_USAGE, Error};
 
 /// For commands that read Stripe's API.
@@ -95,7 +95,8 @@ enum Command {
 
 #[derive(Subcommand)]
 enum CatalogCommand {
-    /// Load the catalog document FILE and print the change of each price
+    /// Load the catalog document FILE and print the change of each price; with STRIPE_SECRET_KEY also read what the prices
+    /// cost, for GET /catalog
     Push {
         /// The document, in JSON; `-` reads it from stdin
         file: PathBuf,
@@ -144,7 +145,7 @@ async fn run(command: Command) -> Result<(), Error> {
             serve::run(config, &log, serve::termination()?).await
         }
         Command::Catalog(CatalogCommand::Push { file }) => {
-            catalog_push::run(&file, &DatabaseConfig::read(&environment)?).await
+            catalog_push::run(&file, &PushConfig::read(&environment)?).await
         }
         Command::Catalog(CatalogCommand::Check) => catalog_check::run(&environment).await,
         Command::Sweep { since } => sweep::run(since.as_deref(), &environment).await,

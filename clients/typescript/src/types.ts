@@ -125,12 +125,25 @@ export interface Credits<Plan extends string = string> {
   stripe_price_id: string | null;
 }
 
+/** What a price costs at Stripe, to be shown. */
+export interface PriceAmount {
+  price_id: string;
+  currency: string | null;
+  /** In the currency's smallest unit; null if one number does not say it, as for tiers. */
+  unit_amount: number | null;
+  /** Null if it is sold once. */
+  interval: 'day' | 'week' | 'month' | 'year' | null;
+  interval_count: number | null;
+}
+
 /** A plan or a pack on sale. */
 export interface Pack {
   key: string;
   name: string | null;
   credits: number;
   prices: string[];
+  /** Of those of the prices whose amount is known. */
+  amounts: PriceAmount[];
 }
 
 export interface Plan extends Pack {

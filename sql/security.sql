@@ -22,6 +22,7 @@ alter table billing.test_clocks enable row level security;
 alter table billing.credit_grants enable row level security;
 alter table billing.credit_transactions enable row level security;
 alter table billing.reservations enable row level security;
+alter table billing.outbox enable row level security;
 alter table billing.customers enable row level security;
 alter table billing.subscriptions enable row level security;
 alter table billing.subscription_users enable row level security;
@@ -60,6 +61,7 @@ create policy readers on billing.payment_names for select to public using ((sele
 create policy readers on billing.reversals for select to public using ((select billing.is_service()));
 create policy readers on billing.stripe_events for select to public using ((select billing.is_service()));
 create policy readers on billing.forgotten_users for select to public using ((select billing.is_service()));
+create policy readers on billing.outbox for select to public using ((select billing.is_service()));
 create policy readers on billing.cursors for select to public using ((select billing.is_service()));
 
 -- What grant_access grants. Everything else is internal: run by triggers, or by other functions of the extension.

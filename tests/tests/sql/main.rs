@@ -17,6 +17,7 @@ mod isolation;
 mod long_arguments;
 mod model;
 mod one_user;
+mod outbox;
 mod parked_events;
 mod payloads;
 mod permutations;

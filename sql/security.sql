@@ -49,7 +49,7 @@ create policy readers on billing.customers for select to public
 create policy readers on billing.subscriptions for select to public
     using ((select billing.current_user_id()) = user_id or (select billing.is_service()));
 create policy readers on billing.prices for select to public using (true);
-create policy readers on billing.price_amounts for select to public using (true);
+create policy readers on billing.price_amounts for select to public using ((select billing.is_service()));
 create policy readers on billing.settings for select to public using ((select billing.is_service()));
 create policy readers on billing.subscription_users for select to public using ((select billing.is_service()));
 create policy readers on billing.subscription_moves for select to public using ((select billing.is_service()));
@@ -88,7 +88,7 @@ as $$
     union all
     select 'client', r.object, 'SELECT' from relations r
     where r.name in ('accounts', 'credit_grants', 'credit_transactions', 'reservations', 'customers', 'subscriptions',
-        'prices', 'price_amounts', 'user_credits')
+        'prices', 'user_credits')
     union all
     select 'service', f.object, 'EXECUTE' from functions f
     where f.name not in ('guard_drop', 'catalog_changed', 'refuse_ledger_change', 'require_named', 'access_rights', 'grant_access',

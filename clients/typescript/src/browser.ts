@@ -8,7 +8,7 @@ import { streamEvents, type CreditEvent, type EventOptions } from './events.js';
 import { ask, type Connection, StripeCreditsError } from './http.js';
 import type { Catalog, Credits, Outcome } from './types.js';
 
-export { type CreditEvent, type EventOptions, type EventType } from './events.js';
+export { type CreditEvent, type EventData, type EventOptions, type EventType } from './events.js';
 export { StripeCreditsError, type Step } from './http.js';
 export { followReturn, type ReturnOptions, type ReturnOutcome } from './return-flow.js';
 export * from './types.js';

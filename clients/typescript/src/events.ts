@@ -1,6 +1,7 @@
 /** `GET /events`: what happens to the user's credits, as it happens, by fetch, since EventSource sends no token. */
 
 import { type Answer, type Connection, sleep, StripeCreditsError, tell } from './http.js';
+import type { Credits, Pool } from './types.js';
 
 /** How long to wait before connecting again, in milliseconds; twice as long after each failure in a row. */
 const RECONNECT_MS = 1_000;
@@ -9,25 +10,58 @@ const MAX_RECONNECT_MS = 30_000;
 /** How long a stream may be silent, in milliseconds, before it counts as lost: longer than the shim's heartbeat. */
 const SILENCE_LIMIT_MS = 60_000;
 
-/** What happened. */
-export type EventType =
-  | 'credits.granted'
-  | 'credits.reversed'
-  | 'credits.low'
-  | 'credits.exhausted'
-  | 'credits.expiring'
-  | 'subscription.changed'
-  | 'payment.parked'
-  | 'payment.applied_late';
+/** The user's account after what happened, by the names of `my_credits()`. */
+type Account = Pick<
+  Credits,
+  | 'subscription_tier'
+  | 'subscription_status'
+  | 'credits_balance'
+  | 'subscription_credits_balance'
+  | 'purchased_credits_balance'
+  | 'promotional_credits_balance'
+  | 'debt'
+>;
+
+/** A row of the ledger that an event tells of. */
+interface ToldTransaction {
+  transaction_id: number;
+  transaction_type: string;
+  amount: number;
+  /** Without one it is debt. */
+  pool?: Pool;
+  [id: string]: unknown;
+}
+
+/** What each type of event tells; docs/events.md describes it. `payment.parked` is about no user's account. */
+export interface EventData {
+  'credits.granted': { credits: number; transactions: ToldTransaction[]; account: Account };
+  'credits.reversed': { credits: number; transactions: ToldTransaction[]; account: Account };
+  'credits.low': { threshold: number; crossed: number[]; balance_before: number; account: Account };
+  'credits.exhausted': { balance_before: number; account: Account };
+  'credits.expiring': {
+    credits: number;
+    grants: { grant_id: number; pool: Pool; credits: number; expires_at: string }[];
+    account: Account;
+  };
+  'subscription.changed': { subscription: object | null; previous: object | null; account: Account };
+  'payment.applied_late': { credits: number; account: Account; [id: string]: unknown };
+}
+
+export type EventType = keyof EventData;
 
 /** One event of the signed-in user. */
-export interface CreditEvent {
-  /** Where to go on after it: `lastEventId`. */
-  id: string;
-  type: EventType;
-  /** What the shim says of it. */
-  data: { type: EventType; [field: string]: unknown };
-}
+export type CreditEvent = {
+  [Type in EventType]: {
+    id: string;
+    type: Type;
+    /** When it happened: RFC 3339 in UTC. */
+    timestamp: string;
+    user_id: string;
+    data: EventData[Type];
+    /** Where to go on after it. */
+    lastEventId: string;
+  };
+}[EventType];
 
 export interface EventOptions {
   /** Ends the stream. */
@@ -122,11 +156,10 @@ async function open(
   return response.body;
 }
 
-function eventOf({ event, data }: Frame, id: string | undefined): CreditEvent | undefined {
+function eventOf({ data }: Frame, lastEventId: string | undefined): CreditEvent | undefined {
   if (data === undefined) return undefined;
   try {
-    const parsed = JSON.parse(data) as CreditEvent['data'];
-    return { id: id ?? '', type: (event ?? parsed.type) as EventType, data: parsed };
+    return { ...(JSON.parse(data) as CreditEvent), lastEventId: lastEventId ?? '' };
   } catch {
     // Whatever it is, it is no event of ours.
     return undefined;

@@ -1,5 +1,8 @@
 import { expect, test } from 'vitest';
+import { BrowserClient } from '../src/browser.js';
 import { frames, streamEvents, type CreditEvent, type Frame } from '../src/events.js';
+import { ServiceClient } from '../src/server.js';
+import { setting } from './setting.js';
 
 /** A stream of these texts, as they arrive. */
 function stream(...chunks: (string | Uint8Array)[]): ReadableStream<Uint8Array> {
@@ -33,7 +36,7 @@ test('frames are read however they are cut and whatever ends their lines', async
   }
 });
 
-const frame = (id: number) => `id: ${id}\nevent: credits.granted\ndata: {"type":"credits.granted","n":${id}}\n\n`;
+const frame = (id: number) => `id: ${id}\nevent: credits.granted\ndata: {"type":"credits.granted","data":{"credits":${id}}}\n\n`;
 
 test('a stream that breaks goes on after the last event that was seen', async () => {
   const asked: (string | null)[] = [];
@@ -47,9 +50,9 @@ test('a stream that breaks goes on after the last event that was seen', async ()
   const options = { lastEventId: '0', signal: ended.signal };
   for await (const event of streamEvents({ url: 'http://shim', fetch: send }, async () => 'token', options)) {
     seen.push(event);
-    if (event.id === '3') ended.abort();
+    if (event.lastEventId === '3') ended.abort();
   }
-  expect(seen.map((event) => [event.id, event.type, event.data.n])).toEqual([
+  expect(seen.map((event) => [event.lastEventId, event.type, 'credits' in event.data && event.data.credits])).toEqual([
     ['1', 'credits.granted', 1],
     ['2', 'credits.granted', 2],
     ['3', 'credits.granted', 3],
@@ -66,3 +69,29 @@ test('where another attempt is of no use there is an error', async () => {
   const nobody = streamEvents({ url: 'http://shim' }, async () => null);
   await expect(nobody.next()).rejects.toMatchObject({ status: 401 });
 });
+
+test('a grant is told to the page that listens, and the page resumes after it', async () => {
+  const user = setting('USER_ID');
+  const service = new ServiceClient({ url: setting('SHIM_URL'), token: setting('SERVICE_TOKEN') });
+  const client = new BrowserClient({ url: setting('SHIM_URL'), getToken: async () => setting('USER_TOKEN') });
+  const grant = (request_id: string, amount: number) => service.grant({ user, amount, request_id });
+
+  /** The next events of a stream, once it is open and a grant was made. */
+  async function listen(count: number, lastEventId?: string): Promise<CreditEvent[]> {
+    const ended = new AbortController();
+    const seen: CreditEvent[] = [];
+    const onOpen = () => void grant(`ts-told-${lastEventId ?? 'first'}`, lastEventId === undefined ? 7 : 9);
+    const options = { signal: ended.signal, onOpen, ...(lastEventId === undefined ? {} : { lastEventId }) };
+    for await (const event of client.events(options)) {
+      seen.push(event);
+      if (seen.length === count) ended.abort();
+    }
+    return seen;
+  }
+
+  const [first] = await listen(1);
+  expect(first).toMatchObject({ type: 'credits.granted', user_id: user, data: { credits: 7 } });
+  await grant('ts-told-meanwhile', 8);
+  const resumed = await listen(2, first?.lastEventId);
+  expect(resumed.map((event) => event.type === 'credits.granted' && event.data.credits)).toEqual([8, 9]);
+}, 30_000);

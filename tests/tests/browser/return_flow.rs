@@ -158,8 +158,7 @@ fn each_step_is_told_with_its_status_and_time_and_without_a_secret() {
             history.replaceState(null, '', '?credits_checkout=success&session_id=cs_1');
             const steps = [];
             const options = {{ url: 'http://{}', ...auth, onStep: (step) => steps.push(step) }};
-            await new Promise((resolve) => followReturn({{ ...options, onLate: resolve }}));
-            return steps;
+            return new Promise((resolve) => followReturn({{ ...options, onLate: () => resolve([...steps]) }}));
         }})()",
         scene.shim.address()
     ));

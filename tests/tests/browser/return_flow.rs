@@ -147,6 +147,48 @@ fn a_purchase_that_is_in_is_celebrated_unless_less_motion_is_asked_for() {
 }
 
 #[test]
+fn a_page_that_listens_shows_a_late_purchase_when_it_lands() {
+    let scene = Scene::start();
+    pack_is_on_its_way(&scene);
+    let tab = scene.anns_tab();
+    scene.comes_back(&tab, BOUGHT_PACK);
+    tab.says("Your payment is still on its way to us. This page keeps looking.");
+    until("it has looked once more since it listens", || {
+        scene.asked("/events") == 1 && scene.asked(CREDITS) >= 3
+    });
+    let looks = scene.asked(CREDITS);
+    pack_is_paid(&scene);
+    let page_time = || tab.run("Date.now()").as_u64().expect("milliseconds");
+    let since = page_time();
+    assert_eq!(scene.shim.deliver(&paid_pack("cs_1", ANN).completed("evt_1")).summary(), "200 applied");
+    tab.says(HAS_500);
+    scene.is_done(&tab);
+    // Without events it looks every two seconds, with them every 15.
+    assert!(page_time() - since < 12_000, "{} ms", page_time() - since);
+    assert!(scene.asked(CREDITS) - looks <= 3, "{} looks", scene.asked(CREDITS) - looks);
+    assert_eq!(scene.reconciled(PACK, 2), ["ignored", "already_applied"]);
+}
+
+#[test]
+fn a_page_that_cannot_listen_looks_every_two_seconds() {
+    let scene = Scene::start();
+    pack_is_on_its_way(&scene);
+    let tab = scene.anns_tab();
+    tab.cut("/events");
+    scene.comes_back(&tab, BOUGHT_PACK);
+    tab.says("Your payment is still on its way to us. This page keeps looking.");
+    until("it looks again and again", || {
+        tab.advance(Duration::from_millis(500));
+        scene.asked(CREDITS) >= 5
+    });
+    assert_eq!(scene.asked("/events"), 0);
+    pack_is_paid(&scene);
+    assert_eq!(scene.shim.deliver(&paid_pack("cs_1", ANN).completed("evt_1")).summary(), "200 applied");
+    tab.says(HAS_500);
+    scene.is_done(&tab);
+}
+
+#[test]
 fn each_step_is_told_with_its_status_and_time_and_without_a_secret() {
     let scene = Scene::start();
     pack_is_on_its_way(&scene);

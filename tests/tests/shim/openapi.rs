@@ -1,5 +1,5 @@
 //! openapi.yaml against the running shim: schemathesis sends requests that fit it and requests that do not, and every
-//! answer has to be one that the document describes.
+//! answer has to be one that the document describes. Not `GET /events`, whose answer has no end; events.rs tests it.
 
 use std::process::Command;
 
@@ -55,7 +55,10 @@ fn every_answer_to_users_servers_and_stripe_is_one_that_the_document_describes()
         stripe.knows_session(paid_pack(session, buyer).json().clone());
     }
     let shim = shim(&database, &stripe);
-    check(&format!("http://{}", shim.address()), &["--exclude-tag", "operators"]);
+    check(
+        &format!("http://{}", shim.address()),
+        &["--exclude-tag", "operators", "--exclude-path", "/events"],
+    );
 }
 
 #[test]

@@ -151,8 +151,9 @@ async function untilItShows(options: ReturnOptions, route: string, sessionId: st
       if (left <= 0) return late;
       options.onLate?.(late);
       news ??= new News(options);
-      await news.wait(verdict.waitMs, left);
-      if (verdict.isUnanswered || (hasChanged && !verdict.isApplied)) {
+      const mayBeIt = hasChanged && !verdict.isApplied;
+      if (!mayBeIt || verdict.isUnanswered) await news.wait(verdict.waitMs, left);
+      if (verdict.isUnanswered || mayBeIt) {
         before = credits ? { credits } : {};
         verdict = await reconcile();
       }
@@ -167,7 +168,9 @@ async function untilItShows(options: ReturnOptions, route: string, sessionId: st
 class News {
   readonly #ended = new AbortController();
   #isListening = false;
-  #wake = () => {};
+  /** Whether something has happened since the last look began, also while nobody waited. */
+  #hasNews = false;
+  #interrupt = () => {};
 
   constructor(options: ReturnOptions) {
     this.#listen(options).catch(() => {});
@@ -175,16 +178,24 @@ class News {
 
   async wait(waitMs: number, limitMs: number): Promise<void> {
     const interval = this.#isListening ? POLL_INTERVAL_WITH_EVENTS_MS : POLL_INTERVAL_MS;
-    const woken = new AbortController();
-    this.#wake = () => woken.abort();
     // A shim that asks for time gets it, whatever happens.
     const atLeast = Math.min(waitMs, limitMs);
     await sleep(atLeast);
-    await sleep(Math.max(Math.min(interval, limitMs) - atLeast, 0), woken.signal);
+    if (!this.#hasNews) {
+      const interrupted = new AbortController();
+      this.#interrupt = () => interrupted.abort();
+      await sleep(Math.max(Math.min(interval, limitMs) - atLeast, 0), interrupted.signal);
+    }
+    this.#hasNews = false;
   }
 
   end(): void {
     this.#ended.abort();
+  }
+
+  #wake(): void {
+    this.#hasNews = true;
+    this.#interrupt();
   }
 
   async #listen(options: ReturnOptions): Promise<void> {

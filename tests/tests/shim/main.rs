@@ -26,6 +26,7 @@ mod slow_clients;
 mod strangers;
 mod subscription;
 mod sweep;
+mod tls;
 mod torture;
 mod typescript;
 mod webhooks;

@@ -6,6 +6,7 @@ pub(crate) mod replay;
 pub(crate) mod catalog_push;
 pub(crate) mod catalog_check;
 pub(crate) mod webhooks_check;
+pub(crate) mod books_check;
 pub(crate) mod send_test_event;
 mod repair;
 mod report;

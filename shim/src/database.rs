@@ -13,6 +13,7 @@
 
 pub(crate) mod catalog;
 mod events;
+pub(crate) mod operations;
 mod users;
 
 use std::sync::Arc;

@@ -23,6 +23,7 @@ mod event;
 mod outcome;
 mod signature;
 mod metrics;
+mod status;
 mod connections;
 mod limits;
 mod config;
@@ -39,7 +40,7 @@ use hyper::Uri;
 
 use crate::commands::backfill::{self, Run};
 use crate::commands::send_test_event::{self, SendTestEvent};
-use crate::commands::{catalog_check, catalog_push, replay, sweep, webhooks_check};
+use crate::commands::{books_check, catalog_check, catalog_push, replay, sweep, webhooks_check};
 use crate::config::{DatabaseConfig, Environment, ServeConfig};
 use crate::error::{EXIT_USAGE, Error};
 
@@ -89,6 +90,9 @@ enum Command {
     /// Check the webhook endpoints in Stripe
     #[command(subcommand)]
     Webhooks(WebhooksCommand),
+    /// Prove the books
+    #[command(subcommand)]
+    Books(BooksCommand),
     /// For development: sign a checkout.session.completed event and post it to a running shim
     SendTestEvent(SendTestEvent),
 }
@@ -114,6 +118,12 @@ enum WebhooksCommand {
         #[arg(long)]
         url: Option<Uri>,
     },
+}
+
+#[derive(Subcommand)]
+enum BooksCommand {
+    /// Compute every grant anew, and print each user whose books differ; the metrics show how many
+    Check,
 }
 
 #[tokio::main]
@@ -155,6 +165,7 @@ async fn run(command: Command) -> Result<(), Error> {
         Command::Webhooks(WebhooksCommand::Check { url }) => {
             webhooks_check::run(url.as_ref(), &environment).await
         }
+        Command::Books(BooksCommand::Check) => books_check::run(&environment).await,
         Command::SendTestEvent(arguments) => send_test_event::run(arguments, &environment).await,
     }
 }

@@ -12,14 +12,15 @@ use crate::app::App;
 use crate::error::Error;
 use crate::metrics;
 use crate::response::{Response, error_response, json_response};
+use crate::status::Status;
 
 /// How old a readiness may be that is answered.
 const READINESS_MAX_AGE: Duration = Duration::from_secs(1);
-/// How old the count of parked events may be that is answered.
-const COUNT_MAX_AGE: Duration = Duration::from_secs(5);
+/// How old the database's status may be that is answered.
+const STATUS_MAX_AGE: Duration = Duration::from_secs(5);
 
 static READINESS: Kept<Response> = Kept::none();
-static PARKED_EVENTS: Kept<Option<i64>> = Kept::none();
+static STATUS: Kept<Option<Status>> = Kept::none();
 
 /// The last answer to a question. While it is asked again, whoever else asks waits for the same answer.
 struct Kept<T>(Mutex<Option<(Instant, T)>>);
@@ -65,11 +66,11 @@ pub(crate) async fn ready(app: &App) -> Response {
 
 /// The metrics, without those from the database while it is down.
 pub(crate) async fn scrape(app: &App) -> Result<Response, Error> {
-    let count = async { app.database.parked_events().await.ok() };
-    let parked_events = PARKED_EVENTS.get(COUNT_MAX_AGE, count).await;
+    let ask = async { app.database.status().await.ok() };
+    let status = STATUS.get(STATUS_MAX_AGE, ask).await;
     let text = app
         .metrics
-        .render(&app.database.pool_status(), app.dropped_lines.dropped_lines(), parked_events)
+        .render(&app.database.pool_status(), app.dropped_lines.dropped_lines(), status.as_ref())
         .map_err(|_| Error::Internal("the metrics could not be written".to_owned()))?;
     let mut response = Response::new(text.into());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));

@@ -11,6 +11,7 @@ mod credits;
 mod database_away;
 mod hostile_bodies;
 mod lifecycle;
+mod monitoring;
 mod needs_fetch;
 mod one_of_many;
 mod payloads;

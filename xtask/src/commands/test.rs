@@ -42,13 +42,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let scratch = Scratch::new()?;
     stages.run("tools: apt packages, cargo-pgrx", install::tools)?;
     let browser = stages.run("tools of the browser's tests", install::browser)?;
+    let promtool = stages.run("tools of the alerts' tests: promtool", install::promtool)?;
     if arguments.cargo_test.is_empty() {
         stages.run("tests of the rules, the shim and xtask", || self_contained(&scratch))?;
     }
     stages.run("extension: build and install", || install::extension(Flavour::Dev))?;
     let shim = stages.run("shim: build", || build_shim(Flavour::Dev))?;
     let cluster = stages.run("cluster: make and start", start_cluster)?;
-    let built = Built { shim: &shim, browser: &browser };
+    let built = Built { shim: &shim, browser: &browser, promtool: &promtool };
     stages.run("integration tests", || integration(&cluster, &built, &scratch, &arguments.cargo_test))?;
     stages.summarize();
     Ok(())
@@ -79,6 +80,7 @@ pub(crate) fn with_cluster<'a>(command: &'a mut Command, cluster: &Cluster, shim
 struct Built<'a> {
     shim: &'a Path,
     browser: &'a Path,
+    promtool: &'a Path,
 }
 
 fn integration(cluster: &Cluster, built: &Built, scratch: &Scratch, arguments: &[String]) -> Result<()> {
@@ -89,7 +91,7 @@ fn integration(cluster: &Cluster, built: &Built, scratch: &Scratch, arguments: &
         command.arg("--tests");
     }
     command.args(arguments);
-    command.env("STRIPE_CREDITS_BROWSER", built.browser);
+    command.env("STRIPE_CREDITS_BROWSER", built.browser).env("STRIPE_CREDITS_PROMTOOL", built.promtool);
     process::run_group(with_cluster(&mut command, cluster, built.shim))
 }
 

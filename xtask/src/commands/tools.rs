@@ -8,6 +8,7 @@ pub(crate) fn run() -> Result<()> {
     let mut stages = Stages::default();
     stages.run("tools: apt packages, cargo-pgrx", install::tools)?;
     stages.run("tools of the browser's tests", install::browser)?;
+    stages.run("tools of the alerts' tests: promtool", install::promtool)?;
     stages.run("tools of the checks: cargo-deny", install::checkers)?;
     stages.summarize();
     Ok(())

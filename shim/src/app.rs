@@ -165,7 +165,8 @@ pub(crate) async fn check_mode(database: &Database, mode: StripeMode) -> Result<
     compare_modes(database.livemode().await?, mode)
 }
 
-fn compare_modes(livemode: Option<bool>, mode: StripeMode) -> Result<(), Error> {
+/// See [`check_mode`].
+pub(crate) fn compare_modes(livemode: Option<bool>, mode: StripeMode) -> Result<(), Error> {
     match livemode {
         Some(livemode) if livemode != (mode == StripeMode::Live) => Err(Error::ModeConflict { livemode }),
         _ => Ok(()),

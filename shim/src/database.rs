@@ -13,6 +13,7 @@
 
 pub(crate) mod catalog;
 mod events;
+mod explain;
 pub(crate) mod operations;
 mod users;
 

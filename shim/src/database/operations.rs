@@ -24,6 +24,13 @@ pub(crate) struct BooksFault {
     pub(crate) detail: String,
 }
 
+/// A rule of access that does not hold any more, and how.
+#[derive(Debug)]
+pub(crate) struct SecurityFault {
+    pub(crate) check: String,
+    pub(crate) detail: String,
+}
+
 impl Database {
     /// What a scrape reads, on the connection of probes. Whatever the tables' size, it reads at most [`MAX_COUNTED`] rows.
     pub(crate) async fn status(&self) -> Result<Status, DatabaseError> {
@@ -68,6 +75,19 @@ impl Database {
         let rows = self.query(sql, &[], PROOF_TIMEOUT).await?;
         let fault = |row: &Row| Ok(BooksFault { user_id: column(row, 0)?, detail: column(row, 1)? });
         rows.iter().map(fault).collect()
+    }
+
+    /// The rules of access that do not hold, by `security_selfcheck()`.
+    pub(crate) async fn security_faults(&self) -> Result<Vec<SecurityFault>, DatabaseError> {
+        let sql = "select s.check_name, s.detail from billing.security_selfcheck() s where not s.ok";
+        let rows = self.query(sql, &[], PROOF_TIMEOUT).await?;
+        let fault = |row: &Row| Ok(SecurityFault { check: column(row, 0)?, detail: column(row, 1)? });
+        rows.iter().map(fault).collect()
+    }
+
+    /// The database's clock, in seconds since 1970.
+    pub(crate) async fn now(&self) -> Result<i64, DatabaseError> {
+        self.time("0 seconds").await
     }
 }
 

@@ -49,5 +49,6 @@ mod subscription_reversals;
 mod subscription_state;
 mod tampering;
 mod trials_and_coupons;
+mod troubleshooting;
 mod users;
 mod vectors;

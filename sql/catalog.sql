@@ -13,6 +13,8 @@ create table billing.settings (
     free_plan_name text,
     free_plan_credits billing.credits,
     free_plan_every interval,
+    low_credits jsonb not null,
+    expiring_days integer check (expiring_days > 0),
     loaded_at timestamptz not null,
     check (num_nulls(free_plan_key, free_plan_name, free_plan_credits, free_plan_every) in (0, 4))
 );
@@ -27,6 +29,10 @@ comment on column billing.settings.begins_at is
 'Payments made before this time are ignored, before_books: they were credited elsewhere. Null: all payments count.';
 comment on column billing.settings.user_namespace is
 'The namespace in which texts that are not UUIDs name users, by UUID version 5; null: only UUIDs name users.';
+comment on column billing.settings.low_credits is
+'The balances of which the app is told: {"default": [100, 10], "plans": {"pro": [1000]}}, highest first.';
+comment on column billing.settings.expiring_days is
+'How many days ahead the app is told that credits expire; null: never.';
 
 create table billing.prices (
     price_id billing.identifier not null,

@@ -195,7 +195,8 @@ comment on function billing.settle_account(uuid) is
 comment on function billing.run_due(integer) is
 'Posts what is due (expiries, parts of a period''s credits, months of the free plan, expired reservations) in up to '
 'p_limit accounts, and judges up to 100 parked events again that are due, if no delivery is being applied at that '
-'moment; busy accounts are left for the next run. Returns how many accounts and events. It need not be punctual: reads are right '
+'moment; tells of credits that expire within the catalog''s expiring_days, and removes rows of the outbox that are 30 '
+'days old, up to p_limit each; busy accounts are left for the next run. Returns how many accounts, events and rows. It need not be punctual: reads are right '
 'without it, and every operation posts what is due in its account. Errors: 22004, 22023.';
 
 comment on function billing.retry_parked(integer) is

@@ -177,6 +177,16 @@ $$;
 comment on function billing.reservation_faults() is
 'The part of validate_credits_consistency() about reservations: each has ledger rows, and they say the same.';
 
+create function billing.outbox_faults() returns table (user_id uuid, place bigint, fault text)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+    select o.user_id, o.id, format('outbox row %s: by the account the last one is %s', o.id, coalesce(a.last_outbox_id, 0))
+    from billing.outbox o left join billing.accounts a using (user_id)
+    where o.user_id <> '00000000-0000-0000-0000-000000000000' and o.id > coalesce(a.last_outbox_id, 0)
+$$;
+comment on function billing.outbox_faults() is
+'The part of validate_credits_consistency() about the outbox: no row is numbered after the account''s last one.';
+
 create function billing.balance_faults()
 returns table (user_id uuid, stored bigint, calculated bigint, fault text)
 language sql stable security definer set search_path = pg_catalog, pg_temp
@@ -250,6 +260,8 @@ as $$
             select 5, p.* from billing.payment_faults() p
             union all
             select 6, r.* from billing.reservation_faults() r
+            union all
+            select 7, o.* from billing.outbox_faults() o
         ) f
     ), details as (
         -- The first faults say where to look; a chain that is cut has as many as rows behind the cut.
@@ -428,7 +440,12 @@ begin
             'credits_granted', coalesce(sum(t.amount) filter (where t.amount > 0), 0),
             'credits_taken', coalesce(-sum(t.amount) filter (where t.amount < 0), 0))
         from billing.credit_transactions t where t.created_at >= v_since
+    ) || (
+        select jsonb_build_object('outbox_pending', count(*), 'outbox_oldest_pending_at', min(o.created_at))
+        from billing.outbox o where o.state = 'pending'
     ) || jsonb_build_object(
+        'outbox_dead', (
+            select count(*) from billing.outbox o where o.state = 'dead'),
         'accounts_due', (
             select count(*) from billing.accounts a where a.next_due_at <= statement_timestamp()));
 end

@@ -7,6 +7,7 @@ select pg_catalog.pg_extension_config_dump('billing.test_clocks', '');
 select pg_catalog.pg_extension_config_dump('billing.credit_grants', '');
 select pg_catalog.pg_extension_config_dump('billing.credit_transactions', '');
 select pg_catalog.pg_extension_config_dump('billing.reservations', '');
+select pg_catalog.pg_extension_config_dump('billing.outbox', '');
 select pg_catalog.pg_extension_config_dump('billing.customers', '');
 select pg_catalog.pg_extension_config_dump('billing.subscriptions', '');
 select pg_catalog.pg_extension_config_dump('billing.subscription_users', '');

@@ -22,6 +22,7 @@ create table billing.accounts (
     last_grant_id bigint not null default 0,
     last_transaction_id bigint not null default 0,
     last_hash bytea not null default '',
+    last_outbox_id bigint not null default 0,
     version bigint not null default 0,
     created_at timestamptz not null,
     updated_at timestamptz not null
@@ -115,6 +116,7 @@ create table billing.credit_grants (
     moved_with text,
     kept billing.credits,
     made_after bigint not null,
+    told_expires_at timestamptz,
     created_at timestamptz not null,
     primary key (user_id, id),
     unique (user_id, source_id, item)
@@ -146,6 +148,8 @@ comment on column billing.credit_grants.moved_with is
 comment on column billing.credit_grants.kept is
 'What the user had drawn when the subscription moved: the amount is that, as far as the facts are still worth it.';
 comment on column billing.credit_grants.made_after is 'The account''s last ledger row before the grant was made.';
+comment on column billing.credit_grants.told_expires_at is
+'The expiry of which the app was told that it is near: credits.expiring in the outbox.';
 
 create function billing.adds_up(g billing.credit_grants) returns boolean
 language plpgsql immutable
@@ -168,6 +172,8 @@ create index credit_grants_draw on billing.credit_grants (user_id, priority_at, 
 create index credit_grants_periods on billing.credit_grants (user_id, period_end)
     where stripe_subscription_id is not null;
 create index credit_grants_moved on billing.credit_grants (moved_with) where moved_with is not null;
+create index credit_grants_expiring on billing.credit_grants (expires_at)
+    where spendable and expires_at is distinct from told_expires_at and source_id <> 'free_plan';
 create index credit_grants_debt on billing.credit_grants (user_id) where owed > 0 or settled > 0;
 
 create table billing.credit_transactions (

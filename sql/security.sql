@@ -21,6 +21,7 @@ alter table billing.test_clocks enable row level security;
 alter table billing.credit_grants enable row level security;
 alter table billing.credit_transactions enable row level security;
 alter table billing.reservations enable row level security;
+alter table billing.outbox enable row level security;
 alter table billing.customers enable row level security;
 alter table billing.subscriptions enable row level security;
 alter table billing.subscription_users enable row level security;
@@ -58,6 +59,7 @@ create policy readers on billing.payment_names for select to public using ((sele
 create policy readers on billing.reversals for select to public using ((select billing.is_service()));
 create policy readers on billing.stripe_events for select to public using ((select billing.is_service()));
 create policy readers on billing.forgotten_users for select to public using ((select billing.is_service()));
+create policy readers on billing.outbox for select to public using ((select billing.is_service()));
 create policy readers on billing.cursors for select to public using ((select billing.is_service()));
 
 -- What grant_access grants. Everything else is internal: run by triggers, or by other functions of the extension.
@@ -89,7 +91,8 @@ as $$
     select 'service', f.object, 'EXECUTE' from functions f
     where f.name not in ('guard_drop', 'catalog_changed', 'refuse_ledger_change', 'require_named', 'access_rights', 'grant_access',
         'settle_account', 'older_answer', 'draw_rank', 'adds_up', 'owner_role_faults', 'present_state',
-        'installed_state', 'access_faults', 'surroundings_faults')
+        'installed_state', 'set_rights', 'secure_installation', 'access_faults',
+        'surroundings_faults')
     union all
     select 'client', f.object, 'EXECUTE' from functions f
     where f.name in ('current_user_id', 'is_service', 'free_plan', 'lots_by', 'balances_by', 'account_time', 'my_credits',
@@ -126,51 +129,10 @@ comment on function billing.grant_access(regrole, regrole) is
   p_service  runs the service functions, reads every row
 To be run by the role that installed the extension. Errors: 22004 null, 22023 the same role twice.';
 
--- Over every object of the script, so that no new one can be forgotten.
-do $$
-declare
-    v_object record;
-begin
-    -- It may have been there before, of another superuser.
-    execute pg_catalog.format('alter schema billing owner to %I', current_user);
-    for v_object in
-        select c.oid::regclass as name from pg_catalog.pg_class c
-        where c.relnamespace = 'billing'::regnamespace and c.relkind in ('r', 'v')
-    loop
-        execute pg_catalog.format('alter table %s owner to stripe_credits_owner', v_object.name);
-    end loop;
-    for v_object in
-        select p.oid::regprocedure as signature, l.lanname = 'c' as keeps_plans
-        from pg_catalog.pg_proc p join pg_catalog.pg_language l on l.oid = p.prolang
-        where p.pronamespace = 'billing'::regnamespace and p.prosecdef
-    loop
-        if v_object.keeps_plans then
-            -- Its statements look rows up by key. Where one takes an array, Postgres guesses it longer than it is, and would
-            -- plan the statement anew each time, which takes longer than to run it.
-            execute pg_catalog.format(
-                'alter function %s set plan_cache_mode = force_generic_plan', v_object.signature);
-        end if;
-        execute pg_catalog.format('alter function %s owner to stripe_credits_owner', v_object.signature);
-    end loop;
-end
-$$;
-
--- The record that security_selfcheck() compares with. A script that updates the extension makes it anew.
-do $$
-begin
-    execute pg_catalog.format(
-        'create function billing.installed_state() returns table (check_name text, object text, state text) '
-        'language sql immutable set search_path = pg_catalog, pg_temp as %L', (
-            select 'values ' || pg_catalog.string_agg(
-                pg_catalog.format(E'\n    (%L, %L, %L)', s.check_name, s.object, s.state), ',' order by s)
-            from billing.present_state() s));
-end
-$$;
-comment on function billing.installed_state() is
-'What present_state() returned at CREATE EXTENSION, for security_selfcheck().';
-
--- Nobody has a right by default privileges, such as Supabase's, or by what a schema that was there before grants.
-do $$
+-- Nobody else keeps any right on any object of the schema.
+create function billing.set_rights(p_clients oid[], p_services oid[]) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
 declare
     v_right record;
 begin
@@ -179,27 +141,110 @@ begin
             case when a.grantee = 0 then 'public' else a.grantee::regrole::text end as grantee
         from (
             select 'schema billing' as object, n.nspowner as owner, n.nspacl as acl
-            from pg_catalog.pg_namespace n where n.nspname = 'billing'
+            from pg_namespace n where n.nspname = 'billing'
             union all
             select 'table ' || c.oid::regclass, c.relowner, c.relacl
-            from pg_catalog.pg_class c
+            from pg_class c
             where c.relnamespace = 'billing'::regnamespace and c.relkind in ('r', 'v')
             union all
-            select 'function ' || p.oid::regprocedure, p.proowner,
-                coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))
-            from pg_catalog.pg_proc p where p.pronamespace = 'billing'::regnamespace
+            select 'function ' || p.oid::regprocedure, p.proowner, coalesce(p.proacl, acldefault('f', p.proowner))
+            from pg_proc p where p.pronamespace = 'billing'::regnamespace
         ) o
-        cross join lateral pg_catalog.aclexplode(o.acl) a
+        cross join lateral aclexplode(o.acl) a
         where a.grantee <> o.owner
     loop
-        execute pg_catalog.format('revoke all on %s from %s cascade', v_right.object, v_right.grantee);
+        execute format('revoke all on %s from %s cascade', v_right.object, v_right.grantee);
     end loop;
     grant usage on schema billing to stripe_credits_owner;
     grant execute on all functions in schema billing to stripe_credits_owner;
-    if exists (select from pg_catalog.pg_roles r where r.rolname = 'authenticated')
-        and exists (select from pg_catalog.pg_roles r where r.rolname = 'service_role')
+    for v_right in
+        select distinct e.object, e.privilege, r.grantee::regrole as grantee
+        from billing.access_rights() e
+        join (
+            select 'service' as role_kind, s as grantee from unnest(p_services) s
+            union all
+            select 'client', c from unnest(p_clients) c where c <> all (p_services)
+        ) r using (role_kind)
+    loop
+        execute format('grant %s on %s to %s', v_right.privilege, v_right.object, v_right.grantee);
+    end loop;
+end
+$$;
+comment on function billing.set_rights(oid[], oid[]) is
+'Gives the owner role, client roles and service roles their rights, and takes from everybody else what default privileges, '
+'such as Supabase''s, or an older grant gave; part of secure_installation().';
+
+-- The end of the install script, and of every script that updates the extension: over every object of the schema, so
+-- that no new one can be forgotten.
+create function billing.secure_installation() returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+    -- An update keeps the roles that grant_access made. Before there is a record of an installation, whoever has rights
+    -- has them by default privileges, or by what a schema that was there before grants.
+    v_is_update constant boolean := to_regprocedure('billing.installed_state()') is not null;
+    v_clients oid[];
+    v_services oid[];
+    v_object record;
+begin
+    select coalesce(array_agg(a.grantee) filter (where p.proname = 'my_credits'), '{}'),
+        coalesce(array_agg(a.grantee) filter (where p.proname = 'apply_stripe_event'), '{}')
+    into v_clients, v_services
+    from pg_proc p cross join lateral aclexplode(p.proacl) a
+    join pg_roles r on r.oid = a.grantee and r.rolname not in ('anon', 'stripe_credits_owner')
+    where p.oid in ('billing.my_credits()'::regprocedure, 'billing.apply_stripe_event(jsonb, jsonb)'::regprocedure)
+        and a.grantee <> p.proowner and v_is_update;
+    if not v_is_update and (
+        select count(*) = 2 from pg_roles r where r.rolname in ('authenticated', 'service_role'))
     then
-        perform billing.grant_access('authenticated', 'service_role');
+        v_clients := array['authenticated'::regrole];
+        v_services := array['service_role'::regrole];
     end if;
+
+    -- It may have been there before, of another superuser.
+    execute format('alter schema billing owner to %I', current_user);
+    for v_object in
+        select c.oid::regclass as name from pg_class c
+        where c.relnamespace = 'billing'::regnamespace and c.relkind in ('r', 'v')
+    loop
+        execute format('alter table %s owner to stripe_credits_owner', v_object.name);
+    end loop;
+    for v_object in
+        select p.oid::regprocedure as signature, l.lanname = 'c' as keeps_plans
+        from pg_proc p join pg_language l on l.oid = p.prolang
+        where p.pronamespace = 'billing'::regnamespace and p.prosecdef
+    loop
+        if v_object.keeps_plans then
+            -- Its statements look rows up by key. Where one takes an array, Postgres guesses it longer than it is, and
+            -- would plan the statement anew each time, which takes longer than to run it.
+            execute format('alter function %s set plan_cache_mode = force_generic_plan', v_object.signature);
+        end if;
+        execute format('alter function %s owner to stripe_credits_owner', v_object.signature);
+    end loop;
+
+    -- Only a script of the extension may drop its function, so that nobody replaces the record by calling this one.
+    if v_is_update then
+        drop function billing.installed_state();
+    end if;
+    execute format(
+        'create function billing.installed_state() returns table (check_name text, object text, state text) '
+        'language sql immutable set search_path = pg_catalog, pg_temp as %L', (
+            select 'values ' || string_agg(
+                format(E'\n    (%L, %L, %L)', s.check_name, s.object, s.state), ',' order by s)
+            from billing.present_state() s));
+    comment on function billing.installed_state() is
+    'What present_state() returned at the end of CREATE or ALTER EXTENSION, for security_selfcheck().';
+
+    perform billing.set_rights(v_clients, v_services);
+end
+$$;
+comment on function billing.secure_installation() is
+'Gives every object its owner and its rights, keeping the roles that grant_access made, and records the installation '
+'for security_selfcheck(). The last statement of the install script and of each script that updates the extension; '
+'outside of these it raises 2BP01.';
+
+do $$
+begin
+    perform billing.secure_installation();
 end
 $$;

@@ -24,7 +24,7 @@ use crate::pg::sql::connected;
 use crate::posting::adjustment::{self, Adjustment, Import};
 use crate::posting::promotion::{self, ManualGrant};
 use crate::posting::spend::{self, Refund, Request};
-use crate::tables::inbox;
+use crate::tables::{inbox, outbox};
 
 /// Applies a whole Stripe event in one transaction, in any order, any number of times, with the same end state.
 ///
@@ -376,14 +376,20 @@ fn import_balance(
 }
 
 /// Posts what is due in up to `p_limit` accounts, and judges up to 100 parked events again that are due, if no delivery is being
-/// applied at that moment. Returns how many accounts and events; 0 means that the others are busy or not due. It need not be
-/// punctual: reads are right without it.
+/// applied at that moment; tells of credits that expire soon, and removes old rows of the outbox, up to `p_limit` each. Returns
+/// how many accounts, events and rows; 0 means that the others are busy or not due. It need not be punctual: reads are right
+/// without it.
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn run_due(p_limit: default!(Option<i32>, "1000")) -> i64 {
     let limit = positive(p_limit.map(i64::from), "p_limit").0;
-    let done = connected(|sql| event::try_retry_due(sql, limit) + ledger::run_due(sql, limit));
-    i64::try_from(done).expect("no more than twice the limit")
+    let done = connected(|sql| {
+        event::try_retry_due(sql, limit)
+            + ledger::run_due(sql, limit)
+            + ledger::tell_expiring(sql, limit)
+            + outbox::prune(sql, limit)
+    });
+    i64::try_from(done).expect("no more than four times the limit")
 }
 
 /// Posts what is due in a user's account, if the transaction may write. Internal to `my_credits`.

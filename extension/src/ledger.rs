@@ -13,6 +13,7 @@ mod targets; // the difference between what grants hold and what they should hol
 mod debt; // what was drawn beyond worth
 mod draws; // spends and reservations
 mod audit; // what the books should hold by all facts
+mod telling; // what an operation tells the app
 mod chain; // the hash of each ledger row
 
 use serde_json::{Value, json};
@@ -32,6 +33,8 @@ pub(crate) use chain::chain_faults;
 use chain::{LedgerRow, RowHash};
 pub(crate) use purchase::{Bought, came_back};
 pub(crate) use targets::Cause;
+use telling::Telling;
+pub(crate) use telling::{tell_expiring, tell_of_payment};
 
 use crate::pg::convert::{clock, timestamp, uuid_datum};
 use crate::pg::json::Json;
@@ -130,6 +133,7 @@ pub(crate) struct Account {
     next_due: Option<Time>,
     last_grant_id: i64,
     last_transaction_id: i64,
+    last_outbox_id: i64,
     /// Of the last ledger row; empty before the first.
     last_hash: RowHash,
     /// The id of this operation's first row.
@@ -137,6 +141,10 @@ pub(crate) struct Account {
     /// Σ remaining − debt before this operation.
     opened_with: Credits,
     postings: Vec<Value>,
+    /// What the app is told when the account is saved.
+    telling: Telling,
+    /// The credits that could be spent when the account was saved last.
+    saved_available: Credits,
     dirty: bool,
     /// What became known or due that may change what periods hold, and is not computed yet.
     touched: Option<streams::Touch>,
@@ -202,7 +210,7 @@ fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
     let mut row = sql.query_opt(
         "select subscription_credits, purchased_credits, promotional_credits, debt, tier, subscription_status,
                 signed_up_at, free_next_at, periods_next_at, next_due_at, last_grant_id, last_transaction_id, last_hash,
-                updated_at, test_clock, to_set_aside::text,
+                updated_at, test_clock, to_set_aside::text, last_outbox_id,
                 case when test_clock is not null then billing.account_time(test_clock) end
          from billing.accounts where user_id = $1 for update",
         &[uuid_datum(user).into()],
@@ -221,9 +229,12 @@ fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
         posted_at: row.get(),
         test_clock: row.get_opt(),
         to_set_aside: row.get_opt::<String>().map(|text| serde_json::from_str(&text).expect("jsonb is JSON")),
+        last_outbox_id: row.get(),
         operation_id: 0,
         opened_with: Credits::ZERO,
         postings: Vec::new(),
+        telling: Telling::default(),
+        saved_available: Credits::ZERO,
         dirty: false,
         touched: None,
         moving: None,
@@ -232,6 +243,7 @@ fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
         learned_as_of: None,
     };
     account.now = row.get_opt().unwrap_or(account.now);
+    account.saved_available = account.available();
     Some(account)
 }
 
@@ -312,6 +324,8 @@ pub(crate) fn sync(sql: &mut Sql, user: Uuid) -> Credits {
                      select greatest(a.last_transaction_id, $3), a.last_hash
                  ) l
                  order by l.id desc limit 1),
+             last_outbox_id = greatest(a.last_outbox_id,
+                 (select max(o.id) from billing.outbox o where o.user_id = a.user_id)),
              debt = greatest(0,
                  (select coalesce(sum(g.remaining), 0) from billing.credit_grants g where g.user_id = a.user_id)
                  - (select coalesce(sum(t.amount), 0) from billing.credit_transactions t where t.user_id = a.user_id)),
@@ -430,10 +444,12 @@ impl Account {
     /// Sets tier and status by the user's subscriptions; `false` if they are the same. Without a plan, the months of the free
     /// plan continue.
     pub(crate) fn set_tier(&mut self, sql: &mut Sql, tier: String, subscription_status: String) -> bool {
-        let balances = &mut self.balances;
+        let balances = &self.balances;
         if (&balances.tier, &balances.subscription_status) == (&tier, &subscription_status) {
             return false;
         }
+        self.keep_former_tier();
+        let balances = &mut self.balances;
         (balances.tier, balances.subscription_status, self.dirty) = (tier, subscription_status, true);
         if self.balances.tier == FREE {
             self.resume_free_plan(sql);
@@ -538,6 +554,7 @@ impl Account {
             created_at: self.now,
         };
         self.last_hash = row.hash(&self.last_hash);
+        self.telling.post(transaction_type, &row);
         sql.execute(
             "insert into billing.credit_transactions
                  (user_id, id, operation_id, transaction_type, amount, grant_id, pool, balance_after, description,
@@ -618,11 +635,12 @@ impl Account {
         if !self.dirty {
             return;
         }
+        self.tell(sql);
         sql.execute(
             "update billing.accounts set subscription_credits = $2, purchased_credits = $3, promotional_credits = $4,
                  debt = $5, tier = $6, subscription_status = $7, signed_up_at = $8, free_next_at = $9, periods_next_at = $10,
                  next_due_at = $11, last_grant_id = $12, last_transaction_id = $13, version = version + 1, updated_at = $14,
-                 test_clock = $15, last_hash = $16, to_set_aside = $17
+                 test_clock = $15, last_hash = $16, to_set_aside = $17, last_outbox_id = $18
              where user_id = $1",
             &[
                 uuid_datum(self.user).into(),
@@ -642,6 +660,7 @@ impl Account {
                 self.test_clock.as_deref().into(),
                 self.last_hash.as_slice().into(),
                 self.to_set_aside.as_ref().map(|all| Json::from_text(&all.to_string())).into(),
+                self.last_outbox_id.into(),
             ],
         );
         self.dirty = false;

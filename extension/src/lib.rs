@@ -46,6 +46,7 @@ mod tables {
     pub(crate) mod invoice_lines; // invoice_lines: what each invoice bills
     pub(crate) mod test_clocks; // test_clocks: the time by each of Stripe's test clocks
     pub(crate) mod reservations; // reservations
+    pub(crate) mod outbox; // outbox: what the app is told
     pub(crate) mod reversals; // reversals: refunds, disputes, credit notes
     pub(crate) mod inbox; // stripe_events
     pub(crate) mod forgotten; // forgotten_users
@@ -67,7 +68,8 @@ pgrx::pg_module_magic!(name, version);
 extension_sql_file!("../../sql/install.sql", name = "install", bootstrap);
 extension_sql_file!("../../sql/catalog.sql", name = "catalog", requires = ["install"]);
 extension_sql_file!("../../sql/ledger.sql", name = "ledger", requires = ["catalog"]);
-extension_sql_file!("../../sql/stripe.sql", name = "stripe", requires = ["ledger"]);
+extension_sql_file!("../../sql/outbox.sql", name = "outbox", requires = ["ledger"]);
+extension_sql_file!("../../sql/stripe.sql", name = "stripe", requires = ["outbox"]);
 extension_sql_file!("../../sql/read_model.sql", name = "read_model", requires = ["stripe", api::user_id]);
 extension_sql_file!(
     "../../sql/diagnosis.sql",

@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::catalog::Settings;
-use stripe_credits_rules::event::{self, Keys, Malformed, Subject};
+use stripe_credits_rules::event::{self, Event, Keys, Malformed, Subject};
 use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::told::Told;
+use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
 
 use crate::judge::{Caller, Judged, judge};
@@ -19,6 +21,7 @@ use crate::pg::sql::Sql;
 use crate::tables::customers;
 use crate::tables::forgotten;
 use crate::tables::inbox::{self, ParkedEvent};
+use crate::tables::outbox;
 use crate::tables::payments::{self, Known};
 
 /// The maximum number of events that one transaction judges again because of one call. The others are due: `retry_due`,
@@ -268,16 +271,47 @@ fn retry(sql: &mut Sql, settings: Option<&Settings>, parked_event: &ParkedEvent)
 /// Judges a parked event by what is known now, and records what came of it.
 fn rejudge(sql: &mut Sql, settings: Option<&Settings>, parked_event: &ParkedEvent) -> Judged {
     let ParkedEvent { event_id, payload, fetched, .. } = parked_event;
-    let judged = match (event::read(payload), fetched.as_deref().map(Fetched::read).transpose()) {
-        (Ok(event), Ok(fetched)) => judge(sql, settings, &event, fetched.as_ref(), Caller::Stripe, None),
-        (Err(malformed), _) => Outcome::malformed(&malformed).into(),
+    let event = event::read(payload);
+    let judged = match (&event, fetched.as_deref().map(Fetched::read).transpose()) {
+        (Ok(event), Ok(fetched)) => judge(sql, settings, event, fetched.as_ref(), Caller::Stripe, None),
+        (Err(malformed), _) => Outcome::malformed(malformed).into(),
         (_, Err(malformed)) => unreadable_answer(&malformed).into(),
     };
-    inbox::record_outcome(sql, event_id, &judged.outcome);
+    let was_parked = inbox::record_outcome(sql, event_id, &judged.outcome);
+    if let Ok(event) = &event {
+        tell(sql, event, was_parked, &judged.outcome);
+    }
     if forgotten::includes(sql, judged.outcome.user, None) {
         inbox::reduce(sql, event_id, payload, fetched.as_deref());
     }
     judged
+}
+
+/// Tells the app of a payment that is parked, once for each reason, and of one that was parked and is not any more.
+pub(crate) fn tell(sql: &mut Sql, event: &Event, was_parked: bool, outcome: &Outcome) {
+    if !event.subject.is_payment() {
+        return;
+    }
+    let mut data = json!({
+        "stripe_event_id": event.id,
+        "stripe_event_type": event.event_type,
+        "stripe_object_id": event.object_id,
+        "stripe_customer_id": event.customer_id,
+    });
+    match (outcome.verdict, outcome.user) {
+        (Verdict::Parked(reason), user) => {
+            data["reason"] = reason.as_str().into();
+            data["user_id"] = json!(user);
+            data["missing_prices"] = outcome.details.get("missing_prices").cloned().unwrap_or_default();
+            let object_id = event.object_id.as_deref().unwrap_or(&event.id);
+            outbox::insert_once(sql, Told::PaymentParked, &[object_id, reason.as_str()], &data);
+        }
+        (Verdict::Applied | Verdict::AlreadyApplied, Some(user)) if was_parked => {
+            data["credits"] = outcome.credits.0.into();
+            ledger::tell_of_payment(sql, user, outcome.balances.as_ref(), Told::PaymentAppliedLate, data);
+        }
+        _ => {}
+    }
 }
 
 /// The outcome of an event if Stripe's answer about it cannot be read. It is parked, because it may be a payment.

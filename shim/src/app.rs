@@ -8,6 +8,7 @@ use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::verdict::VerdictName;
 use tracing_appender::non_blocking::ErrorCounter;
 
+use crate::auth::service::ServiceTokens;
 use crate::auth::token::Authenticator;
 use crate::body::Bodies;
 use crate::cache::Cache;
@@ -32,6 +33,8 @@ pub(crate) struct App {
     pub(crate) mode: Option<StripeMode>,
     pub(crate) webhook_secrets: Vec<SecretString>,
     pub(crate) auth: Option<Authenticator>,
+    /// Of the app's servers; without them, the routes for those do not exist.
+    pub(crate) service_tokens: Option<ServiceTokens>,
     /// The origins whose pages may read the app's routes.
     pub(crate) cors_origins: Vec<HeaderValue>,
     pub(crate) return_urls: ReturnUrls,
@@ -73,6 +76,7 @@ impl App {
             mode: stripe.map(|stripe| stripe.mode),
             webhook_secrets: config.webhook_secrets,
             auth: config.auth.as_ref().map(Authenticator::new),
+            service_tokens: config.service_tokens.as_deref().map(ServiceTokens::new),
             cors_origins: config.cors_origins,
             return_urls: config.return_urls,
             cache: config.redis.as_ref().map(|redis| Cache::new(redis, metrics.redis_calls())).transpose()?,

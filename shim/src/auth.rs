@@ -1,12 +1,13 @@
-//! Authentication of an app's user by a bearer token.
+//! Authentication by a bearer token: of an app's user, and of an app's server.
 
+pub(crate) mod service;
 pub(crate) mod token;
 mod jwks;
 mod verifier;
 
 use thiserror::Error;
 
-/// Why a request has no authenticated user.
+/// Why a request has no authenticated sender.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AuthError {
     #[error("there is no Authorization header")]
@@ -33,6 +34,8 @@ pub(crate) enum AuthError {
     Subject,
     #[error("the token's role is not the one that JWT_ROLE says")]
     Role,
+    #[error("the token is none of SERVICE_TOKEN")]
+    ServiceToken,
     #[error("the keys that sign the app's tokens could not be fetched")]
     KeysUnavailable,
 }
@@ -53,6 +56,7 @@ impl AuthError {
             Self::Issuer => "token_issuer",
             Self::Subject => "token_subject",
             Self::Role => "token_role",
+            Self::ServiceToken => "service_token",
             Self::KeysUnavailable => "token_keys_unavailable",
         }
     }
@@ -63,6 +67,7 @@ impl AuthError {
             Self::Missing => "Missing Authorization header",
             Self::KeysUnavailable => "the keys that sign the app's tokens could not be fetched",
             Self::Role => "Authorization failed",
+            Self::ServiceToken => "Invalid service token",
             _ => "Invalid JWT",
         }
     }

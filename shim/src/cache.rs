@@ -91,6 +91,15 @@ impl Cache {
         }
     }
 
+    /// Forgets the credits that a server of the app has just moved, if they may be answered from Redis.
+    pub(crate) async fn forget_credits(&self, user: Uuid) {
+        if self.credits_max_age.is_some() {
+            let mut command = pipe();
+            command.cmd("DEL").arg(credits_key(user)).ignore();
+            let _: Option<()> = self.run(&command).await;
+        }
+    }
+
     /// Stores a user's credits after a commit, and marks the event as processed.
     pub(crate) async fn after_commit(&self, database: &Database, outcome: &Outcome, event_id: &str) {
         if self.is_paused() {

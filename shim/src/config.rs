@@ -22,7 +22,8 @@ pub(crate) use self::urls::ReturnUrl;
 use self::urls::{api_base, origins, return_url, server_url};
 pub(crate) use self::values::StripeMode;
 use self::values::{
-    credits_max_age, jwt_secret, listen, log_level, number, rate, redis_url, stripe_key, webhook_secrets,
+    credits_max_age, jwt_secret, listen, log_level, number, rate, redis_url, service_tokens, stripe_key,
+    webhook_secrets,
 };
 use crate::tls::DatabaseTls;
 
@@ -48,6 +49,8 @@ Environment:
   JWT_ISSUER             the iss that a token must have; default: any
   JWT_ROLE               the role that a token must have; default authenticated, Supabase's of users who signed in. For
                          other identity providers * takes any token, with or without a role
+  SERVICE_TOKEN          what the app's own servers send as bearer token to /service/…, at least 32 characters; several,
+                         separated by commas, during a rotation; without it those routes do not exist
   CORS_ORIGINS           the origins whose pages may read the app's routes, such as https://app.example; several,
                          separated by commas
   CHECKOUT_SUCCESS_URL   the page to which Stripe returns a buyer, with session_id and credits_checkout=success (a pack)
@@ -65,8 +68,8 @@ Environment:
                          answered 503; default 2
   MAX_CONNECTIONS        HTTP connections at once, default 2048
   LOG_LEVEL              error, warn, info (default), debug or trace
-  …_FILE                 for DATABASE_URL, STRIPE_WEBHOOK_SECRET, STRIPE_SECRET_KEY, JWT_SECRET and REDIS_URL: the file
-                         that holds the value, such as a container's secret";
+  …_FILE                 for DATABASE_URL, STRIPE_WEBHOOK_SECRET, STRIPE_SECRET_KEY, JWT_SECRET, SERVICE_TOKEN and
+                         REDIS_URL: the file that holds the value, such as a container's secret";
 
 const DEFAULT_JWT_ROLE: &str = "authenticated";
 const DEFAULT_STRIPE_API_BASE: &str = "https://api.stripe.com";
@@ -95,6 +98,8 @@ pub(crate) struct ServeConfig {
     pub(crate) webhook_secrets: Vec<SecretString>,
     pub(crate) stripe: Option<StripeConfig>,
     pub(crate) auth: Option<AuthConfig>,
+    /// What the app's servers may send; none if there are no routes for them.
+    pub(crate) service_tokens: Option<Vec<SecretString>>,
     pub(crate) cors_origins: Vec<HeaderValue>,
     pub(crate) return_urls: ReturnUrls,
     pub(crate) redis: Option<RedisConfig>,
@@ -173,6 +178,7 @@ impl ServeConfig {
         let key = reader.optional_secret("STRIPE_SECRET_KEY", stripe_key);
         let stripe = StripeConfig::read_from(&mut reader, key);
         let auth = AuthConfig::read_from(&mut reader);
+        let service_tokens = reader.optional_secret("SERVICE_TOKEN", service_tokens);
         let cors_origins = reader.optional("CORS_ORIGINS", origins).unwrap_or_default();
         let return_urls = ReturnUrls::read_from(&mut reader);
         let redis = RedisConfig::read_from(&mut reader, webhook_secrets.as_deref());
@@ -191,6 +197,7 @@ impl ServeConfig {
             webhook_secrets,
             stripe,
             auth,
+            service_tokens,
             cors_origins,
             return_urls,
             redis,
@@ -338,6 +345,7 @@ mod tests {
             ("STRIPE_API_BASE", "http://stripe.example"),
             ("JWT_SECRET", "hush"),
             ("JWKS_URL", "http://keys.example/jwks"),
+            ("SERVICE_TOKEN", "hush"),
             ("CORS_ORIGINS", "https://app.example/"),
             ("CHECKOUT_SUCCESS_URL", "/back"),
             ("CHECKOUT_CANCEL_URL", "app://back"),
@@ -366,6 +374,7 @@ mod tests {
                 "STRIPE_USER_REQUESTS_PER_SECOND",
                 "JWT_SECRET",
                 "JWKS_URL",
+                "SERVICE_TOKEN",
                 "CORS_ORIGINS",
                 "CHECKOUT_SUCCESS_URL",
                 "CHECKOUT_CANCEL_URL",
@@ -395,6 +404,20 @@ mod tests {
         let config = read(&[DATABASE_URL, ("STRIPE_WEBHOOK_SECRET", "whsec_new, whsec_old")]).unwrap();
         let secrets: Vec<&str> = config.webhook_secrets.iter().map(SecretString::expose_secret).collect();
         assert_eq!(secrets, ["whsec_new", "whsec_old"]);
+    }
+
+    #[test]
+    fn a_service_token_is_long_and_nothing_but_a_token() {
+        let (one, two) = ("a".repeat(32), "b".repeat(32));
+        let read_tokens = |tokens: &str| read(&[DATABASE_URL, WEBHOOK_SECRET, ("SERVICE_TOKEN", tokens)]);
+        let several = read_tokens(&format!("{one}, {two}")).unwrap().service_tokens.unwrap();
+        assert_eq!(several.iter().map(SecretString::expose_secret).collect::<Vec<_>>(), [&one, &two]);
+        assert!(read(&[DATABASE_URL, WEBHOOK_SECRET]).unwrap().service_tokens.is_none());
+        for wrong in
+            ["hush", &format!("{one},"), &format!("{one},hush"), &"ä".repeat(32), &format!("{one} {two}")]
+        {
+            assert!(read_tokens(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]
@@ -464,6 +487,7 @@ mod tests {
             ("STRIPE_WEBHOOK_SECRET", "whsec_hush"),
             ("STRIPE_SECRET_KEY", "sk_test_hush"),
             ("JWT_SECRET", "0123456789abcdef0123456789abcdef"),
+            ("SERVICE_TOKEN", "0123456789abcdef0123456789abcdef"),
             ("REDIS_URL", "redis://:hush@redis.example"),
         ] {
             let named = format!("{variable}_FILE");
@@ -476,6 +500,9 @@ mod tests {
                     "STRIPE_SECRET_KEY" => config.stripe.is_some_and(|it| it.key.expose_secret() == content),
                     "JWT_SECRET" => {
                         config.auth.is_some_and(|it| it.secret.unwrap().expose_secret() == content)
+                    }
+                    "SERVICE_TOKEN" => {
+                        config.service_tokens.is_some_and(|tokens| tokens[0].expose_secret() == content)
                     }
                     "REDIS_URL" => config.redis.is_some_and(|it| it.url.expose_secret() == content),
                     "DATABASE_URL" => config.database.postgres.get_password() == Some(b"hush"),

@@ -12,6 +12,7 @@
 //! conflict with another transaction are retried here, at once; the caller handles every other error.
 
 pub(crate) mod catalog;
+mod credits;
 mod events;
 mod explain;
 pub(crate) mod operations;

@@ -55,6 +55,11 @@ pub(crate) enum Error {
     // The fault may quote a secret from the body: the client reads it, the log does not.
     #[error("the request was not understood")]
     MalformedRequest(String),
+    #[error("the user is no UUID, and without a user_namespace in the catalog it can be nothing else")]
+    UnknownUser,
+    // Postgres's message may quote an argument: the client reads it, the log does not.
+    #[error("the call is wrong in itself")]
+    InvalidCall(String),
     #[error("this is not the id of a checkout session")]
     NotASession,
     #[error("Stripe knows no such checkout session")]
@@ -125,6 +130,8 @@ impl Error {
             Self::MissingSettings(_) => "missing_settings",
             Self::OriginNotAllowed => "origin_not_allowed",
             Self::MalformedRequest(_) => "malformed_request",
+            Self::UnknownUser => "unknown_user",
+            Self::InvalidCall(_) => "invalid_call",
             Self::NotASession => "not_a_session",
             Self::UnknownSession => "unknown_session",
             Self::WrongMode(_) => "wrong_mode",
@@ -181,6 +188,8 @@ impl Error {
             | Self::Signature(_)
             | Self::MalformedEvent(_)
             | Self::MalformedRequest(_)
+            | Self::UnknownUser
+            | Self::InvalidCall(_)
             | Self::NotASession
             | Self::UnknownSession
             | Self::WrongMode(_)
@@ -220,6 +229,7 @@ impl Error {
             }
             Self::Auth(auth) => auth.client_text().to_owned(),
             Self::MalformedRequest(fault) => format!("the request was not understood: {fault}"),
+            Self::InvalidCall(message) => message.clone(),
             Self::BadGateway(StripeError::OverShare) => {
                 "too many requests of all users, try again".to_owned()
             }

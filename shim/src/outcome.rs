@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::verdict::VerdictName;
 
-/// An outcome: the row as JSON without nulls, and the columns that the shim uses or logs.
+/// An outcome: the row as JSON, and the columns that the shim uses or logs.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     json: String,
@@ -21,8 +21,7 @@ struct Columns {
     credits: Option<i64>,
     remaining_total: Option<i64>,
     debt: Option<i64>,
-    #[serde(default)]
-    to_fetch: Vec<String>,
+    to_fetch: Option<Vec<String>>,
     #[serde(default)]
     details: Value,
 }
@@ -94,7 +93,7 @@ impl Outcome {
 
     /// The paths in Stripe's API that the database needs.
     pub(crate) fn to_fetch(&self) -> &[String] {
-        &self.columns.to_fetch
+        self.columns.to_fetch.as_deref().unwrap_or_default()
     }
 
     /// The prices in the details, known or missing, separated by commas.

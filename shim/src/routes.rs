@@ -8,7 +8,9 @@ mod catalog;
 mod subscription;
 mod checkout;
 mod choice;
+mod service;
 mod user;
+mod request;
 mod cors;
 
 use std::pin::Pin;
@@ -18,6 +20,7 @@ use hyper::body::Incoming;
 use hyper::header::{ACCESS_CONTROL_REQUEST_METHOD, HeaderValue};
 use hyper::{Method, Request};
 
+use self::service::{ServiceHandler, ServiceRoute};
 use self::user::{PublicHandler, UserHandler, UserRoute};
 use crate::app::{App, Setting};
 use crate::error::Error;
@@ -26,7 +29,7 @@ use crate::response::{Response, error_response};
 /// The settings of a route that acts for a user at Stripe.
 const USER_AT_STRIPE: &[Setting] = &[Setting::TokenKeys, Setting::StripeKey];
 
-static ROUTES: [Route; 11] = [
+static ROUTES: [Route; 18] = [
     plain(Method::POST, "/webhooks/stripe", |app, request| Box::pin(webhook::deliver(app, request))),
     public(Method::GET, "/catalog", |app, headers| Box::pin(catalog::show(app, headers))),
     user(Method::GET, "/credits", &[Setting::TokenKeys], |app, request, _| {
@@ -62,6 +65,27 @@ static ROUTES: [Route; 11] = [
     user(Method::POST, "/subscription/cancel", USER_AT_STRIPE, |app, request, _| {
         Box::pin(subscription::cancel(app, request))
     }),
+    service(Method::POST, "/service/spend", |app, request, fields| {
+        Box::pin(service::spend(app, request, fields))
+    }),
+    service(Method::POST, "/service/reserve", |app, request, fields| {
+        Box::pin(service::reserve(app, request, fields))
+    }),
+    service(Method::POST, "/service/commit", |app, request, fields| {
+        Box::pin(service::commit(app, request, fields))
+    }),
+    service(Method::POST, "/service/release", |app, request, fields| {
+        Box::pin(service::release(app, request, fields))
+    }),
+    service(Method::POST, "/service/refund", |app, request, fields| {
+        Box::pin(service::refund(app, request, fields))
+    }),
+    service(Method::POST, "/service/grant", |app, request, fields| {
+        Box::pin(service::grant(app, request, fields))
+    }),
+    service(Method::GET, "/service/credits/{user}", |app, request, fields| {
+        Box::pin(service::credits(app, request, fields))
+    }),
 ];
 
 /// What operators ask, on a listener of their own.
@@ -76,6 +100,8 @@ enum Route {
     Plain { method: Method, path: &'static str, handler: PlainHandler },
     /// For the app's users: with CORS, a log line and a count.
     User(UserRoute),
+    /// For the app's servers: with a log line and a count.
+    Service(ServiceRoute),
 }
 
 type PlainHandler =
@@ -93,7 +119,11 @@ const fn user(method: Method, path: &'static str, needs: &'static [Setting], han
     Route::User(UserRoute { method, path, needs, handler: user::Handler::User(handler) })
 }
 
-/// Routes one request of Stripe's or of the app's users to its handler.
+const fn service(method: Method, path: &'static str, handler: ServiceHandler) -> Route {
+    Route::Service(ServiceRoute { method, path, handler })
+}
+
+/// Routes one request of Stripe's, of the app's users or of its servers to its handler.
 pub(crate) async fn respond(app: Arc<App>, request: Request<Incoming>) -> Response {
     respond_by(&ROUTES, app, request).await
 }
@@ -104,24 +134,25 @@ pub(crate) async fn respond_to_operator(app: Arc<App>, request: Request<Incoming
 }
 
 async fn respond_by(routes: &'static [Route], app: Arc<App>, request: Request<Incoming>) -> Response {
-    let result = match find(routes, &request) {
+    let result = match find(routes, &app, &request) {
         None => Err(Error::NotFound),
         Some(Route::Plain { method, .. }) if request.method() != method => {
             Err(Error::MethodNotAllowed(method.clone()))
         }
         Some(Route::Plain { handler, .. }) => handler(app, request).await,
         Some(Route::User(route)) => Ok(user::respond(app, route, request).await),
+        Some(Route::Service(route)) => Ok(service::respond(app, route, request).await),
     };
     result.unwrap_or_else(|error| error_response(&error))
 }
 
 /// The route of a request's path and method; if its path has only other methods, one of these, which refuses it.
-fn find<B>(routes: &'static [Route], request: &Request<B>) -> Option<&'static Route> {
+fn find<B>(routes: &'static [Route], app: &App, request: &Request<B>) -> Option<&'static Route> {
     // A preflight asks on behalf of another method.
     let asked = request.headers().get(ACCESS_CONTROL_REQUEST_METHOD);
     let asked = asked.filter(|_| request.method() == Method::OPTIONS).map(HeaderValue::as_bytes);
     let method = asked.unwrap_or_else(|| request.method().as_str().as_bytes());
-    let of_path = || routes.iter().filter(|route| route.path() == request.uri().path());
+    let of_path = || routes.iter().filter(|route| route.serves(request.uri().path(), app));
     of_path().find(|route| route.method().as_str().as_bytes() == method).or_else(|| of_path().next())
 }
 
@@ -130,13 +161,16 @@ impl Route {
         match self {
             Self::Plain { method, .. } => method,
             Self::User(route) => &route.method,
+            Self::Service(route) => &route.method,
         }
     }
 
-    fn path(&self) -> &'static str {
+    /// Whether a request for this path is one for this route.
+    fn serves(&self, requested: &str, app: &App) -> bool {
         match self {
-            Self::Plain { path, .. } => path,
-            Self::User(route) => route.path,
+            Self::Plain { path, .. } => *path == requested,
+            Self::User(route) => route.path == requested,
+            Self::Service(route) => app.service_tokens.is_some() && route.serves(requested),
         }
     }
 }

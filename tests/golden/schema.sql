@@ -19,6 +19,7 @@ balance_faults() -> TABLE(user_id uuid, stored bigint, calculated bigint, fault 
 balances_by(p_user_id uuid, p_now timestamp with time zone) -> TABLE(subscription bigint, purchased bigint, promotional bigint, debt bigint) stable {"search_path=pg_catalog, pg_temp"}
 catalog_changed() -> trigger volatile {"search_path=pg_catalog, pg_temp"}
 chain_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
+claim_outbox(p_limit integer DEFAULT 100, p_lease interval DEFAULT '00:01:00'::interval) -> TABLE(user_id uuid, id bigint, type text, data jsonb, created_at timestamp with time zone, attempts integer) volatile security definer {"search_path=pg_catalog, pg_temp"}
 commit_reservation(p_user_id uuid, p_request_id text, p_amount bigint DEFAULT NULL::bigint) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
 credit_system_metrics(p_window interval DEFAULT '01:00:00'::interval) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
 current_user_id() -> uuid stable security definer {"search_path=pg_catalog, pg_temp"}
@@ -26,6 +27,7 @@ draw_rank(p_pool text) -> smallint immutable
 explain_checkout_session(p_session_id text) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
 explain_event(event jsonb, fetched jsonb DEFAULT NULL::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 explain_user(p_user_id uuid) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
+finish_outbox(p_user_id uuid, p_id bigint, p_attempts integer, p_error text DEFAULT NULL::text, p_retry_after interval DEFAULT NULL::interval) -> boolean volatile security definer {"search_path=pg_catalog, pg_temp"}
 forget_user(p_user_id uuid) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
 free_plan() -> TABLE(credits bigint, every interval) stable security definer {"search_path=pg_catalog, pg_temp"}
 grant_access(p_client regrole, p_service regrole) -> void volatile {"search_path=pg_catalog, pg_temp"}
@@ -44,6 +46,7 @@ my_credits() -> SETOF billing.user_credits volatile security definer {"search_pa
 my_payments(p_limit integer DEFAULT 50, p_before timestamp with time zone DEFAULT NULL::timestamp with time zone) -> TABLE(source_id text, paid_at timestamp with time zone, amount bigint, currency text, refunded bigint, credits bigint, description text) stable security definer {"search_path=pg_catalog, pg_temp"}
 my_transactions(p_limit integer DEFAULT 50, p_before bigint DEFAULT NULL::bigint) -> SETOF billing.credit_transactions stable security definer {"search_path=pg_catalog, pg_temp"}
 older_answer(o billing.outcome) -> jsonb immutable {"search_path=pg_catalog, pg_temp"}
+outbox_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 owner_role_faults() -> SETOF text stable {"search_path=pg_catalog, pg_temp"}
 payment_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 present_state() -> TABLE(check_name text, object text, state text) stable {"search_path=pg_catalog, pg_temp"}
@@ -52,6 +55,7 @@ reconcile_checkout_session(session jsonb, expected_user_id uuid, as_of timestamp
 refund_spend(p_user_id uuid, p_spend_request_id text, p_request_id text, p_amount bigint DEFAULT NULL::bigint) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
 refuse_ledger_change() -> trigger volatile {"search_path=pg_catalog, pg_temp"}
 release_reservation(p_user_id uuid, p_request_id text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
+replay_outbox(p_user_id uuid DEFAULT NULL::uuid, p_id bigint DEFAULT NULL::bigint) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp"}
 require_named(p_value text, p_argument text) -> void immutable {"search_path=pg_catalog, pg_temp"}
 reservation_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 reserve_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_ttl interval DEFAULT '00:15:00'::interval, p_description text DEFAULT NULL::text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
@@ -59,7 +63,9 @@ resolve_price(p_price_id text, p_at timestamp with time zone DEFAULT now()) -> S
 retry_due(p_limit integer DEFAULT 100) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp",lock_timeout=1s,plan_cache_mode=force_generic_plan}
 retry_parked(p_limit integer DEFAULT 100) -> SETOF billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",lock_timeout=1s,plan_cache_mode=force_generic_plan}
 run_due(p_limit integer DEFAULT 1000) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
+secure_installation() -> void volatile {"search_path=pg_catalog, pg_temp"}
 security_selfcheck() -> TABLE(check_name text, ok boolean, detail text) stable security definer {"search_path=pg_catalog, pg_temp"}
+set_rights(p_clients oid[], p_services oid[]) -> void volatile {"search_path=pg_catalog, pg_temp"}
 settle_account(p_user_id uuid) -> void volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
 spend_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_description text DEFAULT NULL::text, p_metadata jsonb DEFAULT '{}'::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
 surroundings_faults() -> TABLE(check_name text, fault text) stable {"search_path=pg_catalog, pg_temp"}
@@ -88,9 +94,10 @@ table accounts 13: next_due_at timestamp with time zone
 table accounts 14: last_grant_id bigint not null default 0
 table accounts 15: last_transaction_id bigint not null default 0
 table accounts 16: last_hash bytea not null default '\x'::bytea
-table accounts 17: version bigint not null default 0
-table accounts 18: created_at timestamp with time zone not null
-table accounts 19: updated_at timestamp with time zone not null
+table accounts 17: last_outbox_id bigint not null default 0
+table accounts 18: version bigint not null default 0
+table accounts 19: created_at timestamp with time zone not null
+table accounts 20: updated_at timestamp with time zone not null
 table credit_grants 01: user_id uuid not null
 table credit_grants 02: id billing.ordinal not null
 table credit_grants 03: source_id billing.identifier not null
@@ -121,7 +128,8 @@ table credit_grants 27: bought billing.credits
 table credit_grants 28: moved_with text
 table credit_grants 29: kept billing.credits
 table credit_grants 30: made_after bigint not null
-table credit_grants 31: created_at timestamp with time zone not null
+table credit_grants 31: told_expires_at timestamp with time zone
+table credit_grants 32: created_at timestamp with time zone not null
 table credit_transactions 01: user_id uuid not null
 table credit_transactions 02: id billing.ordinal not null
 table credit_transactions 03: operation_id billing.ordinal not null
@@ -165,6 +173,16 @@ table invoice_lines 14: names_credited boolean not null
 table invoice_lines 15: interval interval
 table invoice_lines 16: metered boolean not null
 table invoice_lines 17: known_after bigint not null
+table outbox 01: user_id uuid not null
+table outbox 02: id billing.ordinal not null
+table outbox 03: type text not null
+table outbox 04: data jsonb not null
+table outbox 05: created_at timestamp with time zone not null
+table outbox 06: state text not null default 'pending'::text
+table outbox 07: attempts integer not null default 0
+table outbox 08: next_attempt_at timestamp with time zone not null
+table outbox 09: ended_at timestamp with time zone
+table outbox 10: last_error text
 table payment_names 01: name billing.identifier not null
 table payment_names 02: kind text not null
 table payment_names 03: source_id billing.identifier not null
@@ -248,7 +266,9 @@ table settings 09: free_plan_key text
 table settings 10: free_plan_name text
 table settings 11: free_plan_credits billing.credits
 table settings 12: free_plan_every interval
-table settings 13: loaded_at timestamp with time zone not null
+table settings 13: low_credits jsonb not null
+table settings 14: expiring_days integer
+table settings 15: loaded_at timestamp with time zone not null
 table stripe_events 01: event_id billing.identifier not null
 table stripe_events 02: type text
 table stripe_events 03: created timestamp with time zone
@@ -357,6 +377,10 @@ billing.forgotten_users: PRIMARY KEY (user_id)
 billing.invoice_lines: CHECK ((line > 0))
 billing.invoice_lines: CHECK ((quantity >= 0))
 billing.invoice_lines: PRIMARY KEY (source_id, line)
+billing.outbox: CHECK (((state = 'pending'::text) = (ended_at IS NULL)))
+billing.outbox: CHECK ((state = ANY (ARRAY['pending'::text, 'delivered'::text, 'dead'::text])))
+billing.outbox: CHECK ((type = ANY (ARRAY['credits.granted'::text, 'credits.reversed'::text, 'credits.low'::text, 'credits.exhausted'::text, 'credits.expiring'::text, 'subscription.changed'::text, 'payment.parked'::text, 'payment.applied_late'::text])))
+billing.outbox: PRIMARY KEY (user_id, id)
 billing.payment_names: CHECK ((kind = ANY (ARRAY['checkout_session'::text, 'invoice'::text, 'payment_intent'::text, 'charge'::text])))
 billing.payment_names: PRIMARY KEY (name)
 billing.payments: CHECK (((worth IS NULL) = (evidence IS NULL)))
@@ -381,6 +405,7 @@ billing.reversals: CHECK ((amount >= 0))
 billing.reversals: CHECK ((charged >= 0))
 billing.reversals: CHECK ((kind = ANY (ARRAY['refund'::text, 'charge'::text, 'dispute'::text, 'credit_note'::text])))
 billing.reversals: PRIMARY KEY (reversal_id)
+billing.settings: CHECK ((expiring_days > 0))
 billing.settings: CHECK ((no_payment_required = ANY (ARRAY['grant'::text, 'ignore'::text])))
 billing.settings: CHECK ((num_nulls(free_plan_key, free_plan_name, free_plan_credits, free_plan_every) = ANY (ARRAY[0, 4])))
 billing.settings: CHECK ((reversal_policy = ANY (ARRAY['debt'::text, 'forgive'::text])))
@@ -413,6 +438,7 @@ CREATE INDEX accounts_due ON billing.accounts USING btree (next_due_at) WHERE (n
 CREATE INDEX accounts_test_clock ON billing.accounts USING btree (test_clock) WHERE (test_clock IS NOT NULL)
 CREATE INDEX credit_grants_debt ON billing.credit_grants USING btree (user_id) WHERE (((owed)::bigint > 0) OR ((settled)::bigint > 0))
 CREATE INDEX credit_grants_draw ON billing.credit_grants USING btree (user_id, priority_at, draw_rank, id) WHERE spendable
+CREATE INDEX credit_grants_expiring ON billing.credit_grants USING btree (expires_at) WHERE (spendable AND (expires_at IS DISTINCT FROM told_expires_at) AND ((source_id)::text <> 'free_plan'::text))
 CREATE INDEX credit_grants_moved ON billing.credit_grants USING btree (moved_with) WHERE (moved_with IS NOT NULL)
 CREATE INDEX credit_grants_periods ON billing.credit_grants USING btree (user_id, period_end) WHERE (stripe_subscription_id IS NOT NULL)
 CREATE INDEX credit_transactions_created ON billing.credit_transactions USING brin (created_at) WITH (autosummarize='on')
@@ -423,6 +449,10 @@ CREATE INDEX credit_transactions_spend_refunds ON billing.credit_transactions US
 CREATE INDEX customers_user ON billing.customers USING btree (user_id)
 CREATE INDEX invoice_lines_periods ON billing.invoice_lines USING btree (user_id, period_end)
 CREATE INDEX invoice_lines_subscription ON billing.invoice_lines USING btree (subscription_id)
+CREATE INDEX outbox_created ON billing.outbox USING btree (created_at)
+CREATE INDEX outbox_dead ON billing.outbox USING btree (ended_at) WHERE (state = 'dead'::text)
+CREATE INDEX outbox_due ON billing.outbox USING btree (next_attempt_at) WHERE (state = 'pending'::text)
+CREATE INDEX outbox_pending ON billing.outbox USING btree (user_id, id) WHERE (state = 'pending'::text)
 CREATE INDEX payment_names_source ON billing.payment_names USING btree (source_id)
 CREATE INDEX payments_user ON billing.payments USING btree (user_id)
 CREATE INDEX reservations_held ON billing.reservations USING btree (user_id, expires_at) WHERE (status = 'held'::text)
@@ -444,6 +474,7 @@ CREATE UNIQUE INDEX cursors_pkey ON billing.cursors USING btree (command)
 CREATE UNIQUE INDEX customers_pkey ON billing.customers USING btree (customer_id)
 CREATE UNIQUE INDEX forgotten_users_pkey ON billing.forgotten_users USING btree (user_id)
 CREATE UNIQUE INDEX invoice_lines_pkey ON billing.invoice_lines USING btree (source_id, line)
+CREATE UNIQUE INDEX outbox_pkey ON billing.outbox USING btree (user_id, id)
 CREATE UNIQUE INDEX payment_names_pkey ON billing.payment_names USING btree (name)
 CREATE UNIQUE INDEX payments_pkey ON billing.payments USING btree (source_id)
 CREATE UNIQUE INDEX prices_pkey ON billing.prices USING btree (price_id, valid_from)
@@ -480,6 +511,8 @@ forgotten_users policy readers: SELECT to {public} using ( SELECT billing.is_ser
 forgotten_users: t
 invoice_lines policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
 invoice_lines: t
+outbox policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+outbox: t
 payment_names policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
 payment_names: t
 payments policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
@@ -508,6 +541,7 @@ test_clocks: t
 -- Options
 accounts: {fillfactor=80}
 credit_grants: {fillfactor=80}
+outbox: {fillfactor=80}
 user_credits: {security_invoker=true}
 user_payments: {security_invoker=true}
 
@@ -535,6 +569,7 @@ billing.balances_by(uuid,timestamp with time zone): EXECUTE to service_role
 billing.balances_by(uuid,timestamp with time zone): EXECUTE to stripe_credits_owner
 billing.catalog_changed(): EXECUTE to stripe_credits_owner
 billing.chain_faults(): EXECUTE to service_role
+billing.claim_outbox(integer,interval): EXECUTE to service_role
 billing.commit_reservation(uuid,text,bigint): EXECUTE to service_role
 billing.credit_system_metrics(interval): EXECUTE to service_role
 billing.current_user_id(): EXECUTE to authenticated
@@ -543,6 +578,7 @@ billing.draw_rank(text): EXECUTE to stripe_credits_owner
 billing.explain_checkout_session(text): EXECUTE to service_role
 billing.explain_event(jsonb,jsonb): EXECUTE to service_role
 billing.explain_user(uuid): EXECUTE to service_role
+billing.finish_outbox(uuid,bigint,integer,text,interval): EXECUTE to service_role
 billing.forget_user(uuid): EXECUTE to service_role
 billing.free_plan(): EXECUTE to authenticated
 billing.free_plan(): EXECUTE to service_role
@@ -569,6 +605,7 @@ billing.my_payments(integer,timestamp with time zone): EXECUTE to service_role
 billing.my_transactions(integer,bigint): EXECUTE to authenticated
 billing.my_transactions(integer,bigint): EXECUTE to service_role
 billing.older_answer(billing.outcome): EXECUTE to stripe_credits_owner
+billing.outbox_faults(): EXECUTE to service_role
 billing.owner_role_faults(): EXECUTE to stripe_credits_owner
 billing.payment_faults(): EXECUTE to service_role
 billing.present_state(): EXECUTE to stripe_credits_owner
@@ -577,6 +614,7 @@ billing.reconcile_checkout_session(jsonb,uuid,timestamp with time zone): EXECUTE
 billing.refund_spend(uuid,text,text,bigint): EXECUTE to service_role
 billing.refuse_ledger_change(): EXECUTE to stripe_credits_owner
 billing.release_reservation(uuid,text): EXECUTE to service_role
+billing.replay_outbox(uuid,bigint): EXECUTE to service_role
 billing.require_named(text,text): EXECUTE to stripe_credits_owner
 billing.reservation_faults(): EXECUTE to service_role
 billing.reserve_credits(uuid,bigint,text,interval,text): EXECUTE to service_role
@@ -584,7 +622,9 @@ billing.resolve_price(text,timestamp with time zone): EXECUTE to service_role
 billing.retry_due(integer): EXECUTE to service_role
 billing.retry_parked(integer): EXECUTE to service_role
 billing.run_due(integer): EXECUTE to service_role
+billing.secure_installation(): EXECUTE to stripe_credits_owner
 billing.security_selfcheck(): EXECUTE to service_role
+billing.set_rights(oid[],oid[]): EXECUTE to stripe_credits_owner
 billing.spend_credits(uuid,bigint,text,text,jsonb): EXECUTE to service_role
 billing.surroundings_faults(): EXECUTE to stripe_credits_owner
 billing.sync_user_credits(uuid): EXECUTE to service_role
@@ -600,6 +640,7 @@ customers: SELECT to authenticated
 customers: SELECT to service_role
 forgotten_users: SELECT to service_role
 invoice_lines: SELECT to service_role
+outbox: SELECT to service_role
 payment_names: SELECT to service_role
 payments: SELECT to service_role
 prices: SELECT to authenticated

@@ -19,6 +19,9 @@ pub const CANCEL_URL: &str = "https://app.test/pricing";
 /// The page that the customer portal returns to.
 pub const RETURN_URL: &str = "https://app.test/account#billing";
 
+/// What the app's servers send.
+pub const SERVICE_TOKEN: &str = "service-token-of-the-tests-0123456789";
+
 /// The routes that need a user: method and path.
 pub const USER_ROUTES: [(&str, &str); 8] = [
     ("GET", "/credits"),
@@ -100,6 +103,16 @@ impl Shim {
     /// A request with this bearer token, valid or not.
     pub fn bearing(&self, method: &str, path: &str, token: &str, body: &[u8]) -> Answer {
         self.ask(method, path, &[("Authorization", &format!("Bearer {token}"))], body)
+    }
+
+    /// A call of the app's server, such as `spend`.
+    pub fn serve(&self, call: &str, body: &Value) -> Answer {
+        self.bearing("POST", &format!("/service/{call}"), SERVICE_TOKEN, body.to_string().as_bytes())
+    }
+
+    /// What the app's server reads of a user, who is named as in a path.
+    pub fn read_credits(&self, user: &str) -> Answer {
+        self.bearing("GET", &format!("/service/credits/{user}"), SERVICE_TOKEN, b"")
     }
 
     /// The log's lines of a route's requests, once there are so many.

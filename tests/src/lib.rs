@@ -23,11 +23,13 @@ pub mod permutations; // steps in every order
 pub mod plans; // a catalog of plans, prorations, both shapes of the API, Stripe's test clocks
 pub mod refunds; // charges, refunds, disputes
 pub mod seeds; // random choices that repeat
+pub mod server_copy; // versions of the extension that were never installed
 pub mod shim; // the real shim as a process: started, spoken to, ended
 pub mod spends; // spends, reservations, upkeep
 pub mod stripe; // sessions, line items, events
 pub mod subscription; // subscriptions, invoices, what paid them
 pub mod time_travel; // time that has passed, without waiting
+pub mod told; // the outbox, and its deliveries
 pub mod tokens; // who signs users in: tokens good and bad, the public keys
 pub mod wire; // HTTP by hand, for clients that misbehave
 pub mod torture; // everything at once while everything fails: `cargo xtask torture`

@@ -2,6 +2,7 @@
 //!
 //! [`read`] checks all of it and names the path of the first fault. [`changes`] says what loading it would change.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::marker::PhantomData;
@@ -13,6 +14,7 @@ use uuid::Uuid;
 
 use crate::amount::Credits;
 use crate::calendar::{self, Span, Time};
+use crate::crossing::{LowCredits, MAX_THRESHOLDS, Thresholds};
 use crate::reason::Reason;
 use crate::stripe::MAX_ID_BYTES;
 use crate::text_enum::text_enum;
@@ -41,6 +43,40 @@ pub struct Settings {
     pub free_plan: Option<FreePlan>,
     /// In which texts that are not UUIDs name users (rule 11); `None`: only UUIDs name users.
     pub user_namespace: Option<Uuid>,
+    /// The balances of which the app wants to be told.
+    pub low_credits: LowCredits,
+    /// How many days ahead the app wants to be told that credits expire; `None`: never.
+    pub expiring_days: Option<ExpiringDays>,
+}
+
+/// How many days ahead the app is told that credits expire: 1 to [`ExpiringDays::MAX`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExpiringDays(u16);
+
+impl ExpiringDays {
+    /// The longest time ahead, in days.
+    pub const MAX: u16 = 366;
+
+    /// `None` outside 1 to [`ExpiringDays::MAX`].
+    #[must_use]
+    pub fn new(days: i64) -> Option<ExpiringDays> {
+        let days = u16::try_from(days).ok()?;
+        (1..=ExpiringDays::MAX).contains(&days).then_some(ExpiringDays(days))
+    }
+
+    /// The number of days.
+    #[must_use]
+    pub fn get(self) -> u16 {
+        self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for ExpiringDays {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let days = i64::deserialize(deserializer)?;
+        let fault = || de::Error::custom(format!("{days} is not from 1 to {} days", ExpiringDays::MAX));
+        ExpiringDays::new(days).ok_or_else(fault)
+    }
 }
 
 /// What has an effect (rule 12): not a test event in a live install, not a foreign account's, and no payment that was
@@ -281,6 +317,9 @@ struct Document {
     begins_at: Option<Time>,
     user_namespace: Option<Uuid>,
     #[serde(default)]
+    low_credits: Thresholds,
+    expiring_days: Option<ExpiringDays>,
+    #[serde(default)]
     plans: Vec<PlanEntry>,
     #[serde(default)]
     not_credits: Vec<IdOr<SoldEntry>>,
@@ -307,6 +346,7 @@ struct PlanEntry {
     trial_credits: Credits,
     #[serde(default)]
     first_purchase_bonus: Credits,
+    low_credits: Option<Thresholds>,
 }
 
 #[derive(Deserialize)]
@@ -398,7 +438,9 @@ pub fn read(text: &str) -> Result<Catalog, Fault> {
         fault_at(if is_named { path } else { "catalog".into() }, error.into_inner().to_string())
     })?;
     deserializer.end().map_err(|error| fault_at("catalog", error.to_string()))?;
-    let mut reader = Reader { keys: BTreeSet::new(), prices: BTreeMap::new() };
+    let low_credits =
+        LowCredits { default: thresholds("low_credits", document.low_credits)?, plans: BTreeMap::new() };
+    let mut reader = Reader { keys: BTreeSet::new(), prices: BTreeMap::new(), low_credits };
     if let Some(free) = &document.free_plan {
         reader.key("free_plan.key", &free.key)?;
     }
@@ -428,6 +470,8 @@ pub fn read(text: &str) -> Result<Catalog, Fault> {
             no_payment_required: document.no_payment_required,
             free_plan: document.free_plan,
             user_namespace: document.user_namespace,
+            low_credits: reader.low_credits,
+            expiring_days: document.expiring_days,
         },
         prices: reader.prices,
     })
@@ -460,6 +504,7 @@ impl Price {
 struct Reader {
     keys: BTreeSet<String>,
     prices: BTreeMap<String, Price>,
+    low_credits: LowCredits,
 }
 
 impl Reader {
@@ -485,6 +530,10 @@ impl Reader {
             ..Price::selling(PriceKind::Plan, &plan.key, name, plan.credits)
         };
         named(&format!("{path}.name"), name)?;
+        if let Some(low_credits) = plan.low_credits {
+            let low_credits = thresholds(&format!("{path}.low_credits"), low_credits)?;
+            self.low_credits.plans.insert(plan.key, low_credits);
+        }
         for (at, IdOr(entry)) in plan.prices.into_iter().enumerate() {
             let path = format!("{path}.prices[{at}]");
             let PlanPriceEntry { id, product, every, drip } = entry;
@@ -541,6 +590,21 @@ impl Reader {
         self.prices.insert(price_id.clone(), Price { price_id, names, ..price });
         Ok(())
     }
+}
+
+/// Thresholds of a balance, highest first.
+fn thresholds(path: &str, mut thresholds: Thresholds) -> Result<Thresholds, Fault> {
+    thresholds.sort_unstable_by_key(|threshold| Reverse(*threshold));
+    if thresholds.last() == Some(&Credits::ZERO) {
+        return Err(fault_at(path, "a threshold of 0: that nothing is left is told without one"));
+    }
+    if thresholds.windows(2).any(|two| two[0] == two[1]) {
+        return Err(fault_at(path, "names a threshold twice"));
+    }
+    if thresholds.len() > MAX_THRESHOLDS {
+        return Err(fault_at(path, format!("more than {MAX_THRESHOLDS} thresholds")));
+    }
+    Ok(thresholds)
 }
 
 fn named(path: &str, text: &str) -> Result<(), Fault> {
@@ -700,6 +764,12 @@ mod tests {
             ("/begins_at", json!("1969-12-31T23:59:59Z"), "begins_at"),
             ("/begins_at", json!(1_767_225_600), "begins_at"),
             ("/user_namespace", json!("clerk"), "user_namespace"),
+            ("/low_credits", json!([100, -1]), "low_credits[1]"),
+            ("/low_credits", json!([100, 0]), "low_credits"),
+            ("/plans/0/low_credits", json!([5, 9, 5]), "plans[0].low_credits"),
+            ("/plans/0/low_credits", json!([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]), "plans[0].low_credits"),
+            ("/expiring_days", json!(0), "expiring_days"),
+            ("/expiring_days", json!(367), "expiring_days"),
         ] {
             assert_eq!(fault(pointer, value).path, path, "{pointer}");
         }
@@ -739,6 +809,20 @@ mod tests {
         let settings = read(&document.to_string()).expect("a catalog").settings;
         assert_eq!(settings.scope.begins_at, calendar::from_unix(1_767_225_600));
         assert_eq!(settings.user_namespace, Some(Uuid::NAMESPACE_DNS));
+    }
+
+    #[test]
+    fn an_app_says_which_balances_it_wants_to_be_told_of_for_all_users_and_by_plan() {
+        let mut document = document();
+        let settings = |document: &Value| read(&document.to_string()).expect("a catalog").settings;
+        assert_eq!(settings(&document).low_credits, LowCredits::default());
+        assert_eq!(settings(&document).expiring_days, None);
+        (document["low_credits"], document["expiring_days"]) = (json!([5, 50]), json!(7));
+        document["plans"][0]["low_credits"] = json!([1000]);
+        let told = settings(&document);
+        assert_eq!(told.low_credits.of("free"), [Credits(50), Credits(5)], "highest first");
+        assert_eq!(told.low_credits.of("pro"), [Credits(1000)]);
+        assert_eq!(told.expiring_days.map(ExpiringDays::get), Some(7));
     }
 
     #[test]

@@ -91,6 +91,12 @@ impl Event {
 }
 
 impl Subject {
+    /// Whether it is something that a customer pays.
+    #[must_use]
+    pub fn is_payment(&self) -> bool {
+        matches!(self, Subject::CheckoutSession(_) | Subject::Invoice(_) | Subject::PaymentIntent(_))
+    }
+
     /// The state of a subscription that it is, or contains.
     #[must_use]
     pub fn subscription(&self) -> Option<&Subscription> {

@@ -123,12 +123,13 @@ fn apply(
         // Otherwise each run through Stripe's lists would store a copy of everything that Stripe has.
         return outcome;
     }
-    if forgotten::includes(sql, outcome.user, event.customer_id.as_deref()) {
+    let was_parked = if forgotten::includes(sql, outcome.user, event.customer_id.as_deref()) {
         let (payload, fetched) = (reduced(payload), fetched.map(reduced));
-        inbox::record(sql, &event, &payload, fetched.as_ref(), &outcome);
+        inbox::record(sql, &event, &payload, fetched.as_ref(), &outcome)
     } else {
-        inbox::record(sql, &event, payload, fetched, &outcome);
-    }
+        inbox::record(sql, &event, payload, fetched, &outcome)
+    };
+    parked::tell(sql, &event, was_parked, &outcome);
     outcome
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::{Value, json};
 use stripe_credits_rules::calendar::{Time, TimeDelta};
 use stripe_credits_rules::catalog::Item;
 use stripe_credits_rules::fetched::Fetched;
@@ -92,8 +93,11 @@ pub(crate) fn apply(
     accounts.of(owner).learn_as_of(learned_as_of);
     // If it cannot be held, what is posted stands.
     let _ = accounts.settle(sql, &origin);
-    let told = plan.is_some() && (items_changed || known.is_none_or(|known| known.differs(&now)));
-    let changed = moved.is_some() || account_changed || accounts.is_changed() || told;
+    let is_news = plan.is_some() && (items_changed || known.is_none_or(|known| known.differs(&now)));
+    if is_news || moved.is_some() {
+        accounts.of(owner).tell_subscription(told(&facts.id, &now));
+    }
+    let changed = moved.is_some() || account_changed || accounts.is_changed() || is_news;
     let verdict = match &plan {
         Some(Plan::Unknown(..)) => Verdict::Parked(Reason::UnknownPrice),
         _ if changed => Verdict::Applied,
@@ -107,6 +111,26 @@ pub(crate) fn apply(
         _ => outcome,
     };
     Ok((outcome, now))
+}
+
+/// A subscription, as the app is told of it.
+fn told(subscription_id: &str, known: &KnownSubscription) -> Value {
+    let KnownSubscription { state, tier, .. } = known;
+    let (start, end) = state.period;
+    let time = |time: Option<Time>| time.map(|time| time.to_rfc3339());
+    json!({
+        "stripe_subscription_id": subscription_id,
+        "tier": tier,
+        "status": state.status.as_str(),
+        "stripe_price_id": state.price_id,
+        "quantity": state.quantity.get(),
+        "current_period_start": start.to_rfc3339(),
+        "current_period_end": end.to_rfc3339(),
+        "trial_end": time(state.trial_end),
+        "cancel_at": time(state.cancel_at),
+        "cancel_at_period_end": state.cancel_at_period_end,
+        "ended_at": time(state.ended_at),
+    })
 }
 
 /// A state that Stripe had a subscription in, and when, for comparison with periods.
@@ -147,13 +171,17 @@ pub(crate) fn assign(sql: &mut Sql, subscription_id: &str, user: Uuid) -> Outcom
     let (mut accounts, from) = open(sql, subscription_id, known.as_ref(), user);
     let mut changed = !from.is_empty();
     if changed {
-        hand_over(sql, &mut accounts, subscription_id, &from, user, &origin);
+        let moved = hand_over(sql, &mut accounts, subscription_id, &from, user, &origin);
+        if let Some(known) = &moved {
+            accounts.of(user).tell_subscription(told(subscription_id, known));
+        }
     }
     if let Some(known) = known.filter(|known| known.user.is_none()) {
         let known_after = accounts.of(user).last_transaction_id();
         let now = KnownSubscription { user: Some(user), known_after, ..known };
         subscriptions::save(sql, subscription_id, &now, "attribute");
         accounts.of(user).touch_streams(now.seen_at, Cause::Time);
+        accounts.of(user).tell_subscription(told(subscription_id, &now));
         changed = true;
     }
     update_tiers(sql, &mut accounts);
@@ -313,6 +341,7 @@ pub(crate) fn reprice(sql: &mut Sql, price_ids: &[String]) {
         let accounts = now.user.map(|user| (user, open(sql, &subscription_id, Some(&now), user).0));
         subscriptions::save(sql, &subscription_id, &now, "load_catalog");
         if let Some((user, mut accounts)) = accounts {
+            accounts.of(user).tell_subscription(told(&subscription_id, &now));
             update_accounts(sql, &mut accounts, user, known.state.period.0);
             let _ = accounts.settle(sql, &Origin::default());
             // load_catalog returns changes of prices, not of accounts.

@@ -5,15 +5,18 @@ use std::rc::Rc;
 
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
+use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::catalog::{
-    Cancellation, Catalog, Change, FreePlan, Item, Names, NoPaymentRequired, PlanChange, Price, PriceKind,
-    Renewal, ReversalPolicy, Scope, Settings, Stored, changes,
+    Cancellation, Catalog, Change, ExpiringDays, FreePlan, Item, Names, NoPaymentRequired, PlanChange, Price,
+    PriceKind, Renewal, ReversalPolicy, Scope, Settings, Stored, changes,
 };
+use stripe_credits_rules::crossing::{self, Crossing};
 use stripe_credits_rules::price_history::{PriceHistory, Version};
 
 use crate::pg::cached::Cached;
 use crate::pg::convert::{clock, timestamp, uuid_datum};
+use crate::pg::json::Json;
 use crate::pg::sql::{Row, Sql};
 
 thread_local! {
@@ -25,6 +28,13 @@ thread_local! {
 pub(crate) fn settings(sql: &mut Sql) -> Option<Settings> {
     let settings = SETTINGS.with(|cached| cached.get(|| read_settings(sql)))?;
     Some(Settings::clone(&settings))
+}
+
+/// What a change of the balance of a user of a tier crosses, by the catalog's thresholds.
+pub(crate) fn crossing(sql: &mut Sql, tier: &str, before: Credits, after: Credits) -> Option<Crossing> {
+    let settings = SETTINGS.with(|cached| cached.get(|| read_settings(sql)));
+    let thresholds = settings.as_ref().map_or(&[][..], |settings| settings.low_credits.of(tier));
+    crossing::crossing(thresholds, before, after)
 }
 
 /// When the catalog was loaded last, the same one again included.
@@ -65,7 +75,8 @@ fn history(sql: &mut Sql) -> Rc<PriceHistory> {
 fn read_settings(sql: &mut Sql) -> Option<(pg_sys::Oid, Settings)> {
     let mut row = sql.query_opt(
         "select tableoid, livemode, stripe_account, begins_at, signup_credits, reversal_policy, no_payment_required,
-                user_namespace, free_plan_key, free_plan_name, free_plan_credits, free_plan_every
+                user_namespace, free_plan_key, free_plan_name, free_plan_credits, free_plan_every, low_credits::text,
+                expiring_days
          from billing.settings",
         &[],
     )?;
@@ -76,14 +87,17 @@ fn read_settings(sql: &mut Sql) -> Option<(pg_sys::Oid, Settings)> {
         reversal_policy: row.parse(ReversalPolicy::parse),
         no_payment_required: row.parse(NoPaymentRequired::parse),
         user_namespace: row.get_opt(),
-        free_plan: row.get_opt().map(|key| FreePlan {
-            key,
-            name: row.get_opt(),
-            credits: row.get(),
-            every: row.get(),
-        }),
+        free_plan: free_plan(&mut row),
+        low_credits: serde_json::from_str(&row.get::<String>()).expect("only load_catalog writes it"),
+        expiring_days: row.get_opt().and_then(|days: i32| ExpiringDays::new(days.into())),
     };
     Some((table, settings))
+}
+
+fn free_plan(row: &mut Row) -> Option<FreePlan> {
+    let columns = (row.get_opt(), row.get_opt(), row.get_opt(), row.get_opt());
+    let (Some(key), name, Some(credits), Some(every)) = columns else { return None };
+    Some(FreePlan { key, name, credits, every })
 }
 
 fn read_prices(sql: &mut Sql) -> Option<(pg_sys::Oid, PriceHistory)> {
@@ -141,17 +155,20 @@ fn price(row: &mut Row) -> Price {
 
 fn save_settings(sql: &mut Sql, settings: &Settings, now: TimestampWithTimeZone) {
     let free = settings.free_plan.as_ref();
+    let low_credits = serde_json::to_string(&settings.low_credits).expect("its keys are text");
     sql.execute(
         "insert into billing.settings (livemode, stripe_account, signup_credits, reversal_policy,
              no_payment_required, free_plan_key, free_plan_name, free_plan_credits, free_plan_every, loaded_at,
-             begins_at, user_namespace)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9::interval, $10, $11, $12)
+             begins_at, user_namespace, low_credits, expiring_days)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9::interval, $10, $11, $12, $13, $14)
          on conflict (singleton) do update set
              (livemode, stripe_account, begins_at, signup_credits, reversal_policy, no_payment_required,
-              user_namespace, free_plan_key, free_plan_name, free_plan_credits, free_plan_every, loaded_at)
+              user_namespace, free_plan_key, free_plan_name, free_plan_credits, free_plan_every, loaded_at,
+              low_credits, expiring_days)
              = (excluded.livemode, excluded.stripe_account, excluded.begins_at, excluded.signup_credits,
                 excluded.reversal_policy, excluded.no_payment_required, excluded.user_namespace, excluded.free_plan_key, excluded.free_plan_name,
-                excluded.free_plan_credits, excluded.free_plan_every, excluded.loaded_at)",
+                excluded.free_plan_credits, excluded.free_plan_every, excluded.loaded_at,
+                excluded.low_credits, excluded.expiring_days)",
         &[
             settings.scope.livemode.into(),
             settings.scope.stripe_account.as_deref().into(),
@@ -165,6 +182,8 @@ fn save_settings(sql: &mut Sql, settings: &Settings, now: TimestampWithTimeZone)
             now.into(),
             settings.scope.begins_at.map(timestamp).into(),
             settings.user_namespace.map(uuid_datum).into(),
+            Json::from_text(&low_credits).into(),
+            settings.expiring_days.map(|days| i32::from(days.get())).into(),
         ],
     );
 }

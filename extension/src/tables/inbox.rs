@@ -21,16 +21,18 @@ pub(crate) struct ParkedEvent {
 }
 
 /// Records a delivery in one upsert, after everything else, so that no event is marked as seen before it had its effect.
-/// What was applied stays applied, even if a redelivery under other settings has another outcome.
+/// What was applied stays applied, even if a redelivery under other settings has another outcome. Returns whether the event was
+/// parked before.
 pub(crate) fn record(
     sql: &mut Sql,
     event: &Event,
     payload: &JsonText,
     fetched: Option<&JsonText>,
     outcome: &Outcome,
-) {
+) -> bool {
     let now = timestamp(clock());
-    sql.execute(
+    // The subselect has the statement's snapshot, and so reads the row as it was.
+    let mut row = sql.query_one(
         "insert into billing.stripe_events as e
              (event_id, type, created, api_version, livemode, account, object_id, customer_id, payload, fetched,
               outcome, reason, details, user_id, first_received_at, last_received_at, judged_at, applied_at)
@@ -48,7 +50,9 @@ pub(crate) fn record(
              fetched = coalesce(nullif(excluded.fetched, '{}'), e.fetched, excluded.fetched),
              attempts = e.attempts + 1,
              last_received_at = excluded.last_received_at,
-             judged_at = excluded.judged_at",
+             judged_at = excluded.judged_at
+         returning e.attempts > 1 and (
+             select b.outcome from billing.stripe_events b where b.event_id = e.event_id) = 'parked'",
         &[
             event.id.as_str().into(),
             event.event_type.as_str().into(),
@@ -67,6 +71,8 @@ pub(crate) fn record(
             now.into(),
         ],
     );
+    // Null where another transaction has inserted the row since the statement began.
+    row.get_opt().unwrap_or_default()
 }
 
 /// Whether an event is in the inbox.
@@ -107,13 +113,14 @@ pub(crate) fn record_malformed(sql: &mut Sql, malformed: &Malformed, payload: &J
     );
 }
 
-/// Records the new outcome of a parked event that was judged again without a delivery.
-pub(crate) fn record_outcome(sql: &mut Sql, event_id: &str, outcome: &Outcome) {
-    sql.execute(
+/// Records the new outcome of an event that was judged again without a delivery. Returns whether it was parked before.
+pub(crate) fn record_outcome(sql: &mut Sql, event_id: &str, outcome: &Outcome) -> bool {
+    let row = sql.query_opt(
         "update billing.stripe_events set outcome = $2, reason = $3, details = $4,
              user_id = coalesce($5, user_id), judged_at = $6,
              applied_at = case when $2 = 'applied' then $6 end
-         where event_id = $1",
+         where event_id = $1
+         returning (select b.outcome from billing.stripe_events b where b.event_id = $1) = 'parked'",
         &[
             event_id.into(),
             outcome.verdict.as_str().into(),
@@ -123,6 +130,7 @@ pub(crate) fn record_outcome(sql: &mut Sql, event_id: &str, outcome: &Outcome) {
             timestamp(clock()).into(),
         ],
     );
+    row.is_some_and(|mut row| row.get())
 }
 
 /// Up to `limit` events that are parked until a customer is linked to a user, or until one of its subscriptions is known, the

@@ -174,7 +174,7 @@ fn is_for(aud: Option<&Value>, audience: &str) -> bool {
 }
 
 /// The only token of the only Authorization header.
-fn bearer(headers: &HeaderMap) -> Result<&str, AuthError> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, AuthError> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next().ok_or(AuthError::Missing)?;
     if values.next().is_some() {

@@ -10,6 +10,8 @@ use tracing::Level;
 /// The shortest HS256 secret, in bytes: the length of its hashes (RFC 7518, 3.2). A shorter one can be guessed from a
 /// token.
 const MIN_JWT_SECRET_BYTES: usize = 32;
+/// The shortest token of the app's servers, in bytes, so that none can be guessed.
+const MIN_SERVICE_TOKEN_BYTES: usize = 32;
 /// The longest `CREDITS_MAX_AGE`, in seconds.
 const CREDITS_MAX_AGE_LIMIT: u64 = 3600;
 
@@ -50,6 +52,20 @@ pub(super) fn jwt_secret(text: &str) -> Result<SecretString, String> {
         ));
     }
     Ok(SecretString::from(text))
+}
+
+pub(super) fn service_tokens(text: &str) -> Result<Vec<SecretString>, String> {
+    let token = |part: &str| {
+        let token = part.trim();
+        if token.len() < MIN_SERVICE_TOKEN_BYTES {
+            Err(format!("holds a token shorter than {MIN_SERVICE_TOKEN_BYTES} bytes, which can be guessed"))
+        } else if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            Err("holds a character that cannot be sent in an Authorization header".to_owned())
+        } else {
+            Ok(SecretString::from(token))
+        }
+    };
+    text.split(',').map(token).collect()
 }
 
 /// The URL may contain the password.

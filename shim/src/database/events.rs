@@ -144,7 +144,7 @@ impl Database {
         self.query_value("select billing.retry_due()", &[], EVENT_TIMEOUT).await
     }
 
-    async fn outcome(
+    pub(super) async fn outcome(
         &self,
         parties: Vec<Party>,
         sql: &str,

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use crate::app::App;
 use crate::error::Error;
 use crate::response::{Response, json_response};
-use crate::routes::user::Reply;
+use crate::routes::request::Reply;
 
 /// Caches may keep the catalog for a minute, so a pricing page may show a change a minute late.
 const CACHE_POLICY: HeaderValue = HeaderValue::from_static("public, max-age=60");

@@ -8,7 +8,8 @@ use crate::app::{App, Setting};
 use crate::database::catalog::{Offer, OfferKind};
 use crate::error::Error;
 use crate::routes::choice::Choice;
-use crate::routes::user::{AuthenticatedRequest, LogFields, Reply};
+use crate::routes::request::{LogFields, Reply};
+use crate::routes::user::AuthenticatedRequest;
 use crate::stripe::form::Form;
 use crate::stripe::idempotency;
 

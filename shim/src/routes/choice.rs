@@ -6,7 +6,8 @@ use stripe_credits_rules::stripe::MAX_ID_BYTES;
 use crate::app::App;
 use crate::database::catalog::{Offer, OfferKind};
 use crate::error::Error;
-use crate::routes::user::{AuthenticatedRequest, LogFields};
+use crate::routes::request::LogFields;
+use crate::routes::user::AuthenticatedRequest;
 use crate::stripe::client::{StripeError, StripeObject};
 use crate::stripe::objects::{self, Price};
 

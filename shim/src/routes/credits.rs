@@ -6,7 +6,8 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::error::Error;
-use crate::routes::user::{AuthenticatedRequest, Reply};
+use crate::routes::request::Reply;
+use crate::routes::user::AuthenticatedRequest;
 
 /// The row of `billing.my_credits()`; zeros before the first grant.
 pub(crate) async fn show(app: &App, request: &AuthenticatedRequest) -> Result<Reply, Error> {

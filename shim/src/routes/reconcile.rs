@@ -13,7 +13,8 @@ use crate::app::App;
 use crate::error::Error;
 use crate::fetch;
 use crate::outcome::Outcome;
-use crate::routes::user::{AuthenticatedRequest, LogFields, Reply};
+use crate::routes::request::{LogFields, Reply};
+use crate::routes::user::AuthenticatedRequest;
 use crate::stripe::client::{StripeError, StripeObject};
 use crate::stripe::path::is_id;
 

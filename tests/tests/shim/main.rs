@@ -22,6 +22,7 @@ mod plan_changes;
 mod reconcile;
 mod reconcile_plans;
 mod redis;
+mod service;
 mod setup;
 mod signature_golden;
 mod slow_clients;

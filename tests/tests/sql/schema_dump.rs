@@ -83,7 +83,8 @@ const PARTS: &[(&str, &str)] = &[
     ),
 ];
 
-fn dump(c: &mut Connection) -> String {
+/// What the schema offers, a line each.
+pub(crate) fn dump(c: &mut Connection) -> String {
     let mut text = String::from(
         "-- What schema billing offers, from the catalogs. Written by tests/tests/sql/schema_dump.rs; not to be executed.\n",
     );

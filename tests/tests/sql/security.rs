@@ -278,6 +278,8 @@ fn scenario_35_service_role_runs_the_service_functions_and_reads_every_row() {
             "owner_role_faults",
             "present_state",
             "installed_state",
+            "set_rights",
+            "secure_installation",
             "access_faults",
             "surroundings_faults",
         ]

@@ -71,18 +71,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     println!("{}", stages.run("spends", || spends(&cluster))?);
     println!("{}", stages.run("expiries by run_due", || due(&cluster))?);
     let secret = format!("whsec_{}", Uuid::new_v4().simple());
+    let token = Uuid::new_v4().to_string();
     let url = cluster.url(DATABASE);
     let shim = Shim::start(
         &binary,
         &[
             ("DATABASE_URL", &url),
             ("STRIPE_WEBHOOK_SECRET", &secret),
+            ("SERVICE_TOKEN", &token),
             ("DATABASE_POOL_SIZE", "16"),
             ("LOG_LEVEL", "info"),
         ],
     )?;
     let idle = resident_megabytes(&shim)?;
     println!("{}", stages.run("webhooks", || webhooks(&cluster, &shim, &secret))?);
+    println!("{}", stages.run("the service routes", || service_routes(&cluster, &shim, &token))?);
     println!("{}", stages.run("ledger sizes", || ledger_sizes(&cluster))?);
     println!("{}", stages.run("parked events", || parked(&cluster))?);
     println!("{}", stages.run("memory", || memory(&shim, idle))?);
@@ -201,20 +204,44 @@ fn spends(cluster: &Cluster) -> Result<Table> {
 }
 
 fn webhooks(cluster: &Cluster, shim: &Shim, secret: &str) -> Result<Table> {
-    let heads = ["signed webhooks", "connections", "pgbench/s", "shim/s", "ratio", "p50 ms", "p99 ms"];
-    let mut table = table(&heads);
     let direct = purchase("extension", "billing.apply_stripe_event");
+    let signed = || http_load::webhook(Uuid::from_u128(Uuid::new_v4().as_u128() % ACCOUNTS), secret);
+    through_the_shim(cluster, shim, "signed webhooks", "POST /webhooks/stripe", &direct, &signed)
+}
+
+/// Spends by HTTP beside the same spends by SQL, of the accounts that [`spends`] filled.
+fn service_routes(cluster: &Cluster, shim: &Shim, token: &str) -> Result<Table> {
+    let direct =
+        spend("billing", &format!("\\set u random(1, {ACCOUNTS})\n"), "lpad(:u::text, 32, '0')::uuid");
+    let call = || {
+        let account = 1 + Uuid::new_v4().as_u128() % ACCOUNTS;
+        // The digits of an account's number are those of its user, as in SQL.
+        http_load::service_spend(Uuid::parse_str(&format!("{account:032}")).unwrap_or_default(), token)
+    };
+    through_the_shim(cluster, shim, "service routes", "POST /service/spend", &direct, &call)
+}
+
+/// The rate and the latency of requests, beside the rate of what they call in the database.
+fn through_the_shim(
+    cluster: &Cluster,
+    shim: &Shim,
+    what: &str,
+    route: &str,
+    direct: &Script,
+    request: &(dyn Fn() -> String + Sync),
+) -> Result<Table> {
+    let mut table = table(&[what, "connections", "pgbench/s", "shim/s", "ratio", "p50 ms", "p99 ms"]);
     for connections in [1, 16, 64] {
         let (mut rates, mut loads) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
-            rates.push(pgbench::run(cluster, &direct, connections)?);
-            loads.push(http_load::run(shim.address(), secret, connections)?);
+            rates.push(pgbench::run(cluster, direct, connections)?);
+            loads.push(http_load::run(shim.address(), connections, request)?);
         }
         loads.sort_by(|a, b| a.rate.total_cmp(&b.rate));
         let (direct, load) = (median(rates), loads.swap_remove(ROUNDS / 2));
         let milliseconds = |latency: Duration| format!("{:.2}", latency.as_secs_f64() * 1e3);
         table.add_row([
-            "POST /webhooks/stripe".to_owned(),
+            route.to_owned(),
             connections.to_string(),
             format!("{direct:.0}"),
             format!("{:.0}", load.rate),

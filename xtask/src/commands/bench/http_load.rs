@@ -1,4 +1,4 @@
-//! Signed webhooks over connections that stay open, as many a second as are answered.
+//! Requests over connections that stay open, as many a second as are answered.
 
 use std::io::{BufRead, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -9,7 +9,7 @@ use uuid::Uuid;
 use xtask::stripe_event::{Event, SIGNATURE_HEADER};
 use xtask::{Error, Result};
 
-use super::{ACCOUNTS, ROUND_SECONDS};
+use super::ROUND_SECONDS;
 
 /// What a load came to.
 pub(super) struct Load {
@@ -21,12 +21,16 @@ pub(super) struct Load {
     pub(super) p99: Duration,
 }
 
-/// Posts purchases over this many connections.
-pub(super) fn run(address: SocketAddr, secret: &str, connections: usize) -> Result<Load> {
+/// Sends what `request` makes over this many connections.
+pub(super) fn run(
+    address: SocketAddr,
+    connections: usize,
+    request: &(dyn Fn() -> String + Sync),
+) -> Result<Load> {
     let end = Instant::now() + Duration::from_secs(ROUND_SECONDS);
     let latencies = thread::scope(|scope| {
         let workers: Vec<_> =
-            (0..connections).map(|_| scope.spawn(move || deliver(address, secret, end))).collect();
+            (0..connections).map(|_| scope.spawn(move || send(address, request, end))).collect();
         let joined = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|_| Err(died())));
         joined.collect::<Result<Vec<_>>>()
     })?;
@@ -42,7 +46,28 @@ fn died() -> Error {
     Error::Unmet("a load worker panicked".to_owned())
 }
 
-fn deliver(address: SocketAddr, secret: &str, end: Instant) -> Result<Vec<Duration>> {
+/// A purchase's webhook, signed now.
+pub(super) fn webhook(user: Uuid, secret: &str) -> String {
+    let event = Event::checkout_completed(user, "price_pack");
+    let signature = (SIGNATURE_HEADER, &*event.signature(secret));
+    post("/webhooks/stripe", signature, &event.body)
+}
+
+/// A spend of one credit by a server of the app.
+pub(super) fn service_spend(user: Uuid, token: &str) -> String {
+    let body = format!(r#"{{"user":"{user}","amount":1,"request_id":"{}"}}"#, Uuid::new_v4());
+    post("/service/spend", ("Authorization", &format!("Bearer {token}")), &body)
+}
+
+fn post(path: &str, (name, value): (&str, &str), body: &str) -> String {
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: shim\r\n{name}: {value}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn send(address: SocketAddr, request: &(dyn Fn() -> String + Sync), end: Instant) -> Result<Vec<Duration>> {
     let socket = |error| Error::Unmet(format!("the shim's connection: {error}"));
     let stream = TcpStream::connect(address).map_err(socket)?;
     stream.set_nodelay(true).map_err(socket)?;
@@ -50,15 +75,7 @@ fn deliver(address: SocketAddr, secret: &str, end: Instant) -> Result<Vec<Durati
     let mut stream = stream;
     let mut latencies = Vec::new();
     while Instant::now() < end {
-        let user = Uuid::from_u128(Uuid::new_v4().as_u128() % ACCOUNTS);
-        let event = Event::checkout_completed(user, "price_pack");
-        let signature = event.signature(secret);
-        let request = format!(
-            "POST /webhooks/stripe HTTP/1.1\r\nHost: shim\r\n{SIGNATURE_HEADER}: {signature}\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{}",
-            event.body.len(),
-            event.body
-        );
+        let request = request();
         let sent = Instant::now();
         stream.write_all(request.as_bytes()).map_err(socket)?;
         read_applied(&mut answers).map_err(socket)?;

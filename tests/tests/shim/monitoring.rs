@@ -146,7 +146,7 @@ fn a_payment_without_a_user_is_a_warning_in_the_log() {
 }
 
 #[test]
-fn a_sweep_counts_the_events_that_no_webhook_brought_and_not_those_that_may_still_come() {
+fn a_sweep_counts_the_events_that_no_webhook_brought_in_its_time() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();
     let now: i64 = database.connect().one("select extract(epoch from now())::bigint", &[]);

@@ -548,7 +548,7 @@ fn change(books: &mut Books, request: &Posted) -> Option<Made> {
         ["v1", "subscription_schedules", _, "release"] => {
             return Some(subscriptions::release(books, path.trim_end_matches("/release")));
         }
-        _ if books.declines_cards && request.path.ends_with("/pay") => {
+        _ if books.declines_cards && invoices::charges_a_card(request.path) => {
             let error =
                 json!({"type": "card_error", "code": "card_declined", "message": "Your card was declined."});
             return Some((StatusCode::PAYMENT_REQUIRED, json!({"error": error})));

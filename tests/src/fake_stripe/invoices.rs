@@ -63,6 +63,16 @@ pub(super) fn change(books: &mut Books, request: &Posted, form: &Form, made: usi
             invoice.clone()
         }
         ["v1", "invoices", _, "pay"] => pay(books, request.path.trim_end_matches("/pay"), now)?,
+        ["v1", "payment_intents"] => {
+            let intent = json!({
+                "id": format!("pi_made_{made}"), "object": "payment_intent", "livemode": false, "created": now,
+                "status": "succeeded", "customer": form.get("customer"), "currency": form.get("currency"),
+                "amount": number(form, "amount"), "amount_received": number(form, "amount"),
+                "latest_charge": format!("ch_made_{made}"), "metadata": metadata(form),
+            });
+            happened(books, "payment_intent.succeeded", &intent, now);
+            keep(books, request.path, intent)
+        }
         ["v1", "checkout", "sessions", _, "expire"] => {
             let path = request.path.trim_end_matches("/expire");
             let session = books.objects.get_mut(path)?;
@@ -73,6 +83,11 @@ pub(super) fn change(books: &mut Books, request: &Posted, form: &Form, made: usi
         }
         _ => return None,
     })
+}
+
+/// Whether a request charges a card at once.
+pub(super) fn charges_a_card(path: &str) -> bool {
+    path == "/v1/payment_intents" || path.ends_with("/pay")
 }
 
 /// A buyer pays the session, if one is open at this path.

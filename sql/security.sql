@@ -210,7 +210,7 @@ begin
         execute format('alter table %s owner to stripe_credits_owner', v_object.name);
     end loop;
     for v_object in
-        select p.oid::regprocedure as signature, l.lanname = 'c' as keeps_plans
+        select p.oid::regprocedure as signature, l.lanname = 'c' as keeps_plans, p.provolatile = 'v' as writes
         from pg_proc p join pg_language l on l.oid = p.prolang
         where p.pronamespace = 'billing'::regnamespace and p.prosecdef
     loop
@@ -218,6 +218,11 @@ begin
             -- Its statements look rows up by key. Where one takes an array, Postgres guesses it longer than it is, and
             -- would plan the statement anew each time, which takes longer than to run it.
             execute format('alter function %s set plan_cache_mode = force_generic_plan', v_object.signature);
+        end if;
+        if v_object.keeps_plans and v_object.writes then
+            -- A plan that was made while a table was empty would read all of it, also once it has grown: an import of
+            -- 10,000 balances in one statement took 2 minutes instead of 8 seconds.
+            execute format('alter function %s set enable_seqscan = off', v_object.signature);
         end if;
         execute format('alter function %s owner to stripe_credits_owner', v_object.signature);
     end loop;

@@ -1,8 +1,10 @@
 //! The SQL interface on a real server: every test has a database of its own, and most of them send what Stripe sends.
 
 mod adjustments;
+mod adopting;
 mod before_books;
 mod catalog;
+mod compat;
 mod constraints;
 mod contention;
 mod direct_calls;

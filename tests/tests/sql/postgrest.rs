@@ -1,5 +1,8 @@
 //! What PostgREST makes of the SQL interface: the HTTP status of every error that a call can raise.
 
+use std::fs;
+
+use stripe_credits_tests::server_copy::repository;
 use stripe_credits_tests::{Connection, Database};
 
 /// The HTTP status that PostgREST answers a SQLSTATE with, for a signed-in role: its `pgErrorStatus`, as far as it matters.
@@ -93,4 +96,73 @@ fn a_price_that_is_not_on_sale_is_answered_400_and_a_missing_right_403() {
     let mut client = db.connect_as("authenticated");
     let fault = client.refusal("select billing.assert_known_price('price_pack')");
     assert_eq!(http_status(&fault.code), 403, "{fault:?}");
+}
+
+/// The code blocks of docs/supabase.md that follow this mark, together.
+fn blocks(mark: &str) -> String {
+    let page = fs::read_to_string(repository().join("docs/supabase.md")).expect("the page");
+    let mark = format!("<!-- {mark} -->\n```");
+    let blocks = page.split(&mark).skip(1).map(|block| block.split("```").next().unwrap_or_default());
+    blocks.map(|block| block.split_once('\n').expect("a language").1).collect()
+}
+
+/// The calls of a block: the function and the names of its arguments.
+fn rpcs(block: &str) -> Vec<(String, Vec<String>)> {
+    let calls = block.lines().filter_map(|line| line.split_once(".rpc('"));
+    let calls = calls.map(|(_, call)| {
+        let (name, rest) = call.split_once('\'').expect("a name");
+        let object =
+            rest.split_once("{ ").map_or("", |(_, object)| object.rsplit_once(" }").expect("an end").0);
+        let names = object.split(", ").filter(|field| !field.is_empty());
+        let names = names.map(|field| field.split(':').next().unwrap_or_default().trim().to_owned());
+        (name.to_owned(), names.collect())
+    });
+    calls.collect()
+}
+
+/// PostgREST finds a function by its name and the names of the arguments.
+#[test]
+fn every_call_of_the_page_for_supabase_exists_and_is_allowed() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    for (role, least) in [("authenticated", 3), ("service_role", 30)] {
+        let block = blocks(&format!("calls: {role}"));
+        let calls = rpcs(&block);
+        assert!(calls.len() >= least, "{calls:?}");
+        for (name, arguments) in calls {
+            let found: i64 = c.one(
+                "select count(*) from pg_proc p
+                 where p.pronamespace = 'billing'::regnamespace and p.proname = $1
+                     and has_function_privilege($2, p.oid, 'execute')
+                     and $3::text[] <@ coalesce(p.proargnames, '{}')
+                     and p.pronargs - p.pronargdefaults <= cardinality($3::text[])",
+                &[&name, &role, &arguments],
+            );
+            assert_eq!(found, 1, "{role}: {name}({arguments:?})");
+        }
+        for relation in block.split(".from('").skip(1).map(|rest| rest.split('\'').next().unwrap_or_default())
+        {
+            let may: bool =
+                c.one("select has_table_privilege($1, 'billing.' || $2, 'select')", &[&role, &relation]);
+            assert!(may, "{role}: {relation}");
+        }
+    }
+}
+
+#[test]
+fn the_statements_of_the_page_for_supabase_run() {
+    let mut db = Database::empty();
+    db.breaks_its_books();
+    let mut c = db.connect();
+    // Stands in for pg_cron: runs the job at once, as it would in its time.
+    c.run(
+        "create schema cron;
+         create function cron.schedule(text, text, text) returns void language plpgsql
+         as $$ begin perform $2::text; execute $3; end $$;",
+    );
+    c.run(&blocks("run: superuser"));
+    let published: i64 =
+        c.one("select count(*) from pg_publication_tables where schemaname = 'billing'", &[]);
+    assert_eq!(published, 1);
+    assert!(c.one::<bool>("select bool_and(ok) from billing.security_selfcheck()", &[]));
 }

@@ -46,7 +46,7 @@ pub(crate) async fn run(arguments: &Explain, environment: &Environment) -> Resul
     if arguments.json {
         println!("{known:#}");
     } else {
-        print!("{}", text(&known));
+        print!("{id}\n{}", text(&known));
     }
     Ok(())
 }
@@ -79,10 +79,8 @@ fn text(known: &Value) -> String {
         let rows = match rows {
             Value::Array(rows) => rows.as_slice(),
             Value::Object(_) => std::slice::from_ref(rows),
-            scalar => {
-                let _ = writeln!(text, "{section}: {}", plain(scalar));
-                continue;
-            }
+            // Only the ids that were asked for.
+            _ => continue,
         };
         let _ = writeln!(text, "\n{}", if section == "now" { "if it came now" } else { section });
         for row in rows {
@@ -132,7 +130,7 @@ mod tests {
             text(&known),
             "\nevents\n  evt_1  checkout.session.completed  parked  unknown_price  cs_1  attempts=2  \
              details={\"missing_prices\":[\"price_x\"]}\n    add the price to the catalog, and stripe-credits catalog push \
-             it. It is applied then\nid: cs_1\n"
+             it. It is applied then\n"
         );
     }
 

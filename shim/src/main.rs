@@ -15,6 +15,8 @@ mod response;
 mod delivery;
 mod fetch;
 mod cache;
+mod endpoint;
+mod streams;
 mod error;
 mod database;
 mod stripe;
@@ -43,7 +45,8 @@ use crate::commands::doctor::{self, Doctor};
 use crate::commands::explain::{self, Explain};
 use crate::commands::send_test_event::{self, SendTestEvent};
 use crate::commands::{
-    books_check, catalog_check, catalog_draft, catalog_push, replay, sweep, webhooks_check, webhooks_create,
+    books_check, catalog_check, catalog_draft, catalog_push, events, replay, sweep, webhooks_check,
+    webhooks_create,
 };
 use crate::config::{DatabaseConfig, Environment, ServeConfig};
 use crate::error::{EXIT_USAGE, Error};
@@ -54,6 +57,11 @@ Reads Stripe's API with STRIPE_SECRET_KEY, below its rate limit. It is safe to r
 
 Exit status: 0 success, 1 something printed on stdout needs a person, 64 wrong usage or configuration, 65 wrong input,
 69 Stripe or the database is unavailable: run it again";
+
+/// For commands that need only the database.
+const EXIT_HELP_OF_DATABASE: &str = "\
+Exit status: 0 success, 1 something printed on stdout needs a person, 64 wrong usage or configuration, 65 wrong input,
+69 the database is unavailable: run it again";
 
 /// Carries Stripe's webhooks to the Postgres extension `stripe_credits`.
 #[derive(Parser)]
@@ -97,6 +105,9 @@ enum Command {
     Doctor(Doctor),
     /// Print what was made of an event, of an object of Stripe's or of a user's payments, and why
     Explain(Explain),
+    /// List, or deliver again, what could not be delivered to EVENTS_URL
+    #[command(subcommand)]
+    Events(EventsCommand),
     /// Make or check the webhook endpoints in Stripe
     #[command(subcommand)]
     Webhooks(WebhooksCommand),
@@ -120,6 +131,19 @@ enum CatalogCommand {
     /// Print a first catalog made from the prices in Stripe; what they are worth is left for you to fill in, unless the
     /// metadata `credits` of a price or a product say it
     Draft,
+}
+
+#[derive(Subcommand)]
+enum EventsCommand {
+    /// Print the events that are dead, a line of JSON each
+    #[command(after_help = EXIT_HELP_OF_DATABASE)]
+    Dead,
+    /// Let `serve` deliver one event again, or all that are dead
+    #[command(after_help = EXIT_HELP_OF_DATABASE)]
+    Replay {
+        /// The event's id, as in its webhook-id, delivered or not [default: every dead event]
+        id: Option<String>,
+    },
 }
 
 #[derive(Subcommand)]
@@ -185,6 +209,10 @@ async fn run(command: Command) -> Result<(), Error> {
         Command::Doctor(arguments) => doctor::run(&arguments, &environment).await,
         Command::Explain(arguments) => explain::run(&arguments, &environment).await,
         Command::Webhooks(WebhooksCommand::Create { url }) => webhooks_create::run(&url, &environment).await,
+        Command::Events(EventsCommand::Dead) => events::dead(&DatabaseConfig::read(&environment)?).await,
+        Command::Events(EventsCommand::Replay { id }) => {
+            events::replay(id.as_deref(), &DatabaseConfig::read(&environment)?).await
+        }
         Command::Webhooks(WebhooksCommand::Check { url }) => {
             webhooks_check::run(url.as_ref(), &environment).await
         }

@@ -1,6 +1,7 @@
 //! Metrics in the `OpenMetrics` text format, which Prometheus reads.
 
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use deadpool_postgres::Status as PoolStatus;
@@ -13,6 +14,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use stripe_credits_rules::event::TYPES;
 use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::told::Told;
 
 use crate::status::Status;
 
@@ -38,6 +40,9 @@ const WAITING_REASONS: [Reason; 7] = [
 /// The reason of what is not parked, and waits for an object of Stripe's.
 const NEEDS_FETCH: &str = "needs_fetch";
 
+/// The result of an attempt to deliver an event to the app that it took.
+pub(crate) const DELIVERED: &str = "delivered";
+
 /// All counters and histograms.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -50,6 +55,27 @@ pub(crate) struct Metrics {
     stripe_calls: CallCounter,
     redis_calls: CallCounter,
     unknown_price_hits: Counter,
+    told: Family<ToldLabels, Counter>,
+    told_age_seconds: Histogram,
+}
+
+/// What is measured when the metrics are asked for.
+pub(crate) struct Now {
+    pub(crate) pool: PoolStatus,
+    pub(crate) dropped_lines: usize,
+    /// None while the database is down.
+    pub(crate) status: Option<Status>,
+    /// None without an endpoint, too.
+    pub(crate) waiting_events: Option<WaitingEvents>,
+    /// The pages that listen.
+    pub(crate) streams: usize,
+}
+
+/// The events that wait to be delivered to the app.
+pub(crate) struct WaitingEvents {
+    pub(crate) pending: i64,
+    pub(crate) dead: i64,
+    pub(crate) oldest_seconds: f64,
 }
 
 /// Counts calls to one service by their result.
@@ -68,6 +94,12 @@ struct RequestLabels {
     route: &'static str,
     outcome: &'static str,
     reason: Option<&'static str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ToldLabels {
+    r#type: &'static str,
+    result: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -103,6 +135,8 @@ impl Metrics {
             stripe_calls: CallCounter::default(),
             redis_calls: CallCounter::default(),
             unknown_price_hits: Counter::default(),
+            told: Family::default(),
+            told_age_seconds: Histogram::new(exponential_buckets(FIRST_AGE_BUCKET_SECONDS, 4.0, AGE_BUCKETS)),
         };
         let registry = &mut metrics.registry;
         registry.register("deliveries", "Webhook deliveries answered", metrics.deliveries.clone());
@@ -138,6 +172,12 @@ impl Metrics {
             "Payments for a price that the catalog lacks, by webhook or by a returning buyer",
             metrics.unknown_price_hits.clone(),
         );
+        registry.register("told", "Attempts to deliver an event to the app by result", metrics.told.clone());
+        registry.register(
+            "told_age_seconds",
+            "From what happened to its delivery to the app",
+            metrics.told_age_seconds.clone(),
+        );
         metrics
     }
 
@@ -169,6 +209,15 @@ impl Metrics {
         self.unknown_price_hits.inc();
     }
 
+    /// Counts an attempt to deliver an event of so long ago to the app: `delivered`, `failed` or `dead`.
+    pub(crate) fn told(&self, told: &str, result: &'static str, age: Duration) {
+        let r#type = Told::parse(told).map_or("other", Told::as_str);
+        self.told.get_or_create(&ToldLabels { r#type, result }).inc();
+        if result == DELIVERED {
+            self.told_age_seconds.observe(age.as_secs_f64());
+        }
+    }
+
     /// Counts a request of an app's user.
     pub(crate) fn request(
         &self,
@@ -191,25 +240,28 @@ impl Metrics {
         self.redis_calls.clone()
     }
 
-    /// The text for Prometheus: everything counted, and gauges of the pool, of the log's dropped lines and, if it answers,
-    /// of the database.
-    pub(crate) fn render(
-        &self,
-        pool: &PoolStatus,
-        dropped_lines: usize,
-        status: Option<&Status>,
-    ) -> Result<String, fmt::Error> {
+    /// The text for Prometheus: everything counted, and what is measured now.
+    pub(crate) fn render(&self, measured: &Now) -> Result<String, fmt::Error> {
+        let Now { pool, dropped_lines, status, waiting_events, streams } = measured;
         let mut now = registry();
         gauge(&mut now, "pool_size", "Connections to Postgres that are open", to_i64(pool.size));
         gauge(&mut now, "pool_available", "Connections that are idle", to_i64(pool.available));
         gauge(&mut now, "pool_waiting", "Requests that wait for a connection", to_i64(pool.waiting));
         let dropped = Counter::<u64>::default();
-        dropped.inc_by(u64::try_from(dropped_lines).unwrap_or(u64::MAX));
+        dropped.inc_by(u64::try_from(*dropped_lines).unwrap_or(u64::MAX));
         now.register("log_lines_dropped", "Lines that the reader of the log did not take in time", dropped);
         let is_up = i64::from(status.is_some());
         gauge(&mut now, "database_up", "Whether the database answered the last scrape's question", is_up);
         if let Some(status) = status {
             register_status(&mut now, status);
+        }
+        gauge(&mut now, "event_streams", "Pages that listen for events", to_i64(*streams));
+        if let Some(WaitingEvents { pending, dead, oldest_seconds }) = waiting_events {
+            gauge(&mut now, "told_pending", "Events that the app is still to be told", *pending);
+            gauge(&mut now, "told_dead", "Events that could not be delivered to the app", *dead);
+            let lag: Gauge<f64, AtomicU64> = Gauge::default();
+            lag.set(*oldest_seconds);
+            now.register("told_lag_seconds", "Age of the oldest event that the app is still to be told", lag);
         }
         let mut text = String::new();
         encode_registry(&mut text, &self.registry)?;
@@ -303,8 +355,11 @@ mod tests {
         metrics.unknown_price_hit();
         metrics.delivery(None, "error", Some("signature_no_v1"), Duration::ZERO);
         metrics.signature_failure("signature_no_v1");
+        metrics.told("credits.low", DELIVERED, Duration::from_secs(2));
+        metrics.told("made.up", "failed", Duration::ZERO);
         let pool = PoolStatus { max_size: 8, size: 2, available: 1, waiting: 0 };
-        let text = metrics.render(&pool, 3, None).unwrap();
+        let mut now = Now { pool, dropped_lines: 3, status: None, waiting_events: None, streams: 4 };
+        let text = metrics.render(&now).unwrap();
         for line in [
             r#"stripe_credits_deliveries_total{type="unknown",outcome="parked",reason="unknown_price"} 1"#,
             r#"stripe_credits_deliveries_total{type="unknown",outcome="error",reason="signature_no_v1"} 1"#,
@@ -313,11 +368,23 @@ mod tests {
             "stripe_credits_delivery_duration_seconds_count 2",
             "stripe_credits_pool_size 2",
             "stripe_credits_log_lines_dropped_total 3",
+            r#"stripe_credits_told_total{type="credits.low",result="delivered"} 1"#,
+            r#"stripe_credits_told_total{type="other",result="failed"} 1"#,
+            "stripe_credits_event_streams 4",
             "# EOF",
         ] {
             assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
         }
         assert!(!text.contains("parked_events") && text.contains("stripe_credits_database_up 0\n"), "{text}");
+        now.waiting_events = Some(WaitingEvents { pending: 5, dead: 6, oldest_seconds: 1.5 });
+        let text = metrics.render(&now).unwrap();
+        for line in [
+            "stripe_credits_told_pending 5",
+            "stripe_credits_told_dead 6",
+            "stripe_credits_told_lag_seconds 1.5",
+        ] {
+            assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
+        }
     }
 
     #[test]
@@ -325,7 +392,8 @@ mod tests {
         let render = |json: &str| {
             let status = serde_json::from_str(json).unwrap();
             let pool = PoolStatus { max_size: 8, size: 2, available: 1, waiting: 0 };
-            Metrics::new().render(&pool, 0, Some(&status)).unwrap()
+            let now = Now { pool, dropped_lines: 0, status: Some(status), waiting_events: None, streams: 0 };
+            Metrics::new().render(&now).unwrap()
         };
         let text = render(r#"{"waiting": [], "due_since": null, "sweep": null, "books_check": null}"#);
         assert!(text.contains("stripe_credits_parked_events{reason=\"unknown_user\"} 0\n"), "{text}");

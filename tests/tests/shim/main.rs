@@ -11,6 +11,7 @@ mod cors;
 mod credits;
 mod database_away;
 mod doctor;
+mod events;
 mod explain;
 mod hostile_bodies;
 mod lifecycle;

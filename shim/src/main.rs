@@ -45,7 +45,7 @@ use crate::commands::doctor::{self, Doctor};
 use crate::commands::explain::{self, Explain};
 use crate::commands::send_test_event::{self, SendTestEvent};
 use crate::commands::{
-    books_check, catalog_check, catalog_draft, catalog_push, events, replay, sweep, webhooks_check,
+    books_check, catalog_check, catalog_draft, catalog_push, events, replay, run_due, sweep, webhooks_check,
     webhooks_create,
 };
 use crate::config::{DatabaseConfig, Environment, ServeConfig};
@@ -86,6 +86,8 @@ enum Command {
         #[arg(long)]
         since: Option<String>,
     },
+    /// Post what is due by time, like billing.run_due(); to be scheduled too
+    RunDue,
     /// Apply Stripe's refunds, disputes, subscriptions and paid invoices that the database lacks
     #[command(after_help = EXIT_HELP)]
     Backfill {
@@ -201,6 +203,7 @@ async fn run(command: Command) -> Result<(), Error> {
         }
         Command::Catalog(CatalogCommand::Check) => catalog_check::run(&environment).await,
         Command::Sweep { since } => sweep::run(since.as_deref(), &environment).await,
+        Command::RunDue => run_due::run(&DatabaseConfig::read(&environment)?).await,
         Command::Backfill { dry_run } => {
             backfill::run(if dry_run { Run::Dry } else { Run::Real }, &environment).await
         }

@@ -9,7 +9,7 @@ use xtask::checklist::{self, Ended, Played, Shop};
 use xtask::cluster::{Cluster, Options};
 use xtask::shim::Shim;
 use xtask::stages::Stages;
-use xtask::workspace::{self, Flavour};
+use xtask::workspace::Flavour;
 use xtask::{Error, Result, install};
 
 /// The database of the run.
@@ -34,9 +34,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let stripe = Api::new(&base, &key)?;
 
     let mut stages = Stages::default();
-    stages.run("tools: apt packages, cargo-pgrx", install::tools)?;
-    stages.run("extension: build and install", || install::extension(Flavour::Dev))?;
-    let binary = stages.run("shim: build", || workspace::build_shim(Flavour::Dev))?;
+    stages.run("tools: apt packages", install::tools)?;
+    let binary = stages.run("build, and install the extension", || install::build(Flavour::Dev))?.shim;
     let cluster = stages.run("cluster: make and start", || Cluster::start(Options::default()))?;
     cluster.create_database(DATABASE)?;
     let secret = || Uuid::new_v4().simple().to_string();

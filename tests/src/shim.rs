@@ -72,6 +72,13 @@ impl Setup {
             .with("OPS_LISTEN", "127.0.0.1:0")
     }
 
+    /// Another command in the same environment.
+    #[must_use]
+    pub fn calling(mut self, arguments: &[&str]) -> Setup {
+        self.arguments = Setup::command(arguments).arguments;
+        self
+    }
+
     /// With a variable.
     #[must_use]
     pub fn with(mut self, name: &str, value: &str) -> Setup {

@@ -108,6 +108,25 @@ pub fn schemathesis() -> Result<PathBuf> {
     Ok(venv.join("bin/schemathesis"))
 }
 
+/// Fetches what is missing to check the alerts, and returns `promtool`. Debian's package would start a Prometheus, so only
+/// this one program of it is unpacked, below the target folder.
+pub fn promtool() -> Result<PathBuf> {
+    let folder = target_directory()?.join("promtool");
+    let unpacked = folder.join("usr/bin/promtool");
+    let is_there = || unpacked.exists().then(|| unpacked.clone());
+    if let Some(program) = process::find("promtool").or_else(is_there) {
+        return Ok(program);
+    }
+    eprintln!("missing: promtool");
+    fs::create_dir_all(&folder).map_err(Error::file(&folder))?;
+    process::run(apt_get().arg("update"))?;
+    process::run(Command::new("apt-get").args(["--quiet", "download", "prometheus"]).current_dir(&folder))?;
+    let unpack =
+        "dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool && rm prometheus_*.deb";
+    process::run(Command::new("sh").args(["-c", unpack]).current_dir(&folder))?;
+    Ok(unpacked)
+}
+
 /// pip, by which wheels are fetched; installed if it is missing.
 pub(crate) fn pip() -> Result<PathBuf> {
     let find = || process::find("pip3").or_else(|| process::find("pip"));

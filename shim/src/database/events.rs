@@ -9,9 +9,6 @@ use crate::event::Event;
 use crate::limits::Party;
 use crate::outcome::Outcome;
 
-/// How many parked events are counted for the metrics: more are as alarming.
-const MAX_COUNTED: u32 = 100_000;
-
 impl Database {
     /// Applies an event.
     pub(crate) async fn apply_stripe_event(&self, event: &Event) -> Result<Outcome, DatabaseError> {
@@ -146,19 +143,6 @@ impl Database {
             Err(DatabaseError::Data(_)) => Ok(false),
             Err(error) => Err(error),
         }
-    }
-
-    /// The number of parked events, counted up to [`MAX_COUNTED`] on the connection of probes.
-    pub(crate) async fn parked_events(&self) -> Result<i64, DatabaseError> {
-        // The comparison is always true: the index of what waits is read by it.
-        let sql = format!(
-            "select count(*) from (
-                select from billing.stripe_events e where e.outcome = 'parked' and e.judged_at >= '-infinity'
-                limit {MAX_COUNTED}) parked"
-        );
-        let rows = self.probe(&sql).await?;
-        let row = rows.first().ok_or_else(|| DatabaseError::UnexpectedAnswer("no row".to_owned()))?;
-        column(row, 0)
     }
 
     /// Judges a batch of the parked events again that are due. Returns how many.

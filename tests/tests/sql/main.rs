@@ -55,6 +55,7 @@ mod subscription_reversals;
 mod subscription_state;
 mod tampering;
 mod trials_and_coupons;
+mod troubleshooting;
 mod upgrades;
 mod users;
 mod vectors;

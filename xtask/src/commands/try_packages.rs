@@ -60,7 +60,7 @@ pub(crate) fn run() -> Result<()> {
          rm *-1_*.deb
          {upgrade}
          systemctl restart stripe-credits.service
-         stripe-credits run-due
+         runuser -u stripe-credits -- stripe-credits run-due
          runuser -u postgres -- psql app -c 'select count(*) as faults from billing.validate_credits_consistency()'
          dpkg-query --show '*stripe-credits*'
          {remove}

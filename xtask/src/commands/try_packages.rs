@@ -63,9 +63,10 @@ pub(crate) fn run() -> Result<()> {
          runuser -u stripe-credits -- stripe-credits run-due
          runuser -u postgres -- psql app -c 'select count(*) as faults from billing.validate_credits_consistency()'
          dpkg-query --show '*stripe-credits*'
+         # What the package does where systemd runs.
+         kill \"$(cat /run/shim.pid)\"
          {remove}
          ! test -e /etc/stripe-credits.env
-         ! getent passwd stripe-credits
          ! find / -xdev -path /{FOLDER} -prune -o -path /newer -prune -o -name '*stripe[-_]credits*' -print | grep .
          echo removed\n"
     );

@@ -98,7 +98,7 @@ purchase() { # IMAGE SUPERUSER
     port=$((port + 1))
     in_postgres() { b run --user postgres "$postgres" -- "$@"; }
     b run --user root "$postgres" -- install -d -o postgres /data
-    in_postgres initdb -D /data -U "$2" --auth=trust > /dev/null
+    in_postgres initdb -D /data -U "$2" --auth=trust --encoding=UTF8 --locale=C.UTF-8 > /dev/null
     in_postgres postgres -D /data -p $port -c unix_socket_directories=/data > "$STORE/log" 2>&1 &
     server=$!
     until in_postgres pg_isready -q -h 127.0.0.1 -p $port; do sleep 0.2; done

@@ -13,10 +13,12 @@ use crate::cache::Cache;
 use crate::config::{ReturnUrls, ServeConfig, StripeMode};
 use crate::connections::Connections;
 use crate::database::{Database, DatabaseError};
+use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::limits::{Turns, UserRates};
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
+use crate::streams::Streams;
 use crate::stripe::client::StripeClient;
 use crate::telemetry::Log;
 
@@ -38,6 +40,10 @@ pub(crate) struct App {
     pub(crate) return_urls: ReturnUrls,
     /// Optional: nothing depends on it.
     pub(crate) cache: Option<Cache>,
+    /// Where the app is told what happens.
+    pub(crate) endpoint: Option<Endpoint>,
+    /// The pages that listen for the same.
+    pub(crate) streams: Streams,
     pub(crate) metrics: Metrics,
     /// The lines that the log dropped.
     pub(crate) dropped_lines: ErrorCounter,
@@ -78,6 +84,8 @@ impl App {
             cors_origins: config.cors_origins,
             return_urls: config.return_urls,
             cache: config.redis.as_ref().map(|redis| Cache::new(redis, metrics.redis_calls())).transpose()?,
+            endpoint: config.events.as_ref().map(Endpoint::new),
+            streams: Streams::default(),
             metrics,
             dropped_lines: log.dropped(),
             connections,

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use hyper::Uri;
 use hyper::header::HeaderValue;
-use secrecy::SecretString;
+use secrecy::{SecretSlice, SecretString};
 use tracing::Level;
 
 use self::database::database_url;
@@ -22,8 +22,8 @@ pub(crate) use self::urls::ReturnUrl;
 use self::urls::{api_base, origins, return_url, server_url};
 pub(crate) use self::values::StripeMode;
 use self::values::{
-    credits_max_age, jwt_secret, listen, log_level, number, rate, redis_url, service_tokens, stripe_key,
-    webhook_secrets,
+    credits_max_age, events_secrets, jwt_secret, listen, log_level, number, rate, redis_url, service_tokens,
+    stripe_key, webhook_secrets,
 };
 use crate::tls::DatabaseTls;
 
@@ -61,6 +61,9 @@ Environment:
                          marker of each event for operators
   CREDITS_MAX_AGE        the maximum age, in seconds, of credits that GET /credits answers from Redis; default 0: it
                          always reads the database. A spend shows after that time at the latest
+  EVENTS_URL             the app's endpoint that is told what happens, by POST; https, or http to a loopback host
+  EVENTS_SECRET          whsec_ and base64, required with EVENTS_URL: signs by Standard Webhooks; several, separated by
+                         commas, during a rotation
   LISTEN                 address and port, default 127.0.0.1:8787; port 0 takes a free one and logs it
   OPS_LISTEN             the same for operators: /healthz, /readyz and /metrics, default 127.0.0.1:8788
   DATABASE_POOL_SIZE     default 8, and one more for probes
@@ -68,8 +71,8 @@ Environment:
                          answered 503; default 2
   MAX_CONNECTIONS        HTTP connections at once, default 2048
   LOG_LEVEL              error, warn, info (default), debug or trace
-  …_FILE                 for DATABASE_URL, STRIPE_WEBHOOK_SECRET, STRIPE_SECRET_KEY, JWT_SECRET, SERVICE_TOKEN and
-                         REDIS_URL: the file that holds the value, such as a container's secret";
+  …_FILE                 for DATABASE_URL, STRIPE_WEBHOOK_SECRET, STRIPE_SECRET_KEY, JWT_SECRET, SERVICE_TOKEN,
+                         EVENTS_SECRET and REDIS_URL: the file that holds the value, such as a container's secret";
 
 const DEFAULT_JWT_ROLE: &str = "authenticated";
 const DEFAULT_STRIPE_API_BASE: &str = "https://api.stripe.com";
@@ -103,6 +106,7 @@ pub(crate) struct ServeConfig {
     pub(crate) cors_origins: Vec<HeaderValue>,
     pub(crate) return_urls: ReturnUrls,
     pub(crate) redis: Option<RedisConfig>,
+    pub(crate) events: Option<EventsConfig>,
     pub(crate) listen: SocketAddr,
     /// Where operators ask: health, readiness, metrics.
     pub(crate) ops_listen: SocketAddr,
@@ -159,6 +163,14 @@ pub(crate) struct ReturnUrls {
     pub(crate) portal_return: Option<ReturnUrl>,
 }
 
+/// The app's endpoint for what happens.
+#[derive(Debug)]
+pub(crate) struct EventsConfig {
+    pub(crate) url: Uri,
+    /// One or more: each signs.
+    pub(crate) secrets: Vec<SecretSlice<u8>>,
+}
+
 /// Redis, and whether credits may be answered from it.
 #[derive(Debug)]
 pub(crate) struct RedisConfig {
@@ -182,6 +194,7 @@ impl ServeConfig {
         let cors_origins = reader.optional("CORS_ORIGINS", origins).unwrap_or_default();
         let return_urls = ReturnUrls::read_from(&mut reader);
         let redis = RedisConfig::read_from(&mut reader, webhook_secrets.as_deref());
+        let events = EventsConfig::read_from(&mut reader);
         let user_requests_per_minute = reader
             .optional("USER_REQUESTS_PER_MINUTE", |text| rate(text, USER_REQUESTS_PER_MINUTE_LIMIT))
             .unwrap_or(DEFAULT_USER_REQUESTS_PER_MINUTE);
@@ -201,6 +214,7 @@ impl ServeConfig {
             cors_origins,
             return_urls,
             redis,
+            events,
             listen,
             ops_listen,
             user_requests_per_minute,
@@ -293,6 +307,18 @@ impl ReturnUrls {
     }
 }
 
+impl EventsConfig {
+    fn read_from(reader: &mut Reader) -> Option<Self> {
+        let url = reader.optional("EVENTS_URL", server_url);
+        // Without an endpoint a secret is of no use, and not wrong.
+        let secrets = match url {
+            Some(_) => reader.required_secret("EVENTS_SECRET", events_secrets),
+            None => reader.optional_secret("EVENTS_SECRET", events_secrets),
+        };
+        url.zip(secrets).map(|(url, secrets)| Self { url, secrets })
+    }
+}
+
 impl RedisConfig {
     fn read_from(reader: &mut Reader, webhook_secrets: Option<&[SecretString]>) -> Option<Self> {
         let url = reader.optional_secret("REDIS_URL", redis_url);
@@ -352,6 +378,8 @@ mod tests {
             ("PORTAL_RETURN_URL", "http://app.example"),
             ("REDIS_URL", "http://:hush@redis.example"),
             ("CREDITS_MAX_AGE", "-1"),
+            ("EVENTS_URL", "http://app.example/events"),
+            ("EVENTS_SECRET", "whsec_hush"),
             ("STRIPE_USER_REQUESTS_PER_SECOND", "0"),
             ("USER_REQUESTS_PER_MINUTE", "0"),
             ("LISTEN", "8787"),
@@ -381,6 +409,8 @@ mod tests {
                 "PORTAL_RETURN_URL",
                 "REDIS_URL",
                 "CREDITS_MAX_AGE",
+                "EVENTS_URL",
+                "EVENTS_SECRET",
                 "USER_REQUESTS_PER_MINUTE",
                 "OPS_LISTEN",
                 "LISTEN",
@@ -535,6 +565,27 @@ mod tests {
         assert_eq!(role(&[("JWT_ROLE", "")]), "authenticated");
         assert_eq!(role(&[("JWT_ROLE", "member")]), "member");
         assert_eq!(role(&[("JWT_ROLE", "*")]), "*");
+    }
+
+    #[test]
+    fn an_endpoint_for_events_needs_a_secret_of_standard_webhooks() {
+        let events = |variables: &[(&str, &str)]| {
+            read(&[&[DATABASE_URL, WEBHOOK_SECRET], variables].concat()).map(|config| config.events)
+        };
+        let url = ("EVENTS_URL", "https://app.example/events");
+        let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+        let several = format!("{secret}, {secret}");
+        assert!(events(&[]).unwrap().is_none());
+        assert!(events(&[("EVENTS_SECRET", secret)]).unwrap().is_none());
+        assert_eq!(events(&[url, ("EVENTS_SECRET", secret)]).unwrap().unwrap().secrets.len(), 1);
+        assert_eq!(events(&[url, ("EVENTS_SECRET", &several)]).unwrap().unwrap().secrets.len(), 2);
+        for wrong in
+            ["", "hush", "whsec_", "whsec_aHVzaA==", "whsec_not base64", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]
+        {
+            let fault = events(&[url, ("EVENTS_SECRET", wrong)]).unwrap_err().to_string();
+            assert!(fault.contains("EVENTS_SECRET: ") && !fault.contains("hush"), "{fault}");
+        }
+        assert!(events(&[url]).unwrap_err().to_string().contains("EVENTS_SECRET: is not set"));
     }
 
     #[test]

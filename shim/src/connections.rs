@@ -128,6 +128,11 @@ impl Connection {
         self.opened_at.elapsed() >= MAX_AGE
     }
 
+    /// How long it stays open at least, if it does not have to give way.
+    pub(crate) fn lasts(&self) -> Duration {
+        MAX_AGE.saturating_sub(self.opened_at.elapsed())
+    }
+
     /// Resolves when it has to give way.
     pub(crate) async fn evicted(&self) {
         self.evicted.notified().await;

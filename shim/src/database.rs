@@ -14,6 +14,7 @@
 pub(crate) mod catalog;
 mod credits;
 mod events;
+pub(crate) mod outbox;
 mod users;
 
 use std::sync::Arc;
@@ -44,6 +45,8 @@ const EVENT_TIMEOUT: Duration = Duration::from_secs(20);
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a probe or a scrape may take, and wait for the connection of probes.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The connections by which events are claimed and read for the app.
+const OUTBOX_POOL_SIZE: usize = 1;
 /// The connections of probes and scrapes.
 const PROBE_POOL_SIZE: usize = 1;
 /// Of the pool, the events of one customer may use this part, those of one user, and those that name neither, such as
@@ -61,6 +64,8 @@ pub(crate) struct Database {
     pool: Pool,
     /// Answers probes also while every other connection is in use.
     probes: Pool,
+    /// Tells the app, and waits for nothing that webhooks need.
+    outbox: Pool,
     tls: MakeRustlsConnect,
     /// What begins each transaction.
     begin: String,
@@ -158,6 +163,7 @@ impl Database {
         Self {
             pool: pool(config.pool_size, POOL_WAIT_TIMEOUT, POOL_CREATE_TIMEOUT),
             probes: pool(PROBE_POOL_SIZE, PROBE_TIMEOUT, PROBE_TIMEOUT),
+            outbox: pool(OUTBOX_POOL_SIZE, POOL_WAIT_TIMEOUT, POOL_CREATE_TIMEOUT),
             // SET LOCAL, because pgbouncer gives the connection to others after the transaction.
             begin: format!(
                 "begin isolation level read committed; set local lock_timeout = '{}ms'",

@@ -105,6 +105,8 @@ pub(crate) enum Error {
     Document(String),
     #[error("neither Stripe nor the inbox knows the event {0}; Stripe keeps events for 30 days")]
     UnknownEvent(String),
+    #[error("the outbox has no event {0}: an id is as in webhook-id, and kept for 30 days")]
+    UnknownAppEvent(String),
     #[error("the database has no catalog yet: load one with `stripe-credits catalog push FILE`")]
     NoCatalog,
     #[error("left for a person, and named on stdout: {0}")]
@@ -151,6 +153,7 @@ impl Error {
             | Self::Input(_)
             | Self::Document(_)
             | Self::UnknownEvent(_)
+            | Self::UnknownAppEvent(_)
             | Self::NoCatalog
             | Self::Findings(_)
             | Self::ShimUnreachable(_)
@@ -256,7 +259,10 @@ impl Error {
             | Self::Input(_)
             | Self::NoCatalog
             | Self::Stripe(StripeError::Unauthorized(_)) => EXIT_USAGE,
-            Self::Database(DatabaseError::Data(_)) | Self::Document(_) | Self::UnknownEvent(_) => EXIT_DATA,
+            Self::Database(DatabaseError::Data(_))
+            | Self::Document(_)
+            | Self::UnknownEvent(_)
+            | Self::UnknownAppEvent(_) => EXIT_DATA,
             Self::ShimRefused(status) if status.is_client_error() => EXIT_DATA,
             Self::Listen { .. } | Self::ShimUnreachable(_) | Self::ShimRefused(_) => EXIT_UNAVAILABLE,
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => EXIT_UNAVAILABLE,

@@ -15,6 +15,8 @@ mod response;
 mod delivery;
 mod fetch;
 mod cache;
+mod endpoint;
+mod streams;
 mod error;
 mod database;
 mod stripe;
@@ -39,7 +41,7 @@ use hyper::Uri;
 
 use crate::commands::backfill::{self, Run};
 use crate::commands::send_test_event::{self, SendTestEvent};
-use crate::commands::{catalog_check, catalog_push, replay, sweep, webhooks_check};
+use crate::commands::{catalog_check, catalog_push, events, replay, sweep, webhooks_check};
 use crate::config::{DatabaseConfig, Environment, ServeConfig};
 use crate::error::{EXIT_USAGE, Error};
 
@@ -49,6 +51,11 @@ Reads Stripe's API with STRIPE_SECRET_KEY, below its rate limit. It is safe to r
 
 Exit status: 0 success, 1 something printed on stdout needs a person, 64 wrong usage or configuration, 65 wrong input,
 69 Stripe or the database is unavailable: run it again";
+
+/// For commands that need only the database.
+const EXIT_HELP_OF_DATABASE: &str = "\
+Exit status: 0 success, 1 something printed on stdout needs a person, 64 wrong usage or configuration, 65 wrong input,
+69 the database is unavailable: run it again";
 
 /// Carries Stripe's webhooks to the Postgres extension `stripe_credits`.
 #[derive(Parser)]
@@ -86,6 +93,9 @@ enum Command {
         /// Stripe's `evt_…`, or the id of a row of billing.stripe_events
         event_id: String,
     },
+    /// List, or deliver again, what could not be delivered to EVENTS_URL
+    #[command(subcommand)]
+    Events(EventsCommand),
     /// Check the webhook endpoints in Stripe
     #[command(subcommand)]
     Webhooks(WebhooksCommand),
@@ -103,6 +113,19 @@ enum CatalogCommand {
     /// Print each price on which the catalog and Stripe differ
     #[command(after_help = EXIT_HELP)]
     Check,
+}
+
+#[derive(Subcommand)]
+enum EventsCommand {
+    /// Print the events that are dead, a line of JSON each
+    #[command(after_help = EXIT_HELP_OF_DATABASE)]
+    Dead,
+    /// Let `serve` deliver one event again, or all that are dead
+    #[command(after_help = EXIT_HELP_OF_DATABASE)]
+    Replay {
+        /// The event's id, as in its webhook-id, delivered or not [default: every dead event]
+        id: Option<String>,
+    },
 }
 
 #[derive(Subcommand)]
@@ -152,6 +175,10 @@ async fn run(command: Command) -> Result<(), Error> {
             backfill::run(if dry_run { Run::Dry } else { Run::Real }, &environment).await
         }
         Command::Replay { event_id } => replay::run(&event_id, &environment).await,
+        Command::Events(EventsCommand::Dead) => events::dead(&DatabaseConfig::read(&environment)?).await,
+        Command::Events(EventsCommand::Replay { id }) => {
+            events::replay(id.as_deref(), &DatabaseConfig::read(&environment)?).await
+        }
         Command::Webhooks(WebhooksCommand::Check { url }) => {
             webhooks_check::run(url.as_ref(), &environment).await
         }

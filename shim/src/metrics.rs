@@ -1,6 +1,7 @@
 //! Metrics in the `OpenMetrics` text format, which Prometheus reads.
 
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use deadpool_postgres::Status;
@@ -12,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use stripe_credits_rules::event::TYPES;
+use stripe_credits_rules::told::Told;
 
 /// The format's media type.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -22,6 +24,9 @@ const BUCKETS: u16 = 15;
 /// The upper bounds of the event age histogram: 1 s, times four, to 3 days, as long as Stripe retries.
 const FIRST_AGE_BUCKET_SECONDS: f64 = 1.0;
 const AGE_BUCKETS: u16 = 10;
+
+/// The result of an attempt to deliver an event to the app that it took.
+pub(crate) const DELIVERED: &str = "delivered";
 
 /// All counters and histograms.
 pub(crate) struct Metrics {
@@ -35,6 +40,27 @@ pub(crate) struct Metrics {
     stripe_calls: CallCounter,
     redis_calls: CallCounter,
     unknown_price_hits: Counter,
+    told: Family<ToldLabels, Counter>,
+    told_age_seconds: Histogram,
+}
+
+/// What is measured when the metrics are asked for.
+pub(crate) struct Now {
+    pub(crate) pool: Status,
+    pub(crate) dropped_lines: usize,
+    /// None while the database is down.
+    pub(crate) parked_events: Option<i64>,
+    /// None without an endpoint, too.
+    pub(crate) waiting_events: Option<WaitingEvents>,
+    /// The pages that listen.
+    pub(crate) streams: usize,
+}
+
+/// The events that wait to be delivered to the app.
+pub(crate) struct WaitingEvents {
+    pub(crate) pending: i64,
+    pub(crate) dead: i64,
+    pub(crate) oldest_seconds: f64,
 }
 
 /// Counts calls to one service by their result.
@@ -53,6 +79,12 @@ struct RequestLabels {
     route: &'static str,
     outcome: &'static str,
     reason: Option<&'static str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ToldLabels {
+    r#type: &'static str,
+    result: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -83,6 +115,8 @@ impl Metrics {
             stripe_calls: CallCounter::default(),
             redis_calls: CallCounter::default(),
             unknown_price_hits: Counter::default(),
+            told: Family::default(),
+            told_age_seconds: Histogram::new(exponential_buckets(FIRST_AGE_BUCKET_SECONDS, 4.0, AGE_BUCKETS)),
         };
         let registry = &mut metrics.registry;
         registry.register("deliveries", "Webhook deliveries answered", metrics.deliveries.clone());
@@ -118,6 +152,12 @@ impl Metrics {
             "Deliveries of a payment for a price that the catalog lacks",
             metrics.unknown_price_hits.clone(),
         );
+        registry.register("told", "Attempts to deliver an event to the app by result", metrics.told.clone());
+        registry.register(
+            "told_age_seconds",
+            "From what happened to its delivery to the app",
+            metrics.told_age_seconds.clone(),
+        );
         metrics
     }
 
@@ -149,6 +189,15 @@ impl Metrics {
         self.unknown_price_hits.inc();
     }
 
+    /// Counts an attempt to deliver an event of so long ago to the app: `delivered`, `failed` or `dead`.
+    pub(crate) fn told(&self, told: &str, result: &'static str, age: Duration) {
+        let r#type = Told::parse(told).map_or("other", Told::as_str);
+        self.told.get_or_create(&ToldLabels { r#type, result }).inc();
+        if result == DELIVERED {
+            self.told_age_seconds.observe(age.as_secs_f64());
+        }
+    }
+
     /// Counts a request of an app's user.
     pub(crate) fn request(
         &self,
@@ -171,23 +220,26 @@ impl Metrics {
         self.redis_calls.clone()
     }
 
-    /// The text for Prometheus: everything counted, and gauges of the pool, of the log's dropped lines and, if known, of
-    /// the parked events.
-    pub(crate) fn render(
-        &self,
-        pool: &Status,
-        dropped_lines: usize,
-        parked_events: Option<i64>,
-    ) -> Result<String, fmt::Error> {
+    /// The text for Prometheus: everything counted, and what is measured now.
+    pub(crate) fn render(&self, measured: &Now) -> Result<String, fmt::Error> {
+        let Now { pool, dropped_lines, parked_events, waiting_events, streams } = measured;
         let mut now = registry();
         gauge(&mut now, "pool_size", "Connections to Postgres that are open", to_i64(pool.size));
         gauge(&mut now, "pool_available", "Connections that are idle", to_i64(pool.available));
         gauge(&mut now, "pool_waiting", "Requests that wait for a connection", to_i64(pool.waiting));
         let dropped = Counter::<u64>::default();
-        dropped.inc_by(u64::try_from(dropped_lines).unwrap_or(u64::MAX));
+        dropped.inc_by(u64::try_from(*dropped_lines).unwrap_or(u64::MAX));
         now.register("log_lines_dropped", "Lines that the reader of the log did not take in time", dropped);
         if let Some(parked) = parked_events {
-            gauge(&mut now, "parked_events", "Events that wait for what they lack", parked);
+            gauge(&mut now, "parked_events", "Events that wait for what they lack", *parked);
+        }
+        gauge(&mut now, "event_streams", "Pages that listen for events", to_i64(*streams));
+        if let Some(WaitingEvents { pending, dead, oldest_seconds }) = waiting_events {
+            gauge(&mut now, "told_pending", "Events that the app is still to be told", *pending);
+            gauge(&mut now, "told_dead", "Events that could not be delivered to the app", *dead);
+            let lag: Gauge<f64, AtomicU64> = Gauge::default();
+            lag.set(*oldest_seconds);
+            now.register("told_lag_seconds", "Age of the oldest event that the app is still to be told", lag);
         }
         let mut text = String::new();
         encode_registry(&mut text, &self.registry)?;
@@ -234,8 +286,11 @@ mod tests {
         metrics.unknown_price_hit();
         metrics.delivery(None, "error", Some("signature_no_v1"), Duration::ZERO);
         metrics.signature_failure("signature_no_v1");
+        metrics.told("credits.low", DELIVERED, Duration::from_secs(2));
+        metrics.told("made.up", "failed", Duration::ZERO);
         let pool = Status { max_size: 8, size: 2, available: 1, waiting: 0 };
-        let text = metrics.render(&pool, 3, None).unwrap();
+        let mut now = Now { pool, dropped_lines: 3, parked_events: None, waiting_events: None, streams: 4 };
+        let text = metrics.render(&now).unwrap();
         for line in [
             r#"stripe_credits_deliveries_total{type="unknown",outcome="parked",reason="unknown_price"} 1"#,
             r#"stripe_credits_deliveries_total{type="unknown",outcome="error",reason="signature_no_v1"} 1"#,
@@ -244,12 +299,25 @@ mod tests {
             "stripe_credits_delivery_duration_seconds_count 2",
             "stripe_credits_pool_size 2",
             "stripe_credits_log_lines_dropped_total 3",
+            r#"stripe_credits_told_total{type="credits.low",result="delivered"} 1"#,
+            r#"stripe_credits_told_total{type="other",result="failed"} 1"#,
+            "stripe_credits_event_streams 4",
             "# EOF",
         ] {
             assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
         }
         assert!(!text.contains("parked_events"));
-        assert!(metrics.render(&pool, 0, Some(4)).unwrap().contains("stripe_credits_parked_events 4\n"));
+        (now.parked_events, now.waiting_events) =
+            (Some(4), Some(WaitingEvents { pending: 5, dead: 6, oldest_seconds: 1.5 }));
+        let text = metrics.render(&now).unwrap();
+        for line in [
+            "stripe_credits_parked_events 4",
+            "stripe_credits_told_pending 5",
+            "stripe_credits_told_dead 6",
+            "stripe_credits_told_lag_seconds 1.5",
+        ] {
+            assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
+        }
     }
 
     #[test]

@@ -1,10 +1,15 @@
 //! HTTP responses: JSON bodies, and errors as clients read them.
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use http_body_util::Full;
 use hyper::StatusCode;
-use hyper::body::Bytes;
+use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde_json::json;
+use tokio::sync::mpsc::Receiver;
 
 use crate::auth::AuthError;
 use crate::error::Error;
@@ -15,8 +20,58 @@ const RETRY_AFTER_SECONDS: u64 = 10;
 /// second.
 const RETRY_AFTER_SHARE_SECONDS: u64 = 2;
 
-/// A response with its whole body.
-pub(crate) type Response = hyper::Response<Full<Bytes>>;
+/// A response.
+pub(crate) type Response = hyper::Response<Body>;
+
+/// The body of a response.
+#[derive(Debug)]
+pub(crate) enum Body {
+    /// All of it.
+    Whole(Full<Bytes>),
+    /// What comes, until its sender is gone.
+    Stream(Receiver<Bytes>),
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self::Whole(Full::default())
+    }
+}
+
+impl From<String> for Body {
+    fn from(text: String) -> Self {
+        Self::Whole(text.into())
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            Self::Whole(body) => Pin::new(body).poll_frame(context),
+            Self::Stream(receiver) => receiver.poll_recv(context).map(|bytes| Some(Ok(Frame::data(bytes?)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Stream(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::Stream(_) => SizeHint::default(),
+        }
+    }
+}
 
 /// A JSON response.
 pub(crate) fn json_response(status: StatusCode, json: String) -> Response {

@@ -4,6 +4,7 @@ mod webhook;
 mod health;
 mod reconcile;
 mod credits;
+mod events;
 mod catalog;
 mod subscription;
 mod checkout;
@@ -29,7 +30,7 @@ use crate::response::{Response, error_response};
 /// The settings of a route that acts for a user at Stripe.
 const USER_AT_STRIPE: &[Setting] = &[Setting::TokenKeys, Setting::StripeKey];
 
-static ROUTES: [Route; 18] = [
+static ROUTES: [Route; 19] = [
     plain(Method::POST, "/webhooks/stripe", |app, request| Box::pin(webhook::deliver(app, request))),
     public(Method::GET, "/catalog", |app, headers| Box::pin(catalog::show(app, headers))),
     user(Method::GET, "/credits", &[Setting::TokenKeys], |app, request, _| {
@@ -37,6 +38,9 @@ static ROUTES: [Route; 18] = [
     }),
     user(Method::POST, "/credits", &[Setting::TokenKeys], |app, request, _| {
         Box::pin(credits::act(app, request))
+    }),
+    user(Method::GET, "/events", &[Setting::TokenKeys], |app, request, _| {
+        Box::pin(events::listen(app, request))
     }),
     user(Method::POST, "/reconcile-stripe-credit-pack", USER_AT_STRIPE, |app, request, fields| {
         Box::pin(reconcile::pack(app, request, fields))

@@ -3,6 +3,7 @@
 
 mod descriptors;
 mod due;
+mod tell;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio_io_timeout::TimeoutStream;
 
 use crate::app::App;
@@ -77,15 +79,22 @@ pub(crate) async fn run(
     tracing::info!(%address, operators = %for_operators, "listening");
 
     let graceful = GracefulShutdown::new();
+    let (stop, stopped) = watch::channel(false);
+    let telling = tokio::spawn(tell::run(app.clone(), stopped));
     tokio::select! {
         () = public.serve(&app, &graceful, |app, request| Box::pin(routes::respond(app, request))) => {}
         () = operators.serve(&app, &graceful, |app, request| Box::pin(routes::respond_to_operator(app, request))) => {}
         () = due::apply(&app.database) => {}
+        () = app.streams.feed(&app.database) => {}
         () = shutdown => {}
     }
     drop((public, operators));
+    app.streams.close();
+    let _ = stop.send(true);
     tracing::info!(connections = graceful.count(), "draining");
-    if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_ok() {
+    // What the app is being told is told to the end: otherwise it would be told again after its lease.
+    let drained = async { tokio::join!(graceful.shutdown(), telling) };
+    if tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_ok() {
         tracing::info!("stopped");
     } else {
         tracing::warn!("stopped with requests unanswered; Stripe will send theirs again");

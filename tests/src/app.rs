@@ -23,8 +23,9 @@ pub const RETURN_URL: &str = "https://app.test/account#billing";
 pub const SERVICE_TOKEN: &str = "service-token-of-the-tests-0123456789";
 
 /// The routes that need a user: method and path.
-pub const USER_ROUTES: [(&str, &str); 8] = [
+pub const USER_ROUTES: [(&str, &str); 9] = [
     ("GET", "/credits"),
+    ("GET", "/events"),
     ("POST", "/reconcile-stripe-credit-pack"),
     ("POST", "/reconcile-stripe-checkout"),
     ("POST", "/checkout"),

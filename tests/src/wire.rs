@@ -95,6 +95,21 @@ impl Wire {
         silent
     }
 
+    /// Reads until a text has come, and returns everything up to its end.
+    ///
+    /// # Errors
+    /// The system's; `UnexpectedEof` if the connection ends before the text comes.
+    pub fn read_until(&mut self, text: &str) -> io::Result<String> {
+        loop {
+            let found = self.unread.windows(text.len()).position(|window| window == text.as_bytes());
+            if let Some(at) = found {
+                let read = self.unread.drain(..at + text.len()).collect::<Vec<u8>>();
+                return Ok(String::from_utf8_lossy(&read).into_owned());
+            }
+            self.read_some()?;
+        }
+    }
+
     /// Reads until the other side hangs up: the bytes that it sent.
     pub fn until_closed(&mut self) -> Vec<u8> {
         loop {

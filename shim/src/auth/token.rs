@@ -5,6 +5,7 @@
 //! an HS256 secret is rejected, and so is an unsigned one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::header::{AUTHORIZATION, HeaderMap};
 use jsonwebtoken::errors::ErrorKind;
@@ -34,6 +35,7 @@ const MAX_EMAIL_BYTES: usize = 254;
 pub(crate) struct Token {
     sub: String,
     email: Option<String>,
+    expires_at: u64,
 }
 
 /// An authenticated user. Only a [`Token`] makes one.
@@ -41,6 +43,7 @@ pub(crate) struct Token {
 pub(crate) struct User {
     id: Uuid,
     email: Option<String>,
+    expires_at: u64,
 }
 
 /// The keys that verify tokens, and the claims that tokens must have.
@@ -59,6 +62,7 @@ struct Claims {
     sub: Option<Value>,
     email: Option<Value>,
     role: Option<Value>,
+    exp: Option<Value>,
     iss: Option<Value>,
     aud: Option<Value>,
 }
@@ -71,7 +75,7 @@ impl Token {
 
     /// The user, with the id that the token's `sub` means in the database; if it means nobody, the token is of no use.
     pub(crate) fn into_user(self, id: Option<Uuid>) -> Result<User, AuthError> {
-        Ok(User { id: id.ok_or(AuthError::Subject)?, email: self.email })
+        Ok(User { id: id.ok_or(AuthError::Subject)?, email: self.email, expires_at: self.expires_at })
     }
 }
 
@@ -84,6 +88,11 @@ impl User {
     /// The token's `email`, if it has one.
     pub(crate) fn email(&self) -> Option<&str> {
         self.email.as_deref()
+    }
+
+    /// Until when the token is valid, in seconds since 1970.
+    pub(crate) fn expires_at(&self) -> u64 {
+        self.expires_at
     }
 }
 
@@ -126,7 +135,7 @@ impl Authenticator {
         let sub = text(claims.sub).ok_or(AuthError::Subject)?;
         // The tokens of Supabase users who signed in by phone have an empty one.
         let email = text(claims.email).filter(|email| !email.is_empty() && email.len() <= MAX_EMAIL_BYTES);
-        Ok(Token { sub, email })
+        Ok(Token { sub, email, expires_at: claims.exp.as_ref().map_or(0, seconds) })
     }
 
     async fn key(&self, header: &Header) -> Result<DecodingKey, AuthError> {
@@ -156,6 +165,12 @@ impl Authenticator {
         validation.set_required_spec_claims(&required);
         validation
     }
+}
+
+/// A time in whole seconds, however it is written; 0 if it is none.
+fn seconds(time: &Value) -> u64 {
+    let duration = time.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    time.as_u64().unwrap_or_else(|| duration.map_or(0, |duration| duration.as_secs()))
 }
 
 /// Whether Supabase issued a token. It says so itself, but a token that is Supabase's cannot say otherwise.

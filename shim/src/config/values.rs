@@ -2,9 +2,12 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use secrecy::{SecretSlice, SecretString};
 use tracing::Level;
 
 /// The shortest HS256 secret, in bytes: the length of its hashes (RFC 7518, 3.2). A shorter one can be guessed from a
@@ -14,6 +17,10 @@ const MIN_JWT_SECRET_BYTES: usize = 32;
 const MIN_SERVICE_TOKEN_BYTES: usize = 32;
 /// The longest `CREDITS_MAX_AGE`, in seconds.
 const CREDITS_MAX_AGE_LIMIT: u64 = 3600;
+
+/// What a secret of Standard Webhooks begins with, and its length in bytes once decoded.
+const EVENTS_SECRET_PREFIX: &str = "whsec_";
+const EVENTS_SECRET_BYTES: RangeInclusive<usize> = 24..=64;
 
 /// Whether a Stripe key moves real money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +33,20 @@ pub(super) fn webhook_secrets(text: &str) -> Result<Vec<SecretString>, String> {
     let secret = |part: &str| match part.trim() {
         "" => Err("holds an empty secret, with which anyone could sign".to_owned()),
         secret => Ok(SecretString::from(secret)),
+    };
+    text.split(',').map(secret).collect()
+}
+
+/// Secrets of Standard Webhooks.
+pub(super) fn events_secrets(text: &str) -> Result<Vec<SecretSlice<u8>>, String> {
+    let secret = |part: &str| {
+        let decoded =
+            part.trim().strip_prefix(EVENTS_SECRET_PREFIX).and_then(|text| STANDARD.decode(text).ok());
+        let secret = decoded.filter(|secret| EVENTS_SECRET_BYTES.contains(&secret.len()));
+        secret.map(SecretSlice::from).ok_or_else(|| {
+            let (least, most) = EVENTS_SECRET_BYTES.into_inner();
+            format!("is not {EVENTS_SECRET_PREFIX} and the base64 of {least} to {most} random bytes")
+        })
     };
     text.split(',').map(secret).collect()
 }

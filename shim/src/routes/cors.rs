@@ -12,8 +12,9 @@ use crate::error::Error;
 use crate::response::Response;
 
 /// The headers that a page may send; Supabase's client adds `apikey` and `x-client-info` to every request.
-const ALLOWED_HEADERS: HeaderValue =
-    HeaderValue::from_static("authorization, content-type, idempotency-key, apikey, x-client-info");
+const ALLOWED_HEADERS: HeaderValue = HeaderValue::from_static(
+    "authorization, content-type, idempotency-key, last-event-id, apikey, x-client-info",
+);
 /// The headers that a page may read.
 const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static("etag, retry-after");
 /// How long a browser may cache a preflight's response, in seconds: the maximum of Chromium.

@@ -1,6 +1,7 @@
 //! `GET /healthz`, `/readyz` and `/metrics`: liveness, readiness and metrics. What the database is asked for is kept for a
 //! short time and asked once at a time, so that no number of probes and scrapes is a load.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
@@ -9,8 +10,9 @@ use serde_json::json;
 use tokio::sync::Mutex;
 
 use crate::app::App;
+use crate::database::outbox::Waiting;
 use crate::error::Error;
-use crate::metrics;
+use crate::metrics::{self, Now, WaitingEvents};
 use crate::response::{Response, error_response, json_response};
 
 /// How old a readiness may be that is answered.
@@ -18,8 +20,10 @@ const READINESS_MAX_AGE: Duration = Duration::from_secs(1);
 /// How old the count of parked events may be that is answered.
 const COUNT_MAX_AGE: Duration = Duration::from_secs(5);
 
-static READINESS: Kept<Response> = Kept::none();
+/// The extension's version, or why a delivery could not be applied.
+static READINESS: Kept<Result<String, Arc<Error>>> = Kept::none();
 static PARKED_EVENTS: Kept<Option<i64>> = Kept::none();
+static WAITING_EVENTS: Kept<Option<Waiting>> = Kept::none();
 
 /// The last answer to a question. While it is asked again, whoever else asks waits for the same answer.
 struct Kept<T>(Mutex<Option<(Instant, T)>>);
@@ -50,26 +54,44 @@ pub(crate) fn alive() -> Response {
 /// A delivery could be applied now.
 pub(crate) async fn ready(app: &App) -> Response {
     let ask = async {
-        match app.check_ready().await {
-            Ok(version) => {
-                json_response(StatusCode::OK, json!({"ready": true, "extension": version}).to_string())
-            }
-            Err(error) => {
-                tracing::warn!(%error, "not ready");
-                error_response(&error)
-            }
-        }
+        app.check_ready().await.map_err(|error| {
+            tracing::warn!(%error, "not ready");
+            Arc::new(error)
+        })
     };
-    READINESS.get(READINESS_MAX_AGE, ask).await
+    match READINESS.get(READINESS_MAX_AGE, ask).await {
+        Ok(version) => {
+            json_response(StatusCode::OK, json!({"ready": true, "extension": version}).to_string())
+        }
+        Err(error) => error_response(&error),
+    }
 }
 
 /// The metrics, without those from the database while it is down.
 pub(crate) async fn scrape(app: &App) -> Result<Response, Error> {
     let count = async { app.database.parked_events().await.ok() };
     let parked_events = PARKED_EVENTS.get(COUNT_MAX_AGE, count).await;
+    // Without an endpoint nothing is delivered, and nothing waits.
+    let waiting_events = if app.endpoint.is_some() {
+        let count = async { app.database.waiting_events().await.ok() };
+        WAITING_EVENTS.get(COUNT_MAX_AGE, count).await
+    } else {
+        None
+    };
+    let now = Now {
+        pool: app.database.pool_status(),
+        dropped_lines: app.dropped_lines.dropped_lines(),
+        parked_events,
+        waiting_events: waiting_events.map(|waiting| WaitingEvents {
+            pending: waiting.pending,
+            dead: waiting.dead,
+            oldest_seconds: waiting.oldest_seconds,
+        }),
+        streams: app.streams.count(),
+    };
     let text = app
         .metrics
-        .render(&app.database.pool_status(), app.dropped_lines.dropped_lines(), parked_events)
+        .render(&now)
         .map_err(|_| Error::Internal("the metrics could not be written".to_owned()))?;
     let mut response = Response::new(text.into());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));

@@ -45,6 +45,7 @@ pub(crate) struct AuthenticatedRequest {
     pub(crate) user: User,
     pub(crate) headers: HeaderMap,
     body: HeldBody,
+    connection: Option<Arc<Connection>>,
 }
 
 /// Responds to one request.
@@ -95,14 +96,16 @@ async fn handle(
             let id = app.database.user_id(token.sub()).await?;
             let user = token.into_user(id)?;
             fields.user_id = Some(user.id());
-            if let Some(connection) = head.extensions.get::<Arc<Connection>>()
+            let connection = head.extensions.get::<Arc<Connection>>().cloned();
+            if let Some(connection) = &connection
                 && !app.connections.admit_user(connection)
             {
                 return Err(Error::Overloaded);
             }
             let _turn = turn(app, route, user.id()).await?;
             let body = app.bodies.read(incoming).await?;
-            handler(app, &AuthenticatedRequest { user, headers: head.headers, body }, fields).await
+            let request = AuthenticatedRequest { user, headers: head.headers, body, connection };
+            handler(app, &request, fields).await
         }
     }
 }
@@ -117,6 +120,11 @@ async fn turn(app: &App, route: &UserRoute, user: Uuid) -> Result<Turn, Error> {
 }
 
 impl AuthenticatedRequest {
+    /// How long its connection stays open.
+    pub(crate) fn connection_lasts(&self) -> Duration {
+        self.connection.as_ref().map_or(Duration::ZERO, |connection| connection.lasts())
+    }
+
     /// Deserializes the body; an empty one is an empty object.
     pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, Error> {
         read_object(&self.body.bytes)

@@ -52,7 +52,7 @@ fn every_wrong_token_is_401_by_its_name_at_every_route_and_nothing_happens() {
     assert_eq!(stripe.asked(), []);
     assert_eq!(books.everything(), before);
     let failures = |kind| shim.metric("stripe_credits_requests_total", &[("reason", kind)]);
-    assert_eq!(failures("token_expired"), 9);
+    assert_eq!(failures("token_expired"), 10);
     assert_eq!(failures("token_audience"), 2);
     assert_eq!(failures("token_issuer"), 2);
     assert_eq!(failures("token_subject"), 3);
@@ -89,7 +89,7 @@ fn without_an_authorization_header_every_route_says_that_it_is_missing() {
         ("Authorization", &*format!("Bearer {}", token(BOB))),
     ];
     assert_invalid(&shim.ask("GET", "/credits", &both, b""), "two tokens");
-    assert_eq!(shim.metric("stripe_credits_requests_total", &[("reason", "token_missing")]), 8);
+    assert_eq!(shim.metric("stripe_credits_requests_total", &[("reason", "token_missing")]), 9);
 }
 
 #[test]
@@ -399,7 +399,7 @@ fn without_jwt_settings_routes_name_what_is_missing_and_the_catalog_is_still_sho
     let jwt = "JWT_SECRET or JWKS_URL";
     for (method, path) in USER_ROUTES {
         let expected = match path {
-            "/credits" => json!([jwt]),
+            "/credits" | "/events" => json!([jwt]),
             "/checkout" => json!([jwt, "STRIPE_SECRET_KEY", "CHECKOUT_CANCEL_URL"]),
             "/portal" => json!([jwt, "STRIPE_SECRET_KEY", "PORTAL_RETURN_URL"]),
             _ => json!([jwt, "STRIPE_SECRET_KEY"]),
@@ -407,7 +407,7 @@ fn without_jwt_settings_routes_name_what_is_missing_and_the_catalog_is_still_sho
         assert_eq!(missing(method, path), expected, "{path}");
     }
     assert_eq!(shim.get("/catalog").status, 200);
-    assert_eq!(shim.metric("stripe_credits_requests_total", &[("reason", "missing_settings")]), 8);
+    assert_eq!(shim.metric("stripe_credits_requests_total", &[("reason", "missing_settings")]), 9);
 }
 
 #[test]

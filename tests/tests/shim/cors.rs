@@ -34,7 +34,14 @@ fn a_preflight_of_a_configured_origin_is_allowed_at_every_route_without_a_token(
             assert_eq!(allowed(&answer), Some(origin), "{path}");
             assert_eq!(answer.headers["access-control-allow-methods"], method, "{path}");
             let headers = &answer.headers["access-control-allow-headers"];
-            for needed in ["authorization", "content-type", "idempotency-key", "apikey", "x-client-info"] {
+            for needed in [
+                "authorization",
+                "content-type",
+                "idempotency-key",
+                "last-event-id",
+                "apikey",
+                "x-client-info",
+            ] {
                 assert!(headers.split(", ").any(|header| header == needed), "{path}: {headers}");
             }
             assert_eq!(answer.headers["vary"], "Origin", "{path}");

@@ -9,6 +9,7 @@ mod commands;
 mod cors;
 mod credits;
 mod database_away;
+mod events;
 mod hostile_bodies;
 mod lifecycle;
 mod needs_fetch;

@@ -367,9 +367,10 @@ fn arguments(c: &mut Connection) -> Vec<Argument> {
             with ordinality as a (name, type, ordinal)
         where p.pronamespace = 'billing'::regnamespace
             and p.prorettype not in ('trigger'::regtype, 'event_trigger'::regtype)
-            -- what the others check their arguments with, what the view is made of, what my_credits() posts by
+            -- what the others check their arguments with, what the view is made of, what my_credits() posts by, what the
+            -- installation's scripts call
             and p.proname not in ('require_named', 'lots_by', 'balances_by', 'settle_account', 'older_answer',
-                'account_time')
+                'account_time', 'set_rights')
         order by 1, a.ordinal";
     c.query(query, &[])
         .expect("pg_proc can be read")

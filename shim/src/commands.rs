@@ -3,6 +3,7 @@
 pub(crate) mod sweep;
 pub(crate) mod backfill;
 pub(crate) mod replay;
+pub(crate) mod run_due;
 pub(crate) mod events;
 pub(crate) mod catalog_push;
 pub(crate) mod catalog_check;

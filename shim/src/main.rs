@@ -41,7 +41,7 @@ use hyper::Uri;
 
 use crate::commands::backfill::{self, Run};
 use crate::commands::send_test_event::{self, SendTestEvent};
-use crate::commands::{catalog_check, catalog_push, events, replay, sweep, webhooks_check};
+use crate::commands::{catalog_check, catalog_push, events, replay, run_due, sweep, webhooks_check};
 use crate::config::{DatabaseConfig, Environment, ServeConfig};
 use crate::error::{EXIT_USAGE, Error};
 
@@ -80,6 +80,8 @@ enum Command {
         #[arg(long)]
         since: Option<String>,
     },
+    /// Post what is due by time, like billing.run_due(); to be scheduled too
+    RunDue,
     /// Apply Stripe's refunds, disputes, subscriptions and paid invoices that the database lacks
     #[command(after_help = EXIT_HELP)]
     Backfill {
@@ -171,6 +173,7 @@ async fn run(command: Command) -> Result<(), Error> {
         }
         Command::Catalog(CatalogCommand::Check) => catalog_check::run(&environment).await,
         Command::Sweep { since } => sweep::run(since.as_deref(), &environment).await,
+        Command::RunDue => run_due::run(&DatabaseConfig::read(&environment)?).await,
         Command::Backfill { dry_run } => {
             backfill::run(if dry_run { Run::Dry } else { Run::Real }, &environment).await
         }

@@ -16,8 +16,8 @@ use crate::error::command_line;
 use crate::signals::{self, POLL};
 use crate::{Error, Result, process};
 
-/// Where Debian keeps the programs of its Postgres 15.
-pub const DEBIAN_PG_BIN: &str = "/usr/lib/postgresql/15/bin";
+/// The major versions that the extension is built for, the newest first.
+pub const MAJORS: [u32; 4] = [18, 17, 16, 15];
 /// Names another folder of server programs (initdb, postgres, psql), for other versions of Postgres.
 pub const PG_BIN_VARIABLE: &str = "STRIPE_CREDITS_PG_BIN";
 /// The superuser of a cluster, and the system's user that runs it when we are root.
@@ -68,15 +68,40 @@ impl Default for Options {
     }
 }
 
-/// The folder of the server programs that everything here uses.
+/// The folder of the server programs that everything here uses: the one that is named, or else Debian's newest with
+/// headers.
 #[must_use]
 pub fn pg_bin() -> PathBuf {
-    env::var_os(PG_BIN_VARIABLE).map_or_else(|| DEBIAN_PG_BIN.into(), PathBuf::from)
+    let named = env::var_os(PG_BIN_VARIABLE).map(PathBuf::from);
+    named.or_else(debians_with_headers).unwrap_or_else(|| debian_pg_bin(MAJORS[0]))
 }
 
 /// The pg_config of this Postgres, which builds of the extension need.
-pub(crate) fn pg_config() -> PathBuf {
+#[must_use]
+pub fn pg_config() -> PathBuf {
     pg_bin().join("pg_config")
+}
+
+/// Whether the environment names the server programs.
+pub(crate) fn is_named() -> bool {
+    env::var_os(PG_BIN_VARIABLE).is_some()
+}
+
+/// The newest of Debian's servers that an extension can be built for here.
+pub(crate) fn debians_with_headers() -> Option<PathBuf> {
+    let has_headers =
+        |major: &u32| Path::new(&format!("/usr/include/postgresql/{major}/server/postgres.h")).exists();
+    MAJORS.into_iter().filter(has_headers).find(|&major| is_installed(major)).map(debian_pg_bin)
+}
+
+/// Whether Debian's server of this major version is installed.
+pub(crate) fn is_installed(major: u32) -> bool {
+    debian_pg_bin(major).join("postgres").exists()
+}
+
+/// Where Debian, Ubuntu and PGDG keep the programs of a major version.
+fn debian_pg_bin(major: u32) -> PathBuf {
+    format!("/usr/lib/postgresql/{major}/bin").into()
 }
 
 /// How a server is asked to stop.
@@ -233,6 +258,12 @@ impl Cluster {
     #[must_use]
     pub fn psql(&self, database: &str) -> String {
         format!("psql {}", self.url(database))
+    }
+
+    /// The folder of its programs.
+    #[must_use]
+    pub fn pg_bin(&self) -> &Path {
+        &self.options.pg_bin
     }
 
     /// The port on 127.0.0.1, the same for the cluster's whole life.

@@ -1,23 +1,21 @@
-//! What has to be on the machine: Debian packages, cargo-pgrx, the extension itself in Postgres's folders, and a
-//! browser for the tests.
+//! What has to be on the machine: Debian packages, the extension itself in Postgres's folders, and a browser and checkers
+//! for the tests.
 //!
 //! Each is looked for first: on a machine that has everything, nothing changes and no network is used.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
-use crate::cluster::{self, DEBIAN_PG_BIN};
-use crate::workspace::{Flavour, cargo, root, target_directory};
-use crate::{Error, Result, process};
+use crate::extension::{self, Target};
+use crate::workspace::{self, Built, Flavour, cargo, root, target_directory};
+use crate::{Error, Result, cluster, process};
 
-/// What pgrx needs to build (it reads Postgres's headers with clang, and cargo-pgrx links OpenSSL).
-const BUILD_PACKAGES: &[&str] = &["clang", "libclang-dev", "pkg-config", "libssl-dev"];
-/// Postgres, unless another one is named. Debian makes a cluster of its own with it, on port 5432, as with any
-/// installation of these packages; nothing here uses or touches that one.
-const POSTGRES_PACKAGES: &[&str] = &["postgresql-15", "postgresql-server-dev-15"];
-/// The same as the crate pgrx in extension/Cargo.toml, as cargo-pgrx itself insists.
-const CARGO_PGRX: Tool = Tool { name: "pgrx", version: "0.18.1", arguments: &[] };
+/// What pgrx needs to build: it reads Postgres's headers with clang.
+///
+/// Postgres comes with them, unless another one is named. Debian makes a cluster of its own with it, on port 5432, as
+/// with any installation of its packages; nothing here uses or touches that one.
+const BUILD_PACKAGES: &[&str] = &["clang", "libclang-dev"];
 /// Reads deny.toml. Built without optimization, which takes a minute instead of several, and without what downloads
 /// crates and advisories: it checks what Cargo has resolved.
 const CARGO_DENY: Tool =
@@ -42,8 +40,12 @@ struct Tool {
 
 /// Installs what is missing to build and to start everything.
 pub fn tools() -> Result<()> {
-    packages()?;
-    cargo_tool(&CARGO_PGRX)
+    let mut wanted: Vec<String> = BUILD_PACKAGES.iter().map(|&package| package.to_owned()).collect();
+    if !cluster::is_named() && cluster::debians_with_headers().is_none() {
+        wanted.extend(postgres_packages()?);
+    }
+    wanted.retain(|package| !is_installed(package));
+    apt_install(&wanted)
 }
 
 /// Installs what is missing to check the dependencies by deny.toml.
@@ -55,31 +57,65 @@ pub fn checkers() -> Result<()> {
 /// folder, so that the source tree stays as it is.
 pub fn browser() -> Result<PathBuf> {
     let missing = BROWSER_PROGRAMS.iter().filter(|(program, _)| process::find(program).is_none());
-    apt_install(&missing.map(|(_, package)| *package).collect::<Vec<_>>())?;
+    apt_install(&missing.map(|&(_, package)| package.to_owned()).collect::<Vec<_>>())?;
     playwright_core()
 }
 
-/// Builds the extension and installs it into Postgres's folders.
-pub fn extension(flavour: Flavour) -> Result<()> {
-    let mut command = cargo();
-    command.current_dir(root().join("extension"));
-    command.args(["pgrx", "install", "--pg-config"]).arg(cluster::pg_config()).args(flavour.arguments());
-    if is_debians(&cluster::pg_bin()) && !is_root() {
-        command.arg("--sudo");
+/// pip, by which wheels are fetched; installed if it is missing.
+pub(crate) fn pip() -> Result<PathBuf> {
+    let find = || process::find("pip3").or_else(|| process::find("pip"));
+    if find().is_none() {
+        apt_install(&["python3-pip".to_owned()])?;
     }
-    process::run(&mut command)
+    find().ok_or_else(|| Error::Unmet("python3-pip brought no pip3".to_owned()))
 }
 
-fn packages() -> Result<()> {
-    let mut wanted = BUILD_PACKAGES.to_vec();
-    if is_debians(&cluster::pg_bin()) {
-        wanted.extend(POSTGRES_PACKAGES);
+/// Installs what is missing to build container images.
+pub fn image_builder() -> Result<()> {
+    if process::find("buildah").is_none() {
+        apt_install(&["buildah".to_owned()])?;
     }
-    wanted.retain(|package| !is_installed(package));
-    apt_install(&wanted)
+    Ok(())
 }
 
-fn apt_install(missing: &[&str]) -> Result<()> {
+/// Installs what is missing to make a Debian in a folder.
+pub(crate) fn root_maker() -> Result<()> {
+    if process::find("debootstrap").is_none() {
+        apt_install(&["debootstrap".to_owned()])?;
+    }
+    Ok(())
+}
+
+/// Builds the extension and the shim, and installs the extension into Postgres's folders.
+pub fn build(flavour: Flavour) -> Result<Built> {
+    let target = Target::of(cluster::pg_config())?;
+    let built = workspace::build(flavour, &target)?;
+    extension::install(&extension::files(&built.library)?, &target)?;
+    Ok(built)
+}
+
+/// The server and the headers of the newest version there is: of those installed, or else of those that apt offers.
+fn postgres_packages() -> Result<[String; 2]> {
+    let mut majors = cluster::MAJORS.to_vec();
+    if majors.iter().any(|&major| cluster::is_installed(major)) {
+        majors.retain(|&major| cluster::is_installed(major));
+    } else {
+        process::run(apt_get().arg("update"))?;
+        majors.retain(|major| is_offered(&format!("postgresql-{major}")));
+    }
+    let newest = majors.first().ok_or_else(|| {
+        Error::Unmet(format!("apt has none of Postgres {:?}, and none is installed", cluster::MAJORS))
+    })?;
+    Ok([format!("postgresql-{newest}"), format!("postgresql-server-dev-{newest}")])
+}
+
+/// Whether apt can install a package.
+fn is_offered(package: &str) -> bool {
+    let answer = Command::new("apt-cache").args(["show", "--no-all-versions", package]).output();
+    answer.is_ok_and(|answer| answer.status.success() && !answer.stdout.is_empty())
+}
+
+fn apt_install(missing: &[String]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
@@ -134,10 +170,6 @@ fn playwright_core() -> Result<PathBuf> {
     process::run(Command::new("npm").arg("ci").args(flags).current_dir(&folder))?;
     fs::write(&done, lock).map_err(Error::file(done))?;
     Ok(folder)
-}
-
-fn is_debians(pg_bin: &Path) -> bool {
-    pg_bin == Path::new(DEBIAN_PG_BIN)
 }
 
 fn is_root() -> bool {

@@ -13,7 +13,11 @@ pub mod http; // how it is posted
 pub mod forwarder; // an address that can move and be cut off
 
 pub mod install; // what has to be on the machine for all that
+pub mod pg_binaries; // a Postgres of every major version
 pub mod workspace; // what is built here
+pub mod extension; // the files that Postgres needs of it
+pub mod packages; // how files become packages
+pub mod debian_root; // a Debian to try them in
 
 pub mod process; // programs that do not outlive us
 pub mod signals; // Ctrl-C as an early return

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use xtask::{Error, Result, signals};
 
-use crate::commands::{bench, demo, test, tools, torture, up};
+use crate::commands::{bench, demo, install, package, test, tools, torture, try_images, try_packages, up};
 
 /// What shells expect of a command that Ctrl-C ended.
 const EXIT_INTERRUPTED: u8 = 130;
@@ -27,6 +27,14 @@ enum Command {
     Demo(demo::Arguments),
     /// Run every test
     Test(test::Arguments),
+    /// Build the extension with optimizations and install it into a Postgres
+    Install(install::Arguments),
+    /// Make Debian packages and tarballs of the extension and the shim
+    Package(package::Arguments),
+    /// Install, start, upgrade and remove the packages in a Debian made for that
+    TryPackages,
+    /// Build the Dockerfiles on stand-in base images, and start what they make
+    TryImages,
     /// Start a cluster and the shim for development, until Ctrl-C
     Up(up::Arguments),
     /// Install what the other commands and the checks need
@@ -54,6 +62,10 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
+        Command::Install(arguments) => install::run(&arguments),
+        Command::Package(arguments) => package::run(&arguments),
+        Command::TryPackages => try_packages::run(),
+        Command::TryImages => try_images::run(),
         Command::Up(arguments) => up::run(&arguments),
         Command::Tools => tools::run(),
         Command::Bench(arguments) => bench::run(&arguments),

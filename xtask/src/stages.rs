@@ -6,18 +6,18 @@ use crate::{Result, signals};
 
 /// The stages of one command, in order.
 #[derive(Debug, Default)]
-pub struct Stages(Vec<(&'static str, Duration)>);
+pub struct Stages(Vec<(String, Duration)>);
 
 impl Stages {
     /// Runs one stage; prints its name before, and its time after it has succeeded.
-    pub fn run<T>(&mut self, name: &'static str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub fn run<T>(&mut self, name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
         signals::check()?;
         eprintln!("=== {name}");
         let start = Instant::now();
         let result = work()?;
         let took = start.elapsed();
         eprintln!("=== {name}: {:.1} s", took.as_secs_f64());
-        self.0.push((name, took));
+        self.0.push((name.to_owned(), took));
         Ok(result)
     }
 
@@ -25,7 +25,7 @@ impl Stages {
     pub fn summarize(&self) {
         let total: Duration = self.0.iter().map(|(_, took)| took).sum();
         eprintln!();
-        for (name, took) in self.0.iter().chain([&("in all", total)]) {
+        for (name, took) in self.0.iter().chain([&("in all".to_owned(), total)]) {
             eprintln!("{:>8.1} s  {name}", took.as_secs_f64());
         }
     }

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use xtask::extension::VERSION;
 use xtask::workspace::root;
 
 /// The longest line of prose, in characters; tables and code keep their shape.
@@ -54,6 +55,21 @@ fn prose_has_no_line_that_holds_several_sentences() {
         for line in prose(&text).filter(|line| !line.starts_with('|')) {
             let columns = line.chars().count();
             assert!(columns <= MAX_COLUMNS, "{}: {columns} columns: {line}", page.display());
+        }
+    }
+}
+
+#[test]
+fn what_is_distributed_names_the_present_version() {
+    let meta: serde_json::Value = serde_json::from_str(&read(Path::new("META.json"))).expect("JSON");
+    assert_eq!(meta["version"], VERSION);
+    assert_eq!(meta["provides"]["stripe_credits"]["version"], VERSION);
+    for file in ["docs/install.md", "packaging/compose.yaml", "packaging/kubernetes/shim.yaml"] {
+        let text = read(Path::new(file));
+        let tags: Vec<&str> = text.split("stripe-credits:").skip(1).collect();
+        assert!(!tags.is_empty(), "{file} names no image of the shim");
+        for tag in tags {
+            assert!(tag.starts_with(VERSION), "{file}: stripe-credits:{}", tag.get(..8).unwrap_or(tag));
         }
     }
 }
@@ -142,7 +158,8 @@ fn paths(page: &Path) -> Vec<PathBuf> {
         let link = rest.split([')', '#']).next()?;
         (!link.is_empty() && !link.contains("://")).then(|| folder.join(link))
     });
-    let roots = ["extension/", "shim/", "sql/", "tests/", "xtask/", "docs/", "examples/", ".ci/"];
+    let roots =
+        ["extension/", "shim/", "sql/", "tests/", "xtask/", "docs/", "examples/", "packaging/", ".ci/"];
     let is_path = |span: &String| {
         let named = roots.iter().any(|root| span.starts_with(root)) || is_source(Path::new(span));
         named && !span.contains([' ', '*', '…'])

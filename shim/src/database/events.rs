@@ -160,6 +160,11 @@ impl Database {
         self.query_value("select billing.retry_due()", &[], EVENT_TIMEOUT).await
     }
 
+    /// Posts what is due by time in a batch of accounts. Returns in how many, and how many parked events were due.
+    pub(crate) async fn run_due(&self) -> Result<i64, DatabaseError> {
+        self.query_value("select billing.run_due()", &[], EVENT_TIMEOUT).await
+    }
+
     pub(super) async fn outcome(
         &self,
         parties: Vec<Party>,

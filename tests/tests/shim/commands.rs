@@ -159,6 +159,30 @@ fn catalog_push_exits_64_without_file_or_configuration_and_69_without_database()
 }
 
 #[test]
+fn run_due_posts_what_is_due_and_then_finds_nothing() {
+    let database = Database::with_catalog();
+    let mut books = database.connect();
+    let shim = Setup::serve(&database.url()).start();
+    let user = ANN.to_string();
+    send(&shim, &["--user", &user, "--price", "price_pack", "--session-id", "cs_test_due"]);
+    books.expire_grants(ANN, "cs_test_due");
+
+    let run_due = || Setup::command(&["run-due"]).with("DATABASE_URL", &database.url()).run();
+    let first = run_due();
+    assert_eq!(
+        (first.code, first.stdout.as_str()),
+        (Some(0), "accounts and parked events that were due: 1\n")
+    );
+    assert_eq!(books.ledger(ANN), ["purchase 500", "expiry -500"]);
+    let second = run_due();
+    assert_eq!(
+        (second.code, second.stdout.as_str()),
+        (Some(0), "accounts and parked events that were due: 0\n")
+    );
+    assert_eq!(Setup::command(&["run-due"]).with("DATABASE_URL", &nowhere()).run().code, Some(69));
+}
+
+#[test]
 fn wrong_usage_exits_64_and_help_and_version_are_answers() {
     for arguments in
         [&["serf"][..], &[], &["catalog"], &["catalog", "push"], &["send-test-event"], &["serve", "--x"]]

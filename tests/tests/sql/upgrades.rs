@@ -1,6 +1,6 @@
 //! An update ends where a fresh install of the same version begins, with the books as they were.
 //!
-//! Versions are frozen in sql/releases, as cargo-pgrx generated their install scripts. Until there is one, the present
+//! Versions are frozen in sql/releases, as their install scripts were generated. Until there is one, the present
 //! version stands in for the released one, and an invented one for the next.
 
 use stripe_credits_tests::connection::Fault;

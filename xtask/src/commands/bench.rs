@@ -56,15 +56,14 @@ pub(crate) struct Arguments {
 /// Measures and prints everything, or one part.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut stages = Stages::default();
-    stages.run("tools: apt packages, cargo-pgrx", install::tools)?;
-    stages.run("extension: build and install", || install::extension(Flavour::Release))?;
+    stages.run("tools: apt packages", install::tools)?;
+    let binary = stages.run("build, and install the extension", || install::build(Flavour::Release))?.shim;
     if arguments.ages {
         let cluster = stages.run("cluster: make and start", start)?;
         println!("{}", stages.run("ages of subscriptions", || ages::ages(&cluster))?);
         stages.summarize();
         return Ok(());
     }
-    let binary = stages.run("shim: build", || workspace::build_shim(Flavour::Release))?;
     let cluster = stages.run("cluster: make and start", start)?;
     println!("{}", stages.run("purchases", || purchases(&cluster))?);
     println!("{}", stages.run("subscriptions", || subscriptions(&cluster))?);

@@ -21,10 +21,10 @@ pub(crate) struct Arguments {
     transcript: Option<PathBuf>,
 }
 
-/// Builds as for users, starts the service and plays the story with it.
+/// Builds, starts the service and plays the story with it.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut stages = Stages::default();
-    let service = Service::start(Flavour::Release, &mut stages)?;
+    let service = Service::start(Flavour::Dev, &mut stages)?;
     let transcript = stages.run("the story", || Story::new(&service)?.play())?;
     stages.summarize();
     if let Some(file) = &arguments.transcript {

@@ -25,9 +25,8 @@ pub(crate) struct Service {
 impl Service {
     /// Installs what is missing, builds everything and starts it.
     pub(crate) fn start(flavour: Flavour, stages: &mut Stages) -> Result<Self> {
-        stages.run("tools: apt packages, cargo-pgrx", install::tools)?;
-        stages.run("extension: build and install", || install::extension(flavour))?;
-        let binary = stages.run("shim: build", || workspace::build_shim(flavour))?;
+        stages.run("tools: apt packages", install::tools)?;
+        let binary = stages.run("build, and install the extension", || install::build(flavour))?.shim;
         let cluster = stages.run("cluster: make and start", start_cluster)?;
         push_catalog(&cluster, &binary, &workspace::sample_catalog())?;
 

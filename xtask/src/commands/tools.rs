@@ -6,7 +6,7 @@ use xtask::{Result, install};
 /// Installs what is missing, and prints how long each part took.
 pub(crate) fn run() -> Result<()> {
     let mut stages = Stages::default();
-    stages.run("tools: apt packages, cargo-pgrx", install::tools)?;
+    stages.run("tools: apt packages", install::tools)?;
     stages.run("tools of the browser's tests", install::browser)?;
     stages.run("tools of the checks: cargo-deny", install::checkers)?;
     stages.summarize();

@@ -3,7 +3,7 @@
 
 use xtask::cluster::{PG_BIN_VARIABLE, pg_bin};
 use xtask::stages::Stages;
-use xtask::workspace::{Flavour, build_shim, cargo};
+use xtask::workspace::{Flavour, cargo};
 use xtask::{Result, install, process};
 
 /// The seed unless another is given: the same decisions in every run.
@@ -22,9 +22,8 @@ pub(crate) struct Arguments {
 /// Builds everything and runs it; an error if anything at all is not as it has to be.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut stages = Stages::default();
-    stages.run("tools: apt packages, cargo-pgrx", install::tools)?;
-    stages.run("extension: build and install", || install::extension(Flavour::Dev))?;
-    let shim = stages.run("shim: build", || build_shim(Flavour::Dev))?;
+    stages.run("tools: apt packages", install::tools)?;
+    let shim = stages.run("build, and install the extension", || install::build(Flavour::Dev))?.shim;
     // The tests crate has the clients, the Stripe and the Redis for it.
     let mut command = cargo();
     command.args(["bench", "--locked", "--quiet", "--profile", "dev"]);

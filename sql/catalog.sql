@@ -16,10 +16,11 @@ create table billing.settings (
     low_credits jsonb not null,
     expiring_days integer check (expiring_days > 0),
     loaded_at timestamptz not null,
+    distributed boolean not null default false,
     check (num_nulls(free_plan_key, free_plan_name, free_plan_credits, free_plan_every) in (0, 4))
 );
 comment on table billing.settings is
-'One row: the settings of the whole install. Written only by load_catalog; before that, every event is parked.';
+'One row: the settings of the whole install. Written by load_catalog; before that, every event is parked.';
 comment on column billing.settings.livemode is
 'Whether this ledger records real money. Events of the other mode are ignored.';
 comment on column billing.settings.stripe_account is
@@ -33,6 +34,10 @@ comment on column billing.settings.low_credits is
 'The balances of which the app is told: {"default": [100, 10], "plans": {"pro": [1000]}}, highest first.';
 comment on column billing.settings.expiring_days is
 'How many days ahead the app is told that credits expire; null: never.';
+
+comment on column billing.settings.distributed is
+'Set by a DBA who has distributed the tables by Citus, whose nodes log in to each other as the owner role: that it may is '
+'no fault then. Not written by load_catalog.';
 
 create table billing.prices (
     price_id billing.identifier not null,
@@ -79,6 +84,25 @@ alter table billing.settings enable always trigger kept_table_changed;
 create trigger kept_table_changed after insert or update or delete or truncate on billing.prices
     for each statement execute function billing.kept_table_changed();
 alter table billing.prices enable always trigger kept_table_changed;
+
+create table billing.repricings (
+    number bigint primary key check (number > 0),
+    changed text[] not null,
+    added text[] not null,
+    passed uuid,
+    is_walked boolean not null,
+    busy uuid[] not null,
+    created_at timestamptz not null
+);
+comment on table billing.repricings is
+'Changes of the catalog that are not posted to every account yet: accounts are looked at in the order of their users, a '
+'batch a transaction. Empty but after a load of the catalog.';
+comment on column billing.repricings.changed is 'The ids of the prices and products that changed.';
+comment on column billing.repricings.added is
+'Of these, the ones that the catalog had never had: lines that it did not know are worth something now.';
+comment on column billing.repricings.passed is 'The last user whose account was looked at.';
+comment on column billing.repricings.is_walked is 'Whether every account was looked at.';
+comment on column billing.repricings.busy is 'Users up to there whose accounts were locked by somebody else.';
 
 create function billing.resolve_price(p_price_id text, p_at timestamptz default now())
 returns setof billing.prices

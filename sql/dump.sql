@@ -2,6 +2,7 @@
 -- since each registration locks the extension's row.
 select pg_catalog.pg_extension_config_dump('billing.settings', '');
 select pg_catalog.pg_extension_config_dump('billing.prices', '');
+select pg_catalog.pg_extension_config_dump('billing.repricings', '');
 select pg_catalog.pg_extension_config_dump('billing.accounts', '');
 select pg_catalog.pg_extension_config_dump('billing.test_clocks', '');
 select pg_catalog.pg_extension_config_dump('billing.credit_grants', '');
@@ -9,6 +10,7 @@ select pg_catalog.pg_extension_config_dump('billing.credit_transactions', '');
 select pg_catalog.pg_extension_config_dump('billing.reservations', '');
 select pg_catalog.pg_extension_config_dump('billing.outbox', '');
 select pg_catalog.pg_extension_config_dump('billing.customers', '');
+select pg_catalog.pg_extension_config_dump('billing.customer_accounts', '');
 select pg_catalog.pg_extension_config_dump('billing.subscriptions', '');
 select pg_catalog.pg_extension_config_dump('billing.subscription_users', '');
 select pg_catalog.pg_extension_config_dump('billing.subscription_moves', '');

@@ -191,7 +191,7 @@ left join lateral (
         select p.credits from billing.prices p
         where p.price_id = s.catalog_id order by p.valid_from desc limit 1
     ) p on true
-    where s.user_id = a.user_id and s.status in ('active', 'trialing', 'past_due')
+    where s.user_id = a.user_id and s.status in ('active', 'trialing', 'past_due') and s.price_id is not null
     order by s.rank desc nulls last, s.as_of desc, s.subscription_id
     limit 1
 ) cycle on true

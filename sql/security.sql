@@ -34,6 +34,8 @@ alter table billing.reversals enable row level security;
 alter table billing.stripe_events enable row level security;
 alter table billing.forgotten_users enable row level security;
 alter table billing.cursors enable row level security;
+alter table billing.customer_accounts enable row level security;
+alter table billing.repricings enable row level security;
 
 create policy readers on billing.accounts for select to public
     using ((select billing.current_user_id()) = user_id or (select billing.is_service()));
@@ -61,6 +63,8 @@ create policy readers on billing.stripe_events for select to public using ((sele
 create policy readers on billing.forgotten_users for select to public using ((select billing.is_service()));
 create policy readers on billing.outbox for select to public using ((select billing.is_service()));
 create policy readers on billing.cursors for select to public using ((select billing.is_service()));
+create policy readers on billing.customer_accounts for select to public using ((select billing.is_service()));
+create policy readers on billing.repricings for select to public using ((select billing.is_service()));
 
 -- What grant_access grants. Everything else is internal: run by triggers, or by other functions of the extension.
 create function billing.access_rights() returns table (role_kind text, object text, privilege text)

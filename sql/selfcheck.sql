@@ -1,8 +1,9 @@
 -- Whether the installation is still as it was made. What it is compared with is recorded by security.sql, in the body
 -- of a function and not in rows, which a restore would bring twice.
 
--- Everything that a rule of access or of the books rests on. Names and texts, no oids: they differ after a restore.
--- Definitions of views are left out, since each major version prints them in its own way.
+-- Everything that a rule of access or of the books rests on. Names and texts, no oids: they differ after a restore. Each
+-- major version prints a view's definition in its own way, so its version stands before it: after pg_upgrade the two are
+-- not comparable until an update of the extension records them anew.
 create function billing.present_state() returns table (check_name text, object text, state text)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -18,6 +19,10 @@ as $$
             case when not c.relrowsecurity then 'off' when c.relforcerowsecurity then 'forced' else 'on' end,
             c.reloptions)
     from relations c
+    union all
+    select 'views are defined as installed', 'view ' || c.oid::regclass,
+        format('Postgres %s %s', current_setting('server_version_num')::integer / 10000, md5(pg_get_viewdef(c.oid)))
+    from relations c where c.relkind = 'v'
     union all
     select 'policies are as installed', format('policy %I on %s', p.polname, c.oid::regclass),
         concat_ws(' ', p.polcmd, p.polpermissive, p.polroles, pg_get_expr(p.polqual, c.oid),
@@ -142,8 +147,10 @@ as $$
     with relations as (
         select c.oid from pg_class c where c.relnamespace = 'billing'::regnamespace and c.relkind in ('r', 'v')
     )
+    -- Citus's nodes talk to each other as the tables' owner.
     select 'the owner role cannot log in, has no attributes and no members', 'stripe_credits_owner ' || f
     from billing.owner_role_faults() f
+    where not (f = 'may log in' and exists (select from billing.settings s where s.distributed))
     union all
     select 'the schema belongs to the installer', format('schema billing: owner %s', n.nspowner::regrole)
     from pg_namespace n join pg_extension e on e.extname = 'stripe_credits'
@@ -193,7 +200,9 @@ as $$
             else now.state || '; installed: ' || installed.state end
         from billing.present_state() now
         full join billing.installed_state() installed using (check_name, object)
-        where now.state is distinct from installed.state
+        where now.state is distinct from installed.state and not coalesce(
+            check_name = 'views are defined as installed'
+                and split_part(now.state, ' ', 2) <> split_part(installed.state, ' ', 2), false)
         union all
         select * from billing.access_faults()
         union all

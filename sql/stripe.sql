@@ -9,6 +9,14 @@ create table billing.customers (
 comment on table billing.customers is 'Which user a Stripe customer is, by which source, as of when.';
 create index customers_user on billing.customers (user_id);
 
+create table billing.customer_accounts (
+    customer_id billing.identifier primary key,
+    account_id billing.identifier not null
+);
+comment on table billing.customer_accounts is
+'Which account of Accounts v2 a Stripe customer is, as objects state that name both. Both are linked to one user.';
+create index customer_accounts_account on billing.customer_accounts (account_id);
+
 create table billing.subscriptions (
     subscription_id billing.identifier primary key,
     user_id uuid,
@@ -136,7 +144,8 @@ comment on column billing.payments.reversal_policy is
 'What becomes of credits that were drawn before they were reversed: the catalog''s policy when something first was.';
 comment on column billing.payments.lines_as_of is
 'When the listing of its lines was so; null if a direct call named the line, which Stripe''s listing replaces.';
-create index payments_user on billing.payments (user_id);
+-- By time, so that a user's latest payment is found however many there were.
+create index payments_user on billing.payments (user_id, paid_at);
 
 create table billing.invoice_lines (
     source_id billing.identifier not null,

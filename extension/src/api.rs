@@ -190,13 +190,14 @@ fn retry_parked(p_limit: default!(Option<i32>, "100")) -> SetOfIterator<'static,
 }
 
 /// Judges up to `p_limit` of those parked events again that a loaded catalog or a linked customer made due, except those of
-/// accounts that are busy now. Returns how many; 0 means that nothing is due, or that only busy accounts are.
+/// accounts that are busy now; once there are none, posts what a loaded catalog changes in the next accounts. Returns how many
+/// events it judged, or how many accounts it looked at; 0 means that nothing is due, or only in busy accounts.
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn retry_due(p_limit: default!(Option<i32>, "100")) -> i64 {
     let limit = positive(p_limit.map(i64::from), "p_limit").0;
-    let events = connected(|sql| event::retry_due(sql, limit));
-    i64::try_from(events).expect("no more than the limit")
+    let events = connected(|sql| catalog::retry_due(sql, limit));
+    i64::try_from(events).expect("no more than a batch")
 }
 
 /// Grants the catalog's signup credits, once per user.
@@ -384,7 +385,7 @@ fn import_balance(
 fn run_due(p_limit: default!(Option<i32>, "1000")) -> i64 {
     let limit = positive(p_limit.map(i64::from), "p_limit").0;
     let done = connected(|sql| {
-        event::try_retry_due(sql, limit)
+        catalog::try_retry_due(sql, limit)
             + ledger::run_due(sql, limit)
             + ledger::tell_expiring(sql, limit)
             + outbox::prune(sql, limit)

@@ -23,11 +23,11 @@ use uuid::Uuid;
 
 use crate::ledger::{self, Account};
 use crate::outcome::Outcome;
+use crate::payment;
 use crate::pg::sql::Sql;
-use crate::posting::payment;
 use crate::posting::subscription::{Incoming, Source};
 use crate::posting::{invoice, pack, reversal, subscription};
-use crate::tables::payments::{self, Known};
+use crate::tables::payments::{self, Joined, Known};
 use crate::tables::{customers, inbox, ownership, subscriptions, test_clocks};
 
 /// Who asks for an event to be applied.
@@ -112,12 +112,18 @@ pub(crate) fn judge(
     }
     let context = Context { settings, event, fetched, caller, known: Cell::new(known) };
     link_accounts(sql, &context);
-    let judged = judge_subject(sql, &context);
+    let linked = link_both_names(sql, event);
+    let mut judged = judge_subject(sql, &context);
+    if judged.outcome.verdict == Verdict::Parked(Reason::UnknownUser) && link_by_other_name(sql, event) {
+        judged = judge_subject(sql, &context);
+    }
+    judged.unblocked = judged.unblocked.or(linked).or_else(|| link_both_names(sql, event));
     if judged.outcome.verdict != Verdict::Parked(Reason::UnknownUser) || fetched.is_some() {
         return judged;
     }
     // Stripe sends no event that says whom the server names as the user of a customer that is an account.
-    match event.customer_id.as_deref().and_then(fetched::customer_path) {
+    let mut names = [&event.account_of_customer, &event.customer_id].into_iter().flatten();
+    match names.find_map(|name| fetched::customer_path(name)) {
         Some(path) => Judged { outcome: NoGrant::NeedsFetch(vec![path]).into(), ..judged },
         None => judged,
     }
@@ -126,10 +132,42 @@ pub(crate) fn judge(
 /// Links the event's customer, if it is an account that was fetched, to the user whom its metadata name.
 fn link_accounts(sql: &mut Sql, context: &Context) {
     let Some(fetched) = context.fetched else { return };
-    let is_customer = |id: &str| context.event.customer_id.as_deref() == Some(id);
+    let names = [&context.event.customer_id, &context.event.account_of_customer];
+    let is_customer = |id: &String| names.into_iter().flatten().any(|name| name == id);
     for account in fetched.accounts().iter().filter(|account| is_customer(&account.id)) {
         let claims = Claims { metadata: context.user(&account.metadata_user), ..Claims::default() };
         resolve_owner(sql, Some(&account.id), claims, fetched.as_of()).link_customer(sql);
+    }
+}
+
+/// In Accounts v2 an object may name a customer and the account that it is: what links one of them to a user links both.
+/// Returns the customer, if that changed the user of either.
+fn link_both_names(sql: &mut Sql, event: &Event) -> Option<String> {
+    let (customer_id, account_id) = (event.customer_id.as_deref()?, event.account_of_customer.as_deref()?);
+    if !event.subject.is_of_customer() {
+        return None;
+    }
+    customers::record_account(sql, customer_id, account_id);
+    let links = [customer_id, account_id].map(|name| (name, customers::find(sql, name)));
+    let merged = links.iter().fold(None, |known, (_, link)| match link {
+        Some(link) => Some(CustomerLink::merge(known, *link)),
+        None => known,
+    })?;
+    let mut changed = false;
+    for (name, known) in links {
+        changed |= known != Some(merged) && customers::link(sql, name, known, merged);
+    }
+    changed.then(|| customer_id.to_owned())
+}
+
+/// Links the customer to the user to whom another name of it is linked. Returns whether there is one.
+fn link_by_other_name(sql: &mut Sql, event: &Event) -> bool {
+    let Some(customer_id) = event.customer_id.as_deref() else { return false };
+    let names = customers::other_names(sql, customer_id).into_iter();
+    let links: Vec<CustomerLink> = names.filter_map(|name| customers::find(sql, &name)).collect();
+    match links.into_iter().reduce(|one, other| CustomerLink::merge(Some(one), other)) {
+        Some(link) => customers::link(sql, customer_id, None, link),
+        None => false,
     }
 }
 
@@ -184,7 +222,8 @@ fn judge_pack_session(sql: &mut Sql, context: &Context, session: &Session) -> Ju
     if ownership.owner == Err(Reason::Conflict) {
         return Outcome::rejected(Reason::Conflict).into();
     }
-    let joined = payment::join(sql, &context.event.id, &known, Some(&session.id), &names);
+    let joined = payment::join(sql, &known, Some(&session.id), &names);
+    payment::take_back_first(sql, &context.event.id, &joined.duplicates);
     if let Some(outcome) = context.before_books(session.created) {
         return Judged { outcome: ownership.with_owner(sql, outcome), unblocked };
     }
@@ -290,8 +329,8 @@ fn judge_invoice(sql: &mut Sql, context: &Context, invoice: &Invoice, session_us
     let of_subscription = ids.find_map(|id| subscriptions::user(sql, id));
     let names = invoice.names();
     let known = context.known(sql, &names);
-    let joined = payment::join(sql, &context.event.id, &known, Some(&invoice.id), &names);
-    let known = joined.payment.filter(|payment| payment.source_id == invoice.id);
+    let Joined { payment, duplicates, .. } = payment::join(sql, &known, Some(&invoice.id), &names);
+    let known = payment.filter(|payment| payment.source_id == invoice.id);
     // The metadata are a copy of the time when it was made: they name a user if nobody is known, and move nothing.
     let paid_for = known.as_ref().filter(|payment| payment.paid).map(|payment| payment.user);
     let snapshot = context.user(&invoice.metadata_user);
@@ -302,12 +341,18 @@ fn judge_invoice(sql: &mut Sql, context: &Context, invoice: &Invoice, session_us
         snapshot.map(|user| CustomerLink { user, source: LinkSource::Snapshot, as_of: paid_at });
     let unblocked = ownership.link_customer(sql);
     if let Some(outcome) = context.before_books(paid_at) {
+        payment::take_back_first(sql, &context.event.id, &duplicates);
         return Judged { outcome: ownership.with_owner(sql, outcome), unblocked };
     }
     let lines = rules::lines(invoice, context.fetched);
     let sorted = lines.and_then(|lines| invoice::sort(sql, &lines, paid_at).map(|sorted| (lines, sorted)));
-    let outcome = match (sorted, ownership.user()) {
-        (Ok((lines, sorted)), Ok(user)) => {
+    let ours = match (sorted, ownership.user()) {
+        (Ok(sorted), Ok(user)) => Ok((sorted, user)),
+        (Ok(_), Err(reason)) => Err(unowned(reason)),
+        (Err(no_grant), _) => Err(no_grant.into()),
+    };
+    let outcome = match ours {
+        Ok(((lines, sorted), user)) => {
             let paid = invoice::Paid {
                 event_id: &context.event.id,
                 invoice,
@@ -316,11 +361,14 @@ fn judge_invoice(sql: &mut Sql, context: &Context, invoice: &Invoice, session_us
                 paid_at,
                 listed_at: Some(context.event.created),
                 is_direct: false,
+                duplicates: &duplicates,
             };
             invoice::post(sql, &paid, known.as_ref(), user)
         }
-        (Ok(_), Err(reason)) => unowned(reason),
-        (Err(no_grant), _) => no_grant.into(),
+        Err(outcome) => {
+            payment::take_back_first(sql, &context.event.id, &duplicates);
+            outcome
+        }
     };
     Judged { outcome: ownership.with_owner(sql, outcome), unblocked }
 }
@@ -341,7 +389,8 @@ fn judge_pack_invoice(sql: &mut Sql, context: &Context, invoice: &Invoice) -> Ju
         return Outcome::rejected(Reason::Conflict).into();
     }
     let unblocked = ownership.link_customer(sql);
-    let joined = payment::join(sql, &context.event.id, &known, Some(&invoice.id), &names);
+    let joined = payment::join(sql, &known, Some(&invoice.id), &names);
+    payment::take_back_first(sql, &context.event.id, &joined.duplicates);
     if let Some(outcome) = context.before_books(billed_at) {
         return Judged { outcome: ownership.with_owner(sql, outcome), unblocked };
     }
@@ -367,11 +416,12 @@ fn judge_payment_intent(sql: &mut Sql, context: &Context, intent: &PaymentIntent
     let mut names = intent.names();
     names.extend(context.fetched.iter().flat_map(|fetched| fetched.names_of(&intent.id)));
     let known = context.known(sql, &names);
-    let joined = payment::join(sql, event_id, &known, Some(&intent.id), &names);
+    let joined = payment::join(sql, &known, Some(&intent.id), &names);
     let is_new = payments::record_success(sql, &intent.id) || joined.is_new;
     let unchanged = if is_new { Verdict::Applied } else { Verdict::AlreadyApplied };
     if let Some(payment) = &joined.payment {
-        return reversal::settle(sql, context.event, payment, Some(&intent.id), unchanged).into();
+        let duplicates = &joined.duplicates;
+        return reversal::settle(sql, context.event, payment, duplicates, Some(&intent.id), unchanged).into();
     }
     if payments::is_linked(sql, &intent.id) {
         return judge_unpaid_sessions(sql, context, &intent.id, Outcome::of(unchanged));

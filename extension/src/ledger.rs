@@ -3,6 +3,20 @@
 //! An operation opens the account, which locks its row and posts what is due by now; posts its own differences; and closes
 //! the account. After every commit, Σ ledger = Σ grants' remaining − debt = cached balance (rule 14).
 
+/// The `source_id` and the `item` of a user's trial as SQL; in the rules it is `GrantKey::Trial`.
+macro_rules! trial {
+    () => {
+        "('trial', 'trial')"
+    };
+}
+
+/// The same of all grants that a user has once: `GrantKey::Trial` and `GrantKey::FirstPurchaseBonus`.
+macro_rules! once_per_user {
+    () => {
+        concat!("(", trial!(), ", ('first_purchase_bonus', 'first_purchase_bonus'))")
+    };
+}
+
 mod accounts; // several accounts of one operation
 mod time; // what time alone causes: expiries, parts of a period, months of the free plan, ended reservations
 mod purchase; // one payment's credits that depend on no other fact

@@ -17,7 +17,7 @@ mod entry {
     pub(crate) mod event; // an event, a reconcile, a retry of parked events
     pub(crate) mod direct; // a payment or a subscription's state by an SQL call
     pub(crate) mod attribute; // the user of a customer or a session, by an operator
-    pub(crate) mod catalog; // a new catalog
+    pub(crate) mod catalog; // a new catalog, and what it leaves due
     pub(crate) mod forget; // a user to forget
 }
 mod parked; // parked events, and judging them again
@@ -28,16 +28,17 @@ mod posting {
     pub(crate) mod subscription; // a subscription's state
     pub(crate) mod invoice; // a subscription's paid invoice
     pub(crate) mod reversal; // refunds, disputes, credit notes
-    pub(crate) mod payment; // the names of a payment
     pub(crate) mod adjustment; // corrections by hand, imported balances
     pub(crate) mod promotion; // credits that are given
     pub(crate) mod spend; // spends, reservations, and what is given back of them
 }
+mod payment; // the names of a payment, joined
 mod ledger; // accounts, credit_grants, credit_transactions: their only writer
 mod tables {
     //! SQL and rows of the other tables, no decision.
     pub(crate) mod catalog; // settings, prices
-    pub(crate) mod customers; // customers
+    pub(crate) mod repricings; // repricings: changes of the catalog that are not posted everywhere yet
+    pub(crate) mod customers; // customers, customer_accounts
     pub(crate) mod subscriptions; // subscriptions
     pub(crate) mod ownership; // subscription_users, subscription_moves: whose a subscription is, and was
     pub(crate) mod subscription_items; // subscription_items: the states of each item

@@ -34,13 +34,11 @@ const MAX_BUSY_EVENTS: usize = 1_000;
 /// user with their subscriptions. Returns what is known under the payment's names.
 pub(crate) fn lock(
     sql: &mut Sql,
-    customer_id: Option<&str>,
+    customer_ids: &[&str],
     keys: &Keys,
     moving: impl FnOnce(&mut Sql) -> Vec<String>,
 ) -> Known {
-    if let Some(customer_id) = customer_id {
-        locks::customer(customer_id);
-    }
+    locks::customers(customer_ids.iter().copied());
     locks::sources(keys.sources.iter().copied());
     let mut names: Vec<String> = keys.names.iter().map(|name| (*name).to_owned()).collect();
     names.extend(moving(sql));
@@ -49,27 +47,23 @@ pub(crate) fn lock(
 
 /// What was read while the locks of a call were taken.
 pub(crate) struct Locked {
-    /// Events that are parked for its customer.
+    /// Events that are parked for its customers.
     pub(crate) parked: Vec<ParkedEvent>,
     /// What is known under the names of its payments, and of theirs.
     pub(crate) known: Known,
 }
 
-/// The same for a call that links the customer itself: takes the locks of up to [`BATCH`] events that are parked for the
-/// customer, too.
+/// The same for a call that links customers itself: takes the locks of up to [`BATCH`] events that are parked for each of them,
+/// too.
 pub(crate) fn lock_with_parked(
     sql: &mut Sql,
-    customer_id: Option<&str>,
+    customer_ids: &[&str],
     keys: &Keys,
     moving: impl FnOnce(&mut Sql) -> Vec<String>,
 ) -> Locked {
-    let parked = match customer_id {
-        Some(customer_id) => {
-            locks::customer(customer_id);
-            inbox::parked_for_customer(sql, customer_id, BATCH)
-        }
-        None => Vec::new(),
-    };
+    locks::customers(customer_ids.iter().copied());
+    let of_customers = customer_ids.iter().map(|id| inbox::parked_for_customer(sql, id, BATCH));
+    let parked: Vec<ParkedEvent> = of_customers.flatten().collect();
     let subjects = subjects(&parked);
     let parked_keys: Vec<Keys> = subjects.iter().map(Subject::keys).collect();
     let all = || parked_keys.iter().chain([keys]);
@@ -189,6 +183,7 @@ pub(crate) fn with_unblocked(
     if !is_all {
         inbox::make_due(sql, customer_id, judged_from);
     }
+    make_others_due(sql, customer_id, judged_from);
     outcome
 }
 
@@ -201,6 +196,23 @@ pub(crate) fn leave_the_rest_due(
 ) {
     if is_full(parked) {
         inbox::make_due(sql, customer_id, judged_from);
+    }
+    make_others_due(sql, customer_id, judged_from);
+}
+
+/// Makes an event of an unknown user due if its customer has other names: one of them may just have been linked, by who does not
+/// hold this one's lock. Whoever judges what is due holds the catalog's lock, and so sees every link.
+pub(crate) fn retry_by_other_names(sql: &mut Sql, event: &Event) {
+    let Some(customer_id) = event.customer_id.as_deref() else { return };
+    if event.account_of_customer.is_none() && !customers::other_names(sql, customer_id).is_empty() {
+        inbox::make_due(sql, customer_id, clock());
+    }
+}
+
+/// Makes the events due that name a customer otherwise: what links one name to a user links all, but their locks are not held.
+fn make_others_due(sql: &mut Sql, customer_id: &str, judged_from: Time) {
+    for other in customers::other_names(sql, customer_id) {
+        inbox::make_due(sql, &other, judged_from);
     }
 }
 

@@ -2,12 +2,14 @@
 //! each event for operators. Nothing is decided by it: a Redis that is down, slow, emptied or wrong costs speed only.
 //! Credits are answered from it only if `CREDITS_MAX_AGE` is set, and only up to that age.
 
+mod connection;
+
 use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, Pipeline, RedisError, pipe};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
@@ -17,6 +19,7 @@ use stripe_credits_rules::verdict::VerdictName;
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use crate::cache::connection::Address;
 use crate::clock::unix_now;
 use crate::config::RedisConfig;
 use crate::database::Database;
@@ -35,9 +38,11 @@ const MAX_VALUE_BYTES: usize = 4096;
 /// The time to live of a marker, in seconds.
 const MARKER_SECONDS: u64 = 24 * 60 * 60;
 
-/// A connection that opens when it is first used, and again after it broke.
+/// Redis, and what to do with it.
 pub(crate) struct Cache {
-    redis: ConnectionManager,
+    address: Address,
+    /// Opened when it is first used, and again after it broke.
+    connection: tokio::sync::Mutex<Option<MultiplexedConnection>>,
     signing_key: Hmac<Sha256>,
     credits_max_age: Option<Duration>,
     calls: CallCounter,
@@ -59,14 +64,10 @@ impl Cache {
     /// Prepares a connection. None is opened yet, so Redis may be down.
     pub(crate) fn new(config: &RedisConfig, calls: CallCounter) -> Result<Self, Error> {
         let fault = |fault: RedisError| Error::Internal(fault.category().to_owned());
-        let client = redis::Client::open(config.url.expose_secret()).map_err(fault)?;
-        let manager = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(REDIS_TIMEOUT))
-            .set_response_timeout(Some(REDIS_TIMEOUT))
-            .set_number_of_retries(0);
         Ok(Self {
             signing_key: signing_key(&config.signing_secret),
-            redis: ConnectionManager::new_lazy_with_config(client, manager).map_err(fault)?,
+            address: Address::of(config.url.expose_secret()).map_err(fault)?,
+            connection: tokio::sync::Mutex::new(None),
             credits_max_age: config.credits_max_age,
             calls,
             paused_until: Mutex::new(None),
@@ -136,9 +137,12 @@ impl Cache {
         if self.is_paused() {
             return None;
         }
-        let mut redis = self.redis.clone();
-        // The connection's own time-outs start once it is open; this one includes the opening.
-        let fault = match timeout(REDIS_TIMEOUT * 2, commands.query_async(&mut redis)).await {
+        let answered = async {
+            let mut connection = self.connection().await?;
+            commands.query_async(&mut connection).await
+        };
+        // The connection's own time-out starts once it is open; this one includes the opening.
+        let fault = match timeout(REDIS_TIMEOUT * 2, answered).await {
             Ok(Ok(reply)) => {
                 self.calls.count("ok");
                 return Some(reply);
@@ -147,9 +151,19 @@ impl Cache {
             Err(_) => "no reply in time".to_owned(),
         };
         self.pause();
+        *self.connection.lock().await = None;
         self.calls.count("failed");
         tracing::warn!(fault, "Redis is not used for {} seconds", PAUSE.as_secs());
         None
+    }
+
+    /// The open connection, or a new one.
+    async fn connection(&self) -> Result<MultiplexedConnection, RedisError> {
+        let mut connection = self.connection.lock().await;
+        match &*connection {
+            Some(open) => Ok(open.clone()),
+            None => Ok(connection.insert(self.address.connect(REDIS_TIMEOUT).await?).clone()),
+        }
     }
 
     fn is_paused(&self) -> bool {

@@ -9,10 +9,10 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// How long every connection may go without a verified request before it may have to give way.
 const GRACE: Duration = Duration::from_secs(1);
@@ -165,6 +165,8 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::advance;
+
     use super::*;
 
     #[test]
@@ -172,6 +174,20 @@ mod tests {
         for (max, users) in [(1, 1), (2, 2), (4, 3), (2048, 1536)] {
             assert_eq!(Connections::new(max).users.available_permits(), users, "{max}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_of_the_greatest_age_is_closed_after_its_next_response() {
+        let connections = Connections::new(1);
+        let place = connections.place().await;
+        place.connection.admit_webhook();
+        assert!(!place.connection.answered());
+        advance(MAX_AGE / 2).await;
+        place.connection.admit_webhook();
+        assert!(!place.connection.answered(), "half as old");
+        advance(MAX_AGE / 2).await;
+        place.connection.admit_webhook();
+        assert!(place.connection.answered());
     }
 
     #[tokio::test]

@@ -5,8 +5,9 @@
 //! Stripe's doors refuse a stricter level (rule 15). Beginning and committing costs no round trip of its own.
 //!
 //! Connections are to a primary that takes writes (`target_session_attrs`); one that turns out not to be is replaced.
-//! A statement waits for each lock for a short time only, and the events of one customer or user for a few connections
-//! only, so that a locked account keeps nobody else waiting.
+//! A statement waits for each lock for a moment only, then it gives its connection back and tries again as one of those
+//! that may wait longer: at most half of the pool, so that however many accounts are locked, the other half serves
+//! everyone else. The events of one customer or user wait for a few connections only.
 //!
 //! Every statement may be repeated, because the database's functions are idempotent. So a lost connection and a
 //! conflict with another transaction are retried here, at once; the caller handles every other error.
@@ -24,6 +25,7 @@ use deadpool_postgres::{
     Client, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, Status, Timeouts,
 };
 use thiserror::Error;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSqlOwned, ToSql, Type};
@@ -52,6 +54,12 @@ const PROBE_POOL_SIZE: usize = 1;
 /// Of the pool, the events of one customer may use this part, those of one user, and those that name neither, such as
 /// refunds: two of the default's eight connections each. So one locked account leaves a quarter to everyone else.
 const POOL_PART_OF_A_PARTY: usize = 4;
+/// How long a statement waits for each lock before it gives its connection to others.
+const FIRST_LOCK_TIMEOUT: Duration = Duration::from_millis(100);
+/// Of the pool, statements that wait for locks longer than that may use this part.
+const POOL_PART_OF_WAITERS: usize = 2;
+/// How long a statement waits to become one of those, without a connection.
+const WAITER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a cancel request may take.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 /// The maximum number of retries after serialization failures and deadlocks.
@@ -67,8 +75,12 @@ pub(crate) struct Database {
     /// Tells the app, and waits for nothing that webhooks need.
     outbox: Pool,
     tls: MakeRustlsConnect,
-    /// What begins each transaction.
+    /// What begins a transaction that gives way to others.
     begin: String,
+    /// What begins one that waits for locks as long as is configured.
+    begin_waiting: String,
+    /// As many permits as there may be of the latter.
+    waiters: Semaphore,
     events: Arc<Turns>,
 }
 
@@ -160,15 +172,18 @@ impl Database {
                 .build()
                 .expect("a pool with time-outs has a runtime for them")
         };
+        // SET LOCAL, because pgbouncer gives the connection to others after the transaction.
+        let begin = |lock_timeout: Duration| {
+            let lock_timeout = lock_timeout.as_millis();
+            format!("begin isolation level read committed; set local lock_timeout = '{lock_timeout}ms'")
+        };
         Self {
             pool: pool(config.pool_size, POOL_WAIT_TIMEOUT, POOL_CREATE_TIMEOUT),
             probes: pool(PROBE_POOL_SIZE, PROBE_TIMEOUT, PROBE_TIMEOUT),
             outbox: pool(OUTBOX_POOL_SIZE, POOL_WAIT_TIMEOUT, POOL_CREATE_TIMEOUT),
-            // SET LOCAL, because pgbouncer gives the connection to others after the transaction.
-            begin: format!(
-                "begin isolation level read committed; set local lock_timeout = '{}ms'",
-                config.lock_timeout.as_millis()
-            ),
+            begin: begin(FIRST_LOCK_TIMEOUT),
+            begin_waiting: begin(config.lock_timeout),
+            waiters: Semaphore::new((config.pool_size / POOL_PART_OF_WAITERS).max(1)),
             events: Turns::new((config.pool_size / POOL_PART_OF_A_PARTY).max(1)),
             tls,
         }
@@ -218,9 +233,9 @@ impl Database {
 
     /// Runs a statement on the connection of probes; a second time if that was lost since the last probe.
     async fn probe(&self, sql: &str) -> Result<Vec<Row>, DatabaseError> {
-        match self.query_once(&self.probes, sql, &[], PROBE_TIMEOUT).await {
+        match self.query_once(&self.probes, &self.begin, sql, &[], PROBE_TIMEOUT).await {
             Err(DatabaseError::ConnectionLost(_) | DatabaseError::ReadOnly(_)) => {
-                self.query_once(&self.probes, sql, &[], PROBE_TIMEOUT).await
+                self.query_once(&self.probes, &self.begin, sql, &[], PROBE_TIMEOUT).await
             }
             result => result,
         }
@@ -253,6 +268,13 @@ impl Database {
         rows.first().map(|row| column(row, 0)).transpose()
     }
 
+    /// Waits until few enough statements wait for locks.
+    async fn become_waiter(&self) -> Result<SemaphorePermit<'_>, DatabaseError> {
+        let permit = timeout(WAITER_TIMEOUT, self.waiters.acquire()).await;
+        let permit = permit.map_err(|_| DatabaseError::Locked("others wait for locks".to_owned()))?;
+        Ok(permit.expect("the semaphore is never closed"))
+    }
+
     /// Runs a statement whose parameters are all text, with the retries described above.
     async fn query(
         &self,
@@ -260,10 +282,15 @@ impl Database {
         parameters: &[&str],
         limit: Duration,
     ) -> Result<Vec<Row>, DatabaseError> {
+        let mut waiter = None;
         let mut conflicts = 0;
         let mut reconnects = 0;
         loop {
-            match self.query_once(&self.pool, sql, parameters, limit).await {
+            let begin = if waiter.is_some() { &self.begin_waiting } else { &self.begin };
+            match self.query_once(&self.pool, begin, sql, parameters, limit).await {
+                Err(DatabaseError::Locked(_)) if waiter.is_none() => {
+                    waiter = Some(self.become_waiter().await?);
+                }
                 Err(DatabaseError::Conflict(_)) if conflicts < MAX_CONFLICT_RETRIES => conflicts += 1,
                 Err(error @ (DatabaseError::ConnectionLost(_) | DatabaseError::ReadOnly(_))) => {
                     // What happened to one connection has most likely happened to the others too.
@@ -281,6 +308,7 @@ impl Database {
     async fn query_once(
         &self,
         pool: &Pool,
+        begin: &str,
         sql: &str,
         parameters: &[&str],
         limit: Duration,
@@ -288,7 +316,7 @@ impl Database {
         let client = pool.get().await.map_err(unavailable)?;
         let parameters: Vec<(&(dyn ToSql + Sync), Type)> =
             parameters.iter().map(|value| (value as &(dyn ToSql + Sync), Type::TEXT)).collect();
-        let Ok(result) = timeout(limit, in_transaction(&client, &self.begin, sql, &parameters)).await else {
+        let Ok(result) = timeout(limit, in_transaction(&client, begin, sql, &parameters)).await else {
             self.abandon(client).await;
             return Err(DatabaseError::Timeout(limit));
         };

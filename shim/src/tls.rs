@@ -77,8 +77,8 @@ pub(crate) fn postgres_connector(tls: &DatabaseTls) -> MakeRustlsConnect {
     })
 }
 
-/// Trusts the system's certificates. If there are none, the first handshake fails with that error.
-fn checked() -> ClientConfig {
+/// Trusts the system's certificates, or those of `SSL_CERT_FILE`. If there are none, the first handshake fails with that error.
+pub(crate) fn checked() -> ClientConfig {
     builder().with_root_certificates(system_roots()).with_no_client_auth()
 }
 

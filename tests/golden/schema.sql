@@ -149,6 +149,8 @@ table credit_transactions 17: hash bytea not null
 table cursors 01: command billing.identifier not null
 table cursors 02: position jsonb not null
 table cursors 03: moved_at timestamp with time zone not null
+table customer_accounts 01: customer_id billing.identifier not null
+table customer_accounts 02: account_id billing.identifier not null
 table customers 01: customer_id billing.identifier not null
 table customers 02: user_id uuid not null
 table customers 03: source billing.link_source not null
@@ -221,6 +223,13 @@ table prices 15: trial_credits billing.credits not null
 table prices 16: first_purchase_bonus billing.credits not null
 table prices 17: expires_after interval
 table prices 18: retired boolean not null
+table repricings 01: number bigint not null
+table repricings 02: changed text[] not null
+table repricings 03: added text[] not null
+table repricings 04: passed uuid
+table repricings 05: is_walked boolean not null
+table repricings 06: busy uuid[] not null
+table repricings 07: created_at timestamp with time zone not null
 table reservations 01: user_id uuid not null
 table reservations 02: request_id billing.identifier not null
 table reservations 03: amount bigint not null
@@ -268,6 +277,7 @@ table settings 12: free_plan_every interval
 table settings 13: low_credits jsonb not null
 table settings 14: expiring_days integer
 table settings 15: loaded_at timestamp with time zone not null
+table settings 16: distributed boolean not null default false
 table stripe_events 01: event_id billing.identifier not null
 table stripe_events 02: type text
 table stripe_events 03: created timestamp with time zone
@@ -367,6 +377,7 @@ billing.credit_grants: PRIMARY KEY (user_id, id)
 billing.credit_grants: UNIQUE (user_id, source_id, item)
 billing.credit_transactions: PRIMARY KEY (user_id, id)
 billing.cursors: PRIMARY KEY (command)
+billing.customer_accounts: PRIMARY KEY (customer_id)
 billing.customers: PRIMARY KEY (customer_id)
 billing.forgotten_users: PRIMARY KEY (user_id)
 billing.invoice_lines: PRIMARY KEY (source_id, line)
@@ -382,6 +393,8 @@ billing.prices: CHECK ((names = ANY (ARRAY['price'::text, 'product'::text])))
 billing.prices: CHECK ((plan_change = ANY (ARRAY['reset'::text, 'keep'::text])))
 billing.prices: CHECK ((renewal = ANY (ARRAY['reset'::text, 'rollover'::text])))
 billing.prices: PRIMARY KEY (price_id, valid_from)
+billing.repricings: CHECK ((number > 0))
+billing.repricings: PRIMARY KEY (number)
 billing.reservations: CHECK (((committed >= 0) AND (committed <= amount)))
 billing.reservations: CHECK ((amount > 0))
 billing.reservations: CHECK ((status = ANY (ARRAY['held'::text, 'committed'::text, 'released'::text, 'expired'::text])))
@@ -437,6 +450,7 @@ CREATE INDEX credit_transactions_invoice ON billing.credit_transactions USING bt
 CREATE INDEX credit_transactions_request ON billing.credit_transactions USING btree (user_id, request_id) WHERE (request_id IS NOT NULL)
 CREATE INDEX credit_transactions_session ON billing.credit_transactions USING btree (stripe_checkout_session_id) WHERE (stripe_checkout_session_id IS NOT NULL)
 CREATE INDEX credit_transactions_spend_refunds ON billing.credit_transactions USING btree (user_id, ((metadata ->> 'spend_request_id'::text))) WHERE ((transaction_type)::text = 'spend_refund'::text)
+CREATE INDEX customer_accounts_account ON billing.customer_accounts USING btree (account_id)
 CREATE INDEX customers_user ON billing.customers USING btree (user_id)
 CREATE INDEX invoice_lines_periods ON billing.invoice_lines USING btree (user_id, period_end)
 CREATE INDEX invoice_lines_subscription ON billing.invoice_lines USING btree (subscription_id)
@@ -445,7 +459,7 @@ CREATE INDEX outbox_dead ON billing.outbox USING btree (ended_at) WHERE ((state)
 CREATE INDEX outbox_due ON billing.outbox USING btree (next_attempt_at) WHERE ((state)::text = 'pending'::text)
 CREATE INDEX outbox_pending ON billing.outbox USING btree (user_id, id) WHERE ((state)::text = 'pending'::text)
 CREATE INDEX payment_names_source ON billing.payment_names USING btree (source_id)
-CREATE INDEX payments_user ON billing.payments USING btree (user_id)
+CREATE INDEX payments_user ON billing.payments USING btree (user_id, paid_at)
 CREATE INDEX reservations_held ON billing.reservations USING btree (user_id, expires_at) WHERE (status = 'held'::text)
 CREATE INDEX reversals_payment ON billing.reversals USING btree (payment_name)
 CREATE INDEX stripe_events_object ON billing.stripe_events USING btree (object_id)
@@ -462,6 +476,7 @@ CREATE UNIQUE INDEX credit_grants_pkey ON billing.credit_grants USING btree (use
 CREATE UNIQUE INDEX credit_grants_user_id_source_id_item_key ON billing.credit_grants USING btree (user_id, source_id, item)
 CREATE UNIQUE INDEX credit_transactions_pkey ON billing.credit_transactions USING btree (user_id, id)
 CREATE UNIQUE INDEX cursors_pkey ON billing.cursors USING btree (command)
+CREATE UNIQUE INDEX customer_accounts_pkey ON billing.customer_accounts USING btree (customer_id)
 CREATE UNIQUE INDEX customers_pkey ON billing.customers USING btree (customer_id)
 CREATE UNIQUE INDEX forgotten_users_pkey ON billing.forgotten_users USING btree (user_id)
 CREATE UNIQUE INDEX invoice_lines_pkey ON billing.invoice_lines USING btree (source_id, line)
@@ -469,6 +484,7 @@ CREATE UNIQUE INDEX outbox_pkey ON billing.outbox USING btree (user_id, id)
 CREATE UNIQUE INDEX payment_names_pkey ON billing.payment_names USING btree (name)
 CREATE UNIQUE INDEX payments_pkey ON billing.payments USING btree (source_id)
 CREATE UNIQUE INDEX prices_pkey ON billing.prices USING btree (price_id, valid_from)
+CREATE UNIQUE INDEX repricings_pkey ON billing.repricings USING btree (number)
 CREATE UNIQUE INDEX reservations_pkey ON billing.reservations USING btree (user_id, request_id)
 CREATE UNIQUE INDEX reversals_pkey ON billing.reversals USING btree (reversal_id)
 CREATE UNIQUE INDEX settings_pkey ON billing.settings USING btree (singleton)
@@ -497,6 +513,8 @@ credit_transactions policy readers: SELECT to {public} using ((( SELECT billing.
 credit_transactions: t
 cursors policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
 cursors: t
+customer_accounts policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+customer_accounts: t
 customers policy readers: SELECT to {public} using ((( SELECT billing.current_user_id() AS current_user_id) = user_id) OR ( SELECT billing.is_service() AS is_service)) check none
 customers: t
 forgotten_users policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
@@ -511,6 +529,8 @@ payments policy readers: SELECT to {public} using ( SELECT billing.is_service() 
 payments: t
 prices policy readers: SELECT to {public} using true check none
 prices: t
+repricings policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+repricings: t
 reservations policy readers: SELECT to {public} using ((( SELECT billing.current_user_id() AS current_user_id) = user_id) OR ( SELECT billing.is_service() AS is_service)) check none
 reservations: t
 reversals policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
@@ -626,6 +646,7 @@ credit_grants: SELECT to service_role
 credit_transactions: SELECT to authenticated
 credit_transactions: SELECT to service_role
 cursors: SELECT to service_role
+customer_accounts: SELECT to service_role
 customers: SELECT to authenticated
 customers: SELECT to service_role
 forgotten_users: SELECT to service_role
@@ -635,6 +656,7 @@ payment_names: SELECT to service_role
 payments: SELECT to service_role
 prices: SELECT to authenticated
 prices: SELECT to service_role
+repricings: SELECT to service_role
 reservations: SELECT to authenticated
 reservations: SELECT to service_role
 reversals: SELECT to service_role

@@ -59,16 +59,16 @@ const INVARIANTS: &[(&str, &str)] = &[
         "select to_jsonb(a)::text from billing.accounts a
          left join lateral (
              select s.tier, s.status from billing.subscriptions s
-             where s.user_id = a.user_id and s.status in ('active', 'trialing', 'past_due')
+             where s.user_id = a.user_id and s.status in ('active', 'trialing', 'past_due') and s.price_id is not null
              order by s.rank desc nulls last, s.as_of desc, s.subscription_id limit 1
          ) best on true
          where a.tier <> coalesce(best.tier, 'free')
              or a.subscription_status <> coalesce(best.status, a.subscription_status)
              or (best.status is null and a.subscription_status <> 'none' and not exists (
                  select from billing.subscriptions s
-                 where s.user_id = a.user_id and s.status = a.subscription_status))
-             or (a.subscription_status = 'none'
-                 and exists (select from billing.subscriptions s where s.user_id = a.user_id))",
+                 where s.user_id = a.user_id and s.status = a.subscription_status and s.price_id is not null))
+             or (a.subscription_status = 'none' and exists (
+                 select from billing.subscriptions s where s.user_id = a.user_id and s.price_id is not null))",
     ),
     (
         "a subscription of a user without an account",

@@ -24,6 +24,8 @@ pub enum Behaviour {
     Lying(String),
     /// Every command is an error, as on a replica or while it loads.
     Failing,
+    /// Every GET is answered with bytes that do not end.
+    Flooding,
     /// Every connection is closed at once.
     Gone,
 }
@@ -36,6 +38,8 @@ struct State {
     has_ended: bool,
     values: BTreeMap<String, Kept>,
     commands: Vec<String>,
+    /// How many bytes a flood brought until the connection was closed.
+    flooded: Option<usize>,
 }
 
 impl FakeRedis {
@@ -51,6 +55,7 @@ impl FakeRedis {
             has_ended: false,
             values: BTreeMap::new(),
             commands: Vec::new(),
+            flooded: None,
         };
         let state = Arc::new(Mutex::new(state));
         let shared = state.clone();
@@ -65,6 +70,11 @@ impl FakeRedis {
             }
         });
         FakeRedis { address, state }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// The value for `REDIS_URL`.
@@ -85,6 +95,11 @@ impl FakeRedis {
     /// Keeps a value.
     pub fn keep(&self, key: &str, value: &str) {
         self.state().values.insert(key.to_owned(), (value.to_owned(), None));
+    }
+
+    /// How many bytes a flood brought, once it has ended.
+    pub fn flooded(&self) -> Option<usize> {
+        self.state().flooded
     }
 
     /// Keeps nothing any more.
@@ -117,6 +132,13 @@ fn serve(stream: TcpStream, state: &Mutex<State>) -> io::Result<()> {
     let mut commands = BufReader::new(stream);
     loop {
         let command = read(&mut commands)?;
+        if locked(state).behaviour == Behaviour::Flooding
+            && command.first().is_some_and(|name| name == "GETRANGE")
+        {
+            let taken = flood(&mut answers);
+            locked(state).flooded = Some(taken);
+            return Ok(());
+        }
         let (answer, late) = {
             let mut state = locked(state);
             let late = match &state.behaviour {
@@ -131,6 +153,17 @@ fn serve(stream: TcpStream, state: &Mutex<State>) -> io::Result<()> {
         }
         answers.write_all(answer.as_bytes())?;
     }
+}
+
+/// Answers with a string that does not end. Returns how many bytes were taken.
+fn flood(answers: &mut TcpStream) -> usize {
+    let mut taken = 0;
+    if answers.write_all(b"$1000000000000\r\n").is_ok() {
+        while let Ok(written) = answers.write(&[b'x'; 1 << 14]) {
+            taken += written;
+        }
+    }
+    taken
 }
 
 /// An array of strings, each with its length.

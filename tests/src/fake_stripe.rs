@@ -8,6 +8,7 @@ mod subscriptions;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
@@ -137,6 +138,13 @@ impl FakeStripe {
     #[must_use]
     pub fn base(&self) -> String {
         self.server.origin()
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        let origin = self.base();
+        origin.trim_start_matches("http://").parse().expect("an origin is its scheme and its address")
     }
 
     /// Stripe has this checkout session. Its line items are a list of their own: those given before, or the one that

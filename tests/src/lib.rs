@@ -10,6 +10,7 @@
 
 pub mod app; // the app's side: its settings, its users' requests
 pub mod browser; // Chromium, as a person uses it
+pub mod certificates; // certificate authorities of their own, and TLS in front of a server
 pub mod chain; // the hashes of the ledger, computed in SQL
 pub mod concurrency; // two transactions open at once
 pub mod connection; // the SQL interface by its names, and what it left in the tables

@@ -31,8 +31,10 @@ pub struct Event {
     pub account: Option<String>,
     /// The id of the event's object.
     pub object_id: Option<String>,
-    /// The object's customer.
+    /// The object's customer: `cus_…`, or in Accounts v2 the account, `acct_…`, if it names that alone.
     pub customer_id: Option<String>,
+    /// The customer's account, if the object names both.
+    pub account_of_customer: Option<String>,
     /// What the rules read from the object.
     pub subject: Subject,
 }
@@ -131,6 +133,24 @@ impl Subject {
             Subject::Customer { .. } | Subject::Other => {}
         }
         keys
+    }
+}
+
+impl Subject {
+    /// Whether its customer's link to a user is read or written.
+    #[must_use]
+    pub fn is_of_customer(&self) -> bool {
+        match self {
+            Subject::CheckoutSession(_)
+            | Subject::Subscription(_)
+            | Subject::Invoice(_)
+            | Subject::PaymentIntent(_)
+            | Subject::Customer { .. } => true,
+            Subject::InvoicePayment(_)
+            | Subject::Reversals(_)
+            | Subject::TestClock { .. }
+            | Subject::Other => false,
+        }
     }
 }
 
@@ -288,9 +308,13 @@ fn read_event(text: &str) -> Result<Event, String> {
     let created = calendar::from_unix(envelope.created).ok_or("created is not a time")?;
     let object = envelope.data.object;
     let any: stripe::AnyObject = parse(object)?;
-    let customer_id = stripe::customer_id(any.customer, any.customer_account);
+    let [customer, account] =
+        [any.customer, any.customer_account].map(|id| id.map(stripe::Expandable::into_id));
     check_id("data.object.id", any.id.as_deref())?;
-    check_id("data.object.customer", customer_id.as_deref())?;
+    check_id("data.object.customer", customer.as_deref())?;
+    check_id("data.object.customer_account", account.as_deref())?;
+    let (customer_id, account_of_customer) =
+        if customer.is_some() { (customer, account) } else { (account, None) };
     let subject = read_subject(object, &envelope.event_type, created)?;
     let customer_id = match &subject {
         Subject::Customer { id, .. } => Some(id.clone()),
@@ -305,6 +329,7 @@ fn read_event(text: &str) -> Result<Event, String> {
         account: envelope.account,
         object_id: any.id,
         customer_id,
+        account_of_customer,
         subject,
     })
 }

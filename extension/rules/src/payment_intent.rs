@@ -70,7 +70,7 @@ pub(crate) fn read(object: &RawValue, event_created: Time) -> Result<PaymentInte
         id: intent.id,
         succeeded: intent.status == "succeeded",
         created,
-        customer_id: intent.customer.map(Expandable::into_id),
+        customer_id: stripe::customer_id(intent.customer, intent.customer_account),
         metadata_user: metadata_user(&metadata),
         amount_received: intent.amount_received.map(MinorUnits),
         currency: intent.currency,

@@ -221,6 +221,8 @@ pub(crate) struct PaymentIntentObject {
     /// Lower-case ISO code.
     pub currency: Option<String>,
     pub customer: Option<Expandable>,
+    /// In Accounts v2 the customer is an account: `acct_…`.
+    pub customer_account: Option<Expandable>,
     /// What the app's server wrote when it created the payment intent.
     #[serde(default)]
     pub metadata: Option<Metadata>,

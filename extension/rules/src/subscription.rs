@@ -196,7 +196,9 @@ pub enum Plan {
     },
     /// A price that the catalog does not know.
     Unknown(String, Quantity),
-    /// Only prices of packs, or of things that are no credits.
+    /// No plan, but packs at an interval. It is kept: a price may turn out to have been listed as a pack by mistake.
+    Packs,
+    /// Only prices of things that are no credits.
     None,
 }
 
@@ -270,6 +272,7 @@ impl Plan {
         }
         match items.iter().filter(|(item, _)| !prices.contains_key(item)).min() {
             Some((item, quantity)) => Plan::Unknown(item.name().to_owned(), *quantity),
+            None if prices.values().any(|price| price.kind == PriceKind::Pack) => Plan::Packs,
             None => Plan::None,
         }
     }
@@ -280,7 +283,7 @@ impl Plan {
         match self {
             Plan::Known { price, .. } => price.key.clone(),
             Plan::Unknown(price_id, _) => format!("Unknown ({price_id})"),
-            Plan::None => FREE.to_owned(),
+            Plan::Packs | Plan::None => FREE.to_owned(),
         }
     }
 
@@ -309,7 +312,7 @@ impl Plan {
             Plan::Known { price_id, quantity, .. } | Plan::Unknown(price_id, quantity) => {
                 (Some(price_id), *quantity)
             }
-            Plan::None => (None, Quantity::ONE),
+            Plan::Packs | Plan::None => (None, Quantity::ONE),
         }
     }
 }

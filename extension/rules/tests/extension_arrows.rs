@@ -10,7 +10,7 @@ fn no_module_of_the_extension_uses_one_above_or_beside_it() {
     let modules = declared(&fs::read_to_string(src.join("lib.rs")).expect("lib.rs"));
     let mut forbidden = Vec::new();
     for (at, (room, name)) in modules.iter().enumerate() {
-        let code = code(&src.join(room).join(name));
+        let code = in_full(&code(&src.join(room).join(name)), room);
         let used = |(other_room, other): &(String, String)| uses(&code, other_room, other);
         let above = modules[..=at].iter().filter(|module| used(module));
         let beside = modules[at + 1..].iter().filter(|module| module.0 == *room && used(module));
@@ -35,12 +35,26 @@ fn declared(lib: &str) -> Vec<(String, String)> {
     modules
 }
 
+#[test]
+fn a_module_beside_that_is_named_by_super_is_seen() {
+    let code = "use super::payment;\nuse super::{invoice, pack};\n";
+    for name in ["payment", "invoice", "pack"] {
+        assert!(uses(&in_full(code, "posting"), "posting", name), "{name}");
+        assert!(!uses(&in_full(code, ""), "", name), "{name}: of its own room");
+    }
+}
+
 /// The text of a module's file and of those in its folder.
 fn code(module: &Path) -> String {
     let folder = fs::read_dir(module).into_iter().flatten();
     let files = folder.map(|entry| entry.expect("a directory's entry").path());
     let files: Vec<PathBuf> = files.chain([module.with_extension("rs")]).collect();
     files.iter().map(|file| fs::read_to_string(file).expect("a source file")).collect()
+}
+
+/// The same with what a module of a room names by `super` named in full. In a module without a room that is its own.
+fn in_full(code: &str, room: &str) -> String {
+    if room.is_empty() { code.to_owned() } else { code.replace("super::", &format!("crate::{room}::")) }
 }
 
 /// Whether a `use crate::…` names a module.

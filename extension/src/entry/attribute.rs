@@ -1,5 +1,7 @@
 //! An operator, or the app's server, states which user a customer, a subscription or a session belongs to.
 
+use std::collections::BTreeSet;
+
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::TimeDelta;
 use stripe_credits_rules::event::Keys;
@@ -17,23 +19,34 @@ use crate::posting::subscription;
 use crate::tables::inbox::{self, ParkedEvent};
 use crate::tables::{catalog, customers, ownership, payments, subscriptions};
 
-/// Links a customer to a user, and applies what is parked for the customer. The customer's subscriptions move that the user has
-/// to whom the customer was linked, unless their own metadata name that user.
+/// Links a customer to a user, by each of its names, and applies what is parked for it. The customer's subscriptions move that
+/// the user has to whom the customer was linked, unless their own metadata name that user.
 pub(crate) fn customer(sql: &mut Sql, customer_id: &str, user: Uuid) -> Outcome {
     locks::catalog_shared();
     let judged_from = clock();
-    locks::customer(customer_id);
-    let linked = customers::find(sql, customer_id).map(|link| link.user).filter(|linked| *linked != user);
-    let moving = linked.map_or(Vec::new(), |linked| subscriptions::of_customer(sql, customer_id, linked));
+    let mut names = customers::other_names(sql, customer_id);
+    names.push(customer_id.to_owned());
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    locks::customers(names.iter().copied());
+    let mut moving = BTreeSet::new();
+    for name in &names {
+        let linked = customers::find(sql, name).map(|link| link.user).filter(|linked| *linked != user);
+        moving.extend(linked.map_or(Vec::new(), |linked| subscriptions::of_customer(sql, name, linked)));
+    }
     let keys = Keys { sources: moving.iter().map(String::as_str).collect(), ..Keys::default() };
-    let Locked { parked, .. } = parked::lock_with_parked(sql, Some(customer_id), &keys, |sql| {
+    let Locked { parked, .. } = parked::lock_with_parked(sql, &names, &keys, |sql| {
         moving.iter().flat_map(|subscription_id| ownership::payments(sql, subscription_id)).collect()
     });
-    let changed = customers::link_by_server(sql, customer_id, user);
+    let mut changed = false;
+    for name in &names {
+        changed |= customers::link_by_server(sql, name, user);
+    }
     let moved = moving.iter().map(|subscription_id| give(sql, subscription_id, user));
     let moved = moved.reduce(Outcome::and_then);
     let outcome = attributed(sql, user, changed, moved, &parked);
-    parked::leave_the_rest_due(sql, customer_id, &parked, judged_from);
+    for name in &names {
+        parked::leave_the_rest_due(sql, name, &parked, judged_from);
+    }
     outcome
 }
 
@@ -44,9 +57,10 @@ pub(crate) fn subscription(sql: &mut Sql, subscription_id: &str, user: Uuid) -> 
     let customer_id = subscriptions::customer(sql, subscription_id)
         .or_else(|| inbox::customer_of_subscription(sql, subscription_id));
     let keys = Keys { sources: vec![subscription_id], ..Keys::default() };
-    let Locked { parked, .. } = parked::lock_with_parked(sql, customer_id.as_deref(), &keys, |sql| {
-        ownership::payments(sql, subscription_id)
-    });
+    let Locked { parked, .. } =
+        parked::lock_with_parked(sql, customer_id.as_deref().as_slice(), &keys, |sql| {
+            ownership::payments(sql, subscription_id)
+        });
     let given = give(sql, subscription_id, user);
     let changed = given.verdict == Verdict::Applied;
     let outcome = attributed(sql, user, changed, Some(given), &parked);

@@ -1,4 +1,5 @@
-//! Loads a catalog, and applies what it changes for parked events, subscriptions and users without a plan.
+//! Loads a catalog, and applies what it changes for parked events, subscriptions and users without a plan: a batch of each at
+//! once, and the rest a batch a transaction, so that deliveries, which wait for the catalog, are applied in between.
 
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::catalog::{Catalog, Change, Settings};
@@ -12,10 +13,15 @@ use crate::pg::error::raise_invalid;
 use crate::pg::locks;
 use crate::pg::sql::{Sql, connected};
 use crate::posting::subscription;
-use crate::tables::catalog;
+use crate::tables::repricings::{self, Repricing};
+use crate::tables::{catalog, inbox};
+
+/// The maximum number of accounts of which one transaction asks whether a change of the catalog concerns them.
+const EXAMINED_AT_ONCE: i64 = 1_000;
 
 /// Stores a catalog and re-applies events that were parked waiting for it: a batch of them, and the others are due from now
-/// on, since they were last judged before it was loaded. Returns how each price changed.
+/// on, since they were last judged before it was loaded. Likewise it reprices a batch of accounts, and records that the others
+/// are due. Returns how each price changed.
 pub(crate) fn load(sql: &mut Sql, document: &Catalog) -> Vec<(String, Change)> {
     locks::catalog_exclusive();
     let known = catalog::settings(sql);
@@ -23,16 +29,108 @@ pub(crate) fn load(sql: &mut Sql, document: &Catalog) -> Vec<(String, Change)> {
     let granted_months = known.as_ref().is_some_and(grants_free_months);
     let changes = catalog::load(sql, document);
     parked::retry_before(sql, Some(&document.settings), clock(), parked::BATCH);
-    let is_changed =
-        |(price_id, change): &(String, Change)| (*change != Change::Unchanged).then(|| price_id.clone());
-    let repriced: Vec<String> = changes.iter().filter_map(is_changed).collect();
-    if !repriced.is_empty() {
-        subscription::reprice(sql, &repriced);
+    if let Some(repricing) = repricing(sql, &changes) {
+        reprice(sql, repricing);
     }
     if !granted_months && grants_free_months(&document.settings) {
         ledger::start_free_plan(sql);
     }
     changes
+}
+
+/// What the changes of prices make due in accounts, if there are any.
+fn repricing(sql: &mut Sql, prices: &[(String, Change)]) -> Option<Repricing> {
+    let ids = |is_meant: fn(Change) -> bool| {
+        let meant = prices.iter().filter(|(_, change)| is_meant(*change));
+        meant.map(|(price_id, _)| price_id.clone()).collect::<Vec<String>>()
+    };
+    let changed = ids(|change| change != Change::Unchanged);
+    (!changed.is_empty()).then(|| Repricing {
+        number: repricings::next_number(sql),
+        changed,
+        added: ids(|change| change == Change::Added),
+        passed: None,
+        is_walked: false,
+        busy: Vec::new(),
+    })
+}
+
+/// Judges up to `limit` of those parked events again that a catalog or a call made due, and once there are none, posts what the
+/// catalog changed in the next accounts. Returns how many of either: 0 if nothing is due any more that can be posted now.
+pub(crate) fn retry_due(sql: &mut Sql, limit: i64) -> usize {
+    // Asked every few seconds: the lock, for which every delivery waits, is for when there is something to do.
+    if !has_due(sql) {
+        return 0;
+    }
+    locks::catalog_exclusive();
+    retry_due_locked(sql, limit)
+}
+
+/// Does the same, but only if no delivery is being applied now, and for no more than a batch. No account may be locked yet.
+pub(crate) fn try_retry_due(sql: &mut Sql, limit: i64) -> usize {
+    if has_due(sql) && locks::try_catalog_exclusive() {
+        retry_due_locked(sql, limit.min(parked::BATCH))
+    } else {
+        0
+    }
+}
+
+fn has_due(sql: &mut Sql) -> bool {
+    let has_parked = catalog::loaded_at(sql).is_some_and(|loaded_at| inbox::is_parked_before(sql, loaded_at));
+    has_parked || repricings::is_due(sql)
+}
+
+fn retry_due_locked(sql: &mut Sql, limit: i64) -> usize {
+    let settings = catalog::settings(sql);
+    let Some(loaded_at) = catalog::loaded_at(sql) else { return 0 };
+    let events = parked::retry_before(sql, settings.as_ref(), loaded_at, limit).len();
+    match repricings::next(sql) {
+        Some(repricing) if events == 0 => reprice(sql, repricing),
+        _ => events,
+    }
+}
+
+/// Posts what a change of the catalog changes in the next accounts, or in those that were busy, and saves how far that came.
+/// Returns how many accounts it looked at that are done.
+fn reprice(sql: &mut Sql, mut repricing: Repricing) -> usize {
+    let done = if repricing.is_walked {
+        let was_busy = repricing.busy.len();
+        let still_busy = repricings::of_busy(sql, &repricing)
+            .into_iter()
+            .filter(|account| !subscription::reprice(sql, account.user, account.lines_from));
+        repricing.busy = still_busy.map(|account| account.user).collect();
+        was_busy - repricing.busy.len()
+    } else {
+        walk(sql, &mut repricing)
+    };
+    if repricing.is_walked && repricing.busy.is_empty() {
+        repricings::delete(sql, repricing.number);
+    } else {
+        repricings::save(sql, &repricing);
+    }
+    done
+}
+
+/// Looks at the next accounts: up to [`EXAMINED_AT_ONCE`], of which the change may concern [`parked::BATCH`].
+fn walk(sql: &mut Sql, repricing: &mut Repricing) -> usize {
+    let next = repricings::after(sql, repricing, EXAMINED_AT_ONCE);
+    repricing.is_walked = i64::try_from(next.len()).is_ok_and(|found| found < EXAMINED_AT_ONCE);
+    let (mut looked_at, mut concerned) = (0, 0);
+    for account in next {
+        if account.is_concerned() {
+            if concerned == parked::BATCH {
+                repricing.is_walked = false;
+                return looked_at;
+            }
+            concerned += 1;
+            if !subscription::reprice(sql, account.user, account.lines_from) {
+                repricing.busy.push(account.user);
+            }
+        }
+        repricing.passed = Some(account.user);
+        looked_at += 1;
+    }
+    looked_at
 }
 
 /// The user that a text names by the settings.

@@ -18,12 +18,13 @@ use uuid::Uuid;
 use crate::ledger::{self, Account, Origin};
 use crate::outcome::Outcome;
 use crate::parked::{self, Locked};
+use crate::payment;
 use crate::pg::convert::clock;
 use crate::pg::locks;
 use crate::pg::sql::Sql;
 use crate::posting::pack::Purchase;
 use crate::posting::subscription::{Incoming, Source};
-use crate::posting::{invoice, pack, payment, subscription};
+use crate::posting::{invoice, pack, subscription};
 use crate::tables::payments::{self, PaymentFacts, SourceType};
 use crate::tables::{catalog, customers, subscriptions};
 
@@ -52,7 +53,8 @@ pub(crate) fn purchase(sql: &mut Sql, call: &DirectPurchase) -> Outcome {
     let names: Vec<Name> =
         [Name { kind: NameKind::CheckoutSession, id: session_id }].into_iter().chain(intent).collect();
     let keys = Keys { sources: vec![session_id], names: names.iter().map(|name| name.id).collect() };
-    let Locked { parked, known } = parked::lock_with_parked(sql, customer_id, &keys, |_| Vec::new());
+    let Locked { parked, known } =
+        parked::lock_with_parked(sql, customer_id.as_slice(), &keys, |_| Vec::new());
     let paid = known.payment(session_id, &names).filter(|payment| payment.paid);
     if paid.is_some_and(|payment| payment.user != call.user) {
         return Outcome::rejected(Reason::Conflict);
@@ -63,7 +65,8 @@ pub(crate) fn purchase(sql: &mut Sql, call: &DirectPurchase) -> Outcome {
         let outcome = Outcome { user: Some(call.user), balances, ..Outcome::rejected(Reason::Conflict) };
         return outcome.with("granted", worth.0);
     }
-    let joined = payment::join(sql, &call.event_id, &known, Some(session_id), &names);
+    let joined = payment::join(sql, &known, Some(session_id), &names);
+    payment::take_back_first(sql, &call.event_id, &joined.duplicates);
     let account = Account::open(sql, call.user);
     let purchase = Purchase {
         source_type: SourceType::CheckoutSession,
@@ -142,7 +145,7 @@ pub(crate) fn subscription_state(sql: &mut Sql, call: &DirectState) -> Outcome {
         names: invoice_id.into_iter().collect(),
     };
     let Locked { parked, known: known_names } =
-        parked::lock_with_parked(sql, customer_id, &keys, |_| Vec::new());
+        parked::lock_with_parked(sql, customer_id.as_slice(), &keys, |_| Vec::new());
     let Some(settings) = catalog::settings(sql) else {
         return Outcome::rejected(Reason::NoCatalog);
     };
@@ -153,7 +156,8 @@ pub(crate) fn subscription_state(sql: &mut Sql, call: &DirectState) -> Outcome {
         return Outcome::rejected(Reason::Conflict);
     }
     if let Some(id) = invoice_id {
-        payment::join(sql, &call.event_id, &known_names, Some(id), &[Name { kind: NameKind::Invoice, id }]);
+        // One name joins no two payments.
+        payment::join(sql, &known_names, Some(id), &[Name { kind: NameKind::Invoice, id }]);
     }
     let facts = call.facts();
     let incoming =
@@ -202,6 +206,7 @@ impl DirectState {
             paid_at: self.period.0,
             listed_at: None,
             is_direct: self.invoice_id.is_none(),
+            duplicates: &[],
         };
         invoice::post(sql, &paid, known.as_ref(), self.user)
     }

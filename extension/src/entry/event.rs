@@ -60,35 +60,6 @@ pub(crate) fn retry_parked(sql: &mut Sql, limit: i64) -> Vec<Outcome> {
     retried.into_iter().map(|(event_id, outcome)| outcome.with("event_id", event_id)).collect()
 }
 
-/// Judges up to `limit` of those parked events again that a catalog or a call made due. Returns how many.
-pub(crate) fn retry_due(sql: &mut Sql, limit: i64) -> usize {
-    // Asked every few seconds: the lock, for which every delivery waits, is for when there is something to do.
-    if !has_due(sql) {
-        return 0;
-    }
-    locks::catalog_exclusive();
-    retry_due_locked(sql, limit)
-}
-
-/// Does the same, but only if no delivery is being applied now, and for no more than a batch. No account may be locked yet.
-pub(crate) fn try_retry_due(sql: &mut Sql, limit: i64) -> usize {
-    if has_due(sql) && locks::try_catalog_exclusive() {
-        retry_due_locked(sql, limit.min(parked::BATCH))
-    } else {
-        0
-    }
-}
-
-fn has_due(sql: &mut Sql) -> bool {
-    catalog::loaded_at(sql).is_some_and(|loaded_at| inbox::is_parked_before(sql, loaded_at))
-}
-
-fn retry_due_locked(sql: &mut Sql, limit: i64) -> usize {
-    let settings = catalog::settings(sql);
-    let Some(loaded_at) = catalog::loaded_at(sql) else { return 0 };
-    parked::retry_before(sql, settings.as_ref(), loaded_at, limit).len()
-}
-
 fn apply(
     sql: &mut Sql,
     event: Result<Event, Malformed>,
@@ -129,6 +100,9 @@ fn apply(
     } else {
         inbox::record(sql, &event, payload, fetched, &outcome)
     };
+    if outcome.verdict == Verdict::Parked(Reason::UnknownUser) {
+        parked::retry_by_other_names(sql, &event);
+    }
     parked::tell(sql, &event, was_parked, &outcome);
     outcome
 }
@@ -140,15 +114,10 @@ fn reduced(payload: &JsonText) -> JsonText {
 
 /// Takes the locks of an event. Returns what is known under the names of its payments.
 fn lock(sql: &mut Sql, event: &Event, fetched: Option<&Fetched>, settings: Option<&Settings>) -> Known {
-    let customer_id = match &event.subject {
-        Subject::CheckoutSession(_)
-        | Subject::Subscription(_)
-        | Subject::Invoice(_)
-        | Subject::PaymentIntent(_)
-        | Subject::Customer { .. } => event.customer_id.as_deref(),
-        Subject::InvoicePayment(_) | Subject::Reversals(_) | Subject::TestClock { .. } | Subject::Other => {
-            None
-        }
+    let customer_ids: Vec<&str> = if event.subject.is_of_customer() {
+        [&event.customer_id, &event.account_of_customer].into_iter().flatten().map(String::as_str).collect()
+    } else {
+        Vec::new()
     };
     let mut keys = event.subject.keys();
     // What Stripe names in its answer is locked as if the events of those objects had come.
@@ -157,7 +126,7 @@ fn lock(sql: &mut Sql, event: &Event, fetched: Option<&Fetched>, settings: Optio
         answered.iter().filter(|name| matches!(name.kind, NameKind::CheckoutSession | NameKind::Invoice));
     keys.sources.extend(sources.map(|name| name.id));
     keys.names.extend(answered.iter().map(|name| name.id));
-    parked::lock(sql, customer_id, &keys, |sql| payments_given_away(sql, settings, &event.subject, fetched))
+    parked::lock(sql, &customer_ids, &keys, |sql| payments_given_away(sql, settings, &event.subject, fetched))
 }
 
 /// The payments of a subscription whose state names another user than the one who has it.

@@ -7,6 +7,7 @@ use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
 
+use super::streams::Computed;
 use super::{Account, Cause, Origin, moves};
 use crate::outcome::Outcome;
 use crate::pg::sql::Sql;
@@ -40,11 +41,14 @@ impl Accounts {
     /// Posts what was touched in each account, with what that leaves to former users of its subscriptions.
     ///
     /// # Errors
-    /// [`Reason::OutOfRange`] if that is more than an account can hold; nothing is posted to that account then.
+    /// [`Reason::OutOfRange`] if that is more than one of the accounts can hold; nothing is posted to any of them then.
     pub(crate) fn settle(&mut self, sql: &mut Sql, origin: &Origin) -> Result<(), Reason> {
-        for index in 0..self.0.len() {
-            let cause = self.0[index].cause();
-            self.0[index].settle_streams(sql, origin)?;
+        let computed: Vec<Option<Computed>> =
+            self.0.iter_mut().map(|account| account.compute_streams(sql)).collect::<Result<_, _>>()?;
+        for (index, computed) in computed.into_iter().enumerate() {
+            let Some(computed) = computed else { continue };
+            let cause = computed.cause;
+            self.0[index].post_streams(sql, computed, origin);
             let left = std::mem::take(&mut self.0[index].left_to_former);
             for change in left {
                 if let Some(account) = self.0.iter_mut().find(|account| account.user == change.user) {

@@ -17,28 +17,30 @@ use super::moves::{self, Former, Moves};
 use super::targets::{self, GrantRow};
 use super::{Fault, facts};
 use crate::pg::sql::{Sql, reading};
-use crate::tables::{invoice_lines, invoices, payments, reversals};
+use crate::tables::{invoice_lines, invoices, payments, repricings, reversals};
 
 /// Of all users: grants of plans, trials and bonuses that do not hold what their facts are worth, and payments of which
-/// another part came back than their reversals say. The facts of one user are in memory at a time.
+/// another part came back than their reversals say. What a change of the catalog is worth to users and is not posted yet is no
+/// fault. The facts of one user are in memory at a time.
 pub(crate) fn worth_faults() -> Vec<Fault> {
-    let of_plans = reading(users).into_iter().flat_map(|user| reading(|sql| of_plans(sql, user)));
+    let of_plans = reading(users).into_iter().flat_map(|user| {
+        reading(|sql| if repricings::is_pending(sql, user) { Vec::new() } else { of_plans(sql, user) })
+    });
     let of_payments = reading(reversals::reversed_payments).into_iter();
     of_plans.chain(of_payments.filter_map(|source_id| reading(|sql| of_payment(sql, &source_id)))).collect()
 }
 
 /// The users who have facts of plans, or grants that only such facts make.
 fn users(sql: &mut Sql) -> Vec<Uuid> {
-    let rows = sql.query(
+    const USERS: &str = concat!(
         "select user_id from billing.invoice_lines
          union
          select user_id from billing.credit_grants
-         where stripe_subscription_id is not null
-             or (source_id, item) in (('trial', 'trial'), ('first_purchase_bonus', 'first_purchase_bonus'))
-         order by 1",
-        &[],
+         where stripe_subscription_id is not null or (source_id, item) in ",
+        once_per_user!(),
+        " order by 1"
     );
-    rows.map(|mut row| row.get()).collect()
+    sql.query(USERS, &[]).map(|mut row| row.get()).collect()
 }
 
 fn of_plans(sql: &mut Sql, user: Uuid) -> Vec<Fault> {

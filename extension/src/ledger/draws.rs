@@ -192,8 +192,7 @@ impl Account {
         transaction_type: TransactionType,
         origin: &Origin,
     ) {
-        let settled = if transaction_type == TransactionType::DebtSettlement { share.credits.0 } else { 0 };
-        let mut row = sql.query_one(
+        const RETURN: &str = concat!(
             "with before as (
                  select id, remaining, owed,
                      greatest(amount - (drawn - $3) - moved, 0) - pending - set_aside - expired as left_over
@@ -211,7 +210,13 @@ impl Account {
              returning g.remaining - b.remaining, g.owed <> b.owed, g.expires_at,
                  case when g.moved_with is not null then null
                      when g.stripe_subscription_id is not null then g.period_start
-                     when (g.source_id, g.item) = ('trial', 'trial') then g.available_from end",
+                     when (g.source_id, g.item) = ",
+            trial!(),
+            " then g.available_from end"
+        );
+        let settled = if transaction_type == TransactionType::DebtSettlement { share.credits.0 } else { 0 };
+        let mut row = sql.query_one(
+            RETURN,
             &[uuid_datum(self.user).into(), share.grant_id.into(), share.credits.0.into(), settled.into()],
         );
         let spendable: Credits = row.get();

@@ -157,20 +157,22 @@ impl Former {
 /// Marks the grants that a subscription leaves behind: those of its periods, of packs on its invoices, and the trial or the
 /// bonus that came with it, if something was drawn of that. Those that a former user has again are marked no more.
 pub(super) fn mark(sql: &mut Sql, moved: &Move) {
-    let payments = ownership::payments(sql, &moved.subscription_id);
-    sql.execute(
+    const MARK: &str = concat!(
         "update billing.credit_grants g set moved_with = $2, kept = greatest(g.drawn + g.moved, 0)
          where g.user_id = $1 and g.moved_with is null and (
              g.stripe_subscription_id = $2
              or g.stripe_subscription_id is null and g.bought is null and (
                  g.source_id = any ($3)
-                 or g.drawn > 0
-                     and (g.source_id, g.item)
-                         in (('trial', 'trial'), ('first_purchase_bonus', 'first_purchase_bonus'))
-                     and exists (
+                 or g.drawn > 0 and (g.source_id, g.item) in ",
+        once_per_user!(),
+        " and exists (
                          select from billing.credit_transactions t
                          where t.user_id = g.user_id and t.grant_id = g.id and t.id > g.made_after
-                             and t.stripe_invoice_id = any ($3))))",
+                             and t.stripe_invoice_id = any ($3))))"
+    );
+    let payments = ownership::payments(sql, &moved.subscription_id);
+    sql.execute(
+        MARK,
         &[uuid_datum(moved.from).into(), moved.subscription_id.as_str().into(), payments.into()],
     );
     sql.execute(

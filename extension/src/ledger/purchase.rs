@@ -59,15 +59,9 @@ pub(crate) fn came_back(sql: &mut Sql, source_id: &str) -> (CameBack, bool) {
 }
 
 impl Account {
-    /// Posts the difference between what came back of a payment and what is posted of that. `false` if it is not known what was
-    /// charged, so that reversals wait. A payment that turned out to be another grants nothing any more.
-    pub(crate) fn settle_reversals(&mut self, sql: &mut Sql, source_id: &str, origin: &Origin) -> bool {
-        let is_known = self.touch_reversals(sql, source_id, origin);
-        self.settle_facts(sql, origin);
-        is_known
-    }
-
-    /// The same, but what it changes of plans is posted when the account is settled.
+    /// Posts the difference between what came back of a payment and what is posted of that; what it changes of plans is posted
+    /// when the account is settled. `false` if it is not known what was charged, so that reversals wait. A payment that turned
+    /// out to be another grants nothing any more.
     pub(crate) fn touch_reversals(&mut self, sql: &mut Sql, source_id: &str, origin: &Origin) -> bool {
         let (came_back, is_known) = came_back(sql, source_id);
         let (_, is_joined) = payments::paid(sql, source_id);

@@ -10,10 +10,11 @@ use stripe_credits_rules::lot::Pool;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::streams::facts::{Draw, GrantKey, Purpose};
 use stripe_credits_rules::streams::horizon::{self, Extent};
-use stripe_credits_rules::streams::{SetAside, holdings};
+use stripe_credits_rules::streams::{Holdings, SetAside, Target, holdings};
 
+use super::facts::Loaded;
 use super::moves::{self, Moves};
-use super::targets::{Cause, GrantRow, Posting};
+use super::targets::{Cause, FormerChange, GrantRow, Posting};
 use super::{Account, Origin, draws, earliest, facts, targets};
 use crate::pg::convert::{timestamp, uuid_datum};
 use crate::pg::sql::Sql;
@@ -26,6 +27,28 @@ pub(super) struct Touch {
     cause: Cause,
 }
 
+/// What the periods of an account should hold, and what they do.
+pub(super) struct Computed {
+    /// What the touched facts are about.
+    pub(super) cause: Cause,
+    loaded: Loaded,
+    rows: Vec<GrantRow>,
+    held: Holdings,
+    former: Vec<FormerChange>,
+}
+
+impl Computed {
+    fn posting<'a>(
+        &'a self,
+        moving: Option<&'a str>,
+        origin: &'a Origin<'a>,
+        name: &'a dyn Fn(&Target) -> Option<String>,
+    ) -> Posting<'a> {
+        let Computed { cause, rows, held, .. } = self;
+        Posting { rows, targets: &held.targets, cause: *cause, name, bought: &|_| None, moving, origin }
+    }
+}
+
 impl Account {
     /// Records that something became known that may change what periods hold, from a time on.
     pub(crate) fn touch_streams(&mut self, from: Time, cause: Cause) {
@@ -36,17 +59,24 @@ impl Account {
         });
     }
 
-    /// What the touched facts are about.
-    pub(super) fn cause(&self) -> Cause {
-        self.touched.map_or(Cause::Time, |touched| touched.cause)
-    }
-
     /// Computes what the periods hold, if something became known that may change it, and posts the difference.
     ///
     /// # Errors
     /// [`Reason::OutOfRange`] if that is more than can be held; nothing is posted then.
-    pub(crate) fn settle_streams(&mut self, sql: &mut Sql, origin: &Origin) -> Result<(), Reason> {
-        let Some(Touch { from, cause }) = self.touched.take() else { return Ok(()) };
+    pub(super) fn settle_streams(&mut self, sql: &mut Sql, origin: &Origin) -> Result<(), Reason> {
+        if let Some(computed) = self.compute_streams(sql)? {
+            self.post_streams(sql, computed, origin);
+        }
+        Ok(())
+    }
+
+    /// Computes what the periods hold, if something became known that may change it. Posts nothing, so that of several accounts
+    /// none changes if one cannot hold it.
+    ///
+    /// # Errors
+    /// [`Reason::OutOfRange`] if that is more than can be held.
+    pub(super) fn compute_streams(&mut self, sql: &mut Sql) -> Result<Option<Computed>, Reason> {
+        let Some(Touch { from, cause }) = self.touched.take() else { return Ok(None) };
         let horizon = self.horizon(sql, from);
         let mut loaded = facts::load(sql, self.user, horizon);
         let payments: Vec<String> = loaded.facts.payments.iter().map(|payment| payment.id.clone()).collect();
@@ -59,29 +89,30 @@ impl Account {
         let draws = self.draws(sql, &rows, &moves);
         let mut held = holdings(&loaded.facts, &draws, self.now).map_err(|_| Reason::OutOfRange)?;
         held.targets.retain(|target| !left.iter().any(|row| row.key == target.key));
+        let mut changes_of_former = Vec::new();
         for (index, former) in former.iter().enumerate() {
             let of_user: Vec<_> = held.former.iter().filter(|target| target.former == index).collect();
-            self.left_to_former.extend(former.changes(&of_user));
+            changes_of_former.extend(former.changes(&of_user));
         }
-        self.post_targets(
-            sql,
-            &Posting {
-                rows: &rows,
-                targets: &held.targets,
-                cause,
-                name: &|target| loaded.name(&target.payments).map(str::to_owned),
-                bought: &|_| None,
-                moving: self.moving.clone().as_deref(),
-                origin,
-            },
-        )?;
+        let computed = Computed { cause, loaded, rows, held, former: changes_of_former };
+        self.check_fits(&computed.posting(None, &Origin::default(), &|_| None))?;
+        Ok(Some(computed))
+    }
+
+    /// Posts what [`compute_streams`](Account::compute_streams) computed. The account has not changed since.
+    pub(super) fn post_streams(&mut self, sql: &mut Sql, computed: Computed, origin: &Origin) {
+        let name = |target: &Target| computed.loaded.name(&target.payments).map(str::to_owned);
+        let moving = self.moving.clone();
+        let posting = computed.posting(moving.as_deref(), origin, &name);
+        self.post_targets(sql, &posting).expect("it was checked to fit");
+        let Computed { held, former, .. } = computed;
+        self.left_to_former.extend(former);
         self.is_owed_changed = true;
         let to_set_aside = to_set_aside(&held.to_set_aside);
         self.dirty |= self.periods_next != held.next_change || self.to_set_aside != to_set_aside;
         self.to_set_aside = to_set_aside;
         self.periods_next = held.next_change;
         self.next_due = earliest(self.next_due, held.next_change);
-        Ok(())
     }
 
     /// How far back facts are needed: no earlier period can change any more. Reads the grants that matter for what is touched;
@@ -99,14 +130,16 @@ impl Account {
 
     /// The extents of the grants that matter at a time or later.
     fn extents(&self, sql: &mut Sql, since: Time) -> Vec<Extent> {
-        let rows = sql.query(
+        const EXTENTS: &str = concat!(
             "select coalesce(period_start, available_from), coalesce(period_end, expires_at, available_from), closed_at,
                     needed_by, pool = 'purchased'
              from billing.credit_grants
              where user_id = $1 and matters_until >= $2 and moved_with is null
-                 and (stripe_subscription_id is not null or (source_id, item) = ('trial', 'trial'))",
-            &[uuid_datum(self.user).into(), timestamp(since).into()],
+                 and (stripe_subscription_id is not null or (source_id, item) = ",
+            trial!(),
+            ")"
         );
+        let rows = sql.query(EXTENTS, &[uuid_datum(self.user).into(), timestamp(since).into()]);
         let extents = rows.map(|mut row| {
             let (start, end) = (row.get(), row.get());
             let (closed_at, needed_by) = (row.get_opt(), row.get_opt());

@@ -265,7 +265,9 @@ pub(super) fn of_periods(
         columns!(),
         " from billing.credit_grants
          where user_id = $1 and source_id = any ($3) and stripe_subscription_id is null
-             and ((source_id, item) <> ('trial', 'trial') or available_from >= $2)
+             and ((source_id, item) <> ",
+        trial!(),
+        " or available_from >= $2)
          order by id"
     );
     let horizon = horizon.map_or_else(TimestampWithTimeZone::negative_infinity, timestamp);
@@ -286,7 +288,9 @@ pub(super) fn of_former(
         " from billing.credit_grants
          where moved_with = any ($1) and (
              $2::timestamptz is null or period_start >= $2
-             or period_start is null and ((source_id, item) <> ('trial', 'trial') or available_from >= $2))
+             or period_start is null and ((source_id, item) <> ",
+        trial!(),
+        " or available_from >= $2))
          order by user_id, id"
     );
     let rows = sql.query(OF_FORMER, &[subscription_ids.into(), horizon.map(timestamp).into()]);
@@ -336,7 +340,7 @@ pub(super) struct Posting<'a> {
 }
 
 /// One grant that changes.
-struct Change<'a> {
+pub(super) struct Change<'a> {
     /// As it is; `None`: it is to be made.
     row: Option<&'a GrantRow>,
     /// What it should hold; `None` if its facts are gone.
@@ -387,16 +391,25 @@ impl Posting<'_> {
 }
 
 impl Account {
-    /// Makes each grant hold its target, created if it is missing, and appends the rows: what comes, then what goes.
+    /// The grants that change.
     ///
     /// # Errors
-    /// [`Reason::OutOfRange`] if the account would hold more than a bigint; nothing is written then.
-    pub(super) fn post_targets(&mut self, sql: &mut Sql, posting: &Posting) -> Result<(), Reason> {
+    /// [`Reason::OutOfRange`] if the account would hold more than a bigint.
+    pub(super) fn check_fits<'a>(&self, posting: &Posting<'a>) -> Result<Vec<Change<'a>>, Reason> {
         let changes = posting.changes(self.now);
         let sum = changes.iter().try_fold(self.total().0, |sum, change| {
             sum.checked_add(change.held.remaining - change.row.map_or(0, |row| row.held.remaining))
         });
         sum.ok_or(Reason::OutOfRange)?;
+        Ok(changes)
+    }
+
+    /// Makes each grant hold its target, created if it is missing, and appends the rows: what comes, then what goes.
+    ///
+    /// # Errors
+    /// [`Reason::OutOfRange`] if the account would hold more than a bigint; nothing is written then.
+    pub(super) fn post_targets(&mut self, sql: &mut Sql, posting: &Posting) -> Result<(), Reason> {
+        let changes = self.check_fits(posting)?;
         let nothing = Held::default();
         let mut movements = Vec::new();
         for Change { row, target, held } in changes {

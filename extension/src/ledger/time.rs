@@ -13,6 +13,18 @@ use crate::pg::sql::Sql;
 use crate::tables::catalog;
 use crate::tables::reservations::{self, Status};
 
+/// Of grants with credits, those whose end is their own: periods and the trial end with the computation of the streams, unless
+/// their subscription moved to another user.
+macro_rules! ends_by_itself {
+    () => {
+        concat!(
+            "spendable and (stripe_subscription_id is null and (source_id, item) <> ",
+            trial!(),
+            " or moved_with is not null)"
+        )
+    };
+}
+
 /// The source of the free plan's grants.
 const FREE_PLAN: &str = "free_plan";
 
@@ -48,13 +60,11 @@ impl Account {
 
     /// When something is due next.
     fn due(&self, sql: &mut Sql) -> Option<Time> {
-        let mut row = sql.query_one(
-            "select min(expires_at) from billing.credit_grants
-             where user_id = $1 and spendable and (
-                 stripe_subscription_id is null and (source_id, item) <> ('trial', 'trial')
-                 or moved_with is not null)",
-            &[uuid_datum(self.user).into()],
+        const NEXT: &str = concat!(
+            "select min(expires_at) from billing.credit_grants where user_id = $1 and ",
+            ends_by_itself!()
         );
+        let mut row = sql.query_one(NEXT, &[uuid_datum(self.user).into()]);
         let grants = earliest(row.get_opt(), self.periods_next);
         let free = self.free_next.filter(|_| self.balances.tier == FREE);
         earliest(earliest(grants, free), reservations::next_expiry(sql, self.user))
@@ -62,14 +72,12 @@ impl Account {
 
     /// Takes what is left of the grants that expired by a time.
     fn expire(&mut self, sql: &mut Sql, by: Time) {
-        let expired = shares(sql.query(
-            "select id, pool, remaining from billing.credit_grants
-             where user_id = $1 and spendable and expires_at <= $2 and (
-                 stripe_subscription_id is null and (source_id, item) <> ('trial', 'trial')
-                 or moved_with is not null)
-             order by expires_at, id",
-            &[uuid_datum(self.user).into(), timestamp(by).into()],
-        ));
+        const EXPIRED: &str = concat!(
+            "select id, pool, remaining from billing.credit_grants where user_id = $1 and expires_at <= $2 and ",
+            ends_by_itself!(),
+            " order by expires_at, id"
+        );
+        let expired = shares(sql.query(EXPIRED, &[uuid_datum(self.user).into(), timestamp(by).into()]));
         for share in expired {
             self.draw_from(sql, share, TransactionType::Expiry, &Origin::default());
         }

@@ -71,9 +71,9 @@ fn require_read_committed() {
     );
 }
 
-/// Locks the link of a customer to a user.
-pub(crate) fn customer(customer_id: &str) {
-    take(pg_sys::pg_advisory_xact_lock_int4, CUSTOMER, hash(customer_id));
+/// Locks the links of customers to users.
+pub(crate) fn customers<'a>(customer_ids: impl IntoIterator<Item = &'a str>) {
+    sorted(CUSTOMER, customer_ids);
 }
 
 /// Locks sessions, subscriptions and invoices.

@@ -154,6 +154,8 @@ columns! {
     pg_sys::Oid = pg_sys::Oid, identity;
     Vec<pg_sys::Oid> = Vec<pg_sys::Oid>, identity;
     Vec<u8> = Vec<u8>, identity;
+    Vec<String> = Vec<String>, identity;
+    Vec<Uuid> = Vec<pgrx::Uuid>, |uuids: Vec<pgrx::Uuid>| uuids.into_iter().map(uuid).collect();
     Json = Json, identity;
     Credits = i64, Credits;
     MinorUnits = i64, MinorUnits;

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::ledger::{self, Accounts, Cause, Origin};
 use crate::outcome::Outcome;
+use crate::payment;
 use crate::pg::sql::Sql;
 use crate::tables::payments::{self, Payment, PaymentFacts, SourceType};
 use crate::tables::{
@@ -31,6 +32,8 @@ pub(crate) struct Paid<'a> {
     pub(crate) listed_at: Option<Time>,
     /// Whether it is a call that names no invoice.
     pub(crate) is_direct: bool,
+    /// Payments that turned out to be this one: what was granted for them is taken back.
+    pub(crate) duplicates: &'a [Payment],
 }
 
 /// Sorts an invoice's lines by the catalog.
@@ -85,6 +88,7 @@ pub(crate) fn post(sql: &mut Sql, paid: &Paid, known: Option<&Payment>, owner: U
     for subscription_id in users.keys() {
         counted.extend(ownership::former_users(sql, subscription_id));
     }
+    counted.extend(paid.duplicates.iter().map(|duplicate| duplicate.user));
     let mut accounts = Accounts::open(sql, &counted);
     if let Some(clock_id) = &invoice.test_clock {
         for user in starts.keys() {
@@ -118,6 +122,7 @@ pub(crate) fn post(sql: &mut Sql, paid: &Paid, known: Option<&Payment>, owner: U
         account.touch_streams(start, Cause::Payment);
         account.learn_as_of(paid.paid_at);
     }
+    payment::take_back(sql, event_id, paid.duplicates, &mut accounts);
     if let Err(reason) = accounts.settle(sql, &origin) {
         return refuse(sql, &invoice.id, is_new, reason);
     }

@@ -12,9 +12,9 @@ use stripe_credits_rules::verdict::Verdict;
 use stripe_credits_rules::worth::NoGrant;
 use uuid::Uuid;
 
-use super::payment;
 use crate::ledger::{Accounts, Origin};
 use crate::outcome::Outcome;
+use crate::payment;
 use crate::pg::sql::Sql;
 use crate::tables::payments::{self, Joined, Known, Payment};
 use crate::tables::{invoice_lines, ownership, reversals};
@@ -40,10 +40,10 @@ pub(crate) fn apply(
         of_it.for_each(|charge| merge(sql, Some(payment_name), charge));
     }
     let known = known(sql, &names);
-    let Joined { payment, .. } = payment::join(sql, &event.id, &known, None, &names);
-    if let Some(payment) = payment {
+    let joined = payment::join(sql, &known, None, &names);
+    if let Some(payment) = &joined.payment {
         let payment_intent_id = incoming.payment_intent_id.as_deref();
-        return settle(sql, event, &payment, payment_intent_id, Verdict::AlreadyApplied);
+        return settle(sql, event, payment, &joined.duplicates, payment_intent_id, Verdict::AlreadyApplied);
     }
     let nothing_to_ask = fetched.is_some()
         || payments::is_linked(sql, payment_name)
@@ -72,20 +72,22 @@ pub(crate) fn invoice_paid_by(
     incoming: &InvoicePayment,
     known: &Known,
 ) -> Outcome {
-    let Joined { payment, is_new, .. } = payment::join(sql, &event.id, known, None, &incoming.names());
+    let Joined { payment, duplicates, is_new, .. } = payment::join(sql, known, None, &incoming.names());
     let verdict = if is_new { Verdict::Applied } else { Verdict::AlreadyApplied };
+    let payment_intent_id = incoming.payment_intent_id.as_deref();
     match payment {
-        Some(payment) => settle(sql, event, &payment, incoming.payment_intent_id.as_deref(), verdict),
+        Some(payment) => settle(sql, event, &payment, &duplicates, payment_intent_id, verdict),
         // The invoice itself comes later, or granted nothing.
         None => Outcome::of(verdict),
     }
 }
 
-/// Posts what a payment's reversals take back by now.
+/// Posts what a payment's reversals take back by now, and takes back what was granted for duplicates of it.
 pub(crate) fn settle(
     sql: &mut Sql,
     event: &Event,
     payment: &Payment,
+    duplicates: &[Payment],
     payment_intent_id: Option<&str>,
     unchanged: Verdict,
 ) -> Outcome {
@@ -96,7 +98,9 @@ pub(crate) fn settle(
     let mut users: BTreeSet<Uuid> = BTreeSet::from([payment.user]);
     users.extend(invoice_lines::users(sql, &payment.source_id).into_iter().map(|(user, _)| user));
     users.extend(ownership::former_users_of_payment(sql, &payment.source_id));
+    users.extend(duplicates.iter().map(|duplicate| duplicate.user));
     let mut accounts = Accounts::open(sql, &users);
+    payment::take_back(sql, &event.id, duplicates, &mut accounts);
     let mut is_known = true;
     for account in accounts.iter_mut() {
         account.learn_as_of_event(event.created);

@@ -12,7 +12,7 @@ use stripe_credits_rules::verdict::Verdict;
 use stripe_credits_rules::worth::{NoGrant, fetch_or_park};
 use uuid::Uuid;
 
-use crate::ledger::{Account, Accounts, Cause, Origin};
+use crate::ledger::{self, Account, Accounts, Cause, Origin};
 use crate::outcome::Outcome;
 use crate::pg::sql::Sql;
 use crate::tables::subscriptions::{self, KnownSubscription};
@@ -178,7 +178,9 @@ pub(crate) fn assign(sql: &mut Sql, subscription_id: &str, user: Uuid) -> Outcom
     }
     if let Some(known) = known.filter(|known| known.user.is_none()) {
         let known_after = accounts.of(user).last_transaction_id();
-        let now = KnownSubscription { user: Some(user), known_after, ..known };
+        let mut now = KnownSubscription { user: Some(user), known_after, ..known.clone() };
+        // The catalog may have changed since: it reprices users' subscriptions only.
+        now.set_plan(&plan(sql, subscription_id, &known));
         subscriptions::save(sql, subscription_id, &now, "attribute");
         accounts.of(user).touch_streams(now.seen_at, Cause::Time);
         accounts.of(user).tell_subscription(told(subscription_id, &now));
@@ -330,24 +332,40 @@ fn state(
     }
 }
 
-/// Updates the subscriptions to prices by what the catalog says of them now.
-pub(crate) fn reprice(sql: &mut Sql, price_ids: &[String]) {
-    for (subscription_id, known) in subscriptions::to_prices(sql, price_ids) {
+/// Updates a user's subscriptions by what the catalog says of them now, and posts what that changes, and what lines from a
+/// time on are worth by it. `false` if an account that it needs is busy: nothing is changed then. The caller holds the
+/// catalog's lock exclusively.
+pub(crate) fn reprice(sql: &mut Sql, user: Uuid, lines_from: Option<Time>) -> bool {
+    let known = subscriptions::of_user(sql, user);
+    let mut users = BTreeSet::from([user]);
+    for (subscription_id, _) in &known {
+        users.extend(ownership::former_users(sql, subscription_id));
+    }
+    let mut changed = Vec::new();
+    for (subscription_id, known) in known {
         let mut now = known.clone();
         now.set_plan(&plan(sql, &subscription_id, &known));
-        if now == known {
-            continue;
-        }
-        let accounts = now.user.map(|user| (user, open(sql, &subscription_id, Some(&now), user).0));
-        subscriptions::save(sql, &subscription_id, &now, "load_catalog");
-        if let Some((user, mut accounts)) = accounts {
-            accounts.of(user).tell_subscription(told(&subscription_id, &now));
-            update_accounts(sql, &mut accounts, user, known.state.period.0);
-            let _ = accounts.settle(sql, &Origin::default());
-            // load_catalog returns changes of prices, not of accounts.
-            let _ = accounts.close_each(sql, Verdict::Applied);
+        if now != known {
+            changed.push((subscription_id, now));
         }
     }
+    let Some(from) = changed.iter().map(|(_, now)| now.state.period.0).chain(lines_from).min() else {
+        return true;
+    };
+    if users.iter().any(|user| ledger::is_busy(sql, *user)) {
+        return false;
+    }
+    let mut accounts = Accounts::open(sql, &users);
+    for (subscription_id, now) in &changed {
+        subscriptions::save(sql, subscription_id, now, "load_catalog");
+        accounts.of(user).tell_subscription(told(subscription_id, now));
+    }
+    accounts.of(user).touch_streams(from, if lines_from.is_some() { Cause::Payment } else { Cause::Time });
+    update_tiers(sql, &mut accounts);
+    // What cannot be held stays as it is posted; load_catalog returns changes of prices, not of accounts.
+    let _ = accounts.settle(sql, &Origin::default());
+    let _ = accounts.close_each(sql, Verdict::Applied);
+    true
 }
 
 /// The plan of a known subscription: by the items of its newest state, or else by the price that a call or an older API named.

@@ -1,4 +1,5 @@
-//! Table `customers`: which Stripe customer is which user.
+//! Tables `customers` and `customer_accounts`: which Stripe customer is which user, and which account of Accounts v2 is which
+//! customer.
 
 use stripe_credits_rules::identity::{CustomerLink, LinkSource};
 use uuid::Uuid;
@@ -48,4 +49,26 @@ pub(crate) fn link(
         ],
     );
     known.is_none_or(|known| known.user != merged.user)
+}
+
+/// Records that a customer and an account are the same, as an object states that names both.
+pub(crate) fn record_account(sql: &mut Sql, customer_id: &str, account_id: &str) {
+    sql.execute(
+        "insert into billing.customer_accounts as a (customer_id, account_id) values ($1, $2)
+         on conflict (customer_id) do update set account_id = excluded.account_id
+             where a.account_id <> excluded.account_id",
+        &[customer_id.into(), account_id.into()],
+    );
+}
+
+/// The other names of a customer: the account that it is, or the customers that an account is.
+pub(crate) fn other_names(sql: &mut Sql, customer_id: &str) -> Vec<String> {
+    let rows = sql.query(
+        "select account_id::text from billing.customer_accounts where customer_id = $1
+         union
+         select customer_id from billing.customer_accounts where account_id = $1
+         order by 1",
+        &[customer_id.into()],
+    );
+    rows.map(|mut row| row.get()).collect()
 }

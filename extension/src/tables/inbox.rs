@@ -2,7 +2,7 @@
 
 use pgrx::prelude::*;
 use stripe_credits_rules::calendar::Time;
-use stripe_credits_rules::event::{Event, Malformed};
+use stripe_credits_rules::event::{self, Event, Malformed};
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::reduced::reduced;
 
@@ -10,6 +10,13 @@ use crate::outcome::Outcome;
 use crate::pg::convert::{clock, timestamp, uuid_datum};
 use crate::pg::json::{Json, JsonText};
 use crate::pg::sql::{Row, Sql};
+
+/// The reasons for which an event is parked until its customer is linked to a user, or one of its subscriptions is known, as SQL.
+macro_rules! customers_reasons {
+    () => {
+        "('unknown_user', 'identity_conflict', 'unfetched', 'shape')"
+    };
+}
 
 /// A parked event.
 pub(crate) struct ParkedEvent {
@@ -144,24 +151,24 @@ pub(crate) fn record_outcome(sql: &mut Sql, event_id: &str, outcome: &Outcome) -
 /// Up to `limit` events that are parked until a customer is linked to a user, or until one of its subscriptions is known, the
 /// oldest first. The caller holds the customer's lock.
 pub(crate) fn parked_for_customer(sql: &mut Sql, customer_id: &str, limit: i64) -> Vec<ParkedEvent> {
-    let rows = sql.query(
+    const PARKED: &str = concat!(
         "select event_id, payload::text, fetched::text, user_id from billing.stripe_events
-         where customer_id = $1 and outcome = 'parked'
-             and reason in ('unknown_user', 'identity_conflict', 'unfetched', 'shape')
-         order by created, event_id limit $2",
-        &[customer_id.into(), limit.into()],
+         where customer_id = $1 and outcome = 'parked' and reason in ",
+        customers_reasons!(),
+        " order by created, event_id limit $2"
     );
+    let rows = sql.query(PARKED, &[customer_id.into(), limit.into()]);
     rows.map(parked_event).collect()
 }
 
 /// Makes those events of a customer due that were last judged before a time: [`parked_before`] has them first.
 pub(crate) fn make_due(sql: &mut Sql, customer_id: &str, before: Time) {
-    sql.execute(
+    const MAKE_DUE: &str = concat!(
         "update billing.stripe_events set judged_at = '-infinity'
-         where customer_id = $1 and outcome = 'parked' and judged_at < $2
-             and reason in ('unknown_user', 'identity_conflict', 'unfetched', 'shape')",
-        &[customer_id.into(), timestamp(before).into()],
+         where customer_id = $1 and outcome = 'parked' and judged_at < $2 and reason in ",
+        customers_reasons!()
     );
+    sql.execute(MAKE_DUE, &[customer_id.into(), timestamp(before).into()]);
 }
 
 /// The events that are parked until a session's user is known. The caller holds the session's lock.
@@ -196,19 +203,26 @@ pub(crate) fn customer_of_subscription_session(sql: &mut Sql, session_id: &str) 
     .map(|mut row| row.get())
 }
 
-/// The customer of a subscription by its events, or by those of its invoices that are parked.
+/// The customer of a subscription by its events, or by parked ones that are about it too: invoices that bill it.
 pub(crate) fn customer_of_subscription(sql: &mut Sql, subscription_id: &str) -> Option<String> {
-    sql.query_opt(
-        "select customer_id from billing.stripe_events where object_id = $1 and customer_id is not null
-         union all
-         select customer_id from billing.stripe_events
-         where outcome = 'parked' and customer_id is not null and $1 in (
-             payload #>> '{data,object,subscription}', payload #>> '{data,object,subscription,id}',
-             payload #>> '{data,object,parent,subscription_details,subscription}')
-         limit 1",
+    let own = "select customer_id from billing.stripe_events where object_id = $1 and customer_id is not null limit 1";
+    if let Some(mut row) = sql.query_opt(own, &[subscription_id.into()]) {
+        return row.get_opt();
+    }
+    // Everything was judged at some time: said, because the index of what waits is read by that. Only an event whose text has
+    // the id is worth reading.
+    let parked = sql.query(
+        "select customer_id, payload::text from billing.stripe_events
+         where outcome = 'parked' and judged_at >= '-infinity' and customer_id is not null
+             and position($1 in payload::text) > 0
+         order by created, event_id",
         &[subscription_id.into()],
-    )
-    .map(|mut row| row.get())
+    );
+    parked.into_iter().find_map(|mut row| {
+        let (customer_id, payload): (String, String) = (row.get(), row.get());
+        let event = event::read(&payload).ok()?;
+        event.subject.keys().sources.contains(&subscription_id).then_some(customer_id)
+    })
 }
 
 /// Whether a parked event was last judged before a time.

@@ -45,8 +45,9 @@ pub(crate) fn find(sql: &mut Sql, source_ids: Vec<String>) -> Vec<PaidInvoice> {
 
 /// When a user's latest invoice was paid. Of sessions and calls only that is known when they were applied.
 pub(crate) fn newest_paid_at(sql: &mut Sql, user: Uuid) -> Option<Time> {
-    let newest = "select max(paid_at) from billing.payments where user_id = $1 and source_type = 'invoice'";
-    sql.query_one(newest, &[uuid_datum(user).into()]).get_opt()
+    let newest = "select paid_at from billing.payments
+         where user_id = $1 and source_type = 'invoice' and paid_at is not null order by paid_at desc limit 1";
+    sql.query_opt(newest, &[uuid_datum(user).into()]).map(|mut row| row.get())
 }
 
 /// Records when a claimed invoice was paid and whether it is discounted. Returns whether its lines are to be stored: none are

@@ -182,7 +182,7 @@ impl Known {
 pub(crate) struct Joined {
     /// The payment that they name, if it was applied.
     pub(crate) payment: Option<Payment>,
-    /// The payments that turned out to be the same one, until what was granted for them is taken back.
+    /// The payments that turned out to be the same one: what was granted for them is to be taken back.
     pub(crate) duplicates: Vec<Payment>,
     /// Whether something was not known before.
     pub(crate) is_new: bool,

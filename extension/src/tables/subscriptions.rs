@@ -121,25 +121,6 @@ fn listed(sql: &mut Sql, subscription_id: &str) -> Vec<ItemContent> {
         .collect()
 }
 
-/// The subscriptions to one of these prices or products and their ids, in the order of their users, without their items.
-pub(crate) fn to_prices(sql: &mut Sql, ids: &[String]) -> Vec<(String, KnownSubscription)> {
-    const BY_PRICES: &str = concat!(
-        "with items as (
-             select subscription_id from (
-                 select distinct on (subscription_id, item_id) * from billing.subscription_items
-                 order by subscription_id, item_id, as_of desc) i
-             where not removed and (price_id = any ($1) or product_id = any ($1))
-         )
-         select subscription_id, ",
-        columns!(),
-        " from billing.subscriptions
-         where price_id = any ($1) or catalog_id = any ($1) or subscription_id in (select subscription_id from items)
-         order by user_id, subscription_id"
-    );
-    let rows = sql.query(BY_PRICES, &[ids.to_vec().into()]);
-    rows.map(|mut row| (row.get(), subscription(&mut row))).collect()
-}
-
 fn subscription(row: &mut Row) -> KnownSubscription {
     KnownSubscription {
         user: row.get_opt(),
@@ -230,14 +211,14 @@ pub(crate) fn of_user(sql: &mut Sql, user: Uuid) -> Vec<(String, KnownSubscripti
     rows.map(|mut row| (row.get(), subscription(&mut row))).collect()
 }
 
-/// The tier and the status of a user by all of their subscriptions. The caller holds the account's lock.
+/// The tier and the status of a user by all of their subscriptions to plans. The caller holds the account's lock.
 pub(crate) fn tier(sql: &mut Sql, user: Uuid) -> (String, String) {
     let naming_tier = Status::NAMING_TIER.map(Status::as_str).to_vec();
     let row = sql.query_opt(
         "select case when s.names_tier then s.tier end, s.status
          from (
              select *, status = any ($2) as names_tier
-             from billing.subscriptions where user_id = $1
+             from billing.subscriptions where user_id = $1 and price_id is not null
          ) s
          order by s.names_tier desc, case when s.names_tier then s.rank end desc nulls last, s.as_of desc,
              s.subscription_id

@@ -2,7 +2,7 @@
 //! key. There is one fetch at a time, and nobody waits longer than for one.
 
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Bytes;
@@ -16,7 +16,7 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::{Mutex, MutexGuard};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::auth::AuthError;
 use crate::telemetry::with_causes;
@@ -211,6 +211,9 @@ impl Key {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio::time::{advance, pause, resume};
 
     use super::*;
 
@@ -283,14 +286,55 @@ mod tests {
         }
     }
 
-    #[test]
-    fn keys_are_used_up_to_their_maximum_age() {
-        let jwks = Jwks::new(&Uri::from_static("https://nowhere.example/jwks"));
-        assert!(jwks.find(Algorithm::RS256, Some("r"), MAX_AGE).is_none());
-        let age = Duration::from_secs(1);
-        let fetched_at = Instant::now().checked_sub(age).expect("this machine has run for a second");
-        *jwks.keys.write().unwrap() = Some(Keys { fetched_at, ..keys(&[rsa("r")]) });
-        assert!(jwks.find(Algorithm::RS256, Some("r"), age).is_none());
-        assert!(matches!(jwks.find(Algorithm::RS256, Some("r"), MAX_AGE), Some(KeyLookup::Found(_))));
+    /// Whether a set has a key by this name that is of at most that age.
+    fn knows(jwks: &Jwks, id: &str, max_age: Duration) -> bool {
+        matches!(jwks.find(Algorithm::RS256, Some(id), max_age), Some(KeyLookup::Found(_)))
+    }
+
+    /// Keys that were fetched this long ago from a server, and the server, which has not answered since.
+    async fn fetched_before(age: Duration) -> (Arc<Jwks>, TcpListener) {
+        let server = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}/jwks", server.local_addr().expect("it is bound"));
+        let jwks = Arc::new(Jwks::new(&url.parse().expect("a URL")));
+        *jwks.keys.write().unwrap() = Some(keys(&[rsa("old")]));
+        pause();
+        advance(age).await;
+        // A paused clock would not wait for the network.
+        resume();
+        (jwks, server)
+    }
+
+    /// Answers one request with a set.
+    async fn answer(server: &TcpListener, set: &Value) {
+        let (mut stream, _) = server.accept().await.expect("a request");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.expect("a head"));
+        }
+        let body = set.to_string();
+        let response = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(response.as_bytes()).await.expect("it is read");
+    }
+
+    #[tokio::test]
+    async fn keys_past_their_age_are_used_while_they_are_fetched_again_in_the_background() {
+        let (jwks, server) = fetched_before(MAX_AGE + Duration::from_secs(1)).await;
+        assert!(!knows(&jwks, "old", MAX_AGE) && knows(&jwks, "old", MAX_AGE_WHILE_DOWN));
+        // The server has not even accepted the connection: nobody waits for it.
+        assert!(timeout(FETCH_TIMEOUT / 5, jwks.key(Algorithm::RS256, Some("old"))).await.unwrap().is_ok());
+        answer(&server, &json!({ "keys": [rsa("new")] })).await;
+        while !knows(&jwks, "new", MAX_AGE) {
+            tokio::task::yield_now().await;
+        }
+        let revoked = jwks.key(Algorithm::RS256, Some("old")).await;
+        assert!(matches!(revoked, Err(AuthError::UnknownKey)), "{:?}", revoked.err());
+    }
+
+    #[tokio::test]
+    async fn keys_that_could_not_be_fetched_again_for_too_long_are_used_no_more() {
+        let (jwks, server) = fetched_before(MAX_AGE_WHILE_DOWN + Duration::from_secs(1)).await;
+        drop(server);
+        let lost = jwks.key(Algorithm::RS256, Some("old")).await;
+        assert!(matches!(lost, Err(AuthError::KeysUnavailable)), "{:?}", lost.err());
     }
 }

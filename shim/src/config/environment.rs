@@ -108,10 +108,7 @@ impl<'a> Reader<'a> {
         variable: &'static str,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
-        match self.secret_file(variable) {
-            Some(path) => self.parse_file(variable, &path, parse),
-            None => self.required(variable, parse),
-        }
+        self.secret(variable, parse, Self::required)
     }
 
     /// A secret that may be unset, as [`Self::optional`].
@@ -120,9 +117,19 @@ impl<'a> Reader<'a> {
         variable: &'static str,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
+        self.secret(variable, parse, Self::optional)
+    }
+
+    /// A secret, in the file that `…_FILE` names, or else as `unfiled` reads the variable.
+    fn secret<T, P: FnOnce(&str) -> Result<T, String>>(
+        &mut self,
+        variable: &'static str,
+        parse: P,
+        unfiled: impl FnOnce(&mut Self, &'static str, P) -> Option<T>,
+    ) -> Option<T> {
         match self.secret_file(variable) {
             Some(path) => self.parse_file(variable, &path, parse),
-            None => self.optional(variable, parse),
+            None => unfiled(self, variable, parse),
         }
     }
 

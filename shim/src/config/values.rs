@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _};
 use secrecy::{SecretSlice, SecretString};
 use tracing::Level;
 
@@ -91,8 +92,11 @@ pub(super) fn service_tokens(text: &str) -> Result<Vec<SecretString>, String> {
 
 /// The URL may contain the password.
 pub(super) fn redis_url(text: &str) -> Result<SecretString, String> {
-    match redis::parse_redis_url(text) {
-        Some(_) if redis::Client::open(text).is_ok() => Ok(SecretString::from(text)),
+    let information = text.into_connection_info();
+    match information.as_ref().map(ConnectionInfo::addr) {
+        Ok(ConnectionAddr::Tcp(..) | ConnectionAddr::TcpTls { insecure: false, .. }) => {
+            Ok(SecretString::from(text))
+        }
         _ => Err("is not redis://host:port/0 or rediss://…".to_owned()),
     }
 }

@@ -31,9 +31,10 @@ pub struct Report {
     pub(super) held: [Held; 2],
 }
 
-/// Answers that a good event may not have, even in the middle of everything.
+/// Answers that a good event may not have, even in the middle of everything: what is away is 503.
 pub(super) fn odd_answers(answers: &BTreeMap<String, u64>) -> Vec<String> {
-    let is_odd = |answer: &str| answer.contains("rejected") || answer.starts_with('4');
+    let is_odd =
+        |answer: &str| answer.contains("rejected") || answer.starts_with('4') || answer.starts_with("500");
     let odd = answers.iter().filter(|(answer, _)| is_odd(answer));
     odd.map(|(answer, times)| format!("answered {times} times: {answer}")).collect()
 }

@@ -25,5 +25,6 @@ mod slow_clients;
 mod strangers;
 mod subscription;
 mod sweep;
+mod tls;
 mod torture;
 mod webhooks;

@@ -141,6 +141,22 @@ fn a_redis_that_is_gone_or_fails_or_is_slow_costs_some_speed_once_and_nothing_el
     }
 }
 
+/// What the shim and both sides' socket buffers can take of a reply that does not end.
+const MAX_TAKEN_BYTES: usize = 16 << 20;
+
+#[test]
+fn a_redis_that_answers_without_an_end_fills_no_memory() {
+    let (database, stripe, redis) = (Database::with_catalog(), FakeStripe::start(), FakeRedis::start());
+    let shim = with_redis(&database, &stripe, &redis).with("CREDITS_MAX_AGE", MAX_AGE).start();
+    assert_eq!(balance(&shim), 0);
+    redis.behave(Behaviour::Flooding);
+    assert_eq!(balance(&shim), 0, "from the books");
+    until("the connection is closed", || redis.flooded().is_some());
+    let taken = redis.flooded().expect("it ended");
+    assert!(taken < MAX_TAKEN_BYTES, "{taken} bytes were taken");
+    assert!(shim.metric("stripe_credits_redis_calls_total", &[("result", "failed")]) >= 1);
+}
+
 #[test]
 fn a_redis_that_breaks_later_takes_nothing_along() {
     let (database, stripe, redis) = (Database::with_catalog(), FakeStripe::start(), FakeRedis::start());

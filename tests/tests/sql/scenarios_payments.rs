@@ -477,7 +477,8 @@ fn scenario_62_a_plan_that_was_listed_as_a_pack_when_it_was_billed_heals() {
     let right: BTreeMap<String, String> = c.load_catalog(&plan_catalog());
     assert_eq!(right.get("price_pro").map(String::as_str), Some("changed"), "{right:?}");
     assert_eq!(c.agreed_balance_and_debt(ANN), (10_000, 0));
-    // A subscription to a pack alone is no plan's and was not kept: the tier comes with the next state.
+    // A subscription to a pack alone names no tier, and is kept: it may turn out to be a plan's.
+    assert_eq!(c.tier(ANN), "pro active");
     c.apply(&state.updated("evt_next", now + 1));
     assert_eq!(c.tier(ANN), "pro active");
     let pools: Vec<String> =

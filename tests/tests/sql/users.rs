@@ -2,9 +2,12 @@
 //! every door the same.
 
 use serde_json::{Value, json};
+use stripe_credits_tests::payments::top_up;
 use stripe_credits_tests::stripe::CREATED;
 use stripe_credits_tests::subscription::{PRO, renewal, subscription};
-use stripe_credits_tests::{ANN, BOB, Connection, Database, Event, catalog, event, nothing_fetched, session};
+use stripe_credits_tests::{
+    ANN, BOB, Connection, Database, Event, Session, catalog, event, nothing_fetched, session,
+};
 use uuid::Uuid;
 
 const NAMESPACE: &str = "6ba7b811-9dad-11d1-80b4-00c04fd430c8";
@@ -153,6 +156,105 @@ fn an_account_that_is_a_customer_is_fetched_once_for_its_user() {
     assert_eq!(c.apply_fetched(&event, &account(json!({ "user_id": ANN }))).summary(), "applied");
     assert_eq!(c.apply(&pack("cs_2").completed("evt_2")).user_id, Some(ANN), "it is linked");
     assert_eq!(c.ledger(ANN), ["purchase 500"; 2]);
+}
+
+/// A pack's session that names a customer and the account that it is.
+fn pack_of_both(session_id: &str) -> Session {
+    let pack = session(session_id).with("customer", "cus_1").with("customer_account", "acct_1");
+    pack.metadata("price_id", "price_pack")
+}
+
+/// The same that names one of them.
+fn pack_of(session_id: &str, name: &str) -> Session {
+    let (field, other) = match name {
+        "cus_1" => ("customer", "customer_account"),
+        _ => ("customer_account", "customer"),
+    };
+    pack_of_both(session_id).with(field, name).with(other, Value::Null)
+}
+
+#[test]
+fn an_object_that_names_a_customer_and_its_account_links_both() {
+    for (kind, linking) in [
+        ("a session", pack_of_both("cs_1").of(ANN).completed("evt_1")),
+        (
+            "a subscription",
+            subscription("sub_1", "price_pro")
+                .of(ANN)
+                .with("customer", "cus_1")
+                .with("customer_account", "acct_1")
+                .created("evt_1"),
+        ),
+        (
+            "a payment intent",
+            top_up("pi_1", ANN)
+                .with("customer", "cus_1")
+                .with("customer_account", "acct_1")
+                .event("evt_1", "payment_intent.succeeded"),
+        ),
+    ] {
+        let db = Database::with_catalog();
+        let mut c = db.connect();
+        assert_eq!(c.apply_fetched(&linking, &nothing_fetched()).summary(), "applied", "{kind}");
+        for (n, name) in ["cus_1", "acct_1"].into_iter().enumerate() {
+            let later = pack_of(&format!("cs_later_{n}"), name).completed(&format!("evt_later_{n}"));
+            assert_eq!(c.apply(&later).user_id, Some(ANN), "{kind}: {name}");
+        }
+    }
+}
+
+#[test]
+fn what_links_either_name_of_a_customer_applies_what_waited_under_the_other() {
+    for (waits_under, linked) in
+        [("both", "acct_1"), ("both", "cus_1"), ("cus_1", "acct_1"), ("acct_1", "cus_1")]
+    {
+        for by in ["attribute", "an event"] {
+            let db = Database::with_catalog();
+            let mut c = db.connect();
+            // That the two are one is known from a session of theirs, which is worth nothing.
+            let known = pack_of_both("cs_known").with("payment_status", "unpaid").completed("evt_known");
+            c.apply_fetched(&known, &nothing_fetched());
+            let waiting =
+                if waits_under == "both" { pack_of_both("cs_1") } else { pack_of("cs_1", waits_under) };
+            let parked = c.apply_fetched(&waiting.completed("evt_1"), &nothing_fetched());
+            assert_eq!(parked.summary(), "parked unknown_user", "{waits_under}");
+            if by == "attribute" {
+                assert_eq!(c.attribute(linked, ANN).summary(), "applied");
+            } else {
+                c.apply(&pack_of("cs_2", linked).with("payment_status", "unpaid").of(ANN).completed("evt_2"));
+            }
+            while c.one::<i64>("select billing.retry_due()", &[]) > 0 {}
+            assert_eq!(c.ledger(ANN), ["purchase 500"], "{waits_under} waits, {by} links {linked}");
+            let links: Vec<String> = c.column(
+                "select customer_id::text from billing.customers where user_id = $1 order by 1",
+                &[&ANN],
+            );
+            assert_eq!(links, ["acct_1", "cus_1"], "{waits_under} waits, {by} links {linked}");
+        }
+    }
+}
+
+#[test]
+fn of_a_customer_whose_account_is_linked_a_new_event_applies_at_once() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    let known = pack_of_both("cs_known").with("payment_status", "unpaid").completed("evt_known");
+    c.apply_fetched(&known, &nothing_fetched());
+    c.apply(&pack_of("cs_1", "acct_1").of(ANN).completed("evt_1"));
+    assert_eq!(c.apply(&pack_of("cs_2", "cus_1").completed("evt_2")).user_id, Some(ANN));
+    assert_eq!(c.ledger(ANN), ["purchase 500"; 2]);
+}
+
+#[test]
+fn the_account_of_a_customer_is_fetched_for_its_user() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    let event = pack_of_both("cs_1").completed("evt_1");
+    assert_eq!(c.apply(&event).to_fetch, Some(vec!["/v2/core/accounts/acct_1".into()]));
+    let account = json!({ "id": "acct_1", "object": "v2.core.account", "metadata": { "user_id": ANN } });
+    let fetched = json!({ "as_of": CREATED + 60, "objects": [account] });
+    assert_eq!(c.apply_fetched(&event, &fetched).summary(), "applied");
+    assert_eq!(c.apply(&pack_of("cs_2", "cus_1").completed("evt_2")).user_id, Some(ANN));
 }
 
 #[test]

@@ -72,6 +72,44 @@ comment on column billing.prices.every is
 comment on column billing.prices.retired is
 'No longer sold. If it is paid for after all, it grants what this row says.';
 
+create table billing.price_amounts (
+    price_id billing.identifier primary key,
+    currency text,
+    unit_amount bigint,
+    recurring_interval text,
+    interval_count integer,
+    read_at timestamptz not null
+);
+comment on table billing.price_amounts is
+'What the catalog''s prices cost at Stripe, as `stripe-credits catalog push` read it: to be shown. What a payment is worth '
+'never depends on it.';
+comment on column billing.price_amounts.unit_amount is
+'In the currency''s smallest unit; null if one number does not say it, as for tiers.';
+comment on column billing.price_amounts.recurring_interval is
+'day, week, month or year; null if it is sold once.';
+
+create function billing.store_price_amounts(p_amounts jsonb) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if p_amounts is null then
+        raise exception 'p_amounts must not be null' using errcode = 'null_value_not_allowed',
+            detail = 'p_amounts = NULL';
+    end if;
+    insert into billing.price_amounts (price_id, currency, unit_amount, recurring_interval, interval_count, read_at)
+    select a.id, a.currency, a.unit_amount, a.recurring ->> 'interval', (a.recurring ->> 'interval_count')::integer,
+        statement_timestamp()
+    from jsonb_to_recordset(p_amounts) a (id text, currency text, unit_amount bigint, recurring jsonb)
+    on conflict (price_id) do update set (currency, unit_amount, recurring_interval, interval_count, read_at) =
+        (excluded.currency, excluded.unit_amount, excluded.recurring_interval, excluded.interval_count,
+            excluded.read_at);
+end
+$$;
+comment on function billing.store_price_amounts(jsonb) is
+'Stores what prices cost, for GET /catalog.
+  p_amounts  an array of Stripe''s prices: id, currency, unit_amount, recurring
+Errors: 22004 null, 22023 not an array.';
+
 create function billing.kept_table_changed() returns trigger
 language c set search_path = pg_catalog, pg_temp
 as 'MODULE_PATHNAME', 'kept_table_changed_wrapper';

@@ -2,6 +2,7 @@
 -- since each registration locks the extension's row.
 select pg_catalog.pg_extension_config_dump('billing.settings', '');
 select pg_catalog.pg_extension_config_dump('billing.prices', '');
+select pg_catalog.pg_extension_config_dump('billing.price_amounts', '');
 select pg_catalog.pg_extension_config_dump('billing.repricings', '');
 select pg_catalog.pg_extension_config_dump('billing.accounts', '');
 select pg_catalog.pg_extension_config_dump('billing.test_clocks', '');

@@ -16,6 +16,7 @@ comment on function billing.is_service() is
 
 alter table billing.settings enable row level security;
 alter table billing.prices enable row level security;
+alter table billing.price_amounts enable row level security;
 alter table billing.accounts enable row level security;
 alter table billing.test_clocks enable row level security;
 alter table billing.credit_grants enable row level security;
@@ -50,6 +51,7 @@ create policy readers on billing.customers for select to public
 create policy readers on billing.subscriptions for select to public
     using ((select billing.current_user_id()) = user_id or (select billing.is_service()));
 create policy readers on billing.prices for select to public using (true);
+create policy readers on billing.price_amounts for select to public using ((select billing.is_service()));
 create policy readers on billing.settings for select to public using ((select billing.is_service()));
 create policy readers on billing.subscription_users for select to public using ((select billing.is_service()));
 create policy readers on billing.subscription_moves for select to public using ((select billing.is_service()));

@@ -304,7 +304,8 @@ create table billing.cursors (
     moved_at timestamptz not null
 );
 comment on table billing.cursors is
-'How far the shim''s commands sweep and backfill have come through Stripe''s lists, for their next run.';
+'How far the shim''s commands sweep and backfill have come through Stripe''s lists, for their next run, and what books '
+'check found last.';
 
 create function billing.move_cursor(p_command text, p_position jsonb default null) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -329,7 +330,7 @@ begin
 end
 $$;
 comment on function billing.move_cursor(text, jsonb) is
-'Stores how far a command has come through Stripe''s lists.
-  p_command   the command: sweep, backfill
+'Stores how far a command has come through Stripe''s lists, or what it found.
+  p_command   the command: sweep, backfill, books check
   p_position  where its next run continues; null forgets it
 Errors: 22004 command is null, 22023 blank, too long, or a position of more than 4,096 bytes.';

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use hyper::header::HeaderValue;
 use secrecy::SecretString;
+use stripe_credits_rules::reason::Reason;
+use stripe_credits_rules::verdict::VerdictName;
 use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::auth::service::ServiceTokens;
@@ -139,8 +141,12 @@ impl App {
         Ok(version)
     }
 
-    /// Updates Redis, if there is one, after an event was applied.
+    /// Counts an unknown price, whichever way the payment came, and updates Redis, if there is one, after an event was
+    /// applied.
     pub(crate) async fn after_commit(&self, outcome: &Outcome, event_id: &str) {
+        if outcome.verdict() == VerdictName::Parked && outcome.reason() == Some(Reason::UnknownPrice) {
+            self.metrics.unknown_price_hit();
+        }
         if let Some(cache) = &self.cache {
             cache.after_commit(&self.database, outcome, event_id).await;
         }
@@ -171,7 +177,8 @@ pub(crate) async fn check_mode(database: &Database, mode: StripeMode) -> Result<
     compare_modes(database.livemode().await?, mode)
 }
 
-fn compare_modes(livemode: Option<bool>, mode: StripeMode) -> Result<(), Error> {
+/// See [`check_mode`].
+pub(crate) fn compare_modes(livemode: Option<bool>, mode: StripeMode) -> Result<(), Error> {
     match livemode {
         Some(livemode) if livemode != (mode == StripeMode::Live) => Err(Error::ModeConflict { livemode }),
         _ => Ok(()),

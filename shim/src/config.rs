@@ -123,6 +123,14 @@ pub(crate) struct RepairConfig {
     pub(crate) stripe: StripeConfig,
 }
 
+/// What `catalog push` needs.
+#[derive(Debug)]
+pub(crate) struct PushConfig {
+    pub(crate) database: DatabaseConfig,
+    /// For what the prices cost.
+    pub(crate) stripe: Option<StripeConfig>,
+}
+
 /// Postgres, and the size of the pool of connections to it.
 #[derive(Debug)]
 pub(crate) struct DatabaseConfig {
@@ -233,6 +241,17 @@ impl RepairConfig {
         let key = reader.required_secret("STRIPE_SECRET_KEY", stripe_key);
         let stripe = StripeConfig::read_from(&mut reader, key);
         reader.finish(database.zip(stripe).map(|(database, stripe)| Self { database, stripe }))
+    }
+}
+
+impl PushConfig {
+    /// Reads the variables of `catalog push`.
+    pub(crate) fn read(environment: &Environment) -> Result<Self, ConfigError> {
+        let mut reader = Reader::new(environment);
+        let database = DatabaseConfig::read_from(&mut reader);
+        let key = reader.optional_secret("STRIPE_SECRET_KEY", stripe_key);
+        let stripe = StripeConfig::read_from(&mut reader, key);
+        reader.finish(database.map(|database| Self { database, stripe }))
     }
 }
 

@@ -15,6 +15,8 @@
 pub(crate) mod catalog;
 mod credits;
 mod events;
+mod explain;
+pub(crate) mod operations;
 pub(crate) mod outbox;
 mod users;
 

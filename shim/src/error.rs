@@ -10,7 +10,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use hyper::{Method, StatusCode};
+use hyper::StatusCode;
 use thiserror::Error;
 
 use crate::auth::AuthError;
@@ -37,8 +37,9 @@ pub(crate) const EXIT_INTERNAL: u8 = 70;
 pub(crate) enum Error {
     #[error("there is nothing here")]
     NotFound,
-    #[error("only {0} is allowed here")]
-    MethodNotAllowed(Method),
+    // routes.rs, which knows the others, names them in the header Allow.
+    #[error("this method is not allowed here")]
+    MethodNotAllowed,
     #[error(transparent)]
     Body(#[from] BodyError),
     #[error(transparent)]
@@ -124,7 +125,7 @@ impl Error {
     pub(crate) fn label(&self) -> &'static str {
         match self {
             Self::NotFound => "not_found",
-            Self::MethodNotAllowed(_) => "method_not_allowed",
+            Self::MethodNotAllowed => "method_not_allowed",
             Self::Body(body) => body.label(),
             Self::Signature(signature) => signature.label(),
             Self::MalformedEvent(_) => "malformed_body",
@@ -184,7 +185,7 @@ impl Error {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::NotFound => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Body(BodyError::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Body(BodyError::Timeout) => StatusCode::REQUEST_TIMEOUT,
             Self::Body(BodyError::Unreadable)

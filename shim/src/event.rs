@@ -20,9 +20,18 @@ use crate::signature::Verified;
 pub(crate) struct Event {
     text: String,
     envelope: Envelope,
-    session_id: Option<String>,
-    payment_intent_id: Option<String>,
+    ids: ObjectIds,
     parties: Vec<Party>,
+}
+
+/// The ids that the event's object has and names, for the log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ObjectIds {
+    pub(crate) session: Option<String>,
+    pub(crate) payment_intent: Option<String>,
+    pub(crate) customer: Option<String>,
+    pub(crate) subscription: Option<String>,
+    pub(crate) invoice: Option<String>,
 }
 
 /// The event without its data.
@@ -106,10 +115,10 @@ impl Event {
         check_name("type", &fields.event_type)?;
         let object = fields.data.and_then(|data| serde_json::from_str(data.get()).ok());
         let object = object.map(|data: Data| data.object).unwrap_or_default();
-        let (session_id, payment_intent_id) = object.logged_ids();
+        let ids = object.ids();
         let parties = object.parties();
         let envelope = fields.envelope();
-        Ok(Self { text: storable(text).into_owned(), envelope, session_id, payment_intent_id, parties })
+        Ok(Self { text: storable(text).into_owned(), envelope, ids, parties })
     }
 
     /// The event's JSON as Stripe wrote it, but for escapes that Postgres cannot store.
@@ -143,14 +152,9 @@ impl Event {
         self.parties.clone()
     }
 
-    /// The checkout session, if that is the event's object.
-    pub(crate) fn session_id(&self) -> Option<&str> {
-        self.session_id.as_deref()
-    }
-
-    /// The payment intent that is the event's object or that the object names.
-    pub(crate) fn payment_intent_id(&self) -> Option<&str> {
-        self.payment_intent_id.as_deref()
+    /// The ids that the event's object has and names.
+    pub(crate) fn ids(&self) -> &ObjectIds {
+        &self.ids
     }
 }
 
@@ -182,6 +186,11 @@ struct DataObject<'a> {
     object: Option<&'a RawValue>,
     payment_intent: Option<&'a RawValue>,
     customer: Option<&'a RawValue>,
+    subscription: Option<&'a RawValue>,
+    invoice: Option<&'a RawValue>,
+    latest_invoice: Option<&'a RawValue>,
+    /// Of an invoice since 2025-03-31: whence it is.
+    parent: Option<&'a RawValue>,
     client_reference_id: Option<&'a RawValue>,
     metadata: Option<&'a RawValue>,
 }
@@ -192,6 +201,19 @@ struct Expanded {
     id: String,
 }
 
+/// The parent of a subscription's invoice.
+#[derive(Deserialize)]
+struct Parent<'a> {
+    #[serde(borrow)]
+    subscription_details: SubscriptionDetails<'a>,
+}
+
+#[derive(Deserialize)]
+struct SubscriptionDetails<'a> {
+    #[serde(borrow)]
+    subscription: Option<&'a RawValue>,
+}
+
 /// The metadata by which most apps name their user.
 #[derive(Deserialize)]
 struct Metadata {
@@ -199,23 +221,30 @@ struct Metadata {
 }
 
 impl DataObject<'_> {
-    /// The ids of the checkout session and the payment intent, for the log.
-    fn logged_ids(&self) -> (Option<String>, Option<String>) {
-        let id = typed::<String>(self.id);
-        match typed::<String>(self.object).as_deref() {
-            Some("checkout.session") => (id, typed(self.payment_intent)),
-            Some("payment_intent") => (None, id),
-            _ => (None, typed(self.payment_intent)),
-        }
+    fn ids(&self) -> ObjectIds {
+        let parent = self.parent.and_then(|parent| serde_json::from_str::<Parent>(parent.get()).ok());
+        let parent = parent.and_then(|parent| parent.subscription_details.subscription);
+        let mut ids = ObjectIds {
+            session: None,
+            payment_intent: id_of(self.payment_intent),
+            customer: id_of(self.customer),
+            subscription: id_of(self.subscription).or_else(|| id_of(parent)),
+            invoice: id_of(self.invoice).or_else(|| id_of(self.latest_invoice)),
+        };
+        let own = match typed::<String>(self.object).as_deref() {
+            Some("checkout.session") => &mut ids.session,
+            Some("payment_intent") => &mut ids.payment_intent,
+            Some("customer") => &mut ids.customer,
+            Some("subscription") => &mut ids.subscription,
+            Some("invoice") => &mut ids.invoice,
+            _ => return ids,
+        };
+        *own = typed(self.id);
+        ids
     }
 
     fn parties(&self) -> Vec<Party> {
-        let customer = match typed::<String>(self.object).as_deref() {
-            Some("customer") => typed(self.id),
-            _ => {
-                typed(self.customer).or_else(|| typed::<Expanded>(self.customer).map(|customer| customer.id))
-            }
-        };
+        let customer = self.ids().customer;
         let in_metadata = typed::<Metadata>(self.metadata).and_then(|metadata| metadata.user_id);
         let users = [typed(self.client_reference_id), in_metadata].into_iter().flatten().map(Party::User);
         let named: Vec<Party> = customer.map(Party::Customer).into_iter().chain(users).collect();
@@ -242,6 +271,11 @@ impl Fields<'_> {
 /// The field as a `T`, if it is one.
 fn typed<T: DeserializeOwned>(field: Option<&RawValue>) -> Option<T> {
     field.and_then(|raw| serde_json::from_str(raw.get()).ok())
+}
+
+/// The id that a field is, or that the object has which was expanded there.
+fn id_of(field: Option<&RawValue>) -> Option<String> {
+    typed(field).or_else(|| typed::<Expanded>(field).map(|object| object.id))
 }
 
 fn time(as_of: u64) -> Result<calendar::Time, MalformedEvent> {
@@ -286,7 +320,10 @@ mod tests {
         let event = parse(body).unwrap();
         assert_eq!(event.text().as_bytes(), body);
         assert_eq!((event.id(), event.event_type()), ("evt_1", "checkout.session.completed"));
-        assert_eq!((event.session_id(), event.payment_intent_id()), (Some("cs_1"), Some("pi_1")));
+        assert_eq!(
+            (event.ids().session.as_deref(), event.ids().payment_intent.as_deref()),
+            (Some("cs_1"), Some("pi_1"))
+        );
     }
 
     #[test]
@@ -299,17 +336,33 @@ mod tests {
     }
 
     #[test]
-    fn a_payment_intent_names_itself_and_an_expanded_one_is_ignored() {
+    fn an_object_is_known_by_its_own_id_and_by_those_that_it_names_expanded_or_not() {
         let of = |object: &str| {
-            parse(format!(r#"{{"id":"evt_1","type":"t","data":{{"object":{object}}}}}"#).as_bytes()).unwrap()
+            let event = format!(r#"{{"id":"evt_1","type":"t","data":{{"object":{object}}}}}"#);
+            let ObjectIds { session, payment_intent, customer, subscription, invoice } =
+                parse(event.as_bytes()).unwrap().ids;
+            [session, payment_intent, customer, subscription, invoice]
+                .map(Option::unwrap_or_default)
+                .join(" ")
         };
-        assert_eq!(of(r#"{"id":"pi_1","object":"payment_intent"}"#).payment_intent_id(), Some("pi_1"));
+        assert_eq!(of(r#"{"id":"pi_1","object":"payment_intent","customer":"cus_1"}"#), " pi_1 cus_1  ");
+        assert_eq!(of(r#"{"id":"re_1","object":"refund","payment_intent":{"id":"pi_1"}}"#), " pi_1   ");
         assert_eq!(
-            of(r#"{"id":"re_1","object":"refund","payment_intent":{"id":"pi_1"}}"#).session_id(),
-            None
+            of(r#"{"id":"sub_1","object":"subscription","customer":"cus_1","latest_invoice":{"id":"in_1"}}"#),
+            "  cus_1 sub_1 in_1"
         );
-        assert_eq!(of("null").session_id(), None);
-        assert_eq!(of(r#"{"id":7,"object":[]}"#).payment_intent_id(), None);
+        assert_eq!(
+            of(r#"{"id":"in_1","object":"invoice","customer":"cus_1","subscription":"sub_1"}"#),
+            "  cus_1 sub_1 in_1"
+        );
+        assert_eq!(
+            of(r#"{"id":"in_1","object":"invoice","customer":{"id":"cus_1"},
+                "parent":{"subscription_details":{"subscription":"sub_1"}}}"#),
+            "  cus_1 sub_1 in_1"
+        );
+        assert_eq!(of(r#"{"id":"cus_1","object":"customer","customer":"cus_2"}"#), "  cus_1  ");
+        assert_eq!(of("null"), "    ");
+        assert_eq!(of(r#"{"id":7,"object":[],"parent":7,"invoice":[]}"#), "    ");
     }
 
     #[test]

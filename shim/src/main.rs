@@ -25,6 +25,7 @@ mod event;
 mod outcome;
 mod signature;
 mod metrics;
+mod status;
 mod connections;
 mod limits;
 mod config;
@@ -40,9 +41,14 @@ use clap::{Parser, Subcommand};
 use hyper::Uri;
 
 use crate::commands::backfill::{self, Run};
+use crate::commands::doctor::{self, Doctor};
+use crate::commands::explain::{self, Explain};
 use crate::commands::send_test_event::{self, SendTestEvent};
-use crate::commands::{catalog_check, catalog_push, events, replay, run_due, sweep, webhooks_check};
-use crate::config::{DatabaseConfig, Environment, ServeConfig};
+use crate::commands::{
+    books_check, catalog_check, catalog_draft, catalog_push, events, replay, run_due, sweep, webhooks_check,
+    webhooks_create,
+};
+use crate::config::{DatabaseConfig, Environment, PushConfig, ServeConfig};
 use crate::error::{EXIT_USAGE, Error};
 
 /// For commands that read Stripe's API.
@@ -95,19 +101,29 @@ enum Command {
         /// Stripe's `evt_…`, or the id of a row of billing.stripe_events
         event_id: String,
     },
+    /// Look at everything: the configuration, the database, the clocks, the endpoint, the portal, the catalog, the books and
+    /// the scheduled jobs
+    #[command(after_help = EXIT_HELP)]
+    Doctor(Doctor),
+    /// Print what was made of an event, of an object of Stripe's or of a user's payments, and why
+    Explain(Explain),
     /// List, or deliver again, what could not be delivered to EVENTS_URL
     #[command(subcommand)]
     Events(EventsCommand),
-    /// Check the webhook endpoints in Stripe
+    /// Make or check the webhook endpoints in Stripe
     #[command(subcommand)]
     Webhooks(WebhooksCommand),
+    /// Prove the books
+    #[command(subcommand)]
+    Books(BooksCommand),
     /// For development: sign a checkout.session.completed event and post it to a running shim
     SendTestEvent(SendTestEvent),
 }
 
 #[derive(Subcommand)]
 enum CatalogCommand {
-    /// Load the catalog document FILE and print the change of each price
+    /// Load the catalog document FILE and print the change of each price; with STRIPE_SECRET_KEY also read what the prices
+    /// cost, for GET /catalog
     Push {
         /// The document, in JSON; `-` reads it from stdin
         file: PathBuf,
@@ -115,6 +131,9 @@ enum CatalogCommand {
     /// Print each price on which the catalog and Stripe differ
     #[command(after_help = EXIT_HELP)]
     Check,
+    /// Print a first catalog made from the prices in Stripe; what they are worth is left for you to fill in, unless the
+    /// metadata `credits` of a price or a product say it
+    Draft,
 }
 
 #[derive(Subcommand)]
@@ -132,6 +151,12 @@ enum EventsCommand {
 
 #[derive(Subcommand)]
 enum WebhooksCommand {
+    /// Make the endpoint, with each event type that is needed, and print its signing secret once
+    Create {
+        /// Where Stripe posts to, such as https://pay.example/webhooks/stripe
+        #[arg(long)]
+        url: Uri,
+    },
     /// Print each event type that is needed and not sent
     #[command(after_help = EXIT_HELP)]
     Check {
@@ -139,6 +164,12 @@ enum WebhooksCommand {
         #[arg(long)]
         url: Option<Uri>,
     },
+}
+
+#[derive(Subcommand)]
+enum BooksCommand {
+    /// Compute every grant anew, and print each user whose books differ; the metrics show how many
+    Check,
 }
 
 #[tokio::main]
@@ -169,7 +200,7 @@ async fn run(command: Command) -> Result<(), Error> {
             serve::run(config, &log, serve::termination()?).await
         }
         Command::Catalog(CatalogCommand::Push { file }) => {
-            catalog_push::run(&file, &DatabaseConfig::read(&environment)?).await
+            catalog_push::run(&file, &PushConfig::read(&environment)?).await
         }
         Command::Catalog(CatalogCommand::Check) => catalog_check::run(&environment).await,
         Command::Sweep { since } => sweep::run(since.as_deref(), &environment).await,
@@ -178,6 +209,10 @@ async fn run(command: Command) -> Result<(), Error> {
             backfill::run(if dry_run { Run::Dry } else { Run::Real }, &environment).await
         }
         Command::Replay { event_id } => replay::run(&event_id, &environment).await,
+        Command::Catalog(CatalogCommand::Draft) => catalog_draft::run(&environment).await,
+        Command::Doctor(arguments) => doctor::run(&arguments, &environment).await,
+        Command::Explain(arguments) => explain::run(&arguments, &environment).await,
+        Command::Webhooks(WebhooksCommand::Create { url }) => webhooks_create::run(&url, &environment).await,
         Command::Events(EventsCommand::Dead) => events::dead(&DatabaseConfig::read(&environment)?).await,
         Command::Events(EventsCommand::Replay { id }) => {
             events::replay(id.as_deref(), &DatabaseConfig::read(&environment)?).await
@@ -185,6 +220,7 @@ async fn run(command: Command) -> Result<(), Error> {
         Command::Webhooks(WebhooksCommand::Check { url }) => {
             webhooks_check::run(url.as_ref(), &environment).await
         }
+        Command::Books(BooksCommand::Check) => books_check::run(&environment).await,
         Command::SendTestEvent(arguments) => send_test_event::run(arguments, &environment).await,
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use deadpool_postgres::Status;
+use deadpool_postgres::Status as PoolStatus;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
@@ -13,7 +13,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use stripe_credits_rules::event::TYPES;
+use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::told::Told;
+
+use crate::status::Status;
 
 /// The format's media type.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -24,6 +27,18 @@ const BUCKETS: u16 = 15;
 /// The upper bounds of the event age histogram: 1 s, times four, to 3 days, as long as Stripe retries.
 const FIRST_AGE_BUCKET_SECONDS: f64 = 1.0;
 const AGE_BUCKETS: u16 = 10;
+/// Why events wait. Each has its count also while nothing waits for it, so that an alert sees the first one.
+const WAITING_REASONS: [Reason; 7] = [
+    Reason::NoCatalog,
+    Reason::UnknownPrice,
+    Reason::UnknownUser,
+    Reason::IdentityConflict,
+    Reason::UnknownCharge,
+    Reason::Unfetched,
+    Reason::Shape,
+];
+/// The reason of what is not parked, and waits for an object of Stripe's.
+const NEEDS_FETCH: &str = "needs_fetch";
 
 /// The result of an attempt to deliver an event to the app that it took.
 pub(crate) const DELIVERED: &str = "delivered";
@@ -46,10 +61,10 @@ pub(crate) struct Metrics {
 
 /// What is measured when the metrics are asked for.
 pub(crate) struct Now {
-    pub(crate) pool: Status,
+    pub(crate) pool: PoolStatus,
     pub(crate) dropped_lines: usize,
     /// None while the database is down.
-    pub(crate) parked_events: Option<i64>,
+    pub(crate) status: Option<Status>,
     /// None without an endpoint, too.
     pub(crate) waiting_events: Option<WaitingEvents>,
     /// The pages that listen.
@@ -90,6 +105,11 @@ struct ToldLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabels {
     kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -149,7 +169,7 @@ impl Metrics {
         registry.register("redis_calls", "Calls of Redis by result", metrics.redis_calls.0.clone());
         registry.register(
             "unknown_price_hits",
-            "Deliveries of a payment for a price that the catalog lacks",
+            "Payments for a price that the catalog lacks, by webhook or by a returning buyer",
             metrics.unknown_price_hits.clone(),
         );
         registry.register("told", "Attempts to deliver an event to the app by result", metrics.told.clone());
@@ -184,7 +204,7 @@ impl Metrics {
         self.signature_failures.get_or_create(&KindLabels { kind }).inc();
     }
 
-    /// Counts a delivery of a payment for a price that the catalog lacks.
+    /// Counts a payment for a price that the catalog lacks.
     pub(crate) fn unknown_price_hit(&self) {
         self.unknown_price_hits.inc();
     }
@@ -222,7 +242,7 @@ impl Metrics {
 
     /// The text for Prometheus: everything counted, and what is measured now.
     pub(crate) fn render(&self, measured: &Now) -> Result<String, fmt::Error> {
-        let Now { pool, dropped_lines, parked_events, waiting_events, streams } = measured;
+        let Now { pool, dropped_lines, status, waiting_events, streams } = measured;
         let mut now = registry();
         gauge(&mut now, "pool_size", "Connections to Postgres that are open", to_i64(pool.size));
         gauge(&mut now, "pool_available", "Connections that are idle", to_i64(pool.available));
@@ -230,8 +250,10 @@ impl Metrics {
         let dropped = Counter::<u64>::default();
         dropped.inc_by(u64::try_from(*dropped_lines).unwrap_or(u64::MAX));
         now.register("log_lines_dropped", "Lines that the reader of the log did not take in time", dropped);
-        if let Some(parked) = parked_events {
-            gauge(&mut now, "parked_events", "Events that wait for what they lack", *parked);
+        let is_up = i64::from(status.is_some());
+        gauge(&mut now, "database_up", "Whether the database answered the last scrape's question", is_up);
+        if let Some(status) = status {
+            register_status(&mut now, status);
         }
         gauge(&mut now, "event_streams", "Pages that listen for events", to_i64(*streams));
         if let Some(WaitingEvents { pending, dead, oldest_seconds }) = waiting_events {
@@ -266,6 +288,53 @@ fn gauge(registry: &mut Registry, name: &str, help: &str, value: i64) {
     registry.register(name, help, gauge);
 }
 
+/// Registers what the database says. A time of something that never was has no sample.
+fn register_status(registry: &mut Registry, status: &Status) {
+    let (parked, oldest) =
+        (Family::<ReasonLabels, Gauge>::default(), Family::<ReasonLabels, Gauge>::default());
+    let labels = |reason: &str| ReasonLabels { reason: reason.to_owned() };
+    for reason in WAITING_REASONS.into_iter().map(Reason::as_str).chain([NEEDS_FETCH]) {
+        parked.get_or_create(&labels(reason)).set(0);
+    }
+    for waiting in &status.waiting {
+        parked.get_or_create(&labels(&waiting.reason)).set(waiting.events);
+        oldest.get_or_create(&labels(&waiting.reason)).set(waiting.since);
+    }
+    registry.register("parked_events", "Events that wait for what they lack, by what that is", parked);
+    registry.register(
+        "oldest_parked_timestamp_seconds",
+        "When the oldest of the waiting events was first received",
+        oldest,
+    );
+    let mut known = |name, help, value: Option<i64>| {
+        if let Some(value) = value {
+            gauge(registry, name, help, value);
+        }
+    };
+    known(
+        "oldest_due_timestamp_seconds",
+        "When the first account fell due that run_due has not posted yet",
+        status.due_since,
+    );
+    let (sweep, books) = (status.sweep.as_ref(), status.books_check.as_ref());
+    known("last_sweep_timestamp_seconds", "When the last sweep ended", sweep.map(|sweep| sweep.at));
+    known(
+        "last_sweep_lost_events",
+        "Events that the last sweep applied because no webhook had brought them",
+        sweep.and_then(|sweep| sweep.lost),
+    );
+    known(
+        "last_books_check_timestamp_seconds",
+        "When the books were last proved",
+        books.map(|books| books.at),
+    );
+    known(
+        "books_faults",
+        "Users whose books differed when they were last proved",
+        books.map(|books| books.faults),
+    );
+}
+
 fn to_i64(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
@@ -288,8 +357,8 @@ mod tests {
         metrics.signature_failure("signature_no_v1");
         metrics.told("credits.low", DELIVERED, Duration::from_secs(2));
         metrics.told("made.up", "failed", Duration::ZERO);
-        let pool = Status { max_size: 8, size: 2, available: 1, waiting: 0 };
-        let mut now = Now { pool, dropped_lines: 3, parked_events: None, waiting_events: None, streams: 4 };
+        let pool = PoolStatus { max_size: 8, size: 2, available: 1, waiting: 0 };
+        let mut now = Now { pool, dropped_lines: 3, status: None, waiting_events: None, streams: 4 };
         let text = metrics.render(&now).unwrap();
         for line in [
             r#"stripe_credits_deliveries_total{type="unknown",outcome="parked",reason="unknown_price"} 1"#,
@@ -306,15 +375,43 @@ mod tests {
         ] {
             assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
         }
-        assert!(!text.contains("parked_events"));
-        (now.parked_events, now.waiting_events) =
-            (Some(4), Some(WaitingEvents { pending: 5, dead: 6, oldest_seconds: 1.5 }));
+        assert!(!text.contains("parked_events") && text.contains("stripe_credits_database_up 0\n"), "{text}");
+        now.waiting_events = Some(WaitingEvents { pending: 5, dead: 6, oldest_seconds: 1.5 });
         let text = metrics.render(&now).unwrap();
         for line in [
-            "stripe_credits_parked_events 4",
             "stripe_credits_told_pending 5",
             "stripe_credits_told_dead 6",
             "stripe_credits_told_lag_seconds 1.5",
+        ] {
+            assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn what_never_was_has_no_sample_and_every_reason_to_wait_has_one() {
+        let render = |json: &str| {
+            let status = serde_json::from_str(json).unwrap();
+            let pool = PoolStatus { max_size: 8, size: 2, available: 1, waiting: 0 };
+            let now = Now { pool, dropped_lines: 0, status: Some(status), waiting_events: None, streams: 0 };
+            Metrics::new().render(&now).unwrap()
+        };
+        let text = render(r#"{"waiting": [], "due_since": null, "sweep": null, "books_check": null}"#);
+        assert!(text.contains("stripe_credits_parked_events{reason=\"unknown_user\"} 0\n"), "{text}");
+        assert!(text.contains("stripe_credits_parked_events{reason=\"needs_fetch\"} 0\n"), "{text}");
+        assert!(!text.contains("timestamp_seconds") && !text.contains("faults"), "{text}");
+
+        let text = render(
+            r#"{"waiting": [{"reason": "unknown_price", "events": 4, "since": 100}], "due_since": 200,
+                "sweep": {"at": 300, "lost": 2}, "books_check": {"at": 400, "faults": 1}}"#,
+        );
+        for line in [
+            r#"stripe_credits_parked_events{reason="unknown_price"} 4"#,
+            r#"stripe_credits_oldest_parked_timestamp_seconds{reason="unknown_price"} 100"#,
+            "stripe_credits_oldest_due_timestamp_seconds 200",
+            "stripe_credits_last_sweep_timestamp_seconds 300",
+            "stripe_credits_last_sweep_lost_events 2",
+            "stripe_credits_last_books_check_timestamp_seconds 400",
+            "stripe_credits_books_faults 1",
         ] {
             assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
         }

@@ -106,6 +106,11 @@ impl Outcome {
             .collect();
         (!ids.is_empty()).then(|| ids.join(","))
     }
+
+    /// The payment intent in the details, if the outcome was read from the books.
+    pub(crate) fn payment_intent_id(&self) -> Option<&str> {
+        self.columns.details.get("payment_intent_id")?.as_str()
+    }
 }
 
 #[cfg(test)]

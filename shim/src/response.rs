@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use http_body_util::Full;
 use hyper::StatusCode;
 use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde_json::json;
 use tokio::sync::mpsc::Receiver;
 
@@ -95,9 +95,6 @@ pub(crate) fn error_response(error: &Error) -> Response {
     let mut response = json_response(status, body.to_string());
     let headers = response.headers_mut();
     match error {
-        Error::MethodNotAllowed(allowed) => {
-            headers.insert(ALLOW, HeaderValue::from_str(allowed.as_str()).expect("a method is a token"));
-        }
         Error::Auth(AuthError::Missing) => {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }

@@ -18,8 +18,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use hyper::body::Incoming;
-use hyper::header::{ACCESS_CONTROL_REQUEST_METHOD, HeaderValue};
-use hyper::{Method, Request};
+use hyper::header::{ACCESS_CONTROL_REQUEST_METHOD, ALLOW, HeaderValue};
+use hyper::{Method, Request, StatusCode};
 
 use self::service::{ServiceHandler, ServiceRoute};
 use self::user::{PublicHandler, UserHandler, UserRoute};
@@ -138,16 +138,27 @@ pub(crate) async fn respond_to_operator(app: Arc<App>, request: Request<Incoming
 }
 
 async fn respond_by(routes: &'static [Route], app: Arc<App>, request: Request<Incoming>) -> Response {
-    let result = match find(routes, &app, &request) {
-        None => Err(Error::NotFound),
-        Some(Route::Plain { method, .. }) if request.method() != method => {
-            Err(Error::MethodNotAllowed(method.clone()))
-        }
-        Some(Route::Plain { handler, .. }) => handler(app, request).await,
-        Some(Route::User(route)) => Ok(user::respond(app, route, request).await),
-        Some(Route::Service(route)) => Ok(service::respond(app, route, request).await),
+    let Some(route) = find(routes, &app, &request) else {
+        return error_response(&Error::NotFound);
     };
-    result.unwrap_or_else(|error| error_response(&error))
+    let methods = (request.method() != route.method()).then(|| methods(routes, route.path()));
+    let result = match route {
+        Route::Plain { .. } if methods.is_some() => Err(Error::MethodNotAllowed),
+        Route::Plain { handler, .. } => handler(app, request).await,
+        Route::User(route) => Ok(user::respond(app, route, request).await),
+        Route::Service(route) => Ok(service::respond(app, route, request).await),
+    };
+    let mut response = result.unwrap_or_else(|error| error_response(&error));
+    if let Some(methods) = methods.filter(|_| response.status() == StatusCode::METHOD_NOT_ALLOWED) {
+        response.headers_mut().insert(ALLOW, methods);
+    }
+    response
+}
+
+/// The methods of a path, for the header Allow.
+fn methods(routes: &[Route], path: &str) -> HeaderValue {
+    let methods = routes.iter().filter(|route| route.path() == path).map(|route| route.method().as_str());
+    HeaderValue::from_str(&methods.collect::<Vec<_>>().join(", ")).expect("methods are tokens")
 }
 
 /// The route of a request's path and method; if its path has only other methods, one of these, which refuses it.
@@ -169,12 +180,68 @@ impl Route {
         }
     }
 
+    /// As it is written in the table and in openapi.yaml.
+    fn path(&self) -> &'static str {
+        match self {
+            Self::Plain { path, .. } => path,
+            Self::User(route) => route.path,
+            Self::Service(route) => route.path,
+        }
+    }
+
     /// Whether a request for this path is one for this route.
     fn serves(&self, requested: &str, app: &App) -> bool {
         match self {
-            Self::Plain { path, .. } => *path == requested,
-            Self::User(route) => route.path == requested,
+            Self::Plain { .. } | Self::User(_) => self.path() == requested,
             Self::Service(route) => app.service_tokens.is_some() && route.serves(requested),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The methods and paths in openapi.yaml: its keys at the first and at the second level below `paths`.
+    fn documented() -> BTreeSet<String> {
+        let document = include_str!("../../openapi.yaml");
+        let paths = document.split_once("\npaths:\n").expect("paths").1;
+        let mut path = "";
+        let mut routes = BTreeSet::new();
+        for line in paths.lines().take_while(|line| line.is_empty() || line.starts_with(' ')) {
+            let key = line.trim_start().strip_suffix(':').unwrap_or_default();
+            match line.len() - line.trim_start().len() {
+                2 => path = key,
+                4 => drop(routes.insert(format!("{} {path}", key.to_uppercase()))),
+                _ => {}
+            }
+        }
+        routes
+    }
+
+    #[test]
+    fn the_routes_are_those_of_the_document() {
+        let routes = ROUTES.iter().chain(&OPERATORS);
+        let routes: BTreeSet<String> =
+            routes.map(|route| format!("{} {}", route.method(), route.path())).collect();
+        assert_eq!(routes, documented());
+    }
+
+    #[test]
+    fn the_documents_reasons_are_those_of_the_rules() {
+        let rules = include_str!("../../extension/rules/src/reason.rs");
+        let rules: BTreeSet<&str> = rules
+            .lines()
+            .filter_map(|line| {
+                line.split_once("=> \"")?.1.strip_suffix("\",").filter(|_| line.starts_with("        "))
+            })
+            .collect();
+        let document = include_str!("../../openapi.yaml");
+        let schema =
+            document.split_once("description: Why it was ignored, parked or rejected.").expect("a schema").1;
+        let listed = schema.lines().skip(2).map_while(|line| line.strip_prefix("            - "));
+        assert_eq!(listed.filter(|reason| *reason != "null").collect::<BTreeSet<_>>(), rules);
     }
 }

@@ -42,7 +42,12 @@ const COMMANDS = {
   text: (tab) => tab.getByRole('main').innerText(),
   fill: (tab, label, text) => tab.getByLabel(label).fill(text),
   click: (tab, name) => tab.getByRole('button', { name }).click(),
+  /** Runs a script in every page that the tab opens from now on, before the page's own. */
+  init: (tab, script) => tab.addInitScript(script),
   run: (tab, script) => tab.evaluate(script),
+  /** The system asks for less motion. */
+  calm: (tab) => tab.emulateMedia({ reducedMotion: 'reduce' }),
+  shot: (tab, path) => tab.screenshot({ path, fullPage: true }),
   advance: (tab, ms) => tab.clock.fastForward(ms),
   /** Requests for this path fail before they are sent. */
   cut: (tab, path) => tab.route(`**${path}`, (route) => route.abort('connectionrefused')),

@@ -66,6 +66,7 @@ security_selfcheck() -> TABLE(check_name text, ok boolean, detail text) stable s
 set_rights(p_clients oid[], p_services oid[]) -> void volatile {"search_path=pg_catalog, pg_temp"}
 settle_account(p_user_id uuid) -> void volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off}
 spend_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_description text DEFAULT NULL::text, p_metadata jsonb DEFAULT '{}'::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off}
+store_price_amounts(p_amounts jsonb) -> void volatile security definer {"search_path=pg_catalog, pg_temp"}
 surroundings_faults() -> TABLE(check_name text, fault text) stable {"search_path=pg_catalog, pg_temp"}
 sync_user_credits(p_user_id uuid) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off}
 user_id(p_external text) -> uuid stable security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
@@ -205,6 +206,12 @@ table payments 14: amount_charged bigint
 table payments 15: reversal_policy billing.reversal_policy
 table payments 16: lines_as_of timestamp with time zone
 table payments 17: created_at timestamp with time zone not null
+table price_amounts 01: price_id billing.identifier not null
+table price_amounts 02: currency text
+table price_amounts 03: unit_amount bigint
+table price_amounts 04: recurring_interval text
+table price_amounts 05: interval_count integer
+table price_amounts 06: read_at timestamp with time zone not null
 table prices 01: price_id billing.identifier not null
 table prices 02: names text not null
 table prices 03: valid_from timestamp with time zone not null
@@ -384,6 +391,7 @@ billing.invoice_lines: PRIMARY KEY (source_id, line)
 billing.outbox: PRIMARY KEY (user_id, id)
 billing.payment_names: PRIMARY KEY (name)
 billing.payments: PRIMARY KEY (source_id)
+billing.price_amounts: PRIMARY KEY (price_id)
 billing.prices: CHECK ((cancellation = ANY (ARRAY['keep'::text, 'expire'::text])))
 billing.prices: CHECK ((drip > '00:00:00'::interval))
 billing.prices: CHECK ((every > '00:00:00'::interval))
@@ -483,6 +491,7 @@ CREATE UNIQUE INDEX invoice_lines_pkey ON billing.invoice_lines USING btree (sou
 CREATE UNIQUE INDEX outbox_pkey ON billing.outbox USING btree (user_id, id)
 CREATE UNIQUE INDEX payment_names_pkey ON billing.payment_names USING btree (name)
 CREATE UNIQUE INDEX payments_pkey ON billing.payments USING btree (source_id)
+CREATE UNIQUE INDEX price_amounts_pkey ON billing.price_amounts USING btree (price_id)
 CREATE UNIQUE INDEX prices_pkey ON billing.prices USING btree (price_id, valid_from)
 CREATE UNIQUE INDEX repricings_pkey ON billing.repricings USING btree (number)
 CREATE UNIQUE INDEX reservations_pkey ON billing.reservations USING btree (user_id, request_id)
@@ -527,6 +536,8 @@ payment_names policy readers: SELECT to {public} using ( SELECT billing.is_servi
 payment_names: t
 payments policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
 payments: t
+price_amounts policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+price_amounts: t
 prices policy readers: SELECT to {public} using true check none
 prices: t
 repricings policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
@@ -636,6 +647,7 @@ billing.secure_installation(): EXECUTE to stripe_credits_owner
 billing.security_selfcheck(): EXECUTE to service_role
 billing.set_rights(oid[],oid[]): EXECUTE to stripe_credits_owner
 billing.spend_credits(uuid,bigint,text,text,jsonb): EXECUTE to service_role
+billing.store_price_amounts(jsonb): EXECUTE to service_role
 billing.surroundings_faults(): EXECUTE to stripe_credits_owner
 billing.sync_user_credits(uuid): EXECUTE to service_role
 billing.user_id(text): EXECUTE to service_role
@@ -654,6 +666,7 @@ invoice_lines: SELECT to service_role
 outbox: SELECT to service_role
 payment_names: SELECT to service_role
 payments: SELECT to service_role
+price_amounts: SELECT to service_role
 prices: SELECT to authenticated
 prices: SELECT to service_role
 repricings: SELECT to service_role

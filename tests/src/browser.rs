@@ -145,10 +145,25 @@ impl Tab<'_> {
         self.ask("run", &[script.into()])
     }
 
+    /// Runs JavaScript in every page that this tab opens from now on, before the page's own.
+    pub fn init(&self, script: &str) {
+        self.ask("init", &[script.into()]);
+    }
+
     /// Puts the page's clock forward: timers that are due by then run, once each.
     pub fn advance(&self, time: Duration) {
         let ms = u64::try_from(time.as_millis()).expect("a time that a page can wait for");
         self.ask("advance", &[ms.into()]);
+    }
+
+    /// From now on the system asks for less motion.
+    pub fn calm(&self) {
+        self.ask("calm", &[]);
+    }
+
+    /// Writes a picture of the page to a file.
+    pub fn shot(&self, path: &str) {
+        self.ask("shot", &[path.into()]);
     }
 
     /// From now on this tab's requests for a path fail before they are sent.

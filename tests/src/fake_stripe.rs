@@ -4,6 +4,7 @@
 //! A route is one arm of [`route`]; what it answers comes from the [`Books`], which a test fills. Whatever is not
 //! there is answered as Stripe answers it, so that a wrong path shows as a 404 in the record, not as a hang.
 
+mod invoices;
 mod subscriptions;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,8 @@ pub const KEY: &str = "sk_test_of_the_fake_stripe";
 /// Stripe's own page size where a request names none, and the largest it may name.
 const DEFAULT_PAGE: usize = 10;
 const MAX_PAGE: usize = 100;
+/// How often a checkout session is read before a buyer pays it, where there is one.
+const READS_BEFORE_PAYMENT: u32 = 3;
 /// How many event types one request may name.
 const MAX_TYPES: usize = 20;
 
@@ -107,6 +110,9 @@ struct Books {
     lists: BTreeMap<String, Vec<Value>>,
     /// Whether the cards of all customers are declined from now on.
     declines_cards: bool,
+    /// Whether a buyer pays each checkout session, at the third time that it is read; how often each was.
+    has_buyers: bool,
+    reads: BTreeMap<String, u32>,
     /// By idempotency key: what was posted, and the answer.
     replays: BTreeMap<String, (String, StatusCode, Value)>,
     made: usize,
@@ -250,6 +256,11 @@ impl FakeStripe {
         self.state().books.declines_cards = true;
     }
 
+    /// A buyer pays each checkout session, a moment after it was made.
+    pub fn has_buyers(&self) {
+        self.state().books.has_buyers = true;
+    }
+
     /// The next requests fail, one after the other, in this order.
     pub fn fail_next(&self, faults: impl IntoIterator<Item = Fault>) {
         self.state().faults.extend(faults);
@@ -350,6 +361,13 @@ async fn respond(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result
         if head.method == Method::POST {
             post(books, &request)
         } else {
+            if books.has_buyers {
+                let reads = books.reads.entry(path.to_owned()).or_default();
+                *reads += 1;
+                if *reads == READS_BEFORE_PAYMENT {
+                    invoices::pay_session(books, path, request.now);
+                }
+            }
             route(books, &head.method, path, query)
         }
     };
@@ -420,6 +438,7 @@ fn route(books: &Books, method: &Method, path: &str, query: &str) -> Answer {
                 "events" | "prices" | "subscriptions" | "invoices" | "refunds" | "disputes"
                 | "webhook_endpoints",
             ]
+            | ["v1", "billing_portal", "configurations"]
             | ["v1", "checkout", "sessions"],
         ) => filtered(books, path, query),
         (&Method::GET, ["v1", "checkout", "sessions", _, "line_items"] | ["v1", "invoices", _, "lines"]) => {
@@ -509,6 +528,20 @@ fn change(books: &mut Books, request: &Posted) -> Option<Made> {
             books.objects.insert(path, session.clone());
             session
         }
+        ["v1", "webhook_endpoints"] => {
+            // Only the answer to this request has the secret.
+            let types = form_urlencoded::parse(request.body.as_bytes())
+                .filter(|(name, _)| name == "enabled_events[]");
+            let endpoint = json!({
+                "id": format!("we_made_{made}"), "object": "webhook_endpoint", "livemode": false, "status": "enabled",
+                "url": form.get("url"), "api_version": form.get("api_version"),
+                "enabled_events": types.map(|(_, event_type)| event_type.into_owned()).collect::<Vec<_>>(),
+            });
+            books.lists.entry((*path).to_owned()).or_default().insert(0, endpoint.clone());
+            let mut answer = endpoint;
+            answer["secret"] = json!(format!("whsec_made_{made}"));
+            answer
+        }
         ["v1", "billing_portal", "sessions"] => json!({
             "id": format!("bps_{made}"), "object": "billing_portal.session", "livemode": false,
             "customer": form.get("customer"), "return_url": form.get("return_url"),
@@ -523,7 +556,12 @@ fn change(books: &mut Books, request: &Posted) -> Option<Made> {
         ["v1", "subscription_schedules", _, "release"] => {
             return Some(subscriptions::release(books, path.trim_end_matches("/release")));
         }
-        _ => return None,
+        _ if books.declines_cards && invoices::charges_a_card(request.path) => {
+            let error =
+                json!({"type": "card_error", "code": "card_declined", "message": "Your card was declined."});
+            return Some((StatusCode::PAYMENT_REQUIRED, json!({"error": error})));
+        }
+        _ => invoices::change(books, request, form, made)?,
     };
     Some((StatusCode::OK, answer))
 }
@@ -605,6 +643,8 @@ fn filtered(books: &Books, path: &str, query: &str) -> Answer {
         is_of_type
             && pairs.iter().all(|(name, value)| match name.as_str() {
                 "created[gte]" => object["created"].as_i64() >= value.parse().ok(),
+                "created[lte]" => object["created"].as_i64() <= value.parse().ok(),
+                "type" => object["type"] == **value,
                 "active" => object["active"].as_bool() == value.parse().ok(),
                 "status" => value == "all" || object["status"] == **value,
                 "subscription" => object["subscription"] == **value,

@@ -22,6 +22,7 @@ pub mod pages; // the app's web server
 pub mod payments; // payment intents, invoices of packs, credit notes
 pub mod permutations; // steps in every order
 pub mod plans; // a catalog of plans, prorations, both shapes of the API, Stripe's test clocks
+pub mod postgrest; // Supabase's way to the SQL functions
 pub mod refunds; // charges, refunds, disputes
 pub mod seeds; // random choices that repeat
 pub mod server_copy; // versions of the extension that were never installed

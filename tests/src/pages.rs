@@ -1,4 +1,5 @@
-//! The app's own web server: examples/return-flow as it is, on an origin of its own; only its `config.js` is generated.
+//! The app's own web server: examples/return-flow as it is, on an origin of its own, with the built client beside it; only
+//! its `config.js` is generated.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -10,10 +11,13 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::CONTENT_TYPE;
 use hyper::{Request, Response, StatusCode};
 
+use crate::database::setting;
 use crate::http_server::HttpServer;
 
 /// What is served.
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/return-flow");
+/// Where the page finds the client.
+const CLIENT: &str = "stripe-credits/";
 
 /// A running web server. Dropped, it is gone.
 pub struct Pages {
@@ -54,10 +58,14 @@ fn answer(path: &str, shim_url: &Mutex<String>) -> Response<Full<Bytes>> {
         let shim_url = shim_url.lock().unwrap_or_else(PoisonError::into_inner);
         Some(format!("export const shimUrl = '{shim_url}';\n").into_bytes())
     } else {
+        let (folder, name) = match name.strip_prefix(CLIENT) {
+            Some(name) => (Path::new(&setting("STRIPE_CREDITS_TYPESCRIPT")).join("dist"), name),
+            None => (FOLDER.into(), name),
+        };
         // Only plain file names: no path from a request reaches the disk.
         let is_file = !name.is_empty()
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte));
-        is_file.then(|| std::fs::read(Path::new(FOLDER).join(name)).ok()).flatten()
+        is_file.then(|| std::fs::read(folder.join(name)).ok()).flatten()
     };
     let kind = match name.rsplit_once('.') {
         Some((_, "js")) => "text/javascript",

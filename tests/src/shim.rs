@@ -72,6 +72,13 @@ impl Setup {
             .with("OPS_LISTEN", "127.0.0.1:0")
     }
 
+    /// Another command in the same environment.
+    #[must_use]
+    pub fn calling(mut self, arguments: &[&str]) -> Setup {
+        self.arguments = Setup::command(arguments).arguments;
+        self
+    }
+
     /// With a variable.
     #[must_use]
     pub fn with(mut self, name: &str, value: &str) -> Setup {
@@ -160,6 +167,11 @@ impl Shim {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.0.address()
+    }
+
+    /// Where it listens for operators.
+    pub fn operators_address(&self) -> SocketAddr {
+        self.0.operators_address()
     }
 
     /// Its process.

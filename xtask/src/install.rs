@@ -4,7 +4,8 @@
 //! Each is looked for first: on a machine that has everything, nothing changes and no network is used.
 
 use std::fs;
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::extension::{self, Target};
@@ -24,11 +25,19 @@ const CARGO_DENY: Tool =
 /// The programs that the browser tests run, and their packages. A program that exists is not installed again: Node is
 /// often there from elsewhere, and Debian's npm package would conflict with it.
 const BROWSER_PROGRAMS: &[(&str, &str)] = &[("chromium", "chromium"), ("node", "nodejs"), ("npm", "npm")];
-/// What npm reads, in tests/browser and where it installs. It asks for the last playwright-core that runs on Node 18,
+/// What npm reads, in a folder of the repository and where it installs. The packages are the last that run on Node 18,
 /// which is Debian 12's.
 const NPM_FILES: &[&str] = &["package.json", "package-lock.json", ".npmrc"];
 /// A copy of the lock file, written next to the packages once npm has installed all of them.
 const NPM_DONE: &str = "installed-package-lock.json";
+
+/// The TypeScript client.
+const TYPESCRIPT_CLIENT: &str = "clients/typescript";
+
+/// What pip reads, and where it installs.
+const PIP_REQUIREMENTS: &str = "tests/openapi/requirements.txt";
+/// A copy of the requirements, written into the venv once pip has installed all of them.
+const PIP_DONE: &str = "installed-requirements.txt";
 
 /// A subcommand of Cargo: the crate `cargo-` and its name.
 struct Tool {
@@ -59,6 +68,63 @@ pub fn browser() -> Result<PathBuf> {
     let missing = BROWSER_PROGRAMS.iter().filter(|(program, _)| process::find(program).is_none());
     apt_install(&missing.map(|&(_, package)| package.to_owned()).collect::<Vec<_>>())?;
     playwright_core()
+}
+
+/// Builds the TypeScript client in a copy of its folder below the target folder, with what its tests need, and returns
+/// the copy.
+pub fn typescript_client() -> Result<PathBuf> {
+    let folder = target_directory()?.join("typescript");
+    npm_ci(&root().join(TYPESCRIPT_CLIENT), &folder)?;
+    for inner in ["src", "test", "dist"] {
+        // What was renamed or removed must not stay.
+        match fs::remove_dir_all(folder.join(inner)) {
+            Err(fault) if fault.kind() != ErrorKind::NotFound => {
+                return Err(Error::file(folder.join(inner))(fault));
+            }
+            _ => {}
+        }
+    }
+    process::run(Command::new("cp").arg("-R").arg(root().join(TYPESCRIPT_CLIENT).join(".")).arg(&folder))?;
+    process::run(Command::new("npm").args(["run", "--silent", "build"]).current_dir(&folder))?;
+    Ok(folder)
+}
+
+/// Installs what is missing to check openapi.yaml, in a venv below the target folder, and returns the program.
+pub fn schemathesis() -> Result<PathBuf> {
+    let has_venv = Command::new("python3").args(["-c", "import ensurepip, venv"]).output();
+    if !has_venv.is_ok_and(|answer| answer.status.success()) {
+        apt_install(&["python3-venv".to_owned()])?;
+    }
+    let (requirements, venv) = (root().join(PIP_REQUIREMENTS), target_directory()?.join("schemathesis"));
+    let wanted = fs::read(&requirements).map_err(Error::file(&requirements))?;
+    let done = venv.join(PIP_DONE);
+    if !fs::read(&done).is_ok_and(|installed| installed == wanted) {
+        process::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
+        let mut pip = Command::new(venv.join("bin/pip"));
+        pip.args(["install", "--quiet", "--no-input", "--disable-pip-version-check", "--requirement"]);
+        process::run(pip.arg(&requirements))?;
+        fs::write(&done, wanted).map_err(Error::file(done))?;
+    }
+    Ok(venv.join("bin/schemathesis"))
+}
+
+/// Fetches what is missing to check the alerts, and returns `promtool`. Debian's package would start a Prometheus, so only
+/// this one program of it is unpacked, below the target folder.
+pub fn promtool() -> Result<PathBuf> {
+    let folder = target_directory()?.join("promtool");
+    let unpacked = folder.join("usr/bin/promtool");
+    let is_there = || unpacked.exists().then(|| unpacked.clone());
+    if let Some(program) = process::find("promtool").or_else(is_there) {
+        return Ok(program);
+    }
+    eprintln!("missing: promtool");
+    fs::create_dir_all(&folder).map_err(Error::file(&folder))?;
+    process::run(apt_get().arg("update"))?;
+    process::run(Command::new("apt-get").args(["--quiet", "download", "prometheus"]).current_dir(&folder))?;
+    let unpack =
+        "dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool && rm prometheus_*.deb";
+    process::run(Command::new("sh").args(["-c", unpack]).current_dir(&folder))?;
+    Ok(unpacked)
 }
 
 /// pip, by which wheels are fetched; installed if it is missing.
@@ -154,22 +220,27 @@ fn cargo_tool(tool: &Tool) -> Result<()> {
 }
 
 fn playwright_core() -> Result<PathBuf> {
-    let (source, folder) = (root().join("tests/browser"), target_directory()?.join("browser"));
+    let folder = target_directory()?.join("browser");
+    npm_ci(&root().join("tests/browser"), &folder)?;
+    Ok(folder)
+}
+
+/// Installs the packages that a folder's lock file names into another folder, unless they are there.
+fn npm_ci(source: &Path, folder: &Path) -> Result<()> {
     let lock = source.join("package-lock.json");
     let lock = fs::read(&lock).map_err(Error::file(lock))?;
     let done = folder.join(NPM_DONE);
     if fs::read(&done).is_ok_and(|installed| installed == lock) {
-        return Ok(folder);
+        return Ok(());
     }
-    fs::create_dir_all(&folder).map_err(Error::file(&folder))?;
+    fs::create_dir_all(folder).map_err(Error::file(folder))?;
     for name in NPM_FILES {
         fs::copy(source.join(name), folder.join(name)).map_err(Error::file(folder.join(name)))?;
     }
     // The packages' own scripts could download browsers.
     let flags = ["--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"];
-    process::run(Command::new("npm").arg("ci").args(flags).current_dir(&folder))?;
-    fs::write(&done, lock).map_err(Error::file(done))?;
-    Ok(folder)
+    process::run(Command::new("npm").arg("ci").args(flags).current_dir(folder))?;
+    fs::write(&done, lock).map_err(Error::file(done))
 }
 
 fn is_root() -> bool {

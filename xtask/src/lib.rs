@@ -8,8 +8,11 @@
 
 pub mod cluster; // a private Postgres
 pub mod shim; // the shim, as its users run it
+pub mod checklist; // the scenarios at Stripe, in test mode
 pub mod stripe_event; // what Stripe would post to it, signed
+pub mod token; // whom the app says that it is
 pub mod http; // how it is posted
+mod tls; // how Stripe is asked
 pub mod forwarder; // an address that can move and be cut off
 
 pub mod install; // what has to be on the machine for all that

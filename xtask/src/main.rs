@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use xtask::{Error, Result, signals};
 
-use crate::commands::{bench, demo, install, package, test, tools, torture, try_images, try_packages, up};
+use crate::commands::{
+    bench, checklist, demo, install, package, test, tools, torture, try_images, try_packages, up,
+};
 
 /// What shells expect of a command that Ctrl-C ended.
 const EXIT_INTERRUPTED: u8 = 130;
@@ -39,6 +41,8 @@ enum Command {
     Up(up::Arguments),
     /// Install what the other commands and the checks need
     Tools,
+    /// Play the first twelve scenarios at Stripe, in test mode, with the key in `STRIPE_SECRET_KEY`
+    Checklist(checklist::Arguments),
     /// Measure, as ratios to a baseline in the same run
     Bench(bench::Arguments),
     /// Sell and spend while everything fails, and prove the books at the end
@@ -68,6 +72,7 @@ fn run(command: Command) -> Result<()> {
         Command::TryImages => try_images::run(),
         Command::Up(arguments) => up::run(&arguments),
         Command::Tools => tools::run(),
+        Command::Checklist(arguments) => checklist::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Torture(arguments) => torture::run(&arguments),
     }

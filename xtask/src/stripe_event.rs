@@ -288,7 +288,8 @@ pub fn sign(secret: &str, timestamp: u64, body: &[u8]) -> String {
     header
 }
 
-fn unix_now() -> u64 {
+/// Seconds since 1970.
+pub(crate) fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 

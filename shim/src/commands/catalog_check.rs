@@ -10,9 +10,10 @@ use stripe_credits_rules::catalog::{Names, PriceKind};
 use crate::commands::repair::{Repair, each_page};
 use crate::commands::report::Report;
 use crate::config::Environment;
+use crate::database::Database;
 use crate::database::catalog::CatalogPrice;
 use crate::error::Error;
-use crate::stripe::client::StripeError;
+use crate::stripe::client::{StripeClient, StripeError};
 use crate::stripe::objects;
 use crate::stripe::objects::Recurring;
 use crate::stripe::pages::Pages;
@@ -41,18 +42,41 @@ struct Tier {
     flat_amount: Option<i64>,
 }
 
+/// Where the catalog and Stripe differ.
+pub(crate) struct Comparison {
+    /// Each difference, beginning with the price's id.
+    pub(crate) differences: Vec<String>,
+    /// How many prices the catalog has, retired ones too.
+    pub(crate) known: usize,
+    /// How many prices are active at Stripe.
+    pub(crate) sold: usize,
+}
+
 /// Compares both and prints each difference.
 pub(crate) async fn run(environment: &Environment) -> Result<(), Error> {
     let repair = Repair::open(environment).await?;
     repair.needs_catalog().await?;
-    let prices = repair.database.prices().await?;
-    let total = prices.len();
+    let mut report = Report::new();
+    let Comparison { differences, known, sold } = compare(&repair.database, &repair.stripe).await?;
+    for difference in differences {
+        report.finding(&difference);
+    }
+    report.print(&format!("{known} prices in the catalog, {sold} sold at Stripe"));
+    report.finish()
+}
+
+/// Compares both.
+pub(crate) async fn compare(database: &Database, stripe: &StripeClient) -> Result<Comparison, Error> {
+    let prices = database.prices().await?;
+    let known = prices.len();
     let mut unmatched: BTreeMap<String, CatalogPrice> =
         prices.into_iter().map(|price| (price.price_id.clone(), price)).collect();
     let products = take_products(&mut unmatched);
-    let mut report = Report::new();
-    let mut sold = 0;
-    let pages = Pages::of(&repair.stripe, "/v1/prices?active=true&expand[]=data.tiers".to_owned(), None);
+    let (mut differences, mut sold) = (Vec::new(), 0);
+    let mut note = |price_id: &str, difference: Option<String>| {
+        differences.extend(difference.map(|difference| format!("{price_id}  {difference}")));
+    };
+    let pages = Pages::of(stripe, "/v1/prices?active=true&expand[]=data.tiers".to_owned(), None);
     each_page(pages, async |page| {
         for listed in page.objects {
             sold += 1;
@@ -63,17 +87,14 @@ pub(crate) async fn run(environment: &Environment) -> Result<(), Error> {
                 Some(known) => difference(known, &price),
                 None => Some("is sold at Stripe, and the catalog does not know it".to_owned()),
             };
-            if let Some(difference) = difference {
-                report.finding(&format!("{}  {difference}", listed.id));
-            }
+            note(&listed.id, difference);
         }
         Ok(())
     })
     .await?;
     // The others are archived or missing in Stripe.
     for (price_id, known) in unmatched.into_iter().filter(|(_, known)| !known.is_retired) {
-        let found =
-            repair.stripe.get(&format!("{}?expand[]=tiers", objects::path("prices", &price_id))).await;
+        let found = stripe.get(&format!("{}?expand[]=tiers", objects::path("prices", &price_id))).await;
         let difference = match found {
             Ok(object) => difference(&known, &object.read()?),
             Err(StripeError::NotFound | StripeError::Refused { .. }) => {
@@ -81,12 +102,9 @@ pub(crate) async fn run(environment: &Environment) -> Result<(), Error> {
             }
             Err(error) => return Err(error.into()),
         };
-        if let Some(difference) = difference {
-            report.finding(&format!("{price_id}  {difference}"));
-        }
+        note(&price_id, difference);
     }
-    report.print(&format!("{total} prices in the catalog, {sold} sold at Stripe"));
-    report.finish()
+    Ok(Comparison { differences, known, sold })
 }
 
 /// The difference between a price in the catalog and in Stripe; none if they agree. A retired price may differ: it is

@@ -1,4 +1,5 @@
-//! `catalog push FILE`: loads a catalog document into the database, and applies the parked events that it makes due.
+//! `catalog push FILE`: loads a catalog document into the database, applies the parked events that it makes due, and
+//! reads from Stripe what the prices cost, to be shown.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -6,12 +7,17 @@ use std::io::Read as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+use stripe_credits_rules::catalog::{Names, PriceKind};
 use tokio::time::sleep;
 
-use crate::config::DatabaseConfig;
-use crate::database::catalog::PriceChange;
+use crate::app::check_mode;
+use crate::config::{PushConfig, StripeConfig};
+use crate::database::catalog::{CatalogPrice, PriceChange};
 use crate::database::{Database, DatabaseError, describe};
 use crate::error::Error;
+use crate::stripe::client::{StripeClient, StripeError};
+use crate::stripe::objects;
 
 /// How long locks are tried for, each time shortly, because every delivery waits behind a load that waits.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
@@ -19,19 +25,62 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 const LOCK_PAUSE: Duration = Duration::from_secs(1);
 
 /// Loads the document and prints the changes.
-pub(crate) async fn run(file: &Path, config: &DatabaseConfig) -> Result<(), Error> {
+pub(crate) async fn run(file: &Path, config: &PushConfig) -> Result<(), Error> {
     let document = read(file)?;
-    let database = Database::new(config);
+    let database = Database::new(&config.database);
     match with_patience(async || database.load_catalog(&document).await).await {
         Ok(changes) => {
             print!("{}", report(&changes));
             apply_due(&database).await;
+            if let Some(stripe) = &config.stripe
+                && let Err(error) = store_amounts(&database, stripe).await
+            {
+                // The catalog is loaded, and no credits depend on amounts.
+                eprintln!("what the prices cost could not be read, so GET /catalog may not show it: {error}");
+            }
             Ok(())
         }
         // The database reports a fault in the document as a data error with its path.
         Err(DatabaseError::Data(fault)) => Err(Error::Document(with_detail(&fault))),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Stores what the prices on sale cost at Stripe. Of a product that stands for all of its prices there is no one amount.
+async fn store_amounts(database: &Database, config: &StripeConfig) -> Result<(), Error> {
+    check_mode(database, config.mode).await?;
+    let stripe = StripeClient::with_retries(config);
+    let is_sold = |price: &CatalogPrice| {
+        price.names == Names::Price && !price.is_retired && price.kind != PriceKind::NotCredits
+    };
+    let mut found = Vec::new();
+    for price in database.prices().await?.into_iter().filter(is_sold) {
+        match stripe.get(&objects::path("prices", &price.price_id)).await {
+            Ok(object) => found.push(object.read::<Amount>()?),
+            Err(StripeError::NotFound | StripeError::Refused { .. }) => {
+                eprintln!("{}: Stripe has no such price", price.price_id);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let amounts = serde_json::to_string(&found).map_err(|fault| Error::Internal(fault.to_string()))?;
+    Ok(database.store_price_amounts(&amounts).await?)
+}
+
+/// What a price costs: of Stripe's object, what is shown.
+#[derive(Deserialize, Serialize)]
+struct Amount {
+    id: String,
+    currency: Option<String>,
+    /// In the currency's smallest unit; none if it has tiers, or parts of that unit.
+    unit_amount: Option<i64>,
+    recurring: Option<Interval>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Interval {
+    interval: String,
+    interval_count: u32,
 }
 
 /// Applies the parked events that are due, a batch at a time.

@@ -94,6 +94,11 @@ impl Report {
         self.print(line);
     }
 
+    /// Whether something needs a person so far.
+    pub(crate) fn has_findings(&self) -> bool {
+        self.findings > 0
+    }
+
     /// Prints a line.
     pub(crate) fn print(&self, line: &str) {
         self.progress.suspend(|| println!("{line}"));

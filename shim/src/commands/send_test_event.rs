@@ -165,8 +165,8 @@ mod tests {
         ]);
         let text = checkout_session_completed(&cli.arguments);
         let event = Event::parse(verified(text.as_bytes())).unwrap();
-        assert_eq!(event.session_id(), Some("cs_1"));
-        assert_eq!(event.payment_intent_id(), Some("pi_of_cs_1"));
+        assert_eq!(event.ids().session.as_deref(), Some("cs_1"));
+        assert_eq!(event.ids().payment_intent.as_deref(), Some("pi_of_cs_1"));
         assert!(text.contains(&format!(
             r#""metadata":{{"fixed_lines":"true","price_id":"price_a","quantity":"3","user_id":"{user}"}}"#
         )));

@@ -3,24 +3,27 @@
 
 use serde::{Deserialize, Serialize};
 use stripe_credits_rules::event::TYPES;
+use stripe_credits_rules::verdict::VerdictName;
 
 use crate::clock::unix_now;
 use crate::commands::repair::{Repair, each_page};
 use crate::commands::report::Report;
 use crate::config::Environment;
 use crate::database::DatabaseError;
+use crate::database::operations::SWEEP;
 use crate::error::Error;
 use crate::event::Event;
+use crate::outcome::Outcome;
 use crate::stripe::pages::{Listed, Page, Pages};
 
-/// The name of the cursor.
-const COMMAND: &str = "sweep";
 /// How far back the first run looks, in seconds: as long as Stripe retries a delivery.
 const FIRST_SWEEP_SECONDS: u64 = 3 * 24 * 3600;
 /// The overlap with the last run, in seconds: events are listed some time after their creation, and clocks differ.
 const OVERLAP_SECONDS: u64 = 3600;
 /// How long Stripe keeps events, in seconds.
 const RETENTION_SECONDS: u64 = 30 * 24 * 3600;
+/// How old, in seconds, an event is that its webhook should have brought: Stripe's first attempt comes within seconds.
+const LOST_AFTER_SECONDS: u64 = 600;
 /// Stripe's maximum number of event types in one request.
 const MAX_TYPES: usize = 20;
 
@@ -28,6 +31,9 @@ const MAX_TYPES: usize = 20;
 #[derive(Serialize, Deserialize)]
 struct SweepCursor {
     until: u64,
+    /// How many events the run applied that were older than [`LOST_AFTER_SECONDS`], for the metrics.
+    #[serde(default)]
+    lost: u64,
 }
 
 /// Applies the events created since a time, or since the last run.
@@ -35,7 +41,7 @@ pub(crate) async fn run(since: Option<&str>, environment: &Environment) -> Resul
     let repair = Repair::open(environment).await?;
     repair.needs_catalog().await?;
     let now = unix_now();
-    let known: Option<SweepCursor> = repair.cursor(COMMAND).await?;
+    let known: Option<SweepCursor> = repair.cursor(SWEEP).await?;
     let known = known.map(|cursor| cursor.until);
     let since = match since {
         Some(written) => time(&repair, written).await?,
@@ -47,14 +53,19 @@ pub(crate) async fn run(since: Option<&str>, environment: &Environment) -> Resul
         report.print("Stripe keeps events for 30 days: for what is older, run `stripe-credits backfill`");
     }
     report.start_part("events");
+    let mut lost = 0;
     for types in TYPES.chunks(MAX_TYPES) {
         let path = format!("/v1/events?created[gte]={since}&types[]={}", types.join("&types[]="));
         let pages = Pages::of(&repair.stripe, path, None);
-        each_page(pages, async |page| apply(&repair, page, &mut report).await).await?;
+        each_page(pages, async |page| {
+            lost += apply(&repair, page, now, &mut report).await?;
+            Ok(())
+        })
+        .await?;
     }
     // A run that started after the known time leaves a gap, so it does not move the cursor.
     if known.is_none_or(|until| since <= until) {
-        repair.save_cursor(COMMAND, &SweepCursor { until: now }).await?;
+        repair.save_cursor(SWEEP, &SweepCursor { until: now, lost }).await?;
     }
     report.finish()
 }
@@ -70,12 +81,29 @@ async fn time(repair: &Repair, written: &str) -> Result<u64, Error> {
     }
 }
 
-/// Applies the events of a page that the inbox lacks.
-async fn apply(repair: &Repair, page: Page, report: &mut Report) -> Result<(), Error> {
+/// Applies the events of a page that the inbox lacks. Returns how many of those took effect that a webhook should have
+/// brought before `now`.
+async fn apply(repair: &Repair, page: Page, now: u64, report: &mut Report) -> Result<u64, Error> {
+    #[derive(Deserialize)]
+    struct Created {
+        created: u64,
+    }
     let ids: Vec<String> = page.objects.iter().map(|event| event.id.clone()).collect();
     let unapplied = repair.database.unapplied(&ids).await?;
     report.count_known(ids.len() - unapplied.len());
+    let late = |event: &&Listed| {
+        let created = event.object.read().map_or(now, |Created { created }| created);
+        created + LOST_AFTER_SECONDS < now
+    };
+    let late: Vec<String> = page.objects.iter().filter(late).map(|event| event.id.clone()).collect();
     let missing = page.objects.into_iter().filter(|event| unapplied.contains(&event.id));
     let apply_one = async |listed: &Listed| repair.apply(&Event::from_api(&listed.object.json)?).await;
-    repair.each(missing, apply_one, |id, result| report.count(id, result)).await
+    let mut lost = 0;
+    let on_result = |id: &str, result: &Result<Outcome, Error>| {
+        let is_applied = result.as_ref().is_ok_and(|outcome| outcome.verdict() == VerdictName::Applied);
+        lost += u64::from(is_applied && late.iter().any(|late| late == id));
+        report.count(id, result);
+    };
+    repair.each(missing, apply_one, on_result).await?;
+    Ok(lost)
 }

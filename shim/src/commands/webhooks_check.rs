@@ -18,10 +18,12 @@ const EVERYTHING: &str = "*";
 /// What the names of the events of test clocks begin with. There are none in live mode, where no endpoint can ask for them.
 const TEST_CLOCKS: &str = "test_helpers.";
 
-/// <https://docs.stripe.com/api/webhook_endpoints/object>
-#[derive(Deserialize)]
-struct Endpoint {
-    url: String,
+/// A webhook endpoint at Stripe.
+pub(crate) struct Endpoint {
+    pub(crate) id: String,
+    pub(crate) url: String,
+    /// The version of the API that shapes what it sends; none if it is the account's default.
+    pub(crate) api_version: Option<String>,
     status: String,
     livemode: bool,
     enabled_events: Vec<String>,
@@ -31,44 +33,75 @@ struct Endpoint {
 pub(crate) async fn run(url: Option<&Uri>, environment: &Environment) -> Result<(), Error> {
     let stripe = StripeClient::with_retries(&StripeConfig::read(environment)?);
     let mut report = Report::new();
-    let mut found = 0;
-    let pages = Pages::of(&stripe, "/v1/webhook_endpoints".to_owned(), None);
+    let endpoints = endpoints(&stripe, url).await?;
+    if endpoints.is_empty() {
+        report.finding(&format!("Stripe has no webhook endpoint at {}", place(url)));
+    }
+    for endpoint in endpoints {
+        let (id, url, faults) = (&endpoint.id, &endpoint.url, endpoint.faults());
+        for fault in &faults {
+            report.finding(&format!("{id}  {url}  {fault}"));
+        }
+        if faults.is_empty() {
+            report.print(&format!("{id}  {url}  sends all that is needed"));
+        }
+    }
+    report.finish()
+}
+
+/// The endpoint at `url`; without it, each endpoint with the shim's path.
+pub(crate) async fn endpoints(stripe: &StripeClient, url: Option<&Uri>) -> Result<Vec<Endpoint>, Error> {
+    let mut found = Vec::new();
+    let pages = Pages::of(stripe, "/v1/webhook_endpoints".to_owned(), None);
     each_page(pages, async |page| {
         for listed in page.objects {
-            let endpoint: Endpoint = listed.object.read()?;
+            let endpoint = Endpoint::of(listed.id, listed.object.read()?);
             if endpoint.is_at(url) {
-                found += 1;
-                endpoint.report(&listed.id, &mut report);
+                found.push(endpoint);
             }
         }
         Ok(())
     })
     .await?;
-    if found == 0 {
-        let place = url.map_or_else(|| format!("…{PATH}"), Uri::to_string);
-        report.finding(&format!("Stripe has no webhook endpoint at {place}"));
-    }
-    report.finish()
+    Ok(found)
+}
+
+/// Where an endpoint is looked for, in words.
+pub(crate) fn place(url: Option<&Uri>) -> String {
+    url.map_or_else(|| format!("…{PATH}"), Uri::to_string)
+}
+
+/// Whether events of a type exist in live mode, or in test mode.
+pub(crate) fn exists_in(event_type: &str, is_live: bool) -> bool {
+    !(is_live && event_type.starts_with(TEST_CLOCKS))
+}
+
+/// <https://docs.stripe.com/api/webhook_endpoints/object>
+#[derive(Deserialize)]
+struct EndpointObject {
+    url: String,
+    status: String,
+    livemode: bool,
+    enabled_events: Vec<String>,
+    api_version: Option<String>,
 }
 
 impl Endpoint {
+    fn of(id: String, object: EndpointObject) -> Self {
+        let EndpointObject { url, status, livemode, enabled_events, api_version } = object;
+        Self { id, url, api_version, status, livemode, enabled_events }
+    }
+
     fn is_at(&self, url: Option<&Uri>) -> bool {
         let Ok(own) = self.url.parse::<Uri>() else { return false };
         url.map_or_else(|| own.path().ends_with(PATH), |url| *url == own)
     }
 
-    fn report(&self, id: &str, report: &mut Report) {
-        let Self { url, status, .. } = self;
-        let missing = self.missing();
-        if status != "enabled" {
-            report.finding(&format!("{id}  {url}  is {status}"));
-        }
-        for event_type in &missing {
-            report.finding(&format!("{id}  {url}  does not send {event_type}"));
-        }
-        if status == "enabled" && missing.is_empty() {
-            report.print(&format!("{id}  {url}  sends all that is needed"));
-        }
+    /// What is wrong with it, in words that follow its URL.
+    pub(crate) fn faults(&self) -> Vec<String> {
+        let disabled = (self.status != "enabled").then(|| format!("is {}", self.status));
+        let missing = self.missing().into_iter().map(|event_type| format!("does not send {event_type}"));
+        disabled.into_iter().chain(missing).collect()
     }
 
     /// The event types that the rules read and the endpoint does not send.
@@ -76,8 +109,8 @@ impl Endpoint {
         let sends = |event_type: &str| {
             self.enabled_events.iter().any(|enabled| enabled == event_type || enabled == EVERYTHING)
         };
-        let exists = |event_type: &str| !(self.livemode && event_type.starts_with(TEST_CLOCKS));
-        TYPES.into_iter().filter(|event_type| exists(event_type) && !sends(event_type)).collect()
+        let is_missing = |event_type: &&str| exists_in(event_type, self.livemode) && !sends(event_type);
+        TYPES.into_iter().filter(is_missing).collect()
     }
 }
 
@@ -87,7 +120,14 @@ mod tests {
 
     fn endpoint(url: &str, enabled_events: &[&str]) -> Endpoint {
         let enabled_events = enabled_events.iter().map(|&event_type| event_type.to_owned()).collect();
-        Endpoint { url: url.to_owned(), status: "enabled".to_owned(), livemode: false, enabled_events }
+        let object = EndpointObject {
+            url: url.to_owned(),
+            status: "enabled".to_owned(),
+            livemode: false,
+            enabled_events,
+            api_version: None,
+        };
+        Endpoint::of("we_1".to_owned(), object)
     }
 
     #[test]

@@ -87,16 +87,21 @@ impl Database {
                 where p.valid_from <= statement_timestamp() order by p.price_id, p.valid_from desc),
             offers as (
                 select l.kind, l.key, l.name, l.credits, l.rank,
-                    coalesce(json_agg(l.price_id order by l.price_id) filter (where l.names = 'price'), '[]') as prices
-                from latest l where not l.retired and l.kind in ('plan', 'pack')
+                    coalesce(json_agg(l.price_id order by l.price_id) filter (where l.names = 'price'), '[]') as prices,
+                    coalesce(json_agg(json_build_object('price_id', a.price_id, 'currency', a.currency,
+                        'unit_amount', a.unit_amount, 'interval', a.recurring_interval,
+                        'interval_count', a.interval_count) order by a.price_id)
+                        filter (where a.price_id is not null), '[]') as amounts
+                from latest l left join billing.price_amounts a using (price_id)
+                where not l.retired and l.kind in ('plan', 'pack')
                 group by l.kind, l.key, l.name, l.credits, l.rank)
             select json_build_object(
                 'plans', coalesce(
                     json_agg(json_build_object('key', o.key, 'name', o.name, 'credits', o.credits, 'rank', o.rank,
-                        'prices', o.prices) order by o.rank, o.key) filter (where o.kind = 'plan'), '[]'),
+                        'prices', o.prices, 'amounts', o.amounts) order by o.rank, o.key) filter (where o.kind = 'plan'), '[]'),
                 'packs', coalesce(
                     json_agg(json_build_object('key', o.key, 'name', o.name, 'credits', o.credits,
-                        'prices', o.prices) order by o.credits, o.key) filter (where o.kind = 'pack'), '[]'))::text
+                        'prices', o.prices, 'amounts', o.amounts) order by o.credits, o.key) filter (where o.kind = 'pack'), '[]'))::text
             from offers o";
         self.query_value(sql, &[], READ_TIMEOUT).await
     }
@@ -147,6 +152,12 @@ impl Database {
         let rows = self.query(sql, &[document], CATALOG_TIMEOUT).await?;
         let change = |row: &Row| Ok(PriceChange { price_id: column(row, 0)?, change: column(row, 1)? });
         rows.iter().map(change).collect()
+    }
+
+    /// Stores what prices cost at Stripe, given a JSON array of them.
+    pub(crate) async fn store_price_amounts(&self, prices: &str) -> Result<(), DatabaseError> {
+        let sql = "select billing.store_price_amounts(($1::text)::jsonb)";
+        self.query(sql, &[prices], READ_TIMEOUT).await.map(drop)
     }
 
     /// The livemode of the settings; none before a catalog is loaded.

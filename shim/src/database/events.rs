@@ -9,9 +9,6 @@ use crate::event::Event;
 use crate::limits::Party;
 use crate::outcome::Outcome;
 
-/// How many parked events are counted for the metrics: more are as alarming.
-const MAX_COUNTED: u32 = 100_000;
-
 impl Database {
     /// Applies an event.
     pub(crate) async fn apply_stripe_event(&self, event: &Event) -> Result<Outcome, DatabaseError> {
@@ -102,16 +99,22 @@ impl Database {
                 'remaining_subscription', c.subscription_credits_balance,
                 'remaining_purchased', c.purchased_credits_balance,
                 'remaining_promotional', c.promotional_credits_balance, 'remaining_total', c.credits_balance,
-                'debt', c.debt, 'tier', c.subscription_tier, 'subscription_status', c.subscription_status))::text
+                'debt', c.debt, 'tier', c.subscription_tier, 'subscription_status', c.subscription_status,
+                'details', json_build_object('payment_intent_id', known.session ->> 'payment_intent', 'price_ids',
+                    coalesce(nullif(jsonb_path_query_array(known.session, '$.line_items.data[*].price.id'), '[]'),
+                        jsonb_build_array(known.session #> '{metadata,price_id}')))))::text
             from billing.user_credits c
-            where c.user_id = ($2::text)::uuid and exists (
-                select from billing.stripe_events e
+            cross join lateral (
+                select e.payload #> '{data,object}' as session
+                from billing.stripe_events e
                 where e.object_id = $1 and e.user_id = c.user_id and e.outcome in ('applied', 'already_applied')
                     and e.payload #>> '{data,object,mode}' = $3
                     and ($3 = 'payment' or exists (
                         select from billing.payments p
                         where p.user_id = c.user_id and p.paid_at is not null and p.source_id = coalesce(
-                            e.payload #>> '{data,object,invoice,id}', e.payload #>> '{data,object,invoice}'))))";
+                            e.payload #>> '{data,object,invoice,id}', e.payload #>> '{data,object,invoice}')))
+                limit 1) known
+            where c.user_id = ($2::text)::uuid";
         let parameters = [session_id, &user.to_string(), mode.as_str()];
         let row: Option<String> = self.query_optional(sql, &parameters, READ_TIMEOUT).await?;
         row.map(Outcome::parse)
@@ -140,19 +143,6 @@ impl Database {
             Err(DatabaseError::Data(_)) => Ok(false),
             Err(error) => Err(error),
         }
-    }
-
-    /// The number of parked events, counted up to [`MAX_COUNTED`] on the connection of probes.
-    pub(crate) async fn parked_events(&self) -> Result<i64, DatabaseError> {
-        // The comparison is always true: the index of what waits is read by it.
-        let sql = format!(
-            "select count(*) from (
-                select from billing.stripe_events e where e.outcome = 'parked' and e.judged_at >= '-infinity'
-                limit {MAX_COUNTED}) parked"
-        );
-        let rows = self.probe(&sql).await?;
-        let row = rows.first().ok_or_else(|| DatabaseError::UnexpectedAnswer("no row".to_owned()))?;
-        column(row, 0)
     }
 
     /// Judges a batch of the parked events again that are due. Returns how many.

@@ -14,15 +14,16 @@ use crate::database::outbox::Waiting;
 use crate::error::Error;
 use crate::metrics::{self, Now, WaitingEvents};
 use crate::response::{Response, error_response, json_response};
+use crate::status::Status;
 
 /// How old a readiness may be that is answered.
 const READINESS_MAX_AGE: Duration = Duration::from_secs(1);
-/// How old the count of parked events may be that is answered.
-const COUNT_MAX_AGE: Duration = Duration::from_secs(5);
+/// How old the database's status may be that is answered.
+const STATUS_MAX_AGE: Duration = Duration::from_secs(5);
 
 /// The extension's version, or why a delivery could not be applied.
 static READINESS: Kept<Result<String, Arc<Error>>> = Kept::none();
-static PARKED_EVENTS: Kept<Option<i64>> = Kept::none();
+static STATUS: Kept<Option<Status>> = Kept::none();
 static WAITING_EVENTS: Kept<Option<Waiting>> = Kept::none();
 
 /// The last answer to a question. While it is asked again, whoever else asks waits for the same answer.
@@ -69,19 +70,19 @@ pub(crate) async fn ready(app: &App) -> Response {
 
 /// The metrics, without those from the database while it is down.
 pub(crate) async fn scrape(app: &App) -> Result<Response, Error> {
-    let count = async { app.database.parked_events().await.ok() };
-    let parked_events = PARKED_EVENTS.get(COUNT_MAX_AGE, count).await;
+    let ask = async { app.database.status().await.ok() };
+    let status = STATUS.get(STATUS_MAX_AGE, ask).await;
     // Without an endpoint nothing is delivered, and nothing waits.
     let waiting_events = if app.endpoint.is_some() {
         let count = async { app.database.waiting_events().await.ok() };
-        WAITING_EVENTS.get(COUNT_MAX_AGE, count).await
+        WAITING_EVENTS.get(STATUS_MAX_AGE, count).await
     } else {
         None
     };
     let now = Now {
         pool: app.database.pool_status(),
         dropped_lines: app.dropped_lines.dropped_lines(),
-        parked_events,
+        status,
         waiting_events: waiting_events.map(|waiting| WaitingEvents {
             pending: waiting.pending,
             dead: waiting.dead,

@@ -4,6 +4,7 @@
 
 use hyper::StatusCode;
 use serde::Deserialize;
+use serde_json::Value;
 use stripe_credits_rules::event::reconcile_id;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::session::Mode;
@@ -56,10 +57,14 @@ async fn reconcile(
     fields.session_id = Some(session_id.clone());
     // A page that is loaded again costs none of Stripe's rate limit.
     if let Some(outcome) = app.database.reconciled(&session_id, mode, request.user.id()).await? {
+        fields.payment_intent_id = outcome.payment_intent_id().map(str::to_owned);
+        fields.price_id = outcome.price_ids();
         return Ok(Reply::outcome(status(&outcome), &outcome));
     }
-    let session = session(app, mode, &session_id).await?;
+    let (session, payment_intent_id) = session(app, mode, &session_id).await?;
+    fields.payment_intent_id = payment_intent_id;
     let outcome = apply(app, mode, request, &session_id, &session).await?;
+    fields.price_id = outcome.price_ids();
     app.after_commit(&outcome, &reconcile_id(mode, &session_id)).await;
     Ok(Reply::outcome(status(&outcome), &outcome))
 }
@@ -78,12 +83,13 @@ fn is_session_id(text: &str) -> bool {
     is_id(text) && !text.contains(['.', '-']) && text.strip_prefix("cs_").is_some_and(|rest| !rest.is_empty())
 }
 
-/// The session's current state at Stripe, if it has the mode that the route reconciles.
-async fn session(app: &App, mode: Mode, session_id: &str) -> Result<StripeObject, Error> {
+/// The session's current state at Stripe, if it has the mode that the route reconciles, and its payment intent.
+async fn session(app: &App, mode: Mode, session_id: &str) -> Result<(StripeObject, Option<String>), Error> {
     #[derive(Deserialize)]
     struct Session {
         id: String,
         mode: String,
+        payment_intent: Option<Value>,
     }
     let object = app.stripe()?.get(&session_path(mode, session_id)).await.map_err(|error| match error {
         StripeError::NotFound => Error::UnknownSession,
@@ -96,7 +102,9 @@ async fn session(app: &App, mode: Mode, session_id: &str) -> Result<StripeObject
     if Mode::of(&session.mode) != mode {
         return Err(Error::WrongMode(mode.as_str()));
     }
-    Ok(object)
+    // Not expanded, and for the log only.
+    let payment_intent = session.payment_intent.as_ref().and_then(Value::as_str).map(str::to_owned);
+    Ok((object, payment_intent))
 }
 
 async fn apply(

@@ -29,6 +29,8 @@ pub(crate) struct Reply {
 pub(crate) struct LogFields {
     pub(crate) user_id: Option<Uuid>,
     pub(crate) session_id: Option<String>,
+    pub(crate) payment_intent_id: Option<String>,
+    /// One, or several separated by commas.
     pub(crate) price_id: Option<String>,
     /// What makes a server's call the same as an earlier one.
     pub(crate) request_id: Option<String>,
@@ -105,6 +107,7 @@ fn log(route: &'static str, fields: &LogFields, result: &Result<Reply, Error>, t
                 route,
                 user_id = fields.user_id.map(tracing::field::display),
                 session_id = fields.session_id,
+                payment_intent_id = fields.payment_intent_id,
                 price_id = fields.price_id,
                 request_id = fields.request_id,
                 credits = reply.and_then(|reply| reply.credits),

@@ -149,7 +149,7 @@ async fn handle(
     fields: &mut LogFields,
 ) -> Result<Reply, Error> {
     if request.method() != route.method {
-        return Err(Error::MethodNotAllowed(route.method.clone()));
+        return Err(Error::MethodNotAllowed);
     }
     let (head, incoming) = request.into_parts();
     app.service_tokens.as_ref().map_or(Err(Error::NotFound), |tokens: &ServiceTokens| {

@@ -81,7 +81,7 @@ async fn handle(
     fields: &mut LogFields,
 ) -> Result<Reply, Error> {
     if request.method() != route.method {
-        return Err(Error::MethodNotAllowed(route.method.clone()));
+        return Err(Error::MethodNotAllowed);
     }
     let missing: Vec<&str> =
         route.needs.iter().filter(|setting| !app.has(**setting)).map(|setting| setting.variable()).collect();

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use hyper::Request;
 use hyper::body::Incoming;
-use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::verdict::VerdictName;
 
 use crate::app::App;
@@ -71,23 +70,19 @@ fn count(app: &App, event: Option<&Event>, result: &Result<Outcome, Error>, took
     if let Some(age) = event.and_then(|event| event.age(unix_now())) {
         app.metrics.event_age(Duration::from_secs(age));
     }
-    match result {
-        Err(Error::Signature(signature)) => app.metrics.signature_failure(signature.label()),
-        Ok(outcome)
-            if outcome.verdict() == VerdictName::Parked && outcome.reason() == Some(Reason::UnknownPrice) =>
-        {
-            app.metrics.unknown_price_hit();
-        }
-        _ => {}
+    if let Err(Error::Signature(signature)) = result {
+        app.metrics.signature_failure(signature.label());
     }
 }
 
-/// Logs one line: an error if an operator should look at it, a warning if it is the sender's fault.
+/// Logs one line: an error if an operator should look at it at once, a warning if it is the sender's fault, or if it is
+/// parked, such as a payment without a user: it may stay so until an operator looks at it.
 fn log(event: Option<&Event>, result: &Result<Outcome, Error>, took: Duration) {
     let outcome = result.as_ref().ok();
     let error = result.as_ref().err();
     let status = result.as_ref().map_or_else(Error::status, Outcome::status);
     let price_id = outcome.and_then(Outcome::price_ids);
+    let ids = event.map(Event::ids);
     // Shows late webhooks: Stripe's first attempt comes within seconds.
     let age_s = event.and_then(|event| event.age(unix_now()));
     macro_rules! line {
@@ -95,8 +90,11 @@ fn log(event: Option<&Event>, result: &Result<Outcome, Error>, took: Duration) {
             tracing::$level!(
                 event_id = event.map(Event::id),
                 "type" = event.map(Event::event_type),
-                session_id = event.and_then(Event::session_id),
-                payment_intent_id = event.and_then(Event::payment_intent_id),
+                session_id = ids.and_then(|ids| ids.session.as_deref()),
+                payment_intent_id = ids.and_then(|ids| ids.payment_intent.as_deref()),
+                customer_id = ids.and_then(|ids| ids.customer.as_deref()),
+                subscription_id = ids.and_then(|ids| ids.subscription.as_deref()),
+                invoice_id = ids.and_then(|ids| ids.invoice.as_deref()),
                 price_id,
                 user_id = outcome.and_then(Outcome::user_id),
                 credits = outcome.and_then(Outcome::credits),
@@ -110,10 +108,10 @@ fn log(event: Option<&Event>, result: &Result<Outcome, Error>, took: Duration) {
             )
         };
     }
-    let rejected = outcome.is_some_and(|outcome| outcome.verdict() == VerdictName::Rejected);
-    if rejected || status.is_server_error() {
+    let is = |verdict| outcome.is_some_and(|outcome| outcome.verdict() == verdict);
+    if is(VerdictName::Rejected) || status.is_server_error() {
         line!(error);
-    } else if error.is_some() {
+    } else if error.is_some() || is(VerdictName::Parked) {
         line!(warn);
     } else {
         line!(info);

@@ -31,7 +31,7 @@ use crate::telemetry::with_causes;
 use crate::tls;
 
 /// The API version of every request, whatever the account's default is.
-const STRIPE_VERSION: &str = "2025-03-31.basil";
+pub(crate) const STRIPE_VERSION: &str = "2025-03-31.basil";
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one request may take, including the response's body.

@@ -1,3 +1,4 @@
 //! The pages of examples/return-flow in a real browser, before the real shim.
 
+mod pricing;
 mod return_flow;

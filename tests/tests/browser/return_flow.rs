@@ -122,12 +122,109 @@ fn a_pack_is_reconciled_once_and_its_parameters_go_once_it_shows() {
 }
 
 #[test]
+fn a_purchase_that_is_in_is_celebrated_unless_less_motion_is_asked_for() {
+    let scene = Scene::start();
+    pack_is_paid(&scene);
+    let tab = scene.anns_tab();
+    // Whatever is added to the page, also what is gone again when it is looked at.
+    let watch = "window.seen = 0; new MutationObserver(() => {
+        seen = Math.max(seen, document.querySelectorAll('.confetti i').length) }).observe(document, { childList: true,
+        subtree: true })";
+    for (less_motion, pieces) in [(false, 60), (true, 0)] {
+        if less_motion {
+            tab.calm();
+        }
+        tab.open(&scene.pages.url("/sign-in.html"));
+        tab.init(watch);
+        scene.comes_back(&tab, BOUGHT_PACK);
+        tab.says(HAS_500);
+        until("the confetti is gone", || {
+            tab.run("document.querySelector('.confetti') === null") == json!(true)
+        });
+        assert_eq!(tab.run("seen"), json!(pieces), "less motion: {less_motion}");
+    }
+    assert_eq!(scene.books().ledger(ANN), ["purchase 500"]);
+}
+
+#[test]
+fn a_page_that_listens_shows_a_late_purchase_when_it_lands() {
+    let scene = Scene::start();
+    pack_is_on_its_way(&scene);
+    let tab = scene.anns_tab();
+    scene.comes_back(&tab, BOUGHT_PACK);
+    tab.says("Your payment is still on its way to us. This page keeps looking.");
+    until("it has looked once more since it listens", || {
+        scene.asked("/events") == 1 && scene.asked(CREDITS) >= 3
+    });
+    let looks = scene.asked(CREDITS);
+    pack_is_paid(&scene);
+    let page_time = || tab.run("Date.now()").as_u64().expect("milliseconds");
+    let since = page_time();
+    assert_eq!(scene.shim.deliver(&paid_pack("cs_1", ANN).completed("evt_1")).summary(), "200 applied");
+    tab.says(HAS_500);
+    scene.is_done(&tab);
+    // Without events it looks every two seconds, with them every 15.
+    assert!(page_time() - since < 12_000, "{} ms", page_time() - since);
+    assert!(scene.asked(CREDITS) - looks <= 3, "{} looks", scene.asked(CREDITS) - looks);
+    assert_eq!(scene.reconciled(PACK, 2), ["ignored", "already_applied"]);
+}
+
+#[test]
+fn a_page_that_cannot_listen_looks_every_two_seconds() {
+    let scene = Scene::start();
+    pack_is_on_its_way(&scene);
+    let tab = scene.anns_tab();
+    tab.cut("/events");
+    scene.comes_back(&tab, BOUGHT_PACK);
+    tab.says("Your payment is still on its way to us. This page keeps looking.");
+    until("it looks again and again", || {
+        tab.advance(Duration::from_millis(500));
+        scene.asked(CREDITS) >= 5
+    });
+    assert_eq!(scene.asked("/events"), 0);
+    pack_is_paid(&scene);
+    assert_eq!(scene.shim.deliver(&paid_pack("cs_1", ANN).completed("evt_1")).summary(), "200 applied");
+    tab.says(HAS_500);
+    scene.is_done(&tab);
+}
+
+#[test]
+fn each_step_is_told_with_its_status_and_time_and_without_a_secret() {
+    let scene = Scene::start();
+    pack_is_on_its_way(&scene);
+    let tab = scene.anns_tab();
+    let steps = tab.run(&format!(
+        "(async () => {{
+            const {{ followReturn }} = await import('./stripe-credits/browser.js');
+            const auth = await import('./auth.js');
+            history.replaceState(null, '', '?credits_checkout=success&session_id=cs_1');
+            const steps = [];
+            const options = {{ url: 'http://{}', ...auth, onStep: (step) => steps.push(step) }};
+            return new Promise((resolve) => followReturn({{ ...options, onLate: () => resolve([...steps]) }}));
+        }})()",
+        scene.shim.address()
+    ));
+    let told: Vec<(&Value, &Value, &Value)> = steps
+        .as_array()
+        .expect("steps")
+        .iter()
+        .map(|step| (&step["step"], &step["status"], &step["reason"]))
+        .collect();
+    let pack = json!("POST /reconcile-stripe-credit-pack");
+    let credits = json!("GET /credits");
+    let (ok, conflict, unpaid, nothing) = (json!(200), json!(409), json!("unpaid"), Value::Null);
+    assert_eq!(told, [(&credits, &ok, &nothing), (&pack, &conflict, &unpaid), (&credits, &ok, &nothing)]);
+    assert!(steps[0]["hasToken"] == json!(true) && steps[0]["ms"].is_number(), "{steps}");
+    assert!(!steps.to_string().contains(&token(ANN)[..20]), "{steps}");
+}
+
+#[test]
 fn a_plan_is_reconciled_by_its_own_route() {
     let scene = Scene::start();
     plan_is_bought(&scene, &plans_invoice());
     let tab = scene.anns_tab();
     scene.comes_back(&tab, BOUGHT_PLAN);
-    tab.says("you have 10,000 credits and the plan pro.");
+    tab.says("you have 10,000 credits and the plan Pro.");
     scene.is_done(&tab);
     assert_eq!(scene.reconciled(PLAN, 1), ["applied"]);
     assert_eq!(scene.books().ledger(ANN), ["subscription_grant 10000"]);
@@ -148,7 +245,7 @@ fn a_plan_that_is_active_before_its_invoice_is_paid_is_still_on_its_way() {
 
     plan_is_bought(&scene, &plans_invoice());
     assert_eq!(scene.shim.deliver(&plans_invoice().paid("evt_1")).summary(), "200 applied");
-    tab.says("you have 10,000 credits and the plan pro.");
+    tab.says("you have 10,000 credits and the plan Pro.");
     scene.is_done(&tab);
     assert_eq!(scene.reconciled(PLAN, 3), ["ignored", "ignored", "already_applied"]);
     assert_eq!(scene.books().ledger(ANN), ["subscription_grant 10000"]);
@@ -263,7 +360,7 @@ fn a_page_that_knows_no_shim_says_so() {
     let tab = scene.anns_tab();
     scene.pages.configure("");
     scene.comes_back(&tab, BOUGHT_PACK);
-    tab.says("This page is not set up. It lacks shimUrl.");
+    tab.says("This page is not set up. It lacks url.");
     assert_eq!(tab.address(), scene.pages.url(BOUGHT_PACK));
 
     scene.pages.configure(&format!("http://{}/", scene.shim.address()));
@@ -553,11 +650,11 @@ fn a_page_that_asks_twice_at_once_reconciles_once() {
     let tab = scene.anns_tab();
     let outcomes = tab.run(
         "(async () => {
-            const { followReturn } = await import('./return-flow.js');
+            const { followReturn } = await import('./stripe-credits/browser.js');
             const { shimUrl } = await import('./config.js');
             const auth = await import('./auth.js');
             history.replaceState({ of: 'the app' }, '', '?checkout=&credits_checkout=success&session_id=cs_1#top');
-            const twice = [followReturn({ shimUrl, ...auth }), followReturn({ shimUrl, ...auth })];
+            const twice = [followReturn({ url: shimUrl, ...auth }), followReturn({ url: shimUrl, ...auth })];
             return [...(await Promise.all(twice)), location.search + location.hash, history.state];
         })()",
     );
@@ -579,22 +676,22 @@ fn what_fails_of_the_pages_own_stops_neither_a_sign_in_nor_the_looking() {
     let flow = |options: &str| {
         tab.run(&format!(
             "(async () => {{
-                const {{ followReturn }} = await import('./return-flow.js');
+                const {{ followReturn }} = await import('./stripe-credits/browser.js');
                 const auth = await import('./auth.js');
                 const fails = async () => {{ throw new Error('as ordered') }};
-                const shimUrl = 'http://{}';
+                const url = 'http://{}';
                 history.replaceState(null, '', '?credits_checkout=success&session_id=cs_1');
                 return new Promise((resolve) => {{ followReturn({options}).then(resolve) }});
             }})()",
             scene.shim.address()
         ))
     };
-    let missing = json!({"status": "misconfigured", "missing": ["shimUrl", "getToken", "signOut", "signIn"]});
+    let missing = json!({"status": "misconfigured", "missing": ["url", "getToken", "signOut", "signIn"]});
     assert_eq!(flow("{}"), missing);
-    let returned_to = flow("{ shimUrl, getToken: async () => null, signOut: fails, signIn: resolve }");
+    let returned_to = flow("{ url, getToken: async () => null, signOut: fails, signIn: resolve }");
     let path = "/index.html?credits_checkout=success&session_id=cs_1&after_sign_in=1";
     assert_eq!(returned_to, scene.pages.url(path));
-    let late = flow("{ shimUrl, ...auth, getToken: fails, onLate: resolve }");
+    let late = flow("{ url, ...auth, getToken: fails, onLate: resolve }");
     assert_eq!(late, json!({"status": "late", "reason": "unreachable"}));
 }
 

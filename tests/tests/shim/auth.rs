@@ -122,6 +122,35 @@ fn a_token_of_another_role_is_403_at_every_route_and_nothing_happens() {
 }
 
 #[test]
+fn our_own_token_that_is_not_allowed_is_403_whatever_else_it_lacks_and_others_are_401() {
+    let database = Database::with_catalog();
+    let keys_signer = Signer::ec("ec-1");
+    let keys = KeyServer::showing(&[&keys_signer]);
+    let shims = [
+        without_stripe(&database),
+        without_stripe(&database).without("JWT_AUDIENCE").without("JWT_ISSUER"),
+        without_stripe(&database).with("JWKS_URL", &keys.url()),
+    ]
+    .map(Setup::start);
+    let now = unix_now();
+    // Supabase's own keys, as its dashboard shows them: neither a user nor an audience.
+    let key =
+        |role: &str| json!({"iss": "supabase", "ref": "project", "role": role, "iat": now, "exp": now + 600});
+    for (n, shim) in shims.iter().enumerate() {
+        for allowed_signature in [Signer::secret()].iter().chain((n == 2).then_some(&keys_signer)) {
+            for claims in [key("anon"), key("service_role"), json!({"exp": now + 600, "sub": ANN})] {
+                let answer = credits(shim, &allowed_signature.sign(&claims));
+                assert_eq!(answer.status, 403, "{n} {claims}: {answer:?}");
+                assert_eq!(answer.json(), json!({"code": 403, "message": "Authorization failed"}));
+            }
+            let expired = json!({"iss": "supabase", "role": "anon", "exp": now - 600});
+            assert_invalid(&credits(shim, &allowed_signature.sign(&expired)), "expired");
+        }
+        assert_invalid(&credits(shim, &Signer::ec("ec-2").sign(&key("anon"))), "not ours");
+    }
+}
+
+#[test]
 fn the_role_is_a_setting() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();

@@ -5,6 +5,8 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
+use stripe_credits_tests::app::{command, without_stripe};
+use stripe_credits_tests::fake_stripe::{FakeStripe, Fault};
 use stripe_credits_tests::shim::{Ended, SECRET, Setup, Shim};
 use stripe_credits_tests::{ANN, Database, catalog, paid_pack};
 
@@ -79,6 +81,48 @@ fn catalog_push_loads_a_file_and_a_second_time_changes_nothing() {
         "{second:?}"
     );
     assert_eq!(books.everything()["prices"], before["prices"]);
+}
+
+#[test]
+fn catalog_push_reads_what_prices_cost_and_no_credits_depend_on_it() {
+    let (database, stripe) = (Database::with_catalog(), FakeStripe::start());
+    let price = |id: &str, amount: Value, recurring: Value| {
+        let object = json!({"id": id, "object": "price", "currency": "eur", "unit_amount": amount, "recurring": recurring});
+        stripe.knows_at(&format!("/v1/prices/{id}"), object);
+    };
+    price("price_pack", json!(900), Value::Null);
+    price(
+        "price_pro",
+        json!(2900),
+        json!({"interval": "month", "interval_count": 1, "usage_type": "licensed"}),
+    );
+    price("price_max", Value::Null, json!({"interval": "month", "interval_count": 1}));
+    let shim = without_stripe(&database).start();
+    let amounts = |kind: &str, n: usize| shim.get("/catalog").json()[kind][n]["amounts"].clone();
+    let push = |document: &Value| {
+        command(&["catalog", "push", "-"], &database, &stripe).with_stdin(&document.to_string()).run()
+    };
+
+    let pushed = push(&catalog());
+    assert_eq!(pushed.code, Some(0), "{pushed:?}");
+    assert!(pushed.stderr.contains("price_roll: Stripe has no such price"), "{pushed:?}");
+    let of = |id: &str, amount: Value, interval: Value, count: Value| json!([{"price_id": id, "currency": "eur", "unit_amount": amount, "interval": interval, "interval_count": count}]);
+    assert_eq!(amounts("packs", 0), of("price_pack", json!(900), Value::Null, Value::Null));
+    assert_eq!(amounts("plans", 1), of("price_pro", json!(2900), json!("month"), json!(1)));
+    assert_eq!(amounts("plans", 2), of("price_max", Value::Null, json!("month"), json!(1)), "tiers");
+    assert_eq!(amounts("plans", 0), json!([]));
+
+    // Changed at Stripe, and read again; while Stripe is away the catalog is loaded all the same, and shows what was read.
+    price("price_pack", json!(1100), Value::Null);
+    assert_eq!(push(&catalog()).code, Some(0));
+    assert_eq!(amounts("packs", 0)[0]["unit_amount"], 1100);
+    stripe.fail(Fault::Unauthorized);
+    let away = push(&catalog());
+    assert_eq!(away.code, Some(0), "{away:?}");
+    assert!(away.stderr.contains("what the prices cost could not be read"), "{away:?}");
+    assert_eq!(amounts("packs", 0)[0]["unit_amount"], 1100);
+    assert_eq!(shim.deliver(&paid_pack("cs_1", ANN).completed("evt_1")).summary(), "200 applied");
+    assert_eq!(database.connect().balance(ANN), 500);
 }
 
 #[test]

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use stripe_credits_tests::fake_stripe::{self, FakeStripe, Fault};
 use stripe_credits_tests::shim::{SECRET, Setup, Shim, deliver, deliver_until_taken, until, webhook};
+use stripe_credits_tests::subscription::{invoice, line, period, subscription};
 use stripe_credits_tests::wire::Wire;
 use stripe_credits_tests::{
     ANN, BOB, Connection, Database, Event, catalog, paid_pack, session, user, waits_for,
@@ -349,6 +350,25 @@ fn the_metrics_have_their_families_and_the_counts_move() {
             assert_eq!(answer.body.matches(&line).count(), 1, "{line}\n{}", answer.body);
         }
     }
+}
+
+#[test]
+fn a_delivery_of_a_subscription_logs_its_customer_subscription_and_invoice() {
+    let database = Database::with_catalog();
+    let shim = Setup::serve(&database.url()).start();
+    let paid = invoice("in_1", "sub_1").line(line("price_pro", 10_000, period(0))).of(ANN).paid("evt_1");
+    let state = subscription("sub_1", "price_pro").of(ANN).created("evt_2");
+    for event in [&paid, &state] {
+        assert_eq!(shim.deliver(event).status, 200);
+        let object = &event.json()["data"]["object"];
+        let logged = &shim.deliveries(event.id(), 1)[0];
+        assert_eq!(
+            (&logged["subscription_id"], &logged["customer_id"]),
+            (&json!("sub_1"), &object["customer"]),
+            "{logged}"
+        );
+    }
+    assert_eq!(shim.deliveries("evt_1", 1)[0]["invoice_id"], "in_1");
 }
 
 #[test]

@@ -145,7 +145,11 @@ fn a_probe_is_answered_while_every_connection_is_in_use() {
         until("the only connection waits", || waiting(&mut books) == 1);
         assert_eq!(assert_prompt("/readyz", || shim.ops("/readyz")).status, 200);
         let metrics = assert_prompt("/metrics", || shim.ops("/metrics"));
-        assert!(metrics.body.contains("stripe_credits_parked_events 0"), "{}", metrics.body);
+        assert!(
+            metrics.body.contains("stripe_credits_parked_events{reason=\"unknown_user\"} 0"),
+            "{}",
+            metrics.body
+        );
         drop(app);
     });
     assert_eq!(answers, ["200 applied"]);

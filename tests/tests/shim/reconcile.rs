@@ -79,7 +79,15 @@ fn a_pack_is_credited_once_with_its_line_items_from_stripe_and_by_stripes_clock(
     assert_eq!(again.json()["remaining_total"], 1500);
     assert_eq!(books.ledger(ANN), ["purchase 1500"]);
 
-    let line = &shim.requests(PACK, 2)[0];
+    let lines = shim.requests(PACK, 2);
+    for line in &lines {
+        assert_eq!(
+            (&line["payment_intent_id"], &line["price_id"]),
+            (&json!("pi_1"), &json!("price_pack")),
+            "{line}"
+        );
+    }
+    let line = &lines[0];
     assert_eq!(line["level"], "INFO");
     assert_eq!(line["user_id"], json!(ANN));
     assert_eq!(line["session_id"], "cs_1");

@@ -305,7 +305,7 @@ fn scenario_07_an_unknown_user_is_parked_with_200_and_applied_with_its_customer(
     let mut books = database.connect();
     let unowned = session("cs_1").with("customer", "cus_1").metadata("price_id", "price_pack");
     assert_eq!(shim.deliver(&unowned.completed("evt_1")).summary(), "200 parked unknown_user");
-    assert_eq!(shim.deliveries("evt_1", 1)[0]["level"], "INFO");
+    assert_eq!(shim.deliveries("evt_1", 1)[0]["level"], "WARN");
     assert_eq!(books.balance(ANN), 0);
 
     let anns = paid_pack("cs_2", ANN).with("customer", "cus_1");

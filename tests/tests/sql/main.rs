@@ -54,6 +54,7 @@ mod subscription_reversals;
 mod subscription_state;
 mod tampering;
 mod trials_and_coupons;
+mod troubleshooting;
 mod upgrades;
 mod users;
 mod vectors;

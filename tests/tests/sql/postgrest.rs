@@ -2,27 +2,9 @@
 
 use std::fs;
 
+use stripe_credits_tests::postgrest::http_status;
 use stripe_credits_tests::server_copy::repository;
 use stripe_credits_tests::{Connection, Database};
-
-/// The HTTP status that PostgREST answers a SQLSTATE with, for a signed-in role: its `pgErrorStatus`, as far as it matters.
-fn http_status(sqlstate: &str) -> u16 {
-    match sqlstate {
-        "23503" | "23505" => 409,
-        "25006" => 405,
-        "42883" | "42P01" => 404,
-        "42501" => 403,
-        "P0001" => 400,
-        "21000" | "42P17" => 500,
-        _ => match &sqlstate[..2] {
-            "08" | "53" => 503,
-            "0L" | "0P" | "28" => 403,
-            "09" | "25" | "2D" | "38" | "39" | "3B" | "40" | "54" | "55" | "57" | "58" | "F0" | "HV"
-            | "P0" | "XX" => 500,
-            _ => 400,
-        },
-    }
-}
 
 /// Calls that are wrong in themselves: for each type of an argument, the value that all of a call's arguments get.
 const WRONG: [&[(&str, &str)]; 5] = [

@@ -1,6 +1,7 @@
 //! The commands, and what several of them share: the service, the demo's story and its transcript.
 
 pub(crate) mod bench;
+pub(crate) mod checklist;
 pub(crate) mod demo;
 pub(crate) mod install;
 pub(crate) mod package;

@@ -54,6 +54,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     let browser = stages.run("tools of the browser's tests", install::browser)?;
+    let typescript = stages.run("the TypeScript client", install::typescript_client)?;
+    let schemathesis = stages.run("tools of openapi.yaml's test", install::schemathesis)?;
+    let promtool = stages.run("tools of the alerts' tests: promtool", install::promtool)?;
     if arguments.cargo_test.is_empty() {
         stages.run("tests of the rules, the shim and xtask", || self_contained(&scratch))?;
     }
@@ -61,7 +64,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let cluster = stages.run("cluster: make and start", || start_cluster(pg_bin()))?;
     stages.run("integration tests", || {
         let mut command = integration(&cluster, &shim, &scratch, &arguments.cargo_test);
-        process::run_group(command.env("STRIPE_CREDITS_BROWSER", &browser))
+        command.env("STRIPE_CREDITS_BROWSER", &browser).env("STRIPE_CREDITS_PROMTOOL", &promtool);
+        command
+            .env("STRIPE_CREDITS_TYPESCRIPT", &typescript)
+            .env("STRIPE_CREDITS_SCHEMATHESIS", &schemathesis);
+        process::run_group(&mut command)
     })?;
     stages.summarize();
     Ok(())

@@ -8,6 +8,9 @@ pub(crate) fn run() -> Result<()> {
     let mut stages = Stages::default();
     stages.run("tools: apt packages", install::tools)?;
     stages.run("tools of the browser's tests", install::browser)?;
+    stages.run("the TypeScript client", install::typescript_client)?;
+    stages.run("tools of openapi.yaml's test", install::schemathesis)?;
+    stages.run("tools of the alerts' tests: promtool", install::promtool)?;
     stages.run("tools of the checks: cargo-deny", install::checkers)?;
     stages.summarize();
     Ok(())

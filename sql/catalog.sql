@@ -6,7 +6,7 @@ create table billing.settings (
     stripe_account text,
     begins_at timestamptz,
     signup_credits billing.credits not null,
-    reversal_policy text not null check (reversal_policy in ('debt', 'forgive')),
+    reversal_policy billing.reversal_policy not null,
     no_payment_required text not null check (no_payment_required in ('grant', 'ignore')),
     user_namespace uuid,
     free_plan_key text,
@@ -110,18 +110,18 @@ comment on function billing.store_price_amounts(jsonb) is
   p_amounts  an array of Stripe''s prices: id, currency, unit_amount, recurring
 Errors: 22004 null, 22023 not an array.';
 
-create function billing.catalog_changed() returns trigger
+create function billing.kept_table_changed() returns trigger
 language c set search_path = pg_catalog, pg_temp
-as 'MODULE_PATHNAME', 'catalog_changed_wrapper';
-comment on function billing.catalog_changed() is
-'Trigger: tells every connection that what it keeps of the catalog is old.';
+as 'MODULE_PATHNAME', 'kept_table_changed_wrapper';
+comment on function billing.kept_table_changed() is
+'Trigger: tells every connection that what it keeps of the table is old.';
 
-create trigger catalog_changed after insert or update or delete or truncate on billing.settings
-    for each statement execute function billing.catalog_changed();
-alter table billing.settings enable always trigger catalog_changed;
-create trigger catalog_changed after insert or update or delete or truncate on billing.prices
-    for each statement execute function billing.catalog_changed();
-alter table billing.prices enable always trigger catalog_changed;
+create trigger kept_table_changed after insert or update or delete or truncate on billing.settings
+    for each statement execute function billing.kept_table_changed();
+alter table billing.settings enable always trigger kept_table_changed;
+create trigger kept_table_changed after insert or update or delete or truncate on billing.prices
+    for each statement execute function billing.kept_table_changed();
+alter table billing.prices enable always trigger kept_table_changed;
 
 create table billing.repricings (
     number bigint primary key check (number > 0),

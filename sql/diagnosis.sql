@@ -15,6 +15,12 @@ as $$
     select c.user_id, c.id, format('ledger row %s follows row %s', c.id, c.previous_id)
     from chain c where c.id <> c.previous_id + 1
     union all
+    select t.user_id, t.id, format('ledger row %s is of operation %s, which begins later', t.id, t.operation_id)
+    from billing.credit_transactions t where t.operation_id > t.id
+    union all
+    select t.user_id, t.id, format('ledger row %s names a pool and no grant, or a grant and no pool', t.id)
+    from billing.credit_transactions t where (t.grant_id is null) <> (t.pool is null)
+    union all
     select c.user_id, c.id, format('ledger row %s: its balance_after is %s, but %s + %s is %s', c.id, c.balance_after,
         c.balance_before, c.amount, c.balance_before + c.amount)
     from chain c where c.balance_after <> c.balance_before + c.amount
@@ -59,7 +65,7 @@ as $$
 $$;
 comment on function billing.ledger_faults() is
 'The part of validate_credits_consistency() about ledger rows: ids count 1, 2, 3, each balance_after follows from the '
-'row before, grants and payments exist and are the user''s.';
+'row before, operations begin before their rows end, grants and payments exist and are the user''s.';
 
 create function billing.grant_faults() returns table (user_id uuid, place bigint, fault text)
 language sql stable security definer set search_path = pg_catalog, pg_temp
@@ -87,6 +93,31 @@ as $$
         g.posted_settled)
     from grants g where g.settled <> g.posted_settled
     union all
+    select g.user_id, g.id, format('grant %s: %s were drawn of %s, of which %s settled debt and %s are owed', g.id, g.drawn,
+        g.amount, g.settled, g.owed)
+    from billing.credit_grants g where g.settled > g.drawn or g.owed > greatest(g.drawn + g.moved - g.amount, 0)
+    union all
+    select g.user_id, g.id, format('grant %s: by spendable and draw_rank it is drawn as no grant of its pool with %s left',
+        g.id, g.remaining)
+    from billing.credit_grants g
+    where g.spendable <> (g.remaining > 0)
+        or g.draw_rank <> array_position(array['subscription', 'promotional', 'purchased'], g.pool::text)
+    union all
+    select g.user_id, g.id, format('grant %s: its subscription, its item, its period and its part do not go together', g.id)
+    from billing.credit_grants g
+    where num_nonnulls(g.stripe_subscription_id, g.period_start, g.period_end) not in (0, 3)
+        or g.stripe_subscription_id is null and num_nonnulls(g.stripe_item_id, g.part_start) > 0
+    union all
+    select g.user_id, g.id, format('grant %s: by matters_until, %s, a change would miss it', g.id, g.matters_until)
+    from billing.credit_grants g
+    where (g.matters_until is not null)
+            <> (g.stripe_subscription_id is not null or (g.source_id, g.item) = ('trial', 'trial'))
+        or g.matters_until < greatest(g.period_end, g.closed_at, g.needed_by)
+        or g.closed_at is null and g.pool <> 'purchased' and g.matters_until <> 'infinity'
+    union all
+    select g.user_id, g.id, format('grant %s: moved_with and kept do not go together', g.id)
+    from billing.credit_grants g where (g.moved_with is null) <> (g.kept is null)
+    union all
     select counted.user_id, missing.id, format('grant %s is missing', missing.id)
     from (
         select a.user_id, a.last_grant_id, count(g.id) as grants
@@ -105,12 +136,16 @@ as $$
 $$;
 comment on function billing.grant_faults() is
 'The part of validate_credits_consistency() about grants: ids count 1, 2, 3, the ledger rows of each sum to what '
-'remains of it, and its amount is its parts and what was drawn.';
+'remains of it, its amount is its parts and what was drawn, and its columns say one thing: what was settled and is owed '
+'was drawn, it is drawn in its place, and its period and its move are whole.';
 
 create function billing.payment_faults() returns table (user_id uuid, place bigint, fault text)
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
     -- A pack: what its payment bought, by the best evidence, less the part of the money that came back.
+    select p.user_id, 0::bigint, format('payment %s has a worth and no evidence of it, or evidence and no worth', p.source_id)
+    from billing.payments p where (p.worth is null) <> (p.evidence is null)
+    union all
     select p.user_id, 0::bigint, format('payment %s is worth %s, its grants say that it bought %s', p.source_id, p.worth,
         coalesce(sum(g.bought), 0))
     from billing.payments p
@@ -180,6 +215,9 @@ comment on function billing.reservation_faults() is
 create function billing.outbox_faults() returns table (user_id uuid, place bigint, fault text)
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
+    select o.user_id, o.id, format('outbox row %s is %s, and ended at %s', o.id, o.state, o.ended_at)
+    from billing.outbox o where (o.state = 'pending') <> (o.ended_at is null)
+    union all
     select o.user_id, o.id, format('outbox row %s: by the account the last one is %s', o.id, coalesce(a.last_outbox_id, 0))
     from billing.outbox o left join billing.accounts a using (user_id)
     where o.user_id <> '00000000-0000-0000-0000-000000000000' and o.id > coalesce(a.last_outbox_id, 0)
@@ -312,7 +350,7 @@ begin
             from billing.payment_names n join billing.reversals r on r.payment_name = n.name
             where n.source_id = v_source_id),
         'grants', (
-            select coalesce(jsonb_agg(to_jsonb(g) - 'spendable' - 'draw_rank' order by g.id), '[]')
+            select coalesce(jsonb_agg(to_jsonb(g) - 'spendable' - 'draw_rank' - 'matters_until' order by g.id), '[]')
             from billing.payments p
             join billing.credit_grants g on g.user_id = p.user_id and g.source_id = p.source_id
             where p.source_id = v_source_id),
@@ -349,7 +387,7 @@ begin
             select coalesce(jsonb_agg(to_jsonb(c) - 'user_id' order by c.as_of desc, c.customer_id), '[]')
             from billing.customers c where c.user_id = p_user_id),
         'grants', (
-            select coalesce(jsonb_agg(to_jsonb(g) - 'user_id' - 'spendable' - 'draw_rank'
+            select coalesce(jsonb_agg(to_jsonb(g) - 'user_id' - 'spendable' - 'draw_rank' - 'matters_until'
                 order by g.spendable desc, g.id desc), '[]')
             from (
                 select * from billing.credit_grants g where g.user_id = p_user_id

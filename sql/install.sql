@@ -102,8 +102,9 @@ comment on type billing.outcome is
 'needs_fetch. details: postings, prices, discrepancies. Call a function as select * from billing.f(…); (f(…)).* '
 'would run it once per column.';
 
--- Domains, because Postgres compiles a domain's check once per connection, but a table's CHECK for every statement
--- that writes to the table: that was half of the work of a spend.
+-- Domains, because Postgres compiles a domain's check once per connection, but a table's CHECK and a generated column
+-- for every statement that writes to the table: that was half of the work of a spend, and a tenth of a pack's event.
+-- What a CHECK of several columns would say, validate_credits_consistency() proves.
 create domain billing.credits as bigint check (value >= 0);
 comment on domain billing.credits is 'A number of credits.';
 create domain billing.movement as bigint check (value <> 0);
@@ -122,6 +123,27 @@ comment on domain billing.transaction_type is 'The kind of a ledger row.';
 create domain billing.event_outcome as text check (value in (
     'applied', 'already_applied', 'ignored', 'parked', 'rejected', 'needs_fetch'));
 comment on domain billing.event_outcome is 'What came of an event.';
+create domain billing.source_type as text check (value in (
+    'checkout_session', 'invoice', 'payment_intent', 'direct_call'));
+comment on domain billing.source_type is 'The kind of Stripe object that was paid, or a direct call.';
+create domain billing.name_kind as text check (value in ('checkout_session', 'invoice', 'payment_intent', 'charge'));
+comment on domain billing.name_kind is 'The kind of Stripe object that names a payment.';
+create domain billing.evidence as text check (value in ('payment_intent', 'metadata', 'lines'));
+comment on domain billing.evidence is 'What says which packs a payment bought, worst first.';
+create domain billing.reversal_policy as text check (value in ('debt', 'forgive'));
+comment on domain billing.reversal_policy is 'What becomes of credits that were drawn before they were reversed.';
+create domain billing.link_source as text check (value in ('client_reference', 'snapshot', 'server'));
+comment on domain billing.link_source is 'What says which user a customer is, weakest first.';
+create domain billing.outbox_type as text check (value in (
+    'credits.granted', 'credits.reversed', 'credits.low', 'credits.exhausted', 'credits.expiring',
+    'subscription.changed', 'payment.parked', 'payment.applied_late'));
+comment on domain billing.outbox_type is 'What the app is told.';
+create domain billing.outbox_state as text check (value in ('pending', 'delivered', 'dead'));
+comment on domain billing.outbox_state is 'Whether the app was told.';
+create domain billing.counter as integer check (value > 0);
+comment on domain billing.counter is 'A number counted from 1.';
+create domain billing.quantity as bigint check (value >= 0);
+comment on domain billing.quantity is 'How many units a line or a subscription item bills.';
 
 -- As error.rs does it for the functions in Rust.
 create function billing.require_named(p_value text, p_argument text) returns void

@@ -64,20 +64,6 @@ $$;
 comment on function billing.account_time(text) is
 'What time it is for an account: by its test clock, or by the database''s clock if it has none.';
 
--- Rule 8. In PL/pgSQL, like adds_up below, because that is compiled once per connection: an expression in the table
--- would be compiled for every statement that writes to it. Neither sets a search_path, which would cost each row that
--- is written a change of setting: the tables are written by SECURITY DEFINER functions, which have set it, and
--- otherwise by their owner alone.
-create function billing.draw_rank(p_pool text) returns smallint
-language plpgsql immutable
-as $$
-begin
-    return case p_pool when 'subscription' then 1 when 'promotional' then 2 else 3 end;
-end
-$$;
-comment on function billing.draw_rank(text) is
-'Which pool is drawn first of grants with the same priority_at: subscription, then promotional, then purchased.';
-
 create table billing.credit_grants (
     user_id uuid not null,
     id billing.ordinal not null,
@@ -96,8 +82,8 @@ create table billing.credit_grants (
     settled billing.credits not null default 0,
     owed billing.credits not null default 0,
     -- For the index that draws read: it holds no used-up grants, and a draw that leaves something does not change it.
-    spendable boolean not null generated always as (remaining > 0) stored,
-    draw_rank smallint not null generated always as (billing.draw_rank(pool)) stored,
+    spendable boolean not null,
+    draw_rank smallint not null,
     available_from timestamptz,
     expires_at timestamptz,
     priority_at timestamptz,
@@ -110,6 +96,7 @@ create table billing.credit_grants (
     -- How far back later facts have to be computed from: rules/streams/horizon.rs.
     closed_at timestamptz,
     needed_by timestamptz,
+    matters_until timestamptz,
     -- Of a payment that depends on no other fact: what it bought, before money came back.
     bought billing.credits,
     -- Of a subscription that moved to another user: which one, and what this user had drawn by then.
@@ -138,11 +125,17 @@ comment on column billing.credit_grants.expired is 'Credits that expired unspent
 comment on column billing.credit_grants.settled is 'Of the drawn credits: what settled debt.';
 comment on column billing.credit_grants.owed is
 'Credits drawn beyond the amount, settled or not, without what was forgiven.';
+comment on column billing.credit_grants.spendable is 'Whether something remains.';
+comment on column billing.credit_grants.draw_rank is
+'By the pool: of grants with the same priority_at, subscription ones are drawn first, then promotional, then purchased.';
 comment on column billing.credit_grants.priority_at is
 'When the remaining credits are lost: at their expiry, or at the renewal that resets them. What is lost first is '
 'drawn first.';
 comment on column billing.credit_grants.closed_at is
 'Of a period: since when nothing of it is left; null while something is.';
+comment on column billing.credit_grants.matters_until is
+'Of a period, or the trial: nothing that concerns only a later time depends on it. For the index by which the grants are found '
+'that a change can reach, however many there are.';
 comment on column billing.credit_grants.moved_with is
 'The subscription that moved to another user, who has a grant of the same source_id and item for what was left.';
 comment on column billing.credit_grants.kept is
@@ -151,26 +144,9 @@ comment on column billing.credit_grants.made_after is 'The account''s last ledge
 comment on column billing.credit_grants.told_expires_at is
 'The expiry of which the app was told that it is near: credits.expiring in the outbox.';
 
-create function billing.adds_up(g billing.credit_grants) returns boolean
-language plpgsql immutable
-as $$
-begin
-    return g.remaining + g.pending + g.set_aside + g.expired = greatest(g.amount - g.drawn - g.moved, 0)
-        and g.settled <= g.drawn
-        and g.owed <= greatest(g.drawn + g.moved - g.amount, 0)
-        and (g.stripe_subscription_id is null) = (g.period_start is null)
-        and (g.period_start is null) = (g.period_end is null)
-        and (g.stripe_subscription_id is not null or num_nonnulls(g.stripe_item_id, g.part_start) = 0)
-        and (g.moved_with is null) = (g.kept is null);
-end
-$$;
-comment on function billing.adds_up(billing.credit_grants) is 'The CHECK of a grant as a whole.';
-alter table billing.credit_grants add check (billing.adds_up(credit_grants));
-
 -- Rule 8: what is lost soonest is drawn first.
 create index credit_grants_draw on billing.credit_grants (user_id, priority_at, draw_rank, id) where spendable;
-create index credit_grants_periods on billing.credit_grants (user_id, period_end)
-    where stripe_subscription_id is not null;
+create index credit_grants_periods on billing.credit_grants (user_id, matters_until) where matters_until is not null;
 create index credit_grants_moved on billing.credit_grants (moved_with) where moved_with is not null;
 create index credit_grants_expiring on billing.credit_grants (expires_at)
     where spendable and expires_at is distinct from told_expires_at and source_id <> 'free_plan';
@@ -179,7 +155,7 @@ create index credit_grants_debt on billing.credit_grants (user_id) where owed > 
 create table billing.credit_transactions (
     user_id uuid not null,
     id billing.ordinal not null,
-    operation_id billing.ordinal not null check (operation_id <= id),
+    operation_id billing.ordinal not null,
     transaction_type billing.transaction_type not null,
     amount billing.movement not null,
     -- Null on the rows of debt.
@@ -195,8 +171,7 @@ create table billing.credit_transactions (
     request_id text,
     created_at timestamptz not null,
     hash bytea not null,
-    primary key (user_id, id),
-    check ((grant_id is null) = (pool is null))
+    primary key (user_id, id)
 );
 comment on table billing.credit_transactions is
 'The ledger: append-only, each row a signed amount against one grant. UPDATE, DELETE and TRUNCATE are refused for '

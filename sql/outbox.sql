@@ -8,17 +8,15 @@ create table billing.outbox (
     -- The nil UUID: of no user's account. Those ids are made from the Stripe event's, and have no order.
     user_id uuid not null,
     id billing.ordinal not null,
-    type text not null check (type in ('credits.granted', 'credits.reversed', 'credits.low', 'credits.exhausted',
-        'credits.expiring', 'subscription.changed', 'payment.parked', 'payment.applied_late')),
+    type billing.outbox_type not null,
     data jsonb not null,
     created_at timestamptz not null,
-    state text not null default 'pending' check (state in ('pending', 'delivered', 'dead')),
+    state billing.outbox_state not null default 'pending',
     attempts integer not null default 0,
     next_attempt_at timestamptz not null,
     ended_at timestamptz,
     last_error text,
-    primary key (user_id, id),
-    check ((state = 'pending') = (ended_at is null))
+    primary key (user_id, id)
 ) with (fillfactor = 80);
 comment on table billing.outbox is
 'What the app is told, written in the transaction that caused it. docs/events.md has the data of each type. serve posts '
@@ -72,7 +70,7 @@ begin
             from ordered r where o.user_id = r.user_id and o.id = r.id
             returning o.*, r.is_first
         )
-        select c.user_id, c.id::bigint, c.type, c.data, c.created_at, c.attempts
+        select c.user_id, c.id::bigint, c.type::text, c.data, c.created_at, c.attempts
         from claimed c where c.is_first order by c.created_at;
 end
 $$;

@@ -95,8 +95,8 @@ as $$
         'prices', 'user_credits')
     union all
     select 'service', f.object, 'EXECUTE' from functions f
-    where f.name not in ('guard_drop', 'catalog_changed', 'refuse_ledger_change', 'require_named', 'access_rights', 'grant_access',
-        'settle_account', 'older_answer', 'draw_rank', 'adds_up', 'owner_role_faults', 'present_state',
+    where f.name not in ('guard_drop', 'kept_table_changed', 'refuse_ledger_change', 'require_named', 'access_rights', 'grant_access',
+        'settle_account', 'older_answer', 'owner_role_faults', 'present_state',
         'installed_state', 'set_rights', 'secure_installation', 'access_faults',
         'surroundings_faults')
     union all

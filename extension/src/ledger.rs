@@ -490,9 +490,9 @@ impl Account {
         for grant in grants {
             self.last_grant_id += 1;
             sql.execute(
-                "insert into billing.credit_grants (user_id, id, source_id, item, pool, amount, remaining, available_from,
-                     expires_at, priority_at, made_after, created_at)
-                 values ($1, $2, $3, $4, $5, $6, $6, $7, $8, $8, $9, $7)",
+                "insert into billing.credit_grants (user_id, id, source_id, item, pool, amount, remaining, spendable,
+                     draw_rank, available_from, expires_at, priority_at, made_after, created_at)
+                 values ($1, $2, $3, $4, $5, $6, $6, $6 > 0, $10, $7, $8, $8, $9, $7)",
                 &[
                     uuid_datum(self.user).into(),
                     self.last_grant_id.into(),
@@ -503,6 +503,7 @@ impl Account {
                     timestamp(self.now).into(),
                     grant.expires_at.map(timestamp).into(),
                     self.last_transaction_id.into(),
+                    grant.pool.draw_rank().into(),
                 ],
             );
             self.next_due = earliest(self.next_due, grant.expires_at);

@@ -4,7 +4,6 @@
 access_faults() -> TABLE(check_name text, fault text) stable {"search_path=pg_catalog, pg_temp"}
 access_rights() -> TABLE(role_kind text, object text, privilege text) stable {"search_path=pg_catalog, pg_temp"}
 account_time(p_test_clock text) -> timestamp with time zone stable security definer {"search_path=pg_catalog, pg_temp"}
-adds_up(g billing.credit_grants) -> boolean immutable
 adjust_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_reason text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off}
 admin_apply_stripe_credit_pack_purchase(p_user_id uuid, p_amount bigint, p_event_id text, p_checkout_session_id text, p_payment_intent_id text DEFAULT NULL::text, p_customer_id text DEFAULT NULL::text, p_price_id text DEFAULT NULL::text, p_pack text DEFAULT NULL::text) -> jsonb volatile security definer {"search_path=pg_catalog, pg_temp"}
 apply_stripe_credit_pack_purchase(p_user_id uuid, p_amount bigint, p_event_id text, p_checkout_session_id text, p_payment_intent_id text DEFAULT NULL::text, p_customer_id text DEFAULT NULL::text, p_price_id text DEFAULT NULL::text, p_pack text DEFAULT NULL::text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off}
@@ -18,13 +17,11 @@ attribute(p_stripe_id text, p_user_id uuid) -> billing.outcome volatile security
 balance_at(p_user_id uuid, p_at timestamp with time zone) -> bigint stable security definer {"search_path=pg_catalog, pg_temp"}
 balance_faults() -> TABLE(user_id uuid, stored bigint, calculated bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 balances_by(p_user_id uuid, p_now timestamp with time zone) -> TABLE(subscription bigint, purchased bigint, promotional bigint, debt bigint) stable {"search_path=pg_catalog, pg_temp"}
-catalog_changed() -> trigger volatile {"search_path=pg_catalog, pg_temp"}
 chain_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
 claim_outbox(p_limit integer DEFAULT 100, p_lease interval DEFAULT '00:01:00'::interval) -> TABLE(user_id uuid, id bigint, type text, data jsonb, created_at timestamp with time zone, attempts integer) volatile security definer {"search_path=pg_catalog, pg_temp"}
 commit_reservation(p_user_id uuid, p_request_id text, p_amount bigint DEFAULT NULL::bigint) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off}
 credit_system_metrics(p_window interval DEFAULT '01:00:00'::interval) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
 current_user_id() -> uuid stable security definer {"search_path=pg_catalog, pg_temp"}
-draw_rank(p_pool text) -> smallint immutable
 explain_checkout_session(p_session_id text) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
 explain_event(event jsonb, fetched jsonb DEFAULT NULL::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 explain_user(p_user_id uuid) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
@@ -39,6 +36,7 @@ guard_drop() -> event_trigger volatile {"search_path=pg_catalog, pg_temp"}
 import_balance(p_user_id uuid, p_pool text, p_amount bigint, p_source text, p_expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off}
 installed_state() -> TABLE(check_name text, object text, state text) immutable {"search_path=pg_catalog, pg_temp"}
 is_service() -> boolean stable {"search_path=pg_catalog, pg_temp"}
+kept_table_changed() -> trigger volatile {"search_path=pg_catalog, pg_temp"}
 ledger_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 load_catalog(catalog jsonb) -> TABLE(price_id text, change text) volatile security definer {"search_path=pg_catalog, pg_temp",lock_timeout=1s,plan_cache_mode=force_generic_plan,enable_seqscan=off}
 lots_by(p_user_id uuid, p_now timestamp with time zone) -> TABLE(source_id text, item text, pool text, credits bigint, starts_at timestamp with time zone, ends_at timestamp with time zone, is_back boolean) stable {"search_path=pg_catalog, pg_temp"}
@@ -114,8 +112,8 @@ table credit_grants 11: set_aside billing.credits not null default 0
 table credit_grants 12: expired billing.credits not null default 0
 table credit_grants 13: settled billing.credits not null default 0
 table credit_grants 14: owed billing.credits not null default 0
-table credit_grants 15: spendable boolean not null generated ((remaining)::bigint > 0)
-table credit_grants 16: draw_rank smallint not null generated billing.draw_rank((pool)::text)
+table credit_grants 15: spendable boolean not null
+table credit_grants 16: draw_rank smallint not null
 table credit_grants 17: available_from timestamp with time zone
 table credit_grants 18: expires_at timestamp with time zone
 table credit_grants 19: priority_at timestamp with time zone
@@ -126,12 +124,13 @@ table credit_grants 23: period_end timestamp with time zone
 table credit_grants 24: part_start timestamp with time zone
 table credit_grants 25: closed_at timestamp with time zone
 table credit_grants 26: needed_by timestamp with time zone
-table credit_grants 27: bought billing.credits
-table credit_grants 28: moved_with text
-table credit_grants 29: kept billing.credits
-table credit_grants 30: made_after bigint not null
-table credit_grants 31: told_expires_at timestamp with time zone
-table credit_grants 32: created_at timestamp with time zone not null
+table credit_grants 27: matters_until timestamp with time zone
+table credit_grants 28: bought billing.credits
+table credit_grants 29: moved_with text
+table credit_grants 30: kept billing.credits
+table credit_grants 31: made_after bigint not null
+table credit_grants 32: told_expires_at timestamp with time zone
+table credit_grants 33: created_at timestamp with time zone not null
 table credit_transactions 01: user_id uuid not null
 table credit_transactions 02: id billing.ordinal not null
 table credit_transactions 03: operation_id billing.ordinal not null
@@ -156,18 +155,18 @@ table customer_accounts 01: customer_id billing.identifier not null
 table customer_accounts 02: account_id billing.identifier not null
 table customers 01: customer_id billing.identifier not null
 table customers 02: user_id uuid not null
-table customers 03: source text not null
+table customers 03: source billing.link_source not null
 table customers 04: as_of timestamp with time zone not null
 table forgotten_users 01: user_id uuid not null
 table forgotten_users 02: forgotten_at timestamp with time zone not null
 table invoice_lines 01: source_id billing.identifier not null
-table invoice_lines 02: line integer not null
+table invoice_lines 02: line billing.counter not null
 table invoice_lines 03: user_id uuid not null
 table invoice_lines 04: subscription_id text
 table invoice_lines 05: item_id text
 table invoice_lines 06: price_id text
 table invoice_lines 07: product_id text
-table invoice_lines 08: quantity bigint
+table invoice_lines 08: quantity billing.quantity
 table invoice_lines 09: amount bigint not null
 table invoice_lines 10: discount bigint not null
 table invoice_lines 11: period_start timestamp with time zone not null
@@ -179,33 +178,33 @@ table invoice_lines 16: metered boolean not null
 table invoice_lines 17: known_after bigint not null
 table outbox 01: user_id uuid not null
 table outbox 02: id billing.ordinal not null
-table outbox 03: type text not null
+table outbox 03: type billing.outbox_type not null
 table outbox 04: data jsonb not null
 table outbox 05: created_at timestamp with time zone not null
-table outbox 06: state text not null default 'pending'::text
+table outbox 06: state billing.outbox_state not null default 'pending'::text
 table outbox 07: attempts integer not null default 0
 table outbox 08: next_attempt_at timestamp with time zone not null
 table outbox 09: ended_at timestamp with time zone
 table outbox 10: last_error text
 table payment_names 01: name billing.identifier not null
-table payment_names 02: kind text not null
+table payment_names 02: kind billing.name_kind not null
 table payment_names 03: source_id billing.identifier not null
 table payment_names 04: succeeded boolean not null default false
 table payments 01: source_id billing.identifier not null
-table payments 02: source_type text not null
+table payments 02: source_type billing.source_type not null
 table payments 03: user_id uuid not null
 table payments 04: customer_id text
 table payments 05: subscription_id text
 table payments 06: amount_total bigint
 table payments 07: currency text
 table payments 08: worth billing.credits
-table payments 09: evidence text
+table payments 09: evidence billing.evidence
 table payments 10: joined_to text
 table payments 11: paid_at timestamp with time zone
 table payments 12: discounted boolean not null default false
 table payments 13: amount_reversed bigint not null default 0
 table payments 14: amount_charged bigint
-table payments 15: reversal_policy text
+table payments 15: reversal_policy billing.reversal_policy
 table payments 16: lines_as_of timestamp with time zone
 table payments 17: created_at timestamp with time zone not null
 table price_amounts 01: price_id billing.identifier not null
@@ -276,7 +275,7 @@ table settings 02: livemode boolean not null
 table settings 03: stripe_account text
 table settings 04: begins_at timestamp with time zone
 table settings 05: signup_credits billing.credits not null
-table settings 06: reversal_policy text not null
+table settings 06: reversal_policy billing.reversal_policy not null
 table settings 07: no_payment_required text not null
 table settings 08: user_namespace uuid
 table settings 09: free_plan_key text
@@ -301,7 +300,7 @@ table stripe_events 11: outcome billing.event_outcome not null
 table stripe_events 12: reason text
 table stripe_events 13: details jsonb
 table stripe_events 14: user_id uuid
-table stripe_events 15: attempts integer not null default 1
+table stripe_events 15: attempts billing.counter not null default 1
 table stripe_events 16: first_received_at timestamp with time zone not null
 table stripe_events 17: last_received_at timestamp with time zone not null
 table stripe_events 18: judged_at timestamp with time zone not null
@@ -312,7 +311,7 @@ table subscription_items 03: seen_at timestamp with time zone not null
 table subscription_items 04: subscription_id billing.identifier not null
 table subscription_items 05: price_id text
 table subscription_items 06: product_id text
-table subscription_items 07: quantity bigint not null
+table subscription_items 07: quantity billing.quantity not null
 table subscription_items 08: interval interval
 table subscription_items 09: metered boolean not null
 table subscription_items 10: removed boolean not null
@@ -382,30 +381,16 @@ view user_payments 08: description text
 
 -- Constraints
 billing.accounts: PRIMARY KEY (user_id)
-billing.credit_grants: CHECK (billing.adds_up(credit_grants.*))
 billing.credit_grants: PRIMARY KEY (user_id, id)
 billing.credit_grants: UNIQUE (user_id, source_id, item)
-billing.credit_transactions: CHECK (((grant_id IS NULL) = (pool IS NULL)))
-billing.credit_transactions: CHECK (((operation_id)::bigint <= (id)::bigint))
 billing.credit_transactions: PRIMARY KEY (user_id, id)
 billing.cursors: PRIMARY KEY (command)
 billing.customer_accounts: PRIMARY KEY (customer_id)
-billing.customers: CHECK ((source = ANY (ARRAY['client_reference'::text, 'snapshot'::text, 'server'::text])))
 billing.customers: PRIMARY KEY (customer_id)
 billing.forgotten_users: PRIMARY KEY (user_id)
-billing.invoice_lines: CHECK ((line > 0))
-billing.invoice_lines: CHECK ((quantity >= 0))
 billing.invoice_lines: PRIMARY KEY (source_id, line)
-billing.outbox: CHECK (((state = 'pending'::text) = (ended_at IS NULL)))
-billing.outbox: CHECK ((state = ANY (ARRAY['pending'::text, 'delivered'::text, 'dead'::text])))
-billing.outbox: CHECK ((type = ANY (ARRAY['credits.granted'::text, 'credits.reversed'::text, 'credits.low'::text, 'credits.exhausted'::text, 'credits.expiring'::text, 'subscription.changed'::text, 'payment.parked'::text, 'payment.applied_late'::text])))
 billing.outbox: PRIMARY KEY (user_id, id)
-billing.payment_names: CHECK ((kind = ANY (ARRAY['checkout_session'::text, 'invoice'::text, 'payment_intent'::text, 'charge'::text])))
 billing.payment_names: PRIMARY KEY (name)
-billing.payments: CHECK (((worth IS NULL) = (evidence IS NULL)))
-billing.payments: CHECK ((evidence = ANY (ARRAY['payment_intent'::text, 'metadata'::text, 'lines'::text])))
-billing.payments: CHECK ((reversal_policy = ANY (ARRAY['debt'::text, 'forgive'::text])))
-billing.payments: CHECK ((source_type = ANY (ARRAY['checkout_session'::text, 'invoice'::text, 'payment_intent'::text, 'direct_call'::text])))
 billing.payments: PRIMARY KEY (source_id)
 billing.price_amounts: PRIMARY KEY (price_id)
 billing.prices: CHECK ((cancellation = ANY (ARRAY['keep'::text, 'expire'::text])))
@@ -430,12 +415,9 @@ billing.reversals: PRIMARY KEY (reversal_id)
 billing.settings: CHECK ((expiring_days > 0))
 billing.settings: CHECK ((no_payment_required = ANY (ARRAY['grant'::text, 'ignore'::text])))
 billing.settings: CHECK ((num_nulls(free_plan_key, free_plan_name, free_plan_credits, free_plan_every) = ANY (ARRAY[0, 4])))
-billing.settings: CHECK ((reversal_policy = ANY (ARRAY['debt'::text, 'forgive'::text])))
 billing.settings: CHECK (singleton)
 billing.settings: PRIMARY KEY (singleton)
-billing.stripe_events: CHECK ((attempts > 0))
 billing.stripe_events: PRIMARY KEY (event_id)
-billing.subscription_items: CHECK ((quantity >= 0))
 billing.subscription_items: PRIMARY KEY (subscription_id, item_id, as_of)
 billing.subscription_moves: CHECK ((number > 0))
 billing.subscription_moves: CHECK ((to_user <> from_user))
@@ -447,12 +429,21 @@ billing.subscriptions: CHECK ((quantity > 0))
 billing.subscriptions: CHECK ((status = ANY (ARRAY['incomplete'::text, 'unpaid'::text, 'paused'::text, 'past_due'::text, 'trialing'::text, 'active'::text, 'incomplete_expired'::text, 'canceled'::text])))
 billing.subscriptions: PRIMARY KEY (subscription_id)
 billing.test_clocks: PRIMARY KEY (clock_id)
+domain billing.counter as integer: CHECK ((VALUE > 0))
 domain billing.credits as bigint: CHECK ((VALUE >= 0))
 domain billing.event_outcome as text: CHECK ((VALUE = ANY (ARRAY['applied'::text, 'already_applied'::text, 'ignored'::text, 'parked'::text, 'rejected'::text, 'needs_fetch'::text])))
+domain billing.evidence as text: CHECK ((VALUE = ANY (ARRAY['payment_intent'::text, 'metadata'::text, 'lines'::text])))
 domain billing.identifier as text: CHECK ((VALUE <> ''::text))
+domain billing.link_source as text: CHECK ((VALUE = ANY (ARRAY['client_reference'::text, 'snapshot'::text, 'server'::text])))
 domain billing.movement as bigint: CHECK ((VALUE <> 0))
+domain billing.name_kind as text: CHECK ((VALUE = ANY (ARRAY['checkout_session'::text, 'invoice'::text, 'payment_intent'::text, 'charge'::text])))
 domain billing.ordinal as bigint: CHECK ((VALUE > 0))
+domain billing.outbox_state as text: CHECK ((VALUE = ANY (ARRAY['pending'::text, 'delivered'::text, 'dead'::text])))
+domain billing.outbox_type as text: CHECK ((VALUE = ANY (ARRAY['credits.granted'::text, 'credits.reversed'::text, 'credits.low'::text, 'credits.exhausted'::text, 'credits.expiring'::text, 'subscription.changed'::text, 'payment.parked'::text, 'payment.applied_late'::text])))
 domain billing.pool as text: CHECK ((VALUE = ANY (ARRAY['subscription'::text, 'purchased'::text, 'promotional'::text])))
+domain billing.quantity as bigint: CHECK ((VALUE >= 0))
+domain billing.reversal_policy as text: CHECK ((VALUE = ANY (ARRAY['debt'::text, 'forgive'::text])))
+domain billing.source_type as text: CHECK ((VALUE = ANY (ARRAY['checkout_session'::text, 'invoice'::text, 'payment_intent'::text, 'direct_call'::text])))
 domain billing.transaction_type as text: CHECK ((VALUE = ANY (ARRAY['purchase'::text, 'subscription_grant'::text, 'signup'::text, 'bonus'::text, 'grant'::text, 'spend'::text, 'reservation'::text, 'release'::text, 'expiry'::text, 'set_aside'::text, 'restore'::text, 'reversal'::text, 'reinstatement'::text, 'debt_settlement'::text, 'spend_refund'::text, 'adjustment'::text, 'import'::text, 'transfer'::text])))
 
 -- Indexes
@@ -462,7 +453,7 @@ CREATE INDEX credit_grants_debt ON billing.credit_grants USING btree (user_id) W
 CREATE INDEX credit_grants_draw ON billing.credit_grants USING btree (user_id, priority_at, draw_rank, id) WHERE spendable
 CREATE INDEX credit_grants_expiring ON billing.credit_grants USING btree (expires_at) WHERE (spendable AND (expires_at IS DISTINCT FROM told_expires_at) AND ((source_id)::text <> 'free_plan'::text))
 CREATE INDEX credit_grants_moved ON billing.credit_grants USING btree (moved_with) WHERE (moved_with IS NOT NULL)
-CREATE INDEX credit_grants_periods ON billing.credit_grants USING btree (user_id, period_end) WHERE (stripe_subscription_id IS NOT NULL)
+CREATE INDEX credit_grants_periods ON billing.credit_grants USING btree (user_id, matters_until) WHERE (matters_until IS NOT NULL)
 CREATE INDEX credit_transactions_created ON billing.credit_transactions USING brin (created_at) WITH (autosummarize='on')
 CREATE INDEX credit_transactions_invoice ON billing.credit_transactions USING btree (stripe_invoice_id) WHERE (stripe_invoice_id IS NOT NULL)
 CREATE INDEX credit_transactions_request ON billing.credit_transactions USING btree (user_id, request_id) WHERE (request_id IS NOT NULL)
@@ -473,9 +464,9 @@ CREATE INDEX customers_user ON billing.customers USING btree (user_id)
 CREATE INDEX invoice_lines_periods ON billing.invoice_lines USING btree (user_id, period_end)
 CREATE INDEX invoice_lines_subscription ON billing.invoice_lines USING btree (subscription_id)
 CREATE INDEX outbox_created ON billing.outbox USING btree (created_at)
-CREATE INDEX outbox_dead ON billing.outbox USING btree (ended_at) WHERE (state = 'dead'::text)
-CREATE INDEX outbox_due ON billing.outbox USING btree (next_attempt_at) WHERE (state = 'pending'::text)
-CREATE INDEX outbox_pending ON billing.outbox USING btree (user_id, id) WHERE (state = 'pending'::text)
+CREATE INDEX outbox_dead ON billing.outbox USING btree (ended_at) WHERE ((state)::text = 'dead'::text)
+CREATE INDEX outbox_due ON billing.outbox USING btree (next_attempt_at) WHERE ((state)::text = 'pending'::text)
+CREATE INDEX outbox_pending ON billing.outbox USING btree (user_id, id) WHERE ((state)::text = 'pending'::text)
 CREATE INDEX payment_names_source ON billing.payment_names USING btree (source_id)
 CREATE INDEX payments_user ON billing.payments USING btree (user_id, paid_at)
 CREATE INDEX reservations_held ON billing.reservations USING btree (user_id, expires_at) WHERE (status = 'held'::text)
@@ -517,8 +508,9 @@ CREATE UNIQUE INDEX test_clocks_pkey ON billing.test_clocks USING btree (clock_i
 -- Triggers
 billing.credit_transactions: CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON billing.credit_transactions FOR EACH STATEMENT EXECUTE FUNCTION billing.refuse_ledger_change() (A)
 billing.credit_transactions: CREATE TRIGGER append_only_rows BEFORE DELETE OR UPDATE ON billing.credit_transactions FOR EACH ROW EXECUTE FUNCTION billing.refuse_ledger_change() (A)
-billing.prices: CREATE TRIGGER catalog_changed AFTER INSERT OR DELETE OR UPDATE OR TRUNCATE ON billing.prices FOR EACH STATEMENT EXECUTE FUNCTION billing.catalog_changed() (A)
-billing.settings: CREATE TRIGGER catalog_changed AFTER INSERT OR DELETE OR UPDATE OR TRUNCATE ON billing.settings FOR EACH STATEMENT EXECUTE FUNCTION billing.catalog_changed() (A)
+billing.forgotten_users: CREATE TRIGGER kept_table_changed AFTER INSERT OR DELETE OR UPDATE OR TRUNCATE ON billing.forgotten_users FOR EACH STATEMENT EXECUTE FUNCTION billing.kept_table_changed() (A)
+billing.prices: CREATE TRIGGER kept_table_changed AFTER INSERT OR DELETE OR UPDATE OR TRUNCATE ON billing.prices FOR EACH STATEMENT EXECUTE FUNCTION billing.kept_table_changed() (A)
+billing.settings: CREATE TRIGGER kept_table_changed AFTER INSERT OR DELETE OR UPDATE OR TRUNCATE ON billing.settings FOR EACH STATEMENT EXECUTE FUNCTION billing.kept_table_changed() (A)
 event trigger stripe_credits_drop_guard on ddl_command_start  (A)
 event trigger stripe_credits_rewrite_guard on table_rewrite  (A)
 
@@ -584,7 +576,6 @@ billing.access_faults(): EXECUTE to stripe_credits_owner
 billing.access_rights(): EXECUTE to stripe_credits_owner
 billing.account_time(text): EXECUTE to authenticated
 billing.account_time(text): EXECUTE to service_role
-billing.adds_up(billing.credit_grants): EXECUTE to stripe_credits_owner
 billing.adjust_credits(uuid,bigint,text,text): EXECUTE to service_role
 billing.admin_apply_stripe_credit_pack_purchase(uuid,bigint,text,text,text,text,text,text): EXECUTE to service_role
 billing.apply_stripe_credit_pack_purchase(uuid,bigint,text,text,text,text,text,text): EXECUTE to service_role
@@ -600,14 +591,12 @@ billing.balance_faults(): EXECUTE to service_role
 billing.balances_by(uuid,timestamp with time zone): EXECUTE to authenticated
 billing.balances_by(uuid,timestamp with time zone): EXECUTE to service_role
 billing.balances_by(uuid,timestamp with time zone): EXECUTE to stripe_credits_owner
-billing.catalog_changed(): EXECUTE to stripe_credits_owner
 billing.chain_faults(): EXECUTE to service_role
 billing.claim_outbox(integer,interval): EXECUTE to service_role
 billing.commit_reservation(uuid,text,bigint): EXECUTE to service_role
 billing.credit_system_metrics(interval): EXECUTE to service_role
 billing.current_user_id(): EXECUTE to authenticated
 billing.current_user_id(): EXECUTE to service_role
-billing.draw_rank(text): EXECUTE to stripe_credits_owner
 billing.explain_checkout_session(text): EXECUTE to service_role
 billing.explain_event(jsonb,jsonb): EXECUTE to service_role
 billing.explain_user(uuid): EXECUTE to service_role
@@ -625,6 +614,7 @@ billing.installed_state(): EXECUTE to stripe_credits_owner
 billing.is_service(): EXECUTE to authenticated
 billing.is_service(): EXECUTE to service_role
 billing.is_service(): EXECUTE to stripe_credits_owner
+billing.kept_table_changed(): EXECUTE to stripe_credits_owner
 billing.ledger_faults(): EXECUTE to service_role
 billing.load_catalog(jsonb): EXECUTE to service_role
 billing.lots_by(uuid,timestamp with time zone): EXECUTE to authenticated

@@ -16,6 +16,18 @@ text_enum! {
     }
 }
 
+impl Pool {
+    /// Which pool is drawn first of grants that would be lost at the same time (rule 8): 1, 2 or 3.
+    #[must_use]
+    pub fn draw_rank(self) -> i16 {
+        match self {
+            Pool::Subscription => 1,
+            Pool::Promotional => 2,
+            Pool::Purchased => 3,
+        }
+    }
+}
+
 text_enum! {
     /// What says which packs a payment bought, worst first.
     Evidence {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::draw::{self, Share};
+use stripe_credits_rules::lot::Pool;
 use stripe_credits_rules::streams::facts::{Draw, GrantKey, Purpose};
 use uuid::Uuid;
 
@@ -20,6 +21,15 @@ const GRANTS_READ_GROWTH: i64 = 16;
 const SPENDABLE: &str =
     "select id, pool, remaining from billing.credit_grants where user_id = $1 and spendable
      order by priority_at, draw_rank, id limit $2";
+
+/// Whether a request was made before, and the first grant in draw order, which covers most spends.
+const BEFORE_SPEND: &str = "select exists (
+             select from billing.credit_transactions where user_id = $1 and request_id = $2),
+         first.id, first.pool, first.remaining
+     from (values (1)) one
+     left join (
+         select id, pool, remaining from billing.credit_grants where user_id = $1 and spendable
+         order by priority_at, draw_rank, id limit 1) first on true";
 
 /// The same with purchased credits last: a correction by hand takes what was paid for only if there is nothing else.
 const SPENDABLE_PURCHASED_LAST: &str =
@@ -72,6 +82,22 @@ impl Account {
         })
     }
 
+    /// The same for a spend, with the first grant in draw order: in one statement, as most requests are new.
+    pub(crate) fn requested_or_first_grant(
+        &self,
+        sql: &mut Sql,
+        request_id: &str,
+    ) -> (Option<Requested>, Option<Share>) {
+        let mut row = sql.query_one(BEFORE_SPEND, &[uuid_datum(self.user).into(), request_id.into()]);
+        let was_made = row.get();
+        let first = row.get_opt().map(|grant_id| Share {
+            grant_id,
+            pool: row.parse(Pool::parse),
+            credits: row.get(),
+        });
+        (if was_made { self.requested(sql, request_id) } else { None }, first)
+    }
+
     /// Draws credits from the grants in draw order, an adjustment purchased ones last. `false` if the account has
     /// fewer: nothing is drawn then.
     pub(crate) fn take(
@@ -84,28 +110,49 @@ impl Account {
         if amount > self.available() {
             return false;
         }
+        for share in self.in_draw_order(sql, amount, transaction_type) {
+            self.draw_from(sql, share, transaction_type, origin);
+        }
+        true
+    }
+
+    /// The same for a spend, by the first grant in draw order if that covers it.
+    pub(crate) fn spend(
+        &mut self,
+        sql: &mut Sql,
+        amount: Credits,
+        first: Option<Share>,
+        origin: &Origin,
+    ) -> bool {
+        match first.filter(|first| first.credits >= amount) {
+            Some(first) => {
+                self.draw_from(sql, Share { credits: amount, ..first }, TransactionType::Spend, origin);
+                true
+            }
+            None => self.take(sql, amount, TransactionType::Spend, origin),
+        }
+    }
+
+    /// What an amount takes from which grant. The account has as many credits.
+    fn in_draw_order(&self, sql: &mut Sql, amount: Credits, transaction_type: TransactionType) -> Vec<Share> {
         let spendable = match transaction_type {
             TransactionType::Adjustment => SPENDABLE_PURCHASED_LAST,
             _ => SPENDABLE,
         };
         let mut grants = FIRST_GRANTS_READ;
-        let drawn = loop {
+        loop {
             let in_order = shares(sql.query(spendable, &[uuid_datum(self.user).into(), grants.into()]));
             let drawn = draw::draw(&in_order, amount);
             let covered: i64 = drawn.iter().map(|share| share.credits.0).sum();
             if covered == amount.0 {
-                break drawn;
+                return drawn;
             }
             assert!(
                 i64::try_from(in_order.len()) == Ok(grants),
                 "the grants hold less than the account says"
             );
             grants *= GRANTS_READ_GROWTH;
-        };
-        for share in drawn {
-            self.draw_from(sql, share, transaction_type, origin);
         }
-        true
     }
 
     /// Draws credits from a grant, and posts that.
@@ -119,8 +166,8 @@ impl Account {
         let is = |by| transaction_type == by;
         let counted = |counts: bool| if counts { share.credits.0 } else { 0 };
         let updated = sql.execute(
-            "update billing.credit_grants set remaining = remaining - $3, expired = expired + $4, drawn = drawn + $5,
-                 settled = settled + $6
+            "update billing.credit_grants set remaining = remaining - $3, spendable = remaining > $3,
+                 expired = expired + $4, drawn = drawn + $5, settled = settled + $6
              where user_id = $1 and id = $2",
             &[
                 uuid_datum(self.user).into(),
@@ -147,15 +194,18 @@ impl Account {
     ) {
         const RETURN: &str = concat!(
             "with before as (
-                 select id, remaining, owed from billing.credit_grants where user_id = $1 and id = $2
+                 select id, remaining, owed,
+                     greatest(amount - (drawn - $3) - moved, 0) - pending - set_aside - expired as left_over
+                 from billing.credit_grants where user_id = $1 and id = $2
              )
              update billing.credit_grants g set
                  drawn = g.drawn - $3, settled = g.settled - $4, closed_at = null,
+                 matters_until = case when g.matters_until is not null then timestamptz 'infinity' end,
                  -- What settled a debt can be spent when it comes back, also if its time is over.
                  expires_at = case when g.moved_with is null or $4 = 0 then g.expires_at end,
                  priority_at = case when g.moved_with is null or $4 = 0 then g.priority_at end,
                  owed = least(g.owed, greatest(g.drawn - $3 + g.moved - g.amount, 0)),
-                 remaining = greatest(g.amount - (g.drawn - $3) - g.moved, 0) - g.pending - g.set_aside - g.expired
+                 remaining = b.left_over, spendable = b.left_over > 0
              from before b where g.user_id = $1 and g.id = b.id
              returning g.remaining - b.remaining, g.owed <> b.owed, g.expires_at,
                  case when g.moved_with is not null then null

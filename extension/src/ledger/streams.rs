@@ -16,7 +16,7 @@ use super::facts::Loaded;
 use super::moves::{self, Moves};
 use super::targets::{Cause, FormerChange, GrantRow, Posting};
 use super::{Account, Origin, draws, earliest, facts, targets};
-use crate::pg::convert::uuid_datum;
+use crate::pg::convert::{timestamp, uuid_datum};
 use crate::pg::sql::Sql;
 
 /// What became known, or became due, and is not computed yet.
@@ -115,17 +115,31 @@ impl Account {
         self.next_due = earliest(self.next_due, held.next_change);
     }
 
-    /// How far back facts are needed: no earlier period can change any more.
+    /// How far back facts are needed: no earlier period can change any more. Reads the grants that matter for what is touched;
+    /// if these reach further back, those too that matter for that, until there are no more.
     fn horizon(&self, sql: &mut Sql, touched_from: Time) -> Time {
+        let mut since = touched_from;
+        loop {
+            let horizon = horizon::horizon(self.extents(sql, since), touched_from);
+            if horizon >= since {
+                return since;
+            }
+            since = horizon;
+        }
+    }
+
+    /// The extents of the grants that matter at a time or later.
+    fn extents(&self, sql: &mut Sql, since: Time) -> Vec<Extent> {
         const EXTENTS: &str = concat!(
             "select coalesce(period_start, available_from), coalesce(period_end, expires_at, available_from), closed_at,
                     needed_by, pool = 'purchased'
              from billing.credit_grants
-             where user_id = $1 and moved_with is null and (stripe_subscription_id is not null or (source_id, item) = ",
+             where user_id = $1 and matters_until >= $2 and moved_with is null
+                 and (stripe_subscription_id is not null or (source_id, item) = ",
             trial!(),
             ")"
         );
-        let rows = sql.query(EXTENTS, &[uuid_datum(self.user).into()]);
+        let rows = sql.query(EXTENTS, &[uuid_datum(self.user).into(), timestamp(since).into()]);
         let extents = rows.map(|mut row| {
             let (start, end) = (row.get(), row.get());
             let (closed_at, needed_by) = (row.get_opt(), row.get_opt());
@@ -133,7 +147,7 @@ impl Account {
             let is_for_good: bool = row.get();
             Extent { start, end, closed_at: closed_at.or(is_for_good.then_some(end)), needed_by }
         });
-        horizon::horizon(extents, touched_from)
+        extents.collect()
     }
 
     /// What was drawn from these grants. If nothing of a grant is ever set aside and it never expires, only the sum

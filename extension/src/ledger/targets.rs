@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use pgrx::datum::TimestampWithTimeZone;
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::lot::Pool;
@@ -131,6 +132,21 @@ impl Held {
         }
     }
 
+    /// Until when something else may depend on a grant: at its end or later, when nothing of it is left, and as long as it is
+    /// needed. `None`: it is no period's, nor the trial.
+    fn matters_until(&self, key: &GrantKey, pool: Pool) -> Option<TimestampWithTimeZone> {
+        let end = match key {
+            GrantKey::Period { period, .. } => period.end,
+            GrantKey::Trial => self.expires_at.or(self.available_from)?,
+            _ => return None,
+        };
+        // Nothing sets aside what was bought for good, so such a period is closed when it is over.
+        let closed_at = self.closed_at.or((pool == Pool::Purchased).then_some(end));
+        let until = [Some(end), closed_at, self.needed_by].into_iter().flatten().max();
+        let until = until.filter(|_| closed_at.is_some()).map(timestamp);
+        Some(until.unwrap_or_else(TimestampWithTimeZone::positive_infinity))
+    }
+
     /// What could be spent of it, sooner or later, if nothing were set aside and nothing expired.
     fn unspent(&self) -> i64 {
         (self.amount - self.drawn.0 - self.moved).max(0)
@@ -242,19 +258,22 @@ pub(super) fn of_periods(
         "select ",
         columns!(),
         " from billing.credit_grants
-         where user_id = $1 and (
-             stripe_subscription_id is not null and moved_with is null and ($2::timestamptz is null or period_start >= $2)
-             or (source_id, item) = ",
+         where user_id = $1 and matters_until >= $2 and period_start >= $2
+             and stripe_subscription_id is not null and moved_with is null
+         union all
+         select ",
+        columns!(),
+        " from billing.credit_grants
+         where user_id = $1 and source_id = any ($3) and stripe_subscription_id is null
+             and ((source_id, item) <> ",
         trial!(),
-        " and ($2::timestamptz is null or available_from >= $2)
-             or (source_id, item) = ('first_purchase_bonus', 'first_purchase_bonus')
-             or stripe_subscription_id is null and source_id = any ($3))
+        " or available_from >= $2)
          order by id"
     );
-    let horizon = horizon.map(timestamp);
-    sql.query(OF_PERIODS, &[uuid_datum(user).into(), horizon.into(), payments.into()])
-        .map(grant_row)
-        .collect()
+    let horizon = horizon.map_or_else(TimestampWithTimeZone::negative_infinity, timestamp);
+    let mut sources = payments;
+    sources.extend([GrantKey::Trial, GrantKey::FirstPurchaseBonus].map(|key| key.source_id().to_owned()));
+    sql.query(OF_PERIODS, &[uuid_datum(user).into(), horizon.into(), sources.into()]).map(grant_row).collect()
 }
 
 /// The grants that subscriptions left behind with their former users, with the user and the subscription, as [`of_periods`].
@@ -396,7 +415,7 @@ impl Account {
         for Change { row, target, held } in changes {
             let (grant_id, pool) = match (row, target) {
                 (Some(row), _) => {
-                    self.update_grant(sql, row.id, &held);
+                    self.update_grant(sql, row, &held);
                     (row.id, row.pool)
                 }
                 (None, Some(target)) => (self.insert_grant(sql, target, &held), target.pool),
@@ -439,7 +458,7 @@ impl Account {
         origin: &Origin,
     ) {
         let FormerChange { row, held, .. } = change;
-        self.update_grant(sql, row.id, held);
+        self.update_grant(sql, row, held);
         self.is_owed_changed |= held.owed != row.held.owed;
         for (credits, transaction_type) in held.rows_since(&row.held, row.pool, cause) {
             self.post(sql, Credits(credits), Some((row.id, row.pool)), transaction_type, origin);
@@ -447,15 +466,15 @@ impl Account {
         self.next_due = earliest(self.next_due, held.expires_at.filter(|_| held.remaining > 0));
     }
 
-    fn update_grant(&mut self, sql: &mut Sql, grant_id: i64, held: &Held) {
+    fn update_grant(&mut self, sql: &mut Sql, row: &GrantRow, held: &Held) {
         sql.execute(
-            "update billing.credit_grants set (amount, moved, remaining, pending, set_aside, expired, owed, bought,
-                 available_from, expires_at, priority_at, closed_at, needed_by, kept)
-                 = ($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+            "update billing.credit_grants set (amount, moved, remaining, spendable, pending, set_aside, expired, owed, bought,
+                 available_from, expires_at, priority_at, closed_at, needed_by, kept, matters_until)
+                 = ($3, $4, $5, $5 > 0, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
              where user_id = $1 and id = $2",
             &[
                 uuid_datum(self.user).into(),
-                grant_id.into(),
+                row.id.into(),
                 held.amount.into(),
                 held.moved.into(),
                 held.remaining.into(),
@@ -470,6 +489,7 @@ impl Account {
                 held.closed_at.map(timestamp).into(),
                 held.needed_by.map(timestamp).into(),
                 held.kept.map(|kept| kept.0).into(),
+                held.matters_until(&row.key, row.pool).into(),
             ],
         );
         self.dirty = true;
@@ -484,10 +504,11 @@ impl Account {
         };
         sql.execute(
             "insert into billing.credit_grants (user_id, id, source_id, item, pool, amount, drawn, moved, remaining,
-                 pending, set_aside, expired, owed, bought, available_from, expires_at, priority_at, closed_at, needed_by,
-                 stripe_subscription_id, stripe_item_id, period_start, period_end, part_start, made_after, created_at)
-             values ($1, $2, $3, $4, $5, $6, 0, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
-                 $22, $23, $24, $25)",
+                 spendable, draw_rank, pending, set_aside, expired, owed, bought, available_from, expires_at,
+                 priority_at, closed_at, needed_by, matters_until, stripe_subscription_id, stripe_item_id, period_start,
+                 period_end, part_start, made_after, created_at)
+             values ($1, $2, $3, $4, $5, $6, 0, $7, $8, $8 > 0, $26, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+                 $27, $19, $20, $21, $22, $23, $24, $25)",
             &[
                 uuid_datum(self.user).into(),
                 self.last_grant_id.into(),
@@ -514,6 +535,8 @@ impl Account {
                 part.map(timestamp).into(),
                 self.last_transaction_id.into(),
                 timestamp(self.now).into(),
+                target.pool.draw_rank().into(),
+                held.matters_until(&target.key, target.pool).into(),
             ],
         );
         self.last_grant_id

@@ -1,4 +1,4 @@
-//! Values that were read from the catalog's tables, kept per connection until one of these tables changes.
+//! Values that were read from tables that hardly ever change, kept per connection until one of these tables does.
 //!
 //! Postgres tells every connection that a relation changed, as it does for changes of the schema: a trigger on each of the
 //! tables asks for that, so a change by hand is heard as well. It is sent at commit, before the locks of the transaction are
@@ -72,9 +72,9 @@ unsafe extern "C-unwind" fn heard(_argument: pg_sys::Datum, relation: pg_sys::Oi
     }
 }
 
-/// The trigger's function, declared in sql/catalog.sql: tells every connection, at commit, that the table changed.
+/// The function of the tables' triggers, declared in sql/catalog.sql: tells every connection, at commit, that the table changed.
 #[pg_trigger(sql = false)]
-fn catalog_changed<'a>(
+fn kept_table_changed<'a>(
     trigger: &'a pgrx::PgTrigger<'a>,
 ) -> Result<Option<PgHeapTuple<'a, pgrx::AllocatedByPostgres>>, pgrx::PgTriggerError> {
     // SAFETY: the relation is open while its trigger runs.

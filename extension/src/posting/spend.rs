@@ -23,17 +23,30 @@ pub(crate) struct Request<'a> {
     pub(crate) metadata: Option<Json>,
 }
 
+impl<'a> Request<'a> {
+    fn origin(&self) -> Origin<'a> {
+        Origin {
+            description: self.description,
+            request_id: Some(self.request_id),
+            metadata: self.metadata,
+            ..Origin::default()
+        }
+    }
+}
+
 /// Spends credits.
 pub(crate) fn spend(sql: &mut Sql, request: &Request) -> Outcome {
-    let Some(account) = Account::open_existing(sql, request.user) else {
+    let Some(mut account) = Account::open_existing(sql, request.user) else {
         return Outcome::no_account(request.user, Reason::InsufficientCredits);
     };
-    if let Some(earlier) = account.requested(sql, request.request_id) {
+    let (earlier, first) = account.requested_or_first_grant(sql, request.request_id);
+    if let Some(earlier) = earlier {
         let same =
             earlier.transaction_type == TransactionType::Spend && earlier.credits.0 == -request.amount.0;
         return account.close(sql, repeated(same));
     }
-    take(sql, account, request, TransactionType::Spend)
+    let taken = account.spend(sql, request.amount, first, &request.origin());
+    account.close(sql, taken_or_insufficient(taken))
 }
 
 /// Holds credits for `ttl` from now.
@@ -54,7 +67,8 @@ pub(crate) fn reserve(sql: &mut Sql, request: &Request, ttl: TimeDelta) -> Outco
         reservations::insert(sql, user, request_id, amount, description, account.now(), expires_at);
         account.due_at(expires_at);
     }
-    take(sql, account, request, TransactionType::Reservation)
+    let taken = account.take(sql, amount, TransactionType::Reservation, &request.origin());
+    account.close(sql, taken_or_insufficient(taken))
 }
 
 /// Ends a reservation with `amount` of it spent, by default all; the rest goes back to the grants it came from.
@@ -138,21 +152,8 @@ fn is_spent(sql: &mut Sql, account: &Account, request_id: &str) -> bool {
     }
 }
 
-fn take(
-    sql: &mut Sql,
-    mut account: Account,
-    request: &Request,
-    transaction_type: TransactionType,
-) -> Outcome {
-    let origin = Origin {
-        description: request.description,
-        request_id: Some(request.request_id),
-        metadata: request.metadata,
-        ..Origin::default()
-    };
-    let taken = account.take(sql, request.amount, transaction_type, &origin);
-    let insufficient = Verdict::Rejected(Reason::InsufficientCredits);
-    account.close(sql, if taken { Verdict::Applied } else { insufficient })
+fn taken_or_insufficient(is_taken: bool) -> Verdict {
+    if is_taken { Verdict::Applied } else { Verdict::Rejected(Reason::InsufficientCredits) }
 }
 
 fn end(sql: &mut Sql, mut account: Account, request_id: &str, status: Status, committed: Credits) -> Outcome {

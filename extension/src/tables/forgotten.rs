@@ -1,9 +1,14 @@
-//! Table `forgotten_users`: of whose events only what the rules read is kept.
+//! Table `forgotten_users`: of whose events only what the rules read is kept. Whether there are any is kept per connection.
 
 use uuid::Uuid;
 
+use crate::pg::cached::Cached;
 use crate::pg::convert::{clock, timestamp, uuid_datum};
 use crate::pg::sql::Sql;
+
+thread_local! {
+    static ANY: Cached<bool> = const { Cached::new() };
+}
 
 /// Records a user, and returns whether they were not recorded before.
 pub(crate) fn insert(sql: &mut Sql, user: Uuid) -> bool {
@@ -14,9 +19,10 @@ pub(crate) fn insert(sql: &mut Sql, user: Uuid) -> bool {
     inserted > 0
 }
 
-/// Whether an event is a forgotten user's: by its outcome's user, or else by its customer's link.
+/// Whether an event is a forgotten user's: by its outcome's user, or else by its customer's link. The caller holds the catalog's
+/// lock, for which [`insert`]'s caller waits.
 pub(crate) fn includes(sql: &mut Sql, user: Option<Uuid>, customer_id: Option<&str>) -> bool {
-    if user.is_none() && customer_id.is_none() {
+    if user.is_none() && customer_id.is_none() || !is_anybody_forgotten(sql) {
         return false;
     }
     sql.query_opt(
@@ -25,4 +31,15 @@ pub(crate) fn includes(sql: &mut Sql, user: Option<Uuid>, customer_id: Option<&s
         &[user.map(uuid_datum).into(), customer_id.into()],
     )
     .is_some()
+}
+
+fn is_anybody_forgotten(sql: &mut Sql) -> bool {
+    let read = || {
+        let mut row = sql.query_one(
+            "select 'billing.forgotten_users'::regclass::oid, exists (select from billing.forgotten_users)",
+            &[],
+        );
+        Some((row.get(), row.get()))
+    };
+    ANY.with(|cached| cached.get(read)).is_some_and(|any| *any)
 }

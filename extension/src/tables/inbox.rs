@@ -27,9 +27,10 @@ pub(crate) struct ParkedEvent {
     pub(crate) user: Option<uuid::Uuid>,
 }
 
-/// Records a delivery in one upsert, after everything else, so that no event is marked as seen before it had its effect.
-/// What was applied stays applied, even if a redelivery under other settings has another outcome. Returns whether the event was
-/// parked before.
+/// Records a delivery, after everything else, so that no event is marked as seen before it had its effect. What was applied
+/// stays applied, even if a redelivery under other settings has another outcome. Returns whether the event was parked before.
+///
+/// A first delivery is one insert: an upsert would have to compile, each time, what it does about a second one.
 pub(crate) fn record(
     sql: &mut Sql,
     event: &Event,
@@ -37,48 +38,55 @@ pub(crate) fn record(
     fetched: Option<&JsonText>,
     outcome: &Outcome,
 ) -> bool {
-    let now = timestamp(clock());
-    // The subselect has the statement's snapshot, and so reads the row as it was.
-    let mut row = sql.query_one(
-        "insert into billing.stripe_events as e
+    let details = outcome.details_json();
+    let arguments = [
+        event.id.as_str().into(),
+        event.event_type.as_str().into(),
+        timestamp(event.created).into(),
+        event.api_version.as_deref().into(),
+        event.livemode.into(),
+        event.account.as_deref().into(),
+        event.object_id.as_deref().into(),
+        event.customer_id.as_deref().into(),
+        payload.into(),
+        fetched.into(),
+        outcome.verdict.as_str().into(),
+        outcome.verdict.reason().map(Reason::as_str).into(),
+        details.as_ref().into(),
+        outcome.user.map(uuid_datum).into(),
+        timestamp(clock()).into(),
+    ];
+    let inserted = sql.execute(
+        "insert into billing.stripe_events
              (event_id, type, created, api_version, livemode, account, object_id, customer_id, payload, fetched,
               outcome, reason, details, user_id, first_received_at, last_received_at, judged_at, applied_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15, $15,
              case when $11 = 'applied' then $15 end)
-         on conflict (event_id) do update set
-             (outcome, reason, details, user_id, applied_at) = (
-                 select case when e.outcome = 'applied' then e.outcome else excluded.outcome end,
-                     case when e.outcome = 'applied' then e.reason else excluded.reason end,
-                     case when e.outcome = 'applied' then e.details else excluded.details end,
-                     coalesce(excluded.user_id, e.user_id), coalesce(e.applied_at, excluded.applied_at)),
-             (type, created, api_version, livemode, account, object_id, customer_id, payload) = (
-                 excluded.type, excluded.created, excluded.api_version, excluded.livemode, excluded.account,
-                 excluded.object_id, excluded.customer_id, excluded.payload),
-             fetched = coalesce(nullif(excluded.fetched, '{}'), e.fetched, excluded.fetched),
-             attempts = e.attempts + 1,
-             last_received_at = excluded.last_received_at,
-             judged_at = excluded.judged_at
-         returning e.attempts > 1 and (
-             select b.outcome from billing.stripe_events b where b.event_id = e.event_id) = 'parked'",
-        &[
-            event.id.as_str().into(),
-            event.event_type.as_str().into(),
-            timestamp(event.created).into(),
-            event.api_version.as_deref().into(),
-            event.livemode.into(),
-            event.account.as_deref().into(),
-            event.object_id.as_deref().into(),
-            event.customer_id.as_deref().into(),
-            payload.into(),
-            fetched.into(),
-            outcome.verdict.as_str().into(),
-            outcome.verdict.reason().map(Reason::as_str).into(),
-            outcome.details_json().as_ref().into(),
-            outcome.user.map(uuid_datum).into(),
-            now.into(),
-        ],
+         on conflict (event_id) do nothing",
+        &arguments,
     );
-    // Null where another transaction has inserted the row since the statement began.
+    if inserted > 0 {
+        return false;
+    }
+    // The subselect has the statement's snapshot, and so reads the row as it was.
+    let mut row = sql.query_one(
+        "update billing.stripe_events e set
+             (outcome, reason, details) = (
+                 select case when e.outcome = 'applied' then e.outcome else $11 end,
+                     case when e.outcome = 'applied' then e.reason else $12 end,
+                     case when e.outcome = 'applied' then e.details else $13 end),
+             user_id = coalesce($14, e.user_id),
+             applied_at = coalesce(e.applied_at, case when $11 = 'applied' then $15 end),
+             (type, created, api_version, livemode, account, object_id, customer_id, payload)
+                 = ($2, $3, $4, $5, $6, $7, $8, $9),
+             fetched = coalesce(nullif($10, '{}'), e.fetched, $10),
+             attempts = e.attempts + 1,
+             last_received_at = $15,
+             judged_at = $15
+         where e.event_id = $1
+         returning (select b.outcome from billing.stripe_events b where b.event_id = e.event_id) = 'parked'",
+        &arguments,
+    );
     row.get_opt().unwrap_or_default()
 }
 

@@ -146,39 +146,50 @@ pub(crate) fn has_older(sql: &mut Sql, user: Uuid, horizon: Time) -> bool {
 /// credits.
 pub(crate) fn firsts_before(sql: &mut Sql, user: Uuid, horizon: Time) -> Vec<StoredLine> {
     const FIRSTS: &str = concat!(
-        "with priced as (
-             select l.*, p.paid_at, p.amount_reversed >= p.amount_charged and p.amount_charged > 0 as is_reversed
+        // Each looks a payment or a price up only for the lines that are left by then: this is read of a whole past.
+        "with first_purchase as (
+             select l.source_id
              from billing.invoice_lines l join billing.payments p using (source_id)
              where l.user_id = $1 and l.period_end < $2 and l.subscription_id is not null and not l.metered
+                 and l.amount > l.discount and not l.names_credited
+                 and (p.amount_reversed >= p.amount_charged and p.amount_charged > 0) is not true
                  and exists (
                      select from billing.prices c
                      where c.price_id in (l.price_id, l.product_id) and c.kind <> 'not_credits')
                  and exists (
                      select from billing.prices c where c.trial_credits > 0 or c.first_purchase_bonus > 0)
-         ), first_purchase as (
-             select source_id from priced
-             where amount > discount and not names_credited and is_reversed is not true
-             order by paid_at, source_id limit 1
+             order by p.paid_at, l.source_id limit 1
          ), first_trial as (
-             select source_id, line from priced
-             where amount = 0 and not names_credited and not proration and quantity is distinct from 0
+             select l.source_id, l.line
+             from billing.invoice_lines l
+             where l.user_id = $1 and l.period_end < $2 and l.subscription_id is not null and not l.metered
+                 and l.amount = 0 and not l.names_credited and not l.proration and l.quantity is distinct from 0
                  and exists (
                      select from billing.prices c
-                     where c.price_id in (priced.price_id, priced.product_id) and c.trial_credits > 0)
+                     where c.price_id in (l.price_id, l.product_id) and c.trial_credits > 0)
+                 and exists (
+                     select from billing.prices c
+                     where c.price_id in (l.price_id, l.product_id) and c.kind <> 'not_credits')
                  -- The units beside their flat fee are one line with it.
                  and not exists (
-                     select from priced fee
+                     select from billing.invoice_lines fee
                      where (fee.source_id, fee.price_id, fee.period_start, fee.period_end, fee.subscription_id)
-                             = (priced.source_id, priced.price_id, priced.period_start, priced.period_end,
-                                priced.subscription_id)
-                         and fee.item_id is not distinct from priced.item_id and not fee.proration and fee.amount > 0)
-             order by period_start, period_end, subscription_id, item_id, source_id, price_id limit 1
+                             = (l.source_id, l.price_id, l.period_start, l.period_end, l.subscription_id)
+                         and fee.user_id = l.user_id and fee.item_id is not distinct from l.item_id
+                         and not fee.proration and not fee.metered and fee.amount > 0)
+             order by l.period_start, l.period_end, l.subscription_id, l.item_id, l.source_id, l.price_id limit 1
          )
          select ",
         columns!(),
-        " from priced l
-         where l.source_id in (select source_id from first_purchase)
-             or (l.source_id, l.line) in (select source_id, line from first_trial)
+        " from billing.invoice_lines l
+         where l.user_id = $1 and l.period_end < $2 and l.subscription_id is not null and not l.metered
+             and l.source_id in (
+                 select source_id from first_purchase union all select source_id from first_trial)
+             and exists (
+                 select from billing.prices c
+                 where c.price_id in (l.price_id, l.product_id) and c.kind <> 'not_credits')
+             and (l.source_id in (select source_id from first_purchase)
+                 or (l.source_id, l.line) in (select source_id, line from first_trial))
          order by l.source_id, l.line"
     );
     sql.query(FIRSTS, &[uuid_datum(user).into(), timestamp(horizon).into()]).map(stored).collect()

@@ -161,6 +161,18 @@ impl Known {
             .min_by_key(|payment| (!payment.paid, payment.source_id != source_id, payment.source_id.as_str()))
     }
 
+    /// Of these names, those that are none of a payment yet, each once.
+    fn unknown<'a>(&self, names: &[Name<'a>]) -> Vec<Name<'a>> {
+        let mut unknown: Vec<Name> = Vec::with_capacity(names.len());
+        for name in names {
+            let is_known = self.found.iter().any(|found| found.name.as_deref() == Some(name.id));
+            if !is_known && unknown.iter().all(|other| other.id != name.id) {
+                unknown.push(*name);
+            }
+        }
+        unknown
+    }
+
     /// The sources that names point to, each with its payment if that was applied.
     fn named(&self, names: &[Name]) -> BTreeMap<&str, Option<&Payment>> {
         let is_named = |name: &str| names.iter().any(|asked| asked.id == name);
@@ -190,6 +202,7 @@ pub(crate) struct Joined {
 /// then an invoice, then a payment intent. Two payments of different users, or two of subscriptions, are not joined: then
 /// the names that name no payment go to the first.
 pub(crate) fn join(sql: &mut Sql, known: &Known, own: Option<&str>, names: &[Name]) -> Joined {
+    let unknown = known.unknown(names);
     let known = known.named(names);
     let is_first = known.is_empty();
     let mut paid: Vec<Payment> = known.values().filter_map(|payment| payment.cloned()).collect();
@@ -206,7 +219,7 @@ pub(crate) fn join(sql: &mut Sql, known: &Known, own: Option<&str>, names: &[Nam
     let stays = |known: &str| known == source_id || others.iter().any(|other| other.source_id == known);
     let moving: Vec<String> =
         known.keys().filter(|known| !stays(known)).map(|known| (*known).to_owned()).collect();
-    let is_new = point(sql, names, source_id, moving);
+    let is_new = point(sql, &unknown, source_id, moving);
     Joined { payment, duplicates, is_new, is_first }
 }
 
@@ -222,9 +235,9 @@ impl Payment {
     }
 }
 
-/// Makes names, and those that are known under the sources that are `moving`, names of a source. Returns whether one was
-/// not before.
-fn point(sql: &mut Sql, names: &[Name], source_id: &str, moving: Vec<String>) -> bool {
+/// Makes names that were none yet, and those that are known under the sources that are `moving`, names of a source. Returns
+/// whether there was any.
+fn point(sql: &mut Sql, unknown: &[Name], source_id: &str, moving: Vec<String>) -> bool {
     let is_moved = !moving.is_empty();
     if is_moved {
         sql.execute(
@@ -232,14 +245,15 @@ fn point(sql: &mut Sql, names: &[Name], source_id: &str, moving: Vec<String>) ->
             &[moving.into(), source_id.into()],
         );
     }
-    let kinds: Vec<String> = names.iter().map(|name| name.kind.as_str().to_owned()).collect();
-    let added = sql.query(
-        "insert into billing.payment_names (name, kind, source_id)
-         select distinct on (t.name) t.name, t.kind, $3 from unnest($1::text[], $2::text[]) t (name, kind)
-         on conflict (name) do nothing returning 1",
-        &[ids(names).into(), kinds.into(), source_id.into()],
-    );
-    added.count() > 0 || is_moved
+    if !unknown.is_empty() {
+        let kinds: Vec<String> = unknown.iter().map(|name| name.kind.as_str().to_owned()).collect();
+        sql.execute(
+            "insert into billing.payment_names (name, kind, source_id)
+             select unnest($1::text[]), unnest($2::text[]), $3",
+            &[ids(unknown).into(), kinds.into(), source_id.into()],
+        );
+    }
+    is_moved || !unknown.is_empty()
 }
 
 /// The ids of names.

@@ -122,7 +122,7 @@ fn a_token_of_another_role_is_403_at_every_route_and_nothing_happens() {
 }
 
 #[test]
-fn our_own_token_that_is_not_allowed_is_403_whatever_else_it_lacks_and_others_are_401() {
+fn our_own_token_of_another_role_is_403_whatever_else_it_lacks() {
     let database = Database::with_catalog();
     let keys_signer = Signer::ec("ec-1");
     let keys = KeyServer::showing(&[&keys_signer]);

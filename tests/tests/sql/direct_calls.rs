@@ -314,8 +314,9 @@ fn more_than_an_account_can_hold_is_rejected_and_leaves_the_books_alone() {
     let mut c = db.connect();
     let full = i64::MAX - 100;
     c.run(&format!(
-        "insert into billing.credit_grants (user_id, id, source_id, item, pool, amount, remaining, made_after, created_at)
-             values ('{ANN}', 1, 'x', 'x', 'purchased', {full}, {full}, 0, now());
+        "insert into billing.credit_grants (user_id, id, source_id, item, pool, amount, remaining, spendable, draw_rank, made_after,
+             created_at)
+             values ('{ANN}', 1, 'x', 'x', 'purchased', {full}, {full}, true, 3, 0, now());
          insert into billing.credit_transactions
              (user_id, id, operation_id, transaction_type, amount, grant_id, pool, balance_after, created_at, hash)
              values ('{ANN}', 1, 1, 'import', {full}, 1, 'purchased', {full}, now(), '');
@@ -366,9 +367,10 @@ fn arguments(c: &mut Connection) -> Vec<Argument> {
             with ordinality as a (name, type, ordinal)
         where p.pronamespace = 'billing'::regnamespace
             and p.prorettype not in ('trigger'::regtype, 'event_trigger'::regtype)
-            -- what the others check their arguments with, what the view is made of, what my_credits() posts by
+            -- what the others check their arguments with, what the view is made of, what my_credits() posts by, what the
+            -- installation's scripts call
             and p.proname not in ('require_named', 'lots_by', 'balances_by', 'settle_account', 'older_answer',
-                'draw_rank', 'adds_up', 'account_time')
+                'account_time', 'set_rights')
         order by 1, a.ordinal";
     c.query(query, &[])
         .expect("pg_proc can be read")

@@ -86,7 +86,7 @@ const REFUSED_BY_POSTGRES: &[&str] = &[
     "drop table billing.credit_transactions cascade",
     "alter table billing.credit_transactions rename to old_rows; drop table billing.old_rows cascade",
     "alter table billing.credit_transactions set schema other; drop table other.credit_transactions cascade",
-    "drop function billing.adds_up(billing.credit_grants) cascade",
+    "drop domain billing.credits cascade",
     "drop domain billing.movement cascade",
     "drop type billing.outcome cascade",
     "drop event trigger stripe_credits_drop_guard",

@@ -245,7 +245,7 @@ fn scenario_36_every_table_is_registered_for_the_dump() {
             "insert triggers that write: they fire again in COPY",
             "select count(*) from pg_trigger t join pg_class c on c.oid = t.tgrelid
           where c.relnamespace = 'billing'::regnamespace and t.tgtype & 4 <> 0
-              and t.tgfoid <> 'billing.catalog_changed'::regproc",
+              and t.tgfoid <> 'billing.kept_table_changed'::regproc",
         ),
         (
             "policies that name a role",

@@ -266,15 +266,13 @@ fn scenario_35_service_role_runs_the_service_functions_and_reads_every_row() {
         let fault = refused(&mut service, &call);
         let internal = [
             "guard_drop",
-            "catalog_changed",
+            "kept_table_changed",
             "refuse_ledger_change",
             "require_named",
             "access_rights",
             "grant_access",
             "settle_account",
             "older_answer",
-            "draw_rank",
-            "adds_up",
             "owner_role_faults",
             "present_state",
             "installed_state",

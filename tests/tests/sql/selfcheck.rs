@@ -353,8 +353,8 @@ const TAMPERINGS: &[Tampering] = &[
     ),
     Tampering(
         "a CHECK dropped",
-        "alter table billing.credit_grants drop constraint credit_grants_check",
-        &["constraint credit_grants_check on billing.credit_grants: missing"],
+        "alter table billing.reservations drop constraint reservations_status_check",
+        &["constraint reservations_status_check on billing.reservations: missing"],
     ),
     Tampering(
         "a domain's CHECK dropped",

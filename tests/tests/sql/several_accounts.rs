@@ -40,8 +40,8 @@ fn fill(c: &mut Connection, owner: Uuid) {
     let almost_all = i64::MAX - 5_000;
     c.run(&format!(
         "insert into billing.credit_grants
-             (user_id, id, source_id, item, pool, amount, remaining, made_after, created_at)
-         values ('{owner}', 1, 'import:x', 'x', 'purchased', {almost_all}, {almost_all}, 0, now());
+             (user_id, id, source_id, item, pool, amount, remaining, spendable, draw_rank, made_after, created_at)
+         values ('{owner}', 1, 'import:x', 'x', 'purchased', {almost_all}, {almost_all}, true, 3, 0, now());
          insert into billing.credit_transactions
              (user_id, id, operation_id, transaction_type, amount, grant_id, pool, balance_after, created_at, hash)
          values ('{owner}', 1, 1, 'import', {almost_all}, 1, 'purchased', {almost_all}, now(), '');

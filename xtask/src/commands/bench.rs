@@ -5,6 +5,7 @@ mod events;
 mod http_load;
 mod peers;
 mod pgbench;
+mod processor;
 
 use std::fs;
 use std::net::TcpStream;
@@ -88,6 +89,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     println!("{}", stages.run("subscriptions", || subscriptions(&cluster))?);
     println!("{}", stages.run("ages of subscriptions", || ages::ages(&cluster))?);
     println!("{}", stages.run("spends", || spends(&cluster))?);
+    println!("{}", stages.run("processor time", || processor::processor(&cluster))?);
     println!("{}", stages.run("expiries by run_due", || due(&cluster))?);
     let secret = format!("whsec_{}", Uuid::new_v4().simple());
     let token = Uuid::new_v4().to_string();

@@ -11,10 +11,10 @@ use xtask::{Error, Result, install, packages};
 use super::package;
 
 /// Debian 12, and its Postgres.
-pub(crate) const SUITE: &str = "bookworm";
-pub(crate) const MAJOR: u32 = 15;
+const SUITE: &str = "bookworm";
+const MAJOR: u32 = 15;
 /// What is in it before.
-pub(crate) const DEBIAN_PACKAGES: &[&str] = &["ca-certificates", "postgresql-15", "systemd"];
+const DEBIAN_PACKAGES: &[&str] = &["ca-certificates", "postgresql-15", "systemd"];
 /// The highest exposure that `systemd-analyze security` may find in a unit, of 100.
 const EXPOSURE_LIMIT: u32 = 25;
 /// Where the page says "in the folder with the packages".
@@ -60,12 +60,13 @@ pub(crate) fn run() -> Result<()> {
          rm *-1_*.deb
          {upgrade}
          systemctl restart stripe-credits.service
-         stripe-credits run-due
+         runuser -u stripe-credits -- stripe-credits run-due
          runuser -u postgres -- psql app -c 'select count(*) as faults from billing.validate_credits_consistency()'
          dpkg-query --show '*stripe-credits*'
+         # What the package does where systemd runs.
+         kill \"$(cat /run/shim.pid)\"
          {remove}
          ! test -e /etc/stripe-credits.env
-         ! getent passwd stripe-credits
          ! find / -xdev -path /{FOLDER} -prune -o -path /newer -prune -o -name '*stripe[-_]credits*' -print | grep .
          echo removed\n"
     );
@@ -80,7 +81,7 @@ pub(crate) fn run() -> Result<()> {
 }
 
 /// The fenced shell commands of a section, in order.
-pub(crate) fn shell_blocks(page: &str, heading: &str) -> Vec<String> {
+fn shell_blocks(page: &str, heading: &str) -> Vec<String> {
     let section = page.split(&format!("{heading}\n")).nth(1).unwrap_or_default();
     let section = section.split("\n## ").next().unwrap_or_default();
     let fenced = section.split("```sh\n").skip(1);

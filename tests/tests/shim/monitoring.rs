@@ -47,7 +47,10 @@ fn alerts_and_dashboard_name_only_metrics_that_the_shim_shows() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();
     let mut books = database.connect();
-    let shim = app(&database, &stripe).start();
+    let shim = app(&database, &stripe)
+        .with("EVENTS_URL", "http://127.0.0.1:9/")
+        .with("EVENTS_SECRET", concat!("whsec_", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"))
+        .start();
     // Each family once: a delivery, a refused one, a user's request, a call of Stripe's, and what the database says.
     shim.deliver(&paid_pack("cs_1", ANN).completed("evt_1"));
     shim.deliver(&session("cs_2").metadata("price_id", "price_pack").completed("evt_2"));
@@ -59,7 +62,10 @@ fn alerts_and_dashboard_name_only_metrics_that_the_shim_shows() {
     assert_eq!(command(&["books", "check"], &database, &stripe).run().code, Some(0));
     until_metric(&shim, "books_faults", &[], 0);
     until("everything is shown", || {
-        shown(&shim).contains("stripe_credits_last_books_check_timestamp_seconds")
+        let shown = shown(&shim);
+        ["last_books_check_timestamp_seconds", "told_lag_seconds"]
+            .iter()
+            .all(|name| shown.contains(&format!("stripe_credits_{name}")))
     });
 
     let shown = shown(&shim);

@@ -96,6 +96,15 @@ begin
         raise exception 'p_user_id, p_id and p_attempts must not be null'
             using errcode = 'null_value_not_allowed',
                 detail = format('p_user_id = %L, p_id = %L, p_attempts = %L', p_user_id, p_id, p_attempts);
+    elsif p_attempts < 1 then
+        raise exception 'p_attempts must be above 0'
+            using errcode = 'invalid_parameter_value', detail = format('p_attempts = %s', p_attempts);
+    elsif p_error !~ '\S' then
+        raise exception 'p_error must not be blank'
+            using errcode = 'invalid_parameter_value', detail = format('p_error = %L', p_error);
+    elsif p_retry_after < interval '0' then
+        raise exception 'p_retry_after must not be below 0'
+            using errcode = 'invalid_parameter_value', detail = format('p_retry_after = %s', p_retry_after);
     end if;
     -- That it arrived is true whoever has claimed it since; that an attempt failed says nothing of a later one.
     update billing.outbox o set
@@ -124,7 +133,7 @@ comment on function billing.finish_outbox(uuid, bigint, integer, text, interval)
   p_attempts       its attempts as claimed: the failure of an attempt that lasted longer than its lease is not recorded
   p_error          null: it was delivered. Else why not
   p_retry_after    when to try again; null: never, the row is dead until replay_outbox
-Returns whether it was recorded. Errors: 22004 null.';
+Returns whether it was recorded. Errors: 22004 null, 22023 attempts or a time below their least, a blank error.';
 
 create function billing.replay_outbox(p_user_id uuid default null, p_id bigint default null) returns bigint
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp

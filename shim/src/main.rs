@@ -156,7 +156,7 @@ enum EventsCommand {
 enum WebhooksCommand {
     /// Make the endpoint, with each event type that is needed, and print its signing secret once
     Create {
-        /// Where Stripe posts to, such as https://pay.example/webhooks/stripe
+        /// Where Stripe posts to, such as `https://pay.example/webhooks/stripe`
         #[arg(long)]
         url: Uri,
     },

@@ -289,7 +289,7 @@ const TAMPERINGS: &[Tampering] = &[
     Tampering(
         "no search_path",
         "alter function billing.run_due(integer) reset search_path",
-        &["function billing.run_due(integer): ", "volatile, {plan_cache_mode=force_generic_plan,enable_seqscan=off}, body"],
+        &["function billing.run_due(integer): ", "volatile, {plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}, body"],
     ),
     Tampering(
         "another owner",

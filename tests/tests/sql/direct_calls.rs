@@ -399,6 +399,7 @@ fn right(argument: &Argument) -> String {
         ("p_status", _) => "'active'".into(),
         ("p_pool", _) => "'purchased'".into(),
         ("p_cycle_start", _) => "'2099-12-01'".into(),
+        (_, "text[]") => format!("array['{}']", paid_pack("cs_right", ANN).completed("evt_right").json()),
         (_, "boolean") => "true".into(),
         ("p_client", "regrole") => "'authenticated'".into(),
         ("p_service", "regrole") => "'service_role'".into(),

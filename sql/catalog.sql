@@ -95,6 +95,9 @@ begin
     if p_amounts is null then
         raise exception 'p_amounts must not be null' using errcode = 'null_value_not_allowed',
             detail = 'p_amounts = NULL';
+    elsif jsonb_typeof(p_amounts) <> 'array' then
+        raise exception 'p_amounts must be an array' using errcode = 'invalid_parameter_value',
+            detail = format('p_amounts is of type %s', jsonb_typeof(p_amounts));
     end if;
     insert into billing.price_amounts (price_id, currency, unit_amount, recurring_interval, interval_count, read_at)
     select a.id, a.currency, a.unit_amount, a.recurring ->> 'interval', (a.recurring ->> 'interval_count')::integer,

@@ -393,6 +393,9 @@ fn right(argument: &Argument) -> String {
         ("event", "jsonb") => format!("'{}'", paid_pack("cs_right", ANN).completed("evt_right").json()),
         ("session", "jsonb") => format!("'{}'", paid_pack("cs_right", ANN).json()),
         ("catalog", "jsonb") => format!("'{}'", catalog()),
+        ("p_amounts", "jsonb") => {
+            r#"'[{"id": "price_right", "currency": "eur", "unit_amount": 500}]'"#.into()
+        }
         (_, "jsonb") => "'{}'".into(),
         ("p_stripe_id", _) => "'cus_right'".into(),
         ("p_price_id", _) => "'price_pack'".into(),
@@ -440,6 +443,7 @@ fn wrongs(argument: &Argument) -> Vec<(String, &'static str)> {
         "integer" if !NULL_IS_DEFAULT.contains(&(function, name)) => {
             wrongs.extend(["0", "-1"].map(|limit| (limit.into(), "22023")));
         }
+        "jsonb" if name == "p_amounts" => wrongs.push(("'{}'".into(), "22023")),
         "interval" => wrongs.push(("'-1 hour'".into(), "22023")),
         "timestamp with time zone" if name.starts_with("p_cycle_") => {
             wrongs.extend(["'infinity'", "'-infinity'"].map(|never| (never.into(), "22023")));

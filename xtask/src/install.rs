@@ -8,8 +8,9 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::build::{self, Built, Flavour};
 use crate::extension::{self, Target};
-use crate::workspace::{self, Built, Flavour, cargo, root, target_directory};
+use crate::workspace::{cargo, root, target_directory};
 use crate::{Error, Result, cluster, process};
 
 /// What pgrx needs to build: it reads Postgres's headers with clang.
@@ -168,7 +169,7 @@ pub(crate) fn root_maker() -> Result<()> {
 /// Builds the extension and the shim, and installs the extension into Postgres's folders.
 pub fn build(flavour: Flavour) -> Result<Built> {
     let target = Target::of(cluster::pg_config())?;
-    let built = workspace::build(flavour, &target)?;
+    let built = build::build(flavour, &target)?;
     extension::install(&extension::files(&built.library)?, &target)?;
     Ok(built)
 }

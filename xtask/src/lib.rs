@@ -18,8 +18,9 @@ pub mod pooler; // PgBouncer before Postgres
 
 pub mod install; // what has to be on the machine for all that
 pub mod pg_binaries; // a Postgres of every major version
-pub mod workspace; // what is built here
-pub mod extension; // the files that Postgres needs of it
+pub mod build; // how the extension and the shim are built
+pub mod extension; // the files that Postgres needs
+pub mod workspace; // where this is, and its cargo
 pub mod packages; // how files become packages
 pub mod debian_root; // a Debian to try them in
 

@@ -14,11 +14,12 @@ use std::time::{Duration, Instant};
 
 use comfy_table::Table;
 use uuid::Uuid;
+use xtask::build::Flavour;
 use xtask::cluster::{Cluster, Durability, Options};
 use xtask::figures::{add, median, table};
 use xtask::shim::Shim;
 use xtask::stages::Stages;
-use xtask::workspace::{self, Flavour};
+use xtask::workspace;
 use xtask::{Error, Result, install, process};
 
 use self::events::{invoice, purchase, subscription};

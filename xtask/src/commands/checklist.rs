@@ -4,12 +4,12 @@ use std::env;
 
 use clap::Args;
 use uuid::Uuid;
+use xtask::build::Flavour;
 use xtask::checklist::api::{Api, STRIPE};
 use xtask::checklist::{self, Ended, Played, Shop};
 use xtask::cluster::{Cluster, Options};
 use xtask::shim::Shim;
 use xtask::stages::Stages;
-use xtask::workspace::Flavour;
 use xtask::{Error, Result, install};
 
 /// The database of the run.

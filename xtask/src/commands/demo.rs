@@ -4,8 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use clap::Args;
+use xtask::build::Flavour;
 use xtask::stages::Stages;
-use xtask::workspace::Flavour;
 use xtask::{Error, Result, signals};
 
 use super::service::Service;

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use xtask::build::{Flavour, build};
 use xtask::extension::{self, Target};
 use xtask::stages::Stages;
-use xtask::workspace::{self, Flavour};
 use xtask::{Result, cluster, install};
 
 #[derive(Args)]
@@ -20,7 +20,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut stages = Stages::default();
     stages.run("tools: apt packages", install::tools)?;
     let target = Target::of(arguments.pg_config.clone().unwrap_or_else(cluster::pg_config))?;
-    let built = stages.run("build", || workspace::build(Flavour::Release, &target))?;
+    let built = stages.run("build", || build(Flavour::Release, &target))?;
     extension::install(&extension::files(&built.library)?, &target)?;
     stages.summarize();
     println!("installed for Postgres {}; the shim is {}", target.major, built.shim.display());

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::Args;
+use xtask::build::{Built, Flavour, build};
 use xtask::extension::{self, File, Folder, VERSION};
 use xtask::packages::{Control, EXECUTABLE, PRIVATE, READABLE, SUMS, Tree};
 use xtask::stages::Stages;
-use xtask::workspace::{self, Built, Flavour, root, target_directory};
+use xtask::workspace::{root, target_directory};
 use xtask::{Error, Result, install, pg_binaries, process};
 
 /// The libraries that the extension's may need: libc's, and the one by which Rust unwinds, which comes with it.
@@ -63,7 +64,7 @@ pub(crate) fn write(
     let mut written = Vec::new();
     for (index, &major) in majors.iter().enumerate() {
         let built = stages.run(&format!("Postgres {major}: build"), || {
-            workspace::build(flavour, &pg_binaries::target_or_ours(major)?)
+            build(flavour, &pg_binaries::target_or_ours(major)?)
         })?;
         written.extend(extension_packages(major, revision, &built, to)?);
         if index == 0 {

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
+use xtask::build::Flavour;
 use xtask::cluster::{Cluster, Options};
 use xtask::shim::Shim;
 use xtask::stages::Stages;
-use xtask::workspace::{self, Flavour};
+use xtask::workspace;
 use xtask::{Result, install, process};
 
 /// The app's database.

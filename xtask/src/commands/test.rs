@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use tempfile::TempDir;
+use xtask::build::{Flavour, build};
 use xtask::cluster::{Cluster, Options, PG_BIN_VARIABLE, pg_bin};
 use xtask::stages::Stages;
-use xtask::workspace::{self, Flavour, cargo};
+use xtask::workspace::cargo;
 use xtask::{Error, Result, extension, install, pg_binaries, process};
 
 /// The database that each test's own is a copy of.
@@ -81,7 +82,7 @@ fn on_version(major: u32, scratch: &Scratch, arguments: &[String], stages: &mut 
     // Declared before the cluster, whose programs are in it, and so removed after it has stopped.
     let (_folder, copy) = pg_binaries::runnable_copy(&target)?;
     let built = stages.run(&format!("Postgres {major}: build, and install the extension"), || {
-        let built = workspace::build(Flavour::Dev, &target)?;
+        let built = build(Flavour::Dev, &target)?;
         extension::install(&extension::files(&built.library)?, &copy)?;
         Ok(built)
     })?;

@@ -1,9 +1,10 @@
 //! `cargo xtask torture`: signed deliveries, spends and refunds from many clients while the shim, the server, its disk,
 //! Redis and Stripe fail, and the proof of the books at the end. docs/reliability.md has what it shows.
 
+use xtask::build::Flavour;
 use xtask::cluster::{PG_BIN_VARIABLE, pg_bin};
 use xtask::stages::Stages;
-use xtask::workspace::{Flavour, cargo};
+use xtask::workspace::cargo;
 use xtask::{Result, install, process};
 
 /// The seed unless another is given: the same decisions in every run.

@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::Path;
 
+use xtask::build::Flavour;
 use xtask::debian_root::DebianRoot;
 use xtask::stages::Stages;
-use xtask::workspace::{Flavour, root};
+use xtask::workspace::root;
 use xtask::{Error, Result, install, packages};
 
 use super::package;

@@ -1,8 +1,8 @@
 //! `cargo xtask up`: everything running, for development.
 
 use clap::Args;
+use xtask::build::Flavour;
 use xtask::stages::Stages;
-use xtask::workspace::Flavour;
 use xtask::{Result, signals};
 
 use super::service::Service;

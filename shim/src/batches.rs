@@ -20,7 +20,8 @@ const MAX_BATCH: usize = 32;
 const QUEUE_LENGTH: usize = 1024;
 /// How long a lane waits for a lock: longer than an event takes, and not long for the others of its batch.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(50);
-const ONE: &str = "select json_strip_nulls(to_json(result))::text
+/// Applies one event, in a batch or alone: one text, so that a connection prepares it once.
+pub(crate) const ONE: &str = "select json_strip_nulls(to_json(result))::text
     from billing.apply_stripe_event_text($1::text) as result";
 const SEVERAL: &str = "select json_strip_nulls(to_json(result))::text
     from billing.apply_stripe_events($1::text[]) as result";

@@ -116,7 +116,7 @@ impl Event {
         let object = fields.data.and_then(|data| serde_json::from_str(data.get()).ok());
         let object = object.map(|data: Data| data.object).unwrap_or_default();
         let ids = object.ids();
-        let parties = object.parties();
+        let parties = object.parties(ids.customer.clone());
         let envelope = fields.envelope();
         Ok(Self { text: storable(text).into_owned(), envelope, ids, parties })
     }
@@ -243,8 +243,7 @@ impl DataObject<'_> {
         ids
     }
 
-    fn parties(&self) -> Vec<Party> {
-        let customer = self.ids().customer;
+    fn parties(&self, customer: Option<String>) -> Vec<Party> {
         let in_metadata = typed::<Metadata>(self.metadata).and_then(|metadata| metadata.user_id);
         let users = [typed(self.client_reference_id), in_metadata].into_iter().flatten().map(Party::User);
         let named: Vec<Party> = customer.map(Party::Customer).into_iter().chain(users).collect();

@@ -176,8 +176,7 @@ impl Statements {
     }
 }
 
-/// Runs a statement that the connection has prepared, or prepares it first. The three messages of the transaction are sent at
-/// once, in this order: a failed statement makes the commit a rollback.
+/// Runs a statement that the connection has prepared, or prepares it first.
 async fn prepared(
     client: &Client,
     begin: &str,
@@ -187,16 +186,7 @@ async fn prepared(
     let types: Vec<Type> = parameters.iter().map(|(_, kind)| kind.clone()).collect();
     let values: Vec<&(dyn ToSql + Sync)> = parameters.iter().map(|(value, _)| *value).collect();
     let statement = client.prepare_typed_cached(sql, &types).await?;
-    let (started, rows, committed) = tokio::join!(
-        biased;
-        client.batch_execute(begin),
-        client.query(&statement, &values),
-        client.batch_execute("commit"),
-    );
-    started?;
-    let rows = rows?;
-    committed?;
-    Ok(rows)
+    in_one_trip(client, begin, client.query(&statement, &values)).await
 }
 
 /// The same for a statement without a name.
@@ -206,11 +196,21 @@ async fn unprepared(
     sql: &str,
     parameters: &[Parameter<'_>],
 ) -> Result<Vec<Row>, tokio_postgres::Error> {
+    // query_typed prepares no named statement and needs no round trip for the parameters' types.
+    in_one_trip(client, begin, client.query_typed(sql, parameters)).await
+}
+
+/// Runs a statement in a transaction. Its three messages are sent at once, in this order: a failed statement makes the commit
+/// a rollback.
+async fn in_one_trip(
+    client: &Client,
+    begin: &str,
+    statement: impl Future<Output = Result<Vec<Row>, tokio_postgres::Error>>,
+) -> Result<Vec<Row>, tokio_postgres::Error> {
     let (started, rows, committed) = tokio::join!(
         biased;
         client.batch_execute(begin),
-        // query_typed prepares no named statement and needs no round trip for the parameters' types.
-        client.query_typed(sql, parameters),
+        statement,
         client.batch_execute("commit"),
     );
     started?;

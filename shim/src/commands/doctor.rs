@@ -9,11 +9,11 @@ use hyper::Uri;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
-use stripe_credits_rules::event::TYPES;
 
 use crate::app::compare_modes;
 use crate::auth::token::Authenticator;
 use crate::clock::unix_now;
+use crate::commands::sweep::{Created, event_lists};
 use crate::commands::webhooks_check::{endpoints, place};
 use crate::commands::{books_check, catalog_check};
 use crate::config::{Environment, ServeConfig, StripeConfig};
@@ -32,8 +32,6 @@ const EVENT_DELAY: u64 = 600;
 const MAX_SWEEP_AGE: i64 = 3 * 3600;
 /// How long something may be due, in seconds: `run_due` should run every few minutes.
 const MAX_DUE_AGE: i64 = 3600;
-/// Stripe's maximum number of event types in one request.
-const MAX_TYPES: usize = 20;
 /// The longest token that is read from stdin, in bytes.
 const MAX_TOKEN_BYTES: u64 = 64 << 10;
 
@@ -336,15 +334,10 @@ async fn portal(stripe: &StripeClient, findings: &mut Findings) {
 
 /// Whether the last event that must have arrived is in the inbox: only then do URL and secret fit.
 async fn deliveries(database: &Database, stripe: &StripeClient, findings: &mut Findings) {
-    #[derive(Deserialize)]
-    struct Created {
-        created: u64,
-    }
     let area = "deliveries";
     let until = unix_now() - EVENT_DELAY;
     let mut newest: Option<(u64, String)> = None;
-    for types in TYPES.chunks(MAX_TYPES) {
-        let path = format!("/v1/events?created[lte]={until}&types[]={}", types.join("&types[]="));
+    for path in event_lists(&format!("created[lte]={until}")) {
         let listed = match Pages::of(stripe, path, None).next().await {
             Ok(page) => page.into_iter().flat_map(|page| page.objects),
             Err(error) => return stripe_fault(area, &error, findings),

@@ -36,6 +36,18 @@ struct SweepCursor {
     lost: u64,
 }
 
+/// When an event was created, in seconds since 1970.
+#[derive(Deserialize)]
+pub(crate) struct Created {
+    pub(crate) created: u64,
+}
+
+/// The paths of Stripe's lists of all events that the rules read, of which `created` says since or until when.
+pub(crate) fn event_lists(created: &str) -> Vec<String> {
+    let list = |types: &[&str]| format!("/v1/events?{created}&types[]={}", types.join("&types[]="));
+    TYPES.chunks(MAX_TYPES).map(list).collect()
+}
+
 /// Applies the events created since a time, or since the last run.
 pub(crate) async fn run(since: Option<&str>, environment: &Environment) -> Result<(), Error> {
     let repair = Repair::open(environment).await?;
@@ -54,8 +66,7 @@ pub(crate) async fn run(since: Option<&str>, environment: &Environment) -> Resul
     }
     report.start_part("events");
     let mut lost = 0;
-    for types in TYPES.chunks(MAX_TYPES) {
-        let path = format!("/v1/events?created[gte]={since}&types[]={}", types.join("&types[]="));
+    for path in event_lists(&format!("created[gte]={since}")) {
         let pages = Pages::of(&repair.stripe, path, None);
         each_page(pages, async |page| {
             lost += apply(&repair, page, now, &mut report).await?;
@@ -84,10 +95,6 @@ async fn time(repair: &Repair, written: &str) -> Result<u64, Error> {
 /// Applies the events of a page that the inbox lacks. Returns how many of those took effect that a webhook should have
 /// brought before `now`.
 async fn apply(repair: &Repair, page: Page, now: u64, report: &mut Report) -> Result<u64, Error> {
-    #[derive(Deserialize)]
-    struct Created {
-        created: u64,
-    }
     let ids: Vec<String> = page.objects.iter().map(|event| event.id.clone()).collect();
     let unapplied = repair.database.unapplied(&ids).await?;
     report.count_known(ids.len() - unapplied.len());

@@ -18,7 +18,8 @@ const EVERYTHING: &str = "*";
 /// What the names of the events of test clocks begin with. There are none in live mode, where no endpoint can ask for them.
 const TEST_CLOCKS: &str = "test_helpers.";
 
-/// A webhook endpoint at Stripe.
+/// A webhook endpoint at Stripe: <https://docs.stripe.com/api/webhook_endpoints/object>
+#[derive(Deserialize)]
 pub(crate) struct Endpoint {
     pub(crate) id: String,
     pub(crate) url: String,
@@ -55,7 +56,7 @@ pub(crate) async fn endpoints(stripe: &StripeClient, url: Option<&Uri>) -> Resul
     let pages = Pages::of(stripe, "/v1/webhook_endpoints".to_owned(), None);
     each_page(pages, async |page| {
         for listed in page.objects {
-            let endpoint = Endpoint::of(listed.id, listed.object.read()?);
+            let endpoint: Endpoint = listed.object.read()?;
             if endpoint.is_at(url) {
                 found.push(endpoint);
             }
@@ -76,22 +77,7 @@ pub(crate) fn exists_in(event_type: &str, is_live: bool) -> bool {
     !(is_live && event_type.starts_with(TEST_CLOCKS))
 }
 
-/// <https://docs.stripe.com/api/webhook_endpoints/object>
-#[derive(Deserialize)]
-struct EndpointObject {
-    url: String,
-    status: String,
-    livemode: bool,
-    enabled_events: Vec<String>,
-    api_version: Option<String>,
-}
-
 impl Endpoint {
-    fn of(id: String, object: EndpointObject) -> Self {
-        let EndpointObject { url, status, livemode, enabled_events, api_version } = object;
-        Self { id, url, api_version, status, livemode, enabled_events }
-    }
-
     fn is_at(&self, url: Option<&Uri>) -> bool {
         let Ok(own) = self.url.parse::<Uri>() else { return false };
         url.map_or_else(|| own.path().ends_with(PATH), |url| *url == own)
@@ -120,14 +106,14 @@ mod tests {
 
     fn endpoint(url: &str, enabled_events: &[&str]) -> Endpoint {
         let enabled_events = enabled_events.iter().map(|&event_type| event_type.to_owned()).collect();
-        let object = EndpointObject {
+        Endpoint {
+            id: "we_1".to_owned(),
             url: url.to_owned(),
             status: "enabled".to_owned(),
             livemode: false,
             enabled_events,
             api_version: None,
-        };
-        Endpoint::of("we_1".to_owned(), object)
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use serde_json::Value;
 use stripe_credits_rules::session::Mode;
 use uuid::Uuid;
 
+use crate::batches;
 use crate::database::{Database, EVENT_TIMEOUT, READ_TIMEOUT};
 use crate::event::Event;
 use crate::limits::Party;
@@ -17,9 +18,7 @@ impl Database {
         if let Some(result) = self.deliveries.apply(event.text()).await {
             return result;
         }
-        let sql = "select json_strip_nulls(to_json(result))::text
-            from billing.apply_stripe_event_text($1::text) as result";
-        self.outcome_of(sql, &[event.text()]).await
+        self.outcome_of(batches::ONE, &[event.text()]).await
     }
 
     /// Applies an event together with the objects fetched for it.

@@ -17,7 +17,6 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::auth::service::ServiceTokens;
 use crate::body::HeldBody;
 use crate::connections::Connection;
 use crate::database::DatabaseError;
@@ -25,9 +24,8 @@ use crate::error::Error;
 use crate::outcome::Outcome;
 use crate::response::{Response, error_response};
 use crate::routes::request::{LogFields, Reply, ReplyFuture, read_object, report};
+use crate::stripe::idempotency;
 
-/// The header in which a client may name its request instead of `request_id`.
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// How long a reservation lasts that does not say, in seconds: as in SQL.
 const DEFAULT_TTL_SECONDS: i64 = 15 * 60;
 /// What ends the path of a route about one user; the path of a request has the user in its place.
@@ -152,9 +150,7 @@ async fn handle(
         return Err(Error::MethodNotAllowed);
     }
     let (head, incoming) = request.into_parts();
-    app.service_tokens.as_ref().map_or(Err(Error::NotFound), |tokens: &ServiceTokens| {
-        tokens.authenticate(&head.headers).map_err(Error::from)
-    })?;
+    app.service_tokens.as_ref().ok_or(Error::NotFound)?.authenticate(&head.headers)?;
     if let Some(connection) = head.extensions.get::<Arc<Connection>>()
         && !app.connections.admit_user(connection)
     {
@@ -278,7 +274,7 @@ impl ServiceRequest {
 /// The request id that the body or `Idempotency-Key` has; if both have one, it must be the same.
 fn request_id_of(headers: &HeaderMap, in_body: Option<String>) -> Result<String, Error> {
     let malformed = |fault: &str| Err(Error::MalformedRequest(fault.to_owned()));
-    let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let mut keys = headers.get_all(idempotency::HEADER).iter();
     let in_header = match keys.next().map(HeaderValue::to_str) {
         None => None,
         Some(Ok(key)) if keys.next().is_none() => Some(key.to_owned()),
@@ -322,7 +318,7 @@ mod tests {
     fn request_id(keys: &[&'static str], in_body: Option<&str>) -> Option<String> {
         let headers: HeaderMap = keys
             .iter()
-            .map(|key| (IDEMPOTENCY_KEY.parse().unwrap(), HeaderValue::from_static(key)))
+            .map(|key| (idempotency::HEADER.parse().unwrap(), HeaderValue::from_static(key)))
             .collect();
         request_id_of(&headers, in_body.map(str::to_owned)).ok()
     }

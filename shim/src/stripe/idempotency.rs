@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::stripe::client::StripeObject;
 use crate::stripe::form::Form;
 
-/// The header in which an app's client may send its own key; the same name as Stripe's.
+/// The header in which an app's client or server may send its own key; the same name as Stripe's.
 pub(crate) const HEADER: &str = "idempotency-key";
 /// The longest key, in bytes: Stripe's limit.
 const MAX_KEY_BYTES: usize = 255;

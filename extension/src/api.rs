@@ -208,7 +208,7 @@ fn retry_parked(p_limit: default!(Option<i32>, "100")) -> SetOfIterator<'static,
 fn retry_due(p_limit: default!(Option<i32>, "100")) -> i64 {
     let limit = positive(p_limit.map(i64::from), "p_limit").0;
     let events = connected(|sql| catalog::retry_due(sql, limit));
-    i64::try_from(events).expect("no more than a batch")
+    i64::try_from(events).expect("a count of rows")
 }
 
 /// Grants the catalog's signup credits, once per user.
@@ -387,8 +387,8 @@ fn import_balance(
     connected(|sql| adjustment::import(sql, &call))
 }
 
-/// Posts what is due in up to `p_limit` accounts, and judges up to 100 parked events again that are due, if no delivery is being
-/// applied at that moment; tells of credits that expire soon, and removes old rows of the outbox, up to `p_limit` each. Returns
+/// Posts what is due in up to `p_limit` accounts, and does what `retry_due(100)` does, if no delivery is being applied at that
+/// moment; tells of credits that expire soon, and removes old rows of the outbox, up to `p_limit` each. Returns
 /// how many accounts, events and rows; 0 means that the others are busy or not due. It need not be punctual: reads are right
 /// without it.
 #[pg_extern(security_definer)]
@@ -401,7 +401,7 @@ fn run_due(p_limit: default!(Option<i32>, "1000")) -> i64 {
             + ledger::tell_expiring(sql, limit)
             + outbox::prune(sql, limit)
     });
-    i64::try_from(done).expect("no more than four times the limit")
+    i64::try_from(done).expect("a count of rows")
 }
 
 /// Posts what is due in a user's account, if the transaction may write. Internal to `my_credits`.

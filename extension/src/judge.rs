@@ -112,6 +112,7 @@ pub(crate) fn judge(
     }
     let context = Context { settings, event, fetched, caller, known: Cell::new(known) };
     link_accounts(sql, &context);
+    record_account(sql, event);
     let linked = link_both_names(sql, event);
     let mut judged = judge_subject(sql, &context);
     if judged.outcome.verdict == Verdict::Parked(Reason::UnknownUser) && link_by_other_name(sql, event) {
@@ -140,14 +141,23 @@ fn link_accounts(sql: &mut Sql, context: &Context) {
     }
 }
 
-/// In Accounts v2 an object may name a customer and the account that it is: what links one of them to a user links both.
-/// Returns the customer, if that changed the user of either.
-fn link_both_names(sql: &mut Sql, event: &Event) -> Option<String> {
-    let (customer_id, account_id) = (event.customer_id.as_deref()?, event.account_of_customer.as_deref()?);
-    if !event.subject.is_of_customer() {
-        return None;
+/// The customer and the account that it is, of which an object in Accounts v2 may name both.
+fn both_names(event: &Event) -> Option<(&str, &str)> {
+    let names = event.customer_id.as_deref().zip(event.account_of_customer.as_deref());
+    names.filter(|_| event.subject.is_of_customer())
+}
+
+/// Keeps that a customer is an account.
+fn record_account(sql: &mut Sql, event: &Event) {
+    if let Some((customer_id, account_id)) = both_names(event) {
+        customers::record_account(sql, customer_id, account_id);
     }
-    customers::record_account(sql, customer_id, account_id);
+}
+
+/// Links both names of a customer to the user to whom one of them is linked. Returns the customer, if that changed the user of
+/// either.
+fn link_both_names(sql: &mut Sql, event: &Event) -> Option<String> {
+    let (customer_id, account_id) = both_names(event)?;
     let links = [customer_id, account_id].map(|name| (name, customers::find(sql, name)));
     let merged = links.iter().fold(None, |known, (_, link)| match link {
         Some(link) => Some(CustomerLink::merge(known, *link)),

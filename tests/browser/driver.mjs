@@ -47,7 +47,6 @@ const COMMANDS = {
   run: (tab, script) => tab.evaluate(script),
   /** The system asks for less motion. */
   calm: (tab) => tab.emulateMedia({ reducedMotion: 'reduce' }),
-  shot: (tab, path) => tab.screenshot({ path, fullPage: true }),
   advance: (tab, ms) => tab.clock.fastForward(ms),
   /** Requests for this path fail before they are sent. */
   cut: (tab, path) => tab.route(`**${path}`, (route) => route.abort('connectionrefused')),

@@ -161,11 +161,6 @@ impl Tab<'_> {
         self.ask("calm", &[]);
     }
 
-    /// Writes a picture of the page to a file.
-    pub fn shot(&self, path: &str) {
-        self.ask("shot", &[path.into()]);
-    }
-
     /// From now on this tab's requests for a path fail before they are sent.
     pub fn cut(&self, path: &str) {
         self.ask("cut", &[path.into()]);

@@ -64,6 +64,8 @@ fn what_is_distributed_names_the_present_version() {
     let meta: serde_json::Value = serde_json::from_str(&read(Path::new("META.json"))).expect("JSON");
     assert_eq!(meta["version"], VERSION);
     assert_eq!(meta["provides"]["stripe_credits"]["version"], VERSION);
+    let client = read(Path::new("clients/typescript/package.json"));
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&client).expect("JSON")["version"], VERSION);
     for file in ["docs/install.md", "packaging/compose.yaml", "packaging/kubernetes/shim.yaml"] {
         let text = read(Path::new(file));
         let tags: Vec<&str> = text.split("stripe-credits:").skip(1).collect();

@@ -134,9 +134,7 @@ impl Subject {
         }
         keys
     }
-}
 
-impl Subject {
     /// Whether its customer's link to a user is read or written.
     #[must_use]
     pub fn is_of_customer(&self) -> bool {

@@ -17,19 +17,27 @@ use crate::pg::sql::Sql;
 const FIRST_GRANTS_READ: i64 = 8;
 const GRANTS_READ_GROWTH: i64 = 16;
 
-/// The draw order (rule 8), which the index `credit_grants_draw` has.
-const SPENDABLE: &str =
-    "select id, pool, remaining from billing.credit_grants where user_id = $1 and spendable
-     order by priority_at, draw_rank, id limit $2";
+/// What can be spent, in the draw order (rule 8), which the index `credit_grants_draw` has; the limit follows.
+macro_rules! spendable {
+    () => {
+        "select id, pool, remaining from billing.credit_grants where user_id = $1 and spendable
+         order by priority_at, draw_rank, id limit "
+    };
+}
 
 /// Whether a request was made before, and the first grant in draw order, which covers most spends.
-const BEFORE_SPEND: &str = "select exists (
+const BEFORE_SPEND: &str = concat!(
+    "select exists (
              select from billing.credit_transactions where user_id = $1 and request_id = $2),
          first.id, first.pool, first.remaining
      from (values (1)) one
-     left join (
-         select id, pool, remaining from billing.credit_grants where user_id = $1 and spendable
-         order by priority_at, draw_rank, id limit 1) first on true";
+     left join (",
+    spendable!(),
+    "1) first on true"
+);
+
+/// The grants in draw order.
+const SPENDABLE: &str = concat!(spendable!(), "$2");
 
 /// The same with purchased credits last: a correction by hand takes what was paid for only if there is nothing else.
 const SPENDABLE_PURCHASED_LAST: &str =

@@ -99,7 +99,8 @@ impl Account {
         Ok(Some(computed))
     }
 
-    /// Posts what [`compute_streams`](Account::compute_streams) computed. The account has not changed since.
+    /// Posts what [`compute_streams`](Account::compute_streams) computed. Since then nothing was posted to the account but what others
+    /// leave to their former users.
     pub(super) fn post_streams(&mut self, sql: &mut Sql, computed: Computed, origin: &Origin) {
         let name = |target: &Target| computed.loaded.name(&target.payments).map(str::to_owned);
         let moving = self.moving.clone();

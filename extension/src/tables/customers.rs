@@ -21,11 +21,9 @@ pub(crate) fn find(sql: &mut Sql, customer_id: &str) -> Option<CustomerLink> {
 }
 
 /// The users that customers are linked to.
-pub(crate) fn users(sql: &mut Sql, customer_ids: &[String]) -> Vec<Uuid> {
-    let rows = sql.query(
-        "select user_id from billing.customers where customer_id = any($1)",
-        &[customer_ids.to_vec().into()],
-    );
+pub(crate) fn users(sql: &mut Sql, customer_ids: Vec<String>) -> Vec<Uuid> {
+    let rows = sql
+        .query("select user_id from billing.customers where customer_id = any($1)", &[customer_ids.into()]);
     rows.map(|mut row| row.get()).collect()
 }
 

@@ -89,10 +89,10 @@ pub(crate) fn user(sql: &mut Sql, subscription_id: &str) -> Option<Uuid> {
 }
 
 /// The users of these subscriptions, as far as they are known.
-pub(crate) fn users(sql: &mut Sql, subscription_ids: &[String]) -> Vec<Uuid> {
+pub(crate) fn users(sql: &mut Sql, subscription_ids: Vec<String>) -> Vec<Uuid> {
     let rows = sql.query(
         "select user_id from billing.subscriptions where subscription_id = any($1) and user_id is not null",
-        &[subscription_ids.to_vec().into()],
+        &[subscription_ids.into()],
     );
     rows.map(|mut row| row.get()).collect()
 }

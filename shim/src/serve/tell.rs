@@ -20,8 +20,8 @@ use crate::telemetry::milliseconds;
 const MAX_AT_ONCE: usize = 8;
 /// How often it is looked whether there is something to tell, while there is nothing.
 const POLL: Duration = Duration::from_secs(1);
-/// How long to wait after each failed attempt, in seconds, as Standard Webhooks suggests; after the last of these, three and
-/// a half days after the first attempt, the event is dead.
+/// How long to wait after each failed attempt, in seconds, as Standard Webhooks suggests; after the last of these, a
+/// little over three days after the first attempt, the event is dead.
 const RETRY_AFTER_SECONDS: [u64; 9] = [5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400];
 
 /// Delivers until it is asked to stop, then ends the deliveries that have begun.

@@ -63,9 +63,7 @@ fn lock_all(sql: &mut Sql, events: &[&Event], settings: Option<&Settings>) {
     let namespace = settings.and_then(|settings| settings.user_namespace);
     let named = events.iter().flat_map(|event| parked::named_users(&event.subject));
     users.extend(named.filter_map(|names| names.user(namespace)));
-    let customer_ids: Vec<String> = customer_ids.into_iter().map(str::to_owned).collect();
-    users.extend(customers::users(sql, &customer_ids));
-    let sources: Vec<String> = keys.sources.iter().map(|id| (*id).to_owned()).collect();
-    users.extend(subscriptions::users(sql, &sources));
+    users.extend(customers::users(sql, customer_ids.into_iter().map(str::to_owned).collect()));
+    users.extend(subscriptions::users(sql, keys.sources.iter().map(|id| (*id).to_owned()).collect()));
     ledger::lock(sql, &users);
 }

@@ -56,7 +56,9 @@ const COMMANDS = {
       await route.fetch();
       await route.abort('connectionreset');
     }),
-  mend: (tab, path) => tab.unroute(`**${path}`),
+  // By one more handler, which is asked first. `tab.unroute` would let a request go on that the handler it removes still
+  // holds, and that handler's answer to it would then end this process.
+  mend: (tab, path) => tab.route(`**${path}`, (route) => route.continue()),
 };
 
 async function tabOf(number) {

@@ -149,7 +149,7 @@ fn a_subscription_whose_new_user_cannot_hold_it_stays_until_there_is_room() {
         let span = running(&mut c);
         fill(&mut c, high(), 9_999);
         let before = (c.ledger(low()), c.ledger(high()));
-        let mut moves = |c: &mut Connection, n: i64| match by {
+        let moves = |c: &mut Connection, n: i64| match by {
             "metadata" => c.apply(&pro(high(), &format!("evt_moves_{n}"), span, n)).summary(),
             _ => c.attribute("sub_1", high()).summary(),
         };

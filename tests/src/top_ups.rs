@@ -11,11 +11,17 @@ use crate::stripe::{Event, catalog, event};
 /// A request as a shim claims it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimedTopUp {
+    /// Whose it is.
     pub user: Uuid,
+    /// Its number among the user's events.
     pub id: i64,
+    /// Whom it charges.
     pub customer: Option<String>,
+    /// The only one that may be confirmed.
     pub payment_intent: Option<String>,
+    /// How often it was claimed.
     pub attempts: i32,
+    /// Why it is not to be paid any more.
     pub unwanted: Option<String>,
 }
 

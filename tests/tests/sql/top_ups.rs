@@ -39,7 +39,7 @@ fn a_spend_that_leaves_too_few_credits_requests_a_pack_and_tells_it_in_its_trans
         assert_eq!(&told[key], value, "{key}");
     }
     assert_eq!(told["account"]["credits_balance"], 99);
-    assert_eq!(c.spend(ANN, 1, "to 99").reason.as_deref(), Some("conflict"));
+    assert_eq!(c.spend(ANN, 1, "to 99").summary(), "already_applied");
     c.spend(ANN, 98, "to 1");
     c.spend(ANN, 1, "to 0");
     assert_eq!(c.spend(ANN, 1, "too much").summary(), "rejected insufficient_credits");
@@ -355,7 +355,7 @@ fn a_payment_counts_whatever_was_known_of_its_request() {
 }
 
 #[test]
-fn everything_of_it_is_on_the_users_page_and_a_client_reads_its_own_switch() {
+fn everything_of_it_is_on_the_users_page() {
     let db = top_up_database("3 per month");
     let mut c = db.connect();
     c.allow_top_ups(ANN, 40);
@@ -364,6 +364,40 @@ fn everything_of_it_is_on_the_users_page_and_a_client_reads_its_own_switch() {
         (&page["account"]["auto_top_up"], &page["top_ups"][0]["state"]),
         (&json!("on"), &json!("requested"))
     );
+}
+
+#[test]
+fn what_is_changed_behind_its_back_is_found_and_named() {
+    let db = top_up_database("3 per month");
+    let mut c = db.connect();
+    c.allow_top_ups(ANN, 40);
+    let request = last(&mut c, ANN);
+    c.name_intent(request, "pi_1");
+    let event = intent_of("pi_1", ANN, request.1).event("evt_1", "payment_intent.succeeded");
+    assert_eq!(c.deliver(&event).summary(), "applied");
+    assert!(c.faults().is_empty());
+    for (tampering, named) in [
+        ("update billing.top_ups set ended_at = null", "top-up 2 is succeeded, and ended at"),
+        (
+            "update billing.top_ups set payment_intent_id = null",
+            "top-up 2 is succeeded, and names no payment intent",
+        ),
+        (
+            "update billing.top_ups set payment_intent_id = 'pi_2'",
+            "payment intent pi_2 paid for nothing of the user",
+        ),
+        ("update billing.top_ups set id = 9", "top-up 9: by the account the last one is"),
+        (
+            "insert into billing.top_ups select (jsonb_populate_record(t, '{\"id\": 1}')).* from billing.top_ups t",
+            "payment intent pi_1 paid for top-ups 1 and 2",
+        ),
+    ] {
+        c.run("begin");
+        c.run(tampering);
+        let faults = c.faults().join("\n");
+        c.run("rollback");
+        assert!(faults.contains(named), "{tampering}: {faults}");
+    }
 }
 
 #[test]

@@ -199,7 +199,7 @@ fn a_card_that_does_not_pay_stops_it_and_nothing_can_pay_later() {
 }
 
 #[test]
-fn a_customer_without_a_card_or_that_is_gone_stops_it_and_the_newest_card_is_charged() {
+fn a_customer_without_a_card_stops_it_and_the_newest_card_is_charged() {
     let (db, stripe) = requested(None);
     let mut c = db.connect();
     let shim = app(&db, &stripe).start();

@@ -15,7 +15,7 @@ fn last(c: &mut stripe_credits_tests::Connection, user: Uuid) -> (Uuid, i64) {
 // When a pack is requested.
 
 #[test]
-fn a_spend_that_leaves_too_few_credits_requests_a_pack_and_tells_it_in_its_transaction() {
+fn a_spend_that_leaves_too_few_credits_requests_a_pack_in_its_transaction() {
     let db = top_up_database("3 per month");
     let mut c = db.connect();
     c.allow_top_ups(ANN, 200);

@@ -72,7 +72,7 @@ pub(crate) fn run() -> Result<()> {
          echo removed\n"
     );
     let said = stages.run("install, start, upgrade, remove", || debian.run(&script))?;
-    for expected in ["200 OK", "|             500", "|\n      0", "0.1.0-2", "removed"] {
+    for expected in ["200 OK", "|             500", " faults \n--------\n      0\n", "0.1.0-2", "removed"] {
         if !said.contains(expected) {
             return Err(Error::Unmet(format!("the commands did not print {expected:?}:\n{said}")));
         }

@@ -23,6 +23,14 @@ pub(crate) struct Waiting {
     pub(crate) since: i64,
 }
 
+/// The events that wait to be delivered to the app.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WaitingEvents {
+    pub(crate) pending: i64,
+    pub(crate) dead: i64,
+    pub(crate) oldest_seconds: f64,
+}
+
 /// The last sweep.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct Sweep {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use stripe_credits_tests::app::{SERVICE_TOKEN, app, without_stripe};
 use stripe_credits_tests::fake_stripe::payments::{AUTHENTICATION, DECLINED, SLOW};
-use stripe_credits_tests::fake_stripe::{FakeStripe, Fault, Stop};
+use stripe_credits_tests::fake_stripe::{FakeStripe, Fault, RecordedRequest, Stop};
 use stripe_credits_tests::seeds::Rng;
 use stripe_credits_tests::shim::{Shim, deliver_until_taken, unix_now, until};
 use stripe_credits_tests::top_ups::{customer_of, top_up_database};
@@ -54,9 +54,9 @@ fn statuses(stripe: &FakeStripe) -> Vec<String> {
     intents.iter().map(|intent| intent["status"].as_str().expect("a status").to_owned()).collect()
 }
 
-/// The lines of what was asked, and of POSTs their keys.
+/// The lines of what was asked.
 fn asked(stripe: &FakeStripe) -> Vec<String> {
-    stripe.asked().iter().map(|asked| asked.line()).collect()
+    stripe.asked().iter().map(RecordedRequest::line).collect()
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn what_is_no_fault_of_the_users_is_tried_again_and_pauses_nothing() {
     let (db, stripe) = requested(Some("pm_visa"));
     let mut c = db.connect();
     let shim = app(&db, &stripe).start();
-    let mut waits_for = |error: &str, c: &mut Connection| {
+    let waits_for = |error: &str, c: &mut Connection| {
         until(&format!("it waits: {error}"), || {
             c.make_top_ups_due();
             c.column::<Option<String>>("select last_error from billing.top_ups", &[])

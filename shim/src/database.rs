@@ -17,6 +17,7 @@ mod credits;
 mod events;
 mod explain;
 pub(crate) mod operations;
+pub(crate) mod top_ups;
 pub(crate) mod outbox;
 mod users;
 

@@ -57,6 +57,7 @@ pub(crate) struct Metrics {
     unknown_price_hits: Counter,
     told: Family<ToldLabels, Counter>,
     told_age_seconds: Histogram,
+    top_ups: Family<ResultLabels, Counter>,
 }
 
 /// What is measured when the metrics are asked for.
@@ -130,6 +131,7 @@ impl Metrics {
             unknown_price_hits: Counter::default(),
             told: Family::default(),
             told_age_seconds: Histogram::new(exponential_buckets(FIRST_AGE_BUCKET_SECONDS, 4.0, AGE_BUCKETS)),
+            top_ups: Family::default(),
         };
         let registry = &mut metrics.registry;
         registry.register("deliveries", "Webhook deliveries answered", metrics.deliveries.clone());
@@ -171,6 +173,7 @@ impl Metrics {
             "From what happened to its delivery to the app",
             metrics.told_age_seconds.clone(),
         );
+        registry.register("top_ups", "Attempts to have a top-up paid by result", metrics.top_ups.clone());
         metrics
     }
 
@@ -209,6 +212,11 @@ impl Metrics {
         if result == DELIVERED {
             self.told_age_seconds.observe(age.as_secs_f64());
         }
+    }
+
+    /// Counts an attempt to have a top-up paid: `paid`, `failed`, `canceled`, `later` or `gone`.
+    pub(crate) fn top_up(&self, result: &'static str) {
+        self.top_ups.get_or_create(&ResultLabels { result }).inc();
     }
 
     /// Counts a request of an app's user.
@@ -299,6 +307,8 @@ fn register_status(registry: &mut Registry, status: &Status) {
         "When the oldest of the waiting events was first received",
         oldest,
     );
+    let top_ups = status.top_ups;
+    gauge(registry, "top_ups_waiting", "Top-ups whose credits are not granted yet", top_ups.waiting);
     let mut known = |name, help, value: Option<i64>| {
         if let Some(value) = value {
             gauge(registry, name, help, value);
@@ -308,6 +318,11 @@ fn register_status(registry: &mut Registry, status: &Status) {
         "oldest_due_timestamp_seconds",
         "When the first account fell due that run_due has not posted yet",
         status.due_since,
+    );
+    known(
+        "oldest_top_up_timestamp_seconds",
+        "When the oldest of the waiting top-ups was requested",
+        top_ups.since,
     );
     let (sweep, books) = (status.sweep.as_ref(), status.books_check.as_ref());
     known("last_sweep_timestamp_seconds", "When the last sweep ended", sweep.map(|sweep| sweep.at));
@@ -350,6 +365,7 @@ mod tests {
         metrics.signature_failure("signature_no_v1");
         metrics.told("credits.low", DELIVERED, Duration::from_secs(2));
         metrics.told("made.up", "failed", Duration::ZERO);
+        metrics.top_up("paid");
         let pool = PoolStatus { max_size: 8, size: 2, available: 1, waiting: 0 };
         let mut now = Now { pool, dropped_lines: 3, status: None, waiting_events: None, streams: 4 };
         let text = metrics.render(&now).unwrap();
@@ -364,6 +380,7 @@ mod tests {
             r#"stripe_credits_told_total{type="credits.low",result="delivered"} 1"#,
             r#"stripe_credits_told_total{type="other",result="failed"} 1"#,
             "stripe_credits_event_streams 4",
+            r#"stripe_credits_top_ups_total{result="paid"} 1"#,
             "# EOF",
         ] {
             assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
@@ -388,14 +405,18 @@ mod tests {
             let now = Now { pool, dropped_lines: 0, status: Some(status), waiting_events: None, streams: 0 };
             Metrics::new().render(&now).unwrap()
         };
-        let text = render(r#"{"waiting": [], "due_since": null, "sweep": null, "books_check": null}"#);
+        let text = render(
+            r#"{"waiting": [], "due_since": null, "sweep": null, "books_check": null, "top_ups": {"waiting": 0, "since": null}}"#,
+        );
         assert!(text.contains("stripe_credits_parked_events{reason=\"unknown_user\"} 0\n"), "{text}");
         assert!(text.contains("stripe_credits_parked_events{reason=\"needs_fetch\"} 0\n"), "{text}");
+        assert!(text.contains("stripe_credits_top_ups_waiting 0\n"), "{text}");
         assert!(!text.contains("timestamp_seconds") && !text.contains("faults"), "{text}");
 
         let text = render(
             r#"{"waiting": [{"reason": "unknown_price", "events": 4, "since": 100}], "due_since": 200,
-                "sweep": {"at": 300, "lost": 2}, "books_check": {"at": 400, "faults": 1}}"#,
+                "sweep": {"at": 300, "lost": 2}, "books_check": {"at": 400, "faults": 1},
+                "top_ups": {"waiting": 3, "since": 500}}"#,
         );
         for line in [
             r#"stripe_credits_parked_events{reason="unknown_price"} 4"#,
@@ -405,6 +426,8 @@ mod tests {
             "stripe_credits_last_sweep_lost_events 2",
             "stripe_credits_last_books_check_timestamp_seconds 400",
             "stripe_credits_books_faults 1",
+            "stripe_credits_top_ups_waiting 3",
+            "stripe_credits_oldest_top_up_timestamp_seconds 500",
         ] {
             assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
         }

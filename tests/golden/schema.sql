@@ -19,6 +19,7 @@ balance_faults() -> TABLE(user_id uuid, stored bigint, calculated bigint, fault 
 balances_by(p_user_id uuid, p_now timestamp with time zone) -> TABLE(subscription bigint, purchased bigint, promotional bigint, debt bigint) stable {"search_path=pg_catalog, pg_temp"}
 chain_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
 claim_outbox(p_limit integer DEFAULT 100, p_lease interval DEFAULT '00:01:00'::interval) -> TABLE(user_id uuid, id bigint, type text, data jsonb, created_at timestamp with time zone, attempts integer) volatile security definer {"search_path=pg_catalog, pg_temp"}
+claim_top_ups(p_livemode boolean, p_limit integer DEFAULT 10, p_lease interval DEFAULT '00:05:00'::interval) -> TABLE(user_id uuid, id bigint, price_id text, pack text, customer_id text, payment_intent_id text, attempts integer, unwanted text) volatile security definer {"search_path=pg_catalog, pg_temp"}
 commit_reservation(p_user_id uuid, p_request_id text, p_amount bigint DEFAULT NULL::bigint) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
 credit_system_metrics(p_window interval DEFAULT '01:00:00'::interval) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
 current_user_id() -> uuid stable security definer {"search_path=pg_catalog, pg_temp"}
@@ -26,6 +27,7 @@ explain_checkout_session(p_session_id text) -> jsonb stable security definer {"s
 explain_event(event jsonb, fetched jsonb DEFAULT NULL::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 explain_user(p_user_id uuid) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
 finish_outbox(p_user_id uuid, p_id bigint, p_attempts integer, p_error text DEFAULT NULL::text, p_retry_after interval DEFAULT NULL::interval) -> boolean volatile security definer {"search_path=pg_catalog, pg_temp"}
+finish_top_up(p_user_id uuid, p_id bigint, p_payment_intent_id text, p_state text, p_reason text DEFAULT NULL::text) -> boolean volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
 forget_user(p_user_id uuid) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
 free_plan() -> TABLE(credits bigint, every interval) stable security definer {"search_path=pg_catalog, pg_temp"}
 grant_access(p_client regrole, p_service regrole) -> void volatile {"search_path=pg_catalog, pg_temp"}
@@ -44,6 +46,7 @@ move_cursor(p_command text, p_position jsonb DEFAULT NULL::jsonb) -> void volati
 my_credits() -> SETOF billing.user_credits volatile security definer {"search_path=pg_catalog, pg_temp"}
 my_payments(p_limit integer DEFAULT 50, p_before timestamp with time zone DEFAULT NULL::timestamp with time zone) -> TABLE(source_id text, paid_at timestamp with time zone, amount bigint, currency text, refunded bigint, credits bigint, description text) stable security definer {"search_path=pg_catalog, pg_temp"}
 my_transactions(p_limit integer DEFAULT 50, p_before bigint DEFAULT NULL::bigint) -> SETOF billing.credit_transactions stable security definer {"search_path=pg_catalog, pg_temp"}
+name_payment_intent(p_user_id uuid, p_id bigint, p_payment_intent_id text, p_customer_id text, p_amount bigint, p_currency text) -> text volatile security definer {"search_path=pg_catalog, pg_temp"}
 older_answer(o billing.outcome) -> jsonb immutable {"search_path=pg_catalog, pg_temp"}
 outbox_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 owner_role_faults() -> SETOF text stable {"search_path=pg_catalog, pg_temp"}
@@ -61,15 +64,18 @@ reserve_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_ttl interv
 resolve_price(p_price_id text, p_at timestamp with time zone DEFAULT now()) -> SETOF billing.prices stable security definer {"search_path=pg_catalog, pg_temp"}
 retry_due(p_limit integer DEFAULT 100) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp",lock_timeout=1s,plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
 retry_parked(p_limit integer DEFAULT 100) -> SETOF billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",lock_timeout=1s,plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
+retry_top_up(p_user_id uuid, p_id bigint, p_attempts integer, p_error text, p_retry_after interval) -> boolean volatile security definer {"search_path=pg_catalog, pg_temp"}
 run_due(p_limit integer DEFAULT 1000) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
 secure_installation() -> void volatile {"search_path=pg_catalog, pg_temp"}
 security_selfcheck() -> TABLE(check_name text, ok boolean, detail text) stable security definer {"search_path=pg_catalog, pg_temp"}
+set_auto_top_up(p_user_id uuid, p_enabled boolean) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
 set_rights(p_clients oid[], p_services oid[]) -> void volatile {"search_path=pg_catalog, pg_temp"}
 settle_account(p_user_id uuid) -> void volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
 spend_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_description text DEFAULT NULL::text, p_metadata jsonb DEFAULT '{}'::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
 store_price_amounts(p_amounts jsonb) -> void volatile security definer {"search_path=pg_catalog, pg_temp"}
 surroundings_faults() -> TABLE(check_name text, fault text) stable {"search_path=pg_catalog, pg_temp"}
 sync_user_credits(p_user_id uuid) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
+top_up_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 user_id(p_external text) -> uuid stable security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
 validate_credits_consistency() -> TABLE(user_id uuid, stored_balance bigint, calculated_balance bigint, difference bigint, detail text) stable security definer {"search_path=pg_catalog, pg_temp"}
 worth_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
@@ -95,9 +101,10 @@ table accounts 14: last_grant_id bigint not null default 0
 table accounts 15: last_transaction_id bigint not null default 0
 table accounts 16: last_hash bytea not null default '\x'::bytea
 table accounts 17: last_outbox_id bigint not null default 0
-table accounts 18: version bigint not null default 0
-table accounts 19: created_at timestamp with time zone not null
-table accounts 20: updated_at timestamp with time zone not null
+table accounts 18: auto_top_up billing.top_up_switch not null default 'off'::text
+table accounts 19: version bigint not null default 0
+table accounts 20: created_at timestamp with time zone not null
+table accounts 21: updated_at timestamp with time zone not null
 table credit_grants 01: user_id uuid not null
 table credit_grants 02: id billing.ordinal not null
 table credit_grants 03: source_id billing.identifier not null
@@ -284,8 +291,9 @@ table settings 11: free_plan_credits billing.credits
 table settings 12: free_plan_every interval
 table settings 13: low_credits jsonb not null
 table settings 14: expiring_days integer
-table settings 15: loaded_at timestamp with time zone not null
-table settings 16: distributed boolean not null default false
+table settings 15: auto_top_up jsonb
+table settings 16: loaded_at timestamp with time zone not null
+table settings 17: distributed boolean not null default false
 table stripe_events 01: event_id billing.identifier not null
 table stripe_events 02: type text
 table stripe_events 03: created timestamp with time zone
@@ -353,6 +361,23 @@ table subscriptions 22: updated_at timestamp with time zone not null
 table test_clocks 01: clock_id billing.identifier not null
 table test_clocks 02: frozen_time timestamp with time zone
 table test_clocks 03: named_time timestamp with time zone
+table top_ups 01: user_id uuid not null
+table top_ups 02: id billing.ordinal not null
+table top_ups 03: pack text not null
+table top_ups 04: price_id billing.identifier not null
+table top_ups 05: credits billing.credits not null
+table top_ups 06: below billing.credits not null
+table top_ups 07: state billing.top_up_state not null default 'requested'::text
+table top_ups 08: reason text
+table top_ups 09: customer_id text
+table top_ups 10: payment_intent_id text
+table top_ups 11: amount bigint
+table top_ups 12: currency text
+table top_ups 13: requested_at timestamp with time zone not null
+table top_ups 14: attempts integer not null default 0
+table top_ups 15: next_attempt_at timestamp with time zone not null
+table top_ups 16: ended_at timestamp with time zone
+table top_ups 17: last_error text
 view user_credits 01: user_id uuid
 view user_credits 02: subscription_tier text
 view user_credits 03: subscription_status text
@@ -429,6 +454,7 @@ billing.subscriptions: CHECK ((quantity > 0))
 billing.subscriptions: CHECK ((status = ANY (ARRAY['incomplete'::text, 'unpaid'::text, 'paused'::text, 'past_due'::text, 'trialing'::text, 'active'::text, 'incomplete_expired'::text, 'canceled'::text])))
 billing.subscriptions: PRIMARY KEY (subscription_id)
 billing.test_clocks: PRIMARY KEY (clock_id)
+billing.top_ups: PRIMARY KEY (user_id, id)
 domain billing.counter as integer: CHECK ((VALUE > 0))
 domain billing.credits as bigint: CHECK ((VALUE >= 0))
 domain billing.event_outcome as text: CHECK ((VALUE = ANY (ARRAY['applied'::text, 'already_applied'::text, 'ignored'::text, 'parked'::text, 'rejected'::text, 'needs_fetch'::text])))
@@ -439,11 +465,13 @@ domain billing.movement as bigint: CHECK ((VALUE <> 0))
 domain billing.name_kind as text: CHECK ((VALUE = ANY (ARRAY['checkout_session'::text, 'invoice'::text, 'payment_intent'::text, 'charge'::text])))
 domain billing.ordinal as bigint: CHECK ((VALUE > 0))
 domain billing.outbox_state as text: CHECK ((VALUE = ANY (ARRAY['pending'::text, 'delivered'::text, 'dead'::text])))
-domain billing.outbox_type as text: CHECK ((VALUE = ANY (ARRAY['credits.granted'::text, 'credits.reversed'::text, 'credits.low'::text, 'credits.exhausted'::text, 'credits.expiring'::text, 'subscription.changed'::text, 'payment.parked'::text, 'payment.applied_late'::text])))
+domain billing.outbox_type as text: CHECK ((VALUE = ANY (ARRAY['credits.granted'::text, 'credits.reversed'::text, 'credits.low'::text, 'credits.exhausted'::text, 'credits.expiring'::text, 'subscription.changed'::text, 'payment.parked'::text, 'payment.applied_late'::text, 'top_up.requested'::text, 'top_up.succeeded'::text, 'top_up.failed'::text, 'top_up.canceled'::text, 'top_up.refused'::text])))
 domain billing.pool as text: CHECK ((VALUE = ANY (ARRAY['subscription'::text, 'purchased'::text, 'promotional'::text])))
 domain billing.quantity as bigint: CHECK ((VALUE >= 0))
 domain billing.reversal_policy as text: CHECK ((VALUE = ANY (ARRAY['debt'::text, 'forgive'::text])))
 domain billing.source_type as text: CHECK ((VALUE = ANY (ARRAY['checkout_session'::text, 'invoice'::text, 'payment_intent'::text, 'direct_call'::text])))
+domain billing.top_up_state as text: CHECK ((VALUE = ANY (ARRAY['requested'::text, 'paid'::text, 'succeeded'::text, 'failed'::text, 'canceled'::text])))
+domain billing.top_up_switch as text: CHECK ((VALUE = ANY (ARRAY['off'::text, 'on'::text, 'paused'::text])))
 domain billing.transaction_type as text: CHECK ((VALUE = ANY (ARRAY['purchase'::text, 'subscription_grant'::text, 'signup'::text, 'bonus'::text, 'grant'::text, 'spend'::text, 'reservation'::text, 'release'::text, 'expiry'::text, 'set_aside'::text, 'restore'::text, 'reversal'::text, 'reinstatement'::text, 'debt_settlement'::text, 'spend_refund'::text, 'adjustment'::text, 'import'::text, 'transfer'::text])))
 
 -- Indexes
@@ -480,6 +508,7 @@ CREATE INDEX subscription_moves_from ON billing.subscription_moves USING btree (
 CREATE INDEX subscription_moves_to ON billing.subscription_moves USING btree (to_user)
 CREATE INDEX subscriptions_customer ON billing.subscriptions USING btree (customer_id)
 CREATE INDEX subscriptions_user ON billing.subscriptions USING btree (user_id)
+CREATE INDEX top_ups_due ON billing.top_ups USING btree (next_attempt_at) WHERE ((state)::text = 'requested'::text)
 CREATE UNIQUE INDEX accounts_pkey ON billing.accounts USING btree (user_id)
 CREATE UNIQUE INDEX credit_grants_pkey ON billing.credit_grants USING btree (user_id, id)
 CREATE UNIQUE INDEX credit_grants_user_id_source_id_item_key ON billing.credit_grants USING btree (user_id, source_id, item)
@@ -504,6 +533,8 @@ CREATE UNIQUE INDEX subscription_moves_pkey ON billing.subscription_moves USING 
 CREATE UNIQUE INDEX subscription_users_pkey ON billing.subscription_users USING btree (subscription_id, as_of, source)
 CREATE UNIQUE INDEX subscriptions_pkey ON billing.subscriptions USING btree (subscription_id)
 CREATE UNIQUE INDEX test_clocks_pkey ON billing.test_clocks USING btree (clock_id)
+CREATE UNIQUE INDEX top_ups_open ON billing.top_ups USING btree (user_id) WHERE ((state)::text = ANY (ARRAY['requested'::text, 'paid'::text]))
+CREATE UNIQUE INDEX top_ups_pkey ON billing.top_ups USING btree (user_id, id)
 
 -- Triggers
 billing.credit_transactions: CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON billing.credit_transactions FOR EACH STATEMENT EXECUTE FUNCTION billing.refuse_ledger_change() (A)
@@ -561,11 +592,14 @@ subscriptions policy readers: SELECT to {public} using ((( SELECT billing.curren
 subscriptions: t
 test_clocks policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
 test_clocks: t
+top_ups policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+top_ups: t
 
 -- Options
 accounts: {fillfactor=80}
 credit_grants: {fillfactor=80}
 outbox: {fillfactor=80}
+top_ups: {fillfactor=80}
 user_credits: {security_invoker=true}
 user_payments: {security_invoker=true}
 
@@ -593,6 +627,7 @@ billing.balances_by(uuid,timestamp with time zone): EXECUTE to service_role
 billing.balances_by(uuid,timestamp with time zone): EXECUTE to stripe_credits_owner
 billing.chain_faults(): EXECUTE to service_role
 billing.claim_outbox(integer,interval): EXECUTE to service_role
+billing.claim_top_ups(boolean,integer,interval): EXECUTE to service_role
 billing.commit_reservation(uuid,text,bigint): EXECUTE to service_role
 billing.credit_system_metrics(interval): EXECUTE to service_role
 billing.current_user_id(): EXECUTE to authenticated
@@ -601,6 +636,7 @@ billing.explain_checkout_session(text): EXECUTE to service_role
 billing.explain_event(jsonb,jsonb): EXECUTE to service_role
 billing.explain_user(uuid): EXECUTE to service_role
 billing.finish_outbox(uuid,bigint,integer,text,interval): EXECUTE to service_role
+billing.finish_top_up(uuid,bigint,text,text,text): EXECUTE to service_role
 billing.forget_user(uuid): EXECUTE to service_role
 billing.free_plan(): EXECUTE to authenticated
 billing.free_plan(): EXECUTE to service_role
@@ -627,6 +663,7 @@ billing.my_payments(integer,timestamp with time zone): EXECUTE to authenticated
 billing.my_payments(integer,timestamp with time zone): EXECUTE to service_role
 billing.my_transactions(integer,bigint): EXECUTE to authenticated
 billing.my_transactions(integer,bigint): EXECUTE to service_role
+billing.name_payment_intent(uuid,bigint,text,text,bigint,text): EXECUTE to service_role
 billing.older_answer(billing.outcome): EXECUTE to stripe_credits_owner
 billing.outbox_faults(): EXECUTE to service_role
 billing.owner_role_faults(): EXECUTE to stripe_credits_owner
@@ -644,14 +681,17 @@ billing.reserve_credits(uuid,bigint,text,interval,text): EXECUTE to service_role
 billing.resolve_price(text,timestamp with time zone): EXECUTE to service_role
 billing.retry_due(integer): EXECUTE to service_role
 billing.retry_parked(integer): EXECUTE to service_role
+billing.retry_top_up(uuid,bigint,integer,text,interval): EXECUTE to service_role
 billing.run_due(integer): EXECUTE to service_role
 billing.secure_installation(): EXECUTE to stripe_credits_owner
 billing.security_selfcheck(): EXECUTE to service_role
+billing.set_auto_top_up(uuid,boolean): EXECUTE to service_role
 billing.set_rights(oid[],oid[]): EXECUTE to stripe_credits_owner
 billing.spend_credits(uuid,bigint,text,text,jsonb): EXECUTE to service_role
 billing.store_price_amounts(jsonb): EXECUTE to service_role
 billing.surroundings_faults(): EXECUTE to stripe_credits_owner
 billing.sync_user_credits(uuid): EXECUTE to service_role
+billing.top_up_faults(): EXECUTE to service_role
 billing.user_id(text): EXECUTE to service_role
 billing.validate_credits_consistency(): EXECUTE to service_role
 billing.worth_faults(): EXECUTE to service_role
@@ -686,6 +726,7 @@ subscription_users: SELECT to service_role
 subscriptions: SELECT to authenticated
 subscriptions: SELECT to service_role
 test_clocks: SELECT to service_role
+top_ups: SELECT to service_role
 user_credits: SELECT to authenticated
 user_credits: SELECT to service_role
 user_payments: SELECT to service_role

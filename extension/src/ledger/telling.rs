@@ -167,7 +167,6 @@ macro_rules! untold {
 /// Tells of credits that expire within the catalog's `expiring_days`, in up to `limit` accounts that are not busy: once of
 /// each expiry. Returns in how many.
 pub(crate) fn tell_expiring(sql: &mut Sql, limit: i64) -> usize {
-    let Some(days) = catalog::settings(sql).and_then(|settings| settings.expiring_days) else { return 0 };
     const USERS: &str = concat!(
         "select user_id from billing.accounts where user_id in (
              select g.user_id from billing.credit_grants g join billing.accounts a using (user_id)

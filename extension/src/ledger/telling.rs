@@ -181,6 +181,7 @@ pub(crate) fn tell_expiring(sql: &mut Sql, limit: i64) -> usize {
                  and g.expires_at - ($2 - $1) <= billing.account_time(a.test_clock))
          order by user_id limit $3 for update skip locked"
     );
+    let Some(days) = catalog::settings(sql).and_then(|settings| settings.expiring_days) else { return 0 };
     let rows =
         sql.query(USERS, &[timestamp(clock()).into(), timestamp(ahead(clock(), days)).into(), limit.into()]);
     let users: Vec<Uuid> = rows.map(|mut row| row.get()).collect();

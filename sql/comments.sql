@@ -163,25 +163,28 @@ Outcome: applied, credits = what was returned; already_applied if it was release
 'unknown_reservation, conflict (committed).
 Errors: 22004 null, 22023 blank or too long.';
 
-comment on function billing.refund_spend(uuid, text, text, bigint) is
+comment on function billing.refund_spend(uuid, text, text, bigint, text, text) is
 'Gives back what a spend, or the committed part of a reservation, drew: to the grants it came from, what was drawn '
 'last first, once per request id. What is given back to a grant that has expired meanwhile expires with it.
   p_user_id           the user
   p_spend_request_id  the request id of the spend or the reservation
   p_request_id        the caller''s key of this refund: the same call again is already_applied
   p_amount            credits, at most what was spent and not given back yet; by default all of that
+  p_reason            the description of the ledger rows
+  p_by                who gives it back: by in the metadata of the ledger rows
 Outcome: applied, credits = what came back to the balance; already_applied; rejected: unknown_spend (neither a spend '
 'nor a committed reservation), exceeds_spend (more than was spent, or nothing is left of it), conflict (the request '
 'id was used with another spend or amount, or for another kind of request). A rejected request records nothing.
 Errors: 22004 null, 22023 blank, too long, or amount ≤ 0, 22003 amount above 10^12.';
 
-comment on function billing.adjust_credits(uuid, bigint, text, text) is
+comment on function billing.adjust_credits(uuid, bigint, text, text, text) is
 'Corrects a balance by hand, once per request id.
   p_user_id     the user
   p_amount      credits, not 0: above 0 they are granted (promotional, without expiry), below 0 they are taken, those '
 'that are lost soonest first, purchased ones last
   p_request_id  the caller''s key: the same call again is already_applied
   p_reason      the description of the ledger rows
+  p_by          who corrects it: by in the metadata of the ledger rows
 Outcome: applied, credits = the change of the balance less the debt; already_applied; rejected: insufficient_credits '
 'if there are fewer, which records nothing; conflict if the request id was used with another amount, or for a spend, '
 'a reservation or a refund; out_of_range.

@@ -326,7 +326,8 @@ fn release_reservation(p_user_id: Option<pgrx::Uuid>, p_request_id: Option<Strin
 /// first, once per `p_request_id`.
 ///
 /// `p_amount` is by default what was not given back yet. `already_applied` for the same again; `rejected` with
-/// `unknown_spend`, `exceeds_spend`, or `conflict` if the request id was used for anything else.
+/// `unknown_spend`, `exceeds_spend`, or `conflict` if the request id was used for anything else. `p_reason` is the ledger rows'
+/// description; `p_by`, who gave it back, is in their metadata.
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn refund_spend(
@@ -334,16 +335,28 @@ fn refund_spend(
     p_spend_request_id: Option<String>,
     p_request_id: Option<String>,
     p_amount: default!(Option<i64>, "NULL"),
+    p_reason: default!(Option<String>, "NULL"),
+    p_by: default!(Option<String>, "NULL"),
 ) -> Outcome {
     let user = uuid(required(p_user_id, "p_user_id"));
     let spend_request_id = named(p_spend_request_id, "p_spend_request_id");
     let request_id = named(p_request_id, "p_request_id");
     let amount = p_amount.map(|amount| positive(Some(amount), "p_amount"));
-    let refund = Refund { user, spend_request_id: &spend_request_id, request_id: &request_id, amount };
+    let reason = p_reason.map(|reason| described(Some(reason), "p_reason"));
+    let by = named_if_given(p_by, "p_by");
+    let refund = Refund {
+        user,
+        spend_request_id: &spend_request_id,
+        request_id: &request_id,
+        amount,
+        reason: reason.as_deref(),
+        by: by.as_deref(),
+    };
     connected(|sql| spend::refund(sql, &refund))
 }
 
-/// Corrects a balance by hand, once per `p_request_id`; `p_reason` is the ledger row's description.
+/// Corrects a balance by hand, once per `p_request_id`; `p_reason` is the ledger row's description, `p_by`, who did it, in its
+/// metadata.
 ///
 /// Above 0, `p_amount` is granted as promotional credits. Below 0, it is taken in draw order, purchased credits last;
 /// `rejected`, `insufficient_credits` if there are fewer, which records nothing. 0 raises 22023.
@@ -354,13 +367,16 @@ fn adjust_credits(
     p_amount: Option<i64>,
     p_request_id: Option<String>,
     p_reason: Option<String>,
+    p_by: default!(Option<String>, "NULL"),
 ) -> Outcome {
     let (request_id, reason) = (named(p_request_id, "p_request_id"), described(p_reason, "p_reason"));
+    let by = named_if_given(p_by, "p_by");
     let call = Adjustment {
         user: uuid(required(p_user_id, "p_user_id")),
         amount: change(p_amount, "p_amount"),
         request_id: &request_id,
         reason: &reason,
+        by: by.as_deref(),
     };
     connected(|sql| adjustment::adjust(sql, &call))
 }

@@ -80,11 +80,12 @@ extension_sql_file!(
     name = "diagnosis",
     requires = ["read_model", api::worth_faults]
 );
+extension_sql_file!("../../sql/support.sql", name = "support", requires = ["diagnosis"]);
 extension_sql_file!(
     "../../sql/explain.sql",
     name = "explain",
     requires = [
-        "diagnosis",
+        "support",
         api::apply_stripe_event,
         api::apply_stripe_event_text,
         api::apply_stripe_credit_pack_purchase,

@@ -43,7 +43,7 @@ from (values
     ('billing.reserve_credits(uuid, bigint, text, interval, text)'),
     ('billing.commit_reservation(uuid, text, bigint)'),
     ('billing.release_reservation(uuid, text)'),
-    ('billing.refund_spend(uuid, text, text, bigint)')) f (signature);
+    ('billing.refund_spend(uuid, text, text, bigint, text, text)')) f (signature);
 
 -- For security_selfcheck(), which otherwise names the login of the owner role as a fault. The catalog was loaded before.
 update billing.settings set distributed = true;

@@ -4,7 +4,7 @@
 access_faults() -> TABLE(check_name text, fault text) stable {"search_path=pg_catalog, pg_temp"}
 access_rights() -> TABLE(role_kind text, object text, privilege text) stable {"search_path=pg_catalog, pg_temp"}
 account_time(p_test_clock text) -> timestamp with time zone stable security definer {"search_path=pg_catalog, pg_temp"}
-adjust_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_reason text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
+adjust_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_reason text, p_by text DEFAULT NULL::text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
 admin_apply_stripe_credit_pack_purchase(p_user_id uuid, p_amount bigint, p_event_id text, p_checkout_session_id text, p_payment_intent_id text DEFAULT NULL::text, p_customer_id text DEFAULT NULL::text, p_price_id text DEFAULT NULL::text, p_pack text DEFAULT NULL::text) -> jsonb volatile security definer {"search_path=pg_catalog, pg_temp"}
 apply_stripe_credit_pack_purchase(p_user_id uuid, p_amount bigint, p_event_id text, p_checkout_session_id text, p_payment_intent_id text DEFAULT NULL::text, p_customer_id text DEFAULT NULL::text, p_price_id text DEFAULT NULL::text, p_pack text DEFAULT NULL::text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
 apply_stripe_event(event jsonb, fetched jsonb DEFAULT NULL::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
@@ -25,7 +25,10 @@ credit_system_metrics(p_window interval DEFAULT '01:00:00'::interval) -> jsonb s
 current_user_id() -> uuid stable security definer {"search_path=pg_catalog, pg_temp"}
 explain_checkout_session(p_session_id text) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
 explain_event(event jsonb, fetched jsonb DEFAULT NULL::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
-explain_user(p_user_id uuid) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
+explain_id(p_id text) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp",TimeZone=UTC}
+explain_user(p_user_id uuid) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp",TimeZone=UTC}
+explain_waiting(p_limit integer DEFAULT 50) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp",TimeZone=UTC}
+find_users(p_text text) -> TABLE(found_as text, id text, user_id uuid, customer_id text, event_id text, seen_at timestamp with time zone) stable security definer {"search_path=pg_catalog, pg_temp"}
 finish_outbox(p_user_id uuid, p_id bigint, p_attempts integer, p_error text DEFAULT NULL::text, p_retry_after interval DEFAULT NULL::interval) -> boolean volatile security definer {"search_path=pg_catalog, pg_temp"}
 finish_top_up(p_user_id uuid, p_id bigint, p_payment_intent_id text, p_state text, p_reason text DEFAULT NULL::text) -> boolean volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
 forget_user(p_user_id uuid) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
@@ -51,10 +54,11 @@ older_answer(o billing.outcome) -> jsonb immutable {"search_path=pg_catalog, pg_
 outbox_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 owner_role_faults() -> SETOF text stable {"search_path=pg_catalog, pg_temp"}
 payment_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
+payment_lines(p_source_id text) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
 present_state() -> TABLE(check_name text, object text, state text) stable {"search_path=pg_catalog, pg_temp"}
 prune_stripe_events(p_older_than interval) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
 reconcile_checkout_session(session jsonb, expected_user_id uuid, as_of timestamp with time zone DEFAULT NULL::timestamp with time zone) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
-refund_spend(p_user_id uuid, p_spend_request_id text, p_request_id text, p_amount bigint DEFAULT NULL::bigint) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
+refund_spend(p_user_id uuid, p_spend_request_id text, p_request_id text, p_amount bigint DEFAULT NULL::bigint, p_reason text DEFAULT NULL::text, p_by text DEFAULT NULL::text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
 refuse_ledger_change() -> trigger volatile {"search_path=pg_catalog, pg_temp"}
 release_reservation(p_user_id uuid, p_request_id text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
 replay_outbox(p_user_id uuid DEFAULT NULL::uuid, p_id bigint DEFAULT NULL::bigint) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp"}
@@ -610,7 +614,7 @@ billing.access_faults(): EXECUTE to stripe_credits_owner
 billing.access_rights(): EXECUTE to stripe_credits_owner
 billing.account_time(text): EXECUTE to authenticated
 billing.account_time(text): EXECUTE to service_role
-billing.adjust_credits(uuid,bigint,text,text): EXECUTE to service_role
+billing.adjust_credits(uuid,bigint,text,text,text): EXECUTE to service_role
 billing.admin_apply_stripe_credit_pack_purchase(uuid,bigint,text,text,text,text,text,text): EXECUTE to service_role
 billing.apply_stripe_credit_pack_purchase(uuid,bigint,text,text,text,text,text,text): EXECUTE to service_role
 billing.apply_stripe_event(jsonb,jsonb): EXECUTE to service_role
@@ -634,7 +638,10 @@ billing.current_user_id(): EXECUTE to authenticated
 billing.current_user_id(): EXECUTE to service_role
 billing.explain_checkout_session(text): EXECUTE to service_role
 billing.explain_event(jsonb,jsonb): EXECUTE to service_role
+billing.explain_id(text): EXECUTE to service_role
 billing.explain_user(uuid): EXECUTE to service_role
+billing.explain_waiting(integer): EXECUTE to service_role
+billing.find_users(text): EXECUTE to service_role
 billing.finish_outbox(uuid,bigint,integer,text,interval): EXECUTE to service_role
 billing.finish_top_up(uuid,bigint,text,text,text): EXECUTE to service_role
 billing.forget_user(uuid): EXECUTE to service_role
@@ -668,10 +675,11 @@ billing.older_answer(billing.outcome): EXECUTE to stripe_credits_owner
 billing.outbox_faults(): EXECUTE to service_role
 billing.owner_role_faults(): EXECUTE to stripe_credits_owner
 billing.payment_faults(): EXECUTE to service_role
+billing.payment_lines(text): EXECUTE to service_role
 billing.present_state(): EXECUTE to stripe_credits_owner
 billing.prune_stripe_events(interval): EXECUTE to service_role
 billing.reconcile_checkout_session(jsonb,uuid,timestamp with time zone): EXECUTE to service_role
-billing.refund_spend(uuid,text,text,bigint): EXECUTE to service_role
+billing.refund_spend(uuid,text,text,bigint,text,text): EXECUTE to service_role
 billing.refuse_ledger_change(): EXECUTE to stripe_credits_owner
 billing.release_reservation(uuid,text): EXECUTE to service_role
 billing.replay_outbox(uuid,bigint): EXECUTE to service_role

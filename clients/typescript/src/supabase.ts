@@ -65,13 +65,19 @@ export type Database<Plan extends string = string> = {
       };
       commit_reservation: { Args: Named & { p_amount?: number }; Returns: Outcome<Plan> };
       release_reservation: { Args: Named; Returns: Outcome<Plan> };
-      refund_spend: { Args: Named & { p_spend_request_id: string; p_amount?: number }; Returns: Outcome<Plan> };
+      refund_spend: {
+        Args: Named & { p_spend_request_id: string; p_amount?: number; p_reason?: string; p_by?: string };
+        Returns: Outcome<Plan>;
+      };
       grant_credits: {
         Args: Named & { p_amount: number; p_description?: string; p_expires_at?: string };
         Returns: Outcome<Plan>;
       };
       grant_signup_credits: { Args: User; Returns: Outcome<Plan> };
-      adjust_credits: { Args: Named & { p_amount: number; p_reason: string }; Returns: Outcome<Plan> };
+      adjust_credits: {
+        Args: Named & { p_amount: number; p_reason: string; p_by?: string };
+        Returns: Outcome<Plan>;
+      };
       import_balance: {
         Args: User & { p_pool: Pool; p_amount: number; p_source: string; p_expires_at?: string };
         Returns: Outcome<Plan>;

@@ -1,5 +1,6 @@
 //! What an operator sets right: corrections by hand, and the balances that users bring from another system.
 
+use serde_json::json;
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::lot::{NewGrant, Pool};
@@ -10,6 +11,7 @@ use uuid::Uuid;
 use crate::ledger::{Account, Granted, Origin, TransactionType};
 use crate::outcome::{Outcome, repeated};
 use crate::pg::error::raise_past;
+use crate::pg::json::Json;
 use crate::pg::sql::Sql;
 
 /// The item of credits that a correction adds.
@@ -25,6 +27,8 @@ pub(crate) struct Adjustment<'a> {
     pub(crate) amount: Credits,
     pub(crate) request_id: &'a str,
     pub(crate) reason: &'a str,
+    /// Who corrects it, if that is said: kept in the rows' metadata.
+    pub(crate) by: Option<&'a str>,
 }
 
 /// Adjusts a balance, once per request id.
@@ -39,8 +43,12 @@ pub(crate) fn adjust(sql: &mut Sql, call: &Adjustment) -> Outcome {
         let same = earlier.transaction_type == TransactionType::Adjustment && earlier.credits == call.amount;
         return account.close(sql, repeated(same));
     }
-    let origin =
-        Origin { description: Some(call.reason), request_id: Some(call.request_id), ..Origin::default() };
+    let origin = Origin {
+        description: Some(call.reason),
+        request_id: Some(call.request_id),
+        metadata: call.by.map(|by| Json::from_text(&json!({ "by": by }).to_string())),
+        ..Origin::default()
+    };
     if !adds {
         let taken = account.take(sql, Credits(-call.amount.0), TransactionType::Adjustment, &origin);
         let insufficient = Verdict::Rejected(Reason::InsufficientCredits);

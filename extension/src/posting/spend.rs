@@ -111,11 +111,15 @@ pub(crate) struct Refund<'a> {
     pub(crate) request_id: &'a str,
     /// `None`: whatever is left of the spend.
     pub(crate) amount: Option<Credits>,
+    /// The rows' description.
+    pub(crate) reason: Option<&'a str>,
+    /// Who gives it back, if that is said: kept in the rows' metadata.
+    pub(crate) by: Option<&'a str>,
 }
 
 /// Gives back what a spend drew, to the grants that it drew from, the last one first.
 pub(crate) fn refund(sql: &mut Sql, refund: &Refund) -> Outcome {
-    let Refund { user, spend_request_id, request_id, amount } = *refund;
+    let Refund { user, spend_request_id, request_id, amount, .. } = *refund;
     let Some(mut account) = Account::open_existing(sql, user) else {
         return Outcome::no_account(user, Reason::UnknownSpend);
     };
@@ -136,8 +140,16 @@ pub(crate) fn refund(sql: &mut Sql, refund: &Refund) -> Outcome {
     }
     let mut back = give_back(&spent, Credits(left - amount.0));
     back.reverse();
-    let metadata = Json::from_text(&json!({ "spend_request_id": spend_request_id }).to_string());
-    let origin = Origin { request_id: Some(request_id), metadata: Some(metadata), ..Origin::default() };
+    let mut metadata = json!({ "spend_request_id": spend_request_id });
+    if let Some(by) = refund.by {
+        metadata["by"] = by.into();
+    }
+    let origin = Origin {
+        description: refund.reason,
+        request_id: Some(request_id),
+        metadata: Some(Json::from_text(&metadata.to_string())),
+        ..Origin::default()
+    };
     account.return_drawn(sql, &back, TransactionType::SpendRefund, &origin);
     account.close(sql, Verdict::Applied)
 }

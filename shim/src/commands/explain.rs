@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::commands::advice::advice;
 use crate::config::{DatabaseConfig, Environment};
-use crate::database::{Database, DatabaseError};
+use crate::database::Database;
 use crate::error::Error;
 
 /// The keys of an event that its first line shows.
@@ -19,7 +19,8 @@ const EVENT_KEYS: [&str; 5] = ["event_id", "type", "outcome", "reason", "object_
 /// The arguments.
 #[derive(Args)]
 pub(crate) struct Explain {
-    /// A user's UUID, or an id of Stripe's: `evt_…`, `cs_…`, `in_…`, `pi_…`, `ch_…`, `re_…`, `sub_…`, `cus_…`
+    /// A user's UUID, an e-mail address, or an id of Stripe's: `evt_…`, `cs_…`, `in_…`, `pi_…`, `ch_…`, `re_…`, `sub_…`,
+    /// `cus_…`
     id: String,
     /// Print JSON
     #[arg(long)]
@@ -33,12 +34,12 @@ pub(crate) async fn run(arguments: &Explain, environment: &Environment) -> Resul
         return Err(Error::Document(format!("{id:?} is not an id")));
     }
     let database = Database::new(&DatabaseConfig::read(environment)?);
-    let mut known = match Uuid::try_parse(id) {
-        Ok(user) => parse(&database.explain_user(user).await?)?,
-        Err(_) => parse(&database.explain_id(id).await?)?,
+    let mut known: Value = match Uuid::try_parse(id) {
+        Ok(user) => database.explain_user(user).await?,
+        Err(_) => database.explain_id(id).await?,
     };
     if let Some(now) = database.explain_inbox_event(id).await? {
-        known["now"] = parse(&now)?;
+        known["now"] = now;
     }
     if !is_known(&known) {
         return Err(Error::Document(format!("nothing is known of {id}")));
@@ -49,10 +50,6 @@ pub(crate) async fn run(arguments: &Explain, environment: &Environment) -> Resul
         print!("{id}\n{}", text(&known));
     }
     Ok(())
-}
-
-fn parse(json: &str) -> Result<Value, Error> {
-    serde_json::from_str(json).map_err(|fault| DatabaseError::UnexpectedAnswer(fault.to_string()).into())
 }
 
 /// Whether anything is there but the id that was asked for.

@@ -53,6 +53,7 @@ mod subscription_contention;
 mod subscription_permutations;
 mod subscription_reversals;
 mod subscription_state;
+mod support;
 mod tampering;
 mod top_ups;
 mod trials_and_coupons;

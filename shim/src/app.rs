@@ -1,5 +1,6 @@
 //! The state that all requests share, built once from the configuration.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use hyper::header::HeaderValue;
@@ -17,7 +18,7 @@ use crate::connections::Connections;
 use crate::database::{Database, DatabaseError};
 use crate::endpoint::Endpoint;
 use crate::error::Error;
-use crate::limits::{Turns, UserRates};
+use crate::limits::{SignIns, Turns, UserRates};
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
 use crate::streams::Streams;
@@ -37,6 +38,9 @@ pub(crate) struct App {
     pub(crate) auth: Option<Authenticator>,
     /// Of the app's servers; without them, the routes for those do not exist.
     pub(crate) service_tokens: Option<ServiceTokens>,
+    /// Whether operators have the console.
+    pub(crate) has_console: bool,
+    pub(crate) sign_ins: SignIns,
     /// The origins whose pages may read the app's routes.
     pub(crate) cors_origins: Vec<HeaderValue>,
     pub(crate) return_urls: ReturnUrls,
@@ -59,6 +63,9 @@ pub(crate) struct App {
 
 /// How many requests of one user are handled at once; further ones wait for their turn.
 const USER_REQUESTS_AT_ONCE: usize = 2;
+
+/// The attempts to sign in to the console, of everyone together.
+const SIGN_INS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(20).expect("above 0");
 
 /// A setting that some routes need and that the configuration may lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +90,8 @@ impl App {
             webhook_secrets: config.webhook_secrets,
             auth: config.auth.as_ref().map(Authenticator::new),
             service_tokens: config.service_tokens.as_deref().map(ServiceTokens::new),
+            has_console: config.has_console,
+            sign_ins: SignIns::per_minute(SIGN_INS_PER_MINUTE),
             cors_origins: config.cors_origins,
             return_urls: config.return_urls,
             cache: config.redis.as_ref().map(|redis| Cache::new(redis, metrics.redis_calls())).transpose()?,

@@ -1,5 +1,6 @@
-//! Authentication by a bearer token: of an app's user, and of an app's server.
+//! Authentication: of an app's user and of an app's server by a bearer token, of a support person by a session.
 
+pub(crate) mod session;
 pub(crate) mod service;
 pub(crate) mod token;
 mod jwks;

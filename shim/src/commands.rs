@@ -16,4 +16,4 @@ pub(crate) mod explain;
 pub(crate) mod send_test_event;
 mod repair;
 mod report;
-mod advice;
+pub(crate) mod advice;

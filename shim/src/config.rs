@@ -24,7 +24,7 @@ use self::urls::{api_base, origins, return_url, server_url};
 pub(crate) use self::values::StripeMode;
 use self::values::{
     credits_max_age, events_secrets, jwt_secret, listen, log_level, number, rate, redis_url, service_tokens,
-    stripe_key, webhook_secrets,
+    stripe_key, switch, webhook_secrets,
 };
 use crate::tls::DatabaseTls;
 
@@ -65,6 +65,8 @@ Environment:
   EVENTS_URL             the app's endpoint that is told what happens, by POST; https, or http to a loopback host
   EVENTS_SECRET          whsec_ and base64, required with EVENTS_URL: signs by Standard Webhooks; several, separated by
                          commas, during a rotation
+  CONSOLE                on: the console for support at /console of OPS_LISTEN, for whoever has a SERVICE_TOKEN; default
+                         off
   LISTEN                 address and port, default 127.0.0.1:8787; port 0 takes a free one and logs it
   OPS_LISTEN             the same for operators: /healthz, /readyz and /metrics, default 127.0.0.1:8788
   DATABASE_POOL_SIZE     default 8, and one more for probes
@@ -104,6 +106,8 @@ pub(crate) struct ServeConfig {
     pub(crate) auth: Option<AuthConfig>,
     /// What the app's servers may send; none if there are no routes for them.
     pub(crate) service_tokens: Option<Vec<SecretString>>,
+    /// Whether operators have the console. There are service tokens then.
+    pub(crate) has_console: bool,
     pub(crate) cors_origins: Vec<HeaderValue>,
     pub(crate) return_urls: ReturnUrls,
     pub(crate) redis: Option<RedisConfig>,
@@ -201,6 +205,14 @@ impl ServeConfig {
         let stripe = StripeConfig::read_from(&mut reader, key);
         let auth = AuthConfig::read_from(&mut reader);
         let service_tokens = reader.optional_secret("SERVICE_TOKEN", service_tokens);
+        let has_console = reader
+            .optional("CONSOLE", |text| match (switch(text)?, &service_tokens) {
+                (true, None) => {
+                    Err("is on, and whoever uses it signs in with a SERVICE_TOKEN: set one".to_owned())
+                }
+                (is_on, _) => Ok(is_on),
+            })
+            .unwrap_or(false);
         let cors_origins = reader.optional("CORS_ORIGINS", origins).unwrap_or_default();
         let return_urls = ReturnUrls::read_from(&mut reader);
         let redis = RedisConfig::read_from(&mut reader, webhook_secrets.as_deref());
@@ -221,6 +233,7 @@ impl ServeConfig {
             stripe,
             auth,
             service_tokens,
+            has_console,
             cors_origins,
             return_urls,
             redis,
@@ -229,6 +242,39 @@ impl ServeConfig {
             ops_listen,
             user_requests_per_minute,
             max_connections,
+            log_level,
+        });
+        reader.finish(config)
+    }
+}
+
+impl ServeConfig {
+    /// Reads the variables of `console`, which serves nothing else: neither Stripe nor the app's users.
+    pub(crate) fn read_for_console(
+        environment: &Environment,
+        listen: SocketAddr,
+    ) -> Result<Self, ConfigError> {
+        let mut reader = Reader::new(environment);
+        let database = DatabaseConfig::read_from(&mut reader);
+        let key = reader.optional_secret("STRIPE_SECRET_KEY", stripe_key);
+        let stripe = StripeConfig::read_from(&mut reader, key);
+        let service_tokens = reader.required_secret("SERVICE_TOKEN", service_tokens);
+        let log_level = reader.optional("LOG_LEVEL", log_level).unwrap_or(Level::INFO);
+        let config = database.zip(service_tokens).map(|(database, service_tokens)| Self {
+            database,
+            webhook_secrets: Vec::new(),
+            stripe,
+            auth: None,
+            service_tokens: Some(service_tokens),
+            has_console: true,
+            cors_origins: Vec::new(),
+            return_urls: ReturnUrls::default(),
+            redis: None,
+            events: None,
+            listen,
+            ops_listen: listen,
+            user_requests_per_minute: DEFAULT_USER_REQUESTS_PER_MINUTE,
+            max_connections: DEFAULT_MAX_CONNECTIONS,
             log_level,
         });
         reader.finish(config)
@@ -399,6 +445,7 @@ mod tests {
             ("JWT_SECRET", "hush"),
             ("JWKS_URL", "http://keys.example/jwks"),
             ("SERVICE_TOKEN", "hush"),
+            ("CONSOLE", "yes"),
             ("CORS_ORIGINS", "https://app.example/"),
             ("CHECKOUT_SUCCESS_URL", "/back"),
             ("CHECKOUT_CANCEL_URL", "app://back"),
@@ -430,6 +477,7 @@ mod tests {
                 "JWT_SECRET",
                 "JWKS_URL",
                 "SERVICE_TOKEN",
+                "CONSOLE",
                 "CORS_ORIGINS",
                 "CHECKOUT_SUCCESS_URL",
                 "CHECKOUT_CANCEL_URL",
@@ -475,6 +523,19 @@ mod tests {
         {
             assert!(read_tokens(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn the_console_is_off_unless_it_is_on_and_has_a_token_to_sign_in_with() {
+        let token = "a".repeat(32);
+        let console = |variables: &[(&str, &str)]| {
+            read(&[&[DATABASE_URL, WEBHOOK_SECRET], variables].concat()).map(|config| config.has_console)
+        };
+        assert!(!console(&[("SERVICE_TOKEN", &token)]).unwrap());
+        assert!(!console(&[("SERVICE_TOKEN", &token), ("CONSOLE", "off")]).unwrap());
+        assert!(!console(&[("CONSOLE", "off")]).unwrap());
+        assert!(console(&[("SERVICE_TOKEN", &token), ("CONSOLE", "on")]).unwrap());
+        assert!(console(&[("CONSOLE", "on")]).unwrap_err().to_string().contains("SERVICE_TOKEN"));
     }
 
     #[test]

@@ -86,6 +86,15 @@ pub(crate) enum Error {
         /// How long the user has to wait.
         retry_after: Duration,
     },
+    #[error("too many attempts to sign in, by everyone together")]
+    TooManySignIns {
+        /// How long to wait.
+        retry_after: Duration,
+    },
+    #[error(
+        "this form was not sent by a page of this session: go back, load the page again, and send it once more"
+    )]
+    ForeignForm,
     #[error("too many requests at once")]
     Overloaded,
 
@@ -145,6 +154,8 @@ impl Error {
             Self::PreviewExpired => "preview_expired",
             Self::NoCustomer => "no_customer",
             Self::TooManyRequests { .. } => "too_many_requests",
+            Self::TooManySignIns { .. } => "too_many_sign_ins",
+            Self::ForeignForm => "foreign_form",
             Self::Overloaded => "overloaded",
             Self::Database(database) => database.label(),
             Self::Stripe(stripe) | Self::BadGateway(stripe) => stripe.label(),
@@ -199,16 +210,16 @@ impl Error {
             | Self::WrongMode(_)
             | Self::InvalidPrice => StatusCode::BAD_REQUEST,
             Self::Auth(AuthError::KeysUnavailable) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Auth(AuthError::Role) | Self::OriginNotAllowed => StatusCode::FORBIDDEN,
+            Self::Auth(AuthError::Role) | Self::OriginNotAllowed | Self::ForeignForm => StatusCode::FORBIDDEN,
             Self::Auth(_) => StatusCode::UNAUTHORIZED,
             Self::AlreadySubscribed
             | Self::NoSubscription
             | Self::SubscriptionEnds
             | Self::PreviewExpired
             | Self::NoCustomer => StatusCode::CONFLICT,
-            Self::TooManyRequests { .. } | Self::BadGateway(StripeError::OverShare) => {
-                StatusCode::TOO_MANY_REQUESTS
-            }
+            Self::TooManyRequests { .. }
+            | Self::TooManySignIns { .. }
+            | Self::BadGateway(StripeError::OverShare) => StatusCode::TOO_MANY_REQUESTS,
             Self::BadGateway(StripeError::Declined(_)) => StatusCode::PAYMENT_REQUIRED,
             Self::Database(error) if error.is_transient() => StatusCode::SERVICE_UNAVAILABLE,
             Self::Body(BodyError::NoMemory)

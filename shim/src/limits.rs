@@ -96,6 +96,23 @@ impl StripeShare {
     }
 }
 
+/// The rate at which the console's sign-in may be tried, by everyone together: nobody guesses a token, and nobody fills the log
+/// with attempts.
+pub(crate) struct SignIns(DefaultDirectRateLimiter);
+
+impl SignIns {
+    /// So many attempts a minute.
+    pub(crate) fn per_minute(attempts: NonZeroU32) -> Self {
+        Self(RateLimiter::direct(Quota::per_minute(attempts)))
+    }
+
+    /// Counts an attempt, or returns how long to wait.
+    pub(crate) fn check(&self) -> Result<(), Duration> {
+        let clock = DefaultClock::default();
+        self.0.check().map_err(|early| early.wait_time_from(clock.now()))
+    }
+}
+
 /// The rate at which each user may make requests that ask Stripe.
 pub(crate) struct UserRates(RateLimiter<Uuid, HashMapStateStore<Uuid>, DefaultClock>);
 

@@ -37,6 +37,7 @@ mod tls;
 mod telemetry;
 mod clock;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -114,6 +115,12 @@ enum Command {
     Doctor(Doctor),
     /// Print what was made of an event, of an object of Stripe's or of a user's payments, and why
     Explain(Explain),
+    /// Serve only the console for support, on a port of this machine; it asks for a SERVICE_TOKEN
+    Console {
+        /// The address, of loopback [default: a free port of 127.0.0.1]
+        #[arg(long, default_value = "127.0.0.1:0", hide_default_value = true, value_parser = loopback)]
+        listen: SocketAddr,
+    },
     /// List, or deliver again, what could not be delivered to EVENTS_URL
     #[command(subcommand)]
     Events(EventsCommand),
@@ -179,6 +186,16 @@ enum BooksCommand {
     Check,
 }
 
+/// An address that only this machine reaches: the console speaks no TLS.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address = text.parse::<SocketAddr>().map_err(|fault| fault.to_string())?;
+    if address.ip().is_loopback() {
+        return Ok(address);
+    }
+    Err("is not of loopback; for others, set CONSOLE=on and put a proxy with TLS before OPS_LISTEN"
+        .to_owned())
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -220,6 +237,11 @@ async fn run(command: Command) -> Result<(), Error> {
         Command::Catalog(CatalogCommand::Draft) => catalog_draft::run(&environment).await,
         Command::Doctor(arguments) => doctor::run(&arguments, &environment).await,
         Command::Explain(arguments) => explain::run(&arguments, &environment).await,
+        Command::Console { listen } => {
+            let config = ServeConfig::read_for_console(&environment, listen)?;
+            let log = telemetry::init(config.log_level);
+            serve::run_console(config, &log, serve::termination()?).await
+        }
         Command::Webhooks(WebhooksCommand::Create { url }) => webhooks_create::run(&url, &environment).await,
         Command::Events(EventsCommand::Dead) => events::dead(&DatabaseConfig::read(&environment)?).await,
         Command::Events(EventsCommand::Replay { id }) => {

@@ -104,7 +104,9 @@ pub(crate) fn error_response(error: &Error) -> Response {
         _ => {}
     }
     let retry_after = match error {
-        Error::TooManyRequests { retry_after } => Some(retry_after.as_secs() + 1),
+        Error::TooManyRequests { retry_after } | Error::TooManySignIns { retry_after } => {
+            Some(retry_after.as_secs() + 1)
+        }
         _ if status == StatusCode::TOO_MANY_REQUESTS => Some(RETRY_AFTER_SHARE_SECONDS),
         _ if status == StatusCode::SERVICE_UNAVAILABLE => Some(RETRY_AFTER_SECONDS),
         _ => None,

@@ -1,5 +1,6 @@
 //! Every route: its method, its path and its handler, in one table.
 
+mod console;
 mod webhook;
 mod health;
 mod reconcile;
@@ -21,6 +22,7 @@ use hyper::body::Incoming;
 use hyper::header::{ACCESS_CONTROL_REQUEST_METHOD, ALLOW, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 
+use self::console::{Action, ConsoleRoute, Purpose};
 use self::service::{ServiceHandler, ServiceRoute};
 use self::user::{PublicHandler, UserHandler, UserRoute};
 use crate::app::{App, Setting};
@@ -102,6 +104,19 @@ static OPERATORS: [Route; 3] = [
     plain(Method::GET, "/metrics", |app, _| Box::pin(async move { health::scrape(&app).await })),
 ];
 
+/// The console for support, on the listener of operators.
+static CONSOLE: [Route; 9] = [
+    console(Method::GET, "/console", Purpose::Show),
+    console(Method::GET, "/console/style.css", Purpose::Style),
+    console(Method::GET, "/console/sign-in", Purpose::Ask),
+    console(Method::POST, "/console/sign-in", Purpose::SignIn),
+    console(Method::POST, "/console/sign-out", Purpose::SignOut),
+    console(Method::POST, "/console/attribute", Purpose::Act(Action::Attribute)),
+    console(Method::POST, "/console/retry", Purpose::Act(Action::Retry)),
+    console(Method::POST, "/console/adjust", Purpose::Act(Action::Adjust)),
+    console(Method::POST, "/console/refund", Purpose::Act(Action::Refund)),
+];
+
 enum Route {
     /// For Stripe and operators.
     Plain { method: Method, path: &'static str, handler: PlainHandler },
@@ -109,6 +124,8 @@ enum Route {
     User(UserRoute),
     /// For the app's servers: with a log line and a count.
     Service(ServiceRoute),
+    /// For support: pages, with a log line and a count.
+    Console(ConsoleRoute),
 }
 
 type PlainHandler =
@@ -130,6 +147,10 @@ const fn service(method: Method, path: &'static str, handler: ServiceHandler) ->
     Route::Service(ServiceRoute { method, path, handler })
 }
 
+const fn console(method: Method, path: &'static str, purpose: Purpose) -> Route {
+    Route::Console(ConsoleRoute { method, path, purpose })
+}
+
 /// Routes one request of Stripe's, of the app's users or of its servers to its handler.
 pub(crate) async fn respond(app: Arc<App>, request: Request<Incoming>) -> Response {
     respond_by(&ROUTES, app, request).await
@@ -137,7 +158,13 @@ pub(crate) async fn respond(app: Arc<App>, request: Request<Incoming>) -> Respon
 
 /// Routes one request of an operator to its handler.
 pub(crate) async fn respond_to_operator(app: Arc<App>, request: Request<Incoming>) -> Response {
-    respond_by(&OPERATORS, app, request).await
+    let is_of_console = CONSOLE.iter().any(|route| route.serves(request.uri().path(), &app));
+    respond_by(if is_of_console { &CONSOLE } else { &OPERATORS }, app, request).await
+}
+
+/// Routes one request of the console to its handler.
+pub(crate) async fn respond_to_support(app: Arc<App>, request: Request<Incoming>) -> Response {
+    respond_by(&CONSOLE, app, request).await
 }
 
 async fn respond_by(routes: &'static [Route], app: Arc<App>, request: Request<Incoming>) -> Response {
@@ -150,6 +177,7 @@ async fn respond_by(routes: &'static [Route], app: Arc<App>, request: Request<In
         Route::Plain { handler, .. } => handler(app, request).await,
         Route::User(route) => Ok(user::respond(app, route, request).await),
         Route::Service(route) => Ok(service::respond(app, route, request).await),
+        Route::Console(route) => Ok(console::respond(app, route, request).await),
     };
     let mut response = result.unwrap_or_else(|error| error_response(&error));
     if let Some(methods) = methods.filter(|_| response.status() == StatusCode::METHOD_NOT_ALLOWED) {
@@ -180,6 +208,7 @@ impl Route {
             Self::Plain { method, .. } => method,
             Self::User(route) => &route.method,
             Self::Service(route) => &route.method,
+            Self::Console(route) => &route.method,
         }
     }
 
@@ -189,6 +218,7 @@ impl Route {
             Self::Plain { path, .. } => path,
             Self::User(route) => route.path,
             Self::Service(route) => route.path,
+            Self::Console(route) => route.path,
         }
     }
 
@@ -197,6 +227,7 @@ impl Route {
         match self {
             Self::Plain { .. } | Self::User(_) => self.path() == requested,
             Self::Service(route) => app.service_tokens.is_some() && route.serves(requested),
+            Self::Console(route) => app.has_console && route.path == requested,
         }
     }
 }

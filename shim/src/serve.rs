@@ -104,6 +104,27 @@ pub(crate) async fn run(
     Ok(())
 }
 
+/// Serves only the console until `shutdown`, and prints where.
+pub(crate) async fn run_console(
+    config: ServeConfig,
+    log: &Log,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let support = Listener::bind(config.listen, MAX_OPS_CONNECTIONS)?;
+    let app = Arc::new(App::new(config, support.connections.clone(), log)?);
+    app.check_mode().await?;
+    println!("http://{}/console", support.address()?);
+    let graceful = GracefulShutdown::new();
+    tokio::select! {
+        () = support.serve(&app, &graceful, |app, request| Box::pin(routes::respond_to_support(app, request))) => {}
+        () = shutdown => {}
+    }
+    drop(support);
+    // Whoever has not had an answer by then loads the page again: each form counts once.
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await;
+    Ok(())
+}
+
 /// Resolves when the process is asked to stop, by SIGTERM or SIGINT.
 pub(crate) fn termination() -> Result<impl Future<Output = ()>, Error> {
     let listen = |kind| signal(kind).map_err(|fault| Error::Internal(fault.to_string()));

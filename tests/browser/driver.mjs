@@ -1,17 +1,22 @@
 // Drives Chromium for tests/src/browser.rs: a command a line on stdin, such as ["open", 0, "http://…"] for the first
 // tab, and its answer a line on stdout, {"value": …} or {"fault": "…"}. When stdin ends, so does the browser.
 //
-// The one argument is the folder in which playwright-core is installed.
+// The one argument is the folder in which playwright-core and axe-core are installed.
 
+import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
 import { join } from 'node:path';
 import { env, argv, stdin, stdout } from 'node:process';
 
-const { chromium } = createRequire(join(argv[2], 'package.json'))('playwright-core');
+const require = createRequire(join(argv[2], 'package.json'));
+const { chromium } = require('playwright-core');
+const AXE = readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8');
 
 /** How long a page may take to become what a command waits for, in milliseconds. */
 const PATIENCE_MS = 30_000;
+/** How many times the Tab key is pressed in search of an element. */
+const MAX_TABS = 200;
 const FLAGS = [
   '--headless',
   '--no-sandbox',
@@ -45,6 +50,31 @@ const COMMANDS = {
   /** Runs a script in every page that the tab opens from now on, before the page's own. */
   init: (tab, script) => tab.addInitScript(script),
   run: (tab, script) => tab.evaluate(script),
+  press: (tab, key) => tab.keyboard.press(key),
+  type: (tab, text) => tab.keyboard.type(text),
+  /** Goes on with the Tab key until the element with this role and name has the focus. */
+  tabTo: async (tab, role, name) => {
+    for (let pressed = 0; pressed < MAX_TABS; pressed += 1) {
+      await tab.keyboard.press('Tab');
+      const hasFocus = (elements) => elements.includes(document.activeElement);
+      if (await tab.getByRole(role, { name }).evaluateAll(hasFocus)) return;
+    }
+    throw new Error(`the Tab key leads to no ${role} "${name}"`);
+  },
+  /** What axe-core finds wrong for people who use a keyboard, a screen reader or large letters: a line each. */
+  axe: async (tab) => {
+    // By the debugger, which the page's Content-Security-Policy does not bind.
+    await tab.evaluate(AXE);
+    const { violations } = await tab.evaluate('axe.run()');
+    return violations.flatMap(({ id, help, nodes }) => nodes.map(({ html }) => `${id}: ${help}: ${html}`));
+  },
+  /** A picture of the whole page, in a colour scheme and at a width in pixels. */
+  look: async (tab, path, colorScheme, width) => {
+    await tab.emulateMedia({ colorScheme });
+    await tab.setViewportSize({ width, height: 800 });
+    if (path) await tab.screenshot({ path, fullPage: true });
+    return tab.evaluate('document.documentElement.scrollWidth');
+  },
   /** The system asks for less motion. */
   calm: (tab) => tab.emulateMedia({ reducedMotion: 'reduce' }),
   advance: (tab, ms) => tab.clock.fastForward(ms),
@@ -74,7 +104,7 @@ async function answer(line) {
   try {
     const value = await COMMANDS[command](await tabOf(number), ...words);
     if (faults.length > 0) return { fault: faults.join('\n') };
-    return { value: ['address', 'text', 'run'].includes(command) ? value : null };
+    return { value: ['address', 'text', 'run', 'axe', 'look'].includes(command) ? value : null };
   } catch (fault) {
     const body = await tabs[number]?.evaluate('document.body?.innerText').catch(String);
     return { fault: `${line}: ${fault.message}\nat ${tabs[number]?.url()}: ${body}\n${faults.join('\n')}` };

@@ -1,6 +1,6 @@
 //! A Chromium for one test, its tabs, and what a user does and reads in them.
 //!
-//! A node process (tests/browser/driver.mjs) drives it with playwright-core. `cargo xtask test` installs all of that
+//! A node process (tests/browser/driver.mjs) drives it with playwright-core, and looks at pages with axe-core. `cargo xtask test` installs all of that
 //! and says where.
 
 use std::cell::{Cell, RefCell};
@@ -133,6 +133,35 @@ impl Tab<'_> {
     /// Presses a button.
     pub fn click(&self, name: &str) {
         self.ask("click", &[name.into()]);
+    }
+
+    /// Presses a key, such as `Enter`.
+    pub fn press(&self, key: &str) {
+        self.ask("press", &[key.into()]);
+    }
+
+    /// Types where the focus is.
+    pub fn types(&self, text: &str) {
+        self.ask("type", &[text.into()]);
+    }
+
+    /// Goes on with the Tab key until the element with this role and name has the focus.
+    pub fn tab_to(&self, role: &str, name: &str) {
+        self.ask("tabTo", &[role.into(), name.into()]);
+    }
+
+    /// What axe-core finds wrong in the page for people who use a keyboard, a screen reader or large letters.
+    pub fn accessibility_faults(&self) -> Vec<String> {
+        serde_json::from_value(self.ask("axe", &[])).expect("lines")
+    }
+
+    /// Shows the page in a colour scheme, `light` or `dark`, and at a width in pixels; returns how wide it has become. If
+    /// STRIPE_CREDITS_PICTURES names a folder, a picture with this name is left there, for people to look at.
+    pub fn look(&self, name: &str, scheme: &str, width: u64) -> u64 {
+        let folder = std::env::var("STRIPE_CREDITS_PICTURES").ok();
+        let path = folder.map(|folder| format!("{folder}/{name}-{scheme}-{width}.png"));
+        let wide = self.ask("look", &[path.into(), scheme.into(), width.into()]);
+        wide.as_u64().expect("a width")
     }
 
     /// Writes into a field.

@@ -14,6 +14,7 @@ pub mod certificates; // certificate authorities of their own, and TLS in front 
 pub mod chain; // the hashes of the ledger, computed in SQL
 pub mod concurrency; // two transactions open at once
 pub mod connection; // the SQL interface by its names, and what it left in the tables
+pub mod console; // the console, as a browser asks it
 pub mod database; // one per test, dropped at its end
 pub mod fake_redis; // a Redis that can be slow, emptied and wrong
 pub mod fake_stripe; // a Stripe API to fetch from, faults on demand

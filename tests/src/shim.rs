@@ -1,10 +1,10 @@
 //! The real shim as a process: start it with an environment, talk HTTP to it, read its log, stop it.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -48,6 +48,29 @@ pub struct Ended {
     pub stderr: String,
     /// The most memory it had resident, in kilobytes.
     pub peak_memory: u64,
+}
+
+/// A running `stripe-credits console`. Dropped, it is killed.
+pub struct ConsoleCommand {
+    child: Child,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl ConsoleCommand {
+    /// Asks it to stop, as Ctrl-C does, and returns its exit code.
+    pub fn interrupt(mut self) -> Option<i32> {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-INT", &pid]).status().expect("kill is there");
+        assert!(sent.success(), "{sent}");
+        process::wait_for(&mut self.child, COMMAND_PATIENCE).expect("it ends").code()
+    }
+}
+
+impl Drop for ConsoleCommand {
+    fn drop(&mut self) {
+        process::kill(&mut self.child);
+    }
 }
 
 /// A shim that serves. Dropped, it is killed; after a failure it shows its log.
@@ -112,6 +135,21 @@ impl Setup {
         let environment: Vec<_> =
             self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         Shim(xtask::shim::Shim::start(&binary(), &environment).unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    /// Starts `stripe-credits console`, which prints where it is.
+    pub fn start_console(self) -> ConsoleCommand {
+        let mut command = process::server_command(&binary(), None, "KILL");
+        command.args(self.arguments).envs(self.environment);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut child = process::serve(command).unwrap_or_else(|error| panic!("{error}"));
+        let mut lines = BufReader::new(child.stdout.take().expect("piped above")).lines();
+        let printed = lines.next().expect("a line").expect("text in UTF-8");
+        // What it logs is read on, so that it never waits for that.
+        thread::spawn(move || lines.for_each(drop));
+        let address = printed.strip_prefix("http://").and_then(|rest| rest.strip_suffix("/console"));
+        let address = address.and_then(|address| address.parse().ok());
+        ConsoleCommand { child, address: address.unwrap_or_else(|| panic!("no address: {printed}")) }
     }
 
     /// Runs it to its end, which must come by itself.

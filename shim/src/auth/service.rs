@@ -21,11 +21,20 @@ impl ServiceTokens {
 
     /// Whether the request's bearer token is one of them, in constant time.
     pub(crate) fn authenticate(&self, headers: &HeaderMap) -> Result<(), AuthError> {
-        let sent = Sha256::digest(bearer(headers)?);
+        self.recognize(bearer(headers)?).map(drop).ok_or(AuthError::ServiceToken)
+    }
+
+    /// The hash of the token that this is, in constant time.
+    pub(crate) fn recognize(&self, sent: &str) -> Option<&Output<Sha256>> {
+        let sent = Sha256::digest(sent);
         let is_known = |token: &Output<Sha256>| bool::from(token.as_slice().ct_eq(sent.as_slice()));
-        // Not `any`, which ends at the first that fits.
-        let known = self.0.iter().filter(|token| is_known(token)).count();
-        if known > 0 { Ok(()) } else { Err(AuthError::ServiceToken) }
+        // Not `find`, which ends at the first that fits.
+        self.0.iter().fold(None, |known, token| if is_known(token) { Some(token) } else { known })
+    }
+
+    /// The hashes of all tokens.
+    pub(crate) fn hashes(&self) -> impl Iterator<Item = &Output<Sha256>> {
+        self.0.iter()
     }
 }
 

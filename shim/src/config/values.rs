@@ -90,6 +90,14 @@ pub(super) fn service_tokens(text: &str) -> Result<Vec<SecretString>, String> {
     text.split(',').map(token).collect()
 }
 
+pub(super) fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("is neither on nor off".to_owned()),
+    }
+}
+
 /// The URL may contain the password.
 pub(super) fn redis_url(text: &str) -> Result<SecretString, String> {
     let information = text.into_connection_info();

@@ -79,23 +79,52 @@ impl Database {
         self.move_credits(user, sql, &[&user.to_string(), request_id]).await
     }
 
-    /// `billing.refund_spend`; without an amount, of the rest.
+    /// `billing.refund_spend`; without an amount, of the rest. A person gives a reason, and their name.
     pub(crate) async fn refund_spend(
         &self,
         user: Uuid,
         spend_request_id: &str,
         request_id: &str,
         amount: Option<i64>,
+        reason_and_by: Option<(&str, &str)>,
     ) -> Result<Outcome, DatabaseError> {
         let sql = "select to_json(result)::text
             from json_to_record(($1::text)::json)
-                as call (user_id uuid, spend_request_id text, request_id text, amount bigint)
+                as call (user_id uuid, spend_request_id text, request_id text, amount bigint, reason text, by text)
             cross join lateral billing.refund_spend(
-                call.user_id, call.spend_request_id, call.request_id, call.amount) as result";
+                call.user_id, call.spend_request_id, call.request_id, call.amount, call.reason, call.by) as result";
+        let (reason, by) = reason_and_by.unzip();
         let arguments = json!({
             "user_id": user, "spend_request_id": spend_request_id, "request_id": request_id, "amount": amount,
+            "reason": reason, "by": by,
         });
         self.move_credits_by(user, sql, &arguments).await
+    }
+
+    /// `billing.adjust_credits`, by a person with this name.
+    pub(crate) async fn adjust_credits(
+        &self,
+        user: Uuid,
+        amount: i64,
+        request_id: &str,
+        reason: &str,
+        by: &str,
+    ) -> Result<Outcome, DatabaseError> {
+        let sql = "select to_json(result)::text
+            from json_to_record(($1::text)::json)
+                as call (user_id uuid, amount bigint, request_id text, reason text, by text)
+            cross join lateral billing.adjust_credits(
+                call.user_id, call.amount, call.request_id, call.reason, call.by) as result";
+        let arguments = json!({
+            "user_id": user, "amount": amount, "request_id": request_id, "reason": reason, "by": by,
+        });
+        self.move_credits_by(user, sql, &arguments).await
+    }
+
+    /// `billing.attribute`: whose a session, a customer or a subscription is.
+    pub(crate) async fn attribute(&self, stripe_id: &str, user: Uuid) -> Result<Outcome, DatabaseError> {
+        let sql = "select to_json(result)::text from billing.attribute($1, ($2::text)::uuid) as result";
+        self.move_credits(user, sql, &[stripe_id, &user.to_string()]).await
     }
 
     /// `billing.grant_credits`; `expires_at` in any form that Postgres reads, by default never.

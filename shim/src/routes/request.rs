@@ -34,6 +34,8 @@ pub(crate) struct LogFields {
     pub(crate) price_id: Option<String>,
     /// What makes a server's call the same as an earlier one.
     pub(crate) request_id: Option<String>,
+    /// Who acts by the console.
+    pub(crate) by: Option<String>,
 }
 
 /// Deserializes a body; an empty one is an empty object.
@@ -68,6 +70,24 @@ impl Reply {
         Self::with_json(StatusCode::OK, outcome, outcome.json().to_owned())
     }
 
+    /// A response that lets nobody in, for this reason.
+    pub(crate) fn refused(response: Response, reason: &'static str) -> Self {
+        Self { response, outcome: "refused", reason: Some(reason), credits: None }
+    }
+
+    /// A response that says what came of a form: an outcome, or that it was not filled in right.
+    pub(crate) fn answered(response: Response, outcome: Option<&Outcome>) -> Self {
+        let Some(outcome) = outcome else {
+            return Self { response, outcome: "refused", reason: None, credits: None };
+        };
+        Self {
+            response,
+            outcome: outcome.verdict().as_str(),
+            reason: outcome.reason_label(),
+            credits: outcome.credits(),
+        }
+    }
+
     fn with_json(status: StatusCode, outcome: &Outcome, json: String) -> Self {
         Self {
             response: json_response(status, json),
@@ -86,14 +106,25 @@ pub(crate) fn report(
     result: Result<Reply, Error>,
     started: Instant,
 ) -> Response {
+    record(app, route, fields, &result, started);
+    result.map_or_else(|error| error_response(&error), |reply| reply.response)
+}
+
+/// Counts and logs a request of the route with this path.
+pub(crate) fn record(
+    app: &App,
+    route: &'static str,
+    fields: &LogFields,
+    result: &Result<Reply, Error>,
+    started: Instant,
+) {
     let took = started.elapsed();
-    let (outcome, reason) = match &result {
+    let (outcome, reason) = match result {
         Ok(reply) => (reply.outcome, reply.reason),
         Err(error) => ("error", Some(error.label())),
     };
     app.metrics.request(route, outcome, reason, took);
-    log(route, fields, &result, took);
-    result.map_or_else(|error| error_response(&error), |reply| reply.response)
+    log(route, fields, result, took);
 }
 
 /// Logs one line: an error if an operator should look at it, a warning if it is the client's fault.
@@ -110,6 +141,7 @@ fn log(route: &'static str, fields: &LogFields, result: &Result<Reply, Error>, t
                 payment_intent_id = fields.payment_intent_id,
                 price_id = fields.price_id,
                 request_id = fields.request_id,
+                by = fields.by,
                 credits = reply.and_then(|reply| reply.credits),
                 outcome = reply.map_or("error", |reply| reply.outcome),
                 reason = reply.and_then(|reply| reply.reason).or(error.map(Error::label)),

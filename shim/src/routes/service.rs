@@ -227,7 +227,8 @@ pub(crate) async fn refund(
 ) -> Result<Reply, Error> {
     let body: Refund = request.read()?;
     let Call { user, request_id } = request.call(app, &body.user, body.request_id, fields).await?;
-    let refunded = app.database.refund_spend(user, &body.spend_request_id, &request_id, body.amount).await;
+    let refunded =
+        app.database.refund_spend(user, &body.spend_request_id, &request_id, body.amount, None).await;
     answer(app, user, refunded).await
 }
 

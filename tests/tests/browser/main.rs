@@ -1,4 +1,5 @@
-//! The pages of examples/return-flow in a real browser, before the real shim.
+//! The console and the pages of examples/return-flow in a real browser, before the real shim.
 
+mod console;
 mod pricing;
 mod return_flow;

@@ -8,6 +8,7 @@ mod checklist;
 mod checkout;
 mod checks;
 mod commands;
+mod console;
 mod cors;
 mod credits;
 mod database_away;

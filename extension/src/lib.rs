@@ -74,11 +74,7 @@ extension_sql_file!("../../sql/outbox.sql", name = "outbox", requires = ["ledger
 extension_sql_file!("../../sql/stripe.sql", name = "stripe", requires = ["outbox"]);
 extension_sql_file!("../../sql/read_model.sql", name = "read_model", requires = ["stripe", api::user_id]);
 extension_sql_file!("../../sql/mirror.sql", name = "mirror", requires = ["read_model"]);
-extension_sql_file!(
-    "../../sql/diagnosis.sql",
-    name = "diagnosis",
-    requires = ["mirror", api::worth_faults]
-);
+extension_sql_file!("../../sql/diagnosis.sql", name = "diagnosis", requires = ["mirror", api::worth_faults]);
 extension_sql_file!(
     "../../sql/explain.sql",
     name = "explain",

@@ -57,6 +57,8 @@ pub(crate) struct Metrics {
     unknown_price_hits: Counter,
     told: Family<ToldLabels, Counter>,
     told_age_seconds: Histogram,
+    mirrored: CallCounter,
+    mirror_failures: Family<ReasonLabel, Counter>,
 }
 
 /// What is measured when the metrics are asked for.
@@ -67,6 +69,8 @@ pub(crate) struct Now {
     pub(crate) status: Option<Status>,
     /// None without an endpoint, too.
     pub(crate) waiting_events: Option<WaitingEvents>,
+    /// None without a mirror, too.
+    pub(crate) waiting_accounts: Option<WaitingAccounts>,
     /// The pages that listen.
     pub(crate) streams: usize,
 }
@@ -75,6 +79,12 @@ pub(crate) struct Now {
 pub(crate) struct WaitingEvents {
     pub(crate) pending: i64,
     pub(crate) dead: i64,
+    pub(crate) oldest_seconds: f64,
+}
+
+/// The accounts that the mirror does not have as they are.
+pub(crate) struct WaitingAccounts {
+    pub(crate) count: i64,
     pub(crate) oldest_seconds: f64,
 }
 
@@ -100,6 +110,11 @@ struct RequestLabels {
 struct ToldLabels {
     r#type: &'static str,
     result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -137,6 +152,8 @@ impl Metrics {
             unknown_price_hits: Counter::default(),
             told: Family::default(),
             told_age_seconds: Histogram::new(exponential_buckets(FIRST_AGE_BUCKET_SECONDS, 4.0, AGE_BUCKETS)),
+            mirrored: CallCounter::default(),
+            mirror_failures: Family::default(),
         };
         let registry = &mut metrics.registry;
         registry.register("deliveries", "Webhook deliveries answered", metrics.deliveries.clone());
@@ -178,6 +195,16 @@ impl Metrics {
             "From what happened to its delivery to the app",
             metrics.told_age_seconds.clone(),
         );
+        registry.register(
+            "mirror_accounts",
+            "Accounts copied to the mirror, of which it has a newer version, or that it refused",
+            metrics.mirrored.0.clone(),
+        );
+        registry.register(
+            "mirror_failures",
+            "Attempts to keep the mirror up to date that failed",
+            metrics.mirror_failures.clone(),
+        );
         metrics
     }
 
@@ -218,6 +245,18 @@ impl Metrics {
         }
     }
 
+    /// Counts what became of accounts that were to be mirrored.
+    pub(crate) fn mirrored(&self, accounts: [(&'static str, i64); 3]) {
+        for (result, count) in accounts {
+            self.mirrored.0.get_or_create(&ResultLabels { result }).inc_by(u64::try_from(count).unwrap_or(0));
+        }
+    }
+
+    /// Counts an attempt to keep the mirror up to date that failed.
+    pub(crate) fn mirror_failed(&self, reason: &'static str) {
+        self.mirror_failures.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
     /// Counts a request of an app's user.
     pub(crate) fn request(
         &self,
@@ -242,7 +281,7 @@ impl Metrics {
 
     /// The text for Prometheus: everything counted, and what is measured now.
     pub(crate) fn render(&self, measured: &Now) -> Result<String, fmt::Error> {
-        let Now { pool, dropped_lines, status, waiting_events, streams } = measured;
+        let Now { pool, dropped_lines, status, waiting_events, waiting_accounts, streams } = measured;
         let mut now = registry();
         gauge(&mut now, "pool_size", "Connections to Postgres that are open", to_i64(pool.size));
         gauge(&mut now, "pool_available", "Connections that are idle", to_i64(pool.available));
@@ -259,9 +298,13 @@ impl Metrics {
         if let Some(WaitingEvents { pending, dead, oldest_seconds }) = waiting_events {
             gauge(&mut now, "told_pending", "Events that the app is still to be told", *pending);
             gauge(&mut now, "told_dead", "Events that could not be delivered to the app", *dead);
-            let lag: Gauge<f64, AtomicU64> = Gauge::default();
-            lag.set(*oldest_seconds);
-            now.register("told_lag_seconds", "Age of the oldest event that the app is still to be told", lag);
+            let help = "Age of the oldest event that the app is still to be told";
+            seconds(&mut now, "told_lag_seconds", help, *oldest_seconds);
+        }
+        if let Some(WaitingAccounts { count, oldest_seconds }) = waiting_accounts {
+            gauge(&mut now, "mirror_pending", "Accounts that the mirror does not have as they are", *count);
+            let help = "Age of the oldest change that the mirror does not have";
+            seconds(&mut now, "mirror_lag_seconds", help, *oldest_seconds);
         }
         let mut text = String::new();
         encode_registry(&mut text, &self.registry)?;
@@ -284,6 +327,12 @@ fn registry() -> Registry {
 
 fn gauge(registry: &mut Registry, name: &str, help: &str, value: i64) {
     let gauge: Gauge = Gauge::default();
+    gauge.set(value);
+    registry.register(name, help, gauge);
+}
+
+fn seconds(registry: &mut Registry, name: &str, help: &str, value: f64) {
+    let gauge: Gauge<f64, AtomicU64> = Gauge::default();
     gauge.set(value);
     registry.register(name, help, gauge);
 }
@@ -358,7 +407,14 @@ mod tests {
         metrics.told("credits.low", DELIVERED, Duration::from_secs(2));
         metrics.told("made.up", "failed", Duration::ZERO);
         let pool = PoolStatus { max_size: 8, size: 2, available: 1, waiting: 0 };
-        let mut now = Now { pool, dropped_lines: 3, status: None, waiting_events: None, streams: 4 };
+        let mut now = Now {
+            pool,
+            dropped_lines: 3,
+            status: None,
+            waiting_events: None,
+            waiting_accounts: None,
+            streams: 4,
+        };
         let text = metrics.render(&now).unwrap();
         for line in [
             r#"stripe_credits_deliveries_total{type="unknown",outcome="parked",reason="unknown_price"} 1"#,
@@ -392,7 +448,14 @@ mod tests {
         let render = |json: &str| {
             let status = serde_json::from_str(json).unwrap();
             let pool = PoolStatus { max_size: 8, size: 2, available: 1, waiting: 0 };
-            let now = Now { pool, dropped_lines: 0, status: Some(status), waiting_events: None, streams: 0 };
+            let now = Now {
+                pool,
+                dropped_lines: 0,
+                status: Some(status),
+                waiting_events: None,
+                waiting_accounts: None,
+                streams: 0,
+            };
             Metrics::new().render(&now).unwrap()
         };
         let text = render(r#"{"waiting": [], "due_since": null, "sweep": null, "books_check": null}"#);

@@ -10,9 +10,10 @@ use serde_json::json;
 use tokio::sync::Mutex;
 
 use crate::app::App;
+use crate::database::mirror;
 use crate::database::outbox::Waiting;
 use crate::error::Error;
-use crate::metrics::{self, Now, WaitingEvents};
+use crate::metrics::{self, Now, WaitingAccounts, WaitingEvents};
 use crate::response::{Response, error_response, json_response};
 use crate::status::Status;
 
@@ -24,6 +25,7 @@ const STATUS_MAX_AGE: Duration = Duration::from_secs(5);
 /// The extension's version, or why a delivery could not be applied.
 static READINESS: Kept<Result<String, Arc<Error>>> = Kept::none();
 static STATUS: Kept<Option<Status>> = Kept::none();
+static WAITING_ACCOUNTS: Kept<Option<mirror::WaitingAccounts>> = Kept::none();
 static WAITING_EVENTS: Kept<Option<Waiting>> = Kept::none();
 
 /// The last answer to a question. While it is asked again, whoever else asks waits for the same answer.
@@ -79,6 +81,12 @@ pub(crate) async fn scrape(app: &App) -> Result<Response, Error> {
     } else {
         None
     };
+    let waiting_accounts = if app.mirror.is_some() {
+        let count = async { app.database.waiting_for_mirror().await.ok() };
+        WAITING_ACCOUNTS.get(STATUS_MAX_AGE, count).await
+    } else {
+        None
+    };
     let now = Now {
         pool: app.database.pool_status(),
         dropped_lines: app.dropped_lines.dropped_lines(),
@@ -88,6 +96,8 @@ pub(crate) async fn scrape(app: &App) -> Result<Response, Error> {
             dead: waiting.dead,
             oldest_seconds: waiting.oldest_seconds,
         }),
+        waiting_accounts: waiting_accounts
+            .map(|waiting| WaitingAccounts { count: waiting.count, oldest_seconds: waiting.oldest_seconds }),
         streams: app.streams.count(),
     };
     let text = app

@@ -67,7 +67,8 @@ fn names(columns: &[(&'static str, &str)], table: &str) -> String {
 const INCOMING: &str = "incoming as materialized (
     select (i.value ->> 'user_id')::uuid as user_id, (i.value ->> 'is_forgotten')::boolean as is_forgotten,
         (i.value ->> 'version')::bigint as version, (i.value ->> 'waits_seconds')::float8 as waits_seconds,
-        i.value -> 'credits' as credits, i.value -> 'transactions' as transactions
+        -- A forgotten user has neither.
+        nullif(i.value -> 'credits', 'null') as credits, nullif(i.value -> 'transactions', 'null') as transactions
     from jsonb_array_elements(($1::text)::jsonb) i
 )";
 

@@ -40,6 +40,9 @@ kept_table_changed() -> trigger volatile {"search_path=pg_catalog, pg_temp"}
 ledger_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 load_catalog(catalog jsonb) -> TABLE(price_id text, change text) volatile security definer {"search_path=pg_catalog, pg_temp",lock_timeout=1s,plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
 lots_by(p_user_id uuid, p_now timestamp with time zone) -> TABLE(source_id text, item text, pool text, credits bigint, starts_at timestamp with time zone, ends_at timestamp with time zone, is_back boolean) stable {"search_path=pg_catalog, pg_temp"}
+mark_mirrored(p_user_ids uuid[], p_versions bigint[]) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp"}
+mirror_again(p_user_ids uuid[]) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp"}
+mirror_rows(p_user_ids uuid[], p_ledger_rows integer DEFAULT 0) -> TABLE(user_id uuid, version bigint, is_forgotten boolean, due_since timestamp with time zone, credits jsonb, transactions jsonb) stable security definer {"search_path=pg_catalog, pg_temp"}
 move_cursor(p_command text, p_position jsonb DEFAULT NULL::jsonb) -> void volatile security definer {"search_path=pg_catalog, pg_temp"}
 my_credits() -> SETOF billing.user_credits volatile security definer {"search_path=pg_catalog, pg_temp"}
 my_payments(p_limit integer DEFAULT 50, p_before timestamp with time zone DEFAULT NULL::timestamp with time zone) -> TABLE(source_id text, paid_at timestamp with time zone, amount bigint, currency text, refunded bigint, credits bigint, description text) stable security definer {"search_path=pg_catalog, pg_temp"}
@@ -96,8 +99,9 @@ table accounts 15: last_transaction_id bigint not null default 0
 table accounts 16: last_hash bytea not null default '\x'::bytea
 table accounts 17: last_outbox_id bigint not null default 0
 table accounts 18: version bigint not null default 0
-table accounts 19: created_at timestamp with time zone not null
-table accounts 20: updated_at timestamp with time zone not null
+table accounts 19: mirror_due_since timestamp with time zone default clock_timestamp()
+table accounts 20: created_at timestamp with time zone not null
+table accounts 21: updated_at timestamp with time zone not null
 table credit_grants 01: user_id uuid not null
 table credit_grants 02: id billing.ordinal not null
 table credit_grants 03: source_id billing.identifier not null
@@ -231,6 +235,8 @@ table prices 15: trial_credits billing.credits not null
 table prices 16: first_purchase_bonus billing.credits not null
 table prices 17: expires_after interval
 table prices 18: retired boolean not null
+table read_changes 01: user_id uuid not null
+table read_changes 02: id uuid not null default gen_random_uuid()
 table repricings 01: number bigint not null
 table repricings 02: changed text[] not null
 table repricings 03: added text[] not null
@@ -402,6 +408,7 @@ billing.prices: CHECK ((names = ANY (ARRAY['price'::text, 'product'::text])))
 billing.prices: CHECK ((plan_change = ANY (ARRAY['reset'::text, 'keep'::text])))
 billing.prices: CHECK ((renewal = ANY (ARRAY['reset'::text, 'rollover'::text])))
 billing.prices: PRIMARY KEY (price_id, valid_from)
+billing.read_changes: PRIMARY KEY (user_id, id)
 billing.repricings: CHECK ((number > 0))
 billing.repricings: PRIMARY KEY (number)
 billing.reservations: CHECK (((committed >= 0) AND (committed <= amount)))
@@ -448,6 +455,7 @@ domain billing.transaction_type as text: CHECK ((VALUE = ANY (ARRAY['purchase'::
 
 -- Indexes
 CREATE INDEX accounts_due ON billing.accounts USING btree (next_due_at) WHERE (next_due_at IS NOT NULL)
+CREATE INDEX accounts_mirror_due ON billing.accounts USING btree (mirror_due_since) WHERE (mirror_due_since IS NOT NULL)
 CREATE INDEX accounts_test_clock ON billing.accounts USING btree (test_clock) WHERE (test_clock IS NOT NULL)
 CREATE INDEX credit_grants_debt ON billing.credit_grants USING btree (user_id) WHERE (((owed)::bigint > 0) OR ((settled)::bigint > 0))
 CREATE INDEX credit_grants_draw ON billing.credit_grants USING btree (user_id, priority_at, draw_rank, id) WHERE spendable
@@ -494,6 +502,7 @@ CREATE UNIQUE INDEX payment_names_pkey ON billing.payment_names USING btree (nam
 CREATE UNIQUE INDEX payments_pkey ON billing.payments USING btree (source_id)
 CREATE UNIQUE INDEX price_amounts_pkey ON billing.price_amounts USING btree (price_id)
 CREATE UNIQUE INDEX prices_pkey ON billing.prices USING btree (price_id, valid_from)
+CREATE UNIQUE INDEX read_changes_pkey ON billing.read_changes USING btree (user_id, id)
 CREATE UNIQUE INDEX repricings_pkey ON billing.repricings USING btree (number)
 CREATE UNIQUE INDEX reservations_pkey ON billing.reservations USING btree (user_id, request_id)
 CREATE UNIQUE INDEX reversals_pkey ON billing.reversals USING btree (reversal_id)
@@ -541,6 +550,8 @@ price_amounts policy readers: SELECT to {public} using ( SELECT billing.is_servi
 price_amounts: t
 prices policy readers: SELECT to {public} using true check none
 prices: t
+read_changes policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+read_changes: t
 repricings policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
 repricings: t
 reservations policy readers: SELECT to {public} using ((( SELECT billing.current_user_id() AS current_user_id) = user_id) OR ( SELECT billing.is_service() AS is_service)) check none
@@ -620,6 +631,9 @@ billing.load_catalog(jsonb): EXECUTE to service_role
 billing.lots_by(uuid,timestamp with time zone): EXECUTE to authenticated
 billing.lots_by(uuid,timestamp with time zone): EXECUTE to service_role
 billing.lots_by(uuid,timestamp with time zone): EXECUTE to stripe_credits_owner
+billing.mark_mirrored(uuid[],bigint[]): EXECUTE to service_role
+billing.mirror_again(uuid[]): EXECUTE to service_role
+billing.mirror_rows(uuid[],integer): EXECUTE to service_role
 billing.move_cursor(text,jsonb): EXECUTE to service_role
 billing.my_credits(): EXECUTE to authenticated
 billing.my_credits(): EXECUTE to service_role
@@ -671,6 +685,7 @@ payments: SELECT to service_role
 price_amounts: SELECT to service_role
 prices: SELECT to authenticated
 prices: SELECT to service_role
+read_changes: SELECT to service_role
 repricings: SELECT to service_role
 reservations: SELECT to authenticated
 reservations: SELECT to service_role

@@ -118,7 +118,9 @@ pub(crate) fn judge(
     if judged.outcome.verdict == Verdict::Parked(Reason::UnknownUser) && link_by_other_name(sql, event) {
         judged = judge_subject(sql, &context);
     }
-    judged.unblocked = judged.unblocked.or(linked).or_else(|| link_both_names(sql, event));
+    // The subject links only the name that it is found by.
+    let relinked = link_both_names(sql, event);
+    judged.unblocked = judged.unblocked.or(linked).or(relinked);
     if judged.outcome.verdict != Verdict::Parked(Reason::UnknownUser) || fetched.is_some() {
         return judged;
     }

@@ -30,6 +30,7 @@ mod audit; // what the books should hold by all facts
 mod telling; // what an operation tells the app
 mod chain; // the hash of each ledger row
 
+use pgrx::PgSqlErrorCode;
 use serde_json::{Value, json};
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::Time;
@@ -51,6 +52,7 @@ use telling::Telling;
 pub(crate) use telling::{tell_expiring, tell_of_payment};
 
 use crate::pg::convert::{clock, timestamp, uuid_datum};
+use crate::pg::error::raise;
 use crate::pg::json::Json;
 use crate::pg::sql::{Row, Sql};
 use crate::tables::test_clocks;
@@ -164,8 +166,6 @@ pub(crate) struct Account {
     touched: Option<streams::Touch>,
     /// The subscription that is moving to the account or from it.
     moving: Option<String>,
-    /// What the computation leaves to former users of the account's subscriptions.
-    left_to_former: Vec<targets::FormerChange>,
     /// Whether what the grants owe may have changed.
     is_owed_changed: bool,
     /// The own time of what became known, if that is earlier than now.
@@ -275,7 +275,6 @@ fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
         dirty: false,
         touched: None,
         moving: None,
-        left_to_former: Vec::new(),
         is_owed_changed: false,
         learned_as_of: None,
     };
@@ -406,7 +405,6 @@ impl Account {
         account.operation_id = account.last_transaction_id + 1;
         account.opened_with = account.total();
         account.postings.clear();
-        account.left_to_former.clear();
         Some(account)
     }
 
@@ -540,7 +538,12 @@ impl Account {
 
     /// Whether the account can hold so many more.
     pub(crate) fn fits(&self, credits: Credits) -> bool {
-        self.total().checked_add(credits).is_some()
+        credits <= self.room()
+    }
+
+    /// How many more credits the account can hold.
+    fn room(&self) -> Credits {
+        Credits(i64::MAX - self.available().0)
     }
 
     /// Records that something changed which the read model shows and the account does not hold.
@@ -567,13 +570,15 @@ impl Account {
         transaction_type: TransactionType,
         origin: &Origin,
     ) {
+        let room = self.room();
         let (balance, change) = match grant {
             Some((_, Pool::Subscription)) => (&mut self.balances.subscription, amount.0),
             Some((_, Pool::Purchased)) => (&mut self.balances.purchased, amount.0),
             Some((_, Pool::Promotional)) => (&mut self.balances.promotional, amount.0),
             None => (&mut self.balances.debt, -amount.0),
         };
-        *balance = balance.checked_add(Credits(change)).expect("the total was checked");
+        let after = balance.checked_add(Credits(change)).filter(|_| change <= 0 || amount <= room);
+        *balance = after.unwrap_or_else(|| raise_too_full(self.user, amount));
         self.last_transaction_id += 1;
         (self.dirty, self.posted_at) = (true, self.posted_at.max(self.now));
         let grant_id = grant.map(|(grant_id, _)| grant_id);
@@ -716,6 +721,12 @@ impl Account {
 fn shares<'conn>(rows: impl Iterator<Item = Row<'conn>>) -> Vec<Share> {
     rows.map(|mut row| Share { grant_id: row.get(), pool: row.parse(Pool::parse), credits: row.get() })
         .collect()
+}
+
+/// Raises 22003 for credits that come back to an account which has since been given so many that it cannot hold them.
+fn raise_too_full(user: Uuid, amount: Credits) -> ! {
+    let code = PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE;
+    raise(code, "the account cannot hold so many credits", &format!("user {user}: {amount} more"))
 }
 
 fn earliest(a: Option<Time>, b: Option<Time>) -> Option<Time> {

@@ -16,7 +16,7 @@ use stripe_credits_rules::event::TYPES;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::told::Told;
 
-use crate::status::Status;
+use crate::status::{Status, WaitingAccounts, WaitingEvents};
 
 /// The format's media type.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -73,19 +73,6 @@ pub(crate) struct Now {
     pub(crate) waiting_accounts: Option<WaitingAccounts>,
     /// The pages that listen.
     pub(crate) streams: usize,
-}
-
-/// The events that wait to be delivered to the app.
-pub(crate) struct WaitingEvents {
-    pub(crate) pending: i64,
-    pub(crate) dead: i64,
-    pub(crate) oldest_seconds: f64,
-}
-
-/// The accounts that the mirror does not have as they are.
-pub(crate) struct WaitingAccounts {
-    pub(crate) count: i64,
-    pub(crate) oldest_seconds: f64,
 }
 
 /// Counts calls to one service by their result.

@@ -23,6 +23,14 @@ pub(crate) struct Waiting {
     pub(crate) since: i64,
 }
 
+/// The events that wait to be delivered to the app.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WaitingEvents {
+    pub(crate) pending: i64,
+    pub(crate) dead: i64,
+    pub(crate) oldest_seconds: f64,
+}
+
 /// The last sweep.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct Sweep {
@@ -37,4 +45,12 @@ pub(crate) struct BooksCheck {
     pub(crate) at: i64,
     /// Users whose books differ.
     pub(crate) faults: i64,
+}
+
+/// The accounts that the mirror does not have as they are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WaitingAccounts {
+    pub(crate) count: i64,
+    /// How long ago the first change was that the mirror does not have.
+    pub(crate) oldest_seconds: f64,
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
@@ -21,8 +21,8 @@ pub struct Authority {
     folder: TempDir,
 }
 
-/// A server's certificate and its key, in PEM.
-pub struct ServerCertificate {
+/// A server's or a client's certificate and its key, in PEM.
+pub struct SignedCertificate {
     /// The certificate.
     pub certificate: String,
     /// Its key.
@@ -62,11 +62,25 @@ impl Authority {
     /// # Panics
     /// If it is no host's name.
     #[must_use]
-    pub fn certificate(&self, host: &str) -> ServerCertificate {
-        let params = CertificateParams::new([host.to_owned()]).expect("a host's name");
+    pub fn certificate(&self, host: &str) -> SignedCertificate {
+        self.signed(CertificateParams::new([host.to_owned()]).expect("a host's name"))
+    }
+
+    /// Signs a certificate for a client by its common name, which Postgres compares with the role's.
+    ///
+    /// # Panics
+    /// If the system has no randomness left.
+    #[must_use]
+    pub fn client_certificate(&self, role: &str) -> SignedCertificate {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.distinguished_name.push(DnType::CommonName, role);
+        self.signed(params)
+    }
+
+    fn signed(&self, params: CertificateParams) -> SignedCertificate {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
-        ServerCertificate { certificate: certificate.pem(), key: key.serialize_pem() }
+        SignedCertificate { certificate: certificate.pem(), key: key.serialize_pem() }
     }
 }
 
@@ -75,7 +89,7 @@ impl Authority {
 /// # Panics
 /// If the machine has no port left.
 #[must_use]
-pub fn in_front_of(backend: SocketAddr, server: &ServerCertificate) -> SocketAddr {
+pub fn in_front_of(backend: SocketAddr, server: &SignedCertificate) -> SocketAddr {
     let certificate = CertificateDer::from_pem_slice(server.certificate.as_bytes()).expect("a certificate");
     let key = PrivateKeyDer::from_pem_slice(server.key.as_bytes()).expect("a key");
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))

@@ -30,15 +30,22 @@ const ROW_HASH: &str = "
 impl Connection {
     /// Computes all hashes of a user's ledger anew, and the account's. None of its rows may have metadata.
     pub fn rehash(&mut self, user: Uuid) {
+        self.rehash_from(user, 1);
+    }
+
+    /// The same from a row on.
+    pub fn rehash_from(&mut self, user: Uuid, from: i64) {
         self.run(ROW_HASH);
         self.run(&format!(
             "do $$
              declare
                  v_row billing.credit_transactions;
-                 v_hash bytea := '';
+                 v_hash bytea := coalesce(
+                     (select hash from billing.credit_transactions where user_id = '{user}' and id = {from} - 1), '');
              begin
                  alter table billing.credit_transactions disable trigger user;
-                 for v_row in select * from billing.credit_transactions where user_id = '{user}' order by id loop
+                 for v_row in select * from billing.credit_transactions where user_id = '{user}' and id >= {from} order by id
+                 loop
                      assert v_row.metadata is null;
                      v_hash := pg_temp.row_hash(v_hash, v_row);
                      update billing.credit_transactions set hash = v_hash where user_id = '{user}' and id = v_row.id;

@@ -311,13 +311,13 @@ fn read_event(text: &str) -> Result<Event, String> {
     check_id("data.object.id", any.id.as_deref())?;
     check_id("data.object.customer", customer.as_deref())?;
     check_id("data.object.customer_account", account.as_deref())?;
+    let subject = read_subject(object, &envelope.event_type, created)?;
+    let customer = match &subject {
+        Subject::Customer { id, .. } => Some(id.clone()),
+        _ => customer,
+    };
     let (customer_id, account_of_customer) =
         if customer.is_some() { (customer, account) } else { (account, None) };
-    let subject = read_subject(object, &envelope.event_type, created)?;
-    let customer_id = match &subject {
-        Subject::Customer { id, .. } => Some(id.clone()),
-        _ => customer_id,
-    };
     Ok(Event {
         id: envelope.id,
         event_type: envelope.event_type,

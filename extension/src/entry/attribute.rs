@@ -62,6 +62,9 @@ pub(crate) fn subscription(sql: &mut Sql, subscription_id: &str, user: Uuid) -> 
             ownership::payments(sql, subscription_id)
         });
     let given = give(sql, subscription_id, user);
+    if matches!(given.verdict, Verdict::Rejected(_)) {
+        return given;
+    }
     let changed = given.verdict == Verdict::Applied;
     let outcome = attributed(sql, user, changed, Some(given), &parked);
     if let Some(customer_id) = customer_id {
@@ -70,15 +73,18 @@ pub(crate) fn subscription(sql: &mut Sql, subscription_id: &str, user: Uuid) -> 
     outcome
 }
 
-/// Records that an operator gave a subscription to a user, and moves it. That is later than every state that is known, and
+/// Moves a subscription to a user, and records that an operator gave it. That is later than every state that is known, and
 /// earlier than a newer one.
 fn give(sql: &mut Sql, subscription_id: &str, user: Uuid) -> Outcome {
     let is_new = subscriptions::user(sql, subscription_id) != Some(user);
     let known = subscriptions::find(sql, subscription_id).map(|known| known.state.as_of);
     let last = known.max(ownership::last_given(sql, subscription_id));
     let at = last.map_or(clock(), |last| last + TimeDelta::microseconds(1));
-    ownership::give(sql, subscription_id, user, at, ownership::Source::Operator);
     let outcome = subscription::assign(sql, subscription_id, user);
+    if outcome.verdict == Verdict::Rejected(Reason::OutOfRange) {
+        return outcome;
+    }
+    ownership::give(sql, subscription_id, user, at, ownership::Source::Operator);
     if is_new { Outcome { verdict: Verdict::Applied, ..outcome } } else { outcome }
 }
 

@@ -8,6 +8,7 @@ use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
 
 use super::streams::Computed;
+use super::targets::FormerChange;
 use super::{Account, Cause, Origin, moves};
 use crate::outcome::Outcome;
 use crate::pg::convert::uuid_datum;
@@ -56,14 +57,19 @@ impl Accounts {
     pub(crate) fn settle(&mut self, sql: &mut Sql, origin: &Origin) -> Result<(), Reason> {
         let computed: Vec<Option<Computed>> =
             self.0.iter_mut().map(|account| account.compute_streams(sql)).collect::<Result<_, _>>()?;
+        let left: Vec<&FormerChange> =
+            computed.iter().flatten().flat_map(|computed| &computed.of_former).collect();
+        for (account, computed) in self.0.iter().zip(&computed) {
+            let left_here = left.iter().copied().filter(|change| change.user == account.user);
+            account.check_fits(computed.as_ref().map_or(&[], |computed| &computed.changes), left_here)?;
+        }
         for (index, computed) in computed.into_iter().enumerate() {
-            let Some(computed) = computed else { continue };
-            let cause = computed.cause;
+            let Some(mut computed) = computed else { continue };
+            let left = std::mem::take(&mut computed.of_former);
             self.0[index].post_streams(sql, computed, origin);
-            let left = std::mem::take(&mut self.0[index].left_to_former);
             for change in left {
                 if let Some(account) = self.0.iter_mut().find(|account| account.user == change.user) {
-                    account.post_former(sql, &change, cause, origin);
+                    account.post_former(sql, &change, origin);
                 }
             }
         }
@@ -71,6 +77,20 @@ impl Accounts {
             account.settle_facts(sql, origin);
         }
         Ok(())
+    }
+
+    /// Whether a user can hold what others hold of a subscription, or held of it and may again. Asked before it moves: what is
+    /// refused writes nothing.
+    pub(crate) fn can_take_over(
+        &mut self,
+        sql: &mut Sql,
+        subscription_id: &str,
+        from: &[Uuid],
+        to: Uuid,
+    ) -> bool {
+        let worth: i128 =
+            from.iter().map(|from| i128::from(moves::worth(sql, *from, subscription_id).0)).sum();
+        worth <= i128::from(self.of(to).room().0)
     }
 
     /// Moves a subscription to a user (rule 6): its facts count in that user's account from now on. What was drawn of its grants

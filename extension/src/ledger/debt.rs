@@ -24,7 +24,8 @@ impl Account {
         if !std::mem::take(&mut self.is_owed_changed) {
             return;
         }
-        let excess = -self.unsettled(sql);
+        // What finds no room returns with the next change.
+        let excess = (-self.unsettled(sql)).min(self.room().0);
         for share in self.returned(sql, excess) {
             let of_grant = Origin { metadata: as_of(self.learned_as_of), ..*origin };
             self.return_to(sql, share, TransactionType::DebtSettlement, &of_grant);

@@ -10,7 +10,7 @@ use stripe_credits_rules::streams::facts::{Draw, Facts, FormerUser, GrantKey, Pu
 use uuid::Uuid;
 
 use super::draws;
-use super::targets::{self, FormerChange, GrantRow};
+use super::targets::{self, Cause, FormerChange, GrantRow};
 use crate::pg::convert::uuid_datum;
 use crate::pg::sql::Sql;
 use crate::tables::ownership::{self, Move};
@@ -145,13 +145,30 @@ impl Former {
     }
 
     /// The grants that change, by what they should hold now.
-    pub(super) fn changes(&self, targets: &[&FormerTarget]) -> impl Iterator<Item = FormerChange> {
-        self.rows.iter().filter_map(|row| {
+    pub(super) fn changes(
+        &self,
+        targets: &[&FormerTarget],
+        cause: Cause,
+    ) -> impl Iterator<Item = FormerChange> {
+        self.rows.iter().filter_map(move |row| {
             let target = targets.iter().find(|target| target.key == row.key);
             let held = target.map_or_else(|| row.held.without_facts(), |target| row.held.kept_by(target));
-            (held != row.held).then(|| FormerChange { user: self.user, row: row.clone(), held })
+            (held != row.held).then(|| FormerChange::new(self.user, row.clone(), held, cause))
         })
     }
+}
+
+/// What the grants of a subscription's periods, and of packs on its invoices, are worth in an account: as much may move, and
+/// no more.
+pub(super) fn worth(sql: &mut Sql, user: Uuid, subscription_id: &str) -> Credits {
+    let payments = ownership::payments(sql, subscription_id);
+    let mut row = sql.query_one(
+        "select least(coalesce(sum(greatest(amount, 0)), 0), 9223372036854775807)::bigint from billing.credit_grants
+         where user_id = $1 and moved_with is null and bought is null
+             and (stripe_subscription_id = $2 or source_id = any ($3))",
+        &[uuid_datum(user).into(), subscription_id.into(), payments.into()],
+    );
+    row.get()
 }
 
 /// Marks the grants that a subscription leaves behind: those of its periods, of packs on its invoices, and the trial or the

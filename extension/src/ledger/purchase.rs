@@ -10,7 +10,7 @@ use stripe_credits_rules::streams::facts::{CameBack, Facts, GrantKey, Single};
 use stripe_credits_rules::streams::holdings;
 
 use super::moves::Moves;
-use super::targets::{self, Cause, GrantRow, Posting};
+use super::targets::{self, Cause, GrantRow};
 use super::{Account, Origin, earliest};
 use crate::pg::sql::Sql;
 use crate::tables::{catalog, invoice_lines, invoices, payments, reversals};
@@ -102,18 +102,9 @@ impl Account {
             Some(of_item.map_or(Credits::ZERO, |grant| grant.credits))
         };
         let name = |item: String| Some(bought?.grants.iter().find(|grant| grant.item == item)?.name.clone());
-        self.post_targets(
-            sql,
-            &Posting {
-                rows: &rows,
-                targets: &held.targets,
-                cause,
-                name: &|target| name(target.key.item()),
-                bought: &credits,
-                moving: None,
-                origin,
-            },
-        )?;
+        let changes = targets::changes(rows, held.targets, self.now, &credits, &|_| cause);
+        self.check_fits(&changes, std::iter::empty())?;
+        self.post_changes(sql, changes, &|target| name(target.key.item()), origin);
         self.next_due = earliest(self.next_due, held.next_change);
         Ok(())
     }

@@ -10,11 +10,11 @@ use stripe_credits_rules::lot::Pool;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::streams::facts::{Draw, GrantKey, Purpose};
 use stripe_credits_rules::streams::horizon::{self, Extent};
-use stripe_credits_rules::streams::{Holdings, SetAside, Target, holdings};
+use stripe_credits_rules::streams::{SetAside, Target, holdings};
 
 use super::facts::Loaded;
 use super::moves::{self, Moves};
-use super::targets::{Cause, FormerChange, GrantRow, Posting};
+use super::targets::{Cause, Change, FormerChange, GrantRow};
 use super::{Account, Origin, draws, earliest, facts, targets};
 use crate::pg::convert::{timestamp, uuid_datum};
 use crate::pg::sql::Sql;
@@ -27,26 +27,14 @@ pub(super) struct Touch {
     cause: Cause,
 }
 
-/// What the periods of an account should hold, and what they do.
+/// What the periods of an account should hold, as it was computed and is not posted yet.
 pub(super) struct Computed {
-    /// What the touched facts are about.
-    pub(super) cause: Cause,
     loaded: Loaded,
-    rows: Vec<GrantRow>,
-    held: Holdings,
-    former: Vec<FormerChange>,
-}
-
-impl Computed {
-    fn posting<'a>(
-        &'a self,
-        moving: Option<&'a str>,
-        origin: &'a Origin<'a>,
-        name: &'a dyn Fn(&Target) -> Option<String>,
-    ) -> Posting<'a> {
-        let Computed { cause, rows, held, .. } = self;
-        Posting { rows, targets: &held.targets, cause: *cause, name, bought: &|_| None, moving, origin }
-    }
+    pub(super) changes: Vec<Change>,
+    /// What that leaves to former users of the account's subscriptions.
+    pub(super) of_former: Vec<FormerChange>,
+    to_set_aside: Vec<SetAside>,
+    next_change: Option<Time>,
 }
 
 impl Account {
@@ -65,6 +53,7 @@ impl Account {
     /// [`Reason::OutOfRange`] if that is more than can be held; nothing is posted then.
     pub(super) fn settle_streams(&mut self, sql: &mut Sql, origin: &Origin) -> Result<(), Reason> {
         if let Some(computed) = self.compute_streams(sql)? {
+            self.check_fits(&computed.changes, std::iter::empty())?;
             self.post_streams(sql, computed, origin);
         }
         Ok(())
@@ -74,7 +63,7 @@ impl Account {
     /// none changes if one cannot hold it.
     ///
     /// # Errors
-    /// [`Reason::OutOfRange`] if that is more than can be held.
+    /// [`Reason::OutOfRange`] if a number cannot be held.
     pub(super) fn compute_streams(&mut self, sql: &mut Sql) -> Result<Option<Computed>, Reason> {
         let Some(Touch { from, cause }) = self.touched.take() else { return Ok(None) };
         let horizon = self.horizon(sql, from);
@@ -89,31 +78,36 @@ impl Account {
         let draws = self.draws(sql, &rows, &moves);
         let mut held = holdings(&loaded.facts, &draws, self.now).map_err(|_| Reason::OutOfRange)?;
         held.targets.retain(|target| !left.iter().any(|row| row.key == target.key));
-        let mut changes_of_former = Vec::new();
+        let mut of_former = Vec::new();
         for (index, former) in former.iter().enumerate() {
             let of_user: Vec<_> = held.former.iter().filter(|target| target.former == index).collect();
-            changes_of_former.extend(former.changes(&of_user));
+            of_former.extend(former.changes(&of_user, cause));
         }
-        let computed = Computed { cause, loaded, rows, held, former: changes_of_former };
-        self.check_fits(&computed.posting(None, &Origin::default(), &|_| None))?;
-        Ok(Some(computed))
+        // Of what a move changes, only the grants of the subscription that moves are moved.
+        let is_moving = |key: &GrantKey| match key {
+            GrantKey::Period { stream, .. } => self.moving.as_ref() == Some(&stream.subscription),
+            _ => true,
+        };
+        let cause_of = |key: &GrantKey| match cause {
+            Cause::Move if !is_moving(key) => Cause::Time,
+            cause => cause,
+        };
+        let changes = targets::changes(rows, held.targets, self.now, &|_| None, &cause_of);
+        let (to_set_aside, next_change) = (held.to_set_aside, held.next_change);
+        Ok(Some(Computed { loaded, changes, of_former, to_set_aside, next_change }))
     }
 
-    /// Posts what [`compute_streams`](Account::compute_streams) computed. Since then nothing was posted to the account but what others
-    /// leave to their former users.
+    /// Posts what was computed and checked.
     pub(super) fn post_streams(&mut self, sql: &mut Sql, computed: Computed, origin: &Origin) {
-        let name = |target: &Target| computed.loaded.name(&target.payments).map(str::to_owned);
-        let moving = self.moving.clone();
-        let posting = computed.posting(moving.as_deref(), origin, &name);
-        self.post_targets(sql, &posting).expect("it was checked to fit");
-        let Computed { held, former, .. } = computed;
-        self.left_to_former.extend(former);
+        let Computed { loaded, changes, to_set_aside: all_to_set_aside, next_change, .. } = computed;
+        let name = |target: &Target| loaded.name(&target.payments).map(str::to_owned);
+        self.post_changes(sql, changes, &name, origin);
         self.is_owed_changed = true;
-        let to_set_aside = to_set_aside(&held.to_set_aside);
-        self.dirty |= self.periods_next != held.next_change || self.to_set_aside != to_set_aside;
+        let to_set_aside = to_set_aside(&all_to_set_aside);
+        self.dirty |= self.periods_next != next_change || self.to_set_aside != to_set_aside;
         self.to_set_aside = to_set_aside;
-        self.periods_next = held.next_change;
-        self.next_due = earliest(self.next_due, held.next_change);
+        self.periods_next = next_change;
+        self.next_due = earliest(self.next_due, next_change);
     }
 
     /// How far back facts are needed: no earlier period can change any more. Reads the grants that matter for what is touched;

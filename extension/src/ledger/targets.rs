@@ -188,8 +188,20 @@ impl Held {
 /// A grant of a former user that changes.
 pub(super) struct FormerChange {
     pub(super) user: Uuid,
-    pub(super) row: GrantRow,
-    pub(super) held: Held,
+    row: GrantRow,
+    held: Held,
+    rows: Vec<(i64, TransactionType)>,
+}
+
+impl FormerChange {
+    pub(super) fn new(user: Uuid, row: GrantRow, held: Held, cause: Cause) -> FormerChange {
+        let rows = held.rows_since(&row.held, row.pool, cause);
+        FormerChange { user, row, held, rows }
+    }
+
+    fn added(&self) -> i128 {
+        added(&self.rows)
+    }
 }
 
 /// The columns that [`grant_row`] reads, in its order.
@@ -323,96 +335,101 @@ fn paid_by(target: &Target) -> Option<String> {
     target.payments.last().filter(|_| !is_single).cloned()
 }
 
-/// What grants should hold, and how their ledger rows are described.
-pub(super) struct Posting<'a> {
-    /// The grants as they are.
-    pub(super) rows: &'a [GrantRow],
-    /// What they should hold. One without a grant is a grant to make.
-    pub(super) targets: &'a [Target],
-    pub(super) cause: Cause,
-    /// The description of a row that adds to a grant.
-    pub(super) name: &'a dyn Fn(&Target) -> Option<String>,
-    /// What a payment that depends on no other fact bought.
-    pub(super) bought: &'a dyn Fn(&GrantKey) -> Option<Credits>,
-    /// The subscription that moves, if that is the cause.
-    pub(super) moving: Option<&'a str>,
-    pub(super) origin: &'a Origin<'a>,
-}
-
-/// One grant that changes.
-pub(super) struct Change<'a> {
+/// One grant that changes. It is built once: what is checked to fit is what is posted.
+pub(super) struct Change {
     /// As it is; `None`: it is to be made.
-    row: Option<&'a GrantRow>,
+    row: Option<GrantRow>,
     /// What it should hold; `None` if its facts are gone.
-    target: Option<&'a Target>,
+    target: Option<Target>,
     held: Held,
+    /// The ledger rows that lead there.
+    rows: Vec<(i64, TransactionType)>,
 }
 
-impl<'a> Posting<'a> {
-    fn changes(&self, now: Time) -> Vec<Change<'a>> {
-        let mut wanted: BTreeMap<&GrantKey, &'a Target> =
-            self.targets.iter().map(|target| (&target.key, target)).collect();
-        let mut changes = Vec::new();
-        for row in self.rows {
-            let target = wanted.remove(&row.key);
-            let bought = (self.bought)(&row.key).or(row.held.bought);
-            let held = target.map_or_else(|| row.held.nothing(), |target| Held::of(target, bought, now));
-            if held != row.held {
-                changes.push(Change { row: Some(row), target, held });
-            }
-        }
-        // What was bought is kept although all of it came back before: the money may turn out to have stayed.
-        let is_bought =
-            |target: &Target| (self.bought)(&target.key).is_some_and(|bought| bought > Credits::ZERO);
-        let is_something = |target: &&Target| {
-            let counts = [target.worth, target.kept, target.moved];
-            counts.iter().any(|credits| *credits != Credits::ZERO) || is_bought(target)
-        };
-        for target in wanted.into_values().filter(is_something) {
-            let held = Held::of(target, (self.bought)(&target.key), now);
-            changes.push(Change { row: None, target: Some(target), held });
-        }
-        changes
+impl Change {
+    /// The rows that lead there, for a cause.
+    fn new(row: Option<GrantRow>, target: Option<Target>, held: Held, cause: Cause) -> Change {
+        let nothing = Held::default();
+        let before = row.as_ref().map_or(&nothing, |row| &row.held);
+        let pool = row.as_ref().map(|row| row.pool).or(target.as_ref().map(|target| target.pool));
+        let rows = pool.map_or(Vec::new(), |pool| held.rows_since(before, pool, cause));
+        Change { row, target, held, rows }
+    }
+
+    /// The credits that are added, whatever is taken after that.
+    fn added(&self) -> i128 {
+        added(&self.rows)
     }
 }
 
-impl Posting<'_> {
-    /// What changes a grant: only those of a subscription that moves are moved.
-    fn cause_of(&self, key: &GrantKey) -> Cause {
-        match (self.cause, key) {
-            (Cause::Move, GrantKey::Period { stream, .. })
-                if self.moving != Some(stream.subscription.as_str()) =>
-            {
-                Cause::Time
-            }
-            (cause, _) => cause,
+/// The sum of the rows that add credits.
+fn added(rows: &[(i64, TransactionType)]) -> i128 {
+    rows.iter().map(|(credits, _)| i128::from((*credits).max(0))).sum()
+}
+
+/// The grants that change, by what they hold and what they should hold. A target without a grant is a grant to make. `bought`
+/// says what a payment that depends on no other fact bought, and `cause` what changes a grant.
+pub(super) fn changes(
+    rows: Vec<GrantRow>,
+    targets: Vec<Target>,
+    now: Time,
+    bought: &dyn Fn(&GrantKey) -> Option<Credits>,
+    cause: &dyn Fn(&GrantKey) -> Cause,
+) -> Vec<Change> {
+    let mut wanted: BTreeMap<GrantKey, Target> =
+        targets.into_iter().map(|target| (target.key.clone(), target)).collect();
+    let mut changes = Vec::new();
+    for row in rows {
+        let target = wanted.remove(&row.key);
+        let bought = bought(&row.key).or(row.held.bought);
+        let held = target.as_ref().map_or_else(|| row.held.nothing(), |target| Held::of(target, bought, now));
+        if held != row.held {
+            let cause = cause(&row.key);
+            changes.push(Change::new(Some(row), target, held, cause));
         }
     }
+    // What was bought is kept although all of it came back before: the money may turn out to have stayed.
+    let is_bought = |target: &Target| bought(&target.key).is_some_and(|bought| bought > Credits::ZERO);
+    let is_something = |target: &Target| {
+        let counts = [target.worth, target.kept, target.moved];
+        counts.iter().any(|credits| *credits != Credits::ZERO) || is_bought(target)
+    };
+    for target in wanted.into_values().filter(is_something) {
+        let held = Held::of(&target, bought(&target.key), now);
+        let cause = cause(&target.key);
+        changes.push(Change::new(None, Some(target), held, cause));
+    }
+    changes
 }
 
 impl Account {
-    /// The grants that change.
+    /// Checks that the account can hold what these changes add, its own and those of grants that subscriptions left behind here.
+    /// Rows that add come first, so that what is taken makes no room for them.
     ///
     /// # Errors
-    /// [`Reason::OutOfRange`] if the account would hold more than a bigint.
-    pub(super) fn check_fits<'a>(&self, posting: &Posting<'a>) -> Result<Vec<Change<'a>>, Reason> {
-        let changes = posting.changes(self.now);
-        let sum = changes.iter().try_fold(self.total().0, |sum, change| {
-            sum.checked_add(change.held.remaining - change.row.map_or(0, |row| row.held.remaining))
-        });
-        sum.ok_or(Reason::OutOfRange)?;
-        Ok(changes)
+    /// [`Reason::OutOfRange`] if that would be more than a bigint.
+    pub(super) fn check_fits<'a>(
+        &self,
+        changes: &[Change],
+        of_former: impl Iterator<Item = &'a FormerChange>,
+    ) -> Result<(), Reason> {
+        let added: i128 = changes.iter().map(Change::added).chain(of_former.map(FormerChange::added)).sum();
+        if added > i128::from(self.room().0) { Err(Reason::OutOfRange) } else { Ok(()) }
     }
 
-    /// Makes each grant hold its target, created if it is missing, and appends the rows: what comes, then what goes.
-    ///
-    /// # Errors
-    /// [`Reason::OutOfRange`] if the account would hold more than a bigint; nothing is written then.
-    pub(super) fn post_targets(&mut self, sql: &mut Sql, posting: &Posting) -> Result<(), Reason> {
-        let changes = self.check_fits(posting)?;
+    /// Makes each grant hold its target, created if it is missing, and appends the rows: what comes, then what goes. The caller
+    /// checked that the changes fit; `name` describes a row that adds to a grant.
+    pub(super) fn post_changes(
+        &mut self,
+        sql: &mut Sql,
+        changes: Vec<Change>,
+        name: &dyn Fn(&Target) -> Option<String>,
+        origin: &Origin,
+    ) {
         let nothing = Held::default();
         let mut movements = Vec::new();
-        for Change { row, target, held } in changes {
+        for Change { row, target, held, rows } in changes {
+            let (row, target) = (row.as_ref(), target.as_ref());
             let (grant_id, pool) = match (row, target) {
                 (Some(row), _) => {
                     self.update_grant(sql, row, &held);
@@ -423,12 +440,9 @@ impl Account {
             };
             let before = row.map_or(&nothing, |row| &row.held);
             self.is_owed_changed |= held.owed != before.owed;
-            let description = target.and_then(|target| (posting.name)(target));
+            let description = target.and_then(name);
             let invoice_id = target.and_then(paid_by);
-            let key = row.map(|row| &row.key).or(target.map(|target| &target.key));
-            let cause = key.map_or(posting.cause, |key| posting.cause_of(key));
-            let rows = held.rows_since(before, pool, cause).into_iter();
-            movements.extend(rows.map(|(credits, transaction_type)| Movement {
+            movements.extend(rows.into_iter().map(|(credits, transaction_type)| Movement {
                 credits,
                 transaction_type,
                 grant_id,
@@ -439,29 +453,23 @@ impl Account {
         }
         movements.sort_by_key(|movement| movement.credits < 0);
         for movement in movements {
-            let description = posting.origin.description.or(movement.description.as_deref());
+            let description = origin.description.or(movement.description.as_deref());
             // What time alone causes is of the payment that was made for it last.
-            let invoice_id = posting.origin.invoice_id.or(movement.invoice_id.as_deref());
-            let origin = Origin { description, invoice_id, ..*posting.origin };
+            let invoice_id = origin.invoice_id.or(movement.invoice_id.as_deref());
+            let origin = Origin { description, invoice_id, ..*origin };
             let grant = Some((movement.grant_id, movement.pool));
             self.post(sql, Credits(movement.credits), grant, movement.transaction_type, &origin);
         }
-        Ok(())
     }
 
-    /// Makes a grant that a subscription left behind hold what is left to its former user, and appends the rows.
-    pub(super) fn post_former(
-        &mut self,
-        sql: &mut Sql,
-        change: &FormerChange,
-        cause: Cause,
-        origin: &Origin,
-    ) {
-        let FormerChange { row, held, .. } = change;
+    /// Makes a grant that a subscription left behind hold what is left to its former user, and appends the rows. The caller
+    /// checked that they fit.
+    pub(super) fn post_former(&mut self, sql: &mut Sql, change: &FormerChange, origin: &Origin) {
+        let FormerChange { row, held, rows, .. } = change;
         self.update_grant(sql, row, held);
         self.is_owed_changed |= held.owed != row.held.owed;
-        for (credits, transaction_type) in held.rows_since(&row.held, row.pool, cause) {
-            self.post(sql, Credits(credits), Some((row.id, row.pool)), transaction_type, origin);
+        for (credits, transaction_type) in rows {
+            self.post(sql, Credits(*credits), Some((row.id, row.pool)), *transaction_type, origin);
         }
         self.next_due = earliest(self.next_due, held.expires_at.filter(|_| held.remaining > 0));
     }

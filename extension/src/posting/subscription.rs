@@ -70,6 +70,9 @@ pub(crate) fn apply(
     };
     let origin = Origin { event_id: Some(event_id), ..Origin::default() };
     let (mut accounts, from) = open(sql, &facts.id, known, owner);
+    if !accounts.can_take_over(sql, &facts.id, &from, owner) {
+        return Err(NoGrant::Rejected(Reason::OutOfRange));
+    }
     if let Some(clock_id) = &facts.test_clock {
         accounts.of(owner).live_by(sql, clock_id);
     }
@@ -170,6 +173,9 @@ pub(crate) fn assign(sql: &mut Sql, subscription_id: &str, user: Uuid) -> Outcom
     let origin = Origin { description: Some("attributed"), ..Origin::default() };
     let known = subscriptions::find(sql, subscription_id);
     let (mut accounts, from) = open(sql, subscription_id, known.as_ref(), user);
+    if !accounts.can_take_over(sql, subscription_id, &from, user) {
+        return Outcome::rejected(Reason::OutOfRange);
+    }
     let mut changed = !from.is_empty();
     if changed {
         let moved = hand_over(sql, &mut accounts, subscription_id, &from, user, &origin);

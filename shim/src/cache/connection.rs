@@ -23,27 +23,32 @@ const REPLY_BYTES_PER_COMMAND_BYTE: usize = 64;
 const MAX_REPLY_BYTES: usize = 1 << 20;
 
 /// Where Redis is, and how to log in there.
-pub(super) struct Address(ConnectionInfo);
+pub(super) struct Address {
+    info: ConnectionInfo,
+    /// Of `rediss://`: made once, because the system's certificates are read for it.
+    tls: Option<TlsConnector>,
+}
 
 impl Address {
     /// Of `redis://…` or `rediss://…`; the configuration has checked it.
     pub(super) fn of(url: &str) -> Result<Self, RedisError> {
-        url.into_connection_info().map(Self)
+        let info = url.into_connection_info()?;
+        let is_tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
+        Ok(Self { info, tls: is_tls.then(|| TlsConnector::from(Arc::new(tls::checked()))) })
     }
 
     /// Connects and logs in; each reply may take `reply_timeout`. The connection ends when its last handle is dropped, or it fails.
     pub(super) async fn connect(&self, reply_timeout: Duration) -> Result<MultiplexedConnection, RedisError> {
-        match self.0.addr() {
-            ConnectionAddr::TcpTls { host, port, insecure: false, .. } => {
+        match (self.info.addr(), &self.tls) {
+            (ConnectionAddr::TcpTls { host, port, insecure: false, .. }, Some(connector)) => {
                 let name = match host.parse::<IpAddr>() {
                     Ok(address) => ServerName::IpAddress(address.into()),
                     Err(_) => ServerName::try_from(host.clone()).map_err(io::Error::other)?,
                 };
                 let stream = connected(host, *port).await?;
-                let connector = TlsConnector::from(Arc::new(tls::checked()));
                 self.log_in(connector.connect(name, stream).await?, reply_timeout).await
             }
-            ConnectionAddr::Tcp(host, port) => {
+            (ConnectionAddr::Tcp(host, port), _) => {
                 self.log_in(connected(host, *port).await?, reply_timeout).await
             }
             _ => Err(io::Error::from(io::ErrorKind::Unsupported).into()),
@@ -57,7 +62,7 @@ impl Address {
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(reply_timeout));
         let stream = Bounded { stream, allowed: 0 };
         let (connection, driver) =
-            MultiplexedConnection::new_with_config(self.0.redis_settings(), stream, config).await?;
+            MultiplexedConnection::new_with_config(self.info.redis_settings(), stream, config).await?;
         tokio::spawn(driver);
         Ok(connection)
     }

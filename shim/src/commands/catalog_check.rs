@@ -138,8 +138,8 @@ fn misfits(known: &CatalogPrice, price: &StripePrice) -> Vec<String> {
             misfits.push(what.to_owned());
         }
     };
-    let is_metered = |recurring: &Recurring| recurring.usage_type.as_deref() == Some("metered");
-    misfit(price.recurring.as_ref().is_some_and(is_metered), "metered at Stripe: usage grants nothing");
+    let is_metered = price.recurring.as_ref().is_some_and(Recurring::is_metered);
+    misfit(is_metered, "metered at Stripe: usage grants nothing");
     let has_flat_fee = |tier: &Tier| tier.flat_amount.is_some_and(|amount| amount != 0);
     misfit(
         price.tiers.iter().flatten().any(has_flat_fee),

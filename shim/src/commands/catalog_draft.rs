@@ -78,6 +78,7 @@ pub(crate) async fn run(environment: &Environment) -> Result<(), Error> {
 /// The document, and a note for each thing in it to look at.
 fn draft(prices: Vec<Price>, is_live: bool) -> (Value, Vec<String>) {
     let mut notes = Vec::new();
+    let is_metered = |price: &Price| price.recurring.as_ref().is_some_and(Recurring::is_metered);
     let (metered, sold): (Vec<_>, Vec<_>) = prices.into_iter().partition(is_metered);
     for price in &metered {
         notes.push(format!("{}  is metered: usage grants nothing, so it is in not_credits", price.id));
@@ -97,10 +98,6 @@ fn draft(prices: Vec<Price>, is_live: bool) -> (Value, Vec<String>) {
     let not_credits: Vec<&str> = metered.iter().map(|price| price.id.as_str()).collect();
     let document = json!({"livemode": is_live, "plans": plans, "packs": packs, "not_credits": not_credits});
     (document, notes)
-}
-
-fn is_metered(price: &Price) -> bool {
-    price.recurring.as_ref().is_some_and(|recurring| recurring.usage_type.as_deref() == Some("metered"))
 }
 
 /// The prices of a product that have one worth together, by product: a month, and the years that come in months, are one

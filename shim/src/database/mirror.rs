@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio_postgres::Row;
 
 use crate::database::{Database, DatabaseError, column};
+use crate::status::WaitingAccounts;
 
 /// How long reading or marking a batch may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -23,13 +24,6 @@ pub(crate) struct Batch {
     pub(crate) accounts: String,
     /// The last user.
     pub(crate) last: Option<String>,
-}
-
-/// The accounts that the mirror does not have as they are.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct WaitingAccounts {
-    pub(crate) count: i64,
-    pub(crate) oldest_seconds: f64,
 }
 
 impl Database {

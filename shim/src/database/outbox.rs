@@ -7,6 +7,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::database::{Database, DatabaseError, READ_TIMEOUT, column};
+use crate::status::WaitingEvents;
 
 /// How long a claimed row is this shim's: longer than a delivery may take, with its end recorded.
 const LEASE_SECONDS: u32 = 60;
@@ -52,14 +53,6 @@ pub(crate) enum Attempt {
         error: String,
         retry_after_seconds: Option<u64>,
     },
-}
-
-/// What waits to be delivered.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Waiting {
-    pub(crate) pending: i64,
-    pub(crate) dead: i64,
-    pub(crate) oldest_seconds: f64,
 }
 
 impl Database {
@@ -122,7 +115,7 @@ impl Database {
     }
 
     /// How many events wait or are dead.
-    pub(crate) async fn waiting_events(&self) -> Result<Waiting, DatabaseError> {
+    pub(crate) async fn waiting_events(&self) -> Result<WaitingEvents, DatabaseError> {
         let sql = "select
             (select count(*) from billing.outbox o where o.state = 'pending'),
             (select count(*) from billing.outbox o where o.state = 'dead'),
@@ -130,7 +123,7 @@ impl Database {
              from billing.outbox o where o.state = 'pending')";
         let rows = self.told(sql, &[]).await?;
         let row = rows.first().ok_or_else(|| DatabaseError::UnexpectedAnswer("no row".to_owned()))?;
-        Ok(Waiting { pending: column(row, 0)?, dead: column(row, 1)?, oldest_seconds: column(row, 2)? })
+        Ok(WaitingEvents { pending: column(row, 0)?, dead: column(row, 1)?, oldest_seconds: column(row, 2)? })
     }
 
     /// The dead events, the latest first, a line of JSON each.

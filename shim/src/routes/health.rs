@@ -10,12 +10,10 @@ use serde_json::json;
 use tokio::sync::Mutex;
 
 use crate::app::App;
-use crate::database::mirror;
-use crate::database::outbox::Waiting;
 use crate::error::Error;
-use crate::metrics::{self, Now, WaitingAccounts, WaitingEvents};
+use crate::metrics::{self, Now};
 use crate::response::{Response, error_response, json_response};
-use crate::status::Status;
+use crate::status::{Status, WaitingAccounts, WaitingEvents};
 
 /// How old a readiness may be that is answered.
 const READINESS_MAX_AGE: Duration = Duration::from_secs(1);
@@ -25,8 +23,8 @@ const STATUS_MAX_AGE: Duration = Duration::from_secs(5);
 /// The extension's version, or why a delivery could not be applied.
 static READINESS: Kept<Result<String, Arc<Error>>> = Kept::none();
 static STATUS: Kept<Option<Status>> = Kept::none();
-static WAITING_ACCOUNTS: Kept<Option<mirror::WaitingAccounts>> = Kept::none();
-static WAITING_EVENTS: Kept<Option<Waiting>> = Kept::none();
+static WAITING_ACCOUNTS: Kept<Option<WaitingAccounts>> = Kept::none();
+static WAITING_EVENTS: Kept<Option<WaitingEvents>> = Kept::none();
 
 /// The last answer to a question. While it is asked again, whoever else asks waits for the same answer.
 struct Kept<T>(Mutex<Option<(Instant, T)>>);
@@ -91,13 +89,8 @@ pub(crate) async fn scrape(app: &App) -> Result<Response, Error> {
         pool: app.database.pool_status(),
         dropped_lines: app.dropped_lines.dropped_lines(),
         status,
-        waiting_events: waiting_events.map(|waiting| WaitingEvents {
-            pending: waiting.pending,
-            dead: waiting.dead,
-            oldest_seconds: waiting.oldest_seconds,
-        }),
-        waiting_accounts: waiting_accounts
-            .map(|waiting| WaitingAccounts { count: waiting.count, oldest_seconds: waiting.oldest_seconds }),
+        waiting_events,
+        waiting_accounts,
         streams: app.streams.count(),
     };
     let text = app

@@ -155,6 +155,11 @@ impl Subscription {
 }
 
 impl Recurring {
+    /// Whether usage is billed, which an invoice tells only after its period.
+    pub(crate) fn is_metered(&self) -> bool {
+        self.usage_type.as_deref() == Some("metered")
+    }
+
     /// How often a price is billed; none if that is beyond what a catalog can say.
     pub(crate) fn span(&self) -> Option<Span> {
         format!("{} {}", self.interval_count, self.interval).parse().ok()

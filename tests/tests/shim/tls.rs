@@ -6,11 +6,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use stripe_credits_tests::app::{app, without_stripe};
-use stripe_credits_tests::certificates::{Authority, ServerCertificate, in_front_of};
+use stripe_credits_tests::certificates::{Authority, SignedCertificate, in_front_of};
 use stripe_credits_tests::fake_redis::FakeRedis;
 use stripe_credits_tests::fake_stripe::FakeStripe;
 use stripe_credits_tests::shim::{Setup, Shim, until};
 use stripe_credits_tests::{ANN, Connection, Database, paid_pack};
+use tempfile::TempDir;
 use xtask::cluster::Cluster;
 
 use crate::database_away::{DATABASE, books, cluster};
@@ -19,7 +20,7 @@ use crate::database_away::{DATABASE, books, cluster};
 const HOST: &str = "localhost";
 
 /// Lets a server of Postgres speak TLS, too. It writes the files itself, because it accepts no key of another owner.
-fn with_tls(cluster: &Cluster, server: &ServerCertificate) {
+fn with_tls(cluster: &Cluster, server: &SignedCertificate) {
     let mut postgres = books(cluster);
     for (name, content) in [("server.crt", &server.certificate), ("server.key", &server.key)] {
         let content = STANDARD.encode(content);
@@ -77,6 +78,56 @@ fn each_sslmode_trusts_whom_it_says_and_encrypts_if_it_says_so() {
         }
         drop(shim);
         until("its connections are closed", || encrypted(&mut books).is_empty());
+    }
+}
+
+/// Has Postgres ask everyone who comes by TLS for a certificate of an authority that it trusts.
+fn with_client_certificates(cluster: &Cluster, authority: &Authority) {
+    let certificate = STANDARD.encode(std::fs::read(authority.file()).expect("its certificate"));
+    let rules = STANDARD.encode("hostssl all all all cert\nhostnossl all all all trust\n");
+    let mut postgres = books(cluster);
+    for (name, content) in [("clients.pem", certificate), ("pg_hba.conf", rules)] {
+        postgres.run(&format!("copy (select '{content}') to program 'base64 -d > {name}'"));
+    }
+    postgres.run("alter system set ssl_ca_file = 'clients.pem'");
+    postgres.run("select pg_reload_conf()");
+    until("it asks for certificates", || {
+        books(cluster)
+            .one::<bool>("select setting = 'clients.pem' from pg_settings where name = 'ssl_ca_file'", &[])
+    });
+}
+
+#[test]
+fn a_server_that_asks_for_a_certificate_takes_the_clients_own() {
+    let (ours, clients, others) = (Authority::new(), Authority::new(), Authority::new());
+    let cluster = cluster();
+    with_tls(&cluster, &ours.certificate(HOST));
+    with_client_certificates(&cluster, &clients);
+    let folder = TempDir::new().expect("a folder");
+    let file = |name: &str, content: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).expect("a file");
+        path.display().to_string()
+    };
+    let options = |name: &str, signed: &SignedCertificate| {
+        let certificate = file(&format!("{name}.pem"), &signed.certificate);
+        format!("&sslcert={certificate}&sslkey={}", file(&format!("{name}.key"), &signed.key))
+    };
+    let server = format!(
+        "postgres://postgres@{HOST}:{}/{DATABASE}?sslmode=verify-full&sslrootcert={}",
+        cluster.port(),
+        ours.file().display()
+    );
+    let refused = "503 database_unavailable";
+    for (whose, options, expected) in [
+        ("the role's", options("own", &clients.client_certificate("postgres")), "200"),
+        ("none", String::new(), refused),
+        ("another role's", options("role", &clients.client_certificate("nobody")), refused),
+        ("a stranger's", options("strange", &others.client_certificate("postgres")), refused),
+    ] {
+        let shim = Setup::serve(&format!("{server}{options}")).start();
+        let ready = shim.ops("/readyz");
+        assert_eq!(ready.summary(), expected, "{whose}: {ready:?}");
     }
 }
 

@@ -3,10 +3,16 @@
 use std::thread;
 
 use stripe_credits_tests::plans::plan_catalog;
+use stripe_credits_tests::refunds::{dispute, refund};
 use stripe_credits_tests::stripe::CREATED;
-use stripe_credits_tests::subscription::{Invoice, MAX, PRO, invoice, line, period, subscription};
-use stripe_credits_tests::{Connection, Database, paid_pack, user, waits_for};
+use stripe_credits_tests::subscription::{
+    Invoice, MAX, PRO, invoice, invoice_payment, line, period, subscription,
+};
+use stripe_credits_tests::{Connection, Database, Event, paid_pack, user, waits_for};
 use uuid::Uuid;
+
+/// A day in seconds.
+const DAY: i64 = 86_400;
 
 fn low() -> Uuid {
     user(1)
@@ -35,21 +41,32 @@ fn shared(invoice_id: &str) -> Invoice {
         .paid_at(CREATED)
 }
 
-/// Gives a user so much that 5,000 more cannot be held: more than a call may give.
-fn fill(c: &mut Connection, owner: Uuid) {
-    let almost_all = i64::MAX - 5_000;
+/// Gives a user so much that no more than `room` can be added: more than a call may give.
+fn fill(c: &mut Connection, owner: Uuid, room: i64) {
     c.run(&format!(
-        "insert into billing.credit_grants
-             (user_id, id, source_id, item, pool, amount, remaining, spendable, draw_rank, made_after, created_at)
-         values ('{owner}', 1, 'import:x', 'x', 'purchased', {almost_all}, {almost_all}, true, 3, 0, now());
+        "with a as (
+             update billing.accounts set purchased_credits = purchased_credits + more,
+                 last_grant_id = last_grant_id + 1, last_transaction_id = last_transaction_id + 1
+             from (select {max} - {room} - subscription_credits - purchased_credits - promotional_credits
+                   from billing.accounts where user_id = '{owner}') m (more)
+             where user_id = '{owner}'
+             returning user_id, last_grant_id, last_transaction_id, more
+         ), g as (
+             insert into billing.credit_grants
+                 (user_id, id, source_id, item, pool, amount, remaining, spendable, draw_rank, made_after, created_at)
+             select user_id, last_grant_id, 'import:x', 'x', 'purchased', more, more, true, 3, last_transaction_id - 1,
+                 now()
+             from a
+         )
          insert into billing.credit_transactions
              (user_id, id, operation_id, transaction_type, amount, grant_id, pool, balance_after, created_at, hash)
-         values ('{owner}', 1, 1, 'import', {almost_all}, 1, 'purchased', {almost_all}, now(), '');
-         update billing.accounts
-         set purchased_credits = {almost_all}, last_grant_id = 1, last_transaction_id = 1
-         where user_id = '{owner}'"
+         select user_id, last_transaction_id, last_transaction_id, 'import', more, last_grant_id, 'purchased',
+             {max} - {room}, now(), ''
+         from a",
+        max = i64::MAX
     ));
-    c.rehash(owner);
+    let last = c.one("select last_transaction_id from billing.accounts where user_id = $1", &[&owner]);
+    c.rehash_from(owner, last);
 }
 
 #[test]
@@ -57,7 +74,7 @@ fn an_invoice_that_one_account_cannot_hold_is_posted_to_none() {
     for full in [low(), high()] {
         let db = two_subscribers();
         let mut c = db.connect();
-        fill(&mut c, full);
+        fill(&mut c, full, 5_000);
         let before = (c.ledger(low()), c.ledger(high()));
         assert_eq!(c.apply(&shared("in_1").paid("evt_in_1")).summary(), "rejected out_of_range");
         assert_eq!((c.ledger(low()), c.ledger(high())), before, "posted to neither");
@@ -94,5 +111,115 @@ fn a_payment_that_turns_out_to_be_another_is_taken_back_under_locks_in_order() {
     assert_eq!(outcome.summary(), "applied");
     assert_eq!((c.balance(low()), c.balance(high())), (10_000, 30_000));
     assert_eq!(c.ledger(high()), ["subscription_grant 30000", "purchase 500", "reversal -500"]);
+    assert_eq!(c.faults(), [""; 0]);
+}
+
+/// A database in which `low` has a month of pro that runs, and is paid.
+fn one_subscriber() -> Database {
+    let db = Database::new();
+    let mut c = db.connect();
+    c.load_catalog(&plan_catalog());
+    c.sign_up(high());
+    let began = running(&mut c);
+    c.apply(&pro(low(), "evt_1", began, 0));
+    let paid = invoice("in_1", "sub_1").line(line(PRO.0, PRO.1, began).item("si_1")).paid_at(began.0);
+    c.apply(&paid.paid("evt_in_1"));
+    c.apply(&invoice_payment("evt_by", "in_1", "pi_1"));
+    assert_eq!(c.balance(low()), 10_000);
+    db
+}
+
+/// A month that began yesterday.
+fn running(c: &mut Connection) -> (i64, i64) {
+    let now = c.unix_now();
+    (now - DAY, now + 29 * DAY)
+}
+
+/// A state of the subscription at the start of its period, or so many seconds later, whose metadata name an owner.
+fn pro(owner: Uuid, event_id: &str, during: (i64, i64), after: i64) -> Event {
+    let state = subscription("sub_1", "price_pro").of(owner).items(&[("price_pro", 1)]).during(during);
+    state.updated(event_id, during.0 + after)
+}
+
+#[test]
+fn a_subscription_whose_new_user_cannot_hold_it_stays_until_there_is_room() {
+    for by in ["metadata", "an operator"] {
+        let db = one_subscriber();
+        let mut c = db.connect();
+        let span = running(&mut c);
+        fill(&mut c, high(), 9_999);
+        let before = (c.ledger(low()), c.ledger(high()));
+        let moves = |c: &mut Connection, n: i64| match by {
+            "metadata" => c.apply(&pro(high(), &format!("evt_moves_{n}"), span, n)).summary(),
+            _ => c.attribute("sub_1", high()).summary(),
+        };
+        assert_eq!(moves(&mut c, 1), "rejected out_of_range", "{by}");
+        assert_eq!((c.ledger(low()), c.ledger(high())), before, "{by}: nothing is posted");
+        assert_eq!(c.faults(), [""; 0], "{by}");
+        assert!(c.spend(high(), 1, "makes room").ok);
+        assert_eq!(moves(&mut c, 2), "applied", "{by}");
+        assert_eq!((c.balance(low()), c.balance(high())), (0, i64::MAX), "{by}");
+        assert_eq!(c.faults(), [""; 0], "{by}");
+    }
+}
+
+#[test]
+fn what_comes_back_to_a_former_user_who_cannot_hold_it_is_posted_to_none_until_there_is_room() {
+    let db = one_subscriber();
+    let mut c = db.connect();
+    assert!(c.spend(low(), 4_000, "job").ok);
+    let span = running(&mut c);
+    c.apply(&pro(high(), "evt_moves", span, 1));
+    assert!(c.refund_spend(low(), "job", "undone", None).ok);
+    let dispute = |event_id: &str, kind: &str, status: &str| {
+        dispute("dp_1", "pi_1", PRO.1, status).event(event_id, &format!("charge.dispute.{kind}"))
+    };
+    assert_eq!((c.balance(low()), c.balance(high())), (4_000, 6_000));
+    c.apply(&dispute("evt_lost", "funds_withdrawn", "needs_response"));
+    assert_eq!((c.balance(low()), c.balance(high())), (0, 0));
+    fill(&mut c, low(), 3_999);
+    let before = (c.ledger(low()), c.ledger(high()));
+    c.apply(&dispute("evt_won", "funds_reinstated", "won").with("created", CREATED + 9));
+    assert_eq!((c.ledger(low()), c.ledger(high())), before);
+    assert!(c.spend(low(), 1, "makes room").ok);
+    c.apply(&dispute("evt_closed", "closed", "won").with("created", CREATED + 10));
+    assert_eq!((c.balance(low()), c.balance(high())), (i64::MAX, 6_000));
+    assert_eq!(c.faults(), [""; 0]);
+}
+
+#[test]
+fn what_settled_a_debt_returns_as_far_as_there_is_room() {
+    let db = one_subscriber();
+    let mut c = db.connect();
+    assert!(c.spend(low(), 4_000, "job").ok);
+    let dispute = |event_id: &str, kind: &str, status: &str| {
+        dispute("dp_1", "pi_1", PRO.1, status).event(event_id, &format!("charge.dispute.{kind}"))
+    };
+    c.apply(&dispute("evt_lost", "funds_withdrawn", "needs_response"));
+    c.grant(low(), 4_000, "settles");
+    assert_eq!((c.balance(low()), c.debt(low())), (0, 0));
+    fill(&mut c, low(), 6_500);
+    c.apply(&dispute("evt_won", "funds_reinstated", "won").with("created", CREATED + 9));
+    assert_eq!(c.balance(low()), i64::MAX, "6,000 of the plan and 500 of what settled the debt");
+    assert!(c.spend(low(), 5_000, "makes room").ok);
+    // What found no room returns with the next change of what is owed.
+    c.apply(&refund("re_1", "pi_1", 1).event("evt_re", "refund.created"));
+    assert_eq!(c.balance(low()), i64::MAX - 5_000 + 3_500 - 1);
+    assert_eq!(c.faults(), [""; 0]);
+}
+
+#[test]
+fn what_is_given_back_and_cannot_be_held_raises_and_changes_nothing() {
+    let db = one_subscriber();
+    let mut c = db.connect();
+    assert!(c.spend(low(), 4_000, "job").ok);
+    assert!(c.reserve(low(), 1_000, "held").ok);
+    fill(&mut c, low(), 999);
+    let before = c.ledger(low());
+    for (function, names) in [("refund_spend", "'job', 'undone'"), ("release_reservation", "'held'")] {
+        let fault = c.refusal(&format!("select billing.{function}('{}', {names})", low()));
+        assert_eq!(fault.code, "22003", "{function}: {fault:?}");
+    }
+    assert_eq!(c.ledger(low()), before);
     assert_eq!(c.faults(), [""; 0]);
 }

@@ -196,11 +196,54 @@ fn an_object_that_names_a_customer_and_its_account_links_both() {
         let db = Database::with_catalog();
         let mut c = db.connect();
         assert_eq!(c.apply_fetched(&linking, &nothing_fetched()).summary(), "applied", "{kind}");
+        assert_eq!(names_of(&mut c, ANN), ["acct_1", "cus_1"], "{kind} links both at once");
         for (n, name) in ["cus_1", "acct_1"].into_iter().enumerate() {
             let later = pack_of(&format!("cs_later_{n}"), name).completed(&format!("evt_later_{n}"));
             assert_eq!(c.apply(&later).user_id, Some(ANN), "{kind}: {name}");
         }
     }
+}
+
+#[test]
+fn an_object_that_moves_a_customer_to_another_user_moves_both_of_its_names() {
+    let later = CREATED + 100;
+    for (kind, moving) in [
+        ("a session", pack_of_both("cs_2").of(BOB).with("created", later).completed("evt_2")),
+        (
+            "a subscription",
+            subscription("sub_1", "price_pro")
+                .of(BOB)
+                .with("customer", "cus_1")
+                .with("customer_account", "acct_1")
+                .updated("evt_2", later),
+        ),
+        (
+            "the customer itself",
+            event(
+                "evt_2",
+                "customer.updated",
+                json!({
+                    "id": "cus_1", "object": "customer", "livemode": false, "customer_account": "acct_1",
+                    "metadata": {"user_id": BOB},
+                }),
+            )
+            .with("created", later),
+        ),
+    ] {
+        let db = Database::with_catalog();
+        let mut c = db.connect();
+        c.apply(&pack_of_both("cs_1").of(ANN).completed("evt_1"));
+        assert_eq!(c.apply(&moving).summary(), "applied", "{kind}");
+        assert_eq!(names_of(&mut c, BOB), ["acct_1", "cus_1"], "{kind}");
+        c.apply(&pack_of("cs_3", "acct_1").completed("evt_3"));
+        assert_eq!(c.ledger(ANN), ["purchase 500"], "{kind}: what was paid before stays");
+        assert_eq!(c.ledger(BOB).last().map(String::as_str), Some("purchase 500"), "{kind}: by the account");
+    }
+}
+
+/// The names of customers that are linked to a user.
+fn names_of(c: &mut Connection, user: Uuid) -> Vec<String> {
+    c.column("select customer_id::text from billing.customers where user_id = $1 order by 1", &[&user])
 }
 
 #[test]
@@ -225,11 +268,11 @@ fn what_links_either_name_of_a_customer_applies_what_waited_under_the_other() {
             }
             while c.one::<i64>("select billing.retry_due()", &[]) > 0 {}
             assert_eq!(c.ledger(ANN), ["purchase 500"], "{waits_under} waits, {by} links {linked}");
-            let links: Vec<String> = c.column(
-                "select customer_id::text from billing.customers where user_id = $1 order by 1",
-                &[&ANN],
+            assert_eq!(
+                names_of(&mut c, ANN),
+                ["acct_1", "cus_1"],
+                "{waits_under} waits, {by} links {linked}"
             );
-            assert_eq!(links, ["acct_1", "cus_1"], "{waits_under} waits, {by} links {linked}");
         }
     }
 }

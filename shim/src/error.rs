@@ -120,8 +120,8 @@ pub(crate) enum Error {
     Mirror(DatabaseError),
     #[error("the mirror's tables do not exist: stripe-credits mirror init")]
     NoMirror,
-    #[error("the mirror's database has the encoding {0}: it must be UTF8")]
-    MirrorEncoding(String),
+    #[error("the mirror's database has another encoding than UTF8")]
+    MirrorEncoding,
     #[error("internal error: {0}")]
     Internal(String),
 }
@@ -165,7 +165,7 @@ impl Error {
             | Self::NoCatalog
             | Self::Findings(_)
             | Self::ShimUnreachable(_)
-            | Self::MirrorEncoding(_)
+            | Self::MirrorEncoding
             | Self::ShimRefused(_) => "command",
             Self::Internal(_) => "internal",
         }
@@ -270,7 +270,7 @@ impl Error {
             | Self::Input(_)
             | Self::NoCatalog
             | Self::NoMirror
-            | Self::MirrorEncoding(_)
+            | Self::MirrorEncoding
             | Self::Stripe(StripeError::Unauthorized(_)) => EXIT_USAGE,
             Self::Database(DatabaseError::Data(_))
             | Self::Document(_)

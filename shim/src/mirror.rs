@@ -193,7 +193,13 @@ impl Mirror {
         rows.first().map_or(Ok(0), |row| read(row, 0))
     }
 
-    /// Runs a statement of [`schema`].
+    /// The value of a boolean expression.
+    pub(crate) async fn is(&self, expression: &str) -> Result<bool, Error> {
+        let rows = self.run(&format!("select ({expression})"), &[]).await?;
+        rows.first().map_or(Ok(false), |row| read(row, 0))
+    }
+
+    /// Runs a statement, in a transaction of its own.
     pub(crate) async fn run(&self, sql: &str, parameters: &[&str]) -> Result<Vec<Row>, Error> {
         match self.run_once(sql, parameters).await {
             Err(

@@ -36,9 +36,12 @@ pub(crate) async fn init(arguments: &Init, environment: &Environment) -> Result<
         return Ok(());
     }
     let mirror = Mirror::new(&MirrorConfig::read(environment)?);
-    mirror.check_encoding().await?;
+    // Stripe's texts are UTF-8.
+    if !mirror.is("current_setting('server_encoding') = 'UTF8'").await? {
+        return Err(Error::MirrorEncoding);
+    }
     for step in &steps {
-        match mirror.make(step).await? {
+        match make(&mirror, step).await? {
             Some(true) => println!("made   {}", step.what),
             Some(false) => println!("there  {}", step.what),
             None => println!("-      {}: no such role", step.what),
@@ -50,6 +53,20 @@ pub(crate) async fn init(arguments: &Init, environment: &Environment) -> Result<
         "serve fills it; after a restore, or for another mirror than before: stripe-credits mirror check --repair"
     );
     Ok(())
+}
+
+/// Makes one thing. Returns whether it had to be made; `None` if this database has no use for it.
+async fn make(mirror: &Mirror, step: &Step) -> Result<Option<bool>, Error> {
+    if let Some(is_wanted) = &step.is_wanted
+        && !mirror.is(is_wanted).await?
+    {
+        return Ok(None);
+    }
+    if mirror.is(&step.is_there).await? {
+        return Ok(Some(false));
+    }
+    mirror.run(&step.make, &[]).await?;
+    Ok(Some(true))
 }
 
 /// What a comparison found.

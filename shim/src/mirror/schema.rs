@@ -1,9 +1,6 @@
 //! The mirror's tables, made by `mirror init`: whoever owns the app's database may run it, and needs to be no superuser.
 
-use crate::error::Error;
-use crate::mirror::Mirror;
 use crate::mirror::statements::{CREDITS, TRANSACTIONS};
-use crate::statements::column;
 
 /// The role of signed-in users that Supabase has.
 const DEFAULT_CLIENT: &str = "authenticated";
@@ -12,9 +9,9 @@ const DEFAULT_CLIENT: &str = "authenticated";
 pub(crate) struct Step {
     pub(crate) what: String,
     /// A boolean expression: whether it is there.
-    is_there: String,
+    pub(crate) is_there: String,
     /// Whether it is to be made in this database: a boolean expression.
-    is_wanted: Option<String>,
+    pub(crate) is_wanted: Option<String>,
     pub(crate) make: String,
 }
 
@@ -142,36 +139,4 @@ fn identifier(name: &str) -> String {
 
 fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
-}
-
-impl Mirror {
-    /// Whether a database can be a mirror: Stripe's texts are UTF-8.
-    ///
-    /// # Errors
-    /// [`Error::Mirror`], [`Error::MirrorEncoding`].
-    pub(crate) async fn check_encoding(&self) -> Result<(), Error> {
-        let rows = self.run("select current_setting('server_encoding')", &[]).await?;
-        let encoding: String =
-            rows.first().map_or(Ok(String::new()), |row| column(row, 0)).map_err(Error::Mirror)?;
-        if encoding == "UTF8" { Ok(()) } else { Err(Error::MirrorEncoding(encoding)) }
-    }
-
-    /// Makes one thing. Returns whether it had to be made; `None` if this database has no use for it.
-    pub(crate) async fn make(&self, step: &Step) -> Result<Option<bool>, Error> {
-        if let Some(is_wanted) = &step.is_wanted
-            && !self.is(is_wanted).await?
-        {
-            return Ok(None);
-        }
-        if self.is(&step.is_there).await? {
-            return Ok(Some(false));
-        }
-        self.run(&step.make, &[]).await?;
-        Ok(Some(true))
-    }
-
-    async fn is(&self, expression: &str) -> Result<bool, Error> {
-        let rows = self.run(&format!("select ({expression})"), &[]).await?;
-        rows.first().map_or(Ok(false), |row| column(row, 0)).map_err(Error::Mirror)
-    }
 }

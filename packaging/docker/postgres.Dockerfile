@@ -6,7 +6,7 @@ FROM ${BASE}
 ARG PG_MAJOR
 USER root
 COPY postgresql-${PG_MAJOR}-stripe-credits_*.deb /tmp/
-RUN dpkg --install /tmp/postgresql-${PG_MAJOR}-stripe-credits_*.deb && rm /tmp/*.deb
+RUN DEBIAN_FRONTEND=noninteractive dpkg --install /tmp/postgresql-${PG_MAJOR}-stripe-credits_*.deb && rm /tmp/*.deb
 # What the image runs once in each new cluster; images without that folder's convention ignore it.
 RUN mkdir -p /docker-entrypoint-initdb.d \
  && echo 'create extension stripe_credits;' > /docker-entrypoint-initdb.d/10-stripe-credits.sql

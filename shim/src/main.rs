@@ -96,6 +96,10 @@ enum Command {
     /// Apply Stripe's refunds, disputes, subscriptions and paid invoices that the database lacks
     #[command(after_help = EXIT_HELP)]
     Backfill {
+        /// Leaves out refunds, disputes and invoices made before a time (2026-01-31, 2026-01-31T12:00Z) or an age (90
+        /// days), and starts over if the last run was stopped
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
         /// Only print what it would do
         #[arg(long)]
         dry_run: bool,
@@ -226,8 +230,9 @@ async fn run(command: Command) -> Result<(), Error> {
         Command::Catalog(CatalogCommand::Check) => catalog_check::run(&environment).await,
         Command::Sweep { since } => sweep::run(since.as_deref(), &environment).await,
         Command::RunDue => run_due::run(&DatabaseConfig::read(&environment)?).await,
-        Command::Backfill { dry_run } => {
-            backfill::run(if dry_run { Run::Dry } else { Run::Real }, &environment).await
+        Command::Backfill { since, dry_run } => {
+            let run = if dry_run { Run::Dry } else { Run::Real };
+            backfill::run(since.as_deref(), run, &environment).await
         }
         Command::Replay { event_id } => replay::run(&event_id, &environment).await,
         Command::Catalog(CatalogCommand::Draft) => catalog_draft::run(&environment).await,

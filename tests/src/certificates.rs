@@ -63,7 +63,7 @@ impl Authority {
     /// If it is no host's name.
     #[must_use]
     pub fn certificate(&self, host: &str) -> SignedCertificate {
-        self.signed(CertificateParams::new([host.to_owned()]).expect("a host's name"))
+        self.signed(&CertificateParams::new([host.to_owned()]).expect("a host's name"))
     }
 
     /// Signs a certificate for a client by its common name, which Postgres compares with the role's.
@@ -74,10 +74,10 @@ impl Authority {
     pub fn client_certificate(&self, role: &str) -> SignedCertificate {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.distinguished_name.push(DnType::CommonName, role);
-        self.signed(params)
+        self.signed(&params)
     }
 
-    fn signed(&self, params: CertificateParams) -> SignedCertificate {
+    fn signed(&self, params: &CertificateParams) -> SignedCertificate {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         SignedCertificate { certificate: certificate.pem(), key: key.serialize_pem() }

@@ -45,8 +45,8 @@ impl DebianRoot {
     }
 }
 
-/// The archive of it, made if it is missing.
-fn archive(suite: &str, packages: &[&str]) -> Result<PathBuf> {
+/// The archive of one, made if it is missing.
+pub fn archive(suite: &str, packages: &[&str]) -> Result<PathBuf> {
     let folder = target_directory()?.join("roots");
     fs::create_dir_all(&folder).map_err(Error::file(&folder))?;
     let archive = folder.join(format!("{suite}-{}.tar", packages.join("-")));

@@ -158,6 +158,14 @@ pub(crate) fn pip() -> Result<PathBuf> {
     find().ok_or_else(|| Error::Unmet("python3-pip brought no pip3".to_owned()))
 }
 
+/// Installs what is missing to build container images.
+pub fn image_builder() -> Result<()> {
+    if process::find("buildah").is_none() {
+        apt_install(&["buildah".to_owned()])?;
+    }
+    Ok(())
+}
+
 /// Installs what is missing to make a Debian in a folder.
 pub(crate) fn root_maker() -> Result<()> {
     if process::find("debootstrap").is_none() {

@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use xtask::{Error, Result, signals};
 
-use crate::commands::{bench, checklist, demo, install, package, test, tools, torture, try_packages, up};
+use crate::commands::{
+    bench, checklist, demo, install, package, test, tools, torture, try_images, try_packages, up,
+};
 
 /// What shells expect of a command that Ctrl-C ended.
 const EXIT_INTERRUPTED: u8 = 130;
@@ -33,6 +35,8 @@ enum Command {
     Package(package::Arguments),
     /// Install, start, upgrade and remove the packages in a Debian made for that
     TryPackages,
+    /// Build the Dockerfiles on stand-in base images, and start what they make
+    TryImages,
     /// Start a cluster and the shim for development, until Ctrl-C
     Up(up::Arguments),
     /// Install what the other commands and the checks need
@@ -65,6 +69,7 @@ fn run(command: Command) -> Result<()> {
         Command::Install(arguments) => install::run(&arguments),
         Command::Package(arguments) => package::run(&arguments),
         Command::TryPackages => try_packages::run(),
+        Command::TryImages => try_images::run(),
         Command::Up(arguments) => up::run(&arguments),
         Command::Tools => tools::run(),
         Command::Checklist(arguments) => checklist::run(&arguments),

@@ -33,6 +33,17 @@ enum Kind {
     Invoice,
 }
 
+impl Kind {
+    /// When the objects must have been created that a run since a time reads. An invoice or a refund may be of a
+    /// subscription that is older than it, and a subscription's state is today's: they are read however old they are.
+    fn created_since(self, since: u64) -> u64 {
+        match self {
+            Self::Reversal | Self::Invoice => since,
+            Self::Subscription => 0,
+        }
+    }
+}
+
 /// One of Stripe's lists.
 struct List {
     name: &'static str,
@@ -54,6 +65,8 @@ const LISTS: [List; 4] = [
 struct BackfillCursor {
     /// The start of the run, in seconds since 1970.
     began: u64,
+    /// Refunds, disputes and invoices created before this are left out, in seconds since 1970.
+    since: u64,
     list: String,
     /// The last object that was processed; none at the start of the list.
     after: Option<String>,
@@ -66,24 +79,25 @@ pub(crate) enum Run {
     Dry,
 }
 
-/// Processes every list, from the start or from where the last run was stopped.
-pub(crate) async fn run(run: Run, environment: &Environment) -> Result<(), Error> {
+/// Processes every list, since a time or from where the last run was stopped, or else from the start.
+pub(crate) async fn run(since: Option<&str>, run: Run, environment: &Environment) -> Result<(), Error> {
     let repair = Repair::open(environment).await?;
     repair.needs_catalog().await?;
-    let (stopped, mut report): (Option<BackfillCursor>, _) = match run {
-        Run::Real => (repair.cursor(COMMAND).await?, Report::new()),
-        Run::Dry => (None, Report::dry()),
+    let (stopped, since): (Option<BackfillCursor>, _) = match (since, run) {
+        (Some(written), _) => (None, repair.since(written).await?),
+        (None, Run::Real) => (repair.cursor(COMMAND).await?, 0),
+        (None, Run::Dry) => (None, 0),
     };
-    let now = unix_now();
+    let mut report = if run == Run::Dry { Report::dry() } else { Report::new() };
     if let Some(stopped) = stopped {
         report.print(&format!("resuming with the {}, where the last run was stopped", stopped.list));
         let began = stopped.began;
-        process_lists(&repair, run, 0, stopped, &mut report).await?;
+        process_lists(&repair, run, stopped, &mut report).await?;
         // The lists are newest first: what was created since that run began is before its position.
         let since = began.saturating_sub(CLOCK_SKEW_SECONDS);
-        process_lists(&repair, run, since, BackfillCursor::at_start(began), &mut report).await?;
+        process_lists(&repair, run, BackfillCursor::at_start(began, since), &mut report).await?;
     } else {
-        process_lists(&repair, run, 0, BackfillCursor::at_start(now), &mut report).await?;
+        process_lists(&repair, run, BackfillCursor::at_start(unix_now(), since), &mut report).await?;
     }
     if run == Run::Real {
         repair.database.move_cursor(COMMAND, None).await?;
@@ -93,19 +107,19 @@ pub(crate) async fn run(run: Run, environment: &Environment) -> Result<(), Error
     report.finish()
 }
 
-/// Processes the objects created since a time, from the cursor's position.
+/// Processes the objects from the cursor's position.
 async fn process_lists(
     repair: &Repair,
     run: Run,
-    since: u64,
     from: BackfillCursor,
     report: &mut Report,
 ) -> Result<(), Error> {
-    let BackfillCursor { began, list, mut after } = from;
+    let BackfillCursor { began, since, list, mut after } = from;
     let first = LISTS.iter().position(|known| known.name == list).unwrap_or(0);
     for List { name, kind, path } in &LISTS[first..] {
         report.start_part(name);
-        let pages = Pages::of(&repair.stripe, format!("{path}created[gte]={since}"), after.take());
+        let path = format!("{path}created[gte]={}", kind.created_since(since));
+        let pages = Pages::of(&repair.stripe, path, after.take());
         each_page(pages, async |Page { objects, starting_after }| {
             let apply_one = async |listed: &Listed| process(repair, run, *kind, listed).await;
             repair.each(objects, apply_one, |id, result| report.count(id, result)).await?;
@@ -113,7 +127,7 @@ async fn process_lists(
             if run == Run::Dry || starting_after.is_none() {
                 return Ok(());
             }
-            let position = BackfillCursor { began, list: (*name).to_owned(), after: starting_after };
+            let position = BackfillCursor { began, since, list: (*name).to_owned(), after: starting_after };
             repair.save_cursor(COMMAND, &position).await
         })
         .await?;
@@ -165,7 +179,7 @@ async fn apply_or_explain(repair: &Repair, run: Run, event: &Event) -> Result<Ou
 }
 
 impl BackfillCursor {
-    fn at_start(began: u64) -> Self {
-        Self { began, list: LISTS[0].name.to_owned(), after: None }
+    fn at_start(began: u64, since: u64) -> Self {
+        Self { began, since, list: LISTS[0].name.to_owned(), after: None }
     }
 }

@@ -46,6 +46,17 @@ impl Repair {
         self.database.livemode().await?.map(drop).ok_or(Error::NoCatalog)
     }
 
+    /// The time of `--since`, in seconds since 1970.
+    pub(crate) async fn since(&self, written: &str) -> Result<u64, Error> {
+        match self.database.time(written).await {
+            Ok(time) => Ok(u64::try_from(time).unwrap_or(0)),
+            Err(DatabaseError::Data(_)) => Err(Error::Input(format!(
+                "--since {written:?}: it is neither a time (2026-01-31, 2026-01-31T12:00Z) nor how long ago (3 days, 12h)"
+            ))),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Applies an event, with the objects it needs.
     pub(crate) async fn apply(&self, event: &Event) -> Result<Outcome, Error> {
         delivery::apply(&self.database, Some(&self.stripe), event).await

@@ -9,7 +9,6 @@ use crate::clock::unix_now;
 use crate::commands::repair::{Repair, each_page};
 use crate::commands::report::Report;
 use crate::config::Environment;
-use crate::database::DatabaseError;
 use crate::database::operations::SWEEP;
 use crate::error::Error;
 use crate::event::Event;
@@ -56,7 +55,7 @@ pub(crate) async fn run(since: Option<&str>, environment: &Environment) -> Resul
     let known: Option<SweepCursor> = repair.cursor(SWEEP).await?;
     let known = known.map(|cursor| cursor.until);
     let since = match since {
-        Some(written) => time(&repair, written).await?,
+        Some(written) => repair.since(written).await?,
         None => known
             .map_or(now.saturating_sub(FIRST_SWEEP_SECONDS), |until| until.saturating_sub(OVERLAP_SECONDS)),
     };
@@ -79,17 +78,6 @@ pub(crate) async fn run(since: Option<&str>, environment: &Environment) -> Resul
         repair.save_cursor(SWEEP, &SweepCursor { until: now, lost }).await?;
     }
     report.finish()
-}
-
-/// The time of `--since`, in seconds since 1970.
-async fn time(repair: &Repair, written: &str) -> Result<u64, Error> {
-    match repair.database.time(written).await {
-        Ok(time) => Ok(u64::try_from(time).unwrap_or(0)),
-        Err(DatabaseError::Data(_)) => Err(Error::Input(format!(
-            "--since {written:?}: it is neither a time (2026-01-31, 2026-01-31T12:00Z) nor how long ago (3 days, 12h)"
-        ))),
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// Applies the events of a page that the inbox lacks. Returns how many of those took effect that a webhook should have

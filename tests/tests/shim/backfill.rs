@@ -286,6 +286,72 @@ fn a_stopped_backfill_continues_where_it_was_and_misses_nothing_new() {
 }
 
 #[test]
+fn a_backfill_since_a_time_leaves_out_older_money_and_no_subscription() {
+    let database = Database::with_catalog();
+    let stripe = FakeStripe::start();
+    let plans = [
+        of(ANN, "ann", "price_pro").with("created", month(0)),
+        of(BOB, "bob", "price_pro").with("created", month(0)),
+    ];
+    let made = |invoice: Invoice, created: i64| invoice.with("created", created);
+    let bills = [
+        paid_by(made(paid(ANN, "ann", 1), month(1)), "pi_ann_1"),
+        paid_by(made(paid(BOB, "bob", 1), month(1) - 1), "pi_bob_1"),
+        paid_by(made(paid(ANN, "ann", 0), month(0)), "pi_ann_0"),
+    ];
+    knows(&stripe, &plans, bills.to_vec());
+    let half = |id: &str, created: i64| refund(id, "pi_ann_1", 2_500).with("created", created).json().clone();
+    stripe.knows_list("/v1/refunds", vec![half("re_2", month(1)), half("re_1", month(1) - 1)]);
+    let mut books = database.connect();
+    // The same time in two forms, with a run between them that was stopped.
+    for (form, stopped) in [("YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"", true), ("YYYY-MM-DD HH24:MI:SS+00", false)] {
+        let format = format!("select to_char(to_timestamp({}) at time zone 'utc', '{form}')", month(1));
+        let time = books.one::<String>(&format, &[]);
+        if stopped {
+            stripe.fail_after(3, Fault::Unauthorized);
+        }
+        let ended = command(&["backfill", "--since", &time], &database, &stripe).run();
+        stripe.recover();
+        assert_eq!(ended.code, Some(if stopped { 64 } else { 0 }), "{ended:?}");
+        if !stopped {
+            assert!(
+                ended.stdout.contains("refunds: 1 listed") && ended.stdout.contains("invoices: 1 listed"),
+                "{ended:?}"
+            );
+            assert!(ended.stdout.contains("subscriptions: 2 listed"), "{ended:?}");
+        }
+    }
+    assert_eq!((books.balance(ANN), books.balance(BOB)), (7_500, 0));
+    assert_eq!((books.tier(ANN).as_str(), books.tier(BOB).as_str()), ("pro active", "pro active"));
+    let wrong = command(&["backfill", "--since", "yesteryear"], &database, &stripe).run();
+    assert_eq!(wrong.code, Some(64), "{wrong:?}");
+}
+
+#[test]
+fn a_stopped_backfill_since_a_time_continues_since_that_time() {
+    let database = Database::with_catalog();
+    let stripe = FakeStripe::start();
+    let plans: Vec<Subscription> = (0..150).map(|n| of(user(n), &format!("{n}"), "price_pro")).collect();
+    let bill =
+        |n: u128, created: i64| paid(user(n), &format!("{n}"), 0).with("created", created).json().clone();
+    let bills = (0..150).map(|n| bill(n, if n < 120 { month(1) } else { month(0) })).collect();
+    knows(&stripe, &plans, bills);
+    // Refunds, disputes, two pages of subscriptions, and one of two of invoices.
+    stripe.fail_after(5, Fault::Unauthorized);
+    let mut books = database.connect();
+    let since = format!("select to_timestamp({})::text", month(1));
+    let since = books.one::<String>(&since, &[]);
+    let stopped = command(&["backfill", "--since", &since], &database, &stripe).run();
+    assert_eq!(stopped.code, Some(64), "{stopped:?}");
+    stripe.recover();
+    let ended = backfill(&database, &stripe);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stdout.contains("resuming with the"), "{ended:?}");
+    assert_eq!(books.one::<i64>("select count(*) from billing.credit_grants", &[]), 120);
+    assert_eq!(books.one::<i64>("select count(*) from billing.subscriptions", &[]), 150);
+}
+
+#[test]
 fn a_slow_stripe_is_waited_for_and_a_malformed_page_is_reported() {
     let database = Database::with_catalog();
     let stripe = FakeStripe::start();

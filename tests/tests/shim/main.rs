@@ -24,6 +24,7 @@ mod one_of_many;
 mod payloads;
 mod plan_changes;
 mod pooler;
+mod readme;
 mod reconcile;
 mod reconcile_plans;
 mod redis;

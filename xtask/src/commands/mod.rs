@@ -8,6 +8,7 @@ pub(crate) mod package;
 pub(crate) mod test;
 pub(crate) mod tools;
 pub(crate) mod torture;
+pub(crate) mod try_images;
 pub(crate) mod try_packages;
 pub(crate) mod up;
 

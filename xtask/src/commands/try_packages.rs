@@ -12,10 +12,10 @@ use xtask::{Error, Result, install, packages};
 use super::package;
 
 /// Debian 12, and its Postgres.
-const SUITE: &str = "bookworm";
-const MAJOR: u32 = 15;
+pub(crate) const SUITE: &str = "bookworm";
+pub(crate) const MAJOR: u32 = 15;
 /// What is in it before.
-const DEBIAN_PACKAGES: &[&str] = &["ca-certificates", "postgresql-15", "systemd"];
+pub(crate) const DEBIAN_PACKAGES: &[&str] = &["ca-certificates", "postgresql-15", "systemd"];
 /// The highest exposure that `systemd-analyze security` may find in a unit, of 100.
 const EXPOSURE_LIMIT: u32 = 25;
 /// Where the page says "in the folder with the packages".
@@ -72,7 +72,7 @@ pub(crate) fn run() -> Result<()> {
          echo removed\n"
     );
     let said = stages.run("install, start, upgrade, remove", || debian.run(&script))?;
-    for expected in ["200 OK", "|             500", "|\n      0", "0.1.0-2", "removed"] {
+    for expected in ["200 OK", "|             500", " faults \n--------\n      0\n", "0.1.0-2", "removed"] {
         if !said.contains(expected) {
             return Err(Error::Unmet(format!("the commands did not print {expected:?}:\n{said}")));
         }
@@ -82,7 +82,7 @@ pub(crate) fn run() -> Result<()> {
 }
 
 /// The fenced shell commands of a section, in order.
-fn shell_blocks(page: &str, heading: &str) -> Vec<String> {
+pub(crate) fn shell_blocks(page: &str, heading: &str) -> Vec<String> {
     let section = page.split(&format!("{heading}\n")).nth(1).unwrap_or_default();
     let section = section.split("\n## ").next().unwrap_or_default();
     let fenced = section.split("```sh\n").skip(1);

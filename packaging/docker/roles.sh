@@ -1,0 +1,13 @@
+#!/bin/bash
+# The roles of a new cluster, run by the image of Postgres once, after the extension is made: the app's users, its
+# servers, and the shim with the password of its secret.
+set -eu
+
+# Strings of shell and SQL stay apart: psql quotes the password.
+psql --set ON_ERROR_STOP=1 --set password="$(cat /run/secrets/shim)" \
+    --username "$POSTGRES_USER" --dbname "$POSTGRES_DB" <<'SQL'
+create role app_client;
+create role app_service;
+select billing.grant_access('app_client', 'app_service');
+create role shim login password :'password' in role app_service;
+SQL

@@ -359,6 +359,48 @@ table subscriptions 22: updated_at timestamp with time zone not null
 table test_clocks 01: clock_id billing.identifier not null
 table test_clocks 02: frozen_time timestamp with time zone
 table test_clocks 03: named_time timestamp with time zone
+view billing_fdw.credit_transactions 01: user_id uuid
+view billing_fdw.credit_transactions 02: id bigint
+view billing_fdw.credit_transactions 03: operation_id bigint
+view billing_fdw.credit_transactions 04: transaction_type text
+view billing_fdw.credit_transactions 05: amount bigint
+view billing_fdw.credit_transactions 06: grant_id bigint
+view billing_fdw.credit_transactions 07: pool text
+view billing_fdw.credit_transactions 08: balance_after bigint
+view billing_fdw.credit_transactions 09: description text
+view billing_fdw.credit_transactions 10: metadata jsonb
+view billing_fdw.credit_transactions 11: stripe_event_id text
+view billing_fdw.credit_transactions 12: stripe_checkout_session_id text
+view billing_fdw.credit_transactions 13: stripe_payment_intent_id text
+view billing_fdw.credit_transactions 14: stripe_invoice_id text
+view billing_fdw.credit_transactions 15: request_id text
+view billing_fdw.credit_transactions 16: created_at timestamp with time zone
+view billing_fdw.user_credits 01: user_id uuid
+view billing_fdw.user_credits 02: subscription_tier text
+view billing_fdw.user_credits 03: subscription_status text
+view billing_fdw.user_credits 04: credits_balance bigint
+view billing_fdw.user_credits 05: subscription_credits_balance bigint
+view billing_fdw.user_credits 06: purchased_credits_balance bigint
+view billing_fdw.user_credits 07: promotional_credits_balance bigint
+view billing_fdw.user_credits 08: monthly_credits_per_cycle bigint
+view billing_fdw.user_credits 09: monthly_credits_used bigint
+view billing_fdw.user_credits 10: bonus_credits_total bigint
+view billing_fdw.user_credits 11: bonus_credits_used bigint
+view billing_fdw.user_credits 12: cycle_start_at timestamp with time zone
+view billing_fdw.user_credits 13: cycle_end_at timestamp with time zone
+view billing_fdw.user_credits 14: debt bigint
+view billing_fdw.user_credits 15: stripe_customer_id text
+view billing_fdw.user_credits 16: stripe_subscription_id text
+view billing_fdw.user_credits 17: stripe_price_id text
+view billing_fdw.user_credits 18: version bigint
+view billing_fdw.user_payments 01: user_id uuid
+view billing_fdw.user_payments 02: source_id text
+view billing_fdw.user_payments 03: paid_at timestamp with time zone
+view billing_fdw.user_payments 04: amount bigint
+view billing_fdw.user_payments 05: currency text
+view billing_fdw.user_payments 06: refunded bigint
+view billing_fdw.user_payments 07: credits bigint
+view billing_fdw.user_payments 08: description text
 view user_credits 01: user_id uuid
 view user_credits 02: subscription_tier text
 view user_credits 03: subscription_status text
@@ -574,19 +616,22 @@ test_clocks policy readers: SELECT to {public} using ( SELECT billing.is_service
 test_clocks: t
 
 -- Options
-accounts: {fillfactor=80}
-credit_grants: {fillfactor=80}
-outbox: {fillfactor=80}
-user_credits: {security_invoker=true}
-user_payments: {security_invoker=true}
+billing.accounts: {fillfactor=80}
+billing.credit_grants: {fillfactor=80}
+billing.outbox: {fillfactor=80}
+billing.user_credits: {security_invoker=true}
+billing.user_payments: {security_invoker=true}
+billing_fdw.credit_transactions: {security_invoker=true}
+billing_fdw.user_credits: {security_invoker=true}
+billing_fdw.user_payments: {security_invoker=true}
 
 -- Grants
-accounts: SELECT to authenticated
-accounts: SELECT to service_role
 billing.access_faults(): EXECUTE to stripe_credits_owner
 billing.access_rights(): EXECUTE to stripe_credits_owner
 billing.account_time(text): EXECUTE to authenticated
 billing.account_time(text): EXECUTE to service_role
+billing.accounts: SELECT to authenticated
+billing.accounts: SELECT to service_role
 billing.adjust_credits(uuid,bigint,text,text): EXECUTE to service_role
 billing.admin_apply_stripe_credit_pack_purchase(uuid,bigint,text,text,text,text,text,text): EXECUTE to service_role
 billing.apply_stripe_credit_pack_purchase(uuid,bigint,text,text,text,text,text,text): EXECUTE to service_role
@@ -605,14 +650,23 @@ billing.balances_by(uuid,timestamp with time zone): EXECUTE to stripe_credits_ow
 billing.chain_faults(): EXECUTE to service_role
 billing.claim_outbox(integer,interval): EXECUTE to service_role
 billing.commit_reservation(uuid,text,bigint): EXECUTE to service_role
+billing.credit_grants: SELECT to authenticated
+billing.credit_grants: SELECT to service_role
 billing.credit_system_metrics(interval): EXECUTE to service_role
+billing.credit_transactions: SELECT to authenticated
+billing.credit_transactions: SELECT to service_role
 billing.current_user_id(): EXECUTE to authenticated
 billing.current_user_id(): EXECUTE to service_role
+billing.cursors: SELECT to service_role
+billing.customer_accounts: SELECT to service_role
+billing.customers: SELECT to authenticated
+billing.customers: SELECT to service_role
 billing.explain_checkout_session(text): EXECUTE to service_role
 billing.explain_event(jsonb,jsonb): EXECUTE to service_role
 billing.explain_user(uuid): EXECUTE to service_role
 billing.finish_outbox(uuid,bigint,integer,text,interval): EXECUTE to service_role
 billing.forget_user(uuid): EXECUTE to service_role
+billing.forgotten_users: SELECT to service_role
 billing.free_plan(): EXECUTE to authenticated
 billing.free_plan(): EXECUTE to service_role
 billing.grant_access(regrole,regrole): EXECUTE to stripe_credits_owner
@@ -622,6 +676,7 @@ billing.grant_signup_credits(uuid): EXECUTE to service_role
 billing.guard_drop(): EXECUTE to stripe_credits_owner
 billing.import_balance(uuid,text,bigint,text,timestamp with time zone): EXECUTE to service_role
 billing.installed_state(): EXECUTE to stripe_credits_owner
+billing.invoice_lines: SELECT to service_role
 billing.is_service(): EXECUTE to authenticated
 billing.is_service(): EXECUTE to service_role
 billing.is_service(): EXECUTE to stripe_credits_owner
@@ -642,65 +697,62 @@ billing.my_payments(integer,timestamp with time zone): EXECUTE to service_role
 billing.my_transactions(integer,bigint): EXECUTE to authenticated
 billing.my_transactions(integer,bigint): EXECUTE to service_role
 billing.older_answer(billing.outcome): EXECUTE to stripe_credits_owner
+billing.outbox: SELECT to service_role
 billing.outbox_faults(): EXECUTE to service_role
 billing.owner_role_faults(): EXECUTE to stripe_credits_owner
 billing.payment_faults(): EXECUTE to service_role
+billing.payment_names: SELECT to service_role
+billing.payments: SELECT to service_role
 billing.present_state(): EXECUTE to stripe_credits_owner
+billing.price_amounts: SELECT to service_role
+billing.prices: SELECT to authenticated
+billing.prices: SELECT to service_role
 billing.prune_stripe_events(interval): EXECUTE to service_role
+billing.read_changes: SELECT to service_role
 billing.reconcile_checkout_session(jsonb,uuid,timestamp with time zone): EXECUTE to service_role
 billing.refund_spend(uuid,text,text,bigint): EXECUTE to service_role
 billing.refuse_ledger_change(): EXECUTE to stripe_credits_owner
 billing.release_reservation(uuid,text): EXECUTE to service_role
 billing.replay_outbox(uuid,bigint): EXECUTE to service_role
+billing.repricings: SELECT to service_role
 billing.require_named(text,text): EXECUTE to stripe_credits_owner
 billing.reservation_faults(): EXECUTE to service_role
+billing.reservations: SELECT to authenticated
+billing.reservations: SELECT to service_role
 billing.reserve_credits(uuid,bigint,text,interval,text): EXECUTE to service_role
 billing.resolve_price(text,timestamp with time zone): EXECUTE to service_role
 billing.retry_due(integer): EXECUTE to service_role
 billing.retry_parked(integer): EXECUTE to service_role
+billing.reversals: SELECT to service_role
 billing.run_due(integer): EXECUTE to service_role
 billing.secure_installation(): EXECUTE to stripe_credits_owner
 billing.security_selfcheck(): EXECUTE to service_role
 billing.set_rights(oid[],oid[]): EXECUTE to stripe_credits_owner
+billing.settings: SELECT to service_role
 billing.spend_credits(uuid,bigint,text,text,jsonb): EXECUTE to service_role
 billing.store_price_amounts(jsonb): EXECUTE to service_role
+billing.stripe_events: SELECT to service_role
+billing.subscription_items: SELECT to service_role
+billing.subscription_moves: SELECT to service_role
+billing.subscription_users: SELECT to service_role
+billing.subscriptions: SELECT to authenticated
+billing.subscriptions: SELECT to service_role
 billing.surroundings_faults(): EXECUTE to stripe_credits_owner
 billing.sync_user_credits(uuid): EXECUTE to service_role
+billing.test_clocks: SELECT to service_role
+billing.user_credits: SELECT to authenticated
+billing.user_credits: SELECT to service_role
 billing.user_id(text): EXECUTE to service_role
+billing.user_payments: SELECT to service_role
 billing.validate_credits_consistency(): EXECUTE to service_role
 billing.worth_faults(): EXECUTE to service_role
-credit_grants: SELECT to authenticated
-credit_grants: SELECT to service_role
-credit_transactions: SELECT to authenticated
-credit_transactions: SELECT to service_role
-cursors: SELECT to service_role
-customer_accounts: SELECT to service_role
-customers: SELECT to authenticated
-customers: SELECT to service_role
-forgotten_users: SELECT to service_role
-invoice_lines: SELECT to service_role
-outbox: SELECT to service_role
-payment_names: SELECT to service_role
-payments: SELECT to service_role
-price_amounts: SELECT to service_role
-prices: SELECT to authenticated
-prices: SELECT to service_role
-read_changes: SELECT to service_role
-repricings: SELECT to service_role
-reservations: SELECT to authenticated
-reservations: SELECT to service_role
-reversals: SELECT to service_role
-schema: USAGE to authenticated
-schema: USAGE to service_role
-schema: USAGE to stripe_credits_owner
-settings: SELECT to service_role
-stripe_events: SELECT to service_role
-subscription_items: SELECT to service_role
-subscription_moves: SELECT to service_role
-subscription_users: SELECT to service_role
-subscriptions: SELECT to authenticated
-subscriptions: SELECT to service_role
-test_clocks: SELECT to service_role
-user_credits: SELECT to authenticated
-user_credits: SELECT to service_role
-user_payments: SELECT to service_role
+billing_fdw.credit_transactions: SELECT to authenticated
+billing_fdw.credit_transactions: SELECT to service_role
+billing_fdw.user_credits: SELECT to authenticated
+billing_fdw.user_credits: SELECT to service_role
+billing_fdw.user_payments: SELECT to service_role
+schema billing: USAGE to authenticated
+schema billing: USAGE to service_role
+schema billing: USAGE to stripe_credits_owner
+schema billing_fdw: USAGE to service_role
+schema billing_fdw: USAGE to stripe_credits_owner

@@ -11,6 +11,7 @@ select pg_catalog.pg_extension_config_dump('billing.credit_grants', '');
 select pg_catalog.pg_extension_config_dump('billing.credit_transactions', '');
 select pg_catalog.pg_extension_config_dump('billing.reservations', '');
 select pg_catalog.pg_extension_config_dump('billing.outbox', '');
+select pg_catalog.pg_extension_config_dump('billing.top_ups', '');
 select pg_catalog.pg_extension_config_dump('billing.customers', '');
 select pg_catalog.pg_extension_config_dump('billing.customer_accounts', '');
 select pg_catalog.pg_extension_config_dump('billing.subscriptions', '');

@@ -23,6 +23,7 @@ create table billing.accounts (
     last_transaction_id bigint not null default 0,
     last_hash bytea not null default '',
     last_outbox_id bigint not null default 0,
+    auto_top_up billing.top_up_switch not null default 'off',
     version bigint not null default 0,
     mirror_due_since timestamptz default clock_timestamp(),
     created_at timestamptz not null,
@@ -33,6 +34,8 @@ comment on table billing.accounts is
 'leaves out what has expired since.';
 comment on column billing.accounts.last_hash is
 'The hash of the last ledger row: the head of the user''s chain.';
+comment on column billing.accounts.auto_top_up is
+'Whether the catalog''s auto_top_up buys packs for the user: on by set_auto_top_up, paused by a payment that failed.';
 comment on column billing.accounts.free_next_at is
 'The start of the free plan''s next month that is not granted yet.';
 comment on column billing.accounts.periods_next_at is

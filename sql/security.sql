@@ -24,6 +24,7 @@ alter table billing.credit_grants enable row level security;
 alter table billing.credit_transactions enable row level security;
 alter table billing.reservations enable row level security;
 alter table billing.outbox enable row level security;
+alter table billing.top_ups enable row level security;
 alter table billing.customers enable row level security;
 alter table billing.subscriptions enable row level security;
 alter table billing.subscription_users enable row level security;
@@ -66,6 +67,7 @@ create policy readers on billing.reversals for select to public using ((select b
 create policy readers on billing.stripe_events for select to public using ((select billing.is_service()));
 create policy readers on billing.forgotten_users for select to public using ((select billing.is_service()));
 create policy readers on billing.outbox for select to public using ((select billing.is_service()));
+create policy readers on billing.top_ups for select to public using ((select billing.is_service()));
 create policy readers on billing.cursors for select to public using ((select billing.is_service()));
 create policy readers on billing.customer_accounts for select to public using ((select billing.is_service()));
 create policy readers on billing.repricings for select to public using ((select billing.is_service()));

@@ -28,6 +28,7 @@ mod debt; // what was drawn beyond worth
 mod draws; // spends and reservations
 mod audit; // what the books should hold by all facts
 mod telling; // what an operation tells the app
+mod top_ups; // the pack that a draw requests
 mod chain; // the hash of each ledger row
 
 use pgrx::PgSqlErrorCode;
@@ -50,6 +51,7 @@ pub(crate) use purchase::{Bought, came_back};
 pub(crate) use targets::Cause;
 use telling::Telling;
 pub(crate) use telling::{tell_expiring, tell_of_payment};
+pub(crate) use top_ups::told_top_up;
 
 use crate::pg::convert::{clock, timestamp, uuid_datum};
 use crate::pg::error::raise;
@@ -159,6 +161,8 @@ pub(crate) struct Account {
     postings: Vec<Value>,
     /// What the app is told when the account is saved.
     telling: Telling,
+    /// Whether packs are bought for the user by auto top-up.
+    tops_up: bool,
     /// The credits that could be spent when the account was saved last.
     saved_available: Credits,
     dirty: bool,
@@ -247,7 +251,7 @@ fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
     let mut row = sql.query_opt(
         "select subscription_credits, purchased_credits, promotional_credits, debt, tier, subscription_status,
                 signed_up_at, free_next_at, periods_next_at, next_due_at, last_grant_id, last_transaction_id, last_hash,
-                updated_at, test_clock, to_set_aside::text, last_outbox_id,
+                updated_at, test_clock, to_set_aside::text, last_outbox_id, auto_top_up = 'on',
                 case when test_clock is not null then billing.account_time(test_clock) end
          from billing.accounts where user_id = $1 for update",
         &[uuid_datum(user).into()],
@@ -267,6 +271,7 @@ fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
         test_clock: row.get_opt(),
         to_set_aside: row.get_opt::<String>().map(|text| serde_json::from_str(&text).expect("jsonb is JSON")),
         last_outbox_id: row.get(),
+        tops_up: row.get(),
         operation_id: 0,
         opened_with: Credits::ZERO,
         postings: Vec::new(),
@@ -361,7 +366,8 @@ pub(crate) fn sync(sql: &mut Sql, user: Uuid) -> Credits {
                  ) l
                  order by l.id desc limit 1),
              last_outbox_id = greatest(a.last_outbox_id,
-                 (select max(o.id) from billing.outbox o where o.user_id = a.user_id)),
+                 (select max(o.id) from billing.outbox o where o.user_id = a.user_id),
+                 (select max(t.id) from billing.top_ups t where t.user_id = a.user_id)),
              debt = greatest(0,
                  (select coalesce(sum(g.remaining), 0) from billing.credit_grants g where g.user_id = a.user_id)
                  - (select coalesce(sum(t.amount), 0) from billing.credit_transactions t where t.user_id = a.user_id)),

@@ -18,6 +18,7 @@ mod events;
 mod explain;
 pub(crate) mod mirror;
 pub(crate) mod operations;
+pub(crate) mod top_ups;
 pub(crate) mod outbox;
 mod users;
 

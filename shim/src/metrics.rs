@@ -59,6 +59,7 @@ pub(crate) struct Metrics {
     told_age_seconds: Histogram,
     mirrored: CallCounter,
     mirror_failures: Family<ReasonLabel, Counter>,
+    top_ups: Family<ResultLabels, Counter>,
 }
 
 /// What is measured when the metrics are asked for.
@@ -141,6 +142,7 @@ impl Metrics {
             told_age_seconds: Histogram::new(exponential_buckets(FIRST_AGE_BUCKET_SECONDS, 4.0, AGE_BUCKETS)),
             mirrored: CallCounter::default(),
             mirror_failures: Family::default(),
+            top_ups: Family::default(),
         };
         let registry = &mut metrics.registry;
         registry.register("deliveries", "Webhook deliveries answered", metrics.deliveries.clone());
@@ -192,6 +194,7 @@ impl Metrics {
             "Attempts to keep the mirror up to date that failed",
             metrics.mirror_failures.clone(),
         );
+        registry.register("top_ups", "Attempts to have a top-up paid by result", metrics.top_ups.clone());
         metrics
     }
 
@@ -242,6 +245,11 @@ impl Metrics {
     /// Counts an attempt to keep the mirror up to date that failed.
     pub(crate) fn mirror_failed(&self, reason: &'static str) {
         self.mirror_failures.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// Counts an attempt to have a top-up paid: `paid`, `failed`, `canceled`, `later` or `gone`.
+    pub(crate) fn top_up(&self, result: &'static str) {
+        self.top_ups.get_or_create(&ResultLabels { result }).inc();
     }
 
     /// Counts a request of an app's user.
@@ -342,6 +350,8 @@ fn register_status(registry: &mut Registry, status: &Status) {
         "When the oldest of the waiting events was first received",
         oldest,
     );
+    let top_ups = status.top_ups;
+    gauge(registry, "top_ups_waiting", "Top-ups whose credits are not granted yet", top_ups.waiting);
     let mut known = |name, help, value: Option<i64>| {
         if let Some(value) = value {
             gauge(registry, name, help, value);
@@ -351,6 +361,11 @@ fn register_status(registry: &mut Registry, status: &Status) {
         "oldest_due_timestamp_seconds",
         "When the first account fell due that run_due has not posted yet",
         status.due_since,
+    );
+    known(
+        "oldest_top_up_timestamp_seconds",
+        "When the oldest of the waiting top-ups was requested",
+        top_ups.since,
     );
     let (sweep, books) = (status.sweep.as_ref(), status.books_check.as_ref());
     known("last_sweep_timestamp_seconds", "When the last sweep ended", sweep.map(|sweep| sweep.at));
@@ -393,6 +408,7 @@ mod tests {
         metrics.signature_failure("signature_no_v1");
         metrics.told("credits.low", DELIVERED, Duration::from_secs(2));
         metrics.told("made.up", "failed", Duration::ZERO);
+        metrics.top_up("paid");
         let pool = PoolStatus { max_size: 8, size: 2, available: 1, waiting: 0 };
         let mut now = Now {
             pool,
@@ -414,6 +430,7 @@ mod tests {
             r#"stripe_credits_told_total{type="credits.low",result="delivered"} 1"#,
             r#"stripe_credits_told_total{type="other",result="failed"} 1"#,
             "stripe_credits_event_streams 4",
+            r#"stripe_credits_top_ups_total{result="paid"} 1"#,
             "# EOF",
         ] {
             assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
@@ -445,14 +462,18 @@ mod tests {
             };
             Metrics::new().render(&now).unwrap()
         };
-        let text = render(r#"{"waiting": [], "due_since": null, "sweep": null, "books_check": null}"#);
+        let text = render(
+            r#"{"waiting": [], "due_since": null, "sweep": null, "books_check": null, "top_ups": {"waiting": 0, "since": null}}"#,
+        );
         assert!(text.contains("stripe_credits_parked_events{reason=\"unknown_user\"} 0\n"), "{text}");
         assert!(text.contains("stripe_credits_parked_events{reason=\"needs_fetch\"} 0\n"), "{text}");
+        assert!(text.contains("stripe_credits_top_ups_waiting 0\n"), "{text}");
         assert!(!text.contains("timestamp_seconds") && !text.contains("faults"), "{text}");
 
         let text = render(
             r#"{"waiting": [{"reason": "unknown_price", "events": 4, "since": 100}], "due_since": 200,
-                "sweep": {"at": 300, "lost": 2}, "books_check": {"at": 400, "faults": 1}}"#,
+                "sweep": {"at": 300, "lost": 2}, "books_check": {"at": 400, "faults": 1},
+                "top_ups": {"waiting": 3, "since": 500}}"#,
         );
         for line in [
             r#"stripe_credits_parked_events{reason="unknown_price"} 4"#,
@@ -462,6 +483,8 @@ mod tests {
             "stripe_credits_last_sweep_lost_events 2",
             "stripe_credits_last_books_check_timestamp_seconds 400",
             "stripe_credits_books_faults 1",
+            "stripe_credits_top_ups_waiting 3",
+            "stripe_credits_oldest_top_up_timestamp_seconds 500",
         ] {
             assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
         }

@@ -33,6 +33,7 @@ pub mod stripe; // sessions, line items, events
 pub mod subscription; // subscriptions, invoices, what paid them
 pub mod time_travel; // time that has passed, without waiting
 pub mod told; // the outbox, and its deliveries
+pub mod top_ups; // auto top-up
 pub mod tokens; // who signs users in: tokens good and bad, the public keys
 pub mod wire; // HTTP by hand, for clients that misbehave
 pub mod torture; // everything at once while everything fails: `cargo xtask torture`

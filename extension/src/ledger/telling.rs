@@ -34,6 +34,8 @@ pub(super) struct Telling {
     /// Grants that expire soon.
     expiring: Vec<Value>,
     expiring_credits: i64,
+    /// Whether the app drew credits: a spend or a reservation.
+    is_drawn: bool,
 }
 
 impl Telling {
@@ -52,6 +54,7 @@ impl Telling {
                 self.granted.push(transaction(row));
                 self.granted_credits += row.amount;
             }
+            TransactionType::Spend | TransactionType::Reservation => self.is_drawn = true,
             // Of what one operation takes and gives back, the difference counts.
             TransactionType::Reversal | TransactionType::Reinstatement => {
                 self.reversed.push(transaction(row));
@@ -223,22 +226,31 @@ impl Account {
     }
 
     /// Writes what the operation has to tell since the account was saved last: what it posted, and which threshold the balance
-    /// fell to.
+    /// fell to; and requests a top-up, if it drew and too little is left.
     pub(super) fn tell(&mut self, sql: &mut Sql) {
         let (before, after) = (self.saved_available, self.available());
         self.saved_available = after;
         let crossing =
             if after < before { catalog::crossing(sql, &self.balances.tier, before, after) } else { None };
-        if self.telling.is_empty() && crossing.is_none() {
-            return;
+        let telling = std::mem::take(&mut self.telling);
+        let is_drawn = telling.is_drawn && after < before;
+        if !telling.is_empty() || crossing.is_some() {
+            let mut rows = telling.into_rows(&self.balances);
+            rows.extend(crossing.map(|crossing| told_crossing(crossing, before)));
+            for (told, data) in rows {
+                self.last_outbox_id += 1;
+                self.tell_row(sql, self.last_outbox_id, told, data);
+            }
         }
-        let mut rows = std::mem::take(&mut self.telling).into_rows(&self.balances);
-        rows.extend(crossing.map(|crossing| told_crossing(crossing, before)));
-        for (told, mut data) in rows {
-            self.last_outbox_id += 1;
-            data.insert("account".to_owned(), account(&self.balances));
-            outbox::insert(sql, self.user, self.last_outbox_id, told, &data.into());
+        if self.tops_up && is_drawn {
+            self.request_top_up(sql, before, after);
         }
+    }
+
+    /// Writes one row, under the id that was counted for it.
+    pub(super) fn tell_row(&self, sql: &mut Sql, id: i64, told: Told, mut data: Map<String, Value>) {
+        data.insert("account".to_owned(), account(&self.balances));
+        outbox::insert(sql, self.user, id, told, &data.into());
     }
 }
 

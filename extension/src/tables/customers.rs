@@ -27,6 +27,12 @@ pub(crate) fn users(sql: &mut Sql, customer_ids: Vec<String>) -> Vec<Uuid> {
     rows.map(|mut row| row.get()).collect()
 }
 
+/// Whether a server linked a customer to the user: one whom only a buyer's link names could be another person.
+pub(crate) fn has_server_link(sql: &mut Sql, user: Uuid) -> bool {
+    let link = "select from billing.customers where user_id = $1 and source = 'server' limit 1";
+    sql.query_opt(link, &[uuid_datum(user).into()]).is_some()
+}
+
 /// Links a customer to a user as of now, as the app's server or an operator states it. Returns whether that changed the user.
 pub(crate) fn link_by_server(sql: &mut Sql, customer_id: &str, user: Uuid) -> bool {
     let known = find(sql, customer_id);

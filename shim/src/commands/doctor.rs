@@ -35,6 +35,8 @@ const MAX_SWEEP_AGE: i64 = 3 * 3600;
 const MAX_DUE_AGE: i64 = 3600;
 /// How far the mirror may be behind, in seconds.
 const MAX_MIRROR_LAG_SECONDS: f64 = 300.0;
+/// How long a top-up may wait, in seconds: its payment takes seconds, and its event comes at once.
+const MAX_TOP_UP_AGE: i64 = 3600;
 /// The longest token that is read from stdin, in bytes.
 const MAX_TOKEN_BYTES: u64 = 64 << 10;
 
@@ -422,7 +424,7 @@ async fn jobs(database: &Database, findings: &mut Findings) {
         (Ok(status), Ok(now)) => (status, now),
         (Err(error), _) | (_, Err(error)) => return findings.fault("jobs", error, "try again"),
     };
-    let Status { waiting, due_since, sweep, .. } = status;
+    let Status { waiting, due_since, sweep, top_ups, .. } = status;
     let lost = sweep.as_ref().and_then(|sweep| sweep.lost);
     match sweep.map(|sweep| now - sweep.at) {
         None => findings.fault("jobs", "no sweep has ever run", "schedule stripe-credits sweep every hour"),
@@ -447,6 +449,14 @@ async fn jobs(database: &Database, findings: &mut Findings) {
             "schedule select billing.run_due() every few minutes",
         ),
         _ => findings.good("jobs", "nothing is overdue for run_due"),
+    }
+    if let Some(age) = top_ups.since.map(|since| now - since).filter(|age| *age > MAX_TOP_UP_AGE) {
+        findings.fault(
+            "top-ups",
+            format!("{} wait for their credits, the oldest for {} min", top_ups.waiting, age / 60),
+            "select * from billing.top_ups where state in ('requested', 'paid'): last_error says why; docs/top-up.md. They need \
+             STRIPE_SECRET_KEY for serve, and payment_intent.succeeded at the endpoint",
+        );
     }
     for waiting in waiting {
         findings.fault(

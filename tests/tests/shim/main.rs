@@ -36,6 +36,7 @@ mod strangers;
 mod subscription;
 mod sweep;
 mod tls;
+mod top_ups;
 mod torture;
 mod typescript;
 mod webhooks;

@@ -60,6 +60,12 @@ fn alerts_and_dashboard_name_only_metrics_that_the_shim_shows() {
     shim.get_as(ANN, "/credits");
     shim.deliver(&session("cs_4").of(ANN).completed("evt_4"));
     books.run("update billing.accounts set next_due_at = now() - interval '1 minute'");
+    // Paid, and its event has not come.
+    books.run(&format!(
+        "insert into billing.top_ups (user_id, id, pack, price_id, credits, below, state, payment_intent_id, requested_at,
+             next_attempt_at)
+         values ('{ANN}', 1, 'pack_500', 'price_pack', 500, 100, 'paid', 'pi_9', now(), now())"
+    ));
     assert_eq!(command(&["sweep"], &database, &stripe).run().code, Some(0));
     assert_eq!(command(&["books", "check"], &database, &stripe).run().code, Some(0));
     until_metric(&shim, "books_faults", &[], 0);

@@ -157,23 +157,33 @@ pub(crate) fn tell_of_payment(
     outbox::insert(sql, user, row.get(), told, &data.into());
 }
 
+/// Of a grant `g`: it expires, and its user was not told so. The condition of the index `credit_grants_expiring`.
+macro_rules! untold {
+    () => {
+        "g.spendable and g.expires_at is distinct from g.told_expires_at and g.source_id <> 'free_plan'"
+    };
+}
+
 /// Tells of credits that expire within the catalog's `expiring_days`, in up to `limit` accounts that are not busy: once of
 /// each expiry. Returns in how many.
 pub(crate) fn tell_expiring(sql: &mut Sql, limit: i64) -> usize {
-    let Some(days) = catalog::settings(sql).and_then(|settings| settings.expiring_days) else { return 0 };
-    let rows = sql.query(
+    const USERS: &str = concat!(
         "select user_id from billing.accounts where user_id in (
              select g.user_id from billing.credit_grants g join billing.accounts a using (user_id)
-             where g.spendable and g.expires_at is distinct from g.told_expires_at and g.source_id <> 'free_plan'
-                 and a.test_clock is null and g.expires_at between $1 and $2
+             where ",
+        untold!(),
+        "    and a.test_clock is null and g.expires_at between $1 and $2
              union all
              select g.user_id from billing.accounts a join billing.credit_grants g using (user_id)
-             where g.spendable and g.expires_at is distinct from g.told_expires_at and g.source_id <> 'free_plan'
-                 and a.test_clock is not null and g.expires_at > billing.account_time(a.test_clock)
+             where ",
+        untold!(),
+        "    and a.test_clock is not null and g.expires_at > billing.account_time(a.test_clock)
                  and g.expires_at - ($2 - $1) <= billing.account_time(a.test_clock))
-         order by user_id limit $3 for update skip locked",
-        &[timestamp(clock()).into(), timestamp(ahead(clock(), days)).into(), limit.into()],
+         order by user_id limit $3 for update skip locked"
     );
+    let Some(days) = catalog::settings(sql).and_then(|settings| settings.expiring_days) else { return 0 };
+    let rows =
+        sql.query(USERS, &[timestamp(clock()).into(), timestamp(ahead(clock(), days)).into(), limit.into()]);
     let users: Vec<Uuid> = rows.map(|mut row| row.get()).collect();
     for user in &users {
         if let Some(mut account) = Account::open_existing(sql, *user) {
@@ -202,11 +212,14 @@ impl Account {
 
     /// Tells of the grants that expire within so many days, and saves that they were told.
     fn tell_expiring(&mut self, sql: &mut Sql, days: ExpiringDays) {
+        const TELL: &str = concat!(
+            "update billing.credit_grants g set told_expires_at = g.expires_at
+             where g.user_id = $1 and g.expires_at > $2 and g.expires_at <= $3 and ",
+            untold!(),
+            " returning g.id, g.pool, g.remaining, g.expires_at"
+        );
         let rows = sql.query(
-            "update billing.credit_grants set told_expires_at = expires_at
-             where user_id = $1 and spendable and expires_at is distinct from told_expires_at
-                 and source_id <> 'free_plan' and expires_at > $2 and expires_at <= $3
-             returning id, pool, remaining, expires_at",
+            TELL,
             &[
                 uuid_datum(self.user).into(),
                 timestamp(self.now).into(),

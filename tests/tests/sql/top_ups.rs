@@ -367,6 +367,33 @@ fn everything_of_it_is_on_the_users_page() {
 }
 
 #[test]
+fn a_signed_in_user_sees_their_own_switch_and_can_turn_nothing_on() {
+    let db = top_up_database("3 per month");
+    let mut c = db.connect();
+    c.allow_top_ups(ANN, 40);
+    c.grant(BOB, 40, "start");
+    let as_ann = format!(
+        "begin; set local request.jwt.claims = '{{\"sub\": \"{ANN}\"}}'; set local role authenticated"
+    );
+    c.run(&as_ann);
+    let seen: Vec<String> = c.column("select user_id || ' ' || auto_top_up from billing.accounts", &[]);
+    assert_eq!(seen, [format!("{ANN} on")]);
+    c.run("rollback");
+    for statement in [
+        format!("select billing.set_auto_top_up('{ANN}', true)"),
+        format!("select billing.finish_top_up('{ANN}', 2, null, 'canceled', 'x')"),
+        "select * from billing.claim_top_ups(false)".to_owned(),
+        "select * from billing.top_ups".to_owned(),
+        format!("update billing.accounts set auto_top_up = 'on' where user_id = '{ANN}'"),
+    ] {
+        c.run(&as_ann);
+        let fault = c.query(&statement, &[]).expect_err(&statement);
+        assert_eq!(fault.code().map(postgres::error::SqlState::code), Some("42501"), "{statement}");
+        c.run("rollback");
+    }
+}
+
+#[test]
 fn what_is_changed_behind_its_back_is_found_and_named() {
     let db = top_up_database("3 per month");
     let mut c = db.connect();

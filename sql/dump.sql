@@ -5,6 +5,7 @@ select pg_catalog.pg_extension_config_dump('billing.prices', '');
 select pg_catalog.pg_extension_config_dump('billing.price_amounts', '');
 select pg_catalog.pg_extension_config_dump('billing.repricings', '');
 select pg_catalog.pg_extension_config_dump('billing.accounts', '');
+select pg_catalog.pg_extension_config_dump('billing.read_changes', '');
 select pg_catalog.pg_extension_config_dump('billing.test_clocks', '');
 select pg_catalog.pg_extension_config_dump('billing.credit_grants', '');
 select pg_catalog.pg_extension_config_dump('billing.credit_transactions', '');

@@ -25,6 +25,7 @@ create table billing.accounts (
     last_outbox_id bigint not null default 0,
     auto_top_up billing.top_up_switch not null default 'off',
     version bigint not null default 0,
+    mirror_due_since timestamptz default clock_timestamp(),
     created_at timestamptz not null,
     updated_at timestamptz not null
 ) with (fillfactor = 80);
@@ -44,8 +45,23 @@ comment on column billing.accounts.to_set_aside is
 'Null if nothing.';
 comment on column billing.accounts.next_due_at is
 'When something is due next: an expiry, a drip, the end of a reservation. Reads are right before run_due posts it.';
+comment on column billing.accounts.version is
+'Rises with each change of what user_credits says of the user, but for what time alone changes until it is posted.';
+comment on column billing.accounts.mirror_due_since is
+'When the first change happened that the mirror does not have yet; null if it has them all.';
+-- Without a mirror the time stays as it is, and so costs no update anything.
+create index accounts_mirror_due on billing.accounts (mirror_due_since) where mirror_due_since is not null;
 create index accounts_due on billing.accounts (next_due_at) where next_due_at is not null;
 create index accounts_test_clock on billing.accounts (test_clock) where test_clock is not null;
+
+create table billing.read_changes (
+    user_id uuid not null,
+    id uuid not null default gen_random_uuid(),
+    primary key (user_id, id)
+);
+comment on table billing.read_changes is
+'Users of whom user_credits changed without their account: by a customer''s link, the catalog or forget_user. run_due '
+'gives their accounts a new version and deletes the rows. Without a lock of the account, which may be taken in order only.';
 
 create table billing.test_clocks (
     clock_id billing.identifier primary key,

@@ -210,13 +210,36 @@ pub(crate) fn settle_due(sql: &mut Sql, user: Uuid) {
     }
 }
 
-/// Posts what is due in up to `limit` accounts. Returns in how many.
+/// Posts what is due in up to `limit` accounts. Returns in how many. Gives a new version to as many accounts of which the read
+/// model changed without them; these are not counted.
 pub(crate) fn run_due(sql: &mut Sql, limit: i64) -> usize {
+    renew_versions(sql, limit);
     let users = due(sql, limit);
     for user in &users {
         settle(sql, *user);
     }
     users.len()
+}
+
+/// Works off `read_changes`, except of accounts that are busy now.
+fn renew_versions(sql: &mut Sql, limit: i64) {
+    if sql.query_opt("select from billing.read_changes limit 1", &[]).is_none() {
+        return;
+    }
+    sql.execute(
+        "with locked as (
+             select c.user_id, c.id from billing.read_changes c join billing.accounts a using (user_id)
+             order by a.user_id limit $1 for update of a, c skip locked
+         ), renewed as (
+             update billing.accounts a set version = a.version + 1,
+                 mirror_due_since = coalesce(a.mirror_due_since, clock_timestamp())
+             where a.user_id in (select l.user_id from locked l)
+         )
+         delete from billing.read_changes c where (c.user_id, c.id) in (select l.user_id, l.id from locked l)
+             -- An account that is made later is not mirrored yet.
+             or not exists (select from billing.accounts a where a.user_id = c.user_id)",
+        &[limit.into()],
+    );
 }
 
 /// Opening an account posts what is due, and there is nothing else to post.
@@ -353,7 +376,8 @@ pub(crate) fn sync(sql: &mut Sql, user: Uuid) -> Credits {
                  a.periods_next_at, a.free_next_at,
                  (select min(r.expires_at) from billing.reservations r
                   where r.user_id = a.user_id and r.status = 'held')),
-             version = a.version + 1, updated_at = $2
+             version = a.version + 1, updated_at = $2,
+             mirror_due_since = coalesce(a.mirror_due_since, clock_timestamp())
          where a.user_id = $1
          returning subscription_credits + purchased_credits + promotional_credits - debt",
         &[uuid_datum(user).into(), timestamp(account.now).into(), account.last_transaction_id.into()],
@@ -528,6 +552,11 @@ impl Account {
         Credits(i64::MAX - self.available().0)
     }
 
+    /// Records that something changed which the read model shows and the account does not hold.
+    pub(crate) fn renew_version(&mut self) {
+        self.dirty = true;
+    }
+
     /// The credits that can be spent now.
     pub(crate) fn available(&self) -> Credits {
         Credits(self.total().0 + self.balances.debt.0)
@@ -666,7 +695,8 @@ impl Account {
             "update billing.accounts set subscription_credits = $2, purchased_credits = $3, promotional_credits = $4,
                  debt = $5, tier = $6, subscription_status = $7, signed_up_at = $8, free_next_at = $9, periods_next_at = $10,
                  next_due_at = $11, last_grant_id = $12, last_transaction_id = $13, version = version + 1, updated_at = $14,
-                 test_clock = $15, last_hash = $16, to_set_aside = $17, last_outbox_id = $18
+                 test_clock = $15, last_hash = $16, to_set_aside = $17, last_outbox_id = $18,
+                 mirror_due_since = coalesce(mirror_due_since, clock_timestamp())
              where user_id = $1",
             &[
                 uuid_datum(self.user).into(),

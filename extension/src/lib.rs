@@ -46,6 +46,7 @@ mod tables {
     pub(crate) mod payments; // payments, payment_names
     pub(crate) mod invoices; // payments: what plan credits depend on
     pub(crate) mod invoice_lines; // invoice_lines: what each invoice bills
+    pub(crate) mod read_changes; // read_changes: users of whom the read model changed without their account
     pub(crate) mod test_clocks; // test_clocks: the time by each of Stripe's test clocks
     pub(crate) mod reservations; // reservations
     pub(crate) mod outbox; // outbox: what the app is told
@@ -75,11 +76,8 @@ extension_sql_file!("../../sql/outbox.sql", name = "outbox", requires = ["ledger
 extension_sql_file!("../../sql/stripe.sql", name = "stripe", requires = ["outbox"]);
 extension_sql_file!("../../sql/top_ups.sql", name = "top_ups", requires = ["stripe"]);
 extension_sql_file!("../../sql/read_model.sql", name = "read_model", requires = ["top_ups", api::user_id]);
-extension_sql_file!(
-    "../../sql/diagnosis.sql",
-    name = "diagnosis",
-    requires = ["read_model", api::worth_faults]
-);
+extension_sql_file!("../../sql/mirror.sql", name = "mirror", requires = ["read_model"]);
+extension_sql_file!("../../sql/diagnosis.sql", name = "diagnosis", requires = ["mirror", api::worth_faults]);
 extension_sql_file!("../../sql/support.sql", name = "support", requires = ["diagnosis"]);
 extension_sql_file!(
     "../../sql/explain.sql",

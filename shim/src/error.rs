@@ -125,6 +125,12 @@ pub(crate) enum Error {
     ShimUnreachable(String),
     #[error("the shim answered {0}")]
     ShimRefused(StatusCode),
+    #[error("the mirror: {0}")]
+    Mirror(DatabaseError),
+    #[error("the mirror's tables do not exist: stripe-credits mirror init")]
+    NoMirror,
+    #[error("the mirror's database has another encoding than UTF8")]
+    MirrorEncoding,
     #[error("internal error: {0}")]
     Internal(String),
 }
@@ -157,7 +163,8 @@ impl Error {
             Self::TooManySignIns { .. } => "too_many_sign_ins",
             Self::ForeignForm => "foreign_form",
             Self::Overloaded => "overloaded",
-            Self::Database(database) => database.label(),
+            Self::Database(database) | Self::Mirror(database) => database.label(),
+            Self::NoMirror => "no_mirror",
             Self::Stripe(stripe) | Self::BadGateway(stripe) => stripe.label(),
             Self::ModeConflict { .. } => "mode_conflict",
             Self::Config(_)
@@ -169,6 +176,7 @@ impl Error {
             | Self::NoCatalog
             | Self::Findings(_)
             | Self::ShimUnreachable(_)
+            | Self::MirrorEncoding
             | Self::ShimRefused(_) => "command",
             Self::Internal(_) => "internal",
         }
@@ -221,7 +229,9 @@ impl Error {
             | Self::TooManySignIns { .. }
             | Self::BadGateway(StripeError::OverShare) => StatusCode::TOO_MANY_REQUESTS,
             Self::BadGateway(StripeError::Declined(_)) => StatusCode::PAYMENT_REQUIRED,
-            Self::Database(error) if error.is_transient() => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Database(error) | Self::Mirror(error) if error.is_transient() => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Body(BodyError::NoMemory)
             | Self::Overloaded
             | Self::Database(DatabaseError::ExtensionMissing | DatabaseError::NotAllowed)
@@ -270,6 +280,8 @@ impl Error {
             | Self::ModeConflict { .. }
             | Self::Input(_)
             | Self::NoCatalog
+            | Self::NoMirror
+            | Self::MirrorEncoding
             | Self::Stripe(StripeError::Unauthorized(_)) => EXIT_USAGE,
             Self::Database(DatabaseError::Data(_))
             | Self::Document(_)

@@ -3,6 +3,7 @@
 
 mod descriptors;
 mod due;
+mod mirror;
 mod tell;
 mod top_up;
 
@@ -87,6 +88,7 @@ pub(crate) async fn run(
         () = public.serve(&app, &graceful, |app, request| Box::pin(routes::respond(app, request))) => {}
         () = operators.serve(&app, &graceful, |app, request| Box::pin(routes::respond_to_operator(app, request))) => {}
         () = due::apply(&app.database) => {}
+        () = mirror::run(&app) => {}
         () = app.streams.feed(&app.database) => {}
         () = shutdown => {}
     }

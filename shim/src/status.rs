@@ -55,3 +55,11 @@ pub(crate) struct BooksCheck {
     /// Users whose books differ.
     pub(crate) faults: i64,
 }
+
+/// The accounts that the mirror does not have as they are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WaitingAccounts {
+    pub(crate) count: i64,
+    /// How long ago the first change was that the mirror does not have.
+    pub(crate) oldest_seconds: f64,
+}

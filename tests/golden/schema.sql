@@ -45,6 +45,9 @@ kept_table_changed() -> trigger volatile {"search_path=pg_catalog, pg_temp"}
 ledger_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 load_catalog(catalog jsonb) -> TABLE(price_id text, change text) volatile security definer {"search_path=pg_catalog, pg_temp",lock_timeout=1s,plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
 lots_by(p_user_id uuid, p_now timestamp with time zone) -> TABLE(source_id text, item text, pool text, credits bigint, starts_at timestamp with time zone, ends_at timestamp with time zone, is_back boolean) stable {"search_path=pg_catalog, pg_temp"}
+mark_mirrored(p_user_ids uuid[], p_versions bigint[]) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp"}
+mirror_again(p_user_ids uuid[]) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp"}
+mirror_rows(p_user_ids uuid[], p_ledger_rows integer DEFAULT 0) -> TABLE(user_id uuid, version bigint, is_forgotten boolean, due_since timestamp with time zone, credits jsonb, transactions jsonb) stable security definer {"search_path=pg_catalog, pg_temp"}
 move_cursor(p_command text, p_position jsonb DEFAULT NULL::jsonb) -> void volatile security definer {"search_path=pg_catalog, pg_temp"}
 my_credits() -> SETOF billing.user_credits volatile security definer {"search_path=pg_catalog, pg_temp"}
 my_payments(p_limit integer DEFAULT 50, p_before timestamp with time zone DEFAULT NULL::timestamp with time zone) -> TABLE(source_id text, paid_at timestamp with time zone, amount bigint, currency text, refunded bigint, credits bigint, description text) stable security definer {"search_path=pg_catalog, pg_temp"}
@@ -107,8 +110,9 @@ table accounts 16: last_hash bytea not null default '\x'::bytea
 table accounts 17: last_outbox_id bigint not null default 0
 table accounts 18: auto_top_up billing.top_up_switch not null default 'off'::text
 table accounts 19: version bigint not null default 0
-table accounts 20: created_at timestamp with time zone not null
-table accounts 21: updated_at timestamp with time zone not null
+table accounts 20: mirror_due_since timestamp with time zone default clock_timestamp()
+table accounts 21: created_at timestamp with time zone not null
+table accounts 22: updated_at timestamp with time zone not null
 table credit_grants 01: user_id uuid not null
 table credit_grants 02: id billing.ordinal not null
 table credit_grants 03: source_id billing.identifier not null
@@ -242,6 +246,8 @@ table prices 15: trial_credits billing.credits not null
 table prices 16: first_purchase_bonus billing.credits not null
 table prices 17: expires_after interval
 table prices 18: retired boolean not null
+table read_changes 01: user_id uuid not null
+table read_changes 02: id uuid not null default gen_random_uuid()
 table repricings 01: number bigint not null
 table repricings 02: changed text[] not null
 table repricings 03: added text[] not null
@@ -382,6 +388,48 @@ table top_ups 14: attempts integer not null default 0
 table top_ups 15: next_attempt_at timestamp with time zone not null
 table top_ups 16: ended_at timestamp with time zone
 table top_ups 17: last_error text
+view billing_fdw.credit_transactions 01: user_id uuid
+view billing_fdw.credit_transactions 02: id bigint
+view billing_fdw.credit_transactions 03: operation_id bigint
+view billing_fdw.credit_transactions 04: transaction_type text
+view billing_fdw.credit_transactions 05: amount bigint
+view billing_fdw.credit_transactions 06: grant_id bigint
+view billing_fdw.credit_transactions 07: pool text
+view billing_fdw.credit_transactions 08: balance_after bigint
+view billing_fdw.credit_transactions 09: description text
+view billing_fdw.credit_transactions 10: metadata jsonb
+view billing_fdw.credit_transactions 11: stripe_event_id text
+view billing_fdw.credit_transactions 12: stripe_checkout_session_id text
+view billing_fdw.credit_transactions 13: stripe_payment_intent_id text
+view billing_fdw.credit_transactions 14: stripe_invoice_id text
+view billing_fdw.credit_transactions 15: request_id text
+view billing_fdw.credit_transactions 16: created_at timestamp with time zone
+view billing_fdw.user_credits 01: user_id uuid
+view billing_fdw.user_credits 02: subscription_tier text
+view billing_fdw.user_credits 03: subscription_status text
+view billing_fdw.user_credits 04: credits_balance bigint
+view billing_fdw.user_credits 05: subscription_credits_balance bigint
+view billing_fdw.user_credits 06: purchased_credits_balance bigint
+view billing_fdw.user_credits 07: promotional_credits_balance bigint
+view billing_fdw.user_credits 08: monthly_credits_per_cycle bigint
+view billing_fdw.user_credits 09: monthly_credits_used bigint
+view billing_fdw.user_credits 10: bonus_credits_total bigint
+view billing_fdw.user_credits 11: bonus_credits_used bigint
+view billing_fdw.user_credits 12: cycle_start_at timestamp with time zone
+view billing_fdw.user_credits 13: cycle_end_at timestamp with time zone
+view billing_fdw.user_credits 14: debt bigint
+view billing_fdw.user_credits 15: stripe_customer_id text
+view billing_fdw.user_credits 16: stripe_subscription_id text
+view billing_fdw.user_credits 17: stripe_price_id text
+view billing_fdw.user_credits 18: version bigint
+view billing_fdw.user_payments 01: user_id uuid
+view billing_fdw.user_payments 02: source_id text
+view billing_fdw.user_payments 03: paid_at timestamp with time zone
+view billing_fdw.user_payments 04: amount bigint
+view billing_fdw.user_payments 05: currency text
+view billing_fdw.user_payments 06: refunded bigint
+view billing_fdw.user_payments 07: credits bigint
+view billing_fdw.user_payments 08: description text
 view user_credits 01: user_id uuid
 view user_credits 02: subscription_tier text
 view user_credits 03: subscription_status text
@@ -431,6 +479,7 @@ billing.prices: CHECK ((names = ANY (ARRAY['price'::text, 'product'::text])))
 billing.prices: CHECK ((plan_change = ANY (ARRAY['reset'::text, 'keep'::text])))
 billing.prices: CHECK ((renewal = ANY (ARRAY['reset'::text, 'rollover'::text])))
 billing.prices: PRIMARY KEY (price_id, valid_from)
+billing.read_changes: PRIMARY KEY (user_id, id)
 billing.repricings: CHECK ((number > 0))
 billing.repricings: PRIMARY KEY (number)
 billing.reservations: CHECK (((committed >= 0) AND (committed <= amount)))
@@ -480,6 +529,7 @@ domain billing.transaction_type as text: CHECK ((VALUE = ANY (ARRAY['purchase'::
 
 -- Indexes
 CREATE INDEX accounts_due ON billing.accounts USING btree (next_due_at) WHERE (next_due_at IS NOT NULL)
+CREATE INDEX accounts_mirror_due ON billing.accounts USING btree (mirror_due_since) WHERE (mirror_due_since IS NOT NULL)
 CREATE INDEX accounts_test_clock ON billing.accounts USING btree (test_clock) WHERE (test_clock IS NOT NULL)
 CREATE INDEX credit_grants_debt ON billing.credit_grants USING btree (user_id) WHERE (((owed)::bigint > 0) OR ((settled)::bigint > 0))
 CREATE INDEX credit_grants_draw ON billing.credit_grants USING btree (user_id, priority_at, draw_rank, id) WHERE spendable
@@ -527,6 +577,7 @@ CREATE UNIQUE INDEX payment_names_pkey ON billing.payment_names USING btree (nam
 CREATE UNIQUE INDEX payments_pkey ON billing.payments USING btree (source_id)
 CREATE UNIQUE INDEX price_amounts_pkey ON billing.price_amounts USING btree (price_id)
 CREATE UNIQUE INDEX prices_pkey ON billing.prices USING btree (price_id, valid_from)
+CREATE UNIQUE INDEX read_changes_pkey ON billing.read_changes USING btree (user_id, id)
 CREATE UNIQUE INDEX repricings_pkey ON billing.repricings USING btree (number)
 CREATE UNIQUE INDEX reservations_pkey ON billing.reservations USING btree (user_id, request_id)
 CREATE UNIQUE INDEX reversals_pkey ON billing.reversals USING btree (reversal_id)
@@ -576,6 +627,8 @@ price_amounts policy readers: SELECT to {public} using ( SELECT billing.is_servi
 price_amounts: t
 prices policy readers: SELECT to {public} using true check none
 prices: t
+read_changes policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+read_changes: t
 repricings policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
 repricings: t
 reservations policy readers: SELECT to {public} using ((( SELECT billing.current_user_id() AS current_user_id) = user_id) OR ( SELECT billing.is_service() AS is_service)) check none
@@ -600,20 +653,23 @@ top_ups policy readers: SELECT to {public} using ( SELECT billing.is_service() A
 top_ups: t
 
 -- Options
-accounts: {fillfactor=80}
-credit_grants: {fillfactor=80}
-outbox: {fillfactor=80}
-top_ups: {fillfactor=80}
-user_credits: {security_invoker=true}
-user_payments: {security_invoker=true}
+billing.accounts: {fillfactor=80}
+billing.credit_grants: {fillfactor=80}
+billing.outbox: {fillfactor=80}
+billing.top_ups: {fillfactor=80}
+billing.user_credits: {security_invoker=true}
+billing.user_payments: {security_invoker=true}
+billing_fdw.credit_transactions: {security_invoker=true}
+billing_fdw.user_credits: {security_invoker=true}
+billing_fdw.user_payments: {security_invoker=true}
 
 -- Grants
-accounts: SELECT to authenticated
-accounts: SELECT to service_role
 billing.access_faults(): EXECUTE to stripe_credits_owner
 billing.access_rights(): EXECUTE to stripe_credits_owner
 billing.account_time(text): EXECUTE to authenticated
 billing.account_time(text): EXECUTE to service_role
+billing.accounts: SELECT to authenticated
+billing.accounts: SELECT to service_role
 billing.adjust_credits(uuid,bigint,text,text,text): EXECUTE to service_role
 billing.admin_apply_stripe_credit_pack_purchase(uuid,bigint,text,text,text,text,text,text): EXECUTE to service_role
 billing.apply_stripe_credit_pack_purchase(uuid,bigint,text,text,text,text,text,text): EXECUTE to service_role
@@ -633,9 +689,17 @@ billing.chain_faults(): EXECUTE to service_role
 billing.claim_outbox(integer,interval): EXECUTE to service_role
 billing.claim_top_ups(boolean,integer,interval): EXECUTE to service_role
 billing.commit_reservation(uuid,text,bigint): EXECUTE to service_role
+billing.credit_grants: SELECT to authenticated
+billing.credit_grants: SELECT to service_role
 billing.credit_system_metrics(interval): EXECUTE to service_role
+billing.credit_transactions: SELECT to authenticated
+billing.credit_transactions: SELECT to service_role
 billing.current_user_id(): EXECUTE to authenticated
 billing.current_user_id(): EXECUTE to service_role
+billing.cursors: SELECT to service_role
+billing.customer_accounts: SELECT to service_role
+billing.customers: SELECT to authenticated
+billing.customers: SELECT to service_role
 billing.explain_checkout_session(text): EXECUTE to service_role
 billing.explain_event(jsonb,jsonb): EXECUTE to service_role
 billing.explain_id(text): EXECUTE to service_role
@@ -645,6 +709,7 @@ billing.find_users(text): EXECUTE to service_role
 billing.finish_outbox(uuid,bigint,integer,text,interval): EXECUTE to service_role
 billing.finish_top_up(uuid,bigint,text,text,text): EXECUTE to service_role
 billing.forget_user(uuid): EXECUTE to service_role
+billing.forgotten_users: SELECT to service_role
 billing.free_plan(): EXECUTE to authenticated
 billing.free_plan(): EXECUTE to service_role
 billing.grant_access(regrole,regrole): EXECUTE to stripe_credits_owner
@@ -654,6 +719,7 @@ billing.grant_signup_credits(uuid): EXECUTE to service_role
 billing.guard_drop(): EXECUTE to stripe_credits_owner
 billing.import_balance(uuid,text,bigint,text,timestamp with time zone): EXECUTE to service_role
 billing.installed_state(): EXECUTE to stripe_credits_owner
+billing.invoice_lines: SELECT to service_role
 billing.is_service(): EXECUTE to authenticated
 billing.is_service(): EXECUTE to service_role
 billing.is_service(): EXECUTE to stripe_credits_owner
@@ -663,6 +729,9 @@ billing.load_catalog(jsonb): EXECUTE to service_role
 billing.lots_by(uuid,timestamp with time zone): EXECUTE to authenticated
 billing.lots_by(uuid,timestamp with time zone): EXECUTE to service_role
 billing.lots_by(uuid,timestamp with time zone): EXECUTE to stripe_credits_owner
+billing.mark_mirrored(uuid[],bigint[]): EXECUTE to service_role
+billing.mirror_again(uuid[]): EXECUTE to service_role
+billing.mirror_rows(uuid[],integer): EXECUTE to service_role
 billing.move_cursor(text,jsonb): EXECUTE to service_role
 billing.my_credits(): EXECUTE to authenticated
 billing.my_credits(): EXECUTE to service_role
@@ -672,69 +741,67 @@ billing.my_transactions(integer,bigint): EXECUTE to authenticated
 billing.my_transactions(integer,bigint): EXECUTE to service_role
 billing.name_payment_intent(uuid,bigint,text,text,bigint,text): EXECUTE to service_role
 billing.older_answer(billing.outcome): EXECUTE to stripe_credits_owner
+billing.outbox: SELECT to service_role
 billing.outbox_faults(): EXECUTE to service_role
 billing.owner_role_faults(): EXECUTE to stripe_credits_owner
 billing.payment_faults(): EXECUTE to service_role
 billing.payment_lines(text): EXECUTE to service_role
+billing.payment_names: SELECT to service_role
+billing.payments: SELECT to service_role
 billing.present_state(): EXECUTE to stripe_credits_owner
+billing.price_amounts: SELECT to service_role
+billing.prices: SELECT to authenticated
+billing.prices: SELECT to service_role
 billing.prune_stripe_events(interval): EXECUTE to service_role
+billing.read_changes: SELECT to service_role
 billing.reconcile_checkout_session(jsonb,uuid,timestamp with time zone): EXECUTE to service_role
 billing.refund_spend(uuid,text,text,bigint,text,text): EXECUTE to service_role
 billing.refuse_ledger_change(): EXECUTE to stripe_credits_owner
 billing.release_reservation(uuid,text): EXECUTE to service_role
 billing.replay_outbox(uuid,bigint): EXECUTE to service_role
+billing.repricings: SELECT to service_role
 billing.require_named(text,text): EXECUTE to stripe_credits_owner
 billing.reservation_faults(): EXECUTE to service_role
+billing.reservations: SELECT to authenticated
+billing.reservations: SELECT to service_role
 billing.reserve_credits(uuid,bigint,text,interval,text): EXECUTE to service_role
 billing.resolve_price(text,timestamp with time zone): EXECUTE to service_role
 billing.retry_due(integer): EXECUTE to service_role
 billing.retry_parked(integer): EXECUTE to service_role
 billing.retry_top_up(uuid,bigint,integer,text,interval): EXECUTE to service_role
+billing.reversals: SELECT to service_role
 billing.run_due(integer): EXECUTE to service_role
 billing.secure_installation(): EXECUTE to stripe_credits_owner
 billing.security_selfcheck(): EXECUTE to service_role
 billing.set_auto_top_up(uuid,boolean): EXECUTE to service_role
 billing.set_rights(oid[],oid[]): EXECUTE to stripe_credits_owner
+billing.settings: SELECT to service_role
 billing.spend_credits(uuid,bigint,text,text,jsonb): EXECUTE to service_role
 billing.store_price_amounts(jsonb): EXECUTE to service_role
+billing.stripe_events: SELECT to service_role
+billing.subscription_items: SELECT to service_role
+billing.subscription_moves: SELECT to service_role
+billing.subscription_users: SELECT to service_role
+billing.subscriptions: SELECT to authenticated
+billing.subscriptions: SELECT to service_role
 billing.surroundings_faults(): EXECUTE to stripe_credits_owner
 billing.sync_user_credits(uuid): EXECUTE to service_role
+billing.test_clocks: SELECT to service_role
 billing.top_up_faults(): EXECUTE to service_role
+billing.top_ups: SELECT to service_role
+billing.user_credits: SELECT to authenticated
+billing.user_credits: SELECT to service_role
 billing.user_id(text): EXECUTE to service_role
+billing.user_payments: SELECT to service_role
 billing.validate_credits_consistency(): EXECUTE to service_role
 billing.worth_faults(): EXECUTE to service_role
-credit_grants: SELECT to authenticated
-credit_grants: SELECT to service_role
-credit_transactions: SELECT to authenticated
-credit_transactions: SELECT to service_role
-cursors: SELECT to service_role
-customer_accounts: SELECT to service_role
-customers: SELECT to authenticated
-customers: SELECT to service_role
-forgotten_users: SELECT to service_role
-invoice_lines: SELECT to service_role
-outbox: SELECT to service_role
-payment_names: SELECT to service_role
-payments: SELECT to service_role
-price_amounts: SELECT to service_role
-prices: SELECT to authenticated
-prices: SELECT to service_role
-repricings: SELECT to service_role
-reservations: SELECT to authenticated
-reservations: SELECT to service_role
-reversals: SELECT to service_role
-schema: USAGE to authenticated
-schema: USAGE to service_role
-schema: USAGE to stripe_credits_owner
-settings: SELECT to service_role
-stripe_events: SELECT to service_role
-subscription_items: SELECT to service_role
-subscription_moves: SELECT to service_role
-subscription_users: SELECT to service_role
-subscriptions: SELECT to authenticated
-subscriptions: SELECT to service_role
-test_clocks: SELECT to service_role
-top_ups: SELECT to service_role
-user_credits: SELECT to authenticated
-user_credits: SELECT to service_role
-user_payments: SELECT to service_role
+billing_fdw.credit_transactions: SELECT to authenticated
+billing_fdw.credit_transactions: SELECT to service_role
+billing_fdw.user_credits: SELECT to authenticated
+billing_fdw.user_credits: SELECT to service_role
+billing_fdw.user_payments: SELECT to service_role
+schema billing: USAGE to authenticated
+schema billing: USAGE to service_role
+schema billing: USAGE to stripe_credits_owner
+schema billing_fdw: USAGE to service_role
+schema billing_fdw: USAGE to stripe_credits_owner

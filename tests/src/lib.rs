@@ -19,6 +19,7 @@ pub mod database; // one per test, dropped at its end
 pub mod fake_redis; // a Redis that can be slow, emptied and wrong
 pub mod fake_stripe; // a Stripe API to fetch from, faults on demand
 pub mod http_server; // what the shim and the browser talk to
+pub mod mirror; // the app's own database, compared with the books
 pub mod pages; // the app's web server
 pub mod payments; // payment intents, invoices of packs, credit notes
 pub mod permutations; // steps in every order

@@ -50,8 +50,16 @@ pub(crate) fn link(
     if Some(merged) == known {
         return false;
     }
+    let former = known.map(|known| known.user).filter(|former| *former != merged.user);
+    // The read model shows a user's latest customer: it may be another one now, also if the link is only newer.
     sql.execute(
-        "insert into billing.customers (customer_id, user_id, source, as_of) values ($1, $2, $3, $4)
+        "with changed as (
+             insert into billing.read_changes (user_id)
+             select u.user_id from unnest(array[$2, $5]) u (user_id)
+             where u.user_id is not null and ($6 or exists (
+                 select from billing.customers c where c.user_id = $2 and c.customer_id <> $1))
+         )
+         insert into billing.customers (customer_id, user_id, source, as_of) values ($1, $2, $3, $4)
          on conflict (customer_id) do update
              set (user_id, source, as_of) = (excluded.user_id, excluded.source, excluded.as_of)",
         &[
@@ -59,9 +67,11 @@ pub(crate) fn link(
             uuid_datum(merged.user).into(),
             merged.source.as_str().into(),
             timestamp(merged.as_of).into(),
+            former.map(uuid_datum).into(),
+            (known.is_none() || former.is_some()).into(),
         ],
     );
-    known.is_none_or(|known| known.user != merged.user)
+    known.is_none() || former.is_some()
 }
 
 /// Records that a customer and an account are the same, as an object states that names both.

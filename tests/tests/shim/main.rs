@@ -17,6 +17,7 @@ mod events;
 mod explain;
 mod hostile_bodies;
 mod lifecycle;
+mod mirror;
 mod monitoring;
 mod needs_fetch;
 mod openapi;

@@ -15,6 +15,7 @@ create table billing.settings (
     free_plan_every interval,
     low_credits jsonb not null,
     expiring_days integer check (expiring_days > 0),
+    auto_top_up jsonb,
     loaded_at timestamptz not null,
     distributed boolean not null default false,
     check (num_nulls(free_plan_key, free_plan_name, free_plan_credits, free_plan_every) in (0, 4))
@@ -34,6 +35,9 @@ comment on column billing.settings.low_credits is
 'The balances of which the app is told: {"default": [100, 10], "plans": {"pro": [1000]}}, highest first.';
 comment on column billing.settings.expiring_days is
 'How many days ahead the app is told that credits expire; null: never.';
+comment on column billing.settings.auto_top_up is
+'What is bought for users who allow it, when their credits run low: {"pack", "price_id", "credits", "below", "at_most"}; null: '
+'nothing.';
 
 comment on column billing.settings.distributed is
 'Set by a DBA who has distributed the tables by Citus, whose nodes log in to each other as the owner role: that it may is '

@@ -203,6 +203,24 @@ Errors: 22004 null, 22023 blank or too long, another pool, amount ≤ 0 or expir
 comment on function billing.settle_account(uuid) is
 'Posts what is due in one account, if the transaction may write. Internal to my_credits.';
 
+comment on function billing.set_auto_top_up(uuid, boolean) is
+'Turns auto top-up on or off for a user: whether the catalog''s auto_top_up buys packs by the user''s saved payment method, while '
+'nobody is there to confirm it. Turn it on only with the user''s consent to that. It ends the pause after a payment that failed; for '
+'a user who has too few credits already it buys at once.
+Outcome: applied; already_applied; rejected: no_catalog, no_auto_top_up (the catalog has none), no_customer (no server linked a '
+'customer of Stripe''s to the user). details.auto_top_up: on or off. Errors: 22004 null.';
+
+comment on function billing.finish_top_up(uuid, bigint, text, text, text) is
+'Records what an attempt to have a claimed top-up paid came to. A failure pauses auto top-up for the user; failed and canceled are '
+'told to the app.
+  p_user_id, p_id      the request
+  p_payment_intent_id  the payment intent that the caller knows to be the request''s; null: none
+  p_state              paid: Stripe took the money, the credits come with its event; failed or canceled: the request is not paid, and '
+'p_payment_intent_id is canceled at Stripe, so that nothing can pay it any more
+  p_reason             why it failed or was canceled
+Returns whether it was recorded: not if the request has ended, or names another payment intent.
+Errors: 22004 null, 22023 another state, blank or too long.';
+
 comment on function billing.run_due(integer) is
 'Posts what is due (expiries, parts of a period''s credits, months of the free plan, expired reservations) in up to '
 'p_limit accounts, and does what retry_due(100) does, if no delivery is being applied at that '

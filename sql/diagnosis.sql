@@ -225,6 +225,33 @@ $$;
 comment on function billing.outbox_faults() is
 'The part of validate_credits_consistency() about the outbox: no row is numbered after the account''s last one.';
 
+create function billing.top_up_faults() returns table (user_id uuid, place bigint, fault text)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+    select t.user_id, t.id, format('top-up %s is %s, and ended at %s', t.id, t.state, t.ended_at)
+    from billing.top_ups t where (t.state in ('requested', 'paid')) <> (t.ended_at is null)
+    union all
+    select t.user_id, t.id, format('top-up %s is %s, and names no payment intent', t.id, t.state)
+    from billing.top_ups t where t.state in ('paid', 'succeeded') and t.payment_intent_id is null
+    union all
+    select t.user_id, t.id, format('top-up %s: by the account the last one is %s', t.id, coalesce(a.last_outbox_id, 0))
+    from billing.top_ups t left join billing.accounts a using (user_id) where t.id > coalesce(a.last_outbox_id, 0)
+    union all
+    -- A payment counts under one of its names, which need not be this one by now.
+    select t.user_id, t.id, format('top-up %s succeeded, but payment intent %s paid for nothing of the user', t.id,
+        t.payment_intent_id)
+    from billing.top_ups t
+    where t.state = 'succeeded' and not exists (
+        select from billing.payment_names n join billing.payments p using (source_id)
+        where n.name = t.payment_intent_id and p.paid_at is not null and p.user_id = t.user_id)
+    union all
+    select t.user_id, t.id, format('payment intent %s paid for top-ups %s and %s', t.payment_intent_id, t.id, o.id)
+    from billing.top_ups t
+    join billing.top_ups o on o.user_id = t.user_id and o.payment_intent_id = t.payment_intent_id and o.id > t.id
+$$;
+comment on function billing.top_up_faults() is
+'The part of validate_credits_consistency() about top-ups: what succeeded was paid, by a payment intent of its own.';
+
 create function billing.balance_faults()
 returns table (user_id uuid, stored bigint, calculated bigint, fault text)
 language sql stable security definer set search_path = pg_catalog, pg_temp
@@ -300,6 +327,8 @@ as $$
             select 6, r.* from billing.reservation_faults() r
             union all
             select 7, o.* from billing.outbox_faults() o
+            union all
+            select 8, t.* from billing.top_up_faults() t
         ) f
     ), details as (
         -- The first faults say where to look; a chain that is cut has as many as rows behind the cut.
@@ -381,7 +410,8 @@ begin
         'user_id', p_user_id,
         'account', (
             select to_jsonb(c) || jsonb_build_object(
-                'signed_up_at', a.signed_up_at, 'next_due_at', a.next_due_at, 'updated_at', a.updated_at)
+                'signed_up_at', a.signed_up_at, 'next_due_at', a.next_due_at, 'updated_at', a.updated_at,
+                'auto_top_up', a.auto_top_up)
             from billing.user_credits c join billing.accounts a using (user_id) where c.user_id = p_user_id),
         'customers', (
             select coalesce(jsonb_agg(to_jsonb(c) - 'user_id' order by c.as_of desc, c.customer_id), '[]')
@@ -408,6 +438,11 @@ begin
         'reservations', (
             select coalesce(jsonb_agg(to_jsonb(r) - 'user_id' order by r.expires_at, r.request_id), '[]')
             from billing.reservations r where r.user_id = p_user_id and r.status = 'held'),
+        'top_ups', (
+            select coalesce(jsonb_agg(to_jsonb(t) - 'user_id' order by t.id desc), '[]')
+            from (
+                select * from billing.top_ups t where t.user_id = p_user_id order by t.id desc limit c_rows
+            ) t),
         -- Events that name the user's customers, or the user, and could not be applied yet.
         'waiting', (
             select coalesce(jsonb_agg(jsonb_build_object(
@@ -429,7 +464,7 @@ end
 $$;
 comment on function billing.explain_user(uuid) is
 'What support needs to know of a user, on one page: the balances as user_credits has them (null without an account), '
-'customers, grants (those with credits first), subscriptions and their moves, payments, held reservations, what waits (events of the '
+'customers, grants (those with credits first), subscriptions and their moves, payments, held reservations, top-ups, what waits (events of the '
 'user''s customers that are parked or to be fetched), and the last ledger rows; at most 50 of a kind. Errors: 22004 '
 'null.';
 

@@ -136,10 +136,15 @@ create domain billing.link_source as text check (value in ('client_reference', '
 comment on domain billing.link_source is 'What says which user a customer is, weakest first.';
 create domain billing.outbox_type as text check (value in (
     'credits.granted', 'credits.reversed', 'credits.low', 'credits.exhausted', 'credits.expiring',
-    'subscription.changed', 'payment.parked', 'payment.applied_late'));
+    'subscription.changed', 'payment.parked', 'payment.applied_late',
+    'top_up.requested', 'top_up.succeeded', 'top_up.failed', 'top_up.canceled', 'top_up.refused'));
 comment on domain billing.outbox_type is 'What the app is told.';
 create domain billing.outbox_state as text check (value in ('pending', 'delivered', 'dead'));
 comment on domain billing.outbox_state is 'Whether the app was told.';
+create domain billing.top_up_switch as text check (value in ('off', 'on', 'paused'));
+comment on domain billing.top_up_switch is 'Whether packs are bought for a user by auto top-up.';
+create domain billing.top_up_state as text check (value in ('requested', 'paid', 'succeeded', 'failed', 'canceled'));
+comment on domain billing.top_up_state is 'What became of a request for a top-up.';
 create domain billing.counter as integer check (value > 0);
 comment on domain billing.counter is 'A number counted from 1.';
 create domain billing.quantity as bigint check (value >= 0);

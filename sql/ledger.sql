@@ -23,7 +23,9 @@ create table billing.accounts (
     last_transaction_id bigint not null default 0,
     last_hash bytea not null default '',
     last_outbox_id bigint not null default 0,
+    auto_top_up billing.top_up_switch not null default 'off',
     version bigint not null default 0,
+    mirror_due_since timestamptz default clock_timestamp(),
     created_at timestamptz not null,
     updated_at timestamptz not null
 ) with (fillfactor = 80);
@@ -32,6 +34,8 @@ comment on table billing.accounts is
 'leaves out what has expired since.';
 comment on column billing.accounts.last_hash is
 'The hash of the last ledger row: the head of the user''s chain.';
+comment on column billing.accounts.auto_top_up is
+'Whether the catalog''s auto_top_up buys packs for the user: on by set_auto_top_up, paused by a payment that failed.';
 comment on column billing.accounts.free_next_at is
 'The start of the free plan''s next month that is not granted yet.';
 comment on column billing.accounts.periods_next_at is
@@ -41,8 +45,23 @@ comment on column billing.accounts.to_set_aside is
 'Null if nothing.';
 comment on column billing.accounts.next_due_at is
 'When something is due next: an expiry, a drip, the end of a reservation. Reads are right before run_due posts it.';
+comment on column billing.accounts.version is
+'Rises with each change of what user_credits says of the user, but for what time alone changes until it is posted.';
+comment on column billing.accounts.mirror_due_since is
+'When the first change happened that the mirror does not have yet; null if it has them all.';
+-- Without a mirror the time stays as it is, and so costs no update anything.
+create index accounts_mirror_due on billing.accounts (mirror_due_since) where mirror_due_since is not null;
 create index accounts_due on billing.accounts (next_due_at) where next_due_at is not null;
 create index accounts_test_clock on billing.accounts (test_clock) where test_clock is not null;
+
+create table billing.read_changes (
+    user_id uuid not null,
+    id uuid not null default gen_random_uuid(),
+    primary key (user_id, id)
+);
+comment on table billing.read_changes is
+'Users of whom user_credits changed without their account: by a customer''s link, the catalog or forget_user. run_due '
+'gives their accounts a new version and deletes the rows. Without a lock of the account, which may be taken in order only.';
 
 create table billing.test_clocks (
     clock_id billing.identifier primary key,

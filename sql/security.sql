@@ -18,11 +18,13 @@ alter table billing.settings enable row level security;
 alter table billing.prices enable row level security;
 alter table billing.price_amounts enable row level security;
 alter table billing.accounts enable row level security;
+alter table billing.read_changes enable row level security;
 alter table billing.test_clocks enable row level security;
 alter table billing.credit_grants enable row level security;
 alter table billing.credit_transactions enable row level security;
 alter table billing.reservations enable row level security;
 alter table billing.outbox enable row level security;
+alter table billing.top_ups enable row level security;
 alter table billing.customers enable row level security;
 alter table billing.subscriptions enable row level security;
 alter table billing.subscription_users enable row level security;
@@ -57,6 +59,7 @@ create policy readers on billing.subscription_users for select to public using (
 create policy readers on billing.subscription_moves for select to public using ((select billing.is_service()));
 create policy readers on billing.subscription_items for select to public using ((select billing.is_service()));
 create policy readers on billing.invoice_lines for select to public using ((select billing.is_service()));
+create policy readers on billing.read_changes for select to public using ((select billing.is_service()));
 create policy readers on billing.test_clocks for select to public using ((select billing.is_service()));
 create policy readers on billing.payments for select to public using ((select billing.is_service()));
 create policy readers on billing.payment_names for select to public using ((select billing.is_service()));
@@ -64,6 +67,7 @@ create policy readers on billing.reversals for select to public using ((select b
 create policy readers on billing.stripe_events for select to public using ((select billing.is_service()));
 create policy readers on billing.forgotten_users for select to public using ((select billing.is_service()));
 create policy readers on billing.outbox for select to public using ((select billing.is_service()));
+create policy readers on billing.top_ups for select to public using ((select billing.is_service()));
 create policy readers on billing.cursors for select to public using ((select billing.is_service()));
 create policy readers on billing.customer_accounts for select to public using ((select billing.is_service()));
 create policy readers on billing.repricings for select to public using ((select billing.is_service()));
@@ -85,6 +89,8 @@ as $$
         where c.relkind in ('r', 'v')
     )
     select k, 'schema billing', 'USAGE' from unnest(array['client', 'service', 'owner']) k
+    union all
+    select k, 'schema billing_fdw', 'USAGE' from unnest(array['service', 'owner']) k
     union all
     select 'owner', f.object, 'EXECUTE' from functions f
     union all
@@ -146,12 +152,13 @@ begin
         select distinct o.object,
             case when a.grantee = 0 then 'public' else a.grantee::regrole::text end as grantee
         from (
-            select 'schema billing' as object, n.nspowner as owner, n.nspacl as acl
-            from pg_namespace n where n.nspname = 'billing'
+            select 'schema ' || n.nspname as object, n.nspowner as owner, n.nspacl as acl
+            from pg_namespace n where n.nspname in ('billing', 'billing_fdw')
             union all
             select 'table ' || c.oid::regclass, c.relowner, c.relacl
             from pg_class c
-            where c.relnamespace = 'billing'::regnamespace and c.relkind in ('r', 'v')
+            where c.relnamespace in ('billing'::regnamespace, 'billing_fdw'::regnamespace)
+                and c.relkind in ('r', 'v')
             union all
             select 'function ' || p.oid::regprocedure, p.proowner, coalesce(p.proacl, acldefault('f', p.proowner))
             from pg_proc p where p.pronamespace = 'billing'::regnamespace
@@ -161,7 +168,7 @@ begin
     loop
         execute format('revoke all on %s from %s cascade', v_right.object, v_right.grantee);
     end loop;
-    grant usage on schema billing to stripe_credits_owner;
+    grant usage on schema billing, billing_fdw to stripe_credits_owner;
     grant execute on all functions in schema billing to stripe_credits_owner;
     for v_right in
         select distinct e.object, e.privilege, r.grantee::regrole as grantee
@@ -211,7 +218,8 @@ begin
     execute format('alter schema billing owner to %I', current_user);
     for v_object in
         select c.oid::regclass as name from pg_class c
-        where c.relnamespace = 'billing'::regnamespace and c.relkind in ('r', 'v')
+        where c.relnamespace in ('billing'::regnamespace, 'billing_fdw'::regnamespace)
+            and c.relkind in ('r', 'v')
     loop
         execute format('alter table %s owner to stripe_credits_owner', v_object.name);
     end loop;

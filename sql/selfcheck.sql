@@ -9,7 +9,8 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
     with relations as (
         select c.* from pg_class c
-        where c.relnamespace = 'billing'::regnamespace and c.relkind not in ('i', 'I', 'c')
+        where c.relnamespace in ('billing'::regnamespace, 'billing_fdw'::regnamespace)
+            and c.relkind not in ('i', 'I', 'c')
     ), installer as (
         select e.extowner as oid from pg_extension e where e.extname = 'stripe_credits'
     )
@@ -79,18 +80,19 @@ create function billing.access_faults() returns table (check_name text, fault te
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     with rights as (
-        select 'schema billing' as object, n.nspowner as owner, a.*
+        select 'schema ' || n.nspname as object, n.nspowner as owner, a.*
         from pg_namespace n cross join lateral aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a
-        where n.nspname = 'billing'
+        where n.nspname in ('billing', 'billing_fdw')
         union all
         select 'table ' || c.oid::regclass, c.relowner, a.*
         from pg_class c
         cross join lateral aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a
-        where c.relnamespace = 'billing'::regnamespace and c.relkind not in ('i', 'I', 'c')
+        where c.relnamespace in ('billing'::regnamespace, 'billing_fdw'::regnamespace)
+            and c.relkind not in ('i', 'I', 'c')
         union all
         select format('column %s.%I', c.oid::regclass, t.attname), c.relowner, a.*
         from pg_class c join pg_attribute t on t.attrelid = c.oid cross join lateral aclexplode(t.attacl) a
-        where c.relnamespace = 'billing'::regnamespace
+        where c.relnamespace in ('billing'::regnamespace, 'billing_fdw'::regnamespace)
         union all
         select 'function ' || p.oid::regprocedure, p.proowner, a.*
         from pg_proc p cross join lateral aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
@@ -152,9 +154,9 @@ as $$
     from billing.owner_role_faults() f
     where not (f = 'may log in' and exists (select from billing.settings s where s.distributed))
     union all
-    select 'the schema belongs to the installer', format('schema billing: owner %s', n.nspowner::regrole)
+    select 'the schema belongs to the installer', format('schema %s: owner %s', n.nspname, n.nspowner::regrole)
     from pg_namespace n join pg_extension e on e.extname = 'stripe_credits'
-    where n.nspname = 'billing' and n.nspowner <> e.extowner
+    where n.nspname in ('billing', 'billing_fdw') and n.nspowner <> e.extowner
     union all
     select 'no other object shares the tables'' rows',
         format('%s inherits from %s', i.inhrelid::regclass, i.inhparent::regclass)

@@ -8,6 +8,7 @@
 
 use pgrx::datum::{Interval, TimestampWithTimeZone};
 use pgrx::prelude::*;
+use stripe_credits_rules::top_up::TopUpState;
 
 use crate::entry::direct::{self, DirectPurchase, DirectState};
 use crate::entry::{attribute, catalog, event, forget};
@@ -16,14 +17,15 @@ use crate::outcome::Outcome;
 use crate::pg::convert::{clock, time, uuid, uuid_datum};
 use crate::pg::error::{
     catalog_document, change, described, described_if_given, document, document_if_given, document_text,
-    document_texts, expiry, metadata, named, named_if_given, not_negative, period, pool, positive,
-    raise_invalid, required, subscription_status, time_to_live,
+    document_texts, end_of_top_up, expiry, metadata, named, named_if_given, not_negative, period, pool,
+    positive, raise_invalid, required, subscription_status, time_to_live,
 };
 use crate::pg::json::Json;
 use crate::pg::sql::connected;
 use crate::posting::adjustment::{self, Adjustment, Import};
 use crate::posting::promotion::{self, ManualGrant};
 use crate::posting::spend::{self, Refund, Request};
+use crate::posting::top_up::{self, Ending};
 use crate::tables::{inbox, outbox};
 
 /// Applies a whole Stripe event in one transaction, in any order, any number of times, with the same end state.
@@ -385,6 +387,52 @@ fn import_balance(
         expires_at: expiry(p_expires_at, "p_expires_at"),
     };
     connected(|sql| adjustment::import(sql, &call))
+}
+
+/// Turns auto top-up on or off for a user: whether the catalog's `auto_top_up` buys packs by the user's saved payment method.
+/// To turn it on takes the user's consent to be charged. After a payment that failed, it ends the pause; for a user who has too
+/// few credits already, it buys at once.
+///
+/// `already_applied` if it is so already; `rejected` with `no_catalog`, `no_auto_top_up` if the catalog has none, or
+/// `no_customer` if no server linked a customer of Stripe's to the user. To turn it off is never rejected.
+#[pg_extern(security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn set_auto_top_up(p_user_id: Option<pgrx::Uuid>, p_enabled: Option<bool>) -> Outcome {
+    let (user, enabled) = (uuid(required(p_user_id, "p_user_id")), required(p_enabled, "p_enabled"));
+    connected(|sql| top_up::set(sql, user, enabled))
+}
+
+/// Records what an attempt to have a claimed top-up paid came to: `paid`, or `failed` or `canceled` with a reason, after which
+/// no payment intent of the request may be paid. A failure pauses auto top-up, and both are told.
+///
+/// Returns whether it was recorded: not if the request has ended, or names another payment intent than the caller knows.
+#[pg_extern(security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn finish_top_up(
+    p_user_id: Option<pgrx::Uuid>,
+    p_id: Option<i64>,
+    p_payment_intent_id: Option<String>,
+    p_state: Option<String>,
+    p_reason: default!(Option<String>, "NULL"),
+) -> bool {
+    let state = end_of_top_up(p_state, "p_state");
+    // What was paid names what paid it; anything else, why it was not.
+    let is_paid = state == TopUpState::Paid;
+    let payment_intent_id = if is_paid {
+        Some(named(p_payment_intent_id, "p_payment_intent_id"))
+    } else {
+        named_if_given(p_payment_intent_id, "p_payment_intent_id")
+    };
+    let reason =
+        if is_paid { named_if_given(p_reason, "p_reason") } else { Some(named(p_reason, "p_reason")) };
+    let ending = Ending {
+        user: uuid(required(p_user_id, "p_user_id")),
+        id: required(p_id, "p_id"),
+        payment_intent_id: payment_intent_id.as_deref(),
+        state,
+        reason: reason.as_deref(),
+    };
+    connected(|sql| top_up::finish(sql, &ending))
 }
 
 /// Posts what is due in up to `p_limit` accounts, and does what `retry_due(100)` does, if no delivery is being applied at that

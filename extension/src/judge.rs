@@ -26,7 +26,7 @@ use crate::outcome::Outcome;
 use crate::payment;
 use crate::pg::sql::Sql;
 use crate::posting::subscription::{Incoming, Source};
-use crate::posting::{invoice, pack, reversal, subscription};
+use crate::posting::{invoice, pack, reversal, subscription, top_up};
 use crate::tables::payments::{self, Joined, Known};
 use crate::tables::{customers, inbox, ownership, subscriptions, test_clocks};
 
@@ -424,6 +424,12 @@ fn judge_payment_intent(sql: &mut Sql, context: &Context, intent: &PaymentIntent
     if !intent.succeeded {
         return Outcome::ignored(Reason::Unpaid).into();
     }
+    let judged = judge_succeeded_intent(sql, context, intent);
+    top_up::succeed(sql, intent, &judged.outcome);
+    judged
+}
+
+fn judge_succeeded_intent(sql: &mut Sql, context: &Context, intent: &PaymentIntent) -> Judged {
     let event_id = context.event.id.as_str();
     let mut names = intent.names();
     names.extend(context.fetched.iter().flat_map(|fetched| fetched.names_of(&intent.id)));

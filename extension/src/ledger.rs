@@ -28,6 +28,7 @@ mod debt; // what was drawn beyond worth
 mod draws; // spends and reservations
 mod audit; // what the books should hold by all facts
 mod telling; // what an operation tells the app
+mod top_ups; // the pack that a draw requests
 mod chain; // the hash of each ledger row
 
 use pgrx::PgSqlErrorCode;
@@ -50,6 +51,7 @@ pub(crate) use purchase::{Bought, came_back};
 pub(crate) use targets::Cause;
 use telling::Telling;
 pub(crate) use telling::{tell_expiring, tell_of_payment};
+pub(crate) use top_ups::told_top_up;
 
 use crate::pg::convert::{clock, timestamp, uuid_datum};
 use crate::pg::error::raise;
@@ -159,6 +161,8 @@ pub(crate) struct Account {
     postings: Vec<Value>,
     /// What the app is told when the account is saved.
     telling: Telling,
+    /// Whether packs are bought for the user by auto top-up.
+    tops_up: bool,
     /// The credits that could be spent when the account was saved last.
     saved_available: Credits,
     dirty: bool,
@@ -206,13 +210,36 @@ pub(crate) fn settle_due(sql: &mut Sql, user: Uuid) {
     }
 }
 
-/// Posts what is due in up to `limit` accounts. Returns in how many.
+/// Posts what is due in up to `limit` accounts. Returns in how many. Gives a new version to as many accounts of which the read
+/// model changed without them; these are not counted.
 pub(crate) fn run_due(sql: &mut Sql, limit: i64) -> usize {
+    renew_versions(sql, limit);
     let users = due(sql, limit);
     for user in &users {
         settle(sql, *user);
     }
     users.len()
+}
+
+/// Works off `read_changes`, except of accounts that are busy now.
+fn renew_versions(sql: &mut Sql, limit: i64) {
+    if sql.query_opt("select from billing.read_changes limit 1", &[]).is_none() {
+        return;
+    }
+    sql.execute(
+        "with locked as (
+             select c.user_id, c.id from billing.read_changes c join billing.accounts a using (user_id)
+             order by a.user_id limit $1 for update of a, c skip locked
+         ), renewed as (
+             update billing.accounts a set version = a.version + 1,
+                 mirror_due_since = coalesce(a.mirror_due_since, clock_timestamp())
+             where a.user_id in (select l.user_id from locked l)
+         )
+         delete from billing.read_changes c where (c.user_id, c.id) in (select l.user_id, l.id from locked l)
+             -- An account that is made later is not mirrored yet.
+             or not exists (select from billing.accounts a where a.user_id = c.user_id)",
+        &[limit.into()],
+    );
 }
 
 /// Opening an account posts what is due, and there is nothing else to post.
@@ -224,7 +251,7 @@ fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
     let mut row = sql.query_opt(
         "select subscription_credits, purchased_credits, promotional_credits, debt, tier, subscription_status,
                 signed_up_at, free_next_at, periods_next_at, next_due_at, last_grant_id, last_transaction_id, last_hash,
-                updated_at, test_clock, to_set_aside::text, last_outbox_id,
+                updated_at, test_clock, to_set_aside::text, last_outbox_id, auto_top_up = 'on',
                 case when test_clock is not null then billing.account_time(test_clock) end
          from billing.accounts where user_id = $1 for update",
         &[uuid_datum(user).into()],
@@ -244,6 +271,7 @@ fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
         test_clock: row.get_opt(),
         to_set_aside: row.get_opt::<String>().map(|text| serde_json::from_str(&text).expect("jsonb is JSON")),
         last_outbox_id: row.get(),
+        tops_up: row.get(),
         operation_id: 0,
         opened_with: Credits::ZERO,
         postings: Vec::new(),
@@ -338,7 +366,8 @@ pub(crate) fn sync(sql: &mut Sql, user: Uuid) -> Credits {
                  ) l
                  order by l.id desc limit 1),
              last_outbox_id = greatest(a.last_outbox_id,
-                 (select max(o.id) from billing.outbox o where o.user_id = a.user_id)),
+                 (select max(o.id) from billing.outbox o where o.user_id = a.user_id),
+                 (select max(t.id) from billing.top_ups t where t.user_id = a.user_id)),
              debt = greatest(0,
                  (select coalesce(sum(g.remaining), 0) from billing.credit_grants g where g.user_id = a.user_id)
                  - (select coalesce(sum(t.amount), 0) from billing.credit_transactions t where t.user_id = a.user_id)),
@@ -347,7 +376,8 @@ pub(crate) fn sync(sql: &mut Sql, user: Uuid) -> Credits {
                  a.periods_next_at, a.free_next_at,
                  (select min(r.expires_at) from billing.reservations r
                   where r.user_id = a.user_id and r.status = 'held')),
-             version = a.version + 1, updated_at = $2
+             version = a.version + 1, updated_at = $2,
+             mirror_due_since = coalesce(a.mirror_due_since, clock_timestamp())
          where a.user_id = $1
          returning subscription_credits + purchased_credits + promotional_credits - debt",
         &[uuid_datum(user).into(), timestamp(account.now).into(), account.last_transaction_id.into()],
@@ -522,6 +552,11 @@ impl Account {
         Credits(i64::MAX - self.available().0)
     }
 
+    /// Records that something changed which the read model shows and the account does not hold.
+    pub(crate) fn renew_version(&mut self) {
+        self.dirty = true;
+    }
+
     /// The credits that can be spent now.
     pub(crate) fn available(&self) -> Credits {
         Credits(self.total().0 + self.balances.debt.0)
@@ -660,7 +695,8 @@ impl Account {
             "update billing.accounts set subscription_credits = $2, purchased_credits = $3, promotional_credits = $4,
                  debt = $5, tier = $6, subscription_status = $7, signed_up_at = $8, free_next_at = $9, periods_next_at = $10,
                  next_due_at = $11, last_grant_id = $12, last_transaction_id = $13, version = version + 1, updated_at = $14,
-                 test_clock = $15, last_hash = $16, to_set_aside = $17, last_outbox_id = $18
+                 test_clock = $15, last_hash = $16, to_set_aside = $17, last_outbox_id = $18,
+                 mirror_due_since = coalesce(mirror_due_since, clock_timestamp())
              where user_id = $1",
             &[
                 uuid_datum(self.user).into(),

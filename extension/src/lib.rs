@@ -30,6 +30,7 @@ mod posting {
     pub(crate) mod reversal; // refunds, disputes, credit notes
     pub(crate) mod adjustment; // corrections by hand, imported balances
     pub(crate) mod promotion; // credits that are given
+    pub(crate) mod top_up; // auto top-up: allowed, paid, failed
     pub(crate) mod spend; // spends, reservations, and what is given back of them
 }
 mod payment; // the names of a payment, joined
@@ -45,9 +46,11 @@ mod tables {
     pub(crate) mod payments; // payments, payment_names
     pub(crate) mod invoices; // payments: what plan credits depend on
     pub(crate) mod invoice_lines; // invoice_lines: what each invoice bills
+    pub(crate) mod read_changes; // read_changes: users of whom the read model changed without their account
     pub(crate) mod test_clocks; // test_clocks: the time by each of Stripe's test clocks
     pub(crate) mod reservations; // reservations
     pub(crate) mod outbox; // outbox: what the app is told
+    pub(crate) mod top_ups; // top_ups: packs to be bought by auto top-up
     pub(crate) mod reversals; // reversals: refunds, disputes, credit notes
     pub(crate) mod inbox; // stripe_events
     pub(crate) mod forgotten; // forgotten_users
@@ -71,12 +74,10 @@ extension_sql_file!("../../sql/catalog.sql", name = "catalog", requires = ["inst
 extension_sql_file!("../../sql/ledger.sql", name = "ledger", requires = ["catalog"]);
 extension_sql_file!("../../sql/outbox.sql", name = "outbox", requires = ["ledger"]);
 extension_sql_file!("../../sql/stripe.sql", name = "stripe", requires = ["outbox"]);
-extension_sql_file!("../../sql/read_model.sql", name = "read_model", requires = ["stripe", api::user_id]);
-extension_sql_file!(
-    "../../sql/diagnosis.sql",
-    name = "diagnosis",
-    requires = ["read_model", api::worth_faults]
-);
+extension_sql_file!("../../sql/top_ups.sql", name = "top_ups", requires = ["stripe"]);
+extension_sql_file!("../../sql/read_model.sql", name = "read_model", requires = ["top_ups", api::user_id]);
+extension_sql_file!("../../sql/mirror.sql", name = "mirror", requires = ["read_model"]);
+extension_sql_file!("../../sql/diagnosis.sql", name = "diagnosis", requires = ["mirror", api::worth_faults]);
 extension_sql_file!(
     "../../sql/explain.sql",
     name = "explain",
@@ -113,6 +114,8 @@ extension_sql_file!(
         api::refund_spend,
         api::adjust_credits,
         api::import_balance,
+        api::set_auto_top_up,
+        api::finish_top_up,
         api::run_due,
         api::prune_stripe_events,
         api::forget_user,

@@ -19,6 +19,7 @@ use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::limits::{Turns, UserRates};
 use crate::metrics::Metrics;
+use crate::mirror::Mirror;
 use crate::outcome::Outcome;
 use crate::streams::Streams;
 use crate::stripe::client::StripeClient;
@@ -44,6 +45,8 @@ pub(crate) struct App {
     pub(crate) cache: Option<Cache>,
     /// Where the app is told what happens.
     pub(crate) endpoint: Option<Endpoint>,
+    /// The app's own database, in which accounts are mirrored.
+    pub(crate) mirror: Option<Mirror>,
     /// The pages that listen for the same.
     pub(crate) streams: Streams,
     pub(crate) metrics: Metrics,
@@ -87,6 +90,7 @@ impl App {
             return_urls: config.return_urls,
             cache: config.redis.as_ref().map(|redis| Cache::new(redis, metrics.redis_calls())).transpose()?,
             endpoint: config.events.as_ref().map(Endpoint::new),
+            mirror: config.mirror.as_ref().map(Mirror::new),
             streams: Streams::default(),
             metrics,
             dropped_lines: log.dropped(),

@@ -12,6 +12,7 @@ pub(crate) mod catalog_draft;
 pub(crate) mod webhooks_create;
 pub(crate) mod webhooks_check;
 pub(crate) mod books_check;
+pub(crate) mod mirror;
 pub(crate) mod explain;
 pub(crate) mod send_test_event;
 mod repair;

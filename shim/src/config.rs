@@ -23,8 +23,8 @@ pub(crate) use self::urls::ReturnUrl;
 use self::urls::{api_base, origins, return_url, server_url};
 pub(crate) use self::values::StripeMode;
 use self::values::{
-    credits_max_age, events_secrets, jwt_secret, listen, log_level, number, rate, redis_url, service_tokens,
-    stripe_key, webhook_secrets,
+    credits_max_age, events_secrets, jwt_secret, listen, log_level, number, number_from, rate, redis_url,
+    service_tokens, stripe_key, webhook_secrets,
 };
 use crate::tls::DatabaseTls;
 
@@ -65,6 +65,9 @@ Environment:
   EVENTS_URL             the app's endpoint that is told what happens, by POST; https, or http to a loopback host
   EVENTS_SECRET          whsec_ and base64, required with EVENTS_URL: signs by Standard Webhooks; several, separated by
                          commas, during a rotation
+  MIRROR_DATABASE_URL    the app's own database, written as DATABASE_URL: keeps each account's credits up to date in a
+                         table there, made by `stripe-credits mirror init`
+  MIRROR_LEDGER_ROWS     how many of each user's last ledger rows the mirror has, up to 1000; default 0
   LISTEN                 address and port, default 127.0.0.1:8787; port 0 takes a free one and logs it
   OPS_LISTEN             the same for operators: /healthz, /readyz and /metrics, default 127.0.0.1:8788
   DATABASE_POOL_SIZE     default 8, and one more for probes
@@ -73,7 +76,7 @@ Environment:
   MAX_CONNECTIONS        HTTP connections at once, default 2048
   LOG_LEVEL              error, warn, info (default), debug or trace
   …_FILE                 for DATABASE_URL, STRIPE_WEBHOOK_SECRET, STRIPE_SECRET_KEY, JWT_SECRET, SERVICE_TOKEN,
-                         EVENTS_SECRET and REDIS_URL: the file that holds the value, such as a container's secret";
+                         EVENTS_SECRET, MIRROR_DATABASE_URL and REDIS_URL: the file that holds the value, such as a container's secret";
 
 const DEFAULT_JWT_ROLE: &str = "authenticated";
 const DEFAULT_STRIPE_API_BASE: &str = "https://api.stripe.com";
@@ -91,6 +94,8 @@ const USER_REQUESTS_PER_MINUTE_LIMIT: usize = 10_000;
 /// Connections to Postgres.
 const DEFAULT_POOL_SIZE: usize = 8;
 const POOL_SIZE_LIMIT: usize = 1000;
+/// The ledger rows of each user that the mirror may have.
+const MIRROR_LEDGER_ROWS_LIMIT: usize = 1_000;
 /// HTTP connections at once; further ones wait in the kernel's accept queue.
 const DEFAULT_MAX_CONNECTIONS: usize = 2048;
 const CONNECTION_LIMIT: usize = 100_000;
@@ -108,6 +113,7 @@ pub(crate) struct ServeConfig {
     pub(crate) return_urls: ReturnUrls,
     pub(crate) redis: Option<RedisConfig>,
     pub(crate) events: Option<EventsConfig>,
+    pub(crate) mirror: Option<MirrorConfig>,
     pub(crate) listen: SocketAddr,
     /// Where operators ask: health, readiness, metrics.
     pub(crate) ops_listen: SocketAddr,
@@ -141,6 +147,16 @@ pub(crate) struct DatabaseConfig {
     pub(crate) pool_size: usize,
     /// How long a statement waits for a lock.
     pub(crate) lock_timeout: Duration,
+}
+
+/// The app's own database, in which the accounts are mirrored.
+#[derive(Debug)]
+pub(crate) struct MirrorConfig {
+    pub(crate) postgres: tokio_postgres::Config,
+    pub(crate) tls: DatabaseTls,
+    pub(crate) prepared_statements: PreparedStatements,
+    /// How many of each user's last ledger rows are mirrored.
+    pub(crate) ledger_rows: usize,
 }
 
 /// Stripe's API and the key for it.
@@ -205,6 +221,7 @@ impl ServeConfig {
         let return_urls = ReturnUrls::read_from(&mut reader);
         let redis = RedisConfig::read_from(&mut reader, webhook_secrets.as_deref());
         let events = EventsConfig::read_from(&mut reader);
+        let mirror = MirrorConfig::read_from(&mut reader, Need::Optional);
         let user_requests_per_minute = reader
             .optional("USER_REQUESTS_PER_MINUTE", |text| rate(text, USER_REQUESTS_PER_MINUTE_LIMIT))
             .unwrap_or(DEFAULT_USER_REQUESTS_PER_MINUTE);
@@ -225,6 +242,7 @@ impl ServeConfig {
             return_urls,
             redis,
             events,
+            mirror,
             listen,
             ops_listen,
             user_requests_per_minute,
@@ -343,6 +361,46 @@ impl EventsConfig {
             None => reader.optional_secret("EVENTS_SECRET", events_secrets),
         };
         url.zip(secrets).map(|(url, secrets)| Self { url, secrets })
+    }
+}
+
+/// Whether a command works without a setting.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Need {
+    Optional,
+    Required,
+}
+
+impl MirrorConfig {
+    /// Reads the variables of a command that only needs the mirror.
+    pub(crate) fn read(environment: &Environment) -> Result<Self, ConfigError> {
+        let mut reader = Reader::new(environment);
+        let mirror = Self::read_from(&mut reader, Need::Required);
+        reader.finish(mirror)
+    }
+
+    /// The same for a command that needs the books too.
+    pub(crate) fn read_with_books(environment: &Environment) -> Result<(DatabaseConfig, Self), ConfigError> {
+        let mut reader = Reader::new(environment);
+        let database = DatabaseConfig::read_from(&mut reader);
+        let mirror = Self::read_from(&mut reader, Need::Required);
+        reader.finish(database.zip(mirror))
+    }
+
+    fn read_from(reader: &mut Reader, need: Need) -> Option<Self> {
+        let url = match need {
+            Need::Required => reader.required_secret("MIRROR_DATABASE_URL", database_url),
+            Need::Optional => reader.optional_secret("MIRROR_DATABASE_URL", database_url),
+        };
+        let ledger_rows = reader
+            .optional("MIRROR_LEDGER_ROWS", |text| number_from(text, 0, MIRROR_LEDGER_ROWS_LIMIT))
+            .unwrap_or_default();
+        url.map(|(postgres, tls, prepared_statements)| Self {
+            postgres,
+            tls,
+            prepared_statements,
+            ledger_rows,
+        })
     }
 }
 

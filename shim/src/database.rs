@@ -16,7 +16,9 @@ pub(crate) mod catalog;
 mod credits;
 mod events;
 mod explain;
+pub(crate) mod mirror;
 pub(crate) mod operations;
+pub(crate) mod top_ups;
 pub(crate) mod outbox;
 mod users;
 
@@ -49,6 +51,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The connections by which events are claimed and read for the app.
 const OUTBOX_POOL_SIZE: usize = 1;
+/// The connections by which accounts are read for the mirror.
+const MIRROR_POOL_SIZE: usize = 1;
 /// The connections of probes and scrapes.
 const PROBE_POOL_SIZE: usize = 1;
 /// Of the pool, the events of one customer may use this part, those of one user, and those that name neither, such as
@@ -75,6 +79,8 @@ pub(crate) struct Database {
     probes: Statements,
     /// Tells the app, and waits for nothing that webhooks need.
     outbox: Statements,
+    /// Reads for the mirror, in the same way. It is opened only if there is a mirror.
+    mirror: Statements,
     /// What begins a transaction that gives way to others.
     begin: String,
     /// What begins one that waits for locks as long as is configured.
@@ -110,6 +116,7 @@ impl Database {
         Self {
             probes: statements(PROBE_POOL_SIZE, (PROBE_TIMEOUT, PROBE_TIMEOUT)),
             outbox: statements(OUTBOX_POOL_SIZE, (POOL_WAIT_TIMEOUT, POOL_CREATE_TIMEOUT)),
+            mirror: statements(MIRROR_POOL_SIZE, (POOL_WAIT_TIMEOUT, POOL_CREATE_TIMEOUT)),
             begin: begin(FIRST_LOCK_TIMEOUT),
             begin_waiting: begin(config.lock_timeout),
             waiters: Semaphore::new(part(POOL_PART_OF_WAITERS)),

@@ -116,6 +116,12 @@ pub(crate) enum Error {
     ShimUnreachable(String),
     #[error("the shim answered {0}")]
     ShimRefused(StatusCode),
+    #[error("the mirror: {0}")]
+    Mirror(DatabaseError),
+    #[error("the mirror's tables do not exist: stripe-credits mirror init")]
+    NoMirror,
+    #[error("the mirror's database has another encoding than UTF8")]
+    MirrorEncoding,
     #[error("internal error: {0}")]
     Internal(String),
 }
@@ -146,7 +152,8 @@ impl Error {
             Self::NoCustomer => "no_customer",
             Self::TooManyRequests { .. } => "too_many_requests",
             Self::Overloaded => "overloaded",
-            Self::Database(database) => database.label(),
+            Self::Database(database) | Self::Mirror(database) => database.label(),
+            Self::NoMirror => "no_mirror",
             Self::Stripe(stripe) | Self::BadGateway(stripe) => stripe.label(),
             Self::ModeConflict { .. } => "mode_conflict",
             Self::Config(_)
@@ -158,6 +165,7 @@ impl Error {
             | Self::NoCatalog
             | Self::Findings(_)
             | Self::ShimUnreachable(_)
+            | Self::MirrorEncoding
             | Self::ShimRefused(_) => "command",
             Self::Internal(_) => "internal",
         }
@@ -210,7 +218,9 @@ impl Error {
                 StatusCode::TOO_MANY_REQUESTS
             }
             Self::BadGateway(StripeError::Declined(_)) => StatusCode::PAYMENT_REQUIRED,
-            Self::Database(error) if error.is_transient() => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Database(error) | Self::Mirror(error) if error.is_transient() => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Body(BodyError::NoMemory)
             | Self::Overloaded
             | Self::Database(DatabaseError::ExtensionMissing | DatabaseError::NotAllowed)
@@ -259,6 +269,8 @@ impl Error {
             | Self::ModeConflict { .. }
             | Self::Input(_)
             | Self::NoCatalog
+            | Self::NoMirror
+            | Self::MirrorEncoding
             | Self::Stripe(StripeError::Unauthorized(_)) => EXIT_USAGE,
             Self::Database(DatabaseError::Data(_))
             | Self::Document(_)

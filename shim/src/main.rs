@@ -17,6 +17,7 @@ mod fetch;
 mod cache;
 mod endpoint;
 mod streams;
+mod mirror;
 mod error;
 mod database;
 mod batches;
@@ -46,6 +47,7 @@ use hyper::Uri;
 use crate::commands::backfill::{self, Run};
 use crate::commands::doctor::{self, Doctor};
 use crate::commands::explain::{self, Explain};
+use crate::commands::mirror::{self as mirror_commands, Init};
 use crate::commands::send_test_event::{self, SendTestEvent};
 use crate::commands::{
     books_check, catalog_check, catalog_draft, catalog_push, events, replay, run_due, sweep, webhooks_check,
@@ -117,6 +119,9 @@ enum Command {
     /// List, or deliver again, what could not be delivered to EVENTS_URL
     #[command(subcommand)]
     Events(EventsCommand),
+    /// Make or check the mirror: each account's credits in the app's own database
+    #[command(subcommand)]
+    Mirror(MirrorCommand),
     /// Make or check the webhook endpoints in Stripe
     #[command(subcommand)]
     Webhooks(WebhooksCommand),
@@ -153,6 +158,19 @@ enum EventsCommand {
     Replay {
         /// The event's id, as in its webhook-id, delivered or not [default: every dead event]
         id: Option<String>,
+    },
+}
+
+#[derive(Subcommand)]
+enum MirrorCommand {
+    /// Make the tables in MIRROR_DATABASE_URL, their policies and rights, and say what was made; safe to repeat
+    Init(Init),
+    /// Compare every account with its row in the mirror, and print those that differ
+    #[command(after_help = EXIT_HELP_OF_DATABASE)]
+    Check {
+        /// Also write the rows that differ, fill in those that are missing and remove those of nobody
+        #[arg(long)]
+        repair: bool,
     },
 }
 
@@ -224,6 +242,12 @@ async fn run(command: Command) -> Result<(), Error> {
         Command::Events(EventsCommand::Dead) => events::dead(&DatabaseConfig::read(&environment)?).await,
         Command::Events(EventsCommand::Replay { id }) => {
             events::replay(id.as_deref(), &DatabaseConfig::read(&environment)?).await
+        }
+        Command::Mirror(MirrorCommand::Init(arguments)) => {
+            mirror_commands::init(&arguments, &environment).await
+        }
+        Command::Mirror(MirrorCommand::Check { repair }) => {
+            mirror_commands::check(repair, &environment).await
         }
         Command::Webhooks(WebhooksCommand::Check { url }) => {
             webhooks_check::run(url.as_ref(), &environment).await

@@ -16,7 +16,7 @@ use stripe_credits_rules::event::TYPES;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::told::Told;
 
-use crate::status::{Status, WaitingEvents};
+use crate::status::{Status, WaitingAccounts, WaitingEvents};
 
 /// The format's media type.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -57,6 +57,9 @@ pub(crate) struct Metrics {
     unknown_price_hits: Counter,
     told: Family<ToldLabels, Counter>,
     told_age_seconds: Histogram,
+    mirrored: CallCounter,
+    mirror_failures: Family<ReasonLabel, Counter>,
+    top_ups: Family<ResultLabels, Counter>,
 }
 
 /// What is measured when the metrics are asked for.
@@ -67,6 +70,8 @@ pub(crate) struct Now {
     pub(crate) status: Option<Status>,
     /// None without an endpoint, too.
     pub(crate) waiting_events: Option<WaitingEvents>,
+    /// None without a mirror, too.
+    pub(crate) waiting_accounts: Option<WaitingAccounts>,
     /// The pages that listen.
     pub(crate) streams: usize,
 }
@@ -93,6 +98,11 @@ struct RequestLabels {
 struct ToldLabels {
     r#type: &'static str,
     result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -130,6 +140,9 @@ impl Metrics {
             unknown_price_hits: Counter::default(),
             told: Family::default(),
             told_age_seconds: Histogram::new(exponential_buckets(FIRST_AGE_BUCKET_SECONDS, 4.0, AGE_BUCKETS)),
+            mirrored: CallCounter::default(),
+            mirror_failures: Family::default(),
+            top_ups: Family::default(),
         };
         let registry = &mut metrics.registry;
         registry.register("deliveries", "Webhook deliveries answered", metrics.deliveries.clone());
@@ -171,6 +184,17 @@ impl Metrics {
             "From what happened to its delivery to the app",
             metrics.told_age_seconds.clone(),
         );
+        registry.register(
+            "mirror_accounts",
+            "Accounts copied to the mirror, of which it has a newer version, or that it refused",
+            metrics.mirrored.0.clone(),
+        );
+        registry.register(
+            "mirror_failures",
+            "Attempts to keep the mirror up to date that failed",
+            metrics.mirror_failures.clone(),
+        );
+        registry.register("top_ups", "Attempts to have a top-up paid by result", metrics.top_ups.clone());
         metrics
     }
 
@@ -211,6 +235,23 @@ impl Metrics {
         }
     }
 
+    /// Counts what became of accounts that were to be mirrored.
+    pub(crate) fn mirrored(&self, accounts: [(&'static str, i64); 3]) {
+        for (result, count) in accounts {
+            self.mirrored.0.get_or_create(&ResultLabels { result }).inc_by(u64::try_from(count).unwrap_or(0));
+        }
+    }
+
+    /// Counts an attempt to keep the mirror up to date that failed.
+    pub(crate) fn mirror_failed(&self, reason: &'static str) {
+        self.mirror_failures.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// Counts an attempt to have a top-up paid: `paid`, `failed`, `canceled`, `later` or `gone`.
+    pub(crate) fn top_up(&self, result: &'static str) {
+        self.top_ups.get_or_create(&ResultLabels { result }).inc();
+    }
+
     /// Counts a request of an app's user.
     pub(crate) fn request(
         &self,
@@ -235,7 +276,7 @@ impl Metrics {
 
     /// The text for Prometheus: everything counted, and what is measured now.
     pub(crate) fn render(&self, measured: &Now) -> Result<String, fmt::Error> {
-        let Now { pool, dropped_lines, status, waiting_events, streams } = measured;
+        let Now { pool, dropped_lines, status, waiting_events, waiting_accounts, streams } = measured;
         let mut now = registry();
         gauge(&mut now, "pool_size", "Connections to Postgres that are open", to_i64(pool.size));
         gauge(&mut now, "pool_available", "Connections that are idle", to_i64(pool.available));
@@ -252,9 +293,13 @@ impl Metrics {
         if let Some(WaitingEvents { pending, dead, oldest_seconds }) = waiting_events {
             gauge(&mut now, "told_pending", "Events that the app is still to be told", *pending);
             gauge(&mut now, "told_dead", "Events that could not be delivered to the app", *dead);
-            let lag: Gauge<f64, AtomicU64> = Gauge::default();
-            lag.set(*oldest_seconds);
-            now.register("told_lag_seconds", "Age of the oldest event that the app is still to be told", lag);
+            let help = "Age of the oldest event that the app is still to be told";
+            seconds(&mut now, "told_lag_seconds", help, *oldest_seconds);
+        }
+        if let Some(WaitingAccounts { count, oldest_seconds }) = waiting_accounts {
+            gauge(&mut now, "mirror_pending", "Accounts that the mirror does not have as they are", *count);
+            let help = "Age of the oldest change that the mirror does not have";
+            seconds(&mut now, "mirror_lag_seconds", help, *oldest_seconds);
         }
         let mut text = String::new();
         encode_registry(&mut text, &self.registry)?;
@@ -281,6 +326,12 @@ fn gauge(registry: &mut Registry, name: &str, help: &str, value: i64) {
     registry.register(name, help, gauge);
 }
 
+fn seconds(registry: &mut Registry, name: &str, help: &str, value: f64) {
+    let gauge: Gauge<f64, AtomicU64> = Gauge::default();
+    gauge.set(value);
+    registry.register(name, help, gauge);
+}
+
 /// Registers what the database says. A time of something that never was has no sample.
 fn register_status(registry: &mut Registry, status: &Status) {
     let (parked, oldest) =
@@ -299,6 +350,8 @@ fn register_status(registry: &mut Registry, status: &Status) {
         "When the oldest of the waiting events was first received",
         oldest,
     );
+    let top_ups = status.top_ups;
+    gauge(registry, "top_ups_waiting", "Top-ups whose credits are not granted yet", top_ups.waiting);
     let mut known = |name, help, value: Option<i64>| {
         if let Some(value) = value {
             gauge(registry, name, help, value);
@@ -308,6 +361,11 @@ fn register_status(registry: &mut Registry, status: &Status) {
         "oldest_due_timestamp_seconds",
         "When the first account fell due that run_due has not posted yet",
         status.due_since,
+    );
+    known(
+        "oldest_top_up_timestamp_seconds",
+        "When the oldest of the waiting top-ups was requested",
+        top_ups.since,
     );
     let (sweep, books) = (status.sweep.as_ref(), status.books_check.as_ref());
     known("last_sweep_timestamp_seconds", "When the last sweep ended", sweep.map(|sweep| sweep.at));
@@ -350,8 +408,16 @@ mod tests {
         metrics.signature_failure("signature_no_v1");
         metrics.told("credits.low", DELIVERED, Duration::from_secs(2));
         metrics.told("made.up", "failed", Duration::ZERO);
+        metrics.top_up("paid");
         let pool = PoolStatus { max_size: 8, size: 2, available: 1, waiting: 0 };
-        let mut now = Now { pool, dropped_lines: 3, status: None, waiting_events: None, streams: 4 };
+        let mut now = Now {
+            pool,
+            dropped_lines: 3,
+            status: None,
+            waiting_events: None,
+            waiting_accounts: None,
+            streams: 4,
+        };
         let text = metrics.render(&now).unwrap();
         for line in [
             r#"stripe_credits_deliveries_total{type="unknown",outcome="parked",reason="unknown_price"} 1"#,
@@ -364,6 +430,7 @@ mod tests {
             r#"stripe_credits_told_total{type="credits.low",result="delivered"} 1"#,
             r#"stripe_credits_told_total{type="other",result="failed"} 1"#,
             "stripe_credits_event_streams 4",
+            r#"stripe_credits_top_ups_total{result="paid"} 1"#,
             "# EOF",
         ] {
             assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
@@ -385,17 +452,28 @@ mod tests {
         let render = |json: &str| {
             let status = serde_json::from_str(json).unwrap();
             let pool = PoolStatus { max_size: 8, size: 2, available: 1, waiting: 0 };
-            let now = Now { pool, dropped_lines: 0, status: Some(status), waiting_events: None, streams: 0 };
+            let now = Now {
+                pool,
+                dropped_lines: 0,
+                status: Some(status),
+                waiting_events: None,
+                waiting_accounts: None,
+                streams: 0,
+            };
             Metrics::new().render(&now).unwrap()
         };
-        let text = render(r#"{"waiting": [], "due_since": null, "sweep": null, "books_check": null}"#);
+        let text = render(
+            r#"{"waiting": [], "due_since": null, "sweep": null, "books_check": null, "top_ups": {"waiting": 0, "since": null}}"#,
+        );
         assert!(text.contains("stripe_credits_parked_events{reason=\"unknown_user\"} 0\n"), "{text}");
         assert!(text.contains("stripe_credits_parked_events{reason=\"needs_fetch\"} 0\n"), "{text}");
+        assert!(text.contains("stripe_credits_top_ups_waiting 0\n"), "{text}");
         assert!(!text.contains("timestamp_seconds") && !text.contains("faults"), "{text}");
 
         let text = render(
             r#"{"waiting": [{"reason": "unknown_price", "events": 4, "since": 100}], "due_since": 200,
-                "sweep": {"at": 300, "lost": 2}, "books_check": {"at": 400, "faults": 1}}"#,
+                "sweep": {"at": 300, "lost": 2}, "books_check": {"at": 400, "faults": 1},
+                "top_ups": {"waiting": 3, "since": 500}}"#,
         );
         for line in [
             r#"stripe_credits_parked_events{reason="unknown_price"} 4"#,
@@ -405,6 +483,8 @@ mod tests {
             "stripe_credits_last_sweep_lost_events 2",
             "stripe_credits_last_books_check_timestamp_seconds 400",
             "stripe_credits_books_faults 1",
+            "stripe_credits_top_ups_waiting 3",
+            "stripe_credits_oldest_top_up_timestamp_seconds 500",
         ] {
             assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
         }

@@ -30,7 +30,7 @@ use crate::response::{Response, error_response};
 /// The settings of a route that acts for a user at Stripe.
 const USER_AT_STRIPE: &[Setting] = &[Setting::TokenKeys, Setting::StripeKey];
 
-static ROUTES: [Route; 19] = [
+static ROUTES: [Route; 20] = [
     plain(Method::POST, "/webhooks/stripe", |app, request| Box::pin(webhook::deliver(app, request))),
     public(Method::GET, "/catalog", |app, headers| Box::pin(catalog::show(app, headers))),
     user(Method::GET, "/credits", &[Setting::TokenKeys], |app, request, _| {
@@ -86,6 +86,9 @@ static ROUTES: [Route; 19] = [
     }),
     service(Method::POST, "/service/grant", |app, request, fields| {
         Box::pin(service::grant(app, request, fields))
+    }),
+    service(Method::POST, "/service/auto-top-up", |app, request, fields| {
+        Box::pin(service::set_auto_top_up(app, request, fields))
     }),
     service(Method::GET, "/service/credits/{user}", |app, request, fields| {
         Box::pin(service::credits(app, request, fields))

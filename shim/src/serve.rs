@@ -3,7 +3,9 @@
 
 mod descriptors;
 mod due;
+mod mirror;
 mod tell;
+mod top_up;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -80,11 +82,13 @@ pub(crate) async fn run(
 
     let graceful = GracefulShutdown::new();
     let (stop, stopped) = watch::channel(false);
-    let telling = tokio::spawn(tell::run(app.clone(), stopped));
+    let telling = tokio::spawn(tell::run(app.clone(), stopped.clone()));
+    let topping_up = tokio::spawn(top_up::run(app.clone(), stopped));
     tokio::select! {
         () = public.serve(&app, &graceful, |app, request| Box::pin(routes::respond(app, request))) => {}
         () = operators.serve(&app, &graceful, |app, request| Box::pin(routes::respond_to_operator(app, request))) => {}
         () = due::apply(&app.database) => {}
+        () = mirror::run(&app) => {}
         () = app.streams.feed(&app.database) => {}
         () = shutdown => {}
     }
@@ -93,7 +97,7 @@ pub(crate) async fn run(
     let _ = stop.send(true);
     tracing::info!(connections = graceful.count(), "draining");
     // What the app is being told is told to the end: otherwise it would be told again after its lease.
-    let drained = async { tokio::join!(graceful.shutdown(), telling) };
+    let drained = async { tokio::join!(graceful.shutdown(), telling, topping_up) };
     if tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_ok() {
         tracing::info!("stopped");
     } else {

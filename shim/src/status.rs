@@ -11,6 +11,7 @@ pub(crate) struct Status {
     pub(crate) due_since: Option<i64>,
     pub(crate) sweep: Option<Sweep>,
     pub(crate) books_check: Option<BooksCheck>,
+    pub(crate) top_ups: TopUps,
 }
 
 /// The events that wait for one reason.
@@ -21,6 +22,14 @@ pub(crate) struct Waiting {
     pub(crate) events: i64,
     /// When the oldest of them was first received.
     pub(crate) since: i64,
+}
+
+/// Top-ups that are requested or paid, and whose credits are not granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(crate) struct TopUps {
+    pub(crate) waiting: i64,
+    /// When the oldest of them was requested.
+    pub(crate) since: Option<i64>,
 }
 
 /// The events that wait to be delivered to the app.
@@ -45,4 +54,12 @@ pub(crate) struct BooksCheck {
     pub(crate) at: i64,
     /// Users whose books differ.
     pub(crate) faults: i64,
+}
+
+/// The accounts that the mirror does not have as they are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WaitingAccounts {
+    pub(crate) count: i64,
+    /// How long ago the first change was that the mirror does not have.
+    pub(crate) oldest_seconds: f64,
 }

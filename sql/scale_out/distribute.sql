@@ -32,6 +32,7 @@ select create_distributed_table('billing.credit_grants', 'user_id', colocate_wit
 select create_distributed_table('billing.credit_transactions', 'user_id', colocate_with => 'billing.accounts');
 select create_distributed_table('billing.reservations', 'user_id', colocate_with => 'billing.accounts');
 select create_distributed_table('billing.outbox', 'user_id', colocate_with => 'billing.accounts');
+select create_distributed_table('billing.top_ups', 'user_id', colocate_with => 'billing.accounts');
 
 -- Payments, their names, lines, reversals and the inbox stay on the coordinator, where Stripe's events are applied.
 

@@ -19,6 +19,7 @@ balance_faults() -> TABLE(user_id uuid, stored bigint, calculated bigint, fault 
 balances_by(p_user_id uuid, p_now timestamp with time zone) -> TABLE(subscription bigint, purchased bigint, promotional bigint, debt bigint) stable {"search_path=pg_catalog, pg_temp"}
 chain_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
 claim_outbox(p_limit integer DEFAULT 100, p_lease interval DEFAULT '00:01:00'::interval) -> TABLE(user_id uuid, id bigint, type text, data jsonb, created_at timestamp with time zone, attempts integer) volatile security definer {"search_path=pg_catalog, pg_temp"}
+claim_top_ups(p_livemode boolean, p_limit integer DEFAULT 10, p_lease interval DEFAULT '00:05:00'::interval) -> TABLE(user_id uuid, id bigint, price_id text, pack text, customer_id text, payment_intent_id text, attempts integer, unwanted text) volatile security definer {"search_path=pg_catalog, pg_temp"}
 commit_reservation(p_user_id uuid, p_request_id text, p_amount bigint DEFAULT NULL::bigint) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
 credit_system_metrics(p_window interval DEFAULT '01:00:00'::interval) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
 current_user_id() -> uuid stable security definer {"search_path=pg_catalog, pg_temp"}
@@ -26,6 +27,7 @@ explain_checkout_session(p_session_id text) -> jsonb stable security definer {"s
 explain_event(event jsonb, fetched jsonb DEFAULT NULL::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp"}
 explain_user(p_user_id uuid) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
 finish_outbox(p_user_id uuid, p_id bigint, p_attempts integer, p_error text DEFAULT NULL::text, p_retry_after interval DEFAULT NULL::interval) -> boolean volatile security definer {"search_path=pg_catalog, pg_temp"}
+finish_top_up(p_user_id uuid, p_id bigint, p_payment_intent_id text, p_state text, p_reason text DEFAULT NULL::text) -> boolean volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
 forget_user(p_user_id uuid) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
 free_plan() -> TABLE(credits bigint, every interval) stable security definer {"search_path=pg_catalog, pg_temp"}
 grant_access(p_client regrole, p_service regrole) -> void volatile {"search_path=pg_catalog, pg_temp"}
@@ -40,10 +42,14 @@ kept_table_changed() -> trigger volatile {"search_path=pg_catalog, pg_temp"}
 ledger_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 load_catalog(catalog jsonb) -> TABLE(price_id text, change text) volatile security definer {"search_path=pg_catalog, pg_temp",lock_timeout=1s,plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
 lots_by(p_user_id uuid, p_now timestamp with time zone) -> TABLE(source_id text, item text, pool text, credits bigint, starts_at timestamp with time zone, ends_at timestamp with time zone, is_back boolean) stable {"search_path=pg_catalog, pg_temp"}
+mark_mirrored(p_user_ids uuid[], p_versions bigint[]) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp"}
+mirror_again(p_user_ids uuid[]) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp"}
+mirror_rows(p_user_ids uuid[], p_ledger_rows integer DEFAULT 0) -> TABLE(user_id uuid, version bigint, is_forgotten boolean, due_since timestamp with time zone, credits jsonb, transactions jsonb) stable security definer {"search_path=pg_catalog, pg_temp"}
 move_cursor(p_command text, p_position jsonb DEFAULT NULL::jsonb) -> void volatile security definer {"search_path=pg_catalog, pg_temp"}
 my_credits() -> SETOF billing.user_credits volatile security definer {"search_path=pg_catalog, pg_temp"}
 my_payments(p_limit integer DEFAULT 50, p_before timestamp with time zone DEFAULT NULL::timestamp with time zone) -> TABLE(source_id text, paid_at timestamp with time zone, amount bigint, currency text, refunded bigint, credits bigint, description text) stable security definer {"search_path=pg_catalog, pg_temp"}
 my_transactions(p_limit integer DEFAULT 50, p_before bigint DEFAULT NULL::bigint) -> SETOF billing.credit_transactions stable security definer {"search_path=pg_catalog, pg_temp"}
+name_payment_intent(p_user_id uuid, p_id bigint, p_payment_intent_id text, p_customer_id text, p_amount bigint, p_currency text) -> text volatile security definer {"search_path=pg_catalog, pg_temp"}
 older_answer(o billing.outcome) -> jsonb immutable {"search_path=pg_catalog, pg_temp"}
 outbox_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 owner_role_faults() -> SETOF text stable {"search_path=pg_catalog, pg_temp"}
@@ -61,15 +67,18 @@ reserve_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_ttl interv
 resolve_price(p_price_id text, p_at timestamp with time zone DEFAULT now()) -> SETOF billing.prices stable security definer {"search_path=pg_catalog, pg_temp"}
 retry_due(p_limit integer DEFAULT 100) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp",lock_timeout=1s,plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
 retry_parked(p_limit integer DEFAULT 100) -> SETOF billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",lock_timeout=1s,plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
+retry_top_up(p_user_id uuid, p_id bigint, p_attempts integer, p_error text, p_retry_after interval) -> boolean volatile security definer {"search_path=pg_catalog, pg_temp"}
 run_due(p_limit integer DEFAULT 1000) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
 secure_installation() -> void volatile {"search_path=pg_catalog, pg_temp"}
 security_selfcheck() -> TABLE(check_name text, ok boolean, detail text) stable security definer {"search_path=pg_catalog, pg_temp"}
+set_auto_top_up(p_user_id uuid, p_enabled boolean) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
 set_rights(p_clients oid[], p_services oid[]) -> void volatile {"search_path=pg_catalog, pg_temp"}
 settle_account(p_user_id uuid) -> void volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
 spend_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_description text DEFAULT NULL::text, p_metadata jsonb DEFAULT '{}'::jsonb) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
 store_price_amounts(p_amounts jsonb) -> void volatile security definer {"search_path=pg_catalog, pg_temp"}
 surroundings_faults() -> TABLE(check_name text, fault text) stable {"search_path=pg_catalog, pg_temp"}
 sync_user_credits(p_user_id uuid) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
+top_up_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 user_id(p_external text) -> uuid stable security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
 validate_credits_consistency() -> TABLE(user_id uuid, stored_balance bigint, calculated_balance bigint, difference bigint, detail text) stable security definer {"search_path=pg_catalog, pg_temp"}
 worth_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
@@ -95,9 +104,11 @@ table accounts 14: last_grant_id bigint not null default 0
 table accounts 15: last_transaction_id bigint not null default 0
 table accounts 16: last_hash bytea not null default '\x'::bytea
 table accounts 17: last_outbox_id bigint not null default 0
-table accounts 18: version bigint not null default 0
-table accounts 19: created_at timestamp with time zone not null
-table accounts 20: updated_at timestamp with time zone not null
+table accounts 18: auto_top_up billing.top_up_switch not null default 'off'::text
+table accounts 19: version bigint not null default 0
+table accounts 20: mirror_due_since timestamp with time zone default clock_timestamp()
+table accounts 21: created_at timestamp with time zone not null
+table accounts 22: updated_at timestamp with time zone not null
 table credit_grants 01: user_id uuid not null
 table credit_grants 02: id billing.ordinal not null
 table credit_grants 03: source_id billing.identifier not null
@@ -231,6 +242,8 @@ table prices 15: trial_credits billing.credits not null
 table prices 16: first_purchase_bonus billing.credits not null
 table prices 17: expires_after interval
 table prices 18: retired boolean not null
+table read_changes 01: user_id uuid not null
+table read_changes 02: id uuid not null default gen_random_uuid()
 table repricings 01: number bigint not null
 table repricings 02: changed text[] not null
 table repricings 03: added text[] not null
@@ -284,8 +297,9 @@ table settings 11: free_plan_credits billing.credits
 table settings 12: free_plan_every interval
 table settings 13: low_credits jsonb not null
 table settings 14: expiring_days integer
-table settings 15: loaded_at timestamp with time zone not null
-table settings 16: distributed boolean not null default false
+table settings 15: auto_top_up jsonb
+table settings 16: loaded_at timestamp with time zone not null
+table settings 17: distributed boolean not null default false
 table stripe_events 01: event_id billing.identifier not null
 table stripe_events 02: type text
 table stripe_events 03: created timestamp with time zone
@@ -353,6 +367,65 @@ table subscriptions 22: updated_at timestamp with time zone not null
 table test_clocks 01: clock_id billing.identifier not null
 table test_clocks 02: frozen_time timestamp with time zone
 table test_clocks 03: named_time timestamp with time zone
+table top_ups 01: user_id uuid not null
+table top_ups 02: id billing.ordinal not null
+table top_ups 03: pack text not null
+table top_ups 04: price_id billing.identifier not null
+table top_ups 05: credits billing.credits not null
+table top_ups 06: below billing.credits not null
+table top_ups 07: state billing.top_up_state not null default 'requested'::text
+table top_ups 08: reason text
+table top_ups 09: customer_id text
+table top_ups 10: payment_intent_id text
+table top_ups 11: amount bigint
+table top_ups 12: currency text
+table top_ups 13: requested_at timestamp with time zone not null
+table top_ups 14: attempts integer not null default 0
+table top_ups 15: next_attempt_at timestamp with time zone not null
+table top_ups 16: ended_at timestamp with time zone
+table top_ups 17: last_error text
+view billing_fdw.credit_transactions 01: user_id uuid
+view billing_fdw.credit_transactions 02: id bigint
+view billing_fdw.credit_transactions 03: operation_id bigint
+view billing_fdw.credit_transactions 04: transaction_type text
+view billing_fdw.credit_transactions 05: amount bigint
+view billing_fdw.credit_transactions 06: grant_id bigint
+view billing_fdw.credit_transactions 07: pool text
+view billing_fdw.credit_transactions 08: balance_after bigint
+view billing_fdw.credit_transactions 09: description text
+view billing_fdw.credit_transactions 10: metadata jsonb
+view billing_fdw.credit_transactions 11: stripe_event_id text
+view billing_fdw.credit_transactions 12: stripe_checkout_session_id text
+view billing_fdw.credit_transactions 13: stripe_payment_intent_id text
+view billing_fdw.credit_transactions 14: stripe_invoice_id text
+view billing_fdw.credit_transactions 15: request_id text
+view billing_fdw.credit_transactions 16: created_at timestamp with time zone
+view billing_fdw.user_credits 01: user_id uuid
+view billing_fdw.user_credits 02: subscription_tier text
+view billing_fdw.user_credits 03: subscription_status text
+view billing_fdw.user_credits 04: credits_balance bigint
+view billing_fdw.user_credits 05: subscription_credits_balance bigint
+view billing_fdw.user_credits 06: purchased_credits_balance bigint
+view billing_fdw.user_credits 07: promotional_credits_balance bigint
+view billing_fdw.user_credits 08: monthly_credits_per_cycle bigint
+view billing_fdw.user_credits 09: monthly_credits_used bigint
+view billing_fdw.user_credits 10: bonus_credits_total bigint
+view billing_fdw.user_credits 11: bonus_credits_used bigint
+view billing_fdw.user_credits 12: cycle_start_at timestamp with time zone
+view billing_fdw.user_credits 13: cycle_end_at timestamp with time zone
+view billing_fdw.user_credits 14: debt bigint
+view billing_fdw.user_credits 15: stripe_customer_id text
+view billing_fdw.user_credits 16: stripe_subscription_id text
+view billing_fdw.user_credits 17: stripe_price_id text
+view billing_fdw.user_credits 18: version bigint
+view billing_fdw.user_payments 01: user_id uuid
+view billing_fdw.user_payments 02: source_id text
+view billing_fdw.user_payments 03: paid_at timestamp with time zone
+view billing_fdw.user_payments 04: amount bigint
+view billing_fdw.user_payments 05: currency text
+view billing_fdw.user_payments 06: refunded bigint
+view billing_fdw.user_payments 07: credits bigint
+view billing_fdw.user_payments 08: description text
 view user_credits 01: user_id uuid
 view user_credits 02: subscription_tier text
 view user_credits 03: subscription_status text
@@ -402,6 +475,7 @@ billing.prices: CHECK ((names = ANY (ARRAY['price'::text, 'product'::text])))
 billing.prices: CHECK ((plan_change = ANY (ARRAY['reset'::text, 'keep'::text])))
 billing.prices: CHECK ((renewal = ANY (ARRAY['reset'::text, 'rollover'::text])))
 billing.prices: PRIMARY KEY (price_id, valid_from)
+billing.read_changes: PRIMARY KEY (user_id, id)
 billing.repricings: CHECK ((number > 0))
 billing.repricings: PRIMARY KEY (number)
 billing.reservations: CHECK (((committed >= 0) AND (committed <= amount)))
@@ -429,6 +503,7 @@ billing.subscriptions: CHECK ((quantity > 0))
 billing.subscriptions: CHECK ((status = ANY (ARRAY['incomplete'::text, 'unpaid'::text, 'paused'::text, 'past_due'::text, 'trialing'::text, 'active'::text, 'incomplete_expired'::text, 'canceled'::text])))
 billing.subscriptions: PRIMARY KEY (subscription_id)
 billing.test_clocks: PRIMARY KEY (clock_id)
+billing.top_ups: PRIMARY KEY (user_id, id)
 domain billing.counter as integer: CHECK ((VALUE > 0))
 domain billing.credits as bigint: CHECK ((VALUE >= 0))
 domain billing.event_outcome as text: CHECK ((VALUE = ANY (ARRAY['applied'::text, 'already_applied'::text, 'ignored'::text, 'parked'::text, 'rejected'::text, 'needs_fetch'::text])))
@@ -439,15 +514,18 @@ domain billing.movement as bigint: CHECK ((VALUE <> 0))
 domain billing.name_kind as text: CHECK ((VALUE = ANY (ARRAY['checkout_session'::text, 'invoice'::text, 'payment_intent'::text, 'charge'::text])))
 domain billing.ordinal as bigint: CHECK ((VALUE > 0))
 domain billing.outbox_state as text: CHECK ((VALUE = ANY (ARRAY['pending'::text, 'delivered'::text, 'dead'::text])))
-domain billing.outbox_type as text: CHECK ((VALUE = ANY (ARRAY['credits.granted'::text, 'credits.reversed'::text, 'credits.low'::text, 'credits.exhausted'::text, 'credits.expiring'::text, 'subscription.changed'::text, 'payment.parked'::text, 'payment.applied_late'::text])))
+domain billing.outbox_type as text: CHECK ((VALUE = ANY (ARRAY['credits.granted'::text, 'credits.reversed'::text, 'credits.low'::text, 'credits.exhausted'::text, 'credits.expiring'::text, 'subscription.changed'::text, 'payment.parked'::text, 'payment.applied_late'::text, 'top_up.requested'::text, 'top_up.succeeded'::text, 'top_up.failed'::text, 'top_up.canceled'::text, 'top_up.refused'::text])))
 domain billing.pool as text: CHECK ((VALUE = ANY (ARRAY['subscription'::text, 'purchased'::text, 'promotional'::text])))
 domain billing.quantity as bigint: CHECK ((VALUE >= 0))
 domain billing.reversal_policy as text: CHECK ((VALUE = ANY (ARRAY['debt'::text, 'forgive'::text])))
 domain billing.source_type as text: CHECK ((VALUE = ANY (ARRAY['checkout_session'::text, 'invoice'::text, 'payment_intent'::text, 'direct_call'::text])))
+domain billing.top_up_state as text: CHECK ((VALUE = ANY (ARRAY['requested'::text, 'paid'::text, 'succeeded'::text, 'failed'::text, 'canceled'::text])))
+domain billing.top_up_switch as text: CHECK ((VALUE = ANY (ARRAY['off'::text, 'on'::text, 'paused'::text])))
 domain billing.transaction_type as text: CHECK ((VALUE = ANY (ARRAY['purchase'::text, 'subscription_grant'::text, 'signup'::text, 'bonus'::text, 'grant'::text, 'spend'::text, 'reservation'::text, 'release'::text, 'expiry'::text, 'set_aside'::text, 'restore'::text, 'reversal'::text, 'reinstatement'::text, 'debt_settlement'::text, 'spend_refund'::text, 'adjustment'::text, 'import'::text, 'transfer'::text])))
 
 -- Indexes
 CREATE INDEX accounts_due ON billing.accounts USING btree (next_due_at) WHERE (next_due_at IS NOT NULL)
+CREATE INDEX accounts_mirror_due ON billing.accounts USING btree (mirror_due_since) WHERE (mirror_due_since IS NOT NULL)
 CREATE INDEX accounts_test_clock ON billing.accounts USING btree (test_clock) WHERE (test_clock IS NOT NULL)
 CREATE INDEX credit_grants_debt ON billing.credit_grants USING btree (user_id) WHERE (((owed)::bigint > 0) OR ((settled)::bigint > 0))
 CREATE INDEX credit_grants_draw ON billing.credit_grants USING btree (user_id, priority_at, draw_rank, id) WHERE spendable
@@ -480,6 +558,7 @@ CREATE INDEX subscription_moves_from ON billing.subscription_moves USING btree (
 CREATE INDEX subscription_moves_to ON billing.subscription_moves USING btree (to_user)
 CREATE INDEX subscriptions_customer ON billing.subscriptions USING btree (customer_id)
 CREATE INDEX subscriptions_user ON billing.subscriptions USING btree (user_id)
+CREATE INDEX top_ups_due ON billing.top_ups USING btree (next_attempt_at) WHERE ((state)::text = 'requested'::text)
 CREATE UNIQUE INDEX accounts_pkey ON billing.accounts USING btree (user_id)
 CREATE UNIQUE INDEX credit_grants_pkey ON billing.credit_grants USING btree (user_id, id)
 CREATE UNIQUE INDEX credit_grants_user_id_source_id_item_key ON billing.credit_grants USING btree (user_id, source_id, item)
@@ -494,6 +573,7 @@ CREATE UNIQUE INDEX payment_names_pkey ON billing.payment_names USING btree (nam
 CREATE UNIQUE INDEX payments_pkey ON billing.payments USING btree (source_id)
 CREATE UNIQUE INDEX price_amounts_pkey ON billing.price_amounts USING btree (price_id)
 CREATE UNIQUE INDEX prices_pkey ON billing.prices USING btree (price_id, valid_from)
+CREATE UNIQUE INDEX read_changes_pkey ON billing.read_changes USING btree (user_id, id)
 CREATE UNIQUE INDEX repricings_pkey ON billing.repricings USING btree (number)
 CREATE UNIQUE INDEX reservations_pkey ON billing.reservations USING btree (user_id, request_id)
 CREATE UNIQUE INDEX reversals_pkey ON billing.reversals USING btree (reversal_id)
@@ -504,6 +584,8 @@ CREATE UNIQUE INDEX subscription_moves_pkey ON billing.subscription_moves USING 
 CREATE UNIQUE INDEX subscription_users_pkey ON billing.subscription_users USING btree (subscription_id, as_of, source)
 CREATE UNIQUE INDEX subscriptions_pkey ON billing.subscriptions USING btree (subscription_id)
 CREATE UNIQUE INDEX test_clocks_pkey ON billing.test_clocks USING btree (clock_id)
+CREATE UNIQUE INDEX top_ups_open ON billing.top_ups USING btree (user_id) WHERE ((state)::text = ANY (ARRAY['requested'::text, 'paid'::text]))
+CREATE UNIQUE INDEX top_ups_pkey ON billing.top_ups USING btree (user_id, id)
 
 -- Triggers
 billing.credit_transactions: CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON billing.credit_transactions FOR EACH STATEMENT EXECUTE FUNCTION billing.refuse_ledger_change() (A)
@@ -541,6 +623,8 @@ price_amounts policy readers: SELECT to {public} using ( SELECT billing.is_servi
 price_amounts: t
 prices policy readers: SELECT to {public} using true check none
 prices: t
+read_changes policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+read_changes: t
 repricings policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
 repricings: t
 reservations policy readers: SELECT to {public} using ((( SELECT billing.current_user_id() AS current_user_id) = user_id) OR ( SELECT billing.is_service() AS is_service)) check none
@@ -561,21 +645,27 @@ subscriptions policy readers: SELECT to {public} using ((( SELECT billing.curren
 subscriptions: t
 test_clocks policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
 test_clocks: t
+top_ups policy readers: SELECT to {public} using ( SELECT billing.is_service() AS is_service) check none
+top_ups: t
 
 -- Options
-accounts: {fillfactor=80}
-credit_grants: {fillfactor=80}
-outbox: {fillfactor=80}
-user_credits: {security_invoker=true}
-user_payments: {security_invoker=true}
+billing.accounts: {fillfactor=80}
+billing.credit_grants: {fillfactor=80}
+billing.outbox: {fillfactor=80}
+billing.top_ups: {fillfactor=80}
+billing.user_credits: {security_invoker=true}
+billing.user_payments: {security_invoker=true}
+billing_fdw.credit_transactions: {security_invoker=true}
+billing_fdw.user_credits: {security_invoker=true}
+billing_fdw.user_payments: {security_invoker=true}
 
 -- Grants
-accounts: SELECT to authenticated
-accounts: SELECT to service_role
 billing.access_faults(): EXECUTE to stripe_credits_owner
 billing.access_rights(): EXECUTE to stripe_credits_owner
 billing.account_time(text): EXECUTE to authenticated
 billing.account_time(text): EXECUTE to service_role
+billing.accounts: SELECT to authenticated
+billing.accounts: SELECT to service_role
 billing.adjust_credits(uuid,bigint,text,text): EXECUTE to service_role
 billing.admin_apply_stripe_credit_pack_purchase(uuid,bigint,text,text,text,text,text,text): EXECUTE to service_role
 billing.apply_stripe_credit_pack_purchase(uuid,bigint,text,text,text,text,text,text): EXECUTE to service_role
@@ -593,15 +683,26 @@ billing.balances_by(uuid,timestamp with time zone): EXECUTE to service_role
 billing.balances_by(uuid,timestamp with time zone): EXECUTE to stripe_credits_owner
 billing.chain_faults(): EXECUTE to service_role
 billing.claim_outbox(integer,interval): EXECUTE to service_role
+billing.claim_top_ups(boolean,integer,interval): EXECUTE to service_role
 billing.commit_reservation(uuid,text,bigint): EXECUTE to service_role
+billing.credit_grants: SELECT to authenticated
+billing.credit_grants: SELECT to service_role
 billing.credit_system_metrics(interval): EXECUTE to service_role
+billing.credit_transactions: SELECT to authenticated
+billing.credit_transactions: SELECT to service_role
 billing.current_user_id(): EXECUTE to authenticated
 billing.current_user_id(): EXECUTE to service_role
+billing.cursors: SELECT to service_role
+billing.customer_accounts: SELECT to service_role
+billing.customers: SELECT to authenticated
+billing.customers: SELECT to service_role
 billing.explain_checkout_session(text): EXECUTE to service_role
 billing.explain_event(jsonb,jsonb): EXECUTE to service_role
 billing.explain_user(uuid): EXECUTE to service_role
 billing.finish_outbox(uuid,bigint,integer,text,interval): EXECUTE to service_role
+billing.finish_top_up(uuid,bigint,text,text,text): EXECUTE to service_role
 billing.forget_user(uuid): EXECUTE to service_role
+billing.forgotten_users: SELECT to service_role
 billing.free_plan(): EXECUTE to authenticated
 billing.free_plan(): EXECUTE to service_role
 billing.grant_access(regrole,regrole): EXECUTE to stripe_credits_owner
@@ -611,6 +712,7 @@ billing.grant_signup_credits(uuid): EXECUTE to service_role
 billing.guard_drop(): EXECUTE to stripe_credits_owner
 billing.import_balance(uuid,text,bigint,text,timestamp with time zone): EXECUTE to service_role
 billing.installed_state(): EXECUTE to stripe_credits_owner
+billing.invoice_lines: SELECT to service_role
 billing.is_service(): EXECUTE to authenticated
 billing.is_service(): EXECUTE to service_role
 billing.is_service(): EXECUTE to stripe_credits_owner
@@ -620,6 +722,9 @@ billing.load_catalog(jsonb): EXECUTE to service_role
 billing.lots_by(uuid,timestamp with time zone): EXECUTE to authenticated
 billing.lots_by(uuid,timestamp with time zone): EXECUTE to service_role
 billing.lots_by(uuid,timestamp with time zone): EXECUTE to stripe_credits_owner
+billing.mark_mirrored(uuid[],bigint[]): EXECUTE to service_role
+billing.mirror_again(uuid[]): EXECUTE to service_role
+billing.mirror_rows(uuid[],integer): EXECUTE to service_role
 billing.move_cursor(text,jsonb): EXECUTE to service_role
 billing.my_credits(): EXECUTE to authenticated
 billing.my_credits(): EXECUTE to service_role
@@ -627,65 +732,68 @@ billing.my_payments(integer,timestamp with time zone): EXECUTE to authenticated
 billing.my_payments(integer,timestamp with time zone): EXECUTE to service_role
 billing.my_transactions(integer,bigint): EXECUTE to authenticated
 billing.my_transactions(integer,bigint): EXECUTE to service_role
+billing.name_payment_intent(uuid,bigint,text,text,bigint,text): EXECUTE to service_role
 billing.older_answer(billing.outcome): EXECUTE to stripe_credits_owner
+billing.outbox: SELECT to service_role
 billing.outbox_faults(): EXECUTE to service_role
 billing.owner_role_faults(): EXECUTE to stripe_credits_owner
 billing.payment_faults(): EXECUTE to service_role
+billing.payment_names: SELECT to service_role
+billing.payments: SELECT to service_role
 billing.present_state(): EXECUTE to stripe_credits_owner
+billing.price_amounts: SELECT to service_role
+billing.prices: SELECT to authenticated
+billing.prices: SELECT to service_role
 billing.prune_stripe_events(interval): EXECUTE to service_role
+billing.read_changes: SELECT to service_role
 billing.reconcile_checkout_session(jsonb,uuid,timestamp with time zone): EXECUTE to service_role
 billing.refund_spend(uuid,text,text,bigint): EXECUTE to service_role
 billing.refuse_ledger_change(): EXECUTE to stripe_credits_owner
 billing.release_reservation(uuid,text): EXECUTE to service_role
 billing.replay_outbox(uuid,bigint): EXECUTE to service_role
+billing.repricings: SELECT to service_role
 billing.require_named(text,text): EXECUTE to stripe_credits_owner
 billing.reservation_faults(): EXECUTE to service_role
+billing.reservations: SELECT to authenticated
+billing.reservations: SELECT to service_role
 billing.reserve_credits(uuid,bigint,text,interval,text): EXECUTE to service_role
 billing.resolve_price(text,timestamp with time zone): EXECUTE to service_role
 billing.retry_due(integer): EXECUTE to service_role
 billing.retry_parked(integer): EXECUTE to service_role
+billing.retry_top_up(uuid,bigint,integer,text,interval): EXECUTE to service_role
+billing.reversals: SELECT to service_role
 billing.run_due(integer): EXECUTE to service_role
 billing.secure_installation(): EXECUTE to stripe_credits_owner
 billing.security_selfcheck(): EXECUTE to service_role
+billing.set_auto_top_up(uuid,boolean): EXECUTE to service_role
 billing.set_rights(oid[],oid[]): EXECUTE to stripe_credits_owner
+billing.settings: SELECT to service_role
 billing.spend_credits(uuid,bigint,text,text,jsonb): EXECUTE to service_role
 billing.store_price_amounts(jsonb): EXECUTE to service_role
+billing.stripe_events: SELECT to service_role
+billing.subscription_items: SELECT to service_role
+billing.subscription_moves: SELECT to service_role
+billing.subscription_users: SELECT to service_role
+billing.subscriptions: SELECT to authenticated
+billing.subscriptions: SELECT to service_role
 billing.surroundings_faults(): EXECUTE to stripe_credits_owner
 billing.sync_user_credits(uuid): EXECUTE to service_role
+billing.test_clocks: SELECT to service_role
+billing.top_up_faults(): EXECUTE to service_role
+billing.top_ups: SELECT to service_role
+billing.user_credits: SELECT to authenticated
+billing.user_credits: SELECT to service_role
 billing.user_id(text): EXECUTE to service_role
+billing.user_payments: SELECT to service_role
 billing.validate_credits_consistency(): EXECUTE to service_role
 billing.worth_faults(): EXECUTE to service_role
-credit_grants: SELECT to authenticated
-credit_grants: SELECT to service_role
-credit_transactions: SELECT to authenticated
-credit_transactions: SELECT to service_role
-cursors: SELECT to service_role
-customer_accounts: SELECT to service_role
-customers: SELECT to authenticated
-customers: SELECT to service_role
-forgotten_users: SELECT to service_role
-invoice_lines: SELECT to service_role
-outbox: SELECT to service_role
-payment_names: SELECT to service_role
-payments: SELECT to service_role
-price_amounts: SELECT to service_role
-prices: SELECT to authenticated
-prices: SELECT to service_role
-repricings: SELECT to service_role
-reservations: SELECT to authenticated
-reservations: SELECT to service_role
-reversals: SELECT to service_role
-schema: USAGE to authenticated
-schema: USAGE to service_role
-schema: USAGE to stripe_credits_owner
-settings: SELECT to service_role
-stripe_events: SELECT to service_role
-subscription_items: SELECT to service_role
-subscription_moves: SELECT to service_role
-subscription_users: SELECT to service_role
-subscriptions: SELECT to authenticated
-subscriptions: SELECT to service_role
-test_clocks: SELECT to service_role
-user_credits: SELECT to authenticated
-user_credits: SELECT to service_role
-user_payments: SELECT to service_role
+billing_fdw.credit_transactions: SELECT to authenticated
+billing_fdw.credit_transactions: SELECT to service_role
+billing_fdw.user_credits: SELECT to authenticated
+billing_fdw.user_credits: SELECT to service_role
+billing_fdw.user_payments: SELECT to service_role
+schema billing: USAGE to authenticated
+schema billing: USAGE to service_role
+schema billing: USAGE to stripe_credits_owner
+schema billing_fdw: USAGE to service_role
+schema billing_fdw: USAGE to stripe_credits_owner

@@ -5,6 +5,7 @@
 //! there is answered as Stripe answers it, so that a wrong path shows as a 404 in the record, not as a hang.
 
 mod invoices;
+pub mod payments;
 mod subscriptions;
 
 use std::collections::BTreeMap;
@@ -103,6 +104,15 @@ pub enum Fault {
     Held,
 }
 
+/// Where it stops answering: at a request whose line ends so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// Nothing is done, and nothing answered.
+    Before(&'static str),
+    /// What was asked is done, and nothing answered.
+    After(&'static str),
+}
+
 /// What it has: objects and lists, by the path that reads them.
 #[derive(Debug, Default)]
 struct Books {
@@ -124,6 +134,9 @@ struct State {
     faults: Vec<Fault>,
     lasting_fault: Option<Fault>,
     later_fault: Option<(usize, Fault)>,
+    stop: Option<Stop>,
+    /// Whether a request came to the stop.
+    is_stopped: bool,
     /// Whether held answers are given now.
     is_released: watch::Sender<bool>,
     date: Option<HeaderValue>,
@@ -278,6 +291,18 @@ impl FakeStripe {
         self.state().lasting_fault = Some(fault);
     }
 
+    /// Stops answering there, until [`FakeStripe::recover`]. Requests that were stopped are never answered.
+    pub fn stop(&self, stop: Stop) {
+        let mut state = self.state();
+        (state.stop, state.is_stopped) = (Some(stop), false);
+    }
+
+    /// Whether a request came to the stop.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.state().is_stopped
+    }
+
     /// Gives the answers that [`Fault::Held`] holds, and holds none from now on.
     pub fn release(&self) {
         self.state().is_released.send_replace(true);
@@ -288,6 +313,7 @@ impl FakeStripe {
         let mut state = self.state();
         state.lasting_fault = None;
         state.later_fault = None;
+        state.stop = None;
         state.faults.clear();
     }
 
@@ -371,6 +397,17 @@ async fn respond(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result
             route(books, &head.method, path, query)
         }
     };
+    let line = format!("{} {}", head.method, head.uri.path());
+    let stop = locked(&state).stop.filter(|stop| match stop {
+        Stop::Before(end) | Stop::After(end) => line.ends_with(end),
+    });
+    if let Some(stop) = stop {
+        if matches!(stop, Stop::After(_)) {
+            let _ = good();
+        }
+        locked(&state).is_stopped = true;
+        std::future::pending::<()>().await;
+    }
     let mut answer = match fault {
         None => good(),
         Some(Fault::Slow(late)) => {
@@ -429,7 +466,8 @@ fn route(books: &Books, method: &Method, path: &str, query: &str) -> Answer {
         },
         (
             &Method::GET,
-            ["v1", "invoices" | "prices" | "events", _] | ["v1", "test_helpers", "test_clocks", _],
+            ["v1", "invoices" | "prices" | "events" | "customers" | "payment_intents", _]
+            | ["v1", "test_helpers", "test_clocks", _],
         ) => object(books, path),
         (
             &Method::GET,
@@ -441,9 +479,12 @@ fn route(books: &Books, method: &Method, path: &str, query: &str) -> Answer {
             | ["v1", "billing_portal", "configurations"]
             | ["v1", "checkout", "sessions"],
         ) => filtered(books, path, query),
-        (&Method::GET, ["v1", "checkout", "sessions", _, "line_items"] | ["v1", "invoices", _, "lines"]) => {
-            list(books, path, query)
-        }
+        (
+            &Method::GET,
+            ["v1", "checkout", "sessions", _, "line_items"]
+            | ["v1", "invoices", _, "lines"]
+            | ["v1", "customers", _, "payment_methods"],
+        ) => list(books, path, query),
         (&Method::GET, ["v1", "invoice_payments"]) => invoice_payments(books, path, query),
         _ => unrecognized(method, path),
     }
@@ -547,6 +588,15 @@ fn change(books: &mut Books, request: &Posted) -> Option<Made> {
             "customer": form.get("customer"), "return_url": form.get("return_url"),
             "url": format!("https://billing.stripe.test/session/{made}"),
         }),
+        ["v1", "payment_intents"] if form.get("confirm").is_none_or(|confirm| confirm != "true") => {
+            return Some(payments::create(books, form, now, made));
+        }
+        ["v1", "payment_intents", _, "confirm"] => {
+            return payments::confirm(books, path.trim_end_matches("/confirm"), now);
+        }
+        ["v1", "payment_intents", _, "cancel"] => {
+            return payments::cancel(books, path.trim_end_matches("/cancel"));
+        }
         ["v1", "invoices", "create_preview"] => return Some(subscriptions::preview(books, form, now, made)),
         ["v1", "subscriptions", _] => return Some(subscriptions::update(books, path, form, now, made)),
         ["v1", "subscription_schedules"] => return Some(subscriptions::schedule(books, form, made)),

@@ -18,6 +18,7 @@ pub mod database; // one per test, dropped at its end
 pub mod fake_redis; // a Redis that can be slow, emptied and wrong
 pub mod fake_stripe; // a Stripe API to fetch from, faults on demand
 pub mod http_server; // what the shim and the browser talk to
+pub mod mirror; // the app's own database, compared with the books
 pub mod pages; // the app's web server
 pub mod payments; // payment intents, invoices of packs, credit notes
 pub mod permutations; // steps in every order
@@ -32,6 +33,7 @@ pub mod stripe; // sessions, line items, events
 pub mod subscription; // subscriptions, invoices, what paid them
 pub mod time_travel; // time that has passed, without waiting
 pub mod told; // the outbox, and its deliveries
+pub mod top_ups; // auto top-up
 pub mod tokens; // who signs users in: tokens good and bad, the public keys
 pub mod wire; // HTTP by hand, for clients that misbehave
 pub mod torture; // everything at once while everything fails: `cargo xtask torture`

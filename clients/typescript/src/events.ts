@@ -32,6 +32,16 @@ interface ToldTransaction {
   [id: string]: unknown;
 }
 
+/** A pack that is bought by auto top-up. */
+interface ToldTopUp {
+  top_up_id: string;
+  pack: string;
+  stripe_price_id: string;
+  credits: number;
+  stripe_payment_intent_id: string | null;
+  account: Account;
+}
+
 /** What each type of event tells; docs/events.md describes it. `payment.parked` is about no user's account. */
 export interface EventData {
   'credits.granted': { credits: number; transactions: ToldTransaction[]; account: Account };
@@ -45,6 +55,12 @@ export interface EventData {
   };
   'subscription.changed': { subscription: object | null; previous: object | null; account: Account };
   'payment.applied_late': { credits: number; account: Account; [id: string]: unknown };
+  'top_up.requested': ToldTopUp;
+  'top_up.succeeded': ToldTopUp;
+  /** `reason` is Stripe's code, such as `card_declined`, or `no_customer` or `no_payment_method`; auto top-up is paused. */
+  'top_up.failed': ToldTopUp & { reason: string };
+  'top_up.canceled': ToldTopUp & { reason: 'turned_off' | 'too_late' | 'not_needed' | 'canceled_at_stripe' };
+  'top_up.refused': { pack: string; reason: 'limit'; at_most: string; account: Account };
 }
 
 export type EventType = keyof EventData;

@@ -105,6 +105,15 @@ export class ServiceClient<Plan extends string = string> {
     return this.#call('grant', call);
   }
 
+  /**
+   * Turns auto top-up on or off for a user. Turn it on only with the user's consent to be charged by the saved payment
+   * method while not present; after a payment that failed, it ends the pause.
+   */
+  async setAutoTopUp(user: string, enabled: boolean): Promise<Outcome<Plan>> {
+    const answer = await this.#ask('POST', '/service/auto-top-up', { user, enabled });
+    return answer.body as unknown as Outcome<Plan>;
+  }
+
   /** A user's tier and balances. */
   async credits(user: string): Promise<Credits<Plan>> {
     const answer = await this.#ask('GET', `/service/credits/${encodeURIComponent(user)}`);

@@ -76,6 +76,7 @@ export type Database<Plan extends string = string> = {
         Args: User & { p_pool: Pool; p_amount: number; p_source: string; p_expires_at?: string };
         Returns: Outcome<Plan>;
       };
+      set_auto_top_up: { Args: User & { p_enabled: boolean }; Returns: Outcome<Plan> };
       attribute: { Args: User & { p_stripe_id: string }; Returns: Outcome<Plan> };
       user_id: { Args: { p_external: string }; Returns: string | null };
     };

@@ -43,6 +43,8 @@ export const REASONS = [
   'unknown_reservation',
   'reservation_ended',
   'exceeds_reservation',
+  'no_auto_top_up',
+  'no_customer',
 ] as const;
 export type Reason = (typeof REASONS)[number];
 

@@ -36,6 +36,12 @@ test('too few credits is an outcome whose reason has a type', async () => {
   expect(outcome.reason === 'too_few_credits').toBe(false);
 });
 
+test('auto top-up is turned on where the catalog has it, and off everywhere', async () => {
+  const refused = await service.setAutoTopUp(user, true);
+  expect(refused).toMatchObject({ ok: false, outcome: 'rejected', reason: 'no_auto_top_up' });
+  expect(await service.setAutoTopUp(user, false)).toMatchObject({ ok: true, outcome: 'already_applied' });
+});
+
 test('a wrong call, a wrong token and no shim are errors, and no step tells a secret', async () => {
   const steps: Step[] = [];
   const told = new ServiceClient({ ...connection, onStep: (step) => steps.push(step) });

@@ -18,6 +18,7 @@ use crate::crossing::{LowCredits, MAX_THRESHOLDS, Thresholds};
 use crate::reason::Reason;
 use crate::stripe::MAX_ID_BYTES;
 use crate::text_enum::text_enum;
+use crate::top_up::{AtMost, AutoTopUp};
 
 /// A checked catalog.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub struct Settings {
     pub low_credits: LowCredits,
     /// How many days ahead the app wants to be told that credits expire; `None`: never.
     pub expiring_days: Option<ExpiringDays>,
+    /// What is bought for users who allow it, when their credits run low; `None`: nothing.
+    pub auto_top_up: Option<AutoTopUp>,
 }
 
 /// How many days ahead the app is told that credits expire: 1 to [`ExpiringDays::MAX`].
@@ -319,6 +322,7 @@ struct Document {
     #[serde(default)]
     low_credits: Thresholds,
     expiring_days: Option<ExpiringDays>,
+    auto_top_up: Option<AutoTopUpEntry>,
     #[serde(default)]
     plans: Vec<PlanEntry>,
     #[serde(default)]
@@ -357,6 +361,14 @@ struct PackEntry {
     credits: Credits,
     prices: Vec<IdOr<SoldEntry>>,
     expires_after: Option<Span>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AutoTopUpEntry {
+    pack: String,
+    below: Credits,
+    at_most: AtMost,
 }
 
 /// What is sold: a price, or all prices of a product.
@@ -457,7 +469,15 @@ pub fn read(text: &str) -> Result<Catalog, Fault> {
     }
     if let Some(account) = &document.stripe_account {
         named("stripe_account", account)?;
+        if document.auto_top_up.is_some() {
+            // Its payments are made with the platform's key, and so are none of the connected account's.
+            return Err(fault_at(
+                "auto_top_up",
+                "charges the key's own account, which a stripe_account is not",
+            ));
+        }
     }
+    let auto_top_up = document.auto_top_up.map(|entry| reader.auto_top_up(entry)).transpose()?;
     Ok(Catalog {
         settings: Settings {
             scope: Scope {
@@ -472,6 +492,7 @@ pub fn read(text: &str) -> Result<Catalog, Fault> {
             user_namespace: document.user_namespace,
             low_credits: reader.low_credits,
             expiring_days: document.expiring_days,
+            auto_top_up,
         },
         prices: reader.prices,
     })
@@ -565,6 +586,26 @@ impl Reader {
             self.price(&format!("{path}.prices[{at}]"), entry, sold.clone())?;
         }
         Ok(())
+    }
+
+    /// What is charged has to be clear: of a pack with several prices, or all prices of a product, it is not.
+    fn auto_top_up(&self, entry: AutoTopUpEntry) -> Result<AutoTopUp, Fault> {
+        let AutoTopUpEntry { pack, below, at_most } = entry;
+        let is_sold = |price: &&Price| price.kind == PriceKind::Pack && price.key == pack;
+        let prices: Vec<&Price> = self.prices.values().filter(is_sold).collect();
+        let price = match prices[..] {
+            [price] if price.names == Names::Price => price,
+            [] => return Err(fault_at("auto_top_up.pack", format!("no pack with a price is {pack:?}"))),
+            _ => {
+                let fault = format!("{pack:?} is not sold at one price, by its id: name a pack that is");
+                return Err(fault_at("auto_top_up.pack", fault));
+            }
+        };
+        if !(Credits(1)..=price.credits).contains(&below) {
+            let fault = "not from 1 to the pack's credits: a top-up would not lift the balance to it";
+            return Err(fault_at("auto_top_up.below", fault));
+        }
+        Ok(AutoTopUp { price_id: price.price_id.clone(), credits: price.credits, pack, below, at_most })
     }
 
     fn key(&mut self, path: &str, key: &str) -> Result<(), Fault> {
@@ -764,6 +805,13 @@ mod tests {
             ("/begins_at", json!("1969-12-31T23:59:59Z"), "begins_at"),
             ("/begins_at", json!(1_767_225_600), "begins_at"),
             ("/user_namespace", json!("clerk"), "user_namespace"),
+            ("/auto_top_up", json!({ "pack": "pack_500", "below": 100 }), "auto_top_up"),
+            ("/auto_top_up", top_up("pack_500", 0, "3 per month"), "auto_top_up.below"),
+            ("/auto_top_up", top_up("pack_500", 501, "3 per month"), "auto_top_up.below"),
+            ("/auto_top_up", top_up("pack_500", 100, "3 per hour"), "auto_top_up.at_most"),
+            ("/auto_top_up", top_up("pack_500", 100, "0 per month"), "auto_top_up.at_most"),
+            ("/auto_top_up", top_up("pack_9", 100, "3 per month"), "auto_top_up.pack"),
+            ("/auto_top_up", top_up("pro", 100, "3 per month"), "auto_top_up.pack"),
             ("/low_credits", json!([100, -1]), "low_credits[1]"),
             ("/low_credits", json!([100, 0]), "low_credits"),
             ("/plans/0/low_credits", json!([5, 9, 5]), "plans[0].low_credits"),
@@ -823,6 +871,37 @@ mod tests {
         assert_eq!(told.low_credits.of("free"), [Credits(50), Credits(5)], "highest first");
         assert_eq!(told.low_credits.of("pro"), [Credits(1000)]);
         assert_eq!(told.expiring_days.map(ExpiringDays::get), Some(7));
+    }
+
+    fn top_up(pack: &str, below: i64, at_most: &str) -> Value {
+        json!({ "pack": pack, "below": below, "at_most": at_most })
+    }
+
+    #[test]
+    fn auto_top_up_charges_the_one_price_of_its_pack() {
+        let mut document = document();
+        document["auto_top_up"] = top_up("pack_500", 500, "3 per month");
+        let settings = read(&document.to_string()).expect("a catalog").settings;
+        let expected = AutoTopUp {
+            pack: "pack_500".into(),
+            price_id: "price_pack".into(),
+            credits: Credits(500),
+            below: Credits(500),
+            at_most: "3 per month".parse().expect("a limit"),
+        };
+        assert_eq!(settings.auto_top_up.as_ref(), Some(&expected));
+        let stored = serde_json::to_string(&expected).expect("JSON");
+        assert_eq!(serde_json::from_str::<AutoTopUp>(&stored).expect("the same"), expected);
+
+        for prices in [json!(["price_pack", "price_pack_eur"]), json!([{ "product": "prod_1" }]), json!([])] {
+            document["packs"][0]["prices"] = prices;
+            let fault = read(&document.to_string()).expect_err("what is charged is not clear");
+            assert_eq!(fault.path, "auto_top_up.pack");
+        }
+        document["packs"][0]["prices"] = json!(["price_pack"]);
+        document["stripe_account"] = json!("acct_1");
+        let fault = read(&document.to_string()).expect_err("its payments would not count");
+        assert_eq!(fault.path, "auto_top_up");
     }
 
     #[test]

@@ -4,9 +4,9 @@
 //!
 //! Each module uses only those above it in this order, which `tests/arrows.rs` checks:
 //!
-//! 1. [`amount`], [`calendar`], [`reason`], [`verdict`], [`crossing`], [`told`], [`user`], [`escapes`]: credits and money, times
-//!    and spans, what a call answers and why, which thresholds a balance crosses, what an app is told, which user a text names,
-//!    what Postgres cannot store of a text;
+//! 1. [`amount`], [`calendar`], [`reason`], [`verdict`], [`crossing`], [`top_up`], [`told`], [`user`], [`escapes`]: credits
+//!    and money, times and spans, what a call answers and why, which thresholds a balance crosses, when a pack is bought for a
+//!    user by itself, what an app is told, which user a text names, what Postgres cannot store of a text;
 //! 2. [`name`], [`stripe`], [`price`]: the ids of a payment, and the fields of Stripe's objects that the rules read, in both
 //!    shapes of its API;
 //! 3. [`catalog`], [`price_history`]: what prices are worth and which events are in scope, as data that a founder writes; what
@@ -35,6 +35,7 @@ mod text_enum;
 pub mod reason;
 pub mod verdict;
 pub mod crossing;
+pub mod top_up;
 pub mod told;
 pub mod name;
 pub mod user;

@@ -9,6 +9,9 @@ use crate::session::{LineItem, named_line_item};
 use crate::stripe::{self, Expandable, check_id, metadata_user, parse};
 use crate::user::UserNames;
 
+/// The key in the metadata of a top-up's payment intent that names the request.
+pub const TOP_UP_ID: &str = "top_up_id";
+
 /// A payment intent's facts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PaymentIntent {
@@ -30,6 +33,8 @@ pub struct PaymentIntent {
     pub named: Option<LineItem>,
     /// The invoice that it paid, in older versions of the API.
     pub invoice_id: Option<String>,
+    /// The request for a top-up that it pays, by the metadata: see [`crate::top_up::number_of`].
+    pub top_up_id: Option<String>,
     /// Its charges, as far as the object names them.
     pub charge_ids: Vec<String>,
 }
@@ -76,6 +81,7 @@ pub(crate) fn read(object: &RawValue, event_created: Time) -> Result<PaymentInte
         currency: intent.currency,
         named: named_line_item(|key| metadata.get(key)),
         invoice_id,
+        top_up_id: metadata.get(TOP_UP_ID).map(str::to_owned),
         charge_ids,
     })
 }

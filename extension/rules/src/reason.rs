@@ -76,5 +76,9 @@ text_enum! {
         ReservationEnded => "reservation_ended",
         /// More credits than were reserved.
         ExceedsReservation => "exceeds_reservation",
+        /// The catalog has no `auto_top_up`.
+        NoAutoTopUp => "no_auto_top_up",
+        /// The user is linked to no customer of Stripe's that could be charged.
+        NoCustomer => "no_customer",
     }
 }

@@ -90,8 +90,17 @@ const FIELDS: &[&str] = &[
 ];
 
 /// The keys of metadata that the rules read.
-const METADATA_KEYS: &[&str] =
-    &["user_id", "userId", "supabase_user_id", "price_id", "pack", "quantity", "fixed_lines", "credits"];
+const METADATA_KEYS: &[&str] = &[
+    "user_id",
+    "userId",
+    "supabase_user_id",
+    "price_id",
+    "pack",
+    "quantity",
+    "fixed_lines",
+    "credits",
+    "top_up_id",
+];
 
 /// The text of an event, or of what was fetched about one, without everything that the rules do not read. `None` if it
 /// is no JSON that can be written again: a number beyond what a float holds, for instance.

@@ -21,5 +21,15 @@ text_enum! {
         PaymentParked => "payment.parked",
         /// A payment that had waited was applied.
         PaymentAppliedLate => "payment.applied_late",
+        /// A pack is to be bought for a user by auto top-up.
+        TopUpRequested => "top_up.requested",
+        /// It was paid, and its credits were granted.
+        TopUpSucceeded => "top_up.succeeded",
+        /// The payment failed, and auto top-up is paused for the user.
+        TopUpFailed => "top_up.failed",
+        /// It was given up before it was paid.
+        TopUpCanceled => "top_up.canceled",
+        /// None is requested, because there were as many as the catalog allows.
+        TopUpRefused => "top_up.refused",
     }
 }

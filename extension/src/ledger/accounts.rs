@@ -125,6 +125,7 @@ impl Accounts {
             let account = self.of(*user);
             account.touch_streams(start.unwrap_or(account.now()), Cause::Move);
             account.moving = Some(subscription_id.to_owned());
+            account.renew_version();
         }
         // If the user cannot hold it, what is posted stands.
         let _ = self.settle(sql, origin);

@@ -37,9 +37,14 @@ pub(super) fn load(sql: &mut Sql, user: Uuid, horizon: Time) -> Loaded {
     let settings = catalog::settings(sql);
     let policy = settings.as_ref().map_or(ReversalPolicy::default(), |settings| settings.reversal_policy);
     let mut prices = Prices::default();
-    let items = subscription_items::of_user(sql, user);
     let stored = invoice_lines::since(sql, user, horizon);
     let has_older = invoice_lines::has_older(sql, user, horizon);
+    let items = if has_older {
+        let since = stored.iter().map(|line| line.period.start).fold(horizon, Time::min);
+        subscription_items::of_user_since(sql, user, since)
+    } else {
+        subscription_items::of_user(sql, user)
+    };
     let firsts = if has_older { invoice_lines::firsts_before(sql, user, horizon) } else { Vec::new() };
     let known_after = known_after(stored.iter().chain(&firsts));
     let paid = invoices::find(sql, known_after.keys().map(|id| (*id).to_owned()).collect());

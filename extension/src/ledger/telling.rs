@@ -34,6 +34,8 @@ pub(super) struct Telling {
     /// Grants that expire soon.
     expiring: Vec<Value>,
     expiring_credits: i64,
+    /// Whether the app drew credits: a spend or a reservation.
+    is_drawn: bool,
 }
 
 impl Telling {
@@ -52,6 +54,7 @@ impl Telling {
                 self.granted.push(transaction(row));
                 self.granted_credits += row.amount;
             }
+            TransactionType::Spend | TransactionType::Reservation => self.is_drawn = true,
             // Of what one operation takes and gives back, the difference counts.
             TransactionType::Reversal | TransactionType::Reinstatement => {
                 self.reversed.push(transaction(row));
@@ -154,23 +157,33 @@ pub(crate) fn tell_of_payment(
     outbox::insert(sql, user, row.get(), told, &data.into());
 }
 
+/// Of a grant `g`: it expires, and its user was not told so. The condition of the index `credit_grants_expiring`.
+macro_rules! untold {
+    () => {
+        "g.spendable and g.expires_at is distinct from g.told_expires_at and g.source_id <> 'free_plan'"
+    };
+}
+
 /// Tells of credits that expire within the catalog's `expiring_days`, in up to `limit` accounts that are not busy: once of
 /// each expiry. Returns in how many.
 pub(crate) fn tell_expiring(sql: &mut Sql, limit: i64) -> usize {
-    let Some(days) = catalog::settings(sql).and_then(|settings| settings.expiring_days) else { return 0 };
-    let rows = sql.query(
+    const USERS: &str = concat!(
         "select user_id from billing.accounts where user_id in (
              select g.user_id from billing.credit_grants g join billing.accounts a using (user_id)
-             where g.spendable and g.expires_at is distinct from g.told_expires_at and g.source_id <> 'free_plan'
-                 and a.test_clock is null and g.expires_at between $1 and $2
+             where ",
+        untold!(),
+        "    and a.test_clock is null and g.expires_at between $1 and $2
              union all
              select g.user_id from billing.accounts a join billing.credit_grants g using (user_id)
-             where g.spendable and g.expires_at is distinct from g.told_expires_at and g.source_id <> 'free_plan'
-                 and a.test_clock is not null and g.expires_at > billing.account_time(a.test_clock)
+             where ",
+        untold!(),
+        "    and a.test_clock is not null and g.expires_at > billing.account_time(a.test_clock)
                  and g.expires_at - ($2 - $1) <= billing.account_time(a.test_clock))
-         order by user_id limit $3 for update skip locked",
-        &[timestamp(clock()).into(), timestamp(ahead(clock(), days)).into(), limit.into()],
+         order by user_id limit $3 for update skip locked"
     );
+    let Some(days) = catalog::settings(sql).and_then(|settings| settings.expiring_days) else { return 0 };
+    let rows =
+        sql.query(USERS, &[timestamp(clock()).into(), timestamp(ahead(clock(), days)).into(), limit.into()]);
     let users: Vec<Uuid> = rows.map(|mut row| row.get()).collect();
     for user in &users {
         if let Some(mut account) = Account::open_existing(sql, *user) {
@@ -199,11 +212,14 @@ impl Account {
 
     /// Tells of the grants that expire within so many days, and saves that they were told.
     fn tell_expiring(&mut self, sql: &mut Sql, days: ExpiringDays) {
+        const TELL: &str = concat!(
+            "update billing.credit_grants g set told_expires_at = g.expires_at
+             where g.user_id = $1 and g.expires_at > $2 and g.expires_at <= $3 and ",
+            untold!(),
+            " returning g.id, g.pool, g.remaining, g.expires_at"
+        );
         let rows = sql.query(
-            "update billing.credit_grants set told_expires_at = expires_at
-             where user_id = $1 and spendable and expires_at is distinct from told_expires_at
-                 and source_id <> 'free_plan' and expires_at > $2 and expires_at <= $3
-             returning id, pool, remaining, expires_at",
+            TELL,
             &[
                 uuid_datum(self.user).into(),
                 timestamp(self.now).into(),
@@ -223,22 +239,31 @@ impl Account {
     }
 
     /// Writes what the operation has to tell since the account was saved last: what it posted, and which threshold the balance
-    /// fell to.
+    /// fell to; and requests a top-up, if it drew and too little is left.
     pub(super) fn tell(&mut self, sql: &mut Sql) {
         let (before, after) = (self.saved_available, self.available());
         self.saved_available = after;
         let crossing =
             if after < before { catalog::crossing(sql, &self.balances.tier, before, after) } else { None };
-        if self.telling.is_empty() && crossing.is_none() {
-            return;
+        let telling = std::mem::take(&mut self.telling);
+        let is_drawn = telling.is_drawn && after < before;
+        if !telling.is_empty() || crossing.is_some() {
+            let mut rows = telling.into_rows(&self.balances);
+            rows.extend(crossing.map(|crossing| told_crossing(crossing, before)));
+            for (told, data) in rows {
+                self.last_outbox_id += 1;
+                self.tell_row(sql, self.last_outbox_id, told, data);
+            }
         }
-        let mut rows = std::mem::take(&mut self.telling).into_rows(&self.balances);
-        rows.extend(crossing.map(|crossing| told_crossing(crossing, before)));
-        for (told, mut data) in rows {
-            self.last_outbox_id += 1;
-            data.insert("account".to_owned(), account(&self.balances));
-            outbox::insert(sql, self.user, self.last_outbox_id, told, &data.into());
+        if self.tops_up && is_drawn {
+            self.request_top_up(sql, before, after);
         }
+    }
+
+    /// Writes one row, under the id that was counted for it.
+    pub(super) fn tell_row(&self, sql: &mut Sql, id: i64, told: Told, mut data: Map<String, Value>) {
+        data.insert("account".to_owned(), account(&self.balances));
+        outbox::insert(sql, self.user, id, told, &data.into());
     }
 }
 

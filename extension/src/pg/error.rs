@@ -11,6 +11,7 @@ use stripe_credits_rules::catalog::{self, Catalog};
 use stripe_credits_rules::lot::Pool;
 use stripe_credits_rules::stripe::MAX_ID_BYTES;
 use stripe_credits_rules::subscription::Status;
+use stripe_credits_rules::top_up::TopUpState;
 
 use crate::pg::convert::time;
 use crate::pg::json::{Json, JsonText};
@@ -175,6 +176,19 @@ pub(crate) fn pool(value: Option<String>, argument: &str) -> Pool {
     Pool::parse(&value).unwrap_or_else(|| {
         raise_invalid(
             &format!("{argument} must be subscription, purchased or promotional"),
+            &format!("{argument} = {value:?}"),
+        )
+    })
+}
+
+/// A state in which an attempt to pay a top-up may leave it.
+pub(crate) fn end_of_top_up(value: Option<String>, argument: &str) -> TopUpState {
+    let value = named(value, argument);
+    let is_end =
+        |state: &TopUpState| matches!(state, TopUpState::Paid | TopUpState::Failed | TopUpState::Canceled);
+    TopUpState::parse(&value).filter(is_end).unwrap_or_else(|| {
+        raise_invalid(
+            &format!("{argument} must be paid, failed or canceled"),
             &format!("{argument} = {value:?}"),
         )
     })

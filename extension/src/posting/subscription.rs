@@ -16,7 +16,7 @@ use crate::ledger::{self, Account, Accounts, Cause, Origin};
 use crate::outcome::Outcome;
 use crate::pg::sql::Sql;
 use crate::tables::subscriptions::{self, KnownSubscription};
-use crate::tables::{catalog, ownership, subscription_items, test_clocks};
+use crate::tables::{catalog, ownership, read_changes, subscription_items, test_clocks};
 
 /// Where a state comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +89,7 @@ pub(crate) fn apply(
         record_items(sql, &observed, &KnownSubscription { known_after: last_transaction_id, ..now.clone() });
     if known != Some(&now) {
         subscriptions::save(sql, &facts.id, &now, event_id);
+        accounts.of(owner).renew_version();
     }
     let touched = observed.iter().map(|one| one.seen_at).chain(known.map(|known| known.seen_at)).min();
     let account_changed = update_accounts(sql, &mut accounts, owner, touched.unwrap_or(facts.as_of));
@@ -342,6 +343,8 @@ fn state(
 /// time on are worth by it. `false` if an account that it needs is busy: nothing is changed then. The caller holds the
 /// catalog's lock exclusively.
 pub(crate) fn reprice(sql: &mut Sql, user: Uuid, lines_from: Option<Time>) -> bool {
+    // The read model shows what a plan's price is worth, also to those whose credits stay as they are.
+    read_changes::insert(sql, user);
     let known = subscriptions::of_user(sql, user);
     let mut users = BTreeSet::from([user]);
     for (subscription_id, _) in &known {

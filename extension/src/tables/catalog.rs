@@ -13,6 +13,7 @@ use stripe_credits_rules::catalog::{
 };
 use stripe_credits_rules::crossing::{self, Crossing};
 use stripe_credits_rules::price_history::{PriceHistory, Version};
+use stripe_credits_rules::top_up::AutoTopUp;
 
 use crate::pg::cached::Cached;
 use crate::pg::convert::{clock, timestamp, uuid_datum};
@@ -35,6 +36,11 @@ pub(crate) fn crossing(sql: &mut Sql, tier: &str, before: Credits, after: Credit
     let settings = SETTINGS.with(|cached| cached.get(|| read_settings(sql)));
     let thresholds = settings.as_ref().map_or(&[][..], |settings| settings.low_credits.of(tier));
     crossing::crossing(thresholds, before, after)
+}
+
+/// What is bought for users who allow it, when their credits run low.
+pub(crate) fn auto_top_up(sql: &mut Sql) -> Option<AutoTopUp> {
+    SETTINGS.with(|cached| cached.get(|| read_settings(sql)))?.auto_top_up.clone()
 }
 
 /// When the catalog was loaded last, the same one again included.
@@ -76,7 +82,7 @@ fn read_settings(sql: &mut Sql) -> Option<(pg_sys::Oid, Settings)> {
     let mut row = sql.query_opt(
         "select tableoid, livemode, stripe_account, begins_at, signup_credits, reversal_policy, no_payment_required,
                 user_namespace, free_plan_key, free_plan_name, free_plan_credits, free_plan_every, low_credits::text,
-                expiring_days
+                expiring_days, auto_top_up::text
          from billing.settings",
         &[],
     )?;
@@ -90,6 +96,9 @@ fn read_settings(sql: &mut Sql) -> Option<(pg_sys::Oid, Settings)> {
         free_plan: free_plan(&mut row),
         low_credits: serde_json::from_str(&row.get::<String>()).expect("only load_catalog writes it"),
         expiring_days: row.get_opt().and_then(|days: i32| ExpiringDays::new(days.into())),
+        auto_top_up: row
+            .get_opt()
+            .map(|text: String| serde_json::from_str(&text).expect("only load_catalog writes it")),
     };
     Some((table, settings))
 }
@@ -156,19 +165,21 @@ fn price(row: &mut Row) -> Price {
 fn save_settings(sql: &mut Sql, settings: &Settings, now: TimestampWithTimeZone) {
     let free = settings.free_plan.as_ref();
     let low_credits = serde_json::to_string(&settings.low_credits).expect("its keys are text");
+    let auto_top_up = settings.auto_top_up.as_ref();
+    let auto_top_up = auto_top_up.map(|top_up| serde_json::to_string(top_up).expect("texts and numbers"));
     sql.execute(
         "insert into billing.settings (livemode, stripe_account, signup_credits, reversal_policy,
              no_payment_required, free_plan_key, free_plan_name, free_plan_credits, free_plan_every, loaded_at,
-             begins_at, user_namespace, low_credits, expiring_days)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9::interval, $10, $11, $12, $13, $14)
+             begins_at, user_namespace, low_credits, expiring_days, auto_top_up)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9::interval, $10, $11, $12, $13, $14, $15)
          on conflict (singleton) do update set
              (livemode, stripe_account, begins_at, signup_credits, reversal_policy, no_payment_required,
               user_namespace, free_plan_key, free_plan_name, free_plan_credits, free_plan_every, loaded_at,
-              low_credits, expiring_days)
+              low_credits, expiring_days, auto_top_up)
              = (excluded.livemode, excluded.stripe_account, excluded.begins_at, excluded.signup_credits,
                 excluded.reversal_policy, excluded.no_payment_required, excluded.user_namespace, excluded.free_plan_key, excluded.free_plan_name,
                 excluded.free_plan_credits, excluded.free_plan_every, excluded.loaded_at,
-                excluded.low_credits, excluded.expiring_days)",
+                excluded.low_credits, excluded.expiring_days, excluded.auto_top_up)",
         &[
             settings.scope.livemode.into(),
             settings.scope.stripe_account.as_deref().into(),
@@ -184,6 +195,7 @@ fn save_settings(sql: &mut Sql, settings: &Settings, now: TimestampWithTimeZone)
             settings.user_namespace.map(uuid_datum).into(),
             Json::from_text(&low_credits).into(),
             settings.expiring_days.map(|days| i32::from(days.get())).into(),
+            auto_top_up.as_deref().map(Json::from_text).into(),
         ],
     );
 }

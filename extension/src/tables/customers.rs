@@ -27,6 +27,12 @@ pub(crate) fn users(sql: &mut Sql, customer_ids: Vec<String>) -> Vec<Uuid> {
     rows.map(|mut row| row.get()).collect()
 }
 
+/// Whether a server linked a customer to the user: one whom only a buyer's link names could be another person.
+pub(crate) fn has_server_link(sql: &mut Sql, user: Uuid) -> bool {
+    let link = "select from billing.customers where user_id = $1 and source = 'server' limit 1";
+    sql.query_opt(link, &[uuid_datum(user).into()]).is_some()
+}
+
 /// Links a customer to a user as of now, as the app's server or an operator states it. Returns whether that changed the user.
 pub(crate) fn link_by_server(sql: &mut Sql, customer_id: &str, user: Uuid) -> bool {
     let known = find(sql, customer_id);
@@ -44,8 +50,16 @@ pub(crate) fn link(
     if Some(merged) == known {
         return false;
     }
+    let former = known.map(|known| known.user).filter(|former| *former != merged.user);
+    // The read model shows a user's latest customer: it may be another one now, also if the link is only newer.
     sql.execute(
-        "insert into billing.customers (customer_id, user_id, source, as_of) values ($1, $2, $3, $4)
+        "with changed as (
+             insert into billing.read_changes (user_id)
+             select u.user_id from unnest(array[$2, $5]) u (user_id)
+             where u.user_id is not null and ($6 or exists (
+                 select from billing.customers c where c.user_id = $2 and c.customer_id <> $1))
+         )
+         insert into billing.customers (customer_id, user_id, source, as_of) values ($1, $2, $3, $4)
          on conflict (customer_id) do update
              set (user_id, source, as_of) = (excluded.user_id, excluded.source, excluded.as_of)",
         &[
@@ -53,9 +67,11 @@ pub(crate) fn link(
             uuid_datum(merged.user).into(),
             merged.source.as_str().into(),
             timestamp(merged.as_of).into(),
+            former.map(uuid_datum).into(),
+            (known.is_none() || former.is_some()).into(),
         ],
     );
-    known.is_none_or(|known| known.user != merged.user)
+    known.is_none() || former.is_some()
 }
 
 /// Records that a customer and an account are the same, as an object states that names both.

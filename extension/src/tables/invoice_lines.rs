@@ -164,6 +164,7 @@ pub(crate) fn firsts_before(sql: &mut Sql, user: Uuid, horizon: Time) -> Vec<Sto
              from billing.invoice_lines l
              where l.user_id = $1 and l.period_end < $2 and l.subscription_id is not null and not l.metered
                  and l.amount = 0 and not l.names_credited and not l.proration and l.quantity is distinct from 0
+                 and exists (select from billing.prices c where c.trial_credits > 0)
                  and exists (
                      select from billing.prices c
                      where c.price_id in (l.price_id, l.product_id) and c.trial_credits > 0)

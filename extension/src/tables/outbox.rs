@@ -14,29 +14,33 @@ use crate::pg::sql::Sql;
 /// replay what is dead.
 const KEPT_DAYS: i64 = 30;
 
+/// The statement of [`insert_row`], with what it does if the row is there.
+macro_rules! insert {
+    ($on_conflict:literal) => {
+        concat!(
+            "insert into billing.outbox (user_id, id, type, data, created_at, next_attempt_at)
+             values ($1, $2, $3, $4, $5, $5)",
+            $on_conflict
+        )
+    };
+}
+
 /// Inserts a row of a user's. The caller holds the account's lock, and counts the ids.
 pub(crate) fn insert(sql: &mut Sql, user: Uuid, id: i64, told: Told, data: &Value) {
-    sql.execute(
-        "insert into billing.outbox (user_id, id, type, data, created_at, next_attempt_at)
-         values ($1, $2, $3, $4, $5, $5)",
-        &[
-            uuid_datum(user).into(),
-            id.into(),
-            told.as_str().into(),
-            Json::from_text(&data.to_string()).into(),
-            timestamp(clock()).into(),
-        ],
-    );
+    insert_row(sql, insert!(""), user, id, told, data);
 }
 
 /// Inserts a row of no user's, unless there is one about the same: `about` says what it is about.
 pub(crate) fn insert_once(sql: &mut Sql, told: Told, about: &[&str], data: &Value) {
+    insert_row(sql, insert!(" on conflict do nothing"), Uuid::nil(), id_of(told, about), told, data);
+}
+
+fn insert_row(sql: &mut Sql, statement: &'static str, user: Uuid, id: i64, told: Told, data: &Value) {
     sql.execute(
-        "insert into billing.outbox (user_id, id, type, data, created_at, next_attempt_at)
-         values ($1, $2, $3, $4, $5, $5) on conflict do nothing",
+        statement,
         &[
-            uuid_datum(Uuid::nil()).into(),
-            id_of(told, about).into(),
+            uuid_datum(user).into(),
+            id.into(),
             told.as_str().into(),
             Json::from_text(&data.to_string()).into(),
             timestamp(clock()).into(),

@@ -99,6 +99,24 @@ pub(crate) fn of_user(sql: &mut Sql, user: Uuid) -> Vec<StoredItem> {
     sql.query(OF_USER, &[uuid_datum(user).into()]).map(stored).collect()
 }
 
+/// The states that lines from a time on may depend on (rules/streams/horizon.rs, `needed_states`): of an item that was removed
+/// all, of others the first, that of this time, and the later ones.
+pub(crate) fn of_user_since(sql: &mut Sql, user: Uuid, since: Time) -> Vec<StoredItem> {
+    const OF_USER_SINCE: &str = concat!(
+        "select ",
+        columns!(),
+        " from (
+             select i.*, row_number() over item = 1 as is_first, lead(i.seen_at) over item as next_seen_at,
+                 bool_or(i.removed) over (partition by i.subscription_id, i.item_id) as was_removed
+             from billing.subscriptions s join billing.subscription_items i using (subscription_id)
+             where s.user_id = $1
+             window item as (partition by i.subscription_id, i.item_id order by i.as_of)) i
+         where is_first or was_removed or next_seen_at is null or next_seen_at > $2
+         order by i.item_id, i.as_of"
+    );
+    sql.query(OF_USER_SINCE, &[uuid_datum(user).into(), timestamp(since).into()]).map(stored).collect()
+}
+
 fn of_subscription(sql: &mut Sql, subscription_id: &str) -> Vec<StoredItem> {
     const OF_SUBSCRIPTION: &str = concat!(
         "select ",

@@ -1,5 +1,5 @@
 //! `catalog check`: checks that each price of the catalog exists in Stripe with the right billing, that each active
-//! price in Stripe is in the catalog, and that fixed worth fits what Stripe bills for it.
+//! price in Stripe is in the catalog, that fixed worth fits what Stripe bills for it, and that auto top-up can charge its price.
 
 use std::collections::BTreeMap;
 
@@ -17,6 +17,7 @@ use crate::stripe::client::{StripeClient, StripeError};
 use crate::stripe::objects;
 use crate::stripe::objects::Recurring;
 use crate::stripe::pages::Pages;
+use crate::stripe::payments;
 
 /// <https://docs.stripe.com/api/prices/object>
 #[derive(Deserialize)]
@@ -103,6 +104,17 @@ pub(crate) async fn compare(database: &Database, stripe: &StripeClient) -> Resul
             Err(error) => return Err(error.into()),
         };
         note(&price_id, difference);
+    }
+    if let Some(price_id) = database.auto_top_up_price().await? {
+        let fault = match payments::price(stripe, &price_id).await {
+            Ok(price) => price.amount().err(),
+            // Said above.
+            Err(StripeError::NotFound | StripeError::Refused { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let chargeless =
+            |fault| format!("is what auto_top_up sells, and cannot be charged by itself: {fault}");
+        note(&price_id, fault.map(|payments::NoAmount(fault)| chargeless(fault)));
     }
     Ok(Comparison { differences, known, sold })
 }

@@ -16,10 +16,11 @@ use crate::clock::unix_now;
 use crate::commands::sweep::{Created, event_lists};
 use crate::commands::webhooks_check::{endpoints, place};
 use crate::commands::{books_check, catalog_check};
-use crate::config::{Environment, ServeConfig, StripeConfig};
+use crate::config::{Environment, MirrorConfig, ServeConfig, StripeConfig};
 use crate::database::Database;
 use crate::error::Error;
 use crate::metrics::CallCounter;
+use crate::mirror::Mirror;
 use crate::status::Status;
 use crate::stripe::client::{StripeClient, StripeError};
 use crate::stripe::pages::Pages;
@@ -32,6 +33,10 @@ const EVENT_DELAY: u64 = 600;
 const MAX_SWEEP_AGE: i64 = 3 * 3600;
 /// How long something may be due, in seconds: `run_due` should run every few minutes.
 const MAX_DUE_AGE: i64 = 3600;
+/// How far the mirror may be behind, in seconds.
+const MAX_MIRROR_LAG_SECONDS: f64 = 300.0;
+/// How long a top-up may wait, in seconds: its payment takes seconds, and its event comes at once.
+const MAX_TOP_UP_AGE: i64 = 3600;
 /// The longest token that is read from stdin, in bytes.
 const MAX_TOKEN_BYTES: u64 = 64 << 10;
 
@@ -107,6 +112,9 @@ async fn examine(arguments: &Doctor, config: &ServeConfig, findings: &mut Findin
     if has_database {
         proofs(&database, findings).await;
         jobs(&database, findings).await;
+    }
+    if let Some(mirror) = &config.mirror {
+        check_mirror(mirror, has_database.then_some(&database), findings).await;
     }
     match &arguments.token {
         Some(token) => check_token(token, config, has_database.then_some(&database), findings).await,
@@ -416,7 +424,7 @@ async fn jobs(database: &Database, findings: &mut Findings) {
         (Ok(status), Ok(now)) => (status, now),
         (Err(error), _) | (_, Err(error)) => return findings.fault("jobs", error, "try again"),
     };
-    let Status { waiting, due_since, sweep, .. } = status;
+    let Status { waiting, due_since, sweep, top_ups, .. } = status;
     let lost = sweep.as_ref().and_then(|sweep| sweep.lost);
     match sweep.map(|sweep| now - sweep.at) {
         None => findings.fault("jobs", "no sweep has ever run", "schedule stripe-credits sweep every hour"),
@@ -442,12 +450,44 @@ async fn jobs(database: &Database, findings: &mut Findings) {
         ),
         _ => findings.good("jobs", "nothing is overdue for run_due"),
     }
+    if let Some(age) = top_ups.since.map(|since| now - since).filter(|age| *age > MAX_TOP_UP_AGE) {
+        findings.fault(
+            "top-ups",
+            format!("{} wait for their credits, the oldest for {} min", top_ups.waiting, age / 60),
+            "select * from billing.top_ups where state in ('requested', 'paid'): last_error says why; docs/top-up.md. They need \
+             STRIPE_SECRET_KEY for serve, and payment_intent.succeeded at the endpoint",
+        );
+    }
     for waiting in waiting {
         findings.fault(
             "waiting",
             format!("{} events, the oldest for {} min: {}", waiting.events, (now - waiting.since) / 60, waiting.reason),
             "docs/troubleshooting.md says what each reason asks for; stripe-credits explain evt_… says it of one event",
         );
+    }
+}
+
+/// Whether the mirror can be written, and how far it is behind.
+async fn check_mirror(config: &MirrorConfig, database: Option<&Database>, findings: &mut Findings) {
+    let area = "mirror";
+    if let Err(error) = Mirror::new(config).check().await {
+        return findings.fault(
+            area,
+            error,
+            "stripe-credits mirror init makes what is missing; what the role needs: docs/mirror.md",
+        );
+    }
+    let Some(database) = database else { return };
+    match database.waiting_for_mirror().await {
+        Ok(waiting) if waiting.oldest_seconds > MAX_MIRROR_LAG_SECONDS => findings.fault(
+            area,
+            format!("{} accounts wait for it, the first for {:.0} s", waiting.count, waiting.oldest_seconds),
+            "start serve with MIRROR_DATABASE_URL, and look at its log",
+        ),
+        Ok(waiting) => {
+            findings.good(area, format!("can be written, and {} accounts wait for it", waiting.count));
+        }
+        Err(error) => findings.fault(area, error, "try again"),
     }
 }
 

@@ -114,9 +114,13 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
 }
 
 pub(super) fn number(text: &str, max: usize) -> Result<usize, String> {
+    number_from(text, 1, max)
+}
+
+pub(super) fn number_from(text: &str, min: usize, max: usize) -> Result<usize, String> {
     match text.parse() {
-        Ok(number) if (1..=max).contains(&number) => Ok(number),
-        _ => Err(format!("is not a number from 1 to {max}")),
+        Ok(number) if (min..=max).contains(&number) => Ok(number),
+        _ => Err(format!("is not a number from {min} to {max}")),
     }
 }
 

@@ -146,6 +146,13 @@ impl Database {
         self.query_value(sql, &[], READ_TIMEOUT).await
     }
 
+    /// The price that auto top-up charges; none if the catalog has no auto top-up.
+    pub(crate) async fn auto_top_up_price(&self) -> Result<Option<String>, DatabaseError> {
+        let sql =
+            "select s.auto_top_up ->> 'price_id' from billing.settings s where s.auto_top_up is not null";
+        self.query_optional(sql, &[], READ_TIMEOUT).await
+    }
+
     /// Loads a catalog document.
     pub(crate) async fn load_catalog(&self, document: &str) -> Result<Vec<PriceChange>, DatabaseError> {
         let sql = "select price_id, change from billing.load_catalog(($1::text)::jsonb)";

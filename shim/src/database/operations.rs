@@ -62,7 +62,11 @@ impl Database {
                 'books_check', (
                     select json_build_object('at', floor(extract(epoch from c.moved_at))::bigint,
                         'faults', c.position -> 'faults')
-                    from billing.cursors c where c.command = '{BOOKS_CHECK}'))::text"
+                    from billing.cursors c where c.command = '{BOOKS_CHECK}'),
+                'top_ups', (
+                    select json_build_object('waiting', count(*),
+                        'since', floor(extract(epoch from min(t.requested_at)))::bigint)
+                    from billing.top_ups t where t.state in ('requested', 'paid')))::text"
         );
         let rows = self.probe(&sql).await?;
         let row = rows.first().ok_or_else(|| DatabaseError::UnexpectedAnswer("no row".to_owned()))?;

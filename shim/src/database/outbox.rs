@@ -146,7 +146,7 @@ impl Database {
     }
 
     /// Runs a statement on the connections of the outbox; a second time if the connection was lost since the last.
-    async fn told(&self, sql: &str, parameters: &[&str]) -> Result<Vec<Row>, DatabaseError> {
+    pub(crate) async fn told(&self, sql: &str, parameters: &[&str]) -> Result<Vec<Row>, DatabaseError> {
         match self.query_once(&self.outbox, &self.begin_waiting, sql, parameters, READ_TIMEOUT).await {
             Err(
                 DatabaseError::ConnectionLost(_) | DatabaseError::ReadOnly(_) | DatabaseError::Conflict(_),

@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::error::Error;
 use crate::metrics::{self, Now};
 use crate::response::{Response, error_response, json_response};
-use crate::status::{Status, WaitingEvents};
+use crate::status::{Status, WaitingAccounts, WaitingEvents};
 
 /// How old a readiness may be that is answered.
 const READINESS_MAX_AGE: Duration = Duration::from_secs(1);
@@ -23,6 +23,7 @@ const STATUS_MAX_AGE: Duration = Duration::from_secs(5);
 /// The extension's version, or why a delivery could not be applied.
 static READINESS: Kept<Result<String, Arc<Error>>> = Kept::none();
 static STATUS: Kept<Option<Status>> = Kept::none();
+static WAITING_ACCOUNTS: Kept<Option<WaitingAccounts>> = Kept::none();
 static WAITING_EVENTS: Kept<Option<WaitingEvents>> = Kept::none();
 
 /// The last answer to a question. While it is asked again, whoever else asks waits for the same answer.
@@ -78,11 +79,18 @@ pub(crate) async fn scrape(app: &App) -> Result<Response, Error> {
     } else {
         None
     };
+    let waiting_accounts = if app.mirror.is_some() {
+        let count = async { app.database.waiting_for_mirror().await.ok() };
+        WAITING_ACCOUNTS.get(STATUS_MAX_AGE, count).await
+    } else {
+        None
+    };
     let now = Now {
         pool: app.database.pool_status(),
         dropped_lines: app.dropped_lines.dropped_lines(),
         status,
         waiting_events,
+        waiting_accounts,
         streams: app.streams.count(),
     };
     let text = app

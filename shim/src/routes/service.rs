@@ -111,6 +111,13 @@ struct Grant {
     expires_at: Option<String>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AutoTopUp {
+    user: String,
+    enabled: bool,
+}
+
 impl ServiceRoute {
     /// Whether a request for this path is one for this route.
     pub(crate) fn serves(&self, path: &str) -> bool {
@@ -235,6 +242,17 @@ pub(crate) async fn grant(
     let (description, expires_at) = (body.description.as_deref(), body.expires_at.as_deref());
     let granted = app.database.grant_credits(user, body.amount, &request_id, description, expires_at).await;
     answer(app, user, granted).await
+}
+
+/// Turns auto top-up on or off for a user.
+pub(crate) async fn set_auto_top_up(
+    app: &App,
+    request: &ServiceRequest,
+    fields: &mut LogFields,
+) -> Result<Reply, Error> {
+    let body: AutoTopUp = request.read()?;
+    let user = known_user(app, &body.user, fields).await?;
+    answer(app, user, app.database.set_auto_top_up(user, body.enabled).await).await
 }
 
 /// A user's tier and balances, always from the database: the row of `billing.my_credits()`.

@@ -43,6 +43,22 @@ pub(crate) fn for_change(object: &StripeObject, form: &Form) -> String {
     digest(&[object.json.get(), &minute.to_string(), &form.encode()])
 }
 
+/// So many attempts to make a top-up's payment intent have one key: as long as Stripe repeats a failure of its own under it, no
+/// attempt succeeds.
+const ATTEMPTS_PER_KEY: i32 = 5;
+
+/// The key for a top-up's payment intent. Whoever goes on after a crash gets the same one from Stripe, if it is asked for the
+/// same; another one does no harm, because only the one that is named first is ever confirmed.
+pub(crate) fn for_top_up_intent(top_up_id: &str, form: &Form, attempts: i32) -> String {
+    digest(&[top_up_id, &form.encode(), &(attempts / ATTEMPTS_PER_KEY).to_string()])
+}
+
+/// The key for a change of the payment intent of a top-up, once in an attempt. Its status says whether a change was made, so
+/// that the next attempt needs no answer to this one.
+pub(crate) fn for_top_up(top_up_id: &str, change: &str, attempts: i32) -> String {
+    digest(&[top_up_id, change, &attempts.to_string()])
+}
+
 /// The key for a request that may be executed again.
 pub(crate) fn fresh() -> String {
     Uuid::new_v4().to_string()

@@ -158,7 +158,7 @@ fn pay(books: &mut Books, path: &str, now: i64) -> Option<Value> {
 }
 
 /// Lists an event, newest first.
-fn happened(books: &mut Books, event_type: &str, object: &Value, now: i64) {
+pub(super) fn happened(books: &mut Books, event_type: &str, object: &Value, now: i64) {
     let events = books.lists.entry("/v1/events".to_owned()).or_default();
     let event = json!({
         "id": format!("evt_made_{}", events.len() + 1), "object": "event", "api_version": "2025-03-31.basil",
@@ -174,11 +174,11 @@ fn keep(books: &mut Books, list: &str, object: Value) -> Value {
     object
 }
 
-fn number(form: &Form, name: &str) -> Option<i64> {
+pub(super) fn number(form: &Form, name: &str) -> Option<i64> {
     form.get(name)?.parse().ok()
 }
 
-fn metadata(form: &Form) -> BTreeMap<&str, &String> {
+pub(super) fn metadata(form: &Form) -> BTreeMap<&str, &String> {
     let entry = |(name, value)| {
         let name: &String = name;
         Some((name.strip_prefix("metadata[")?.strip_suffix(']')?, value))

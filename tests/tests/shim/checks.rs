@@ -5,6 +5,7 @@ use stripe_credits_tests::Database;
 use stripe_credits_tests::app::command;
 use stripe_credits_tests::fake_stripe::{FakeStripe, Fault};
 use stripe_credits_tests::shim::{Ended, Setup};
+use stripe_credits_tests::top_ups::top_up_database;
 
 fn price(price_id: &str, billing: &str, active: bool) -> Value {
     json!({"id": price_id, "object": "price", "active": active, "type": billing, "livemode": false})
@@ -36,6 +37,31 @@ fn a_catalog_that_is_stripes_is_well() {
         ended.stdout,
         format!("{} prices in the catalog, {} sold at Stripe\n", known.len(), known.len())
     );
+}
+
+#[test]
+fn a_price_that_auto_top_up_cannot_charge_is_named() {
+    let database = top_up_database("3 per month");
+    let stripe = FakeStripe::start();
+    let with = |changes: Value| {
+        let mut theirs = prices();
+        let pack = theirs.iter().position(|price| price["id"] == "price_pack").expect("there");
+        let whole = json!({"currency": "usd", "unit_amount": 1000, "billing_scheme": "per_unit"});
+        for fields in [whole, changes] {
+            theirs[pack]
+                .as_object_mut()
+                .expect("a price")
+                .extend(fields.as_object().expect("fields").clone());
+        }
+        stripe.knows_list("/v1/prices", theirs);
+        check_catalog(&database, &stripe)
+    };
+    let good = with(json!({"tax_behavior": "inclusive"}));
+    assert_eq!(good.code, Some(0), "{good:?}");
+    let bad = with(json!({"tax_behavior": "exclusive"}));
+    assert_eq!(bad.code, Some(1), "{bad:?}");
+    let line = "price_pack  is what auto_top_up sells, and cannot be charged by itself: price_excludes_tax";
+    assert!(bad.stdout.contains(line), "{bad:?}");
 }
 
 #[test]

@@ -45,11 +45,13 @@ fn until_metric(shim: &Shim, name: &str, labels: &[(&str, &str)], value: u64) {
 #[test]
 fn alerts_and_dashboard_name_only_metrics_that_the_shim_shows() {
     let database = Database::with_catalog();
-    let stripe = FakeStripe::start();
+    let (stripe, mirror) = (FakeStripe::start(), Database::empty());
     let mut books = database.connect();
     let shim = app(&database, &stripe)
         .with("EVENTS_URL", "http://127.0.0.1:9/")
         .with("EVENTS_SECRET", concat!("whsec_", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"))
+        // It has no tables.
+        .with("MIRROR_DATABASE_URL", &mirror.url())
         .start();
     // Each family once: a delivery, a refused one, a user's request, a call of Stripe's, and what the database says.
     shim.deliver(&paid_pack("cs_1", ANN).completed("evt_1"));
@@ -58,14 +60,25 @@ fn alerts_and_dashboard_name_only_metrics_that_the_shim_shows() {
     shim.get_as(ANN, "/credits");
     shim.deliver(&session("cs_4").of(ANN).completed("evt_4"));
     books.run("update billing.accounts set next_due_at = now() - interval '1 minute'");
+    // Paid, and its event has not come.
+    books.run(&format!(
+        "insert into billing.top_ups (user_id, id, pack, price_id, credits, below, state, payment_intent_id, requested_at,
+             next_attempt_at)
+         values ('{ANN}', 1, 'pack_500', 'price_pack', 500, 100, 'paid', 'pi_9', now(), now())"
+    ));
     assert_eq!(command(&["sweep"], &database, &stripe).run().code, Some(0));
     assert_eq!(command(&["books", "check"], &database, &stripe).run().code, Some(0));
     until_metric(&shim, "books_faults", &[], 0);
     until("everything is shown", || {
         let shown = shown(&shim);
-        ["last_books_check_timestamp_seconds", "told_lag_seconds"]
-            .iter()
-            .all(|name| shown.contains(&format!("stripe_credits_{name}")))
+        [
+            "last_books_check_timestamp_seconds",
+            "told_lag_seconds",
+            "mirror_lag_seconds",
+            "mirror_failures_total",
+        ]
+        .iter()
+        .all(|name| shown.contains(&format!("stripe_credits_{name}")))
     });
 
     let shown = shown(&shim);

@@ -54,6 +54,7 @@ mod subscription_permutations;
 mod subscription_reversals;
 mod subscription_state;
 mod tampering;
+mod top_ups;
 mod trials_and_coupons;
 mod troubleshooting;
 mod upgrades;

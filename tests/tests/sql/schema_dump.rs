@@ -26,14 +26,15 @@ const PARTS: &[(&str, &str)] = &[
     ),
     (
         "Columns",
-        "select format('%s %s %s: %s%s%s', case c.relkind when 'v' then 'view' else 'table' end, c.relname,
+        "select format('%s %s %s: %s%s%s', case c.relkind when 'v' then 'view' else 'table' end,
+                concat(case c.relnamespace when 'billing_fdw'::regnamespace then 'billing_fdw.' end, c.relname),
                 lpad(a.attnum::text, 2, '0'), a.attname || ' ' || format_type(a.atttypid, a.atttypmod),
                 case when a.attnotnull then ' not null' else '' end,
                 coalesce(case when a.attgenerated <> '' then ' generated ' else ' default ' end
                     || pg_get_expr(d.adbin, d.adrelid), ''))
          from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
          left join pg_attrdef d on d.adrelid = c.oid and d.adnum = a.attnum
-         where c.relnamespace = 'billing'::regnamespace and c.relkind in ('r', 'v')",
+         where c.relnamespace in ('billing'::regnamespace, 'billing_fdw'::regnamespace) and c.relkind in ('r', 'v')",
     ),
     (
         "Constraints",
@@ -64,17 +65,18 @@ const PARTS: &[(&str, &str)] = &[
     ),
     (
         "Options",
-        "select format('%s: %s', relname, reloptions) from pg_class
-         where relnamespace = 'billing'::regnamespace and relkind in ('r', 'v') and reloptions is not null",
+        "select format('%s: %s', oid::regclass, reloptions) from pg_class
+         where relnamespace in ('billing'::regnamespace, 'billing_fdw'::regnamespace) and relkind in ('r', 'v') and reloptions is not null",
     ),
     (
         "Grants",
-        "select format('schema: %s to %s', a.privilege_type, a.grantee::regrole) from pg_namespace n,
-                aclexplode(n.nspacl) a where n.nspname = 'billing' and a.grantee <> n.nspowner
+        "select format('schema %s: %s to %s', n.nspname, a.privilege_type, a.grantee::regrole) from pg_namespace n,
+                aclexplode(n.nspacl) a where n.nspname in ('billing', 'billing_fdw') and a.grantee <> n.nspowner
          union all
-         select format('%s: %s to %s', c.relname, a.privilege_type, a.grantee::regrole)
+         select format('%s: %s to %s', c.oid::regclass, a.privilege_type, a.grantee::regrole)
          from pg_class c, aclexplode(c.relacl) a
-         where c.relnamespace = 'billing'::regnamespace and c.relkind in ('r', 'v') and a.grantee <> c.relowner
+         where c.relnamespace in ('billing'::regnamespace, 'billing_fdw'::regnamespace) and c.relkind in ('r', 'v')
+             and a.grantee <> c.relowner
          union all
          select format('%s: %s to %s', p.oid::regprocedure, a.privilege_type,
                 case a.grantee when 0 then 'public' else a.grantee::regrole::text end)
@@ -130,7 +132,7 @@ fn everything_that_people_read_has_a_comment() {
          where p.pronamespace = 'billing'::regnamespace and obj_description(p.oid, 'pg_proc') is null
          union all
          select case relkind when 'v' then 'view ' else 'table ' end || relname from pg_class
-         where relnamespace = 'billing'::regnamespace and relkind in ('r', 'v') and obj_description(oid, 'pg_class') is null
+         where relnamespace in ('billing'::regnamespace, 'billing_fdw'::regnamespace) and relkind in ('r', 'v') and obj_description(oid, 'pg_class') is null
          union all
          select 'type outcome' where obj_description('billing.outcome'::regtype, 'pg_type') is null
          union all

@@ -164,7 +164,7 @@ fn a_subscription_whose_new_user_cannot_hold_it_stays_until_there_is_room() {
 }
 
 #[test]
-fn what_comes_back_to_a_former_user_who_cannot_hold_it_is_posted_to_none_until_there_is_room() {
+fn what_a_former_user_has_no_room_for_comes_back_once_there_is() {
     let db = one_subscriber();
     let mut c = db.connect();
     assert!(c.spend(low(), 4_000, "job").ok);

@@ -11,7 +11,7 @@ use stripe_credits_rules::simulator::{
 use stripe_credits_rules::streams::Target;
 use stripe_credits_rules::streams::facts::{Draw, Facts, GrantKey, Line, SubscriptionState};
 use stripe_credits_rules::streams::holdings;
-use stripe_credits_rules::streams::horizon::{Extent, horizon};
+use stripe_credits_rules::streams::horizon::{Extent, horizon, needed_states};
 
 use crate::properties::{Player, modes, policies, told};
 
@@ -77,9 +77,12 @@ fn loaded(facts: &Facts, back_to: Time) -> Facts {
         let own = facts.lines.iter().filter(|line| line.subscription.as_ref() == Some(&state.id));
         state.first_period_start = own.filter(|line| opens(line, facts)).map(|line| line.period.start).min();
     }
+    let payments = facts.payments.iter().filter(|payment| named(&payment.id)).cloned().collect();
+    let lines: Vec<Line> = lines.into_iter().cloned().collect();
     Facts {
-        payments: facts.payments.iter().filter(|payment| named(&payment.id)).cloned().collect(),
-        lines: lines.into_iter().cloned().collect(),
+        payments,
+        items: needed_states(&facts.items, &lines, back_to),
+        lines,
         first_lines,
         subscriptions,
         horizon: Some(back_to),

@@ -565,8 +565,8 @@ impl Drop for Over<'_> {
 /// The manual's SQL for one of the two databases.
 fn manual(place: &str) -> String {
     let page = std::fs::read_to_string(xtask::workspace::root().join("docs/mirror.md")).expect("the manual");
-    let marker = format!("<!-- run: {place} -->\n```sql\n");
-    let blocks = page.split(&marker).skip(1);
+    let beginning = format!("<!-- run: {place} -->\n```sql\n");
+    let blocks = page.split(&beginning).skip(1);
     blocks.map(|block| block.split("```").next().unwrap_or_default()).collect()
 }
 

@@ -16,7 +16,7 @@ pub struct DebianRoot(TempDir);
 
 impl DebianRoot {
     /// The smallest Debian of a release, such as `bookworm`, with these packages.
-    pub fn new(suite: &str, packages: &[&str]) -> Result<Self> {
+    pub fn new(suite: &str, packages: &[String]) -> Result<Self> {
         let archive = archive(suite, packages)?;
         let folder = tempfile::Builder::new().prefix("stripe-credits-root-").tempdir();
         let folder = folder.map_err(Error::file("the temporary folder"))?;
@@ -46,7 +46,7 @@ impl DebianRoot {
 }
 
 /// The archive of one, made if it is missing.
-pub fn archive(suite: &str, packages: &[&str]) -> Result<PathBuf> {
+pub fn archive(suite: &str, packages: &[String]) -> Result<PathBuf> {
     let folder = target_directory()?.join("roots");
     fs::create_dir_all(&folder).map_err(Error::file(&folder))?;
     let archive = folder.join(format!("{suite}-{}.tar", packages.join("-")));

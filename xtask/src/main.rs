@@ -34,7 +34,7 @@ enum Command {
     /// Make Debian packages and tarballs of the extension and the shim
     Package(package::Arguments),
     /// Install, start, upgrade and remove the packages in a Debian made for that
-    TryPackages,
+    TryPackages(try_packages::Arguments),
     /// Build the Dockerfiles on stand-in base images, and start what they make
     TryImages,
     /// Start a cluster and the shim for development, until Ctrl-C
@@ -68,7 +68,7 @@ fn run(command: Command) -> Result<()> {
         Command::Test(arguments) => test::run(&arguments),
         Command::Install(arguments) => install::run(&arguments),
         Command::Package(arguments) => package::run(&arguments),
-        Command::TryPackages => try_packages::run(),
+        Command::TryPackages(arguments) => try_packages::run(&arguments),
         Command::TryImages => try_images::run(),
         Command::Up(arguments) => up::run(&arguments),
         Command::Tools => tools::run(),

@@ -165,8 +165,8 @@ const TAMPERINGS: &[Tampering] = &[
         "a view with another definition",
         "do $$ begin
              execute 'create or replace view billing.user_payments with (security_invoker = true) as '
-                 || replace(pg_get_viewdef('billing.user_payments'::regclass), 'p.amount_total AS amount',
-                     'p.amount_total * 2 AS amount');
+                 || replace(pg_get_viewdef('billing.user_payments'::regclass), 'amount_total AS amount',
+                     'amount_total * 2 AS amount');
          end $$",
         &["view billing.user_payments: Postgres "],
     ),

@@ -14,8 +14,10 @@ use xtask::workspace::root;
 use xtask::{Error, Result, debian_root, install, process};
 
 use super::package;
-use super::try_packages::{DEBIAN_PACKAGES, MAJOR, SUITE, shell_blocks};
+use super::try_packages::{Suite, shell_blocks};
 
+/// What stands in for the base images.
+const STAND_IN: Suite = Suite::Bookworm;
 /// The base images that the Dockerfiles and the page name, but distroless's.
 const BASES: &str = "docker.io/library/postgres:15-bookworm docker.io/library/debian:bookworm-slim \
                      docker.io/supabase/postgres:15.8.1.085 ghcr.io/cloudnative-pg/postgresql:15-standard-bookworm";
@@ -38,11 +40,11 @@ pub(crate) fn run() -> Result<()> {
         install::tools()?;
         install::image_builder()
     })?;
-    let archive = stages.run("Debian", || debian_root::archive(SUITE, DEBIAN_PACKAGES))?;
+    let archive = stages.run("Debian", || debian_root::archive(STAND_IN.name(), &STAND_IN.packages()))?;
     let scratch = tempfile::tempdir().map_err(Error::file("the temporary folder"))?;
     let checkout = scratch.path().join("checkout");
     let packages = checkout.join("target/packages");
-    package::write(&[MAJOR], Flavour::Dev, 1, &packages, &mut stages)?;
+    package::write(&[STAND_IN.postgres()], Flavour::Dev, 1, &packages, &mut stages)?;
     for name in ["packaging", "catalog.example.json"] {
         process::run(Command::new("cp").arg("-r").arg(root().join(name)).arg(&checkout))?;
     }
@@ -71,8 +73,12 @@ pub(crate) fn run() -> Result<()> {
 fn script_text(archive: &Path, store: &Path) -> Result<String> {
     let page = root().join("docs/install.md");
     let page = fs::read_to_string(&page).map_err(Error::file(page))?;
-    let mut text =
-        format!("archive={}\nstore={}\nmajor={MAJOR}\nbases='{BASES}'\n", archive.display(), store.display());
+    let mut text = format!(
+        "archive={}\nstore={}\nmajor={}\nbases='{BASES}'\n",
+        archive.display(),
+        store.display(),
+        STAND_IN.postgres()
+    );
     for (heading, names) in SECTIONS {
         let blocks = shell_blocks(&page, heading);
         if blocks.len() != names.len() {
@@ -87,8 +93,9 @@ fn script_text(archive: &Path, store: &Path) -> Result<String> {
 
 /// The stand-in has one version of Postgres.
 fn of_the_stand_in(block: &str) -> String {
-    ["17", "18"].iter().fold(block.to_owned(), |block, major| {
-        let block = block.replace(&format!(":{major}"), &format!(":{MAJOR}"));
-        block.replace(&format!("PG_MAJOR={major}"), &format!("PG_MAJOR={MAJOR}"))
+    let major = STAND_IN.postgres();
+    ["17", "18"].iter().fold(block.to_owned(), |block, named| {
+        let block = block.replace(&format!(":{named}"), &format!(":{major}"));
+        block.replace(&format!("PG_MAJOR={named}"), &format!("PG_MAJOR={major}"))
     })
 }

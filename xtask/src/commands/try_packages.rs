@@ -1,8 +1,10 @@
-//! `cargo xtask try-packages`: the commands of docs/install.md for Debian packages, run in a Debian made for that.
+//! `cargo xtask try-packages`: the commands of docs/install.md for Debian packages, run in a Debian or an Ubuntu made for
+//! that.
 
 use std::fs;
 use std::path::Path;
 
+use clap::{Args, ValueEnum};
 use xtask::build::Flavour;
 use xtask::debian_root::DebianRoot;
 use xtask::stages::Stages;
@@ -11,44 +13,108 @@ use xtask::{Error, Result, install, packages};
 
 use super::package;
 
-/// Debian 12, and its Postgres.
-pub(crate) const SUITE: &str = "bookworm";
-pub(crate) const MAJOR: u32 = 15;
-/// What is in it before.
-pub(crate) const DEBIAN_PACKAGES: &[&str] = &["ca-certificates", "postgresql-15", "systemd"];
 /// The highest exposure that `systemd-analyze security` may find in a unit, of 100.
 const EXPOSURE_LIMIT: u32 = 25;
 /// Where the page says "in the folder with the packages".
 const FOLDER: &str = "srv";
 
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// What they are tried in; debootstrap must know it
+    #[arg(long, value_enum, default_value = "bookworm")]
+    suite: Suite,
+}
+
+/// A release of a system with apt.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Suite {
+    /// Debian 12
+    Bookworm,
+    /// Debian 13
+    Trixie,
+    /// Ubuntu 24.04
+    Noble,
+}
+
+impl Suite {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Bookworm => "bookworm",
+            Self::Trixie => "trixie",
+            Self::Noble => "noble",
+        }
+    }
+
+    /// The major version of its Postgres.
+    pub(crate) fn postgres(self) -> u32 {
+        match self {
+            Self::Bookworm => 15,
+            Self::Trixie => 17,
+            Self::Noble => 16,
+        }
+    }
+
+    /// What is in it before.
+    pub(crate) fn packages(self) -> [String; 3] {
+        ["ca-certificates".to_owned(), format!("postgresql-{}", self.postgres()), "systemd".to_owned()]
+    }
+}
+
 /// Makes packages, and installs, starts, upgrades and removes them.
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let suite = arguments.suite;
+    let major = suite.postgres();
     let mut stages = Stages::default();
     stages.run("tools: apt packages", install::tools)?;
-    let page = root().join("docs/install.md");
-    let page = fs::read_to_string(&page).map_err(Error::file(page))?;
-    let blocks = shell_blocks(&page, "## Debian packages");
-    let [install, create, configure, purchase, upgrade, remove] = blocks.as_slice() else {
-        return Err(Error::Unmet(format!(
-            "docs/install.md has {} commands for Debian packages",
-            blocks.len()
-        )));
-    };
+    let script = script(major)?;
 
-    let debian = stages.run("Debian", || DebianRoot::new(SUITE, DEBIAN_PACKAGES))?;
+    let debian = stages.run("Debian", || DebianRoot::new(suite.name(), &suite.packages()))?;
     let scratch = tempfile::tempdir().map_err(Error::file("the temporary folder"))?;
     let (first, again, newer) =
         (scratch.path().join("first"), scratch.path().join("again"), debian.path().join("newer"));
     for (revision, to) in [(1, &first), (1, &again), (2, &newer)] {
-        package::write(&[MAJOR], Flavour::Dev, revision, to, &mut stages)?;
+        package::write(&[major], Flavour::Dev, revision, to, &mut stages)?;
     }
     packages::expect_equal(&first, &again)?;
     copy(&first, &debian.path().join(FOLDER))?;
     write_systemctl(&debian)?;
 
-    let script = format!(
+    let said = stages.run("install, start, upgrade, remove", || debian.run(&script))?;
+    for expected in [
+        "200 OK",
+        "|             500",
+        " faults \n--------\n      0\n",
+        "0.1.0-2",
+        "removed",
+        " kept \n------\n  500\n",
+    ] {
+        if !said.contains(expected) {
+            return Err(Error::Unmet(format!("the commands did not print {expected:?}:\n{said}")));
+        }
+    }
+    stages.summarize();
+    Ok(())
+}
+
+/// The page's commands, with checks in between.
+fn script(major: u32) -> Result<String> {
+    let page = root().join("docs/install.md");
+    let page = fs::read_to_string(&page).map_err(Error::file(page))?;
+    // As the page says of other versions.
+    let page = page.replace("postgresql-15", &format!("postgresql-{major}"));
+    let packages = shell_blocks(&page, "## Debian packages");
+    let tarballs = shell_blocks(&page, "## Tarballs");
+    let ([install, create, configure, purchase, upgrade, remove], [tarballs]) =
+        (packages.as_slice(), tarballs.as_slice())
+    else {
+        let found = (packages.len(), tarballs.len());
+        return Err(Error::Unmet(format!(
+            "docs/install.md has {found:?} commands for packages and tarballs"
+        )));
+    };
+    Ok(format!(
         "cd /{FOLDER}
-         pg_ctlcluster {MAJOR} main start
+         pg_ctlcluster {major} main start
          {install}
          systemd-analyze verify /usr/lib/systemd/system/stripe-credits*
          systemd-analyze security --offline=true --threshold={EXPOSURE_LIMIT} \\
@@ -69,16 +135,12 @@ pub(crate) fn run() -> Result<()> {
          {remove}
          ! test -e /etc/stripe-credits.env
          ! find / -xdev -path /{FOLDER} -prune -o -path /newer -prune -o -name '*stripe[-_]credits*' -print | grep .
-         echo removed\n"
-    );
-    let said = stages.run("install, start, upgrade, remove", || debian.run(&script))?;
-    for expected in ["200 OK", "|             500", " faults \n--------\n      0\n", "0.1.0-2", "removed"] {
-        if !said.contains(expected) {
-            return Err(Error::Unmet(format!("the commands did not print {expected:?}:\n{said}")));
-        }
-    }
-    stages.summarize();
-    Ok(())
+         echo removed
+         PATH=/usr/lib/postgresql/{major}/bin:$PATH
+         {tarballs}
+         stripe-credits --version
+         runuser -u postgres -- psql app -c 'select credits_balance as kept from billing.user_credits'\n"
+    ))
 }
 
 /// The fenced shell commands of a section, in order.

@@ -39,7 +39,7 @@ fn spends(shim: &Shim, amount: u32, request_id: &str) -> Value {
 }
 
 #[test]
-fn an_app_whose_database_takes_no_extension_has_a_whole_day_with_the_books_beside_it() {
+fn a_day_of_an_app_whose_database_takes_no_extension() {
     let (books, own, stripe, receiver) =
         (Database::new(), Database::empty(), FakeStripe::start(), Receiver::start());
     let mut catalog = catalog_with_top_up("3 per month");

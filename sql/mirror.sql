@@ -68,8 +68,19 @@ create function billing.mirror_rows(p_user_ids uuid[], p_ledger_rows integer def
 returns table (
     user_id uuid, version bigint, is_forgotten boolean, due_since timestamptz, credits jsonb, transactions jsonb
 )
-language sql stable security definer set search_path = pg_catalog, pg_temp
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
+#variable_conflict use_column
+begin
+    if num_nulls(p_user_ids, p_ledger_rows) > 0 then
+        raise exception 'p_user_ids and p_ledger_rows must not be null'
+            using errcode = 'null_value_not_allowed',
+                detail = format('p_user_ids = %L, p_ledger_rows = %L', p_user_ids, p_ledger_rows);
+    elsif p_ledger_rows < 0 then
+        raise exception 'p_ledger_rows must not be below 0'
+            using errcode = 'invalid_parameter_value', detail = format('p_ledger_rows = %s', p_ledger_rows);
+    end if;
+    return query
     select a.user_id, a.version, f.user_id is not null,
         -- What is due by time shows in the read model before it is posted and the account's version rises.
         least(a.mirror_due_since, case when a.next_due_at <= billing.account_time(a.test_clock) then a.next_due_at end),
@@ -79,23 +90,36 @@ as $$
             select coalesce(jsonb_agg(to_jsonb(t) order by t.id), '[]')
             from (
                 select l.* from billing_fdw.credit_transactions l
-                where l.user_id = a.user_id order by l.id desc limit greatest(p_ledger_rows, 0)
+                where l.user_id = a.user_id order by l.id desc limit p_ledger_rows
             ) t) end
     from billing.accounts a
     left join billing.forgotten_users f on f.user_id = a.user_id
     where a.user_id = any (p_user_ids)
-    order by a.user_id
+    order by a.user_id;
+end
 $$;
 comment on function billing.mirror_rows(uuid[], integer) is
 'What the mirror has of each of these users that have an account, in their order.
   p_user_ids     the users
   p_ledger_rows  how many of each user''s last ledger rows
 Returns the account''s version; whether the user is forgotten, of whom the mirror has nothing; since when something is due that '
-'the mirror does not have; the row of user_credits and those of credit_transactions.';
+'the mirror does not have; the row of user_credits and those of credit_transactions. Errors: 22004 null, 22023 below 0.';
 
 create function billing.mark_mirrored(p_user_ids uuid[], p_versions bigint[]) returns bigint
-language sql volatile security definer set search_path = pg_catalog, pg_temp
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_done bigint;
+begin
+    if num_nulls(p_user_ids, p_versions) > 0 then
+        raise exception 'p_user_ids and p_versions must not be null'
+            using errcode = 'null_value_not_allowed',
+                detail = format('p_user_ids = %L, p_versions = %L', p_user_ids, p_versions);
+    elsif cardinality(p_user_ids) <> cardinality(p_versions) then
+        raise exception 'p_user_ids and p_versions must be of one length'
+            using errcode = 'invalid_parameter_value',
+                detail = format('p_user_ids = %L, p_versions = %L', p_user_ids, p_versions);
+    end if;
     with mirrored as (
         select a.user_id, m.version
         from unnest(p_user_ids, p_versions) m (user_id, version)
@@ -111,17 +135,26 @@ as $$
             and (a.version = m.version) = (a.mirror_due_since is not null)
         returning a.mirror_due_since is null as is_done
     )
-    select count(*) from marked where is_done
+    select count(*) into v_done from marked where is_done;
+    return v_done;
+end
 $$;
 comment on function billing.mark_mirrored(uuid[], bigint[]) is
 'Records that the mirror has accounts in these versions. One that has changed since stays due, or is due again.
   p_user_ids  the users
   p_versions  the version of each, as mirror_rows returned it
-Returns how many are not due any more.';
+Returns how many are not due any more. Errors: 22004 null, 22023 of different lengths.';
 
 create function billing.mirror_again(p_user_ids uuid[]) returns bigint
-language sql volatile security definer set search_path = pg_catalog, pg_temp
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_due bigint;
+begin
+    if p_user_ids is null then
+        raise exception 'p_user_ids must not be null'
+            using errcode = 'null_value_not_allowed', detail = 'p_user_ids = NULL';
+    end if;
     with locked as (
         select a.user_id from billing.accounts a
         where a.user_id = any (p_user_ids) and a.mirror_due_since is null order by a.user_id for update
@@ -129,9 +162,11 @@ as $$
         update billing.accounts a set mirror_due_since = clock_timestamp() from locked l where a.user_id = l.user_id
         returning 1
     )
-    select count(*) from due
+    select count(*) into v_due from due;
+    return v_due;
+end
 $$;
 comment on function billing.mirror_again(uuid[]) is
 'Makes accounts due for the mirror, as if they had just changed.
   p_user_ids  the users
-Returns how many were not due.';
+Returns how many were not due. Errors: 22004 null.';

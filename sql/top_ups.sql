@@ -115,6 +115,9 @@ begin
         raise exception 'p_user_id, p_id and p_amount must not be null'
             using errcode = 'null_value_not_allowed',
                 detail = format('p_user_id = %L, p_id = %L, p_amount = %L', p_user_id, p_id, p_amount);
+    elsif p_amount <= 0 then
+        raise exception 'p_amount must be above 0'
+            using errcode = 'invalid_parameter_value', detail = format('p_amount = %s', p_amount);
     end if;
     perform billing.require_named(p_payment_intent_id, 'p_payment_intent_id');
     perform billing.require_named(p_customer_id, 'p_customer_id');
@@ -135,7 +138,7 @@ comment on function billing.name_payment_intent(uuid, bigint, text, text, bigint
   p_customer_id         whom it charges
   p_amount, p_currency  what it charges
 Returns the only one that may be confirmed: this, or one of an earlier call; null if the request has ended. Errors: 22004 null, '
-'22023 blank or too long.';
+'22023 blank or too long, an amount that is not above 0.';
 
 create function billing.retry_top_up(
     p_user_id uuid, p_id bigint, p_attempts integer, p_error text, p_retry_after interval
@@ -148,9 +151,10 @@ begin
             using errcode = 'null_value_not_allowed',
                 detail = format('p_user_id = %L, p_id = %L, p_attempts = %L, p_retry_after = %L', p_user_id, p_id,
                     p_attempts, p_retry_after);
-    elsif p_retry_after < interval '0' then
-        raise exception 'p_retry_after must not be below 0'
-            using errcode = 'invalid_parameter_value', detail = format('p_retry_after = %s', p_retry_after);
+    elsif p_attempts <= 0 or p_retry_after < interval '0' then
+        raise exception 'p_attempts must be above 0, and p_retry_after not below'
+            using errcode = 'invalid_parameter_value',
+                detail = format('p_attempts = %L, p_retry_after = %L', p_attempts, p_retry_after);
     end if;
     perform billing.require_named(p_error, 'p_error');
     update billing.top_ups t set next_attempt_at = clock_timestamp() + p_retry_after, last_error = p_error
@@ -164,4 +168,4 @@ comment on function billing.retry_top_up(uuid, bigint, integer, text, interval) 
   p_attempts       its attempts as claimed: of an attempt that lasted longer than its lease nothing is recorded
   p_error          why
   p_retry_after    when to try again
-Returns whether it was recorded. Errors: 22004 null, 22023 a blank error or a time below 0.';
+Returns whether it was recorded. Errors: 22004 null, 22023 a blank error, no attempt or a time below 0.';

@@ -25,7 +25,7 @@ const SECRET: &str = concat!("whsec_", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
 const OLD_SECRET: &str = concat!("whsec_", "b2xkZXItdGhhbi10aGUtb3RoZXItb25l");
 
 /// The app's endpoint: verifies each event by the published library, keeps it and answers as it is told to.
-struct Receiver {
+pub(crate) struct Receiver {
     server: HttpServer,
     shared: Arc<Mutex<Received>>,
 }
@@ -40,7 +40,7 @@ struct Received {
 }
 
 impl Receiver {
-    fn start() -> Receiver {
+    pub(crate) fn start() -> Receiver {
         let shared = Arc::new(Mutex::new(Received::default()));
         let kept = shared.clone();
         let server = HttpServer::start(move |request: Request<Incoming>| {
@@ -54,7 +54,7 @@ impl Receiver {
         self.shared.lock().expect("nobody panicked").answers = statuses.iter().rev().copied().collect();
     }
 
-    fn events(&self) -> Vec<Value> {
+    pub(crate) fn events(&self) -> Vec<Value> {
         self.shared.lock().expect("nobody panicked").events.clone()
     }
 
@@ -90,8 +90,8 @@ async fn receive(request: Request<Incoming>, kept: &Mutex<Received>) -> Response
 }
 
 /// A shim that tells this receiver.
-fn telling(database: &Database, receiver: &Receiver) -> Setup {
-    without_stripe(database)
+pub(crate) fn telling(setup: Setup, receiver: &Receiver) -> Setup {
+    setup
         .with("EVENTS_URL", &format!("{}/events", receiver.server.origin()))
         .with("EVENTS_SECRET", &format!("{SECRET},{OLD_SECRET}"))
 }
@@ -110,7 +110,7 @@ fn count(database: &Database, state: &str) -> i64 {
 #[test]
 fn a_purchase_is_posted_to_the_apps_endpoint_signed_by_standard_webhooks() {
     let (database, receiver) = (Database::with_catalog(), Receiver::start());
-    let shim = telling(&database, &receiver).start();
+    let shim = telling(without_stripe(&database), &receiver).start();
     let parked = session("cs_2").metadata("price_id", "price_pack").with("customer", "cus_2");
     shim.deliver(&paid_pack("cs_1", ANN).completed("evt_1"));
     shim.deliver(&parked.completed("evt_2"));
@@ -136,7 +136,7 @@ fn a_purchase_is_posted_to_the_apps_endpoint_signed_by_standard_webhooks() {
 fn what_the_app_did_not_take_is_tried_again_and_dead_until_it_is_replayed() {
     let (database, receiver) = (Database::with_catalog(), Receiver::start());
     receiver.will_answer(&[500, 302, 503]);
-    let shim = telling(&database, &receiver).start();
+    let shim = telling(without_stripe(&database), &receiver).start();
     let mut books = database.connect();
     books.grant(ANN, 10, "gift");
     receiver.wait_for(1);
@@ -175,7 +175,7 @@ fn what_the_app_did_not_take_is_tried_again_and_dead_until_it_is_replayed() {
 fn an_endpoint_that_hangs_holds_up_no_webhook_and_no_connection() {
     let (database, receiver) = (Database::with_catalog(), Receiver::start());
     receiver.shared.lock().unwrap().pause = Duration::from_secs(8);
-    let shim = telling(&database, &receiver).with("DATABASE_POOL_SIZE", "1").start();
+    let shim = telling(without_stripe(&database), &receiver).with("DATABASE_POOL_SIZE", "1").start();
     let mut books = database.connect();
     for n in 0..20 {
         books.grant(user(n), 10, "gift");
@@ -209,7 +209,8 @@ fn shims_that_are_killed_at_any_moment_tell_everything_in_order_at_least_once() 
     let (database, receiver) = (Database::with_catalog(), Receiver::start());
     receiver.shared.lock().unwrap().pause = Duration::from_millis(20);
     let mut rng = Rng::new(13);
-    let mut shims: Vec<Shim> = (0..2).map(|_| telling(&database, &receiver).start()).collect();
+    let mut shims: Vec<Shim> =
+        (0..2).map(|_| telling(without_stripe(&database), &receiver).start()).collect();
     let mut books = database.connect();
     for number in 0..EVENTS {
         for n in 0..USERS {
@@ -218,7 +219,7 @@ fn shims_that_are_killed_at_any_moment_tell_everything_in_order_at_least_once() 
         let killed = rng.below(2);
         thread::sleep(Duration::from_millis(rng.number() % 200));
         shims[killed].kill();
-        shims[killed] = telling(&database, &receiver).start();
+        shims[killed] = telling(without_stripe(&database), &receiver).start();
         // The lease of what it had is over.
         books.make_outbox_due();
     }
@@ -236,7 +237,7 @@ fn shims_that_are_killed_at_any_moment_tell_everything_in_order_at_least_once() 
 fn a_shim_that_is_asked_to_stop_ends_the_deliveries_that_it_has_begun() {
     let (database, receiver) = (Database::with_catalog(), Receiver::start());
     receiver.shared.lock().unwrap().pause = Duration::from_secs(1);
-    let mut shim = telling(&database, &receiver).start();
+    let mut shim = telling(without_stripe(&database), &receiver).start();
     database.connect().grant(ANN, 10, "gift");
     receiver.wait_for(1);
     shim.ask_to_stop();
@@ -248,7 +249,7 @@ fn a_shim_that_is_asked_to_stop_ends_the_deliveries_that_it_has_begun() {
 // Streams.
 
 /// A page that listens, with its answer's head.
-fn listen(shim: &Shim, token: &str, headers: &[(&str, &str)]) -> (Wire, Answer) {
+pub(crate) fn listen(shim: &Shim, token: &str, headers: &[(&str, &str)]) -> (Wire, Answer) {
     let bearer = format!("Bearer {token}");
     let mut wire = shim.connect();
     let headers = [&[("Authorization", bearer.as_str())], headers].concat();
@@ -258,7 +259,7 @@ fn listen(shim: &Shim, token: &str, headers: &[(&str, &str)]) -> (Wire, Answer) 
 }
 
 /// The next event of a stream.
-fn next_event(wire: &mut Wire) -> (i64, Value) {
+pub(crate) fn next_event(wire: &mut Wire) -> (i64, Value) {
     wire.read_until("id: ").expect("an event");
     let number = wire.read_until("\n").expect("its id");
     wire.read_until("data: ").expect("its data");

@@ -31,6 +31,7 @@ mod reconcile_plans;
 mod redis;
 mod service;
 mod setup;
+mod side_by_side;
 mod signature_golden;
 mod slow_clients;
 mod strangers;

@@ -401,8 +401,11 @@ fn right(argument: &Argument) -> String {
         ("p_price_id", _) => "'price_pack'".into(),
         ("p_status", _) => "'active'".into(),
         ("p_pool", _) => "'purchased'".into(),
+        ("p_state", _) => "'paid'".into(),
         ("p_cycle_start", _) => "'2099-12-01'".into(),
         (_, "text[]") => format!("array['{}']", paid_pack("cs_right", ANN).completed("evt_right").json()),
+        (_, "uuid[]") => format!("array['{ANN}'::uuid]"),
+        (_, "bigint[]") => "array[5::bigint]".into(),
         (_, "boolean") => "true".into(),
         ("p_client", "regrole") => "'authenticated'".into(),
         ("p_service", "regrole") => "'service_role'".into(),
@@ -427,6 +430,7 @@ fn wrongs(argument: &Argument) -> Vec<(String, &'static str)> {
     match argument.data_type.as_str() {
         "text" if name == "p_status" => wrongs.push(("'fine'".into(), "22023")),
         "text" if name == "p_pool" => wrongs.push(("'monthly'".into(), "22023")),
+        "text" if name == "p_state" => wrongs.push(("'requested'".into(), "22023")),
         "text" if !FREE_TEXT.contains(&name.as_str()) => {
             wrongs.extend(["''", "'  '", "E'\\t\\n'"].map(|blank| (blank.into(), "22023")));
         }
@@ -436,10 +440,16 @@ fn wrongs(argument: &Argument) -> Vec<(String, &'static str)> {
                 [MOST + 1, -MOST - 1, i64::MAX, i64::MIN].map(|amount| (amount.to_string(), "22003")),
             );
         }
+        // Money, not credits.
+        "bigint" if name == "p_amount" && function == "name_payment_intent" => {
+            wrongs.extend(["0", "-1"].map(|amount| (amount.into(), "22023")));
+        }
         "bigint" if name == "p_amount" => {
             wrongs.extend(["0", "-1", "-9223372036854775808"].map(|amount| (amount.into(), "22023")));
             wrongs.extend([MOST + 1, i64::MAX].map(|amount| (amount.to_string(), "22003")));
         }
+        "integer" if name == "p_ledger_rows" => wrongs.push(("-1".into(), "22023")),
+        "bigint[]" => wrongs.push(("array[]::bigint[]".into(), "22023")),
         "integer" if !NULL_IS_DEFAULT.contains(&(function, name)) => {
             wrongs.extend(["0", "-1"].map(|limit| (limit.into(), "22023")));
         }

@@ -146,19 +146,23 @@ pub(crate) fn has_older(sql: &mut Sql, user: Uuid, horizon: Time) -> bool {
 /// credits.
 pub(crate) fn firsts_before(sql: &mut Sql, user: Uuid, horizon: Time) -> Vec<StoredLine> {
     const FIRSTS: &str = concat!(
-        // Each looks a payment or a price up only for the lines that are left by then: this is read of a whole past.
+        // This is read of a whole past: a price is looked up only for the first line in order, or those of 0.
         "with first_purchase as (
-             select l.source_id
-             from billing.invoice_lines l join billing.payments p using (source_id)
-             where l.user_id = $1 and l.period_end < $2 and l.subscription_id is not null and not l.metered
-                 and l.amount > l.discount and not l.names_credited
-                 and (p.amount_reversed >= p.amount_charged and p.amount_charged > 0) is not true
-                 and exists (
-                     select from billing.prices c
-                     where c.price_id in (l.price_id, l.product_id) and c.kind <> 'not_credits')
-                 and exists (
-                     select from billing.prices c where c.trial_credits > 0 or c.first_purchase_bonus > 0)
-             order by p.paid_at, l.source_id limit 1
+             select o.source_id
+             from (
+                 select l.source_id, l.price_id, l.product_id, p.paid_at
+                 from billing.invoice_lines l join billing.payments p using (source_id)
+                 where l.user_id = $1 and l.period_end < $2 and l.subscription_id is not null and not l.metered
+                     and l.amount > l.discount and not l.names_credited
+                     and (p.amount_reversed >= p.amount_charged and p.amount_charged > 0) is not true
+                     and exists (
+                         select from billing.prices c where c.trial_credits > 0 or c.first_purchase_bonus > 0)
+                 order by p.paid_at, l.source_id offset 0
+             ) o
+             where exists (
+                 select from billing.prices c
+                 where c.price_id in (o.price_id, o.product_id) and c.kind <> 'not_credits')
+             order by o.paid_at, o.source_id limit 1
          ), first_trial as (
              select l.source_id, l.line
              from billing.invoice_lines l
@@ -182,15 +186,20 @@ pub(crate) fn firsts_before(sql: &mut Sql, user: Uuid, horizon: Time) -> Vec<Sto
          )
          select ",
         columns!(),
-        " from billing.invoice_lines l
+        " from (
+             select source_id, null::integer as line from first_purchase
+             union all
+             select source_id, line from first_trial where source_id not in (select source_id from first_purchase)
+         ) f
+         -- By the payment's id: the planner would read the user's whole past once more.
+         cross join lateral (
+             select * from billing.invoice_lines i
+             where i.source_id = f.source_id and (f.line is null or i.line = f.line) offset 0
+         ) l
          where l.user_id = $1 and l.period_end < $2 and l.subscription_id is not null and not l.metered
-             and l.source_id in (
-                 select source_id from first_purchase union all select source_id from first_trial)
              and exists (
                  select from billing.prices c
                  where c.price_id in (l.price_id, l.product_id) and c.kind <> 'not_credits')
-             and (l.source_id in (select source_id from first_purchase)
-                 or (l.source_id, l.line) in (select source_id, line from first_trial))
          order by l.source_id, l.line"
     );
     sql.query(FIRSTS, &[uuid_datum(user).into(), timestamp(horizon).into()]).map(stored).collect()

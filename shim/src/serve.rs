@@ -6,6 +6,7 @@ mod due;
 mod mirror;
 mod tell;
 mod top_up;
+mod claims;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

@@ -8,43 +8,32 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::sleep;
 
 use crate::app::App;
 use crate::database::outbox::{Attempt, Claimed};
 use crate::metrics::DELIVERED;
+use crate::serve::claims;
 use crate::telemetry::milliseconds;
 
 /// How many events are posted at once.
 const MAX_AT_ONCE: usize = 8;
-/// How often it is looked whether there is something to tell, while there is nothing.
-const POLL: Duration = Duration::from_secs(1);
 /// How long to wait after each failed attempt, in seconds, as Standard Webhooks suggests; after the last of these, a
 /// little over three days after the first attempt, the event is dead.
 const RETRY_AFTER_SECONDS: [u64; 9] = [5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400];
 
 /// Delivers until it is asked to stop, then ends the deliveries that have begun.
-pub(super) async fn run(app: Arc<App>, mut stop: watch::Receiver<bool>) {
+pub(super) async fn run(app: Arc<App>, stop: watch::Receiver<bool>) {
     if app.endpoint.is_none() {
         return;
     }
-    // Each in a task of its own, so that it goes on while more are claimed: it may hold the connection that this needs.
-    let mut running = JoinSet::new();
-    while !*stop.borrow() {
-        let room = MAX_AT_ONCE - running.len();
-        let claimed = if room > 0 { claim(&app, room).await } else { Vec::new() };
-        let is_idle = claimed.len() < room;
-        for claimed in claimed {
-            running.spawn(deliver(app.clone(), claimed));
-        }
-        tokio::select! {
-            _ = stop.changed() => {}
-            Some(_) = running.join_next() => {}
-            () = sleep(POLL), if is_idle => {}
-        }
-    }
-    while running.join_next().await.is_some() {}
+    let delivering = app.clone();
+    claims::work(
+        stop,
+        MAX_AT_ONCE,
+        |room| claim(&app, room),
+        move |claimed| deliver(delivering.clone(), claimed),
+    )
+    .await;
 }
 
 async fn claim(app: &App, room: usize) -> Vec<Claimed> {

@@ -14,13 +14,12 @@ use std::time::{Duration, Instant};
 use stripe_credits_rules::payment_intent::TOP_UP_ID;
 use thiserror::Error;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::sleep;
 
 use crate::app::App;
 use crate::config::StripeMode;
 use crate::database::DatabaseError;
 use crate::database::top_ups::ClaimedTopUp;
+use crate::serve::claims;
 use crate::stripe::client::{StripeClient, StripeError};
 use crate::stripe::form::Form;
 use crate::stripe::idempotency;
@@ -29,8 +28,6 @@ use crate::telemetry::milliseconds;
 
 /// How many requests are worked on at once: a part of what Stripe allows, which webhooks need too.
 const MAX_AT_ONCE: usize = 4;
-/// How often it is looked whether something was requested, while there is nothing.
-const POLL: Duration = Duration::from_secs(1);
 /// How long to wait after each attempt that came to no end, in seconds; the last of these after each further one. After a day
 /// the request is given up, unless Stripe may still take the money.
 const RETRY_AFTER_SECONDS: [u64; 6] = [5, 30, 120, 600, 1_800, 3_600];
@@ -71,23 +68,16 @@ enum Fault {
 }
 
 /// Has requests paid until it is asked to stop, then ends the attempts that have begun. Without a Stripe key they wait.
-pub(super) async fn run(app: Arc<App>, mut stop: watch::Receiver<bool>) {
+pub(super) async fn run(app: Arc<App>, stop: watch::Receiver<bool>) {
     let Some(mode) = app.mode else { return };
-    let mut running = JoinSet::new();
-    while !*stop.borrow() {
-        let room = MAX_AT_ONCE - running.len();
-        let claimed = if room > 0 { claim(&app, mode, room).await } else { Vec::new() };
-        let is_idle = claimed.len() < room;
-        for claimed in claimed {
-            running.spawn(attempt(app.clone(), claimed));
-        }
-        tokio::select! {
-            _ = stop.changed() => {}
-            Some(_) = running.join_next() => {}
-            () = sleep(POLL), if is_idle => {}
-        }
-    }
-    while running.join_next().await.is_some() {}
+    let attempting = app.clone();
+    claims::work(
+        stop,
+        MAX_AT_ONCE,
+        |room| claim(&app, mode, room),
+        move |claimed| attempt(attempting.clone(), claimed),
+    )
+    .await;
 }
 
 async fn claim(app: &App, mode: StripeMode, room: usize) -> Vec<ClaimedTopUp> {

@@ -57,7 +57,8 @@ pub fn command(arguments: &[&str], database: &Database, stripe: &FakeStripe) -> 
     Setup::command(arguments).with("DATABASE_URL", &as_service(database)).with_stripe(stripe)
 }
 
-fn as_service(database: &Database) -> String {
+/// The URL of a database, for its service role, as in production.
+pub fn as_service(database: &Database) -> String {
     format!("{}?options=-c%20role%3Dservice_role", database.url())
 }
 

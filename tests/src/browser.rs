@@ -1,7 +1,7 @@
 //! A Chromium for one test, its tabs, and what a user does and reads in them.
 //!
-//! A node process (tests/browser/driver.mjs) drives it with playwright-core, and looks at pages with axe-core. `cargo xtask test` installs all of that
-//! and says where.
+//! A node process (tests/browser/driver.mjs) drives it with playwright-core, and looks at pages with axe-core. `cargo xtask
+//! test` installs all of that and says where.
 
 use std::cell::{Cell, RefCell};
 use std::io::{BufRead as _, BufReader, Write as _};

@@ -16,8 +16,10 @@ const INVARIANTS: &[(&str, &str)] = &[
     (
         "a grant's ledger rows do not add up to what remains of it",
         "select to_jsonb(g)::text from billing.credit_grants g
-         where g.remaining <> (select coalesce(sum(t.amount), 0) from billing.credit_transactions t
-                               where t.user_id = g.user_id and t.grant_id = g.id)",
+         left join (
+             select user_id, grant_id, sum(amount) as amount from billing.credit_transactions group by user_id, grant_id
+         ) t on t.user_id = g.user_id and t.grant_id = g.id
+         where g.remaining <> coalesce(t.amount, 0)",
     ),
     (
         "a ledger row's balance_after is not the sum of the rows up to it",
@@ -78,12 +80,13 @@ const INVARIANTS: &[(&str, &str)] = &[
     (
         "what was drawn of a grant is not what its ledger rows say",
         "select to_jsonb(g)::text from billing.credit_grants g
-         cross join lateral (
-             select coalesce(-sum(t.amount) filter (where t.transaction_type in (
+         left join (
+             select user_id, grant_id, -sum(amount) filter (where transaction_type in (
                      'spend', 'spend_refund', 'reservation', 'release', 'debt_settlement')
-                     or t.transaction_type = 'adjustment' and t.amount < 0), 0) as drawn
-             from billing.credit_transactions t where t.user_id = g.user_id and t.grant_id = g.id) t
-         where g.drawn <> t.drawn",
+                     or transaction_type = 'adjustment' and amount < 0) as drawn
+             from billing.credit_transactions group by user_id, grant_id
+         ) t on t.user_id = g.user_id and t.grant_id = g.id
+         where g.drawn <> coalesce(t.drawn, 0)",
     ),
     (
         "an account's debt is not what its grants owe and did not settle",

@@ -39,6 +39,11 @@ pub fn top_up_database(at_most: &str) -> Database {
     db
 }
 
+/// The id of a user's customer at Stripe.
+pub fn customer(user: Uuid) -> String {
+    format!("cus_{}", user.as_u128() & 0xffff_ffff)
+}
+
 /// A customer of Stripe's whom the app's server made for this user.
 pub fn customer_of(customer_id: &str, user: Uuid) -> Event {
     let customer =
@@ -62,8 +67,7 @@ impl Connection {
 
     /// A user with so many credits and a customer, who allows auto top-up.
     pub fn allow_top_ups(&mut self, user: Uuid, credits: i64) {
-        let customer = format!("cus_{}", user.as_u128() & 0xffff_ffff);
-        assert_eq!(self.apply(&customer_of(&customer, user)).summary(), "applied");
+        assert_eq!(self.apply(&customer_of(&customer(user), user)).summary(), "applied");
         self.grant(user, credits, "start");
         assert_eq!(self.set_auto_top_up(user, true).summary(), "applied");
     }

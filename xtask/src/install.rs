@@ -63,8 +63,8 @@ pub fn checkers() -> Result<()> {
     cargo_tool(&CARGO_DENY)
 }
 
-/// Installs what is missing to drive a browser, and returns the folder that has playwright-core in it, below the target
-/// folder, so that the source tree stays as it is.
+/// Installs what is missing to drive a browser, and returns the folder that has playwright-core and axe-core in it, below the
+/// target folder, so that the source tree stays as it is.
 pub fn browser() -> Result<PathBuf> {
     let missing = BROWSER_PROGRAMS.iter().filter(|(program, _)| process::find(program).is_none());
     apt_install(&missing.map(|&(_, package)| package.to_owned()).collect::<Vec<_>>())?;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::invoices::{happened, metadata, number};
 use super::{Books, FakeStripe, Made};
+use crate::stripe::Event;
 
 /// A card that is declined.
 pub const DECLINED: &str = "pm_declined";
@@ -56,8 +57,10 @@ impl FakeStripe {
 
     /// The events that happened, oldest first.
     #[must_use]
-    pub fn events(&self) -> Vec<Value> {
-        self.state().books.lists.get("/v1/events").into_iter().flatten().rev().cloned().collect()
+    pub fn events(&self) -> Vec<Event> {
+        let state = self.state();
+        let listed = state.books.lists.get("/v1/events").into_iter().flatten();
+        listed.rev().cloned().map(Event::received).collect()
     }
 
     /// A payment that was slow succeeds now.

@@ -1,7 +1,7 @@
 //! The console over HTTP: who gets in, what a form may do and how often, and that nothing stored becomes part of a page.
 
 use serde_json::json;
-use stripe_credits_tests::app::{SERVICE_TOKEN, command, without_stripe};
+use stripe_credits_tests::app::{SERVICE_TOKEN, as_service, command, without_stripe};
 use stripe_credits_tests::console::{Support, said};
 use stripe_credits_tests::fake_stripe::FakeStripe;
 use stripe_credits_tests::shim::{Setup, Shim};
@@ -457,7 +457,7 @@ fn the_command_serves_the_console_alone_on_this_machine() {
     books.sign_up(ANN);
     let command = |arguments: &[&str]| {
         let with = Setup::command(&[&["console"], arguments].concat()).with("SERVICE_TOKEN", SERVICE_TOKEN);
-        with.with("DATABASE_URL", &format!("{}?options=-c%20role%3Dservice_role", database.url()))
+        with.with("DATABASE_URL", &as_service(&database))
     };
     let console = command(&[]).start_console();
     let support = Support::signed_in(console.address, SERVICE_TOKEN);

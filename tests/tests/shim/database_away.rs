@@ -106,7 +106,8 @@ fn through(cluster: &mut Cluster, trouble: impl FnOnce(&mut Cluster, &Shim, &Str
     until("the shim is ready, without a restart", || shim.ops("/readyz").status == 200);
 }
 
-struct Enough<'a>(&'a AtomicBool);
+/// Tells the threads that look at it that it is over, when the test ends or panics.
+pub(crate) struct Enough<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for Enough<'_> {
     fn drop(&mut self) {

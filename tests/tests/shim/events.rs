@@ -12,7 +12,7 @@ use hyper::header::LOCATION;
 use hyper::{Request, Response};
 use serde_json::{Value, json};
 use standardwebhooks::Webhook;
-use stripe_credits_tests::app::{ORIGIN, without_stripe};
+use stripe_credits_tests::app::{ORIGIN, as_service, without_stripe};
 use stripe_credits_tests::http_server::HttpServer;
 use stripe_credits_tests::seeds::Rng;
 use stripe_credits_tests::shim::{Setup, Shim, unix_now, until};
@@ -97,8 +97,7 @@ pub(crate) fn telling(setup: Setup, receiver: &Receiver) -> Setup {
 }
 
 fn command(arguments: &[&str], database: &Database) -> Setup {
-    Setup::command(arguments)
-        .with("DATABASE_URL", &format!("{}?options=-c%20role%3Dservice_role", database.url()))
+    Setup::command(arguments).with("DATABASE_URL", &as_service(database))
 }
 
 fn count(database: &Database, state: &str) -> i64 {

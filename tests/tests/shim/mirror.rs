@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use serde_json::Value;
+use stripe_credits_tests::app::as_service;
 use stripe_credits_tests::mirror::{expected, init, mirror, mirrored, until_equal};
 use stripe_credits_tests::seeds::Rng;
 use stripe_credits_tests::shim::{Ended, Setup, Shim, until};
@@ -12,7 +13,7 @@ use stripe_credits_tests::{ANN, BOB, Connection, Database, catalog, paid_pack, u
 use uuid::Uuid;
 use xtask::cluster::{Cluster, Options, StopMode};
 
-use crate::database_away::{self, DATABASE};
+use crate::database_away::{self, DATABASE, Enough};
 
 /// How many ledger rows of each user the mirrors of these tests have.
 const ROWS: i64 = 3;
@@ -32,12 +33,11 @@ impl Pair {
 
     /// `serve` as the service role, as in production.
     fn setup(&self) -> Setup {
-        serve(&format!("{}?options=-c%20role%3Dservice_role", self.books.url()), &self.app.url())
+        serve(&as_service(&self.books), &self.app.url())
     }
 
     fn check(&self, arguments: &[&str]) -> Ended {
-        let books = format!("{}?options=-c%20role%3Dservice_role", self.books.url());
-        mirror(&[&["check"], arguments].concat(), &books, &self.app.url())
+        mirror(&[&["check"], arguments].concat(), &as_service(&self.books), &self.app.url())
             .with("MIRROR_LEDGER_ROWS", &ROWS.to_string())
             .run()
     }
@@ -236,11 +236,10 @@ fn a_transaction_that_commits_late_is_mirrored_and_keeps_nobody_waiting() {
         until("later transactions are mirrored", || balance(&mut app, BOB) == 99 - n);
     }
     assert_eq!(balance(&mut app, ANN), 100);
-    assert_eq!(
-        shim.metric("stripe_credits_mirror_pending", &[]),
-        0,
-        "what is not committed waits for nothing"
-    );
+    // The books mark what the mirror has a moment later.
+    until("what is not committed waits for nothing", || {
+        shim.metric("stripe_credits_mirror_pending", &[]) == 0
+    });
     early.run("commit");
     until("the late one is mirrored", || balance(&mut app, ANN) == 70);
     pair.until_equal();
@@ -516,11 +515,10 @@ fn kills_of_both_servers_and_both_shims_under_load_end_in_an_equal_mirror() {
             scope.spawn(move || spend_at_random(seed, url, is_over));
         }
         // Ends the spends also when something below panics.
-        let over = Over(&is_over);
+        let enough = Enough(&is_over);
         let mut rng = Rng::new(7);
         for _ in 0..12 {
-            let before = app(&servers.1)
-                .one::<i64>("select coalesce(sum(version), 0)::bigint from billing_mirror.user_credits", &[]);
+            let before = versions(&servers.1);
             match rng.below(4) {
                 0 => {
                     servers.0.kill_server();
@@ -535,14 +533,9 @@ fn kills_of_both_servers_and_both_shims_under_load_end_in_an_equal_mirror() {
                     shims[one - 2] = start();
                 }
             }
-            until("it goes on", || {
-                app(&servers.1).one::<i64>(
-                    "select coalesce(sum(version), 0)::bigint from billing_mirror.user_credits",
-                    &[],
-                ) > before
-            });
+            until("it goes on", || versions(&servers.1) > before);
         }
-        drop(over);
+        drop(enough);
     });
     let mut books = database_away::books(&servers.0);
     until_equal(&mut books, &mut app(&servers.1), ROWS);
@@ -554,12 +547,9 @@ fn kills_of_both_servers_and_both_shims_under_load_end_in_an_equal_mirror() {
     assert_eq!(shims.iter().map(ahead).sum::<u64>(), 0, "{log:#?}");
 }
 
-struct Over<'a>(&'a AtomicBool);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
+/// What rises with each change that the mirror gets.
+fn versions(server: &Cluster) -> i64 {
+    app(server).one("select coalesce(sum(version), 0)::bigint from billing_mirror.user_credits", &[])
 }
 
 /// The manual's SQL for one of the two databases.

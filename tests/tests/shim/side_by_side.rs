@@ -7,22 +7,13 @@ use stripe_credits_tests::fake_stripe::FakeStripe;
 use stripe_credits_tests::mirror::{init, until_equal};
 use stripe_credits_tests::shim::{Shim, until};
 use stripe_credits_tests::tokens::token;
-use stripe_credits_tests::top_ups::{catalog_with_top_up, customer_of};
-use stripe_credits_tests::{ANN, Connection, Database, event, paid_pack};
+use stripe_credits_tests::top_ups::{catalog_with_top_up, customer, customer_of};
+use stripe_credits_tests::{ANN, Connection, Database, paid_pack};
 
 use crate::events::{Receiver, listen, next_event, telling};
 
 /// What the pack costs, in cents.
 const CENTS: i64 = 1999;
-
-/// Delivers what happened at Stripe meanwhile.
-fn deliver_all(shim: &Shim, stripe: &FakeStripe) {
-    for happened in stripe.events() {
-        let text = |key: &str| happened[key].as_str().expect("a text");
-        let delivered = event(text("id"), text("type"), happened["data"]["object"].clone());
-        assert_eq!(shim.deliver(&delivered).status, 200);
-    }
-}
 
 /// What Ann reads in the app's own database, as its row level security lets her.
 fn reads(app: &Database) -> Vec<i64> {
@@ -47,7 +38,7 @@ fn a_day_of_an_app_whose_database_takes_no_extension() {
     books.connect().load_catalog(&catalog);
     init(&own.url());
     stripe.sells_once("price_pack", CENTS);
-    let customer = format!("cus_{}", ANN.as_u128() & 0xffff_ffff);
+    let customer = customer(ANN);
     stripe.knows_customer(&customer, Some("pm_visa"), &[]);
     let shim = telling(app(&books, &stripe), &receiver)
         .with("SERVICE_TOKEN", SERVICE_TOKEN)
@@ -79,7 +70,9 @@ fn a_day_of_an_app_whose_database_takes_no_extension() {
     assert_eq!(allowed.status, 200, "{allowed:?}");
     assert_eq!(spends(&shim, 200, "job-2"), 50);
     until("the card is charged", || books.connect().top_ups(ANN) == ["paid"]);
-    deliver_all(&shim, &stripe);
+    for event in stripe.events() {
+        assert_eq!(shim.deliver(&event).status, 200);
+    }
     assert_eq!(told("top_up.succeeded")["data"]["credits"], 500);
     until("the app's own database shows it", || reads(&own) == [550]);
     let charged: Vec<Value> = stripe.payment_intents().iter().map(|made| made["amount"].clone()).collect();

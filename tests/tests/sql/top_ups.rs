@@ -3,7 +3,7 @@
 use serde_json::json;
 use stripe_credits_tests::permutations::orders;
 use stripe_credits_tests::refunds::refunded;
-use stripe_credits_tests::top_ups::{catalog_with_top_up, customer_of, intent_of, top_up_database};
+use stripe_credits_tests::top_ups::{catalog_with_top_up, customer, customer_of, intent_of, top_up_database};
 use stripe_credits_tests::{ANN, BOB, Database, blocked, catalog, together, user};
 use uuid::Uuid;
 
@@ -227,7 +227,7 @@ fn a_request_is_one_shims_for_its_lease_and_names_the_customer_to_charge() {
     );
     let claimed = c.claim_top_ups();
     assert_eq!(claimed.len(), 1);
-    let (request, customer) = (&claimed[0], format!("cus_{}", ANN.as_u128() & 0xffff_ffff));
+    let (request, customer) = (&claimed[0], customer(ANN));
     assert_eq!(
         (request.user, request.attempts, request.customer.as_deref()),
         (ANN, 1, Some(customer.as_str()))
@@ -387,8 +387,7 @@ fn a_signed_in_user_sees_their_own_switch_and_can_turn_nothing_on() {
         format!("update billing.accounts set auto_top_up = 'on' where user_id = '{ANN}'"),
     ] {
         c.run(&as_ann);
-        let fault = c.query(&statement, &[]).expect_err(&statement);
-        assert_eq!(fault.code().map(postgres::error::SqlState::code), Some("42501"), "{statement}");
+        assert_eq!(c.refusal(&statement).code, "42501", "{statement}");
         c.run("rollback");
     }
 }
@@ -445,7 +444,6 @@ fn a_call_that_is_wrong_in_itself_raises() {
         ("retry_top_up(gen_random_uuid(), 1, 1, 'x', '-1 second')", "22023"),
         ("retry_top_up(gen_random_uuid(), 1, 1, null, '1 second')", "22004"),
     ] {
-        let fault = c.query(&format!("select * from billing.{call}"), &[]).expect_err(call);
-        assert_eq!(fault.code().map(|code| code.code().to_owned()).as_deref(), Some(state), "{call}");
+        assert_eq!(c.refusal(&format!("select * from billing.{call}")).code, state, "{call}");
     }
 }

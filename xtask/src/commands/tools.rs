@@ -1,4 +1,4 @@
-//! `cargo xtask tools`: everything that the other commands and the checks need, installed.
+//! `cargo xtask tools`: everything that the checks and the tests need, installed.
 
 use xtask::stages::Stages;
 use xtask::{Result, install};

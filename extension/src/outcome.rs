@@ -15,7 +15,7 @@ use stripe_credits_rules::worth::NoGrant;
 use uuid::Uuid;
 
 use crate::pg::convert::uuid_datum;
-use crate::pg::json::JsonText;
+use crate::pg::json::Json;
 
 /// The number of columns of `billing.outcome`, in sql/install.sql.
 const COLUMNS: usize = 15;
@@ -97,9 +97,9 @@ impl Outcome {
         Outcome { verdict, credits, details, ..later }
     }
 
-    pub(crate) fn details_json(&self) -> Option<JsonText> {
+    pub(crate) fn details_json(&self) -> Option<Json> {
         (!self.details.is_empty())
-            .then(|| JsonText::from_json(serde_json::to_string(&self.details).expect("its keys are text")))
+            .then(|| Json::from_text(&serde_json::to_string(&self.details).expect("its keys are text")))
     }
 
     fn columns(self) -> [Option<pg_sys::Datum>; COLUMNS] {
@@ -122,7 +122,7 @@ impl Outcome {
             balances.map(|b| b.tier.as_str()).into_datum(),
             balances.map(|b| b.subscription_status.as_str()).into_datum(),
             (!self.to_fetch.is_empty()).then(|| JsonB(self.to_fetch.into())).into_datum(),
-            details.as_ref().into_datum(),
+            details.into_datum(),
         ]
     }
 }

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use stripe_credits_rules::calendar;
-use stripe_credits_rules::escapes::storable;
 use stripe_credits_rules::event::{self as rules, Malformed};
+use stripe_credits_rules::jsonb::storable;
 use stripe_credits_rules::stripe::MAX_ID_BYTES;
 use thiserror::Error;
 

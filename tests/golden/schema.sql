@@ -312,8 +312,8 @@ table stripe_events 05: livemode boolean
 table stripe_events 06: account text
 table stripe_events 07: object_id text
 table stripe_events 08: customer_id text
-table stripe_events 09: payload jsonb not null
-table stripe_events 10: fetched jsonb
+table stripe_events 09: payload json not null
+table stripe_events 10: fetched json
 table stripe_events 11: outcome billing.event_outcome not null
 table stripe_events 12: reason text
 table stripe_events 13: details jsonb

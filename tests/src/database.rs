@@ -10,6 +10,11 @@ use crate::stripe;
 /// What must hold at the end of every test, beside its own assertions: the name of a fault, and the query that lists it.
 const INVARIANTS: &[(&str, &str)] = &[
     (
+        "an event in the inbox is none that jsonb holds, or is too long for it",
+        "select event_id::text from billing.stripe_events
+         where length(payload::jsonb::text) > 16 * 1024 * 1024 or length(fetched::jsonb::text) > 16 * 1024 * 1024",
+    ),
+    (
         "validate_credits_consistency() is not empty",
         "select to_jsonb(v)::text from billing.validate_credits_consistency() v",
     ),

@@ -4,7 +4,7 @@
 //!
 //! Each module uses only those above it in this order, which `tests/arrows.rs` checks:
 //!
-//! 1. [`amount`], [`calendar`], [`reason`], [`verdict`], [`crossing`], [`top_up`], [`told`], [`user`], [`escapes`]: credits
+//! 1. [`amount`], [`calendar`], [`reason`], [`verdict`], [`crossing`], [`top_up`], [`told`], [`user`], [`jsonb`]: credits
 //!    and money, times and spans, what a call answers and why, which thresholds a balance crosses, when a pack is bought for a
 //!    user by itself, what an app is told, which user a text names, what Postgres cannot store of a text;
 //! 2. [`name`], [`stripe`], [`price`]: the ids of a payment, and the fields of Stripe's objects that the rules read, in both
@@ -39,7 +39,7 @@ pub mod top_up;
 pub mod told;
 pub mod name;
 pub mod user;
-pub mod escapes;
+pub mod jsonb;
 pub mod stripe;
 pub mod price;
 pub mod catalog;

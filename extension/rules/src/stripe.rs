@@ -121,9 +121,15 @@ impl Metadata {
 
 impl<'de> Deserialize<'de> for Metadata {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let fields = Fields::of(<&RawValue>::deserialize(deserializer)?);
-        let text = |key: &str| Some((key.to_owned(), fields.text(key)?));
-        Ok(Metadata(fields.names().filter_map(text).collect()))
+        let mut metadata = BTreeMap::new();
+        // Of several with one key the last counts, also if it is no text.
+        for (key, text) in Fields::of(<&RawValue>::deserialize(deserializer)?).texts() {
+            match text {
+                Some(text) => metadata.insert(key.to_owned(), text),
+                None => metadata.remove(key),
+            };
+        }
+        Ok(Metadata(metadata))
     }
 }
 

@@ -5,9 +5,9 @@ mod batch; // several events in one transaction
 
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::catalog::Settings;
-use stripe_credits_rules::escapes::storable;
 use stripe_credits_rules::event::{self, Event, Malformed, Subject};
 use stripe_credits_rules::fetched::Fetched;
+use stripe_credits_rules::jsonb::storable;
 use stripe_credits_rules::name::NameKind;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::reduced;
@@ -20,7 +20,7 @@ use crate::judge::{Caller, Judged, judge};
 use crate::outcome::Outcome;
 use crate::parked;
 use crate::pg::convert::clock;
-use crate::pg::error::readable;
+use crate::pg::error::document_of_body;
 use crate::pg::json::JsonText;
 use crate::pg::locks;
 use crate::pg::sql::Sql;
@@ -49,11 +49,7 @@ fn read_body(body: &str, argument: &str) -> Result<Delivery, Malformed> {
     match event::read(&text) {
         // It may be no JSON at all.
         Err(malformed) if malformed.event_id.is_none() => Err(malformed),
-        event => {
-            let payload = JsonText::from_json(text.into_owned());
-            readable(payload.json(), argument);
-            Ok((event, payload))
-        }
+        event => Ok((event, document_of_body(text.into_owned(), argument))),
     }
 }
 
@@ -61,7 +57,7 @@ fn read_body(body: &str, argument: &str) -> Result<Delivery, Malformed> {
 pub(crate) fn reconcile(sql: &mut Sql, session: &JsonText, expected: Uuid, as_of: Time) -> Outcome {
     match event::reconciliation(session.text(), as_of) {
         Ok(event) => {
-            let payload = JsonText::from_json(event);
+            let payload = JsonText::from_written(event);
             apply(sql, event::read(payload.text()), &payload, None, Caller::Browser { expected })
         }
         Err(malformed) => Outcome::malformed(&malformed),
@@ -141,7 +137,7 @@ fn finish(
 
 /// What is kept of a forgotten user's event.
 fn reduced(payload: &JsonText) -> JsonText {
-    JsonText::from_json(reduced::reduced(payload.text()).unwrap_or_else(|| "{}".to_owned()))
+    JsonText::from_written(reduced::reduced(payload.text()).unwrap_or_else(|| "{}".to_owned()))
 }
 
 /// Takes the locks of an event. Returns what is known under the names of its payments.

@@ -116,11 +116,11 @@ pub(crate) fn document_if_given(value: Option<Json>, argument: &str) -> Option<J
     value.map(|value| document(Some(value), argument))
 }
 
-/// Raises 22023 for a value that was made from an argument, if its text is longer than [`MAX_DOCUMENT_BYTES`].
-pub(crate) fn readable(value: Json, argument: &str) {
-    if value.is_longer_than(MAX_DOCUMENT_BYTES) {
-        raise_too_large(MAX_DOCUMENT_BYTES, argument);
-    }
+/// A webhook's body that serde has read and that is an argument of this name, as a JSON document. Raises 22023 if its text
+/// is longer than [`MAX_DOCUMENT_BYTES`] as jsonb writes it.
+pub(crate) fn document_of_body(body: String, argument: &str) -> JsonText {
+    JsonText::from_body(body, MAX_DOCUMENT_BYTES)
+        .unwrap_or_else(|| raise_too_large(MAX_DOCUMENT_BYTES, argument))
 }
 
 /// Metadata to store, if there are any: whoever reads them makes a text of them, so that it is bounded too.

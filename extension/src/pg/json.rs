@@ -1,4 +1,5 @@
-//! A jsonb argument: the datum, which is stored as it is, and for what is read, its text, which serde reads.
+//! A jsonb argument: the datum, which is stored as it is, and for what is read, its text, which serde reads and a column of
+//! type json stores as it is.
 //!
 //! pgrx's JsonB parses the argument before the function runs, and panics on 1e400 or deep nesting. This type accepts every
 //! jsonb, so that a malformed event is an outcome and not an error. Its text is made only once its length is known: a
@@ -14,6 +15,7 @@ use pgrx::pgrx_sql_entity_graph::metadata::{
     ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
 };
 use pgrx::{direct_function_call, direct_function_call_as_datum, pg_sys, prelude::*};
+use stripe_credits_rules::jsonb::surely_holds;
 
 /// A jsonb value, of which no text is made.
 #[derive(Debug, Clone, Copy)]
@@ -131,30 +133,30 @@ fn escaped_bytes(byte: u8) -> usize {
     }
 }
 
-/// A jsonb value and its text.
+/// The text of a JSON value that jsonb holds too: for Postgres, a value of type json.
 #[derive(Debug)]
-pub(crate) struct JsonText {
-    json: Json,
-    text: String,
-}
+pub(crate) struct JsonText(String);
 
 impl JsonText {
     /// Of a value, unless its text is longer than `limit` bytes.
     pub(crate) fn within(json: Json, limit: usize) -> Option<JsonText> {
-        (!json.is_longer_than(limit)).then(|| JsonText { json, text: json.text() })
+        (!json.is_longer_than(limit)).then(|| JsonText(json.text()))
     }
 
-    /// From a text, as [`Json::from_text`].
-    pub(crate) fn from_json(text: String) -> JsonText {
-        JsonText { json: Json::from_text(&text), text }
+    /// From a text that serde has read, unless as jsonb its text would be longer than `limit` bytes, which are more than a
+    /// text of [`surely_holds`] can have. Raises what jsonb raises, as [`Json::from_text`].
+    pub(crate) fn from_body(text: String, limit: usize) -> Option<JsonText> {
+        let holds = surely_holds(&text) || !Json::from_text(&text).is_longer_than(limit);
+        holds.then_some(JsonText(text))
     }
 
-    pub(crate) fn json(&self) -> Json {
-        self.json
+    /// From a text that serde has written, of parts of such texts.
+    pub(crate) fn from_written(text: String) -> JsonText {
+        JsonText(text)
     }
 
     pub(crate) fn text(&self) -> &str {
-        &self.text
+        &self.0
     }
 }
 
@@ -175,12 +177,13 @@ impl IntoDatum for Json {
 }
 
 impl IntoDatum for &JsonText {
+    /// A json is stored as its text.
     fn into_datum(self) -> Option<pg_sys::Datum> {
-        self.json.into_datum()
+        self.0.as_str().into_datum()
     }
 
     fn type_oid() -> pg_sys::Oid {
-        pg_sys::JSONBOID
+        pg_sys::JSONOID
     }
 }
 

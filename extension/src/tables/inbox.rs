@@ -8,7 +8,7 @@ use stripe_credits_rules::reduced::reduced;
 
 use crate::outcome::Outcome;
 use crate::pg::convert::{clock, timestamp, uuid_datum};
-use crate::pg::json::{Json, JsonText};
+use crate::pg::json::JsonText;
 use crate::pg::sql::{Row, Sql};
 
 /// The reasons for which an event is parked until its customer is linked to a user, or one of its subscriptions is known, as SQL.
@@ -52,7 +52,7 @@ pub(crate) fn record(
         fetched.into(),
         outcome.verdict.as_str().into(),
         outcome.verdict.reason().map(Reason::as_str).into(),
-        details.as_ref().into(),
+        details.into(),
         outcome.user.map(uuid_datum).into(),
         timestamp(clock()).into(),
     ];
@@ -79,7 +79,7 @@ pub(crate) fn record(
              applied_at = coalesce(e.applied_at, case when $11 = 'applied' then $15 end),
              (type, created, api_version, livemode, account, object_id, customer_id, payload)
                  = ($2, $3, $4, $5, $6, $7, $8, $9),
-             fetched = coalesce(nullif($10, '{}'), e.fetched, $10),
+             fetched = case when $10::text = '{}' then coalesce(e.fetched, $10) else coalesce($10, e.fetched) end,
              attempts = e.attempts + 1,
              last_received_at = $15,
              judged_at = $15
@@ -98,7 +98,7 @@ pub(crate) fn contains(sql: &mut Sql, event_id: &str) -> bool {
 /// What Stripe answered about an event at an earlier delivery, if it was asked.
 pub(crate) fn fetched(sql: &mut Sql, event_id: &str) -> Option<String> {
     sql.query_opt(
-        "select fetched::text from billing.stripe_events where event_id = $1 and fetched <> '{}'",
+        "select fetched::text from billing.stripe_events where event_id = $1 and fetched::text <> '{}'",
         &[event_id.into()],
     )
     .map(|mut row| row.get())
@@ -122,7 +122,7 @@ pub(crate) fn record_malformed(sql: &mut Sql, malformed: &Malformed, payload: &J
             payload.into(),
             outcome.verdict.as_str().into(),
             outcome.verdict.reason().map(Reason::as_str).into(),
-            outcome.details_json().as_ref().into(),
+            outcome.details_json().into(),
             timestamp(clock()).into(),
         ],
     );
@@ -140,7 +140,7 @@ pub(crate) fn record_outcome(sql: &mut Sql, event_id: &str, outcome: &Outcome) -
             event_id.into(),
             outcome.verdict.as_str().into(),
             outcome.verdict.reason().map(Reason::as_str).into(),
-            outcome.details_json().as_ref().into(),
+            outcome.details_json().into(),
             outcome.user.map(uuid_datum).into(),
             timestamp(clock()).into(),
         ],
@@ -285,13 +285,17 @@ pub(crate) fn reduce_events_of(sql: &mut Sql, user: uuid::Uuid) -> i64 {
 /// Reduces an event in the inbox. Returns how many were changed: none if it was reduced before.
 pub(crate) fn reduce(sql: &mut Sql, event_id: &str, payload: &str, fetched: Option<&str>) -> i64 {
     // A text that cannot be written again is no event that could be applied again.
-    let json = |text: &str| Json::from_text(&reduced(text).unwrap_or_else(|| "{}".to_owned()));
-    let changed = sql.execute(
-        "update billing.stripe_events set payload = $2, fetched = $3
-         where event_id = $1 and (payload <> $2 or fetched <> $3)",
-        &[event_id.into(), json(payload).into(), fetched.map(json).into()],
+    let kept = |text: &str| reduced(text).unwrap_or_else(|| "{}".to_owned());
+    let (kept_payload, kept_fetched) = (kept(payload), fetched.map(kept));
+    if (kept_payload.as_str(), kept_fetched.as_deref()) == (payload, fetched) {
+        return 0;
+    }
+    let [payload, fetched] = [Some(kept_payload), kept_fetched].map(|text| text.map(JsonText::from_written));
+    sql.execute(
+        "update billing.stripe_events set payload = $2, fetched = $3 where event_id = $1",
+        &[event_id.into(), payload.as_ref().into(), fetched.as_ref().into()],
     );
-    i64::try_from(changed).expect("at most one")
+    1
 }
 
 /// Deletes the events that were last received longer ago than that, except those that wait for something.

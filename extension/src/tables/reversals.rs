@@ -11,7 +11,7 @@ pub(crate) fn was_fetched(sql: &mut Sql, name: &str) -> bool {
          join billing.payment_names other using (source_id)
          join billing.reversals r on r.payment_name = other.name
          join billing.stripe_events e on e.object_id = r.reversal_id
-         where n.name = $1 and e.fetched <> '{}' limit 1";
+         where n.name = $1 and e.fetched::text <> '{}' limit 1";
     sql.query_opt(answered, &[name.into()]).is_some()
 }
 

@@ -109,7 +109,7 @@ impl Database {
                         jsonb_build_array(known.session #> '{metadata,price_id}')))))::text
             from billing.user_credits c
             cross join lateral (
-                select e.payload #> '{data,object}' as session
+                select (e.payload #> '{data,object}')::jsonb as session
                 from billing.stripe_events e
                 where e.object_id = $1 and e.user_id = c.user_id and e.outcome in ('applied', 'already_applied')
                     and e.payload #>> '{data,object,mode}' = $3
@@ -135,7 +135,7 @@ impl Database {
     ) -> Result<Outcome, DatabaseError> {
         let sql = "select json_strip_nulls(to_json(result))::text
             from billing.stripe_events e
-            cross join lateral billing.apply_stripe_event(e.payload, ($2::text)::jsonb) as result
+            cross join lateral billing.apply_stripe_event(e.payload::jsonb, ($2::text)::jsonb) as result
             where e.event_id = $1";
         self.outcome(vec![party(user)], sql, &[event_id, fetched]).await
     }

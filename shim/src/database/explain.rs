@@ -29,7 +29,7 @@ impl Database {
     ) -> Result<Option<T>, DatabaseError> {
         let sql = "select json_strip_nulls(to_json(result))::text
             from billing.stripe_events e
-            cross join lateral billing.explain_event(e.payload, e.fetched) as result
+            cross join lateral billing.explain_event(e.payload::jsonb, e.fetched::jsonb) as result
             where e.event_id = $1";
         let json: Option<String> = self.query_optional(sql, &[event_id], EVENT_TIMEOUT).await?;
         json.as_deref().map(parse).transpose()

@@ -88,7 +88,7 @@ fn every_recorded_payload_has_a_definite_outcome_and_is_recorded() {
         // What was applied says so, however often it comes again.
         assert_eq!(end_state(&mut c), once, "{name}: twice");
         let kept: bool = c.one(
-            "select payload = $1 from billing.stripe_events where event_id = $2",
+            "select payload::jsonb = $1 from billing.stripe_events where event_id = $2",
             &[event.json(), &event.id()],
         );
         assert!(kept, "{name} is kept as it came");

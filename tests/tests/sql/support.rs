@@ -88,7 +88,7 @@ fn an_address_is_found_wherever_objects_have_it_but_not_of_who_was_forgotten() {
     c.call("forget_user($1)", &[&ANN]);
     assert_eq!(found(&mut c, mail), ["e-mail bob evt_2"]);
     // An event of theirs that somehow kept the address does not give them away.
-    c.run("update billing.stripe_events set payload = jsonb_set(payload, '{data,object,email}', '\"ann@example.com\"')");
+    c.run("update billing.stripe_events set payload = jsonb_set(payload::jsonb, '{data,object,email}', '\"ann@example.com\"')");
     assert_eq!(found(&mut c, mail), ["e-mail bob evt_2"]);
     c.run("update billing.stripe_events set first_received_at = now() - interval '91 days'");
     assert_eq!(found(&mut c, mail), [""; 0], "only the latest events are read");

@@ -1,32 +1,36 @@
 //! The fields of a JSON object, each read for itself: one of another kind than Stripe's is as if it were not there, and
 //! takes nothing else with it. So are the parts of an object read that may be odd without making the rest unreadable.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::fmt;
 
 use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::check_id;
 use crate::calendar::{self, Time};
 
-/// The fields of an object; none if it is something else.
+/// The fields of an object, in its order; none if it is something else. A list and no map: an object has many fields, of which
+/// few are read.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Fields<'a>(BTreeMap<String, &'a RawValue>);
+pub(crate) struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Fields<'a> {
     /// The fields of this value.
     pub(crate) fn of(value: &'a RawValue) -> Fields<'a> {
-        Fields(serde_json::from_str(value.get()).unwrap_or_default())
+        serde_json::from_str(value.get()).unwrap_or_default()
     }
 
-    /// A field that is there and not null.
+    /// A field that is there and not null. Of several with one name the last counts, as in jsonb.
     pub(crate) fn get(&self, name: &str) -> Option<&'a RawValue> {
-        self.0.get(name).copied().filter(|value| value.get() != "null")
+        let field = self.0.iter().rfind(|(known, _)| known == name);
+        field.map(|(_, value)| *value).filter(|value| value.get() != "null")
     }
 
-    /// The names of all fields, also of those that are null.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+    /// All fields in their order, each with its text if it is one.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = (&str, Option<String>)> {
+        self.0.iter().map(|(name, value)| (name.as_ref(), serde_json::from_str(value.get()).ok()))
     }
 
     /// The fields of a field.
@@ -76,6 +80,33 @@ impl<'a> Fields<'a> {
 
     fn read<T: Deserialize<'a>>(&self, name: &str) -> Option<T> {
         serde_json::from_str(self.get(name)?.get()).ok()
+    }
+}
+
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Fields<'de>, D::Error> {
+        deserializer.deserialize_map(FieldsVisitor)
+    }
+}
+
+struct FieldsVisitor;
+
+impl<'de> Visitor<'de> for FieldsVisitor {
+    type Value = Fields<'de>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Fields<'de>, A::Error> {
+        /// Borrowed unless it has an escape.
+        #[derive(Deserialize)]
+        struct FieldName<'a>(#[serde(borrow)] Cow<'a, str>);
+        let mut fields = Vec::new();
+        while let Some((FieldName(name), value)) = object.next_entry()? {
+            fields.push((name, value));
+        }
+        Ok(Fields(fields))
     }
 }
 
@@ -157,6 +188,13 @@ mod tests {
     }
 
     #[test]
+    fn of_fields_with_one_name_the_last_counts_however_it_is_spelt() {
+        let object = r#"{"a": 1, "b": "x", "\u0061": 2, "b": null, "\u00e9\"": true}"#;
+        let fields = Fields::of(serde_json::from_str(object).expect("JSON"));
+        assert_eq!((fields.integer("a"), fields.text("b"), fields.flag("é\"")), (Some(2), None, true));
+    }
+
+    #[test]
     fn an_odd_field_takes_nothing_else_with_it() {
         let object = r#"{"a": 1e400, "b": [1], "c": "x", "d": {"id": "sub_1"}, "e": null, "f": {"id": " "}, "g": true}"#;
         let object: &RawValue = serde_json::from_str(object).expect("JSON");
@@ -165,6 +203,6 @@ mod tests {
         assert_eq!((fields.id("c"), fields.id("d")), (Some("x".into()), Some("sub_1".into())));
         assert_eq!((fields.id("b"), fields.id("f"), fields.get("e").is_some()), (None, None, false));
         assert_eq!((fields.list("b").len(), fields.list("c").len()), (1, 0));
-        assert!(fields.flag("g") && !fields.flag("c") && fields.object("b").names().next().is_none());
+        assert!(fields.flag("g") && !fields.flag("c") && fields.object("b").texts().next().is_none());
     }
 }

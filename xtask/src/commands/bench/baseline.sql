@@ -10,6 +10,8 @@ create table baseline.payment_names (like billing.payment_names including all);
 create table baseline.credit_grants (like billing.credit_grants including all excluding constraints) with (fillfactor = 80);
 create table baseline.credit_transactions (like billing.credit_transactions including all);
 create table baseline.stripe_events (like billing.stripe_events including all);
+-- It is given the event as jsonb, and stores it as that.
+alter table baseline.stripe_events alter column payload type jsonb;
 
 create function baseline.purchase(event jsonb) returns bigint
 language plpgsql as $$

@@ -1,10 +1,10 @@
-//! Escapes of JSON that Postgres's jsonb refuses: `\u0000`, which no text of Postgres can hold, and surrogates that are
-//! not in pairs, which are no characters. A name that somebody typed at the checkout can hold them, and what was paid
-//! counts all the same.
+//! What Postgres's jsonb refuses in a JSON text. Escapes are replaced: `\u0000`, which no text of Postgres can hold, and
+//! surrogates that are not in pairs, which are no characters. A name that somebody typed at the checkout can hold them, and
+//! what was paid counts all the same. Numbers and depth are only looked for.
 
 use std::borrow::Cow;
 
-/// What stands in for them, U+FFFD, as an escape.
+/// What stands in for the escapes, U+FFFD, as an escape.
 const REPLACEMENT: &str = "\\ufffd";
 /// The length of an escape such as `\u0000`, in bytes.
 const ESCAPE_BYTES: usize = 6;
@@ -40,6 +40,28 @@ pub fn storable(json: &str) -> Cow<'_, str> {
     }
     replaced.push_str(&json[copied..]);
     Cow::Owned(replaced)
+}
+
+/// Whether jsonb can surely hold what a JSON text says, with a text of its own of at most 32 times that length. The answer
+/// costs next to nothing; where it is no, jsonb has to be asked.
+#[must_use]
+pub fn surely_holds(json: &str) -> bool {
+    /// Bytes. No number has more digits, and jsonb holds numbers of 131,072.
+    const LENGTH: usize = 64 << 10;
+    /// Brackets and braces. Nothing is deeper, and jsonb holds a depth of some thousands.
+    const OPENED: usize = 1000;
+    json.len() <= LENGTH
+        && json.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count() <= OPENED
+        && !has_long_exponent(json.as_bytes())
+}
+
+/// Whether a number may have an exponent of more than two digits. A text may look like it too.
+fn has_long_exponent(json: &[u8]) -> bool {
+    json.windows(5).any(|window| {
+        let [mantissa, b'e' | b'E', exponent @ ..] = window else { return false };
+        let is_sign = matches!(exponent[0], b'+' | b'-');
+        mantissa.is_ascii_digit() && exponent[usize::from(is_sign)..].iter().all(u8::is_ascii_digit)
+    })
 }
 
 /// The UTF-16 code unit of the escape that begins at `at`, if one begins there.
@@ -86,6 +108,27 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(storable(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn long_numbers_and_depth_are_found() {
+        let deep = |depth| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+        for (json, expected) in [
+            ("1e99".to_owned(), true),
+            ("1e+9".to_owned(), true),
+            (r#"{"id": "cs_1e99x", "amount": 1000.5, "e": -1.5E-9}"#.to_owned(), true),
+            ("1e131000".to_owned(), false),
+            ("[1E100]".to_owned(), false),
+            ("[1e+99]".to_owned(), false),
+            ("[1.5e-400000]".to_owned(), false),
+            ("[1e000000001]".to_owned(), false),
+            ("9".repeat(64 << 10), true),
+            ("9".repeat((64 << 10) + 1), false),
+            (deep(1000), true),
+            (deep(1001), false),
+        ] {
+            assert_eq!(surely_holds(&json), expected, "{:.40}", json);
         }
     }
 

@@ -128,7 +128,7 @@ mod tests {
             (deep(1000), true),
             (deep(1001), false),
         ] {
-            assert_eq!(surely_holds(&json), expected, "{:.40}", json);
+            assert_eq!(surely_holds(&json), expected, "{json:.40}");
         }
     }
 

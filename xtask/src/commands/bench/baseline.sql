@@ -10,8 +10,15 @@ create table baseline.payment_names (like billing.payment_names including all);
 create table baseline.credit_grants (like billing.credit_grants including all excluding constraints) with (fillfactor = 80);
 create table baseline.credit_transactions (like billing.credit_transactions including all);
 create table baseline.stripe_events (like billing.stripe_events including all);
--- It is given the event as jsonb, and stores it as that.
+-- It is given the event as jsonb, and stores it as that, compressed by the same method where the server has it.
 alter table baseline.stripe_events alter column payload type jsonb;
+do $$
+begin
+    alter table baseline.stripe_events alter column payload set compression lz4;
+exception
+    when feature_not_supported then null;
+end
+$$;
 
 create function baseline.purchase(event jsonb) returns bigint
 language plpgsql as $$

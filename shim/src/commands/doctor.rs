@@ -431,7 +431,7 @@ async fn jobs(database: &Database, findings: &mut Findings) {
     match sweep.map(|sweep| now - sweep.at) {
         None => findings.fault("jobs", "no sweep has ever run", SWEEP_CURE),
         Some(age) if age > MAX_SWEEP_AGE => {
-            findings.fault("jobs", format!("the last sweep ended {} h ago", age / 3600), SWEEP_CURE)
+            findings.fault("jobs", format!("the last sweep ended {} h ago", age / 3600), SWEEP_CURE);
         }
         Some(age) => findings.good("jobs", format!("the last sweep ended {} min ago", age / 60)),
     }

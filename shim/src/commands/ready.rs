@@ -4,7 +4,7 @@ use http_body_util::Full;
 use hyper::Request;
 use hyper::body::Bytes;
 
-use super::exchange::print_answer;
+use crate::commands::exchange::print_answer;
 use crate::config::{self, Environment};
 use crate::error::Error;
 

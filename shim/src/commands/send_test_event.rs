@@ -11,8 +11,8 @@ use secrecy::SecretString;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::exchange::print_answer;
 use crate::clock::unix_now;
+use crate::commands::exchange::print_answer;
 use crate::config::{self, Environment};
 use crate::error::Error;
 use crate::signature::{SIGNATURE_HEADER, sign};

@@ -32,6 +32,10 @@ pub(crate) fn told_top_up(user: Uuid, top_up: &TopUp, reason: Option<&str>) -> M
 impl Account {
     /// Turns auto top-up on or off, or pauses it. Returns whether that changes anything.
     pub(crate) fn switch_auto_top_up(&mut self, sql: &mut Sql, switch: Switch) -> bool {
+        // A payment that fails does not undo that the user turned it off meanwhile.
+        if switch == Switch::Paused && !self.tops_up {
+            return false;
+        }
         let changed = sql.execute(
             "update billing.accounts set auto_top_up = $2 where user_id = $1 and auto_top_up <> $2",
             &[uuid_datum(self.user).into(), switch.as_str().into()],

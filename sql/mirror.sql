@@ -109,6 +109,7 @@ create function billing.mark_mirrored(p_user_ids uuid[], p_versions bigint[]) re
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
+    v_now constant timestamptz := clock_timestamp();
     v_done bigint;
 begin
     if num_nulls(p_user_ids, p_versions) > 0 then
@@ -129,7 +130,7 @@ begin
     ), marked as (
         update billing.accounts a set mirror_due_since = case when a.version <> m.version then
             -- It changed meanwhile, and the mirror may have got the older state last.
-            coalesce(a.mirror_due_since, clock_timestamp()) end
+            coalesce(a.mirror_due_since, v_now) end
         from mirrored m
         where a.user_id = m.user_id
             and (a.version = m.version) = (a.mirror_due_since is not null)
@@ -149,6 +150,7 @@ create function billing.mirror_again(p_user_ids uuid[]) returns bigint
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
+    v_now constant timestamptz := clock_timestamp();
     v_due bigint;
 begin
     if p_user_ids is null then
@@ -159,7 +161,7 @@ begin
         select a.user_id from billing.accounts a
         where a.user_id = any (p_user_ids) and a.mirror_due_since is null order by a.user_id for update
     ), due as (
-        update billing.accounts a set mirror_due_since = clock_timestamp() from locked l where a.user_id = l.user_id
+        update billing.accounts a set mirror_due_since = v_now from locked l where a.user_id = l.user_id
         returning 1
     )
     select count(*) into v_due from due;

@@ -139,13 +139,14 @@ create function billing.replay_outbox(p_user_id uuid default null, p_id bigint d
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
+    v_now constant timestamptz := clock_timestamp();
     v_rows bigint;
 begin
     if p_id is not null and p_user_id is null then
         raise exception 'p_user_id must not be null where p_id is given'
             using errcode = 'null_value_not_allowed', detail = format('p_user_id = NULL, p_id = %L', p_id);
     end if;
-    update billing.outbox o set state = 'pending', ended_at = null, attempts = 0, next_attempt_at = clock_timestamp()
+    update billing.outbox o set state = 'pending', ended_at = null, attempts = 0, next_attempt_at = v_now
     where (p_user_id is null or o.user_id = p_user_id) and (p_id is null or o.id = p_id)
         and (o.state = 'dead' or o.state = 'delivered' and p_id is not null);
     get diagnostics v_rows = row_count;

@@ -145,6 +145,8 @@ create function billing.retry_top_up(
 ) returns boolean
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_now constant timestamptz := clock_timestamp();
 begin
     if num_nulls(p_user_id, p_id, p_attempts, p_retry_after) > 0 then
         raise exception 'p_user_id, p_id, p_attempts and p_retry_after must not be null'
@@ -157,7 +159,7 @@ begin
                 detail = format('p_attempts = %L, p_retry_after = %L', p_attempts, p_retry_after);
     end if;
     perform billing.require_named(p_error, 'p_error');
-    update billing.top_ups t set next_attempt_at = clock_timestamp() + p_retry_after, last_error = p_error
+    update billing.top_ups t set next_attempt_at = v_now + p_retry_after, last_error = p_error
     where t.user_id = p_user_id and t.id = p_id and t.state = 'requested' and t.attempts = p_attempts;
     return found;
 end

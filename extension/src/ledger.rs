@@ -232,13 +232,13 @@ fn renew_versions(sql: &mut Sql, limit: i64) {
              order by a.user_id limit $1 for update of a, c skip locked
          ), renewed as (
              update billing.accounts a set version = a.version + 1,
-                 mirror_due_since = coalesce(a.mirror_due_since, clock_timestamp())
+                 mirror_due_since = coalesce(a.mirror_due_since, $2)
              where a.user_id in (select l.user_id from locked l)
          )
          delete from billing.read_changes c where (c.user_id, c.id) in (select l.user_id, l.id from locked l)
              -- An account that is made later is not mirrored yet.
              or not exists (select from billing.accounts a where a.user_id = c.user_id)",
-        &[limit.into()],
+        &[limit.into(), timestamp(clock()).into()],
     );
 }
 
@@ -377,10 +377,15 @@ pub(crate) fn sync(sql: &mut Sql, user: Uuid) -> Credits {
                  (select min(r.expires_at) from billing.reservations r
                   where r.user_id = a.user_id and r.status = 'held')),
              version = a.version + 1, updated_at = $2,
-             mirror_due_since = coalesce(a.mirror_due_since, clock_timestamp())
+             mirror_due_since = coalesce(a.mirror_due_since, $4)
          where a.user_id = $1
          returning subscription_credits + purchased_credits + promotional_credits - debt",
-        &[uuid_datum(user).into(), timestamp(account.now).into(), account.last_transaction_id.into()],
+        &[
+            uuid_datum(user).into(),
+            timestamp(account.now).into(),
+            account.last_transaction_id.into(),
+            timestamp(clock()).into(),
+        ],
     );
     row.get()
 }
@@ -696,7 +701,7 @@ impl Account {
                  debt = $5, tier = $6, subscription_status = $7, signed_up_at = $8, free_next_at = $9, periods_next_at = $10,
                  next_due_at = $11, last_grant_id = $12, last_transaction_id = $13, version = version + 1, updated_at = $14,
                  test_clock = $15, last_hash = $16, to_set_aside = $17, last_outbox_id = $18,
-                 mirror_due_since = coalesce(mirror_due_since, clock_timestamp())
+                 mirror_due_since = coalesce(mirror_due_since, $19)
              where user_id = $1",
             &[
                 uuid_datum(self.user).into(),
@@ -717,6 +722,7 @@ impl Account {
                 self.last_hash.as_slice().into(),
                 self.to_set_aside.as_ref().map(|all| Json::from_text(&all.to_string())).into(),
                 self.last_outbox_id.into(),
+                timestamp(clock()).into(),
             ],
         );
         self.dirty = false;

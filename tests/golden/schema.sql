@@ -795,9 +795,7 @@ billing.user_id(text): EXECUTE to service_role
 billing.user_payments: SELECT to service_role
 billing.validate_credits_consistency(): EXECUTE to service_role
 billing.worth_faults(): EXECUTE to service_role
-billing_fdw.credit_transactions: SELECT to authenticated
 billing_fdw.credit_transactions: SELECT to service_role
-billing_fdw.user_credits: SELECT to authenticated
 billing_fdw.user_credits: SELECT to service_role
 billing_fdw.user_payments: SELECT to service_role
 schema billing: USAGE to authenticated

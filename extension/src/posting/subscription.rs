@@ -343,8 +343,6 @@ fn state(
 /// time on are worth by it. `false` if an account that it needs is busy: nothing is changed then. The caller holds the
 /// catalog's lock exclusively.
 pub(crate) fn reprice(sql: &mut Sql, user: Uuid, lines_from: Option<Time>) -> bool {
-    // The read model shows what a plan's price is worth, also to those whose credits stay as they are.
-    read_changes::insert(sql, user);
     let known = subscriptions::of_user(sql, user);
     let mut users = BTreeSet::from([user]);
     for (subscription_id, _) in &known {
@@ -359,12 +357,15 @@ pub(crate) fn reprice(sql: &mut Sql, user: Uuid, lines_from: Option<Time>) -> bo
         }
     }
     let Some(from) = changed.iter().map(|(_, now)| now.state.period.0).chain(lines_from).min() else {
+        // The read model shows what a plan's price is worth, also to those whose credits stay as they are.
+        read_changes::insert(sql, user);
         return true;
     };
     if users.iter().any(|user| ledger::is_busy(sql, *user)) {
         return false;
     }
     let mut accounts = Accounts::open(sql, &users);
+    accounts.of(user).renew_version();
     for (subscription_id, now) in &changed {
         subscriptions::save(sql, subscription_id, now, "load_catalog");
         accounts.of(user).tell_subscription(told(subscription_id, now));

@@ -49,8 +49,6 @@ impl Account {
     pub(crate) fn top_up_now(&mut self, sql: &mut Sql) {
         let after = self.available();
         self.request_top_up(sql, after, after);
-        // The id of the request is to be saved.
-        self.dirty = true;
     }
 
     /// Requests a pack after a draw, if it left too few credits and nothing speaks against it: one that is open makes no other.
@@ -63,7 +61,6 @@ impl Account {
             Some(Hindrance::Limit) => true,
             None => false,
         };
-        self.last_outbox_id += 1;
         let (told, data) = if refused {
             let data = [
                 ("pack".to_owned(), Value::from(top_up.pack.as_str())),
@@ -72,9 +69,9 @@ impl Account {
             ];
             (Told::TopUpRefused, Map::from_iter(data))
         } else {
-            let request = top_ups::insert(sql, self.user, self.last_outbox_id, &top_up);
+            let request = top_ups::insert(sql, self.user, self.last_outbox_id + 1, &top_up);
             (Told::TopUpRequested, told_top_up(self.user, &request, None))
         };
-        self.tell_row(sql, self.last_outbox_id, told, data);
+        self.tell_row(sql, told, data);
     }
 }

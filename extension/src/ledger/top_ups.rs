@@ -4,8 +4,9 @@
 
 use serde_json::{Map, Value};
 use stripe_credits_rules::amount::Credits;
+use stripe_credits_rules::payment_intent::TOP_UP_ID;
 use stripe_credits_rules::told::Told;
-use stripe_credits_rules::top_up::Switch;
+use stripe_credits_rules::top_up::{Switch, id_of};
 use uuid::Uuid;
 
 use super::Account;
@@ -17,7 +18,7 @@ use crate::tables::top_ups::{self, Hindrance, TopUp};
 /// A request, as the app is told of it.
 pub(crate) fn told_top_up(user: Uuid, top_up: &TopUp, reason: Option<&str>) -> Map<String, Value> {
     let mut data = Map::from_iter([
-        ("top_up_id".to_owned(), format!("{user}_{}", top_up.id).into()),
+        (TOP_UP_ID.to_owned(), id_of(user, top_up.id).into()),
         ("pack".to_owned(), top_up.pack.as_str().into()),
         ("stripe_price_id".to_owned(), top_up.price_id.as_str().into()),
         ("credits".to_owned(), top_up.credits.into()),

@@ -150,10 +150,17 @@ impl<'a> Observed<'a> {
         let Some(by_clock) = by_clock.filter(|time| *time != state.as_of) else {
             return Observed { state, seen_at: state.as_of };
         };
-        // Of two states of one time by a clock the order is Stripe's.
-        let before = known.filter(|known| known.state.as_of < state.as_of);
-        let after = before.map(|known| known.seen_at + TimeDelta::microseconds(1));
-        Observed { state, seen_at: after.map_or(by_clock, |after| after.max(by_clock)) }
+        // The order is Stripe's, whatever the clock said when each of them came.
+        let seen_at = match known {
+            Some(known) if known.state.as_of < state.as_of => {
+                by_clock.max(known.seen_at + TimeDelta::microseconds(1))
+            }
+            Some(known) if known.state.as_of > state.as_of => {
+                subscription_items::seen_late(sql, &state.id, state.as_of, by_clock, known.seen_at)
+            }
+            _ => by_clock,
+        };
+        Observed { state, seen_at }
     }
 }
 

@@ -432,15 +432,13 @@ fn finish_top_up(
     p_reason: default!(Option<String>, "NULL"),
 ) -> bool {
     let state = end_of_top_up(p_state, "p_state");
+    let payment_intent_id = named_if_given(p_payment_intent_id, "p_payment_intent_id");
+    let reason = named_if_given(p_reason, "p_reason");
     // What was paid names what paid it; anything else, why it was not.
-    let is_paid = state == TopUpState::Paid;
-    let payment_intent_id = if is_paid {
-        Some(named(p_payment_intent_id, "p_payment_intent_id"))
-    } else {
-        named_if_given(p_payment_intent_id, "p_payment_intent_id")
+    match state {
+        TopUpState::Paid => required(payment_intent_id.as_deref(), "p_payment_intent_id"),
+        _ => required(reason.as_deref(), "p_reason"),
     };
-    let reason =
-        if is_paid { named_if_given(p_reason, "p_reason") } else { Some(named(p_reason, "p_reason")) };
     let ending = Ending {
         user: uuid(required(p_user_id, "p_user_id")),
         id: required(p_id, "p_id"),

@@ -57,7 +57,7 @@ use crate::pg::convert::{clock, timestamp, uuid_datum};
 use crate::pg::error::raise;
 use crate::pg::json::Json;
 use crate::pg::sql::{Row, Sql};
-use crate::tables::test_clocks;
+use crate::tables::{reservations, test_clocks};
 
 /// The kind of a ledger row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -517,7 +517,7 @@ impl Account {
         origin: &Origin,
     ) -> Result<(), Reason> {
         let credits = grants.iter().try_fold(Credits::ZERO, |sum, grant| sum.checked_add(grant.credits));
-        if !credits.is_some_and(|credits| self.fits(credits)) {
+        if !credits.is_some_and(|credits| self.fits(sql, credits)) {
             return Err(Reason::OutOfRange);
         }
         for grant in grants {
@@ -547,14 +547,17 @@ impl Account {
         Ok(())
     }
 
-    /// Whether the account can hold so many more.
-    pub(crate) fn fits(&self, credits: Credits) -> bool {
-        credits <= self.room()
+    /// Whether the account can be given so many more.
+    pub(crate) fn fits(&self, sql: &mut Sql, credits: Credits) -> bool {
+        credits <= self.room(sql)
     }
 
-    /// How many more credits the account can hold.
-    fn room(&self) -> Credits {
-        Credits(i64::MAX - self.available().0)
+    /// How many more credits the account can be given. What reservations hold keeps its room: they end at their time, and an
+    /// account that cannot hold what comes back then could not be opened any more.
+    fn room(&self, sql: &mut Sql) -> Credits {
+        // A reservation that is held is due sooner or later.
+        let held = self.next_due.map_or(Credits::ZERO, |_| reservations::held(sql, self.user));
+        Credits(i64::MAX - self.available().0 - held.0)
     }
 
     /// Records that something changed which the read model shows and the account does not hold.
@@ -581,7 +584,7 @@ impl Account {
         transaction_type: TransactionType,
         origin: &Origin,
     ) {
-        let room = self.room();
+        let room = Credits(i64::MAX - self.available().0);
         let (balance, change) = match grant {
             Some((_, Pool::Subscription)) => (&mut self.balances.subscription, amount.0),
             Some((_, Pool::Purchased)) => (&mut self.balances.purchased, amount.0),
@@ -736,7 +739,7 @@ fn shares<'conn>(rows: impl Iterator<Item = Row<'conn>>) -> Vec<Share> {
 }
 
 /// Raises 22003 for credits that come back to an account which has since been given so many that it cannot hold them.
-fn raise_too_full(user: Uuid, amount: Credits) -> ! {
+pub(crate) fn raise_too_full(user: Uuid, amount: Credits) -> ! {
     let code = PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE;
     raise(code, "the account cannot hold so many credits", &format!("user {user}: {amount} more"))
 }

@@ -445,11 +445,12 @@ impl Account {
     /// [`Reason::OutOfRange`] if that would be more than a bigint.
     pub(super) fn check_fits<'a>(
         &self,
+        sql: &mut Sql,
         changes: &[Change],
         of_former: impl Iterator<Item = &'a FormerChange>,
     ) -> Result<(), Reason> {
         let added: i128 = changes.iter().map(Change::added).chain(of_former.map(FormerChange::added)).sum();
-        if added > i128::from(self.room().0) { Err(Reason::OutOfRange) } else { Ok(()) }
+        if added > 0 && added > i128::from(self.room(sql).0) { Err(Reason::OutOfRange) } else { Ok(()) }
     }
 
     /// Makes each grant hold its target, created if it is missing, and appends the rows: what comes, then what goes. The caller

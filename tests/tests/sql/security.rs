@@ -202,7 +202,8 @@ fn a_client_has_rights_on_its_own_relations_and_on_none_of_the_same_name_elsewhe
         &[],
     );
     assert_eq!(readable, CLIENT_RELATIONS.iter().map(|name| format!("billing.{name}")).collect::<Vec<_>>());
-    let all: i64 = c.one("select count(*) from pg_class where relnamespace = 'billing_fdw'::regnamespace", &[]);
+    let all: i64 =
+        c.one("select count(*) from pg_class where relnamespace = 'billing_fdw'::regnamespace", &[]);
     let of_service: i64 = c.one(
         "select count(*) from pg_class where relnamespace = 'billing_fdw'::regnamespace
              and has_table_privilege('service_role', oid, 'select')",

@@ -270,13 +270,7 @@ declare
     -- Of more than that, those that were judged last are not looked at.
     c_rows constant integer := 10000;
 begin
-    if p_limit is null then
-        raise exception 'p_limit must not be null'
-            using errcode = 'null_value_not_allowed', detail = 'p_limit = NULL';
-    elsif p_limit <= 0 then
-        raise exception 'p_limit must be above 0'
-            using errcode = 'invalid_parameter_value', detail = format('p_limit = %s', p_limit);
-    end if;
+    perform billing.require_positive(p_limit, 'p_limit');
     return (
         select coalesce(jsonb_agg(jsonb_build_object(
             'event_id', w.event_id, 'type', w.type, 'object_id', w.object_id, 'customer_id', w.customer_id,
@@ -311,10 +305,7 @@ declare
     c_draws constant integer := 10;
     v_today date;
 begin
-    if p_user_id is null then
-        raise exception 'p_user_id must not be null'
-            using errcode = 'null_value_not_allowed', detail = 'p_user_id = NULL';
-    end if;
+    perform billing.require_given(p_user_id, 'p_user_id');
     v_today := billing.account_time((select a.test_clock from billing.accounts a where a.user_id = p_user_id))::date;
     return jsonb_build_object(
         'user_id', p_user_id,

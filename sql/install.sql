@@ -110,7 +110,7 @@ comment on domain billing.credits is 'A number of credits.';
 create domain billing.movement as bigint check (value <> 0);
 comment on domain billing.movement is 'A signed number of credits that moved.';
 create domain billing.ordinal as bigint check (value > 0);
-comment on domain billing.ordinal is 'The number of a user''s grant or ledger row, counted from 1.';
+comment on domain billing.ordinal is 'The number of a user''s grant, ledger row, top-up or row of the outbox, counted from 1.';
 create domain billing.identifier as text check (value <> '');
 comment on domain billing.identifier is 'A Stripe id, a price, or a key of the app.';
 create domain billing.pool as text check (value in ('subscription', 'purchased', 'promotional'));

@@ -260,7 +260,7 @@ comment on function billing.explain_id(text) is
 'Everything known of an id of Stripe''s: of an event its row in the inbox and all of its object; of a session, an invoice, a '
 'payment intent, a charge, a refund, a dispute or a credit note its payment with its lines, grants and ledger rows; of a '
 'subscription its state, items and moves; of a customer the user and what waits. found are the rows of find_users. What is '
-'not known is null or empty; at most 50 of a kind. Times are in UTC.
+'not known is null or empty; of events, a subscription''s payments and ledger rows the latest 50. Times are in UTC.
 Errors: 22004 null, 22023 blank or too long.';
 
 create function billing.explain_waiting(p_limit integer default 50) returns jsonb

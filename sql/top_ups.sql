@@ -26,8 +26,8 @@ create table billing.top_ups (
     primary key (user_id, id)
 ) with (fillfactor = 80);
 comment on table billing.top_ups is
-'Requests to buy a pack for a user by auto top-up, written in the transaction of the spend or reservation that asks for it. serve '
-'has them paid; payment_intent.succeeded grants. Of a user at most one is open, requested or paid.';
+'Requests to buy a pack for a user by auto top-up, written in the transaction of the spend or reservation that asks for it, or of '
+'set_auto_top_up for a user who has too few credits already. serve has them paid; payment_intent.succeeded grants. Of a user at most one is open, requested or paid.';
 comment on column billing.top_ups.credits is 'What the pack held when it was requested; what is granted is by the price.';
 comment on column billing.top_ups.below is 'A request that is not paid yet is given up once the user has as many credits again.';
 comment on column billing.top_ups.reason is 'Why it failed or was canceled: a code of Stripe''s or one of docs/top-up.md.';

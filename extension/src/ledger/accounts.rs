@@ -61,7 +61,11 @@ impl Accounts {
             computed.iter().flatten().flat_map(|computed| &computed.of_former).collect();
         for (account, computed) in self.0.iter().zip(&computed) {
             let left_here = left.iter().copied().filter(|change| change.user == account.user);
-            account.check_fits(sql, computed.as_ref().map_or(&[], |computed| &computed.changes), left_here)?;
+            account.check_fits(
+                sql,
+                computed.as_ref().map_or(&[], |computed| &computed.changes),
+                left_here,
+            )?;
         }
         for (index, computed) in computed.into_iter().enumerate() {
             let Some(mut computed) = computed else { continue };

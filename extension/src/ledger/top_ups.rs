@@ -1,6 +1,7 @@
 //! Auto top-up: a draw that leaves too few credits requests a pack, in the same transaction.
 //!
-//! Only draws do. What lapses, is refunded or corrected also makes a balance fall, but nobody wants to be charged for that.
+//! So does turning it on for a user who has too few already. What lapses, is refunded or corrected also makes a balance fall, but
+//! nobody wants to be charged for that.
 
 use serde_json::{Map, Value};
 use stripe_credits_rules::amount::Credits;

@@ -425,7 +425,7 @@ fn scenario_69_a_year_in_parts_comes_month_by_month_of_a_test_clock() {
 }
 
 #[test]
-fn scenario_69_a_state_that_comes_late_by_a_test_clock_stays_older_than_those_after_it() {
+fn scenario_69_a_late_state_by_a_test_clock_stays_older_than_those_after_it() {
     let two = || subscribed(&[("price_pro", 2)]).clocked();
     let states = [
         subscribed(&[("price_pro", 1)]).clocked().updated("evt_one", CREATED + 60),

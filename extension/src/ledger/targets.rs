@@ -525,12 +525,6 @@ impl Account {
     }
 
     fn insert_grant(&mut self, sql: &mut Sql, target: &Target, held: &Held) -> i64 {
-        self.last_grant_id += 1;
-        self.dirty = true;
-        let (stream, period, part) = match &target.key {
-            GrantKey::Period { stream, period, part, .. } => (Some(stream), Some(*period), *part),
-            _ => (None, None, None),
-        };
         const INSERT: &str = concat!(
             "insert into billing.credit_grants (",
             held_columns!(),
@@ -540,6 +534,12 @@ impl Account {
             held_values!(),
             ", $16, $17, $18, $19, $20, $21, 0, $22, $23, $24, $25, $26, $27, $28)"
         );
+        self.last_grant_id += 1;
+        self.dirty = true;
+        let (stream, period, part) = match &target.key {
+            GrantKey::Period { stream, period, part, .. } => (Some(stream), Some(*period), *part),
+            _ => (None, None, None),
+        };
         let mut args = held.args(&target.key, target.pool);
         args.extend([
             uuid_datum(self.user).into(),

@@ -3,8 +3,10 @@
 # servers, and the shim with the password of its secret.
 set -eu
 
+# On a line of its own, so that a secret that cannot be read ends this script, and leaves no role without a password.
+password=$(cat /run/secrets/shim)
 # Strings of shell and SQL stay apart: psql quotes the password.
-psql --set ON_ERROR_STOP=1 --set password="$(cat /run/secrets/shim)" \
+psql --set ON_ERROR_STOP=1 --set password="$password" \
     --username "$POSTGRES_USER" --dbname "$POSTGRES_DB" <<'SQL'
 create role app_client;
 create role app_service;

@@ -6,7 +6,7 @@ mod environment;
 mod urls;
 mod values;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -82,8 +82,8 @@ Environment:
 
 const DEFAULT_JWT_ROLE: &str = "authenticated";
 const DEFAULT_STRIPE_API_BASE: &str = "https://api.stripe.com";
-const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8787);
-const DEFAULT_OPS_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8788);
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8787);
+const DEFAULT_OPS_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8788);
 /// How long a statement waits for a lock, in seconds. The limit is below the time that an event has in all.
 const DEFAULT_LOCK_TIMEOUT_SECONDS: usize = 2;
 const LOCK_TIMEOUT_LIMIT_SECONDS: usize = 15;
@@ -465,6 +465,32 @@ pub(crate) fn read_signing_secret(environment: &Environment) -> Result<SecretStr
     let mut reader = Reader::new(environment);
     let secrets = reader.required_secret("STRIPE_WEBHOOK_SECRET", webhook_secrets);
     reader.finish(secrets.and_then(|secrets| secrets.into_iter().next()))
+}
+
+/// Where this machine reaches the routes of a `serve` with this environment.
+pub(crate) fn read_listen(environment: &Environment) -> Result<SocketAddr, ConfigError> {
+    read_address(environment, "LISTEN", DEFAULT_LISTEN)
+}
+
+/// Where this machine reaches the operators' routes of a `serve` with this environment.
+pub(crate) fn read_ops_listen(environment: &Environment) -> Result<SocketAddr, ConfigError> {
+    read_address(environment, "OPS_LISTEN", DEFAULT_OPS_LISTEN)
+}
+
+/// Whoever listens on every address, as in a container, is reached by loopback's.
+fn read_address(
+    environment: &Environment,
+    variable: &'static str,
+    default: SocketAddr,
+) -> Result<SocketAddr, ConfigError> {
+    let mut reader = Reader::new(environment);
+    let mut address = reader.optional(variable, listen).unwrap_or(default);
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        IpAddr::V4(_) | IpAddr::V6(_) => {}
+    }
+    reader.finish(Some(address))
 }
 
 #[cfg(test)]

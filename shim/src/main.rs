@@ -51,8 +51,8 @@ use crate::commands::explain::{self, Explain};
 use crate::commands::mirror::{self as mirror_commands, Init};
 use crate::commands::send_test_event::{self, SendTestEvent};
 use crate::commands::{
-    books_check, catalog_check, catalog_draft, catalog_push, events, replay, run_due, sweep, webhooks_check,
-    webhooks_create,
+    books_check, catalog_check, catalog_draft, catalog_push, events, ready, replay, run_due, sweep,
+    webhooks_check, webhooks_create,
 };
 use crate::config::{DatabaseConfig, Environment, PushConfig, ServeConfig};
 use crate::error::{EXIT_USAGE, Error};
@@ -69,6 +69,10 @@ const EXIT_HELP_OF_DATABASE: &str = "\
 Exit status: 0 success, 1 something printed on stdout needs a person, 64 wrong usage or configuration, 65 wrong input,
 69 the database is unavailable: run it again";
 
+/// For the command that asks a running shim.
+const EXIT_HELP_OF_READY: &str =
+    "Exit status: 0 ready, 64 wrong configuration, 69 not ready, or no shim answers";
+
 /// Carries Stripe's webhooks to the Postgres extension `stripe_credits`.
 #[derive(Parser)]
 #[command(name = "stripe-credits", version, after_help = config::HELP)]
@@ -81,6 +85,9 @@ struct Cli {
 enum Command {
     /// Serve webhooks and the routes of the app's users, and to operators /healthz, /readyz and /metrics
     Serve,
+    /// Ask a running `serve` whether it would apply a delivery now: /readyz of OPS_LISTEN, for health checks
+    #[command(after_help = EXIT_HELP_OF_READY)]
+    Ready,
     /// Load or check the catalog
     #[command(subcommand)]
     Catalog(CatalogCommand),
@@ -241,6 +248,7 @@ async fn run(command: Command) -> Result<(), Error> {
             let log = telemetry::init(config.log_level);
             serve::run(config, &log, serve::termination()?).await
         }
+        Command::Ready => ready::run(&environment).await,
         Command::Catalog(CatalogCommand::Push { file }) => {
             catalog_push::run(&file, &PushConfig::read(&environment)?).await
         }

@@ -169,6 +169,22 @@ pub fn expect_equal(one: &Path, other: &Path) -> Result<()> {
     if one == other { Ok(()) } else { Err(Error::Unmet(format!("the packages differ:\n{one}\n{other}"))) }
 }
 
+/// Removes packages and tarballs of other versions and revisions from a folder: what says `stripe-credits_*.deb`, as the
+/// documents and the Dockerfiles do, means one file.
+pub fn remove_others(folder: &Path, revision: u32) -> Result<()> {
+    let ours = [format!("stripe-credits_{VERSION}-{revision}_"), format!("stripe-credits-{VERSION}-")];
+    for entry in fs::read_dir(folder).map_err(Error::file(folder))? {
+        let path = entry.map_err(Error::file(folder))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let is_package =
+            name.contains("stripe-credits") && (name.ends_with(".deb") || name.ends_with(".tar.gz"));
+        if is_package && !ours.iter().any(|part| name.contains(part)) {
+            fs::remove_file(&path).map_err(Error::file(&path))?;
+        }
+    }
+    Ok(())
+}
+
 /// The time that all files get.
 fn epoch() -> Result<SystemTime> {
     let given = std::env::var("SOURCE_DATE_EPOCH").ok();
@@ -196,4 +212,34 @@ fn everything_in(folder: &Path) -> Result<Vec<PathBuf>> {
 /// Sets a file's mode.
 pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
     fs::set_permissions(path, Permissions::from_mode(mode)).map_err(Error::file(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_of_other_versions_go_and_everything_else_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let present = [
+            format!("postgresql-15-stripe-credits_{VERSION}-2_amd64.deb"),
+            format!("postgresql-18-stripe-credits-{VERSION}-x86_64-linux.tar.gz"),
+            format!("stripe-credits-{VERSION}-x86_64-linux.tar.gz"),
+            format!("stripe-credits_{VERSION}-2_amd64.deb"),
+            "notes-on-stripe-credits.txt".to_owned(),
+            "other_0.0.1-1_amd64.deb".to_owned(),
+        ];
+        let others = [
+            format!("stripe-credits_{VERSION}-1_amd64.deb"),
+            "postgresql-15-stripe-credits_0.0.9-2_amd64.deb".to_owned(),
+            "stripe-credits-0.0.9-x86_64-linux.tar.gz".to_owned(),
+        ];
+        for name in present.iter().chain(&others) {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        remove_others(folder.path(), 2).unwrap();
+        let there = |name: &String| folder.path().join(name).exists();
+        assert!(present.iter().all(there));
+        assert!(!others.iter().any(there));
+    }
 }

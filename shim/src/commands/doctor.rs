@@ -31,6 +31,8 @@ const MAX_CLOCK_DIFFERENCE: u64 = 60;
 const EVENT_DELAY: u64 = 600;
 /// How long ago a sweep may have ended, in seconds: it should run every hour.
 const MAX_SWEEP_AGE: i64 = 3 * 3600;
+/// What to do if the sweep does not run.
+const SWEEP_CURE: &str = "schedule stripe-credits sweep every hour; it needs STRIPE_SECRET_KEY";
 /// How long something may be due, in seconds: `run_due` should run every few minutes.
 const MAX_DUE_AGE: i64 = 3600;
 /// How far the mirror may be behind, in seconds.
@@ -427,12 +429,10 @@ async fn jobs(database: &Database, findings: &mut Findings) {
     let Status { waiting, due_since, sweep, top_ups, .. } = status;
     let lost = sweep.as_ref().and_then(|sweep| sweep.lost);
     match sweep.map(|sweep| now - sweep.at) {
-        None => findings.fault("jobs", "no sweep has ever run", "schedule stripe-credits sweep every hour"),
-        Some(age) if age > MAX_SWEEP_AGE => findings.fault(
-            "jobs",
-            format!("the last sweep ended {} h ago", age / 3600),
-            "schedule stripe-credits sweep every hour",
-        ),
+        None => findings.fault("jobs", "no sweep has ever run", SWEEP_CURE),
+        Some(age) if age > MAX_SWEEP_AGE => {
+            findings.fault("jobs", format!("the last sweep ended {} h ago", age / 3600), SWEEP_CURE);
+        }
         Some(age) => findings.good("jobs", format!("the last sweep ended {} min ago", age / 60)),
     }
     if let Some(lost) = lost.filter(|lost| *lost > 0) {

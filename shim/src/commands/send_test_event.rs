@@ -1,41 +1,31 @@
 //! `send-test-event`: for development, signs an event like Stripe and posts it to a running shim.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::CONTENT_TYPE;
-use hyper::{Request, StatusCode, Uri};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
+use hyper::{Request, Uri};
 use secrecy::SecretString;
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::clock::unix_now;
+use crate::commands::exchange::print_answer;
 use crate::config::{self, Environment};
 use crate::error::Error;
 use crate::signature::{SIGNATURE_HEADER, sign};
-use crate::telemetry::with_causes;
-use crate::tls;
 
-/// How long a connection may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the response may take; longer than the shim's time-out for the database.
-const RESPONSE_TIMEOUT: Duration = Duration::from_mins(1);
-/// The largest response printed, in bytes.
-const MAX_RESPONSE_BYTES: usize = 1024 * 1024;
 /// The price of the invented session, in cents; credits do not depend on it.
 const AMOUNT_TOTAL: u32 = 1000;
 
 /// The arguments.
 #[derive(Args)]
 pub(crate) struct SendTestEvent {
-    /// The URL of the shim's webhook route
-    #[arg(long, default_value = "http://127.0.0.1:8787/webhooks/stripe")]
-    url: Uri,
+    /// The URL of the shim's webhook route [default: of `LISTEN` on this machine]
+    #[arg(long)]
+    url: Option<Uri>,
     /// The user who paid
     #[arg(long, required_unless_present = "file", conflicts_with = "file")]
     user: Option<Uuid>,
@@ -71,9 +61,15 @@ pub(crate) async fn run(arguments: SendTestEvent, environment: &Environment) -> 
         Some(secret) => secret,
         None => config::read_signing_secret(environment)?,
     };
-    let (status, body_text) = post(arguments.url, &secret, body).await?;
-    println!("{status}\n{body_text}");
-    if status.is_success() { Ok(()) } else { Err(Error::ShimRefused(status)) }
+    let url = match arguments.url {
+        Some(url) => url.to_string(),
+        None => format!("http://{}/webhooks/stripe", config::read_listen(environment)?),
+    };
+    let request = Request::post(&url)
+        .header(CONTENT_TYPE, "application/json")
+        .header(SIGNATURE_HEADER, sign(&secret, unix_now(), &body))
+        .body(Full::new(Bytes::from(body)));
+    print_answer(request.map_err(|fault| Error::ShimUnreachable(format!("{url}: {fault}")))?).await
 }
 
 /// A paid session of mode payment, as Stripe would send it.
@@ -113,26 +109,6 @@ fn checkout_session_completed(arguments: &SendTestEvent) -> String {
         }},
     })
     .to_string()
-}
-
-async fn post(url: Uri, secret: &SecretString, body: Vec<u8>) -> Result<(StatusCode, String), Error> {
-    let unreachable = |why: &str| Error::ShimUnreachable(format!("{url}: {why}"));
-    let request = Request::post(&url)
-        .header(CONTENT_TYPE, "application/json")
-        .header(SIGNATURE_HEADER, sign(secret, unix_now(), &body))
-        .body(Full::new(Bytes::from(body)))
-        .map_err(|fault| unreachable(&fault.to_string()))?;
-    let client = Client::builder(TokioExecutor::new()).build(tls::https_connector(CONNECT_TIMEOUT));
-    let exchange = async {
-        let response = client.request(request).await.map_err(|error| unreachable(&with_causes(&error)))?;
-        let status = response.status();
-        let body_text = Limited::new(response.into_body(), MAX_RESPONSE_BYTES)
-            .collect()
-            .await
-            .map_err(|error| unreachable(&with_causes(&*error)))?;
-        Ok((status, String::from_utf8_lossy(&body_text.to_bytes()).into_owned()))
-    };
-    tokio::time::timeout(RESPONSE_TIMEOUT, exchange).await.map_err(|_| unreachable("no answer in time"))?
 }
 
 #[cfg(test)]

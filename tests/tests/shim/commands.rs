@@ -310,3 +310,42 @@ fn send_test_event_says_when_it_was_refused_or_unanswered() {
     assert_eq!(no_secret.code, Some(64), "{no_secret:?}");
     assert!(no_secret.stderr.contains("STRIPE_WEBHOOK_SECRET"), "{no_secret:?}");
 }
+
+#[test]
+fn send_test_event_finds_the_shim_where_the_environment_has_it_listen() {
+    let database = Database::with_catalog();
+    let shim = Setup::serve(&database.url()).start();
+    let user = ANN.to_string();
+    // As in a container, which listens for others too.
+    for address in [shim.address().to_string(), format!("0.0.0.0:{}", shim.address().port())] {
+        let arguments = ["send-test-event", "--user", &user, "--price", "price_pack", "--secret", SECRET];
+        let ended = Setup::command(&arguments).with("LISTEN", &address).run();
+        assert_eq!(ended.code, Some(0), "{address}: {ended:?}");
+    }
+    assert_eq!(database.connect().balance(ANN), 1000);
+    let wrong = Setup::command(&["send-test-event", "--user", &user, "--secret", SECRET]);
+    let wrong = wrong.with("LISTEN", "8787").run();
+    assert_eq!(wrong.code, Some(64), "{wrong:?}");
+}
+
+#[test]
+fn ready_says_whether_the_shim_would_apply_a_delivery() {
+    let database = Database::with_catalog();
+    let shim = Setup::serve(&database.url()).start();
+    let ready = |address: &str| Setup::command(&["ready"]).with("OPS_LISTEN", address).run();
+    let address = shim.operators_address();
+    for address in [address.to_string(), format!("0.0.0.0:{}", address.port())] {
+        let ended = ready(&address);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert!(ended.stdout.contains(r#""ready":true"#), "{ended:?}");
+    }
+
+    let without_database = Setup::serve(&nowhere()).start();
+    let unready = ready(&without_database.operators_address().to_string());
+    assert_eq!(unready.code, Some(69), "{unready:?}");
+    assert!(unready.stdout.starts_with("503"), "{unready:?}");
+    drop(shim);
+    let unanswered = ready(&address.to_string());
+    assert_eq!(unanswered.code, Some(69), "{unanswered:?}");
+    assert!(unanswered.stderr.contains("no shim answers"), "{unanswered:?}");
+}

@@ -102,10 +102,12 @@ fn run_in_shadow(c: &mut Connection) {
     let same = paid_pack("cs_same", user(1));
     let unknown = paid_pack("cs_unknown", user(2)).metadata("price_id", "price_of_yesterday");
     let unnamed = paid_pack("cs_unnamed", user(3)).metadata("user_id", "");
+    let missed = paid_pack("cs_missed", user(4)).metadata("price_id", "price_of_yesterday");
     for (event, credited) in [
         (same.completed("evt_same"), 500),
         (unknown.completed("evt_unknown"), 300),
         (unnamed.completed("evt_unnamed"), 500),
+        (missed.completed("evt_missed"), 0),
     ] {
         let id = event.json()["id"].as_str().expect("an id").to_owned();
         c.execute("insert into shadow.events (event_id, payload) values ($1, $2)", &[&id, event.json()])
@@ -123,11 +125,19 @@ fn run_in_shadow(c: &mut Connection) {
         rows.iter().map(|row| row.split(' ').next().unwrap_or_default().to_owned()).collect()
     };
     let found = rows(c, "shadow differences");
-    assert_eq!(ids(found.clone()), ["evt_unknown", "evt_unnamed"], "{found:?}");
-    assert!(
-        found[0].contains("parked unknown_price") && found[1].contains("parked unknown_user"),
-        "{found:?}"
-    );
+    assert_eq!(ids(found.clone()), ["evt_unknown", "evt_unnamed", "evt_missed"], "{found:?}");
+    for (row, verdict) in found.iter().zip(["unknown_price", "unknown_user", "unknown_price"]) {
+        assert!(row.contains(&format!("parked {verdict}")), "{found:?}");
+    }
+    // What was parked is judged again; here, because the event is another, as with another catalog.
+    c.execute(
+        "update shadow.events set payload = $1 where event_id = 'evt_missed'",
+        &[paid_pack("cs_missed", user(4)).completed("evt_missed").json()],
+    )
+    .expect("kept");
+    c.run(&step("shadow judge"));
+    let found = rows(c, "shadow differences");
+    assert!(found.iter().any(|row| row.starts_with("evt_missed") && row.contains("applied")), "{found:?}");
     assert_eq!(c.one::<i64>("select count(*) from billing.accounts", &[]), 0, "nothing was written");
     c.run("delete from public.credit_transactions where stripe_session_id is null");
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use clap::Args;
 use xtask::build::{Built, Flavour, build};
 use xtask::extension::{self, File, Folder, VERSION};
-use xtask::packages::{Control, EXECUTABLE, PRIVATE, READABLE, SUMS, Tree};
+use xtask::packages::{self, Control, EXECUTABLE, PRIVATE, READABLE, SUMS, Tree};
 use xtask::stages::Stages;
 use xtask::workspace::{root, target_directory};
 use xtask::{Error, Result, install, pg_binaries, process};
@@ -61,6 +61,7 @@ pub(crate) fn write(
     stages: &mut Stages,
 ) -> Result<Vec<PathBuf>> {
     fs::create_dir_all(to).map_err(Error::file(to))?;
+    packages::remove_others(to, revision)?;
     let mut written = Vec::new();
     for (index, &major) in majors.iter().enumerate() {
         let built = stages.run(&format!("Postgres {major}: build"), || {

@@ -87,6 +87,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         "0.1.0-2",
         "removed",
         " kept \n------\n  500\n",
+        " doubled \n---------\n    1000\n",
     ] {
         if !said.contains(expected) {
             return Err(Error::Unmet(format!("the commands did not print {expected:?}:\n{said}")));
@@ -104,7 +105,7 @@ fn script(major: u32) -> Result<String> {
     let page = page.replace("postgresql-15", &format!("postgresql-{major}"));
     let packages = shell_blocks(&page, "## Debian packages");
     let tarballs = shell_blocks(&page, "## Tarballs");
-    let ([install, create, configure, purchase, upgrade, remove], [tarballs]) =
+    let ([install, create, configure, purchase, upgrade, remove], [tarballs, serve]) =
         (packages.as_slice(), tarballs.as_slice())
     else {
         let found = (packages.len(), tarballs.len());
@@ -139,7 +140,10 @@ fn script(major: u32) -> Result<String> {
          PATH=/usr/lib/postgresql/{major}/bin:$PATH
          {tarballs}
          stripe-credits --version
-         runuser -u postgres -- psql app -c 'select credits_balance as kept from billing.user_credits'\n"
+         runuser -u postgres -- psql app -c 'select credits_balance as kept from billing.user_credits'
+         {serve}
+         kill $!
+         runuser -u postgres -- psql app -c 'select credits_balance as doubled from billing.user_credits'\n"
     ))
 }
 

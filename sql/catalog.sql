@@ -132,6 +132,7 @@ create table billing.repricings (
     number bigint primary key check (number > 0),
     changed text[] not null,
     added text[] not null,
+    free_plan_since timestamptz,
     passed uuid,
     is_walked boolean not null,
     busy uuid[] not null,
@@ -143,6 +144,8 @@ comment on table billing.repricings is
 comment on column billing.repricings.changed is 'The ids of the prices and products that changed.';
 comment on column billing.repricings.added is
 'Of these, the ones that the catalog had never had: lines that it did not know are worth something now.';
+comment on column billing.repricings.free_plan_since is
+'If a free plan was new in the catalog, since when: its months begin then in every account that has signed up.';
 comment on column billing.repricings.passed is 'The last user whose account was looked at.';
 comment on column billing.repricings.is_walked is 'Whether every account was looked at.';
 comment on column billing.repricings.busy is 'Users up to there whose accounts were locked by somebody else.';

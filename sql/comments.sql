@@ -105,9 +105,9 @@ comment on function billing.user_id(text) is
 'too long.';
 
 comment on function billing.load_catalog(jsonb) is
-'Stores a catalog document, and re-applies events that were parked waiting for it: 100 at once, the others are due for '
-'retry_due, run_due and retry_parked; likewise it updates 100 accounts that changed prices may concern, and leaves the '
-'others to retry_due and run_due. A price that the document lacks '
+'Stores a catalog document, and re-applies events that were parked waiting for it: 20 at once, the others are due for '
+'retry_due, run_due and retry_parked; likewise it updates 20 accounts that changed prices may concern, starts the months of '
+'a new free plan in 1000, and leaves the others to retry_due and run_due. A price that the document lacks '
 'is retired from now on, a changed one gets a new row in force from now on; loading the same document again changes '
 'nothing.
   catalog  the document, described in docs/catalog.md
@@ -226,7 +226,7 @@ Errors: 22004 null, 22023 another state, blank or too long.';
 
 comment on function billing.run_due(integer) is
 'Posts what is due (expiries, parts of a period''s credits, months of the free plan, expired reservations) in up to '
-'p_limit accounts, and does what retry_due(100) does, if no delivery is being applied at that '
+'p_limit accounts, and does what retry_due(20) does, if no delivery is being applied at that '
 'moment; tells of credits that expire within the catalog''s expiring_days, removes rows of the outbox that are 30 '
 'days old, and gives accounts of which the read model changed without them (read_changes) a new version, for the '
 'mirror, up to p_limit each; busy accounts are left for the next run. Returns how many accounts, events and rows, new '
@@ -240,7 +240,7 @@ comment on function billing.retry_parked(integer) is
 
 comment on function billing.retry_due(integer) is
 'Judges up to p_limit of those parked events again that a loaded catalog or a linked customer made due, except those of '
-'busy accounts; once there are none, posts what a loaded catalog changes in the next 100 accounts that it may concern. '
+'busy accounts; once there are none, posts what a loaded catalog changes in the next 20 accounts that it may concern. '
 'Returns how many events it judged, or how many accounts it looked at; 0: nothing is due, or only in busy accounts. '
 'Every delivery waits while it runs. '
 'Errors: 22004, 22023; 55P03 if the lock is not had within a second.';

@@ -16,10 +16,18 @@ as $$
     )
     select 'tables and views are as installed',
         case c.relkind when 'r' then 'table ' when 'v' then 'view ' else 'relation ' end || c.oid::regclass,
-        format('owner %s, row security %s, options %s', c.relowner::regrole,
+        format('owner %s, row security %s, options %s%s', c.relowner::regrole,
             case when not c.relrowsecurity then 'off' when c.relforcerowsecurity then 'forced' else 'on' end,
-            c.reloptions)
+            c.reloptions, case c.relpersistence when 'u' then ', unlogged: empty after a crash' end)
     from relations c
+    union all
+    select 'columns are as installed', format('column %s.%I', c.oid::regclass, t.attname),
+        concat_ws(' ', format_type(t.atttypid, t.atttypmod), case when t.attnotnull then 'not null' end,
+            case when t.attgenerated = '' then 'default' else 'generated' end || ' ' || pg_get_expr(d.adbin, c.oid))
+    from relations c
+    join pg_attribute t on t.attrelid = c.oid and t.attnum > 0 and not t.attisdropped
+    left join pg_attrdef d on d.adrelid = c.oid and d.adnum = t.attnum
+    where c.relkind = 'r'
     union all
     select 'views are defined as installed', 'view ' || c.oid::regclass,
         format('Postgres %s %s', current_setting('server_version_num')::integer / 10000, md5(pg_get_viewdef(c.oid)))
@@ -73,8 +81,8 @@ as $$
     where (c.oid is not null or t.connamespace = 'billing'::regnamespace and t.contypid <> 0) and t.contype <> 'n'
 $$;
 comment on function billing.present_state() is
-'What security_selfcheck() compares with installed_state(): tables, views, policies, triggers, rules, functions and '
-'constraints, each with all that matters of it in a text.';
+'What security_selfcheck() compares with installed_state(): tables, columns, views, policies, triggers, rules, functions '
+'and constraints, each with all that matters of it in a text.';
 
 create function billing.access_faults() returns table (check_name text, fault text)
 language sql stable set search_path = pg_catalog, pg_temp

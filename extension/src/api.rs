@@ -178,7 +178,7 @@ fn user_id(p_external: Option<String>) -> Option<pgrx::Uuid> {
     catalog::user_id(&text).map(uuid_datum)
 }
 
-/// Stores a catalog document, and re-applies events that were parked waiting for it: 100 at once, the others by `retry_due`,
+/// Stores a catalog document, and re-applies events that were parked waiting for it: 20 at once, the others by `retry_due`,
 /// `run_due` or `retry_parked`.
 ///
 /// Returns every price with `added`, `changed`, `retired` or `unchanged`. A faulty document raises 22023 with the path of
@@ -207,7 +207,7 @@ fn retry_parked(p_limit: default!(Option<i32>, "100")) -> SetOfIterator<'static,
 /// events it judged, or how many accounts it looked at; 0 means that nothing is due, or only in busy accounts.
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
-fn retry_due(p_limit: default!(Option<i32>, "100")) -> i64 {
+fn retry_due(p_limit: default!(Option<i32>, "20")) -> i64 {
     let limit = positive(p_limit.map(i64::from), "p_limit").0;
     let events = connected(|sql| catalog::retry_due(sql, limit));
     i64::try_from(events).expect("a count of rows")
@@ -449,7 +449,7 @@ fn finish_top_up(
     connected(|sql| top_up::finish(sql, &ending))
 }
 
-/// Posts what is due in up to `p_limit` accounts, and does what `retry_due(100)` does, if no delivery is being applied at that
+/// Posts what is due in up to `p_limit` accounts, and does what `retry_due(20)` does, if no delivery is being applied at that
 /// moment; tells of credits that expire soon, removes old rows of the outbox, and gives a new version to accounts of which the
 /// read model changed without them, up to `p_limit` each. Returns how many accounts, events and rows, new versions not counted;
 /// 0 means that the others are busy or not due. It need not be punctual: reads are right without it.

@@ -336,13 +336,28 @@ fn due(sql: &mut Sql, limit: i64) -> Vec<Uuid> {
     rows.map(|mut row| row.get()).collect()
 }
 
-/// Starts the months of a new free plan, for every user who signed up.
-pub(crate) fn start_free_plan(sql: &mut Sql) {
-    sql.execute(
-        "update billing.accounts set free_next_at = $1, next_due_at = least(next_due_at, $1)
-         where signed_up_at is not null",
-        &[timestamp(clock()).into()],
+/// Starts the months of a free plan that is new since a time, for those of the users who had signed up by then: with the month
+/// that was under way, unless it was granted before. Returns the users whose accounts are busy.
+pub(crate) fn start_free_plan(sql: &mut Sql, users: &[Uuid], since: Time) -> Vec<Uuid> {
+    let users: Vec<pgrx::Uuid> = users.iter().copied().map(uuid_datum).collect();
+    let rows = sql.query(
+        "with free as (
+             select user_id, signed_up_at from billing.accounts where user_id = any ($1) for update skip locked
+         ), started as (
+             update billing.accounts a set free_next_at = m.start, next_due_at = least(a.next_due_at, m.start)
+             from free cross join billing.free_plan() f cross join lateral (
+                 select max(free.signed_up_at + n * f.every) as start
+                 -- Months are longer than 28 of the 30 days that an interval's epoch counts.
+                 from generate_series(0, ceil(
+                     extract(epoch from $2 - free.signed_up_at) / extract(epoch from f.every) * 30 / 28)::integer) n
+                 where free.signed_up_at + n * f.every <= $2
+             ) m
+             where a.user_id = free.user_id and m.start is not null
+         )
+         select u.user_id from unnest($1) u (user_id) where u.user_id not in (select free.user_id from free)",
+        &[users.into(), timestamp(since).into()],
     );
+    rows.map(|mut row| row.get()).collect()
 }
 
 /// Recomputes the cached balances from the grants and the ledger. Returns the balance: Σ remaining − debt.

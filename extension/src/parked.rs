@@ -25,9 +25,10 @@ use crate::tables::inbox::{self, ParkedEvent};
 use crate::tables::outbox;
 use crate::tables::payments::{self, Known};
 
-/// The maximum number of events that one transaction judges again because of one call. The others are due: `retry_due`,
-/// `run_due` and `retry_parked` judge them, a transaction a batch, and what waits for a batch is served between two.
-pub(crate) const BATCH: i64 = 100;
+/// The maximum number of events that one transaction judges again because of one call, with those that they unblock. The others
+/// are due: `retry_due`, `run_due` and `retry_parked` judge them, a transaction a batch, and what waits for a batch is served
+/// between two. So few, because on a busy machine an event takes some 5 ms, and every delivery waits for the batch.
+pub(crate) const BATCH: i64 = 20;
 /// The maximum number of events of busy accounts that a batch passes over, beside those that name a busy user.
 const MAX_BUSY_EVENTS: usize = 1_000;
 
@@ -179,7 +180,7 @@ pub(crate) fn with_unblocked(
     let judged_from = clock();
     let parked = inbox::parked_for_customer(sql, customer_id, BATCH);
     let (free, held): (Vec<_>, Vec<_>) = parked.into_iter().partition(|event| try_lock(sql, event));
-    let is_all = held.is_empty() && !is_full(&free);
+    let is_all = held.is_empty() && !is_full(&free, BATCH);
     let outcome = with_reapplied(sql, settings, &free, outcome);
     if !is_all {
         inbox::make_due(sql, customer_id, judged_from);
@@ -195,7 +196,7 @@ pub(crate) fn leave_the_rest_due(
     parked: &[ParkedEvent],
     judged_from: Time,
 ) {
-    if is_full(parked) {
+    if is_full(parked, BATCH) {
         inbox::make_due(sql, customer_id, judged_from);
     }
     make_others_due(sql, customer_id, judged_from);
@@ -217,13 +218,17 @@ fn make_others_due(sql: &mut Sql, customer_id: &str, judged_from: Time) {
     }
 }
 
-fn is_full(parked: &[ParkedEvent]) -> bool {
-    i64::try_from(parked.len()).is_ok_and(|count| count >= BATCH)
+fn is_full(parked: &[ParkedEvent], limit: i64) -> bool {
+    count(parked) >= limit
 }
 
-/// Judges up to `limit` parked events again that were last judged before a time: those that waited longest first, and none of
-/// a busy account, for which everything else of Stripe's would wait too. Returns the outcomes by event. The caller holds the
-/// catalog's lock exclusively.
+fn count<T>(all: &[T]) -> i64 {
+    i64::try_from(all.len()).unwrap_or(i64::MAX)
+}
+
+/// Judges up to `limit` parked events again that were last judged before a time, with those that they unblock: those that
+/// waited longest first, and none of a busy account, for which everything else of Stripe's would wait too. Returns the
+/// outcomes by event. The caller holds the catalog's lock exclusively.
 pub(crate) fn retry_before(
     sql: &mut Sql,
     settings: Option<&Settings>,
@@ -232,16 +237,21 @@ pub(crate) fn retry_before(
 ) -> Vec<(String, Outcome)> {
     let mut retried: Vec<(String, Outcome)> = Vec::new();
     let (mut busy_users, mut busy_events) = (Vec::new(), Vec::new());
+    let mut room = limit;
     loop {
-        let room = limit.saturating_sub(i64::try_from(retried.len()).unwrap_or(i64::MAX));
         let parked = inbox::parked_before(sql, before, room, &busy_users, &busy_events);
-        if room == 0 || parked.is_empty() || busy_events.len() > MAX_BUSY_EVENTS {
+        if parked.is_empty() || busy_events.len() > MAX_BUSY_EVENTS {
             return retried;
         }
         for parked_event in parked {
+            if room == 0 {
+                return retried;
+            }
             match likely_user(sql, settings, &parked_event).filter(|user| ledger::is_busy(sql, *user)) {
                 None => {
-                    let outcome = retry(sql, settings, &parked_event);
+                    room -= 1;
+                    let (outcome, unblocked) = retry(sql, settings, &parked_event, room);
+                    room -= unblocked;
                     retried.push((parked_event.event_id, outcome));
                 }
                 Some(user) if parked_event.user.is_some() => busy_users.push(user),
@@ -273,16 +283,24 @@ pub(crate) fn named_users(subject: &Subject) -> Vec<&UserNames> {
     }
 }
 
-/// Judges a parked event by what is known now, and if that unblocks other events of its customer, those too. The caller holds
-/// the catalog's lock exclusively.
-fn retry(sql: &mut Sql, settings: Option<&Settings>, parked_event: &ParkedEvent) -> Outcome {
+/// Judges a parked event by what is known now, and if that unblocks other events of its customer, up to `limit` of those; the
+/// rest is due. Returns how many. The caller holds the catalog's lock exclusively.
+fn retry(
+    sql: &mut Sql,
+    settings: Option<&Settings>,
+    parked_event: &ParkedEvent,
+    limit: i64,
+) -> (Outcome, i64) {
     let judged_from = clock();
     let Judged { outcome, unblocked } = rejudge(sql, settings, parked_event);
-    let Some(customer_id) = unblocked else { return outcome };
-    let others = inbox::parked_for_customer(sql, &customer_id, BATCH);
+    let Some(customer_id) = unblocked else { return (outcome, 0) };
+    let others = inbox::parked_for_customer(sql, &customer_id, limit);
     let outcome = with_reapplied(sql, settings, &others, outcome);
-    leave_the_rest_due(sql, &customer_id, &others, judged_from);
-    outcome
+    if is_full(&others, limit) {
+        inbox::make_due(sql, &customer_id, judged_from);
+    }
+    make_others_due(sql, &customer_id, judged_from);
+    (outcome, count(&others))
 }
 
 /// Judges a parked event by what is known now, and records what came of it.

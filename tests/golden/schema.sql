@@ -72,7 +72,7 @@ require_positive(p_value anyelement, p_argument text) -> void immutable {"search
 reservation_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 reserve_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_ttl interval DEFAULT '00:15:00'::interval, p_description text DEFAULT NULL::text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
 resolve_price(p_price_id text, p_at timestamp with time zone DEFAULT now()) -> SETOF billing.prices stable security definer {"search_path=pg_catalog, pg_temp"}
-retry_due(p_limit integer DEFAULT 100) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp",lock_timeout=1s,plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
+retry_due(p_limit integer DEFAULT 20) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp",lock_timeout=1s,plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
 retry_parked(p_limit integer DEFAULT 100) -> SETOF billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",lock_timeout=1s,plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
 retry_top_up(p_user_id uuid, p_id bigint, p_attempts integer, p_error text, p_retry_after interval) -> boolean volatile security definer {"search_path=pg_catalog, pg_temp"}
 run_due(p_limit integer DEFAULT 1000) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
@@ -254,10 +254,11 @@ table read_changes 02: id uuid not null default gen_random_uuid()
 table repricings 01: number bigint not null
 table repricings 02: changed text[] not null
 table repricings 03: added text[] not null
-table repricings 04: passed uuid
-table repricings 05: is_walked boolean not null
-table repricings 06: busy uuid[] not null
-table repricings 07: created_at timestamp with time zone not null
+table repricings 04: free_plan_since timestamp with time zone
+table repricings 05: passed uuid
+table repricings 06: is_walked boolean not null
+table repricings 07: busy uuid[] not null
+table repricings 08: created_at timestamp with time zone not null
 table reservations 01: user_id uuid not null
 table reservations 02: request_id billing.identifier not null
 table reservations 03: amount bigint not null

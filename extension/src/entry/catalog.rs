@@ -1,7 +1,10 @@
 //! Loads a catalog, and applies what it changes for parked events, subscriptions and users without a plan: a batch of each at
 //! once, and the rest a batch a transaction, so that deliveries, which wait for the catalog, are applied in between.
 
+use std::collections::BTreeSet;
+
 use stripe_credits_rules::amount::Credits;
+use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::catalog::{Catalog, Change, Settings};
 use stripe_credits_rules::user;
 use uuid::Uuid;
@@ -29,26 +32,25 @@ pub(crate) fn load(sql: &mut Sql, document: &Catalog) -> Vec<(String, Change)> {
     let granted_months = known.as_ref().is_some_and(grants_free_months);
     let changes = catalog::load(sql, document);
     parked::retry_before(sql, Some(&document.settings), clock(), parked::BATCH);
-    if let Some(repricing) = repricing(sql, &changes) {
+    let is_free_plan_new = !granted_months && grants_free_months(&document.settings);
+    if let Some(repricing) = repricing(sql, &changes, is_free_plan_new.then(clock)) {
         reprice(sql, repricing);
-    }
-    if !granted_months && grants_free_months(&document.settings) {
-        ledger::start_free_plan(sql);
     }
     changes
 }
 
-/// What the changes of prices make due in accounts, if there are any.
-fn repricing(sql: &mut Sql, prices: &[(String, Change)]) -> Option<Repricing> {
+/// What the changes of prices, and a free plan that is new since a time, make due in accounts, if there are any.
+fn repricing(sql: &mut Sql, prices: &[(String, Change)], free_plan_since: Option<Time>) -> Option<Repricing> {
     let ids = |is_meant: fn(Change) -> bool| {
         let meant = prices.iter().filter(|(_, change)| is_meant(*change));
         meant.map(|(price_id, _)| price_id.clone()).collect::<Vec<String>>()
     };
     let changed = ids(|change| change != Change::Unchanged);
-    (!changed.is_empty()).then(|| Repricing {
+    (!changed.is_empty() || free_plan_since.is_some()).then(|| Repricing {
         number: repricings::next_number(sql),
         changed,
         added: ids(|change| change == Change::Added),
+        free_plan_since,
         passed: None,
         is_walked: false,
         busy: Vec::new(),
@@ -94,12 +96,15 @@ fn retry_due_locked(sql: &mut Sql, limit: i64) -> usize {
 /// Returns how many accounts it looked at that are done.
 fn reprice(sql: &mut Sql, mut repricing: Repricing) -> usize {
     let done = if repricing.is_walked {
-        let was_busy = repricing.busy.len();
-        let still_busy = repricings::of_busy(sql, &repricing)
-            .into_iter()
-            .filter(|account| !subscription::reprice(sql, account.user, account.lines_from));
-        repricing.busy = still_busy.map(|account| account.user).collect();
-        was_busy - repricing.busy.len()
+        let was_busy = std::mem::take(&mut repricing.busy);
+        let mut still_busy = start_free_plan(sql, &repricing, &was_busy);
+        for account in repricings::of_busy(sql, &was_busy, &repricing) {
+            if !subscription::reprice(sql, account.user, account.lines_from) {
+                still_busy.insert(account.user);
+            }
+        }
+        repricing.busy = still_busy.into_iter().collect();
+        was_busy.len() - repricing.busy.len()
     } else {
         walk(sql, &mut repricing)
     };
@@ -115,22 +120,30 @@ fn reprice(sql: &mut Sql, mut repricing: Repricing) -> usize {
 fn walk(sql: &mut Sql, repricing: &mut Repricing) -> usize {
     let next = repricings::after(sql, repricing, EXAMINED_AT_ONCE);
     repricing.is_walked = i64::try_from(next.len()).is_ok_and(|found| found < EXAMINED_AT_ONCE);
-    let (mut looked_at, mut concerned) = (0, 0);
+    let (mut looked_at, mut busy, mut concerned) = (Vec::new(), BTreeSet::new(), 0);
     for account in next {
         if account.is_concerned() {
             if concerned == parked::BATCH {
                 repricing.is_walked = false;
-                return looked_at;
+                break;
             }
             concerned += 1;
             if !subscription::reprice(sql, account.user, account.lines_from) {
-                repricing.busy.push(account.user);
+                busy.insert(account.user);
             }
         }
-        repricing.passed = Some(account.user);
-        looked_at += 1;
+        looked_at.push(account.user);
     }
-    looked_at
+    busy.extend(start_free_plan(sql, repricing, &looked_at));
+    repricing.busy.extend(busy);
+    repricing.passed = looked_at.last().copied().or(repricing.passed);
+    looked_at.len()
+}
+
+/// Starts a new free plan's months in accounts, if the repricing is about one. Returns the users whose accounts are busy.
+fn start_free_plan(sql: &mut Sql, repricing: &Repricing, users: &[Uuid]) -> BTreeSet<Uuid> {
+    let started = repricing.free_plan_since.map(|since| ledger::start_free_plan(sql, users, since));
+    started.into_iter().flatten().collect()
 }
 
 /// The user that a text names by the settings.

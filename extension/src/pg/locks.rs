@@ -24,6 +24,9 @@ use crate::pg::cached::hear_changes;
 use crate::pg::error::raise;
 
 /// The first key of each lock, in the order in which they are taken. The prefix "sc" keeps them apart from the app's locks.
+/// Whoever wants the catalog exclusively queues for [`UPKEEP`] first. So one of them at most stands in front of a delivery,
+/// however many there are.
+const UPKEEP: i32 = 0x7363_0000;
 const CATALOG: i32 = 0x7363_0001;
 const CUSTOMER: i32 = 0x7363_0002;
 const SOURCE: i32 = 0x7363_0003;
@@ -47,6 +50,7 @@ pub(crate) fn try_catalog_exclusive() -> bool {
 /// is needed.
 pub(crate) fn catalog_exclusive() {
     require_read_committed();
+    take(pg_sys::pg_advisory_xact_lock_int4, UPKEEP, 0);
     take(pg_sys::pg_advisory_xact_lock_int4, CATALOG, 0);
     hear_changes();
 }

@@ -15,6 +15,8 @@ pub(crate) struct Repricing {
     pub(crate) changed: Vec<String>,
     /// Of these, the ones that the catalog had never had: lines that it did not know are worth something now.
     pub(crate) added: Vec<String>,
+    /// If a free plan is new in the catalog, since when: its months begin then in every account.
+    pub(crate) free_plan_since: Option<Time>,
     /// The last user whose account was looked at.
     pub(crate) passed: Option<Uuid>,
     /// Whether every account was looked at.
@@ -47,13 +49,15 @@ pub(crate) fn is_due(sql: &mut Sql) -> bool {
 /// The repricing that is worked off next. The caller holds the catalog's lock exclusively, here and below.
 pub(crate) fn next(sql: &mut Sql) -> Option<Repricing> {
     sql.query_opt(
-        "select number, changed, added, passed, is_walked, busy from billing.repricings order by number limit 1",
+        "select number, changed, added, free_plan_since, passed, is_walked, busy
+         from billing.repricings order by number limit 1",
         &[],
     )
     .map(|mut row| Repricing {
         number: row.get(),
         changed: row.get(),
         added: row.get(),
+        free_plan_since: row.get_opt(),
         passed: row.get_opt(),
         is_walked: row.get(),
         busy: row.get(),
@@ -67,17 +71,19 @@ pub(crate) fn next_number(sql: &mut Sql) -> i64 {
 
 /// Saves how far one has come.
 pub(crate) fn save(sql: &mut Sql, repricing: &Repricing) {
-    let Repricing { number, changed, added, passed, is_walked, busy } = repricing;
+    let Repricing { number, changed, added, free_plan_since, passed, is_walked, busy } = repricing;
     let busy: Vec<pgrx::Uuid> = busy.iter().copied().map(uuid_datum).collect();
     sql.execute(
-        "insert into billing.repricings as r (number, changed, added, passed, is_walked, busy, created_at)
-         values ($1, $2, $3, $4, $5, $6, $7)
+        "insert into billing.repricings as r
+             (number, changed, added, free_plan_since, passed, is_walked, busy, created_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8)
          on conflict (number) do update
              set (passed, is_walked, busy) = (excluded.passed, excluded.is_walked, excluded.busy)",
         &[
             (*number).into(),
             changed.clone().into(),
             added.clone().into(),
+            free_plan_since.map(timestamp).into(),
             passed.map(uuid_datum).into(),
             (*is_walked).into(),
             busy.into(),
@@ -131,11 +137,11 @@ pub(crate) fn after(sql: &mut Sql, repricing: &Repricing, limit: i64) -> Vec<Exa
     sql.query(AFTER, &args).map(examined).collect()
 }
 
-/// The same of the accounts that were busy.
-pub(crate) fn of_busy(sql: &mut Sql, repricing: &Repricing) -> Vec<Examined> {
+/// The same of accounts that were busy.
+pub(crate) fn of_busy(sql: &mut Sql, busy: &[Uuid], repricing: &Repricing) -> Vec<Examined> {
     const OF_BUSY: &str =
         concat!("select ", examined_columns!(), " from unnest($3::uuid[]) u (user_id) order by u.user_id");
-    let busy: Vec<pgrx::Uuid> = repricing.busy.iter().copied().map(uuid_datum).collect();
+    let busy: Vec<pgrx::Uuid> = busy.iter().copied().map(uuid_datum).collect();
     let args = [repricing.changed.clone().into(), repricing.added.clone().into(), busy.into()];
     sql.query(OF_BUSY, &args).map(examined).collect()
 }

@@ -15,8 +15,18 @@ const DATABASE_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long what was sent to Postgres may go without an acknowledgement, unless `DATABASE_URL` says otherwise: a host that
 /// is gone says nothing.
 const DATABASE_TCP_TIMEOUT: Duration = Duration::from_secs(10);
-/// What Prisma and poolers' dashboards add.
-const OPTIONS_OF_OTHERS: &[&str] = &["connection_limit", "pool_timeout", "pool_mode"];
+/// What Prisma, node-postgres, Vercel and poolers' dashboards add, none of which says how to connect more safely.
+const OPTIONS_OF_OTHERS: &[&str] = &[
+    "connection_limit",
+    "pool_mode",
+    "pool_timeout",
+    "schema",
+    "socket_timeout",
+    "statement_cache_size",
+    "supa",
+    "uselibpqcompat",
+    "workaround",
+];
 /// Of `sslrootcert`: the certificates that the system trusts.
 const SYSTEM_ROOTS: &str = "system";
 
@@ -246,6 +256,12 @@ mod tests {
             ("prepared_statements=false", PreparedStatements::Never),
             ("pgbouncer=false", PreparedStatements::Detect),
             ("connection_limit=1", PreparedStatements::Detect),
+            (
+                "schema=public pool_timeout=3 socket_timeout=9 statement_cache_size=0",
+                PreparedStatements::Detect,
+            ),
+            ("sslmode=require supa=base-pooler.x", PreparedStatements::Detect),
+            ("workaround=supabase-pooler.vercel uselibpqcompat=true", PreparedStatements::Detect),
         ] {
             let (.., prepared) = database_url(&format!("host=db user=app {options}")).unwrap();
             assert_eq!(prepared, expected, "{options}");

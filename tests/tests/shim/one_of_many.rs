@@ -187,21 +187,21 @@ fn parked(books: &mut Connection) -> i64 {
 fn a_catalog_push_applies_all_that_waited_for_it_batch_by_batch() {
     let database = Database::with_catalog();
     let mut books = database.connect();
-    park(&mut books, 250);
+    park(&mut books, 70);
     let ended = push(&database, &catalog_with_new_pack());
     assert_eq!((ended.code, parked(&mut books)), (Some(0), 0), "{ended:?}");
-    assert!(ended.stdout.contains("\n150 more parked events were judged again\n"), "{ended:?}");
+    assert!(ended.stdout.contains("\n50 more parked events were judged again\n"), "{ended:?}");
 }
 
 #[test]
 fn what_a_load_by_sql_left_is_applied_by_the_shim_that_serves() {
     let database = Database::with_catalog();
     let mut books = database.connect();
-    park(&mut books, 250);
+    park(&mut books, 70);
     let shim = Setup::serve(&database.url()).start();
     books.load_catalog(&catalog_with_new_pack());
     until("all were applied", || parked(&mut books) == 0);
-    assert_eq!(books.balance(user(249)), 500);
+    assert_eq!(books.balance(user(69)), 500);
     assert_eq!(shim.ops("/readyz").status, 200);
 }
 

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use stripe_credits_tests::refunds::refund;
 use stripe_credits_tests::subscription::{invoice, line, subscription};
-use stripe_credits_tests::{ANN, BOB, Database, catalog, paid_pack};
+use stripe_credits_tests::{ANN, BOB, Connection, Database, catalog, paid_pack};
 
 const DAY: i64 = 86_400;
 
@@ -91,6 +91,66 @@ fn a_free_plan_that_is_new_in_the_catalog_reaches_those_who_signed_up_before_it(
     c.load_catalog(&catalog());
     c.advance_time(ANN, "2 months");
     assert_eq!(c.settled_balance_and_debt(ANN), (500, 0), "no free plan any more");
+}
+
+#[test]
+fn a_free_plan_that_is_new_waits_for_no_account_and_takes_a_batch_of_them_at_once() {
+    let db = Database::with_catalog();
+    let (mut c, mut busy) = (db.connect(), db.connect());
+    c.run(
+        "select count(billing.grant_signup_credits(('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid))
+         from generate_series(1, 1100) n",
+    );
+    c.sign_up(ANN);
+    busy.run(&format!("begin; select from billing.accounts where user_id = '{ANN}' for update"));
+    c.load_catalog(&with_free_plan());
+    let begun = |c: &mut Connection| -> i64 {
+        c.one("select count(*) from billing.accounts where free_next_at is not null", &[])
+    };
+    let by_the_load = begun(&mut c);
+    assert!(
+        (999..=1000).contains(&by_the_load),
+        "{by_the_load} of a batch, in which the one that is busy may be"
+    );
+    while c.one::<i64>("select billing.retry_due()", &[]) > 0 {}
+    assert_eq!(begun(&mut c), 1100, "all but the one that is busy");
+    busy.run("rollback");
+    assert_eq!(c.one::<i64>("select billing.retry_due()", &[]), 1);
+    assert_eq!(c.agreed_balance_and_debt(ANN), (505, 0), "also by who reads before it is posted");
+    while c.run_due() > 0 {}
+    assert_eq!(c.agreed_balance_and_debt(ANN), (505, 0));
+    assert_eq!(c.one::<i64>("select count(*) from billing.repricings", &[]), 0);
+}
+
+#[test]
+fn a_free_month_that_began_before_a_new_free_plan_reached_the_account_stays() {
+    let db = Database::with_catalog();
+    let (mut c, mut busy) = (db.connect(), db.connect());
+    c.sign_up(ANN);
+    busy.run(&format!("begin; select from billing.accounts where user_id = '{ANN}' for update"));
+    c.load_catalog(&with_free_plan());
+    busy.run("rollback");
+    // Signed up after the load, while the accounts that were there before it still wait.
+    c.sign_up(BOB);
+    while c.run_due() > 0 {}
+    c.run("update billing.repricings set busy = busy || (select array_agg(user_id) from billing.accounts)");
+    while c.one::<i64>("select billing.retry_due()", &[]) + c.run_due() > 0 {}
+    for user in [ANN, BOB] {
+        assert_eq!(c.ledger(user), ["signup 500", "grant 5"]);
+    }
+}
+
+#[test]
+fn a_free_plan_that_is_taken_away_and_brought_back_grants_the_month_once() {
+    let db = database();
+    let mut c = db.connect();
+    c.sign_up(ANN);
+    while c.run_due() > 0 {}
+    c.load_catalog(&catalog());
+    c.load_catalog(&with_free_plan());
+    while c.run_due() > 0 {}
+    assert_eq!(c.agreed_balance_and_debt(ANN), (505, 0));
+    assert_eq!(c.ledger(ANN), ["signup 500", "grant 5"]);
 }
 
 #[test]

@@ -124,6 +124,28 @@ const TAMPERINGS: &[Tampering] = &[
         "grant update (remaining) on billing.credit_grants to service_role",
         &["service_role: UPDATE on column billing.credit_grants.remaining"],
     ),
+    // Columns, and whether rows survive a crash.
+    Tampering(
+        "NOT NULL dropped",
+        "alter table billing.credit_transactions alter column amount drop not null",
+        &["column billing.credit_transactions.amount: ", "not null"],
+    ),
+    Tampering(
+        "a default",
+        "alter table billing.accounts alter column debt set default -5",
+        &["column billing.accounts.debt: ", "default '-5'"],
+    ),
+    Tampering(
+        "a column added",
+        "alter table billing.payments add column more text",
+        &["column billing.payments.more: not installed by the extension"],
+    ),
+    Tampering(
+        "a ledger that is not logged",
+        "set local stripe_credits.allow_drop = on;
+         alter table billing.credit_transactions set unlogged",
+        &["table billing.credit_transactions: ", "unlogged: empty after a crash"],
+    ),
     // Row level security.
     Tampering(
         "row level security disabled",

@@ -180,10 +180,29 @@ as $$
         and (g.source_id, g.item) not in (('trial', 'trial'), ('first_purchase_bonus', 'first_purchase_bonus'))
         -- A pack on a subscription's invoice counts with the invoice's lines.
         and not exists (select from billing.invoice_lines l where l.source_id = g.source_id)
+    union all
+    select l.user_id, 0, format('line %s of %s: it was paid at %s, the payment at %s', l.line, l.source_id, l.paid_at,
+        p.paid_at)
+    from billing.invoice_lines l join billing.payments p using (source_id)
+    where l.paid_at is distinct from p.paid_at
+    union all
+    select l.user_id, 0, format('line %s of %s counts for user %s, its subscription %s is user %s''s', l.line, l.source_id,
+        l.user_id, s.subscription_id, s.user_id)
+    from billing.invoice_lines l join billing.subscriptions s using (subscription_id)
+    where l.user_id <> s.user_id
+    union all
+    select p.user_id, 0, format('payment %s belongs to user %s, its lines to %s', p.source_id, p.user_id,
+        string_agg(distinct l.user_id::text, ', '))
+    from billing.payments p
+    join billing.invoice_lines l using (source_id)
+    left join billing.subscriptions s on s.subscription_id = p.subscription_id
+    group by p.source_id, p.user_id, s.user_id
+    having not bool_or(l.user_id = p.user_id) and s.user_id is distinct from p.user_id
 $$;
 comment on function billing.payment_faults() is
 'The part of validate_credits_consistency() about packs and gifts: the grants of a payment say that it bought what it '
-'is worth, the amount of each is that less what came back, and the amount of a gift is what the ledger gave.';
+'is worth, the amount of each is that less what came back, and the amount of a gift is what the ledger gave. The lines '
+'of a payment say when it was made, count for the user who has their subscription, and the payment is one of theirs.';
 
 create function billing.reservation_faults() returns table (user_id uuid, place bigint, fault text)
 language sql stable security definer set search_path = pg_catalog, pg_temp

@@ -110,6 +110,9 @@ comment on column billing.subscription_items.interval is 'The billing interval o
 comment on column billing.subscription_items.known_after is
 'The account''s last ledger row when this state became known.';
 create index subscription_items_metered on billing.subscription_items (price_id) where metered;
+-- So that an invoice reads the states since its period, and not those of ten years.
+create index subscription_items_seen on billing.subscription_items (subscription_id, item_id, seen_at, as_of);
+create index subscription_items_removed on billing.subscription_items (subscription_id, item_id) where removed;
 
 create table billing.payments (
     source_id billing.identifier primary key,
@@ -166,6 +169,7 @@ create table billing.invoice_lines (
     names_credited boolean not null,
     interval interval,
     metered boolean not null,
+    paid_at timestamptz not null,
     known_after bigint not null,
     primary key (source_id, line)
 );
@@ -175,10 +179,17 @@ comment on column billing.invoice_lines.amount is 'In the currency''s smallest u
 comment on column billing.invoice_lines.discount is 'Of the amount: what discounts take.';
 comment on column billing.invoice_lines.names_credited is 'Whether it says which lines it credits.';
 comment on column billing.invoice_lines.interval is 'The billing interval of its price, as Stripe names it.';
+comment on column billing.invoice_lines.paid_at is
+'When its payment was made, as billing.payments says too: an index finds a user''s first purchase by it.';
 comment on column billing.invoice_lines.known_after is
 'The account''s last ledger row when the line became known.';
-create index invoice_lines_subscription on billing.invoice_lines (subscription_id);
+create index invoice_lines_subscription on billing.invoice_lines (subscription_id, period_start);
 create index invoice_lines_periods on billing.invoice_lines (user_id, period_end);
+-- What a user has once is found without reading the user's past: the first purchase, and the first line of 0.
+create index invoice_lines_purchases on billing.invoice_lines (user_id, paid_at, source_id)
+    where subscription_id is not null and not metered and not names_credited and amount > discount;
+create index invoice_lines_trials on billing.invoice_lines (user_id, period_start)
+    where subscription_id is not null and not metered and not names_credited and not proration and amount = 0;
 
 create table billing.payment_names (
     name billing.identifier primary key,

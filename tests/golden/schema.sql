@@ -193,7 +193,8 @@ table invoice_lines 13: proration boolean not null
 table invoice_lines 14: names_credited boolean not null
 table invoice_lines 15: interval interval
 table invoice_lines 16: metered boolean not null
-table invoice_lines 17: known_after bigint not null
+table invoice_lines 17: paid_at timestamp with time zone not null
+table invoice_lines 18: known_after bigint not null
 table outbox 01: user_id uuid not null
 table outbox 02: id billing.ordinal not null
 table outbox 03: type billing.outbox_type not null
@@ -548,7 +549,9 @@ CREATE INDEX credit_transactions_spend_refunds ON billing.credit_transactions US
 CREATE INDEX customer_accounts_account ON billing.customer_accounts USING btree (account_id)
 CREATE INDEX customers_user ON billing.customers USING btree (user_id)
 CREATE INDEX invoice_lines_periods ON billing.invoice_lines USING btree (user_id, period_end)
-CREATE INDEX invoice_lines_subscription ON billing.invoice_lines USING btree (subscription_id)
+CREATE INDEX invoice_lines_purchases ON billing.invoice_lines USING btree (user_id, paid_at, source_id) WHERE ((subscription_id IS NOT NULL) AND (NOT metered) AND (NOT names_credited) AND (amount > discount))
+CREATE INDEX invoice_lines_subscription ON billing.invoice_lines USING btree (subscription_id, period_start)
+CREATE INDEX invoice_lines_trials ON billing.invoice_lines USING btree (user_id, period_start) WHERE ((subscription_id IS NOT NULL) AND (NOT metered) AND (NOT names_credited) AND (NOT proration) AND (amount = 0))
 CREATE INDEX outbox_created ON billing.outbox USING btree (created_at)
 CREATE INDEX outbox_dead ON billing.outbox USING btree (ended_at) WHERE ((state)::text = 'dead'::text)
 CREATE INDEX outbox_due ON billing.outbox USING btree (next_attempt_at) WHERE ((state)::text = 'pending'::text)
@@ -562,6 +565,8 @@ CREATE INDEX stripe_events_parked_customer ON billing.stripe_events USING btree 
 CREATE INDEX stripe_events_received ON billing.stripe_events USING brin (first_received_at) WITH (autosummarize='on')
 CREATE INDEX stripe_events_waiting ON billing.stripe_events USING btree (judged_at) WHERE (((outcome)::text = ANY (ARRAY['parked'::text, 'needs_fetch'::text])) AND (judged_at IS NOT NULL))
 CREATE INDEX subscription_items_metered ON billing.subscription_items USING btree (price_id) WHERE metered
+CREATE INDEX subscription_items_removed ON billing.subscription_items USING btree (subscription_id, item_id) WHERE removed
+CREATE INDEX subscription_items_seen ON billing.subscription_items USING btree (subscription_id, item_id, seen_at, as_of)
 CREATE INDEX subscription_moves_from ON billing.subscription_moves USING btree (from_user)
 CREATE INDEX subscription_moves_to ON billing.subscription_moves USING btree (to_user)
 CREATE INDEX subscriptions_customer ON billing.subscriptions USING btree (customer_id)

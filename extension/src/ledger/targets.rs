@@ -311,11 +311,14 @@ pub(super) fn of_periods(
          union all
          select ",
         columns!(),
-        " from billing.credit_grants
-         where user_id = $1 and source_id = any ($3) and stripe_subscription_id is null
-             and ((source_id, item) <> ",
+        // One payment after the other: of all at once, the planner would rather read all grants of the user.
+        " from unnest($3) as paid (payment)
+         cross join lateral (
+             select * from billing.credit_grants
+             where user_id = $1 and source_id = paid.payment and stripe_subscription_id is null
+                 and ((source_id, item) <> ",
         trial!(),
-        " or available_from >= $2)
+        " or available_from >= $2) offset 0) g
          order by id"
     );
     let horizon = horizon.map_or_else(TimestampWithTimeZone::negative_infinity, timestamp);

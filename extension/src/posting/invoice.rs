@@ -104,10 +104,13 @@ pub(crate) fn post(sql: &mut Sql, paid: &Paid, known: Option<&Payment>, owner: U
     };
     let source_type = if paid.is_direct { SourceType::DirectCall } else { SourceType::Invoice };
     payments::claim(sql, source_type, &invoice.id, &facts, owner, paid.paid_at);
-    if invoices::record(sql, &invoice.id, paid.paid_at, invoice.is_discounted, paid.listed_at) {
+    let recorded = invoices::record(sql, &invoice.id, paid.paid_at, invoice.is_discounted, paid.listed_at);
+    if recorded.is_newer_listing {
         let known_after: BTreeMap<Uuid, i64> =
             accounts.iter_mut().map(|account| (account.user(), account.last_transaction_id())).collect();
-        invoice_lines::replace(sql, &invoice.id, &lines, paid.paid_at, &known_after);
+        invoice_lines::replace(sql, &invoice.id, &lines, recorded.paid_at, &known_after);
+    } else if recorded.is_earlier {
+        invoice_lines::set_paid_at(sql, &invoice.id, recorded.paid_at);
     }
     // A refund may have come before its purchase, and its share is known only now that the total is.
     ledger::came_back(sql, &invoice.id);

@@ -86,8 +86,8 @@ pub(crate) fn replace(
         sql.execute(
             "insert into billing.invoice_lines (source_id, line, user_id, subscription_id, item_id, price_id, product_id,
                  quantity, amount, discount, period_start, period_end, proration, names_credited, interval, metered,
-                 known_after)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15::interval, $16, $17)",
+                 paid_at, known_after)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15::interval, $16, $17, $18)",
             &[
                 source_id.into(),
                 number.into(),
@@ -105,10 +105,17 @@ pub(crate) fn replace(
                 line.names_credited.into(),
                 price.and_then(|price| price.interval).map(|interval| interval.to_string()).into(),
                 price.is_some_and(|price| price.is_metered).into(),
+                timestamp(paid_at).into(),
                 known.get(user).or_else(|| known_after.get(user)).copied().unwrap_or_default().into(),
             ],
         );
     }
+}
+
+/// Records that a payment turned out to be made earlier.
+pub(crate) fn set_paid_at(sql: &mut Sql, source_id: &str, paid_at: Time) {
+    let paid = "update billing.invoice_lines set paid_at = $2 where source_id = $1";
+    sql.execute(paid, &[source_id.into(), timestamp(paid_at).into()]);
 }
 
 /// Removes the lines of a payment.
@@ -141,28 +148,26 @@ pub(crate) fn has_older(sql: &mut Sql, user: Uuid, horizon: Time) -> bool {
     .is_some()
 }
 
-/// Of a user's lines that [`since`] leaves out: those of the payment that is their first purchase as long as no older one
-/// becomes known, and the earliest line of 0 of a plan with trial credits. None if no price has a bonus or trial
-/// credits.
+/// Of a user's lines that [`since`] leaves out: if some price has a bonus, those of the payment that is their first purchase
+/// as long as no older one becomes known; and the earliest line of 0 of a plan with trial credits. Each is found by an index,
+/// not by reading the past.
 pub(crate) fn firsts_before(sql: &mut Sql, user: Uuid, horizon: Time) -> Vec<StoredLine> {
     const FIRSTS: &str = concat!(
-        // This is read of a whole past: a price is looked up only for the first line in order, or those of 0.
         "with first_purchase as (
-             select o.source_id
-             from (
-                 select l.source_id, l.price_id, l.product_id, p.paid_at
-                 from billing.invoice_lines l join billing.payments p using (source_id)
-                 where l.user_id = $1 and l.period_end < $2 and l.subscription_id is not null and not l.metered
-                     and l.amount > l.discount and not l.names_credited
-                     and (p.amount_reversed >= p.amount_charged and p.amount_charged > 0) is not true
-                     and exists (
-                         select from billing.prices c where c.trial_credits > 0 or c.first_purchase_bonus > 0)
-                 order by p.paid_at, l.source_id offset 0
-             ) o
-             where exists (
-                 select from billing.prices c
-                 where c.price_id in (o.price_id, o.product_id) and c.kind <> 'not_credits')
-             order by o.paid_at, o.source_id limit 1
+             select l.source_id
+             from billing.invoice_lines l
+             where l.user_id = $1 and l.period_end < $2
+                 -- As the index says it that has them in this order.
+                 and l.subscription_id is not null and not l.metered and not l.names_credited and l.amount > l.discount
+                 and exists (select from billing.prices c where c.first_purchase_bonus > 0)
+                 and exists (
+                     select from billing.prices c
+                     where c.price_id in (l.price_id, l.product_id) and c.kind <> 'not_credits')
+                 -- One payment after the other: of a join, the planner would read all that were reversed whole.
+                 and (
+                     select p.amount_reversed >= p.amount_charged and p.amount_charged > 0
+                     from billing.payments p where p.source_id = l.source_id) is not true
+             order by l.paid_at, l.source_id limit 1
          ), first_trial as (
              select l.source_id, l.line
              from billing.invoice_lines l
@@ -232,17 +237,23 @@ pub(crate) fn first_period_before(
     subscription_id: &str,
     horizon: Time,
 ) -> Option<Time> {
-    let mut row = sql.query_one(
-        "select min(l.period_start)
-         from billing.invoice_lines l join billing.payments p using (source_id)
-         where l.user_id = $1 and l.period_end < $2 and l.subscription_id = $3 and l.amount > 0 and not l.names_credited
-             and (p.amount_reversed >= p.amount_charged and p.amount_charged > 0) is not true
+    let row = sql.query_opt(
+        // Its lines in order, so that the first one that counts is the last one that is read.
+        "select l.period_start
+         from (
+             select * from billing.invoice_lines
+             where subscription_id = $3 and amount > 0 and not names_credited order by period_start offset 0) l
+         where l.user_id = $1 and l.period_end < $2
              and exists (
                  select from billing.prices c
-                 where c.price_id in (l.price_id, l.product_id) and c.kind = 'plan')",
+                 where c.price_id in (l.price_id, l.product_id) and c.kind = 'plan')
+             and (
+                 select p.amount_reversed >= p.amount_charged and p.amount_charged > 0
+                 from billing.payments p where p.source_id = l.source_id) is not true
+         limit 1",
         &[uuid_datum(user).into(), timestamp(horizon).into(), subscription_id.into()],
     );
-    row.get_opt()
+    row.map(|mut row| row.get())
 }
 
 /// The start of the earliest line of a payment that counts in an account, if any does.

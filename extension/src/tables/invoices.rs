@@ -50,25 +50,36 @@ pub(crate) fn newest_paid_at(sql: &mut Sql, user: Uuid) -> Option<Time> {
     sql.query_opt(newest, &[uuid_datum(user).into()]).map(|mut row| row.get())
 }
 
-/// Records when a claimed invoice was paid and whether it is discounted. Returns whether its lines are to be stored: none are
-/// known, or this listing is newer. A call's line, listed at no time, gives way to Stripe's listing.
+/// What [`record`] found of a claimed invoice.
+pub(crate) struct Recorded {
+    /// When it was paid, by the earliest word.
+    pub(crate) paid_at: Time,
+    /// Whether that is earlier than was known.
+    pub(crate) is_earlier: bool,
+    /// Whether its lines are to be stored: none are known, or this listing is newer. A call's line, listed at no time, gives way
+    /// to Stripe's listing.
+    pub(crate) is_newer_listing: bool,
+}
+
+/// Records when a claimed invoice was paid and whether it is discounted.
 pub(crate) fn record(
     sql: &mut Sql,
     source_id: &str,
     paid_at: Time,
     is_discounted: bool,
     listed_at: Option<Time>,
-) -> bool {
+) -> Recorded {
     let mut row = sql.query_one(
-        "with before as (select lines_as_of from billing.payments where source_id = $1)
+        "with before as (select lines_as_of, paid_at from billing.payments where source_id = $1)
          update billing.payments p set paid_at = least(p.paid_at, $2), discounted = p.discounted or $3,
              lines_as_of = greatest(p.lines_as_of, $4)
          from before b where p.source_id = $1
-         returning coalesce($4 > b.lines_as_of, $4 is not null)
-             or not exists (select from billing.invoice_lines l where l.source_id = $1)",
+         returning p.paid_at, p.paid_at < b.paid_at,
+             coalesce($4 > b.lines_as_of, $4 is not null)
+                 or not exists (select from billing.invoice_lines l where l.source_id = $1)",
         &[source_id.into(), timestamp(paid_at).into(), is_discounted.into(), listed_at.map(timestamp).into()],
     );
-    row.get()
+    Recorded { paid_at: row.get(), is_earlier: row.get(), is_newer_listing: row.get() }
 }
 
 /// Records what came back of a payment. Returns the policy as it was decided when something first did.

@@ -100,18 +100,49 @@ pub(crate) fn of_user(sql: &mut Sql, user: Uuid) -> Vec<StoredItem> {
 }
 
 /// The states that lines from a time on may depend on (rules/streams/horizon.rs): of an item that was removed all, of others the
-/// first, that of this time, and the later ones. In their order none is seen before the one before it, as the rules sort them.
+/// first, that of this time, and the later ones. Of the states between it reads none, however many there are. In their order none
+/// is seen before the one before it, as the rules sort them.
 pub(crate) fn of_user_since(sql: &mut Sql, user: Uuid, since: Time) -> Vec<StoredItem> {
     const OF_USER_SINCE: &str = concat!(
-        "select ",
-        columns!(),
-        " from (
-             select i.*, row_number() over item = 1 as is_first, lead(i.seen_at) over item as next_seen_at,
-                 bool_or(i.removed) over (partition by i.subscription_id, i.item_id) as was_removed
-             from billing.subscriptions s join billing.subscription_items i using (subscription_id)
+        // The items, by one probe of the index for each.
+        "with recursive item as (
+             select s.subscription_id, first.item_id
+             from billing.subscriptions s
+             cross join lateral (
+                 select i.item_id from billing.subscription_items i
+                 where i.subscription_id = s.subscription_id order by i.item_id limit 1) first
              where s.user_id = $1
-             window item as (partition by i.subscription_id, i.item_id order by i.as_of)) i
-         where is_first or was_removed or next_seen_at is null or next_seen_at > $2
+             union all
+             select p.subscription_id, next.item_id
+             from item p
+             cross join lateral (
+                 select i.item_id from billing.subscription_items i
+                 where i.subscription_id = p.subscription_id and i.item_id > p.item_id order by i.item_id limit 1) next
+         )
+         select ",
+        columns!(),
+        " from item
+         cross join lateral (
+             -- Null: all of them are needed.
+             select case when not exists (
+                     select from billing.subscription_items r
+                     where r.subscription_id = item.subscription_id and r.item_id = item.item_id and r.removed)
+                 then (
+                     select c.seen_at from billing.subscription_items c
+                     where c.subscription_id = item.subscription_id and c.item_id = item.item_id and c.seen_at <= $2
+                     order by c.seen_at desc limit 1) end as since
+             offset 0) needed
+         cross join lateral (
+             select * from billing.subscription_items later
+             where later.subscription_id = item.subscription_id and later.item_id = item.item_id
+                 and later.seen_at >= coalesce(needed.since, '-infinity')
+             union all
+             select * from (
+                 select * from billing.subscription_items i
+                 where i.subscription_id = item.subscription_id and i.item_id = item.item_id
+                 order by i.seen_at, i.as_of limit 1) first
+             where first.seen_at < needed.since
+         ) i
          order by i.item_id, i.as_of"
     );
     sql.query(OF_USER_SINCE, &[uuid_datum(user).into(), timestamp(since).into()]).map(stored).collect()

@@ -8,6 +8,7 @@ mod catalog;
 mod compat;
 mod constraints;
 mod contention;
+mod cost_by_age;
 mod direct_calls;
 mod draws_in_their_time;
 mod drop_guard;

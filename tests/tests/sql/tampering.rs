@@ -275,6 +275,15 @@ const FACTS: &[(&str, &str)] = &[
         "is missing, its facts are worth",
     ),
     ("update billing.payments set paid_at = null where source_id = 'in_y'", "are worth 0"),
+    (
+        "update billing.invoice_lines set paid_at = paid_at - interval '1 day' where source_id = 'in_1'",
+        "line 1 of in_1: it was paid at",
+    ),
+    ("update billing.payments set user_id = :bob where source_id = 'in_1'", "payment in_1 belongs to user"),
+    (
+        "update billing.subscriptions set user_id = :bob where subscription_id = 'sub_1'",
+        "line 1 of in_1 counts for user",
+    ),
     ("update billing.payments set worth = 600 where source_id = 'cs_1'", "payment cs_1 is worth 600"),
     ("update billing.credit_grants set bought = 600 where source_id = 'cs_1'", "payment cs_1 is worth 500"),
     ("update billing.payments set amount_reversed = 0 where source_id = 'cs_1'", "of which 500 is left"),

@@ -1,8 +1,9 @@
 //! Scenario 24: trials, coupons and first purchases: what is granted without money, and once per user.
 
 use serde_json::{Value, json};
+use stripe_credits_tests::stripe::CREATED;
 use stripe_credits_tests::subscription::{
-    Invoice, PRO, invoice, line, month, months_after, period, renewal, subscription,
+    Invoice, MAX, PRO, invoice, line, month, months_after, period, renewal, subscription,
 };
 use stripe_credits_tests::{ANN, Connection, Database, catalog};
 
@@ -171,4 +172,36 @@ fn the_first_purchases_bonus_comes_once_per_user_with_whichever_invoice_is_first
     assert_eq!(c.agreed_balance_and_debt(ANN), (10_700, 0));
     let bonuses = c.ledger(ANN).iter().filter(|row| row.starts_with("bonus")).count();
     assert_eq!(bonuses, 1);
+}
+
+#[test]
+fn the_first_purchase_is_the_one_that_turns_out_to_be_the_earliest_however_long_ago() {
+    let db = Database::new();
+    let mut c = db.connect();
+    let mut catalog = pro_with(&json!({"first_purchase_bonus": 700}));
+    catalog["plans"][1]["first_purchase_bonus"] = json!(100);
+    c.load_catalog(&catalog);
+    c.twice(&subscription("sub_1", PRO.0).of(ANN).created("evt_created"));
+    c.twice(&subscription("sub_2", MAX.0).of(ANN).with("customer", "cus_2").created("evt_created_2"));
+    // Neither says when it was paid, so that the earliest event that says it was does.
+    let paid_by = |invoice: Invoice, id: &str, at: i64| {
+        invoice.with("status_transitions", json!({ "paid_at": null })).paid(id).with("created", at)
+    };
+    let (pro, max) = (renewal("in_pro", "sub_1", PRO, 0), renewal("in_max", "sub_2", MAX, 0).of(ANN));
+    c.twice(&paid_by(pro, "evt_pro", CREATED + 100));
+    c.twice(&paid_by(max.clone(), "evt_max", CREATED + 200));
+    let year = |n| renewal(&format!("in_{n}"), "sub_1", PRO, n).paid(&format!("evt_{n}"));
+    for n in 1..12 {
+        c.twice(&year(n));
+    }
+    let bonus = |c: &mut Connection| {
+        let held = "select amount from billing.credit_grants where source_id = 'first_purchase_bonus'";
+        c.one::<i64>(held, &[])
+    };
+    assert_eq!(bonus(&mut c), 700);
+    c.twice(&paid_by(max, "evt_max_earlier", CREATED + 50));
+    assert_eq!(bonus(&mut c), 100);
+    c.twice(&year(12));
+    assert_eq!((bonus(&mut c), c.faults()), (100, Vec::new()));
+    assert_eq!(c.ledger(ANN).iter().filter(|row| row.starts_with("bonus")).count(), 1);
 }

@@ -7,6 +7,8 @@ use stripe_credits_rules::simulator::{
     Api, BillingMode, Books, CHANGES, Choice, DAY, EVERYTHING, Event, HONEST, HONEST_FLEXIBLE, Happening,
     Kind, Months, Policies, Settings, Step, catalog, exploit, fair, history, honest,
 };
+use stripe_credits_rules::streams::facts::{Facts, FormerUser};
+use stripe_credits_rules::streams::holdings;
 
 use crate::account::Account;
 use crate::stripe::{Catalog, Told};
@@ -230,5 +232,51 @@ proptest! {
         player.play(Step::Look { at: end_of(&history) });
         player.learn(lost);
         prop_assert_eq!(player.account.balances(), on_time.balances(), "{} without {}", json!(choices), lost.body["id"]);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Rule 6: whoever had a subscription when something of it was drawn, its grants are worth the same, and as much is left.
+    #[test]
+    fn who_drew_from_a_moved_subscription_changes_neither_worth_nor_what_is_left(
+        mode in modes(), day in 0..400_i64, policies in policies(), choices in choices(), spends in any::<Vec<u8>>(),
+        moves in proptest::collection::vec(any::<prop::sample::Index>(), 1..4),
+    ) {
+        let (settings, history) = told(mode, day, EVERYTHING, &choices);
+        let mut player = Player::new(settings.begins_at, policies);
+        for (index, happening) in history.iter().enumerate() {
+            for event in &happening.events {
+                player.play(Step::Deliver(event));
+            }
+            let books = player.play(Step::Look { at: happening.at });
+            let share = spends.get(index % spends.len().max(1)).map_or(0, |share| i64::from(*share));
+            if books.balance * share / 255 > 0 {
+                player.account.spend(books.balance * share / 255);
+            }
+        }
+        let (facts, draws, now) = (&player.account.facts, &player.account.draws, player.account.now());
+        let together = holdings(facts, draws, now).expect("numbers that can be held").targets;
+        // Each of the former users drew until the subscriptions left.
+        let mut left: Vec<usize> = moves.iter().map(|at| at.index(draws.len() + 1)).collect();
+        left.sort_unstable();
+        let starts = std::iter::once(0).chain(left.iter().copied());
+        let payments: Vec<String> = facts.payments.iter().map(|payment| payment.id.clone()).collect();
+        let former = starts.zip(&left).map(|(start, end)| FormerUser {
+            draws: draws[start..*end].to_vec(),
+            payments: payments.clone(),
+        });
+        let facts = Facts { former: former.collect(), ..facts.clone() };
+        let split = holdings(&facts, &draws[*left.last().expect("a move")..], now).expect("numbers that can be held");
+        for (own, all) in split.targets.iter().zip(&together) {
+            prop_assert_eq!(&own.key, &all.key);
+            let of_others = split.former.iter().filter(|kept| kept.key == own.key);
+            let kept: i64 = of_others.map(|kept| kept.worth.0).sum();
+            prop_assert_eq!(own.worth.0 + kept, all.worth.0, "{:?} of {:?}", own, all);
+            if all.moved.0 == 0 && own.moved.0 == 0 {
+                prop_assert_eq!(own.remaining, all.remaining, "{:?} of {:?}", own, all);
+            }
+        }
     }
 }

@@ -96,10 +96,8 @@ create function billing.store_price_amounts(p_amounts jsonb) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if p_amounts is null then
-        raise exception 'p_amounts must not be null' using errcode = 'null_value_not_allowed',
-            detail = 'p_amounts = NULL';
-    elsif jsonb_typeof(p_amounts) <> 'array' then
+    perform billing.require_given(p_amounts, 'p_amounts');
+    if jsonb_typeof(p_amounts) <> 'array' then
         raise exception 'p_amounts must be an array' using errcode = 'invalid_parameter_value',
             detail = format('p_amounts is of type %s', jsonb_typeof(p_amounts));
     end if;
@@ -158,9 +156,7 @@ language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform billing.require_named(p_price_id, 'p_price_id');
-    if p_at is null then
-        raise exception 'p_at must not be null' using errcode = 'null_value_not_allowed', detail = 'p_at = NULL';
-    end if;
+    perform billing.require_given(p_at, 'p_at');
     return query
         select p.* from billing.prices p
         where p.price_id = p_price_id

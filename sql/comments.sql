@@ -227,9 +227,11 @@ Errors: 22004 null, 22023 another state, blank or too long.';
 comment on function billing.run_due(integer) is
 'Posts what is due (expiries, parts of a period''s credits, months of the free plan, expired reservations) in up to '
 'p_limit accounts, and does what retry_due(20) does, if no delivery is being applied at that '
-'moment; tells of credits that expire within the catalog''s expiring_days, and removes rows of the outbox that are 30 '
-'days old, up to p_limit each; busy accounts are left for the next run. Returns how many accounts, events and rows. It need not be punctual: reads are right '
-'without it, and every operation posts what is due in its account. Errors: 22004, 22023.';
+'moment; tells of credits that expire within the catalog''s expiring_days, removes rows of the outbox that are 30 '
+'days old, and gives accounts of which the read model changed without them (read_changes) a new version, for the '
+'mirror, up to p_limit each; busy accounts are left for the next run. Returns how many accounts, events and rows, new '
+'versions not counted. It need not be punctual: reads are right without it, and every operation posts what is due in its '
+'account. Errors: 22004, 22023.';
 
 comment on function billing.retry_parked(integer) is
 'Judges up to p_limit parked events again, those that waited longest first, except those of busy accounts. Returns '
@@ -250,8 +252,9 @@ alter function billing.retry_due(integer) set lock_timeout = '1s';
 
 comment on function billing.forget_user(uuid) is
 'Forgets a person: reduces what the inbox keeps of their events to the fields that the rules read, so without names, '
-'e-mail addresses, addresses and cards, now and for events that arrive later. The ledger, payments and ids of Stripe''s '
-'stay, and every event can still be applied again. It reads the whole inbox while deliveries wait.
+'e-mail addresses, addresses and cards, now and for events that arrive later. Auto top-up is turned off, and the mirror '
+'drops the user''s rows. The ledger, payments and ids of Stripe''s stay, and every event can still be applied again. It '
+'reads the whole inbox while deliveries wait.
   p_user_id  the user
 Outcome: applied, with details.events, how many were reduced; already_applied if there was nothing left to do.
 Errors: 22004 null, 25001 as apply_stripe_event.';

@@ -420,13 +420,7 @@ as $$
 declare
     v_since timestamptz;
 begin
-    if p_window is null then
-        raise exception 'p_window must not be null'
-            using errcode = 'null_value_not_allowed', detail = 'p_window = NULL';
-    elsif p_window <= interval '0' then
-        raise exception 'p_window must be longer than 0'
-            using errcode = 'invalid_parameter_value', detail = format('p_window = %L', p_window);
-    end if;
+    perform billing.require_positive(p_window, 'p_window');
     v_since := statement_timestamp() - p_window;
     return (
         -- Everything here reads an index or the window, never the whole inbox or ledger.
@@ -477,11 +471,8 @@ create function billing.balance_at(p_user_id uuid, p_at timestamptz) returns big
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if p_user_id is null or p_at is null then
-        raise exception '% must not be null', case when p_user_id is null then 'p_user_id' else 'p_at' end
-            using errcode = 'null_value_not_allowed',
-                detail = format('p_user_id = %L, p_at = %L', p_user_id, p_at);
-    end if;
+    perform billing.require_given(p_user_id, 'p_user_id');
+    perform billing.require_given(p_at, 'p_at');
     -- Rows are in the order in which operations locked the account, so the last row up to then has the balance.
     return coalesce((
         select t.balance_after from billing.credit_transactions t

@@ -110,7 +110,7 @@ comment on domain billing.credits is 'A number of credits.';
 create domain billing.movement as bigint check (value <> 0);
 comment on domain billing.movement is 'A signed number of credits that moved.';
 create domain billing.ordinal as bigint check (value > 0);
-comment on domain billing.ordinal is 'The number of a user''s grant or ledger row, counted from 1.';
+comment on domain billing.ordinal is 'The number of a user''s grant, ledger row, top-up or row of the outbox, counted from 1.';
 create domain billing.identifier as text check (value <> '');
 comment on domain billing.identifier is 'A Stripe id, a price, or a key of the app.';
 create domain billing.pool as text check (value in ('subscription', 'purchased', 'promotional'));
@@ -150,7 +150,51 @@ comment on domain billing.counter is 'A number counted from 1.';
 create domain billing.quantity as bigint check (value >= 0);
 comment on domain billing.quantity is 'How many units a line or a subscription item bills.';
 
--- As error.rs does it for the functions in Rust.
+-- Checks of arguments, as error.rs does them for the functions in Rust.
+create function billing.require_given(p_value anyelement, p_argument text) returns void
+language plpgsql immutable set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if p_value is null then
+        raise exception '% must not be null', p_argument
+            using errcode = 'null_value_not_allowed', detail = format('%s = NULL', p_argument);
+    end if;
+end
+$$;
+comment on function billing.require_given(anyelement, text) is 'Raises 22004 if an argument is null.';
+
+create function billing.require_positive(p_value anyelement, p_argument text) returns void
+language plpgsql immutable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    c_zero constant p_value%type := '0';
+begin
+    perform billing.require_given(p_value, p_argument);
+    if p_value <= c_zero then
+        raise exception '% must be above 0', p_argument
+            using errcode = 'invalid_parameter_value', detail = format('%s = %s', p_argument, p_value);
+    end if;
+end
+$$;
+comment on function billing.require_positive(anyelement, text) is
+'Raises 22004 if a number or an interval is null, 22023 if it is not above 0.';
+
+create function billing.require_not_negative(p_value anyelement, p_argument text) returns void
+language plpgsql immutable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    c_zero constant p_value%type := '0';
+begin
+    perform billing.require_given(p_value, p_argument);
+    if p_value < c_zero then
+        raise exception '% must not be below 0', p_argument
+            using errcode = 'invalid_parameter_value', detail = format('%s = %s', p_argument, p_value);
+    end if;
+end
+$$;
+comment on function billing.require_not_negative(anyelement, text) is
+'Raises 22004 if a number or an interval is null, 22023 if it is below 0.';
+
 create function billing.require_named(p_value text, p_argument text) returns void
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
@@ -158,10 +202,8 @@ declare
     -- As MAX_ID_BYTES of the rules.
     c_bytes constant integer := 255;
 begin
-    if p_value is null then
-        raise exception '% must not be null', p_argument
-            using errcode = 'null_value_not_allowed', detail = format('%s = NULL', p_argument);
-    elsif octet_length(p_value) > c_bytes then
+    perform billing.require_given(p_value, p_argument);
+    if octet_length(p_value) > c_bytes then
         raise exception '% must be at most % bytes', p_argument, c_bytes
             using errcode = 'invalid_parameter_value',
                 detail = format('%s has %s bytes', p_argument, octet_length(p_value));

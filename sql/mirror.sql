@@ -72,14 +72,8 @@ language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
-    if num_nulls(p_user_ids, p_ledger_rows) > 0 then
-        raise exception 'p_user_ids and p_ledger_rows must not be null'
-            using errcode = 'null_value_not_allowed',
-                detail = format('p_user_ids = %L, p_ledger_rows = %L', p_user_ids, p_ledger_rows);
-    elsif p_ledger_rows < 0 then
-        raise exception 'p_ledger_rows must not be below 0'
-            using errcode = 'invalid_parameter_value', detail = format('p_ledger_rows = %s', p_ledger_rows);
-    end if;
+    perform billing.require_given(p_user_ids, 'p_user_ids');
+    perform billing.require_not_negative(p_ledger_rows, 'p_ledger_rows');
     return query
     select a.user_id, a.version, f.user_id is not null,
         -- What is due by time shows in the read model before it is posted and the account's version rises.
@@ -109,13 +103,12 @@ create function billing.mark_mirrored(p_user_ids uuid[], p_versions bigint[]) re
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
+    v_now constant timestamptz := clock_timestamp();
     v_done bigint;
 begin
-    if num_nulls(p_user_ids, p_versions) > 0 then
-        raise exception 'p_user_ids and p_versions must not be null'
-            using errcode = 'null_value_not_allowed',
-                detail = format('p_user_ids = %L, p_versions = %L', p_user_ids, p_versions);
-    elsif cardinality(p_user_ids) <> cardinality(p_versions) then
+    perform billing.require_given(p_user_ids, 'p_user_ids');
+    perform billing.require_given(p_versions, 'p_versions');
+    if cardinality(p_user_ids) <> cardinality(p_versions) then
         raise exception 'p_user_ids and p_versions must be of one length'
             using errcode = 'invalid_parameter_value',
                 detail = format('p_user_ids = %L, p_versions = %L', p_user_ids, p_versions);
@@ -129,7 +122,7 @@ begin
     ), marked as (
         update billing.accounts a set mirror_due_since = case when a.version <> m.version then
             -- It changed meanwhile, and the mirror may have got the older state last.
-            coalesce(a.mirror_due_since, clock_timestamp()) end
+            coalesce(a.mirror_due_since, v_now) end
         from mirrored m
         where a.user_id = m.user_id
             and (a.version = m.version) = (a.mirror_due_since is not null)
@@ -149,17 +142,15 @@ create function billing.mirror_again(p_user_ids uuid[]) returns bigint
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
+    v_now constant timestamptz := clock_timestamp();
     v_due bigint;
 begin
-    if p_user_ids is null then
-        raise exception 'p_user_ids must not be null'
-            using errcode = 'null_value_not_allowed', detail = 'p_user_ids = NULL';
-    end if;
+    perform billing.require_given(p_user_ids, 'p_user_ids');
     with locked as (
         select a.user_id from billing.accounts a
         where a.user_id = any (p_user_ids) and a.mirror_due_since is null order by a.user_id for update
     ), due as (
-        update billing.accounts a set mirror_due_since = clock_timestamp() from locked l where a.user_id = l.user_id
+        update billing.accounts a set mirror_due_since = v_now from locked l where a.user_id = l.user_id
         returning 1
     )
     select count(*) into v_due from due;

@@ -42,13 +42,8 @@ declare
     c_nobody constant uuid := '00000000-0000-0000-0000-000000000000';
     v_now constant timestamptz := clock_timestamp();
 begin
-    if p_limit is null or p_lease is null then
-        raise exception '% must not be null', case when p_limit is null then 'p_limit' else 'p_lease' end
-            using errcode = 'null_value_not_allowed', detail = format('p_limit = %L, p_lease = %L', p_limit, p_lease);
-    elsif p_limit <= 0 or p_lease <= interval '0' then
-        raise exception 'p_limit and p_lease must be above 0'
-            using errcode = 'invalid_parameter_value', detail = format('p_limit = %L, p_lease = %L', p_limit, p_lease);
-    end if;
+    perform billing.require_positive(p_limit, 'p_limit');
+    perform billing.require_positive(p_lease, 'p_lease');
     return query
         -- No more than p_limit rows are looked at, however many wait behind others: those that do are put off.
         with due as (
@@ -92,14 +87,10 @@ declare
     v_state constant text := case when p_error is null then 'delivered' when p_retry_after is null then 'dead'
         else 'pending' end;
 begin
-    if p_user_id is null or p_id is null or p_attempts is null then
-        raise exception 'p_user_id, p_id and p_attempts must not be null'
-            using errcode = 'null_value_not_allowed',
-                detail = format('p_user_id = %L, p_id = %L, p_attempts = %L', p_user_id, p_id, p_attempts);
-    elsif p_attempts < 1 then
-        raise exception 'p_attempts must be above 0'
-            using errcode = 'invalid_parameter_value', detail = format('p_attempts = %s', p_attempts);
-    elsif p_error !~ '\S' then
+    perform billing.require_given(p_user_id, 'p_user_id');
+    perform billing.require_given(p_id, 'p_id');
+    perform billing.require_positive(p_attempts, 'p_attempts');
+    if p_error !~ '\S' then
         raise exception 'p_error must not be blank'
             using errcode = 'invalid_parameter_value', detail = format('p_error = %L', p_error);
     elsif p_retry_after < interval '0' then
@@ -139,13 +130,14 @@ create function billing.replay_outbox(p_user_id uuid default null, p_id bigint d
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
+    v_now constant timestamptz := clock_timestamp();
     v_rows bigint;
 begin
     if p_id is not null and p_user_id is null then
         raise exception 'p_user_id must not be null where p_id is given'
             using errcode = 'null_value_not_allowed', detail = format('p_user_id = NULL, p_id = %L', p_id);
     end if;
-    update billing.outbox o set state = 'pending', ended_at = null, attempts = 0, next_attempt_at = clock_timestamp()
+    update billing.outbox o set state = 'pending', ended_at = null, attempts = 0, next_attempt_at = v_now
     where (p_user_id is null or o.user_id = p_user_id) and (p_id is null or o.id = p_id)
         and (o.state = 'dead' or o.state = 'delivered' and p_id is not null);
     get diagnostics v_rows = row_count;

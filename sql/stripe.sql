@@ -327,6 +327,7 @@ as $$
 declare
     -- As stored.
     c_position_bytes constant integer := 4096;
+    v_now constant timestamptz := clock_timestamp();
 begin
     perform billing.require_named(p_command, 'p_command');
     if pg_column_size(p_position) > c_position_bytes then
@@ -339,7 +340,7 @@ begin
         return;
     end if;
     insert into billing.cursors as c (command, position, moved_at)
-    values (p_command, p_position, clock_timestamp())
+    values (p_command, p_position, v_now)
     on conflict (command) do update set position = excluded.position, moved_at = excluded.moved_at;
 end
 $$;

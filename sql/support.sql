@@ -260,7 +260,7 @@ comment on function billing.explain_id(text) is
 'Everything known of an id of Stripe''s: of an event its row in the inbox and all of its object; of a session, an invoice, a '
 'payment intent, a charge, a refund, a dispute or a credit note its payment with its lines, grants and ledger rows; of a '
 'subscription its state, items and moves; of a customer the user and what waits. found are the rows of find_users. What is '
-'not known is null or empty; at most 50 of a kind. Times are in UTC.
+'not known is null or empty; of events, a subscription''s payments and ledger rows the latest 50. Times are in UTC.
 Errors: 22004 null, 22023 blank or too long.';
 
 create function billing.explain_waiting(p_limit integer default 50) returns jsonb
@@ -270,13 +270,7 @@ declare
     -- Of more than that, those that were judged last are not looked at.
     c_rows constant integer := 10000;
 begin
-    if p_limit is null then
-        raise exception 'p_limit must not be null'
-            using errcode = 'null_value_not_allowed', detail = 'p_limit = NULL';
-    elsif p_limit <= 0 then
-        raise exception 'p_limit must be above 0'
-            using errcode = 'invalid_parameter_value', detail = format('p_limit = %s', p_limit);
-    end if;
+    perform billing.require_positive(p_limit, 'p_limit');
     return (
         select coalesce(jsonb_agg(jsonb_build_object(
             'event_id', w.event_id, 'type', w.type, 'object_id', w.object_id, 'customer_id', w.customer_id,
@@ -311,10 +305,7 @@ declare
     c_draws constant integer := 10;
     v_today date;
 begin
-    if p_user_id is null then
-        raise exception 'p_user_id must not be null'
-            using errcode = 'null_value_not_allowed', detail = 'p_user_id = NULL';
-    end if;
+    perform billing.require_given(p_user_id, 'p_user_id');
     v_today := billing.account_time((select a.test_clock from billing.accounts a where a.user_id = p_user_id))::date;
     return jsonb_build_object(
         'user_id', p_user_id,

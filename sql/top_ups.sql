@@ -26,8 +26,8 @@ create table billing.top_ups (
     primary key (user_id, id)
 ) with (fillfactor = 80);
 comment on table billing.top_ups is
-'Requests to buy a pack for a user by auto top-up, written in the transaction of the spend or reservation that asks for it. serve '
-'has them paid; payment_intent.succeeded grants. Of a user at most one is open, requested or paid.';
+'Requests to buy a pack for a user by auto top-up, written in the transaction of the spend or reservation that asks for it, or of '
+'set_auto_top_up for a user who has too few credits already. serve has them paid; payment_intent.succeeded grants. Of a user at most one is open, requested or paid.';
 comment on column billing.top_ups.credits is 'What the pack held when it was requested; what is granted is by the price.';
 comment on column billing.top_ups.below is 'A request that is not paid yet is given up once the user has as many credits again.';
 comment on column billing.top_ups.reason is 'Why it failed or was canceled: a code of Stripe''s or one of docs/top-up.md.';
@@ -56,15 +56,9 @@ declare
     c_too_late constant interval := '23 hours';
     v_now constant timestamptz := clock_timestamp();
 begin
-    if num_nulls(p_livemode, p_limit, p_lease) > 0 then
-        raise exception '% must not be null', case when p_livemode is null then 'p_livemode'
-                when p_limit is null then 'p_limit' else 'p_lease' end
-            using errcode = 'null_value_not_allowed',
-                detail = format('p_livemode = %L, p_limit = %L, p_lease = %L', p_livemode, p_limit, p_lease);
-    elsif p_limit <= 0 or p_lease <= interval '0' then
-        raise exception 'p_limit and p_lease must be above 0'
-            using errcode = 'invalid_parameter_value', detail = format('p_limit = %L, p_lease = %L', p_limit, p_lease);
-    end if;
+    perform billing.require_given(p_livemode, 'p_livemode');
+    perform billing.require_positive(p_limit, 'p_limit');
+    perform billing.require_positive(p_lease, 'p_lease');
     return query
         with due as (
             select t.user_id, t.id from billing.top_ups t
@@ -111,14 +105,9 @@ as $$
 declare
     v_named text;
 begin
-    if num_nulls(p_user_id, p_id, p_amount) > 0 then
-        raise exception 'p_user_id, p_id and p_amount must not be null'
-            using errcode = 'null_value_not_allowed',
-                detail = format('p_user_id = %L, p_id = %L, p_amount = %L', p_user_id, p_id, p_amount);
-    elsif p_amount <= 0 then
-        raise exception 'p_amount must be above 0'
-            using errcode = 'invalid_parameter_value', detail = format('p_amount = %s', p_amount);
-    end if;
+    perform billing.require_given(p_user_id, 'p_user_id');
+    perform billing.require_given(p_id, 'p_id');
+    perform billing.require_positive(p_amount, 'p_amount');
     perform billing.require_named(p_payment_intent_id, 'p_payment_intent_id');
     perform billing.require_named(p_customer_id, 'p_customer_id');
     perform billing.require_named(p_currency, 'p_currency');
@@ -145,19 +134,15 @@ create function billing.retry_top_up(
 ) returns boolean
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_now constant timestamptz := clock_timestamp();
 begin
-    if num_nulls(p_user_id, p_id, p_attempts, p_retry_after) > 0 then
-        raise exception 'p_user_id, p_id, p_attempts and p_retry_after must not be null'
-            using errcode = 'null_value_not_allowed',
-                detail = format('p_user_id = %L, p_id = %L, p_attempts = %L, p_retry_after = %L', p_user_id, p_id,
-                    p_attempts, p_retry_after);
-    elsif p_attempts <= 0 or p_retry_after < interval '0' then
-        raise exception 'p_attempts must be above 0, and p_retry_after not below'
-            using errcode = 'invalid_parameter_value',
-                detail = format('p_attempts = %L, p_retry_after = %L', p_attempts, p_retry_after);
-    end if;
+    perform billing.require_given(p_user_id, 'p_user_id');
+    perform billing.require_given(p_id, 'p_id');
+    perform billing.require_positive(p_attempts, 'p_attempts');
+    perform billing.require_not_negative(p_retry_after, 'p_retry_after');
     perform billing.require_named(p_error, 'p_error');
-    update billing.top_ups t set next_attempt_at = clock_timestamp() + p_retry_after, last_error = p_error
+    update billing.top_ups t set next_attempt_at = v_now + p_retry_after, last_error = p_error
     where t.user_id = p_user_id and t.id = p_id and t.state = 'requested' and t.attempts = p_attempts;
     return found;
 end

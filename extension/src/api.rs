@@ -432,15 +432,13 @@ fn finish_top_up(
     p_reason: default!(Option<String>, "NULL"),
 ) -> bool {
     let state = end_of_top_up(p_state, "p_state");
+    let payment_intent_id = named_if_given(p_payment_intent_id, "p_payment_intent_id");
+    let reason = named_if_given(p_reason, "p_reason");
     // What was paid names what paid it; anything else, why it was not.
-    let is_paid = state == TopUpState::Paid;
-    let payment_intent_id = if is_paid {
-        Some(named(p_payment_intent_id, "p_payment_intent_id"))
-    } else {
-        named_if_given(p_payment_intent_id, "p_payment_intent_id")
+    match state {
+        TopUpState::Paid => required(payment_intent_id.as_deref(), "p_payment_intent_id"),
+        _ => required(reason.as_deref(), "p_reason"),
     };
-    let reason =
-        if is_paid { named_if_given(p_reason, "p_reason") } else { Some(named(p_reason, "p_reason")) };
     let ending = Ending {
         user: uuid(required(p_user_id, "p_user_id")),
         id: required(p_id, "p_id"),
@@ -452,9 +450,9 @@ fn finish_top_up(
 }
 
 /// Posts what is due in up to `p_limit` accounts, and does what `retry_due(20)` does, if no delivery is being applied at that
-/// moment; tells of credits that expire soon, and removes old rows of the outbox, up to `p_limit` each. Returns
-/// how many accounts, events and rows; 0 means that the others are busy or not due. It need not be punctual: reads are right
-/// without it.
+/// moment; tells of credits that expire soon, removes old rows of the outbox, and gives a new version to accounts of which the
+/// read model changed without them, up to `p_limit` each. Returns how many accounts, events and rows, new versions not counted;
+/// 0 means that the others are busy or not due. It need not be punctual: reads are right without it.
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn run_due(p_limit: default!(Option<i32>, "1000")) -> i64 {
@@ -489,7 +487,7 @@ fn prune_stripe_events(p_older_than: Option<Interval>) -> i64 {
 }
 
 /// Forgets a user: reduces what the inbox keeps of them, names, addresses and all, to what the rules read, now and for
-/// events that arrive later. The ledger stays, and every event can still be applied again.
+/// events that arrive later; turns auto top-up off. The ledger stays, and every event can still be applied again.
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn forget_user(p_user_id: Option<pgrx::Uuid>) -> Outcome {

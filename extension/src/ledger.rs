@@ -57,7 +57,7 @@ use crate::pg::convert::{clock, timestamp, uuid_datum};
 use crate::pg::error::raise;
 use crate::pg::json::Json;
 use crate::pg::sql::{Row, Sql};
-use crate::tables::test_clocks;
+use crate::tables::{reservations, test_clocks};
 
 /// The kind of a ledger row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -232,13 +232,13 @@ fn renew_versions(sql: &mut Sql, limit: i64) {
              order by a.user_id limit $1 for update of a, c skip locked
          ), renewed as (
              update billing.accounts a set version = a.version + 1,
-                 mirror_due_since = coalesce(a.mirror_due_since, clock_timestamp())
+                 mirror_due_since = coalesce(a.mirror_due_since, $2)
              where a.user_id in (select l.user_id from locked l)
          )
          delete from billing.read_changes c where (c.user_id, c.id) in (select l.user_id, l.id from locked l)
              -- An account that is made later is not mirrored yet.
              or not exists (select from billing.accounts a where a.user_id = c.user_id)",
-        &[limit.into()],
+        &[limit.into(), timestamp(clock()).into()],
     );
 }
 
@@ -392,10 +392,15 @@ pub(crate) fn sync(sql: &mut Sql, user: Uuid) -> Credits {
                  (select min(r.expires_at) from billing.reservations r
                   where r.user_id = a.user_id and r.status = 'held')),
              version = a.version + 1, updated_at = $2,
-             mirror_due_since = coalesce(a.mirror_due_since, clock_timestamp())
+             mirror_due_since = coalesce(a.mirror_due_since, $4)
          where a.user_id = $1
          returning subscription_credits + purchased_credits + promotional_credits - debt",
-        &[uuid_datum(user).into(), timestamp(account.now).into(), account.last_transaction_id.into()],
+        &[
+            uuid_datum(user).into(),
+            timestamp(account.now).into(),
+            account.last_transaction_id.into(),
+            timestamp(clock()).into(),
+        ],
     );
     row.get()
 }
@@ -527,7 +532,7 @@ impl Account {
         origin: &Origin,
     ) -> Result<(), Reason> {
         let credits = grants.iter().try_fold(Credits::ZERO, |sum, grant| sum.checked_add(grant.credits));
-        if !credits.is_some_and(|credits| self.fits(credits)) {
+        if !credits.is_some_and(|credits| self.fits(sql, credits)) {
             return Err(Reason::OutOfRange);
         }
         for grant in grants {
@@ -557,14 +562,17 @@ impl Account {
         Ok(())
     }
 
-    /// Whether the account can hold so many more.
-    pub(crate) fn fits(&self, credits: Credits) -> bool {
-        credits <= self.room()
+    /// Whether the account can be given so many more.
+    pub(crate) fn fits(&self, sql: &mut Sql, credits: Credits) -> bool {
+        credits <= self.room(sql)
     }
 
-    /// How many more credits the account can hold.
-    fn room(&self) -> Credits {
-        Credits(i64::MAX - self.available().0)
+    /// How many more credits the account can be given. What reservations hold keeps its room: they end at their time, and an
+    /// account that cannot hold what comes back then could not be opened any more.
+    fn room(&self, sql: &mut Sql) -> Credits {
+        // A reservation that is held is due sooner or later.
+        let held = self.next_due.map_or(Credits::ZERO, |_| reservations::held(sql, self.user));
+        Credits(i64::MAX - self.available().0 - held.0)
     }
 
     /// Records that something changed which the read model shows and the account does not hold.
@@ -591,7 +599,7 @@ impl Account {
         transaction_type: TransactionType,
         origin: &Origin,
     ) {
-        let room = self.room();
+        let room = Credits(i64::MAX - self.available().0);
         let (balance, change) = match grant {
             Some((_, Pool::Subscription)) => (&mut self.balances.subscription, amount.0),
             Some((_, Pool::Purchased)) => (&mut self.balances.purchased, amount.0),
@@ -711,7 +719,7 @@ impl Account {
                  debt = $5, tier = $6, subscription_status = $7, signed_up_at = $8, free_next_at = $9, periods_next_at = $10,
                  next_due_at = $11, last_grant_id = $12, last_transaction_id = $13, version = version + 1, updated_at = $14,
                  test_clock = $15, last_hash = $16, to_set_aside = $17, last_outbox_id = $18,
-                 mirror_due_since = coalesce(mirror_due_since, clock_timestamp())
+                 mirror_due_since = coalesce(mirror_due_since, $19)
              where user_id = $1",
             &[
                 uuid_datum(self.user).into(),
@@ -732,6 +740,7 @@ impl Account {
                 self.last_hash.as_slice().into(),
                 self.to_set_aside.as_ref().map(|all| Json::from_text(&all.to_string())).into(),
                 self.last_outbox_id.into(),
+                timestamp(clock()).into(),
             ],
         );
         self.dirty = false;
@@ -745,7 +754,7 @@ fn shares<'conn>(rows: impl Iterator<Item = Row<'conn>>) -> Vec<Share> {
 }
 
 /// Raises 22003 for credits that come back to an account which has since been given so many that it cannot hold them.
-fn raise_too_full(user: Uuid, amount: Credits) -> ! {
+pub(crate) fn raise_too_full(user: Uuid, amount: Credits) -> ! {
     let code = PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE;
     raise(code, "the account cannot hold so many credits", &format!("user {user}: {amount} more"))
 }

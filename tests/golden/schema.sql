@@ -65,7 +65,10 @@ refund_spend(p_user_id uuid, p_spend_request_id text, p_request_id text, p_amoun
 refuse_ledger_change() -> trigger volatile {"search_path=pg_catalog, pg_temp"}
 release_reservation(p_user_id uuid, p_request_id text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
 replay_outbox(p_user_id uuid DEFAULT NULL::uuid, p_id bigint DEFAULT NULL::bigint) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp"}
+require_given(p_value anyelement, p_argument text) -> void immutable {"search_path=pg_catalog, pg_temp"}
 require_named(p_value text, p_argument text) -> void immutable {"search_path=pg_catalog, pg_temp"}
+require_not_negative(p_value anyelement, p_argument text) -> void immutable {"search_path=pg_catalog, pg_temp"}
+require_positive(p_value anyelement, p_argument text) -> void immutable {"search_path=pg_catalog, pg_temp"}
 reservation_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 reserve_credits(p_user_id uuid, p_amount bigint, p_request_id text, p_ttl interval DEFAULT '00:15:00'::interval, p_description text DEFAULT NULL::text) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
 resolve_price(p_price_id text, p_at timestamp with time zone DEFAULT now()) -> SETOF billing.prices stable security definer {"search_path=pg_catalog, pg_temp"}
@@ -766,7 +769,10 @@ billing.refuse_ledger_change(): EXECUTE to stripe_credits_owner
 billing.release_reservation(uuid,text): EXECUTE to service_role
 billing.replay_outbox(uuid,bigint): EXECUTE to service_role
 billing.repricings: SELECT to service_role
+billing.require_given(anyelement,text): EXECUTE to stripe_credits_owner
 billing.require_named(text,text): EXECUTE to stripe_credits_owner
+billing.require_not_negative(anyelement,text): EXECUTE to stripe_credits_owner
+billing.require_positive(anyelement,text): EXECUTE to stripe_credits_owner
 billing.reservation_faults(): EXECUTE to service_role
 billing.reservations: SELECT to authenticated
 billing.reservations: SELECT to service_role
@@ -801,9 +807,7 @@ billing.user_id(text): EXECUTE to service_role
 billing.user_payments: SELECT to service_role
 billing.validate_credits_consistency(): EXECUTE to service_role
 billing.worth_faults(): EXECUTE to service_role
-billing_fdw.credit_transactions: SELECT to authenticated
 billing_fdw.credit_transactions: SELECT to service_role
-billing_fdw.user_credits: SELECT to authenticated
 billing_fdw.user_credits: SELECT to service_role
 billing_fdw.user_payments: SELECT to service_role
 schema billing: USAGE to authenticated

@@ -55,6 +55,8 @@ export interface RefundCall extends Call {
   spend_request_id: string;
   /** All that was not given back by default. */
   amount?: number;
+  /** The description of the ledger's rows. */
+  reason?: string;
 }
 
 export interface GrantCall extends Call {

@@ -5,6 +5,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::payment_intent::TOP_UP_ID;
+
 /// The fields that the rules read, of any object.
 const FIELDS: &[&str] = &[
     "account",
@@ -99,7 +101,7 @@ const METADATA_KEYS: &[&str] = &[
     "quantity",
     "fixed_lines",
     "credits",
-    "top_up_id",
+    TOP_UP_ID,
 ];
 
 /// The text of an event, or of what was fetched about one, without everything that the rules do not read. `None` if it

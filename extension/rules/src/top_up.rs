@@ -144,7 +144,13 @@ text_enum! {
     }
 }
 
-/// The id of a request in the metadata of its payment intent and in what the app is told: its user and its number.
+/// The id of a request, in the metadata of its payment intent and in what the app is told: its user and its number.
+#[must_use]
+pub fn id_of(user: uuid::Uuid, number: i64) -> String {
+    format!("{user}_{number}")
+}
+
+/// The number of a user's request, by its id; `None` if that is no id, or another user's.
 #[must_use]
 pub fn number_of(top_up_id: &str, user: uuid::Uuid) -> Option<i64> {
     let (named, number) = top_up_id.split_once('_')?;
@@ -193,7 +199,7 @@ mod tests {
     #[test]
     fn a_requests_id_names_its_user_and_its_number() {
         let (ann, bob) = (uuid::Uuid::from_u128(1), uuid::Uuid::from_u128(2));
-        assert_eq!(number_of(&format!("{ann}_12"), ann), Some(12));
+        assert_eq!(number_of(&id_of(ann, 12), ann), Some(12));
         for wrong in
             [format!("{ann}_12x"), format!("{ann}_0"), format!("{bob}_12"), format!("{ann}"), "_".to_owned()]
         {

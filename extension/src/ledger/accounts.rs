@@ -61,7 +61,11 @@ impl Accounts {
             computed.iter().flatten().flat_map(|computed| &computed.of_former).collect();
         for (account, computed) in self.0.iter().zip(&computed) {
             let left_here = left.iter().copied().filter(|change| change.user == account.user);
-            account.check_fits(computed.as_ref().map_or(&[], |computed| &computed.changes), left_here)?;
+            account.check_fits(
+                sql,
+                computed.as_ref().map_or(&[], |computed| &computed.changes),
+                left_here,
+            )?;
         }
         for (index, computed) in computed.into_iter().enumerate() {
             let Some(mut computed) = computed else { continue };
@@ -90,7 +94,7 @@ impl Accounts {
     ) -> bool {
         let worth: i128 =
             from.iter().map(|from| i128::from(moves::worth(sql, *from, subscription_id).0)).sum();
-        worth <= i128::from(self.of(to).room().0)
+        worth <= i128::from(self.of(to).room(sql).0)
     }
 
     /// Moves a subscription to a user (rule 6): its facts count in that user's account from now on. What was drawn of its grants

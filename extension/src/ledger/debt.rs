@@ -25,7 +25,7 @@ impl Account {
             return;
         }
         // What finds no room returns with the next change.
-        let excess = (-self.unsettled(sql)).min(self.room().0);
+        let excess = (-self.unsettled(sql)).min(self.room(sql).0);
         for share in self.returned(sql, excess) {
             let of_grant = Origin { metadata: as_of(self.learned_as_of), ..*origin };
             self.return_to(sql, share, TransactionType::DebtSettlement, &of_grant);

@@ -17,11 +17,15 @@ use crate::pg::sql::Sql;
 const FIRST_GRANTS_READ: i64 = 8;
 const GRANTS_READ_GROWTH: i64 = 16;
 
-/// What can be spent, in the draw order (rule 8), which the index `credit_grants_draw` has; the limit follows.
+/// What can be spent, in the draw order (rule 8), which the index `credit_grants_draw` has, after what comes `first`; the limit
+/// follows.
 macro_rules! spendable {
-    () => {
-        "select id, pool, remaining from billing.credit_grants where user_id = $1 and spendable
-         order by priority_at, draw_rank, id limit "
+    ($first:literal) => {
+        concat!(
+            "select id, pool, remaining from billing.credit_grants where user_id = $1 and spendable order by ",
+            $first,
+            "priority_at, draw_rank, id limit "
+        )
     };
 }
 
@@ -32,17 +36,15 @@ const BEFORE_SPEND: &str = concat!(
          first.id, first.pool, first.remaining
      from (values (1)) one
      left join (",
-    spendable!(),
+    spendable!(""),
     "1) first on true"
 );
 
 /// The grants in draw order.
-const SPENDABLE: &str = concat!(spendable!(), "$2");
+const SPENDABLE: &str = concat!(spendable!(""), "$2");
 
 /// The same with purchased credits last: a correction by hand takes what was paid for only if there is nothing else.
-const SPENDABLE_PURCHASED_LAST: &str =
-    "select id, pool, remaining from billing.credit_grants where user_id = $1 and spendable
-     order by pool = 'purchased', priority_at, draw_rank, id limit $2";
+const SPENDABLE_PURCHASED_LAST: &str = concat!(spendable!("pool = 'purchased', "), "$2");
 
 /// What was drawn from these grants, by the ledger rows after one, and up to another if it is given.
 pub(super) fn of_grants(

@@ -67,7 +67,7 @@ impl Account {
         let (_, is_joined) = payments::paid(sql, source_id);
         let nothing = Bought { grants: &[], at: self.now, is_first: false };
         let bought = is_joined.then_some(&nothing);
-        // It fits: it is no more than was held before.
+        // What comes back and does not fit stays as it is posted, until the next change of it.
         let _ = self.settle_purchase(sql, source_id, bought, came_back, Cause::Reversal, origin);
         if let Some(start) = invoice_lines::start(sql, source_id, self.user) {
             self.touch_streams(start, Cause::Reversal);
@@ -103,7 +103,7 @@ impl Account {
         };
         let name = |item: String| Some(bought?.grants.iter().find(|grant| grant.item == item)?.name.clone());
         let changes = targets::changes(rows, held.targets, self.now, &credits, &|_| cause);
-        self.check_fits(&changes, std::iter::empty())?;
+        self.check_fits(sql, &changes, std::iter::empty())?;
         self.post_changes(sql, changes, &|target| name(target.key.item()), origin);
         self.next_due = earliest(self.next_due, held.next_change);
         Ok(())

@@ -53,7 +53,7 @@ impl Account {
     /// [`Reason::OutOfRange`] if that is more than can be held; nothing is posted then.
     pub(super) fn settle_streams(&mut self, sql: &mut Sql, origin: &Origin) -> Result<(), Reason> {
         if let Some(computed) = self.compute_streams(sql)? {
-            self.check_fits(&computed.changes, std::iter::empty())?;
+            self.check_fits(sql, &computed.changes, std::iter::empty())?;
             self.post_streams(sql, computed, origin);
         }
         Ok(())

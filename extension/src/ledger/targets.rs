@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pgrx::datum::TimestampWithTimeZone;
+use pgrx::datum::{DatumWithOid, TimestampWithTimeZone};
 use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::lot::Pool;
@@ -147,6 +147,27 @@ impl Held {
         Some(until.unwrap_or_else(TimestampWithTimeZone::positive_infinity))
     }
 
+    /// The values of `held_columns!`, for the places of `held_values!`.
+    fn args<'a>(&self, key: &GrantKey, pool: Pool) -> Vec<DatumWithOid<'a>> {
+        vec![
+            self.amount.into(),
+            self.moved.into(),
+            self.remaining.into(),
+            self.pending.into(),
+            self.set_aside.into(),
+            self.expired.into(),
+            self.owed.into(),
+            self.bought.map(|bought| bought.0).into(),
+            self.kept.map(|kept| kept.0).into(),
+            self.available_from.map(timestamp).into(),
+            self.expires_at.map(timestamp).into(),
+            self.priority_at.map(timestamp).into(),
+            self.closed_at.map(timestamp).into(),
+            self.needed_by.map(timestamp).into(),
+            self.matters_until(key, pool).into(),
+        ]
+    }
+
     /// What could be spent of it, sooner or later, if nothing were set aside and nothing expired.
     fn unspent(&self) -> i64 {
         (self.amount - self.drawn.0 - self.moved).max(0)
@@ -202,6 +223,21 @@ impl FormerChange {
     fn added(&self) -> i128 {
         added(&self.rows)
     }
+}
+
+/// The columns that say what a grant holds.
+macro_rules! held_columns {
+    () => {
+        "amount, moved, remaining, pending, set_aside, expired, owed, bought, kept, available_from, expires_at, priority_at, \
+         closed_at, needed_by, matters_until, spendable"
+    };
+}
+
+/// Their values, of which [`Held::args`] are the first arguments of a statement.
+macro_rules! held_values {
+    () => {
+        "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $3 > 0"
+    };
 }
 
 /// The columns that [`grant_row`] reads, in its order.
@@ -351,11 +387,10 @@ pub(super) struct Change {
 
 impl Change {
     /// The rows that lead there, for a cause.
-    fn new(row: Option<GrantRow>, target: Option<Target>, held: Held, cause: Cause) -> Change {
+    fn new(row: Option<GrantRow>, target: Option<Target>, pool: Pool, held: Held, cause: Cause) -> Change {
         let nothing = Held::default();
         let before = row.as_ref().map_or(&nothing, |row| &row.held);
-        let pool = row.as_ref().map(|row| row.pool).or(target.as_ref().map(|target| target.pool));
-        let rows = pool.map_or(Vec::new(), |pool| held.rows_since(before, pool, cause));
+        let rows = held.rows_since(before, pool, cause);
         Change { row, target, held, rows }
     }
 
@@ -387,8 +422,8 @@ pub(super) fn changes(
         let bought = bought(&row.key).or(row.held.bought);
         let held = target.as_ref().map_or_else(|| row.held.nothing(), |target| Held::of(target, bought, now));
         if held != row.held {
-            let cause = cause(&row.key);
-            changes.push(Change::new(Some(row), target, held, cause));
+            let (pool, cause) = (row.pool, cause(&row.key));
+            changes.push(Change::new(Some(row), target, pool, held, cause));
         }
     }
     // What was bought is kept although all of it came back before: the money may turn out to have stayed.
@@ -399,8 +434,8 @@ pub(super) fn changes(
     };
     for target in wanted.into_values().filter(is_something) {
         let held = Held::of(&target, bought(&target.key), now);
-        let cause = cause(&target.key);
-        changes.push(Change::new(None, Some(target), held, cause));
+        let (pool, cause) = (target.pool, cause(&target.key));
+        changes.push(Change::new(None, Some(target), pool, held, cause));
     }
     changes
 }
@@ -413,11 +448,12 @@ impl Account {
     /// [`Reason::OutOfRange`] if that would be more than a bigint.
     pub(super) fn check_fits<'a>(
         &self,
+        sql: &mut Sql,
         changes: &[Change],
         of_former: impl Iterator<Item = &'a FormerChange>,
     ) -> Result<(), Reason> {
         let added: i128 = changes.iter().map(Change::added).chain(of_former.map(FormerChange::added)).sum();
-        if added > i128::from(self.room().0) { Err(Reason::OutOfRange) } else { Ok(()) }
+        if added > 0 && added > i128::from(self.room(sql).0) { Err(Reason::OutOfRange) } else { Ok(()) }
     }
 
     /// Makes each grant hold its target, created if it is missing, and appends the rows: what comes, then what goes. The caller
@@ -478,78 +514,52 @@ impl Account {
     }
 
     fn update_grant(&mut self, sql: &mut Sql, row: &GrantRow, held: &Held) {
-        sql.execute(
-            "update billing.credit_grants set (amount, moved, remaining, spendable, pending, set_aside, expired, owed, bought,
-                 available_from, expires_at, priority_at, closed_at, needed_by, kept, matters_until)
-                 = ($3, $4, $5, $5 > 0, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
-             where user_id = $1 and id = $2",
-            &[
-                uuid_datum(self.user).into(),
-                row.id.into(),
-                held.amount.into(),
-                held.moved.into(),
-                held.remaining.into(),
-                held.pending.into(),
-                held.set_aside.into(),
-                held.expired.into(),
-                held.owed.into(),
-                held.bought.map(|bought| bought.0).into(),
-                held.available_from.map(timestamp).into(),
-                held.expires_at.map(timestamp).into(),
-                held.priority_at.map(timestamp).into(),
-                held.closed_at.map(timestamp).into(),
-                held.needed_by.map(timestamp).into(),
-                held.kept.map(|kept| kept.0).into(),
-                held.matters_until(&row.key, row.pool).into(),
-            ],
+        const UPDATE: &str = concat!(
+            "update billing.credit_grants set (",
+            held_columns!(),
+            ") = (",
+            held_values!(),
+            ") where user_id = $16 and id = $17"
         );
+        let mut args = held.args(&row.key, row.pool);
+        args.extend([uuid_datum(self.user).into(), row.id.into()]);
+        sql.execute(UPDATE, &args);
         self.dirty = true;
     }
 
     fn insert_grant(&mut self, sql: &mut Sql, target: &Target, held: &Held) -> i64 {
+        const INSERT: &str = concat!(
+            "insert into billing.credit_grants (",
+            held_columns!(),
+            ", user_id, id, source_id, item, pool, draw_rank, drawn, stripe_subscription_id, stripe_item_id, period_start,
+                 period_end, part_start, made_after, created_at)
+             values (",
+            held_values!(),
+            ", $16, $17, $18, $19, $20, $21, 0, $22, $23, $24, $25, $26, $27, $28)"
+        );
         self.last_grant_id += 1;
         self.dirty = true;
         let (stream, period, part) = match &target.key {
             GrantKey::Period { stream, period, part, .. } => (Some(stream), Some(*period), *part),
             _ => (None, None, None),
         };
-        sql.execute(
-            "insert into billing.credit_grants (user_id, id, source_id, item, pool, amount, drawn, moved, remaining,
-                 spendable, draw_rank, pending, set_aside, expired, owed, bought, available_from, expires_at,
-                 priority_at, closed_at, needed_by, matters_until, stripe_subscription_id, stripe_item_id, period_start,
-                 period_end, part_start, made_after, created_at)
-             values ($1, $2, $3, $4, $5, $6, 0, $7, $8, $8 > 0, $26, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                 $27, $19, $20, $21, $22, $23, $24, $25)",
-            &[
-                uuid_datum(self.user).into(),
-                self.last_grant_id.into(),
-                target.key.source_id().into(),
-                target.key.item().into(),
-                target.pool.as_str().into(),
-                held.amount.into(),
-                held.moved.into(),
-                held.remaining.into(),
-                held.pending.into(),
-                held.set_aside.into(),
-                held.expired.into(),
-                held.owed.into(),
-                held.bought.map(|bought| bought.0).into(),
-                held.available_from.map(timestamp).into(),
-                held.expires_at.map(timestamp).into(),
-                held.priority_at.map(timestamp).into(),
-                held.closed_at.map(timestamp).into(),
-                held.needed_by.map(timestamp).into(),
-                stream.map(|stream| stream.subscription.as_str()).into(),
-                stream.and_then(|stream| stream.item.as_deref()).into(),
-                period.map(|period| timestamp(period.start)).into(),
-                period.map(|period| timestamp(period.end)).into(),
-                part.map(timestamp).into(),
-                self.last_transaction_id.into(),
-                timestamp(self.now).into(),
-                target.pool.draw_rank().into(),
-                held.matters_until(&target.key, target.pool).into(),
-            ],
-        );
+        let mut args = held.args(&target.key, target.pool);
+        args.extend([
+            uuid_datum(self.user).into(),
+            self.last_grant_id.into(),
+            target.key.source_id().into(),
+            target.key.item().into(),
+            target.pool.as_str().into(),
+            target.pool.draw_rank().into(),
+            stream.map(|stream| stream.subscription.as_str()).into(),
+            stream.and_then(|stream| stream.item.as_deref()).into(),
+            period.map(|period| timestamp(period.start)).into(),
+            period.map(|period| timestamp(period.end)).into(),
+            part.map(timestamp).into(),
+            self.last_transaction_id.into(),
+            timestamp(self.now).into(),
+        ]);
+        sql.execute(INSERT, &args);
         self.last_grant_id
     }
 }

@@ -251,8 +251,7 @@ impl Account {
             let mut rows = telling.into_rows(&self.balances);
             rows.extend(crossing.map(|crossing| told_crossing(crossing, before)));
             for (told, data) in rows {
-                self.last_outbox_id += 1;
-                self.tell_row(sql, self.last_outbox_id, told, data);
+                self.tell_row(sql, told, data);
             }
         }
         if self.tops_up && is_drawn {
@@ -260,10 +259,12 @@ impl Account {
         }
     }
 
-    /// Writes one row, under the id that was counted for it.
-    pub(super) fn tell_row(&self, sql: &mut Sql, id: i64, told: Told, mut data: Map<String, Value>) {
+    /// Writes one row, under the account's next id.
+    pub(super) fn tell_row(&mut self, sql: &mut Sql, told: Told, mut data: Map<String, Value>) {
+        self.last_outbox_id += 1;
+        self.dirty = true;
         data.insert("account".to_owned(), account(&self.balances));
-        outbox::insert(sql, self.user, id, told, &data.into());
+        outbox::insert(sql, self.user, self.last_outbox_id, told, &data.into());
     }
 }
 

@@ -1,11 +1,13 @@
 //! Auto top-up: a draw that leaves too few credits requests a pack, in the same transaction.
 //!
-//! Only draws do. What lapses, is refunded or corrected also makes a balance fall, but nobody wants to be charged for that.
+//! So does turning it on for a user who has too few already. What lapses, is refunded or corrected also makes a balance fall, but
+//! nobody wants to be charged for that.
 
 use serde_json::{Map, Value};
 use stripe_credits_rules::amount::Credits;
+use stripe_credits_rules::payment_intent::TOP_UP_ID;
 use stripe_credits_rules::told::Told;
-use stripe_credits_rules::top_up::Switch;
+use stripe_credits_rules::top_up::{Switch, id_of};
 use uuid::Uuid;
 
 use super::Account;
@@ -17,7 +19,7 @@ use crate::tables::top_ups::{self, Hindrance, TopUp};
 /// A request, as the app is told of it.
 pub(crate) fn told_top_up(user: Uuid, top_up: &TopUp, reason: Option<&str>) -> Map<String, Value> {
     let mut data = Map::from_iter([
-        ("top_up_id".to_owned(), format!("{user}_{}", top_up.id).into()),
+        (TOP_UP_ID.to_owned(), id_of(user, top_up.id).into()),
         ("pack".to_owned(), top_up.pack.as_str().into()),
         ("stripe_price_id".to_owned(), top_up.price_id.as_str().into()),
         ("credits".to_owned(), top_up.credits.into()),
@@ -32,6 +34,10 @@ pub(crate) fn told_top_up(user: Uuid, top_up: &TopUp, reason: Option<&str>) -> M
 impl Account {
     /// Turns auto top-up on or off, or pauses it. Returns whether that changes anything.
     pub(crate) fn switch_auto_top_up(&mut self, sql: &mut Sql, switch: Switch) -> bool {
+        // A payment that fails does not undo that the user turned it off meanwhile.
+        if switch == Switch::Paused && !self.tops_up {
+            return false;
+        }
         let changed = sql.execute(
             "update billing.accounts set auto_top_up = $2 where user_id = $1 and auto_top_up <> $2",
             &[uuid_datum(self.user).into(), switch.as_str().into()],
@@ -45,8 +51,6 @@ impl Account {
     pub(crate) fn top_up_now(&mut self, sql: &mut Sql) {
         let after = self.available();
         self.request_top_up(sql, after, after);
-        // The id of the request is to be saved.
-        self.dirty = true;
     }
 
     /// Requests a pack after a draw, if it left too few credits and nothing speaks against it: one that is open makes no other.
@@ -59,7 +63,6 @@ impl Account {
             Some(Hindrance::Limit) => true,
             None => false,
         };
-        self.last_outbox_id += 1;
         let (told, data) = if refused {
             let data = [
                 ("pack".to_owned(), Value::from(top_up.pack.as_str())),
@@ -68,9 +71,9 @@ impl Account {
             ];
             (Told::TopUpRefused, Map::from_iter(data))
         } else {
-            let request = top_ups::insert(sql, self.user, self.last_outbox_id, &top_up);
+            let request = top_ups::insert(sql, self.user, self.last_outbox_id + 1, &top_up);
             (Told::TopUpRequested, told_top_up(self.user, &request, None))
         };
-        self.tell_row(sql, self.last_outbox_id, told, data);
+        self.tell_row(sql, told, data);
     }
 }

@@ -207,7 +207,7 @@ pub(crate) fn post(sql: &mut Sql, mut account: Account, purchase: &Purchase, gra
     };
     let worth = grants.iter().try_fold(Credits::ZERO, |sum, grant| sum.checked_add(grant.credits));
     // Asked before anything is written: what is refused claims nothing.
-    let Some(worth) = worth.filter(|worth| account.fits(*worth)) else {
+    let Some(worth) = worth.filter(|worth| account.fits(sql, *worth)) else {
         return Outcome::rejected(Reason::OutOfRange);
     };
     let stated = known.and_then(|known| known.worth);

@@ -8,7 +8,7 @@ use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
 
-use crate::ledger::{Account, Origin, TransactionType};
+use crate::ledger::{self, Account, Origin, TransactionType};
 use crate::outcome::{Outcome, repeated};
 use crate::pg::json::Json;
 use crate::pg::sql::Sql;
@@ -137,6 +137,9 @@ pub(crate) fn refund(sql: &mut Sql, refund: &Refund) -> Outcome {
     let amount = amount.unwrap_or(Credits(left));
     if left == 0 || amount.0 > left {
         return account.close(sql, Verdict::Rejected(Reason::ExceedsSpend));
+    }
+    if !account.fits(sql, amount) {
+        ledger::raise_too_full(user, amount);
     }
     let mut back = give_back(&spent, Credits(left - amount.0));
     back.reverse();

@@ -150,10 +150,17 @@ impl<'a> Observed<'a> {
         let Some(by_clock) = by_clock.filter(|time| *time != state.as_of) else {
             return Observed { state, seen_at: state.as_of };
         };
-        // Of two states of one time by a clock the order is Stripe's.
-        let before = known.filter(|known| known.state.as_of < state.as_of);
-        let after = before.map(|known| known.seen_at + TimeDelta::microseconds(1));
-        Observed { state, seen_at: after.map_or(by_clock, |after| after.max(by_clock)) }
+        // The order is Stripe's, whatever the clock said when each of them came.
+        let seen_at = match known {
+            Some(known) if known.state.as_of < state.as_of => {
+                by_clock.max(known.seen_at + TimeDelta::microseconds(1))
+            }
+            Some(known) if known.state.as_of > state.as_of => {
+                subscription_items::seen_late(sql, &state.id, state.as_of, by_clock, known.seen_at)
+            }
+            _ => by_clock,
+        };
+        Observed { state, seen_at }
     }
 }
 
@@ -343,8 +350,6 @@ fn state(
 /// time on are worth by it. `false` if an account that it needs is busy: nothing is changed then. The caller holds the
 /// catalog's lock exclusively.
 pub(crate) fn reprice(sql: &mut Sql, user: Uuid, lines_from: Option<Time>) -> bool {
-    // The read model shows what a plan's price is worth, also to those whose credits stay as they are.
-    read_changes::insert(sql, user);
     let known = subscriptions::of_user(sql, user);
     let mut users = BTreeSet::from([user]);
     for (subscription_id, _) in &known {
@@ -359,12 +364,15 @@ pub(crate) fn reprice(sql: &mut Sql, user: Uuid, lines_from: Option<Time>) -> bo
         }
     }
     let Some(from) = changed.iter().map(|(_, now)| now.state.period.0).chain(lines_from).min() else {
+        // The read model shows what a plan's price is worth, also to those whose credits stay as they are.
+        read_changes::insert(sql, user);
         return true;
     };
     if users.iter().any(|user| ledger::is_busy(sql, *user)) {
         return false;
     }
     let mut accounts = Accounts::open(sql, &users);
+    accounts.of(user).renew_version();
     for (subscription_id, now) in &changed {
         subscriptions::save(sql, subscription_id, now, "load_catalog");
         accounts.of(user).tell_subscription(told(subscription_id, now));

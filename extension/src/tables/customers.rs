@@ -51,7 +51,9 @@ pub(crate) fn link(
         return false;
     }
     let former = known.map(|known| known.user).filter(|former| *former != merged.user);
-    // The read model shows a user's latest customer: it may be another one now, also if the link is only newer.
+    let changed = known.is_none() || former.is_some();
+    // The read model shows a user's latest customer: it may be another one now, also if the link is only newer. Whether there
+    // is an account that shows it is not asked: that would take its lock, and one that is made at this moment would be missed.
     sql.execute(
         "with changed as (
              insert into billing.read_changes (user_id)
@@ -68,10 +70,10 @@ pub(crate) fn link(
             merged.source.as_str().into(),
             timestamp(merged.as_of).into(),
             former.map(uuid_datum).into(),
-            (known.is_none() || former.is_some()).into(),
+            changed.into(),
         ],
     );
-    known.is_none() || former.is_some()
+    changed
 }
 
 /// Records that a customer and an account are the same, as an object states that names both.

@@ -110,6 +110,15 @@ pub(crate) fn expired_by(sql: &mut Sql, user: Uuid, by: Time) -> Vec<String> {
     rows.map(|mut row| row.get()).collect()
 }
 
+/// How many credits a user's reservations hold.
+pub(crate) fn held(sql: &mut Sql, user: Uuid) -> Credits {
+    sql.query_one(
+        "select coalesce(sum(amount), 0)::bigint from billing.reservations where user_id = $1 and status = 'held'",
+        &[uuid_datum(user).into()],
+    )
+    .get()
+}
+
 /// When the next of a user's held reservations expires.
 pub(crate) fn next_expiry(sql: &mut Sql, user: Uuid) -> Option<Time> {
     sql.query_one(

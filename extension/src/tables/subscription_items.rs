@@ -1,7 +1,7 @@
 //! Table `subscription_items`: the states of each subscription item, one row for each change of its content.
 
 use stripe_credits_rules::amount::Quantity;
-use stripe_credits_rules::calendar::{Span, Time};
+use stripe_credits_rules::calendar::{Span, Time, TimeDelta};
 use stripe_credits_rules::catalog::Item;
 use stripe_credits_rules::subscription::{Subscription, SubscriptionItem};
 use uuid::Uuid;
@@ -99,8 +99,9 @@ pub(crate) fn of_user(sql: &mut Sql, user: Uuid) -> Vec<StoredItem> {
     sql.query(OF_USER, &[uuid_datum(user).into()]).map(stored).collect()
 }
 
-/// The states that lines from a time on may depend on (rules/streams/horizon.rs, `needed_states`): of an item that was removed
-/// all, of others the first, that of this time, and the later ones. Of the states between it reads none, however many there are.
+/// The states that lines from a time on may depend on (rules/streams/horizon.rs): of an item that was removed all, of others the
+/// first, that of this time, and the later ones. Of the states between it reads none, however many there are. In their order none
+/// is seen before the one before it, as the rules sort them.
 pub(crate) fn of_user_since(sql: &mut Sql, user: Uuid, since: Time) -> Vec<StoredItem> {
     const OF_USER_SINCE: &str = concat!(
         // The items, by one probe of the index for each.
@@ -198,13 +199,44 @@ pub(crate) fn record(
             let next = next_listing(sql, &state.id, state.as_of).unwrap_or(newest.0);
             if !states.iter().any(|row| row.as_of > state.as_of && row.as_of <= next) {
                 let content = before.map_or_else(Content::removed, |before| before.content.clone());
-                // By a test clock it is not known exactly when that was.
-                let next_seen_at = if seen_at == state.as_of { next } else { newest.1 };
+                let next_seen_at = if seen_at == state.as_of {
+                    next
+                } else if next == newest.0 {
+                    newest.1
+                } else {
+                    // By a test clock it is not known exactly when that was.
+                    let later = known.iter().filter(|row| row.as_of > next).map(|row| row.seen_at);
+                    seen_at.max(just_before(later.fold(newest.1, Time::min)))
+                };
                 save(sql, &state.id, item, (next, next_seen_at), &content, known_after);
             }
         }
     }
     changed
+}
+
+/// When a state was so that came after later ones, by a test clock: at its time now, but not before the state before it, and just
+/// before the one after it at the latest. `newest` is the time of the newest known state.
+pub(crate) fn seen_late(
+    sql: &mut Sql,
+    subscription_id: &str,
+    as_of: Time,
+    by_clock: Time,
+    newest: Time,
+) -> Time {
+    let mut row = sql.query_one(
+        "select max(seen_at) filter (where as_of < $2), min(seen_at) filter (where as_of > $2)
+         from billing.subscription_items where subscription_id = $1",
+        &[subscription_id.into(), timestamp(as_of).into()],
+    );
+    let (before, after): (Option<Time>, Option<Time>) = (row.get_opt(), row.get_opt());
+    let seen_at = by_clock.min(just_before(after.map_or(newest, |after| after.min(newest))));
+    before.map_or(seen_at, |before| before.max(seen_at))
+}
+
+/// The last time that Postgres tells from another one and that is before it.
+fn just_before(time: Time) -> Time {
+    time - TimeDelta::microseconds(1)
 }
 
 /// When the next state of a subscription after a time was so, as far as the inbox and the items know.

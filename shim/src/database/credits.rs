@@ -79,21 +79,21 @@ impl Database {
         self.move_credits(user, sql, &[&user.to_string(), request_id]).await
     }
 
-    /// `billing.refund_spend`; without an amount, of the rest. A person gives a reason, and their name.
+    /// `billing.refund_spend`; without an amount, of the rest. A person gives their name.
     pub(crate) async fn refund_spend(
         &self,
         user: Uuid,
         spend_request_id: &str,
         request_id: &str,
         amount: Option<i64>,
-        reason_and_by: Option<(&str, &str)>,
+        reason: Option<&str>,
+        by: Option<&str>,
     ) -> Result<Outcome, DatabaseError> {
         let sql = "select to_json(result)::text
             from json_to_record(($1::text)::json)
                 as call (user_id uuid, spend_request_id text, request_id text, amount bigint, reason text, by text)
             cross join lateral billing.refund_spend(
                 call.user_id, call.spend_request_id, call.request_id, call.amount, call.reason, call.by) as result";
-        let (reason, by) = reason_and_by.unzip();
         let arguments = json!({
             "user_id": user, "spend_request_id": spend_request_id, "request_id": request_id, "amount": amount,
             "reason": reason, "by": by,

@@ -1,5 +1,6 @@
 //! Auto top-up: the requests to be paid, claimed, named, put off and ended.
 
+use stripe_credits_rules::top_up::id_of;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -30,7 +31,7 @@ pub(crate) struct ClaimedTopUp {
 impl ClaimedTopUp {
     /// Its id in the metadata of its payment intent, and in what the app is told.
     pub(crate) fn id(&self) -> String {
-        format!("{}_{}", self.user, self.number)
+        id_of(self.user, self.number)
     }
 }
 

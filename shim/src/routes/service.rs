@@ -99,6 +99,7 @@ struct Refund {
     spend_request_id: String,
     request_id: Option<String>,
     amount: Option<i64>,
+    reason: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -227,8 +228,8 @@ pub(crate) async fn refund(
 ) -> Result<Reply, Error> {
     let body: Refund = request.read()?;
     let Call { user, request_id } = request.call(app, &body.user, body.request_id, fields).await?;
-    let refunded =
-        app.database.refund_spend(user, &body.spend_request_id, &request_id, body.amount, None).await;
+    let (spend, reason) = (&body.spend_request_id, body.reason.as_deref());
+    let refunded = app.database.refund_spend(user, spend, &request_id, body.amount, reason, None).await;
     answer(app, user, refunded).await
 }
 

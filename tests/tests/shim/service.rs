@@ -71,6 +71,9 @@ fn every_call_answers_the_row_of_sql_and_writes_the_same_ledger() {
         ("release", json!({"request_id": "video"}), format!("release_reservation({ann}, p_request_id => 'video')")),
         ("refund", json!({"spend_request_id": "job-1", "request_id": "back", "amount": 5}),
             format!("refund_spend({ann}, p_spend_request_id => 'job-1', p_request_id => 'back', p_amount => 5)")),
+        ("refund", json!({"spend_request_id": "job-1", "request_id": "back-1", "amount": 1, "reason": "the job failed"}),
+            format!("refund_spend({ann}, p_spend_request_id => 'job-1', p_request_id => 'back-1', p_amount => 1,
+                p_reason => 'the job failed')")),
         ("refund", json!({"spend_request_id": "video", "request_id": "back-2"}),
             format!("refund_spend({ann}, p_spend_request_id => 'video', p_request_id => 'back-2')")),
         ("refund", json!({"spend_request_id": "job-9", "request_id": "back-3"}),
@@ -84,7 +87,7 @@ fn every_call_answers_the_row_of_sql_and_writes_the_same_ledger() {
         assert_eq!(without_times(answer.json()), without_times(by_sql(&mut books, &same)), "{call} {body}");
         *seen.entry(answer.summary()).or_insert(0) += 1;
     }
-    assert_eq!(seen["200 applied"], 9, "{seen:?}");
+    assert_eq!(seen["200 applied"], 10, "{seen:?}");
     assert_eq!((seen["200 already_applied"], seen["200 rejected insufficient_credits"]), (1, 1), "{seen:?}");
     assert_eq!(http_books.ledger(ANN), books.ledger(ANN));
     let described = "select coalesce(string_agg(t.description || t.metadata::text, ' ' order by t.id), '')
@@ -174,6 +177,7 @@ fn a_wrong_call_is_400_in_postgress_words_and_writes_nothing() {
         ("grant", "expires_at", json!("soon"), "invalid_call", "invalid input syntax for type timestamp"),
         ("grant", "expires_at", json!("1999-01-01T00:00:00Z"), "invalid_call", "p_expires_at"),
         ("refund", "spend_request_id", json!(" "), "invalid_call", "p_spend_request_id must not be blank"),
+        ("refund", "reason", json!(" "), "invalid_call", "p_reason must not be blank"),
         ("spend", "user", json!("ann"), "unknown_user", "no UUID"),
         ("spend", "user", json!(""), "unknown_user", "no UUID"),
         ("spend", "amount", json!("5"), "malformed_request", "i64"),

@@ -14,6 +14,9 @@ const BEGAN: i64 = 1_400_000_000;
 const YOUNG: u32 = 3;
 /// Ten years, in months.
 const MONTHS: u32 = 120;
+/// Rows of a table that may be read beyond those of the young one: of a small table, the planner reads some index whole. What
+/// grows with age grows by a row with each month or part.
+const ROOM: i64 = 20;
 /// Other users, so that the planner knows that the rows of one are few of many.
 const OTHERS: u128 = 50;
 
@@ -109,7 +112,7 @@ fn compare(db: &Database, renewing: Renewing, what: &str) {
     let old = rows_read(db, &renewing.paid(last));
     let more: Vec<String> = old
         .iter()
-        .filter(|(table, rows)| **rows > young[*table])
+        .filter(|(table, rows)| **rows > young[*table] + ROOM)
         .map(|(table, rows)| format!("{table}: {rows}, not {}", young[table]))
         .collect();
     assert_eq!(more, [""; 0], "rows that are read of an old subscription, {what}");
@@ -117,7 +120,7 @@ fn compare(db: &Database, renewing: Renewing, what: &str) {
 }
 
 #[test]
-fn an_invoice_after_ten_years_reads_no_more_rows_than_one_of_the_fourth_period() {
+fn an_invoice_after_ten_years_reads_the_rows_of_a_young_ones() {
     for (renewing, what) in [(SEATS, "seats that change"), (YEARLY, "yearly in parts")] {
         compare(&database(), renewing, what);
     }

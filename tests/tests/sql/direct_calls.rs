@@ -369,8 +369,8 @@ fn arguments(c: &mut Connection) -> Vec<Argument> {
             and p.prorettype not in ('trigger'::regtype, 'event_trigger'::regtype)
             -- what the others check their arguments with, what the view is made of, what my_credits() posts by, what the
             -- installation's scripts call
-            and p.proname not in ('require_named', 'lots_by', 'balances_by', 'settle_account', 'older_answer',
-                'account_time', 'set_rights')
+            and p.proname not in ('require_given', 'require_positive', 'require_not_negative', 'require_named', 'lots_by',
+                'balances_by', 'settle_account', 'older_answer', 'account_time', 'set_rights')
         order by 1, a.ordinal";
     c.query(query, &[])
         .expect("pg_proc can be read")

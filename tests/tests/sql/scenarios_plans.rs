@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use stripe_credits_tests::payments::{credit_note, invoice_payment, older_credit_note};
-use stripe_credits_tests::permutations::{in_every_order, nothing};
+use stripe_credits_tests::permutations::{in_every_order, nothing, orders};
 use stripe_credits_tests::plans::{
     Api, Clocked, charged, clock_at, credited, half, plan_catalog, plan_catalog_with, plan_database,
 };
@@ -421,6 +421,37 @@ fn scenario_69_a_year_in_parts_comes_month_by_month_of_a_test_clock() {
         expected.sort_unstable();
         assert_eq!(ledger, expected);
         c.run("rollback");
+    }
+}
+
+#[test]
+fn scenario_69_a_late_state_by_a_test_clock_stays_older_than_those_after_it() {
+    let two = || subscribed(&[("price_pro", 2)]).clocked();
+    let states = [
+        subscribed(&[("price_pro", 1)]).clocked().updated("evt_one", CREATED + 60),
+        two().updated("evt_two_again", CREATED + 120),
+        subscribed(&[("price_pro", 3)]).clocked().updated("evt_three", CREATED + 180),
+        two().updated("evt_two_at_last", CREATED + 240),
+    ];
+    // Each is known as of another time by the clock.
+    for order in orders(states.len()) {
+        let db = plan_database(&json!({}));
+        let mut c = db.connect();
+        c.stand_at(CREATED);
+        c.apply(&two().created("evt_created"));
+        c.apply(&billed("in_1", CREATED, [whole("si_1", PRO, 2, period(0))]).clocked().paid("evt_in_1"));
+        for (days, index) in (1..).zip(&order) {
+            c.stand_at(CREATED + days * 86_400);
+            c.apply(&states[*index]);
+        }
+        assert_eq!(c.agreed_balance_and_debt(ANN), (20_000, 0), "{order:?}");
+        let out_of_order: i64 = c.one(
+            "select count(*) from billing.subscription_items a join billing.subscription_items b
+                 using (subscription_id, item_id) where a.as_of < b.as_of and a.seen_at > b.seen_at",
+            &[],
+        );
+        assert_eq!(out_of_order, 0, "{order:?}");
+        assert!(c.faults().is_empty(), "{order:?}");
     }
 }
 

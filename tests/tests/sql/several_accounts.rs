@@ -2,11 +2,11 @@
 
 use std::thread;
 
-use stripe_credits_tests::plans::plan_catalog;
+use stripe_credits_tests::plans::{Clocked, plan_catalog};
 use stripe_credits_tests::refunds::{dispute, refund};
 use stripe_credits_tests::stripe::CREATED;
 use stripe_credits_tests::subscription::{
-    Invoice, MAX, PRO, invoice, invoice_payment, line, period, subscription,
+    Invoice, MAX, PRO, YEAR, invoice, invoice_payment, line, month, period, subscription,
 };
 use stripe_credits_tests::{Connection, Database, Event, paid_pack, user, waits_for};
 use uuid::Uuid;
@@ -221,5 +221,61 @@ fn what_is_given_back_and_cannot_be_held_raises_and_changes_nothing() {
         assert_eq!(fault.code, "22003", "{function}: {fault:?}");
     }
     assert_eq!(c.ledger(low()), before);
+    assert_eq!(c.faults(), [""; 0]);
+}
+
+#[test]
+fn what_is_reserved_keeps_its_room_so_that_it_can_always_come_back() {
+    let db = one_subscriber();
+    let mut c = db.connect();
+    let held = c.balance(low());
+    assert!(c.reserve(low(), held, "held").ok);
+    fill(&mut c, low(), held);
+    let filled = c.ledger(low());
+    // Whatever would add credits is refused, and no more is given back of a spend than leaves the room.
+    assert_eq!(c.grant(low(), 1, "one more").summary(), "rejected out_of_range");
+    assert_eq!(c.adjust(low(), 1, "one more").summary(), "rejected out_of_range");
+    assert_eq!(c.import_balance(low(), "purchased", 1, "elsewhere").summary(), "rejected out_of_range");
+    assert_eq!(c.apply(&paid_pack("cs_1", low()).completed("evt_1")).summary(), "rejected out_of_range");
+    let span = running(&mut c);
+    let second = invoice("in_9", "sub_1").line(line(PRO.0, PRO.1, span).item("si_9")).paid_at(span.0);
+    assert_eq!(c.apply(&second.paid("evt_in_9")).summary(), "rejected out_of_range");
+    assert_eq!(c.ledger(low()), filled);
+    assert!(c.spend(low(), 10, "job").ok);
+    assert_eq!(c.grant(low(), 10, "as much").summary(), "applied");
+    let fault = c.refusal(&format!("select billing.refund_spend('{}', 'job', 'undone')", low()));
+    assert_eq!(fault.code, "22003", "{fault:?}");
+
+    // So its end posts, and nothing stands in the way of the account.
+    c.expire_reservation(low(), "held");
+    assert_eq!(c.run_due(), 1);
+    assert_eq!(c.balance(low()), i64::MAX);
+    assert!(c.spend(low(), 1, "after").ok);
+    assert_eq!(c.faults(), [""; 0]);
+}
+
+#[test]
+fn a_plans_next_part_that_finds_no_room_beside_a_reservation_closes_no_account() {
+    let db = Database::new();
+    let mut c = db.connect();
+    c.load_catalog(&plan_catalog());
+    let year = (CREATED, month(12));
+    c.stand_at(CREATED);
+    c.apply(&subscription("sub_1", "price_pro_year").of(low()).during(year).clocked().created("evt_sub_1"));
+    let paid = invoice("in_1", "sub_1").of(low()).line(line(YEAR.0, YEAR.1, year).item("si_1"));
+    c.apply(&paid.paid_at(CREATED).clocked().paid("evt_in_1"));
+    let held = c.balance(low());
+    assert_eq!(held, 10_000);
+    c.stand_at(month(1) - DAY);
+    c.run(&format!(
+        "select billing.reserve_credits('{}', {held}, 'held', p_ttl => interval '2 days')",
+        low()
+    ));
+    fill(&mut c, low(), held);
+    c.stand_at(month(1));
+    c.run_due();
+    c.stand_at(month(1) + 2 * DAY);
+    c.run_due();
+    assert!(c.spend(low(), 1, "job").ok, "the account opens");
     assert_eq!(c.faults(), [""; 0]);
 }

@@ -310,6 +310,29 @@ fn a_failure_pauses_it_and_is_told_and_allowing_it_again_tries_again() {
 }
 
 #[test]
+fn a_failure_pauses_nothing_that_was_turned_off_meanwhile() {
+    let db = top_up_database("3 per month");
+    let mut c = db.connect();
+    for (who, is_forgotten) in [(ANN, false), (BOB, true)] {
+        c.allow_top_ups(who, 40);
+        let (request, intent) = (last(&mut c, who), format!("pi_{is_forgotten}"));
+        c.name_intent(request, &intent);
+        if is_forgotten {
+            assert_eq!(c.call("forget_user($1)", &[&who]).summary(), "applied");
+        } else {
+            assert_eq!(c.set_auto_top_up(who, false).summary(), "applied");
+        }
+        assert!(c.finish_top_up(request, Some(&intent), "failed", Some("card_declined")));
+        assert_eq!(
+            (c.top_ups(who), c.auto_top_up(who)),
+            (vec!["failed card_declined".to_owned()], "off".to_owned())
+        );
+        assert_eq!(c.told_data(who, "top_up.failed").len(), 1);
+    }
+    assert!(c.faults().is_empty());
+}
+
+#[test]
 fn what_was_paid_is_granted_once_in_every_order_of_the_event_and_the_shims_word() {
     for order in orders(3) {
         let db = top_up_database("3 per month");

@@ -6,7 +6,8 @@
 //! - as `first_lines`, of older lines, those of the earliest purchase that still stands, and the earliest line of 0 of a plan
 //!   with trial credits;
 //! - every subscription, with the start of a plan's first standing charge as `first_period_start`;
-//! - the states of items that [`needed_states`] says: which item took over from which is seen nowhere else;
+//! - of an item that was removed all states, since they say what took over from it and from what it did, which is seen nowhere
+//!   else; of any other item the first state, that of the time when the earliest loaded line begins, and the later ones;
 //! - the horizon itself;
 //! - of packs and gifts those that the event is about;
 //! - the draws of all grants whose facts are loaded, and of no others.
@@ -14,9 +15,6 @@
 //! Post the targets that are not sealed: those without a period, and those whose period starts at the horizon or later.
 //! Everything else stands as its row says.
 
-use std::collections::BTreeSet;
-
-use super::facts::{ItemContent, ItemState, Line};
 use crate::calendar::Time;
 
 /// A grant of a stream, or the trial, as far as it decides how far back to load.
@@ -62,23 +60,4 @@ pub fn horizon(grants: impl IntoIterator<Item = Extent>, touched_from: Time) -> 
         }
         horizon = further;
     }
-}
-
-/// The states of items that matter for the loaded lines and for later ones: of an item that was removed all of them, since they
-/// say what took over from it and from what it did; of any other item the first one, that of the time when the earliest of the
-/// lines begins, and the later ones.
-#[must_use]
-pub fn needed_states(states: &[ItemState], lines: &[Line], horizon: Time) -> Vec<ItemState> {
-    let since = lines.iter().map(|line| line.period.start).fold(horizon, Time::min);
-    let key = |state: &ItemState| (state.subscription.clone(), state.item.clone());
-    let removed = states.iter().filter(|state| state.content == ItemContent::Removed);
-    let removed: BTreeSet<(String, String)> = removed.map(key).collect();
-    let is_needed = |state: &&ItemState| {
-        let of_item = || states.iter().filter(|other| key(other) == key(state)).map(|other| other.as_of);
-        let current = of_item().filter(|as_of| *as_of <= since).max();
-        removed.contains(&key(state))
-            || of_item().min() == Some(state.as_of)
-            || current.is_none_or(|current| state.as_of >= current)
-    };
-    states.iter().filter(is_needed).cloned().collect()
 }

@@ -1,6 +1,6 @@
 //! What is loaded back to the horizon, and the rows of grants before it, come to the same as everything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use stripe_credits_rules::calendar::Time;
@@ -9,9 +9,11 @@ use stripe_credits_rules::simulator::{
     CHANGES, Choice, DAY, EVERYTHING, Event, Happening, Kind, Policies, Step,
 };
 use stripe_credits_rules::streams::Target;
-use stripe_credits_rules::streams::facts::{Draw, Facts, GrantKey, Line, SubscriptionState};
+use stripe_credits_rules::streams::facts::{
+    Draw, Facts, GrantKey, ItemContent, ItemState, Line, SubscriptionState,
+};
 use stripe_credits_rules::streams::holdings;
-use stripe_credits_rules::streams::horizon::{Extent, horizon, needed_states};
+use stripe_credits_rules::streams::horizon::{Extent, horizon};
 
 use crate::properties::{Player, modes, policies, told};
 
@@ -88,6 +90,23 @@ fn loaded(facts: &Facts, back_to: Time) -> Facts {
         horizon: Some(back_to),
         ..facts.clone()
     }
+}
+
+/// The states of items that are loaded with these lines: of an item that was removed all of them; of any other item the first
+/// one, that of the time when the earliest of the lines begins, and the later ones.
+fn needed_states(states: &[ItemState], lines: &[Line], horizon: Time) -> Vec<ItemState> {
+    let since = lines.iter().map(|line| line.period.start).fold(horizon, Time::min);
+    let key = |state: &ItemState| (state.subscription.clone(), state.item.clone());
+    let removed = states.iter().filter(|state| state.content == ItemContent::Removed);
+    let removed: BTreeSet<(String, String)> = removed.map(key).collect();
+    let is_needed = |state: &&ItemState| {
+        let of_item = || states.iter().filter(|other| key(other) == key(state)).map(|other| other.as_of);
+        let current = of_item().filter(|as_of| *as_of <= since).max();
+        removed.contains(&key(state))
+            || of_item().min() == Some(state.as_of)
+            || current.is_none_or(|current| state.as_of >= current)
+    };
+    states.iter().filter(is_needed).cloned().collect()
 }
 
 fn is_standing_charge(line: &Line, facts: &Facts) -> bool {

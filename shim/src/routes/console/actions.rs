@@ -198,7 +198,7 @@ async fn refund(
         return Err(refused("enter the request id of the spend."));
     }
     let (amount, reason, request_id) = (amount(visit)?, reason(visit)?, request_id(visit, fields)?);
-    let outcome = app.database.refund_spend(user, spend, request_id, amount, Some((reason, by))).await?;
+    let outcome = app.database.refund_spend(user, spend, request_id, amount, Some(reason), Some(by)).await?;
     forget_cached(app, user).await;
     let notice = match (outcome.verdict(), outcome.reason()) {
         (VerdictName::Applied, _) => Notice::done(format!(

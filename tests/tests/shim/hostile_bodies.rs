@@ -218,7 +218,7 @@ fn scenario_66_a_purchase_is_applied_whatever_characters_its_buyer_typed() {
         assert_eq!(bench.shim.deliver_bytes(body.as_bytes()).summary(), "200 applied", "{what}");
         assert_eq!(bench.books.balance(ANN), 500 * n, "{what}");
         let kept: String = bench.books.one(
-            "select payload::text from billing.stripe_events where event_id = $1",
+            "select payload::jsonb::text from billing.stripe_events where event_id = $1",
             &[&format!("evt_{n}")],
         );
         assert!(kept.contains('\u{fffd}'), "{what}: {kept}");

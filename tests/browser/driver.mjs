@@ -51,7 +51,11 @@ const COMMANDS = {
   init: (tab, script) => tab.addInitScript(script),
   run: (tab, script) => tab.evaluate(script),
   press: (tab, key) => tab.keyboard.press(key),
-  type: (tab, text) => tab.keyboard.type(text),
+  /** Types into the field that has the focus, once one has it: a page gives it some time after it has its address. */
+  type: async (tab, text) => {
+    await tab.locator(':is(input, textarea):focus').waitFor();
+    await tab.keyboard.type(text);
+  },
   /** Goes on with the Tab key until the element with this role and name has the focus. */
   tabTo: async (tab, role, name) => {
     for (let pressed = 0; pressed < MAX_TABS; pressed += 1) {

@@ -80,7 +80,7 @@ fn a_question_is_answered_from_the_address_to_the_refund_by_keyboard_alone() {
     tab.press("Enter");
     tab.is_at(&url(&shim, "/console?q=Ann%40Example.com&refund=job-1"));
     // The form that was asked for has the focus.
-    assert_eq!(tab.run("document.activeElement.id"), "back");
+    until("the form has the focus", || tab.run("document.activeElement.id") == "back");
     tab.types("20");
     tab.tab_to("textbox", "Reason for giving back, for the ledger");
     tab.types("the picture was blurred");

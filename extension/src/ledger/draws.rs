@@ -9,7 +9,7 @@ use stripe_credits_rules::streams::facts::{Draw, GrantKey, Purpose};
 use uuid::Uuid;
 
 use super::{Account, Origin, Requested, TransactionType, earliest, shares};
-use crate::pg::convert::uuid_datum;
+use crate::pg::convert::{timestamp, uuid_datum};
 use crate::pg::sql::Sql;
 
 /// How many grants a spend reads at first, and the factor by which it reads more if they do not cover it: the first grant
@@ -212,8 +212,8 @@ impl Account {
                  drawn = g.drawn - $3, settled = g.settled - $4, closed_at = null,
                  matters_until = case when g.matters_until is not null then timestamptz 'infinity' end,
                  -- What settled a debt can be spent when it comes back, also if its time is over.
-                 expires_at = case when g.moved_with is null or $4 = 0 then g.expires_at end,
-                 priority_at = case when g.moved_with is null or $4 = 0 then g.priority_at end,
+                 expires_at = case when g.moved_with is null or $4 = 0 or g.expires_at > $5 then g.expires_at end,
+                 priority_at = case when g.moved_with is null or $4 = 0 or g.expires_at > $5 then g.priority_at end,
                  owed = least(g.owed, greatest(g.drawn - $3 + g.moved - g.amount, 0)),
                  remaining = b.left_over, spendable = b.left_over > 0
              from before b where g.user_id = $1 and g.id = b.id
@@ -227,7 +227,13 @@ impl Account {
         let settled = if transaction_type == TransactionType::DebtSettlement { share.credits.0 } else { 0 };
         let mut row = sql.query_one(
             RETURN,
-            &[uuid_datum(self.user).into(), share.grant_id.into(), share.credits.0.into(), settled.into()],
+            &[
+                uuid_datum(self.user).into(),
+                share.grant_id.into(),
+                share.credits.0.into(),
+                settled.into(),
+                timestamp(self.now).into(),
+            ],
         );
         let spendable: Credits = row.get();
         self.is_owed_changed |= row.get::<bool>();

@@ -5,9 +5,9 @@ use stripe_credits_tests::concurrency::together;
 use stripe_credits_tests::connection::Fault;
 use stripe_credits_tests::permutations::{Step, common_end, nothing, orders_with_repeats};
 use stripe_credits_tests::plans::{Api, Clocked, credited, plan_database};
-use stripe_credits_tests::refunds::refund;
+use stripe_credits_tests::refunds::{failed, refund, refunded};
 use stripe_credits_tests::seeds::Rng;
-use stripe_credits_tests::stripe::CREATED;
+use stripe_credits_tests::stripe::{CREATED, paid_pack};
 use stripe_credits_tests::subscription::{
     Invoice, Line, PRO, QUARTER, SEAT, Subscription, YEAR, fetched, invoice, invoice_payment, line, month,
     period, subscribing, subscription,
@@ -425,6 +425,34 @@ fn scenario_52_a_debt_stays_with_whom_made_it() {
     let failed = refund("re_1", "pi_1", 2_500).with("status", "failed").event("evt_failed", "refund.failed");
     c.twice(&failed);
     assert_eq!((c.balance_and_debt(ANN), c.balance_and_debt(BOB)), ((4_500, 0), (2_500, 0)));
+}
+
+#[test]
+fn scenario_52_what_settled_a_debt_comes_back_until_the_period_ends_or_without_end() {
+    for (begins_days_ago, ends) in [(1, true), (40, false)] {
+        let db = plans();
+        let mut c = db.connect();
+        let now = c.unix_now();
+        let start = now - begins_days_ago * 86_400;
+        let span = (start, start + 30 * 86_400);
+        c.twice(&paid_pack("cs_1", ANN).completed("evt_pack"));
+        assert!(c.spend(ANN, 500, "job").ok);
+        c.twice(&pro(ANN).during(span).updated("evt_a", span.0));
+        c.twice(&billed("in_0", span.0, whole(PRO, span)).paid("evt_in_0"));
+        c.twice(&refunded("re_1", "pi_1", 1_000));
+        c.twice(&pro(BOB).during(span).updated("evt_b", span.0 + 60));
+        assert_eq!((c.balance_and_debt(ANN), c.balance_and_debt(BOB)), ((0, 0), (9_500, 0)));
+        c.twice(&failed("re_1", "pi_1", 1_000));
+        assert_eq!(c.settled_balance_and_debt(ANN), (500, 0));
+        assert_eq!(
+            c.column::<Option<i64>>(
+                "select extract(epoch from expires_at)::bigint from billing.credit_grants
+                 where user_id = $1 and remaining > 0",
+                &[&ANN]
+            ),
+            [ends.then_some(span.1)],
+        );
+    }
 }
 
 #[test]

@@ -117,7 +117,8 @@ begin
                     where e.first_received_at >= v_since order by e.first_received_at desc limit c_events
                 ) e
                 left join billing.customers c on c.customer_id = e.customer_id
-                cross join lateral (select (e.payload #> '{data,object}')::jsonb) o (body)
+                -- Read once: without the offset, the planner would put the cast into each of the conditions.
+                cross join lateral (select (e.payload #> '{data,object}')::jsonb offset 0) o (body)
                 where lower(v_text) in (lower(o.body #>> '{customer_details,email}'),
                         lower(o.body ->> 'customer_email'), lower(o.body ->> 'email'),
                         lower(o.body ->> 'receipt_email'), lower(o.body #>> '{billing_details,email}'))

@@ -10,7 +10,6 @@ use stripe_credits_rules::fetched::Fetched;
 use stripe_credits_rules::jsonb::storable;
 use stripe_credits_rules::name::NameKind;
 use stripe_credits_rules::reason::Reason;
-use stripe_credits_rules::reduced;
 use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
 
@@ -123,7 +122,8 @@ fn finish(
         return outcome;
     }
     let was_parked = if forgotten::includes(sql, outcome.user, event.customer_id.as_deref()) {
-        let (payload, fetched) = (reduced(payload), fetched.map(reduced));
+        let (payload, fetched) =
+            (inbox::kept(payload.text()), fetched.map(|answer| inbox::kept(answer.text())));
         inbox::record(sql, event, &payload, fetched.as_ref(), &outcome)
     } else {
         inbox::record(sql, event, payload, fetched, &outcome)
@@ -133,11 +133,6 @@ fn finish(
     }
     parked::tell(sql, event, was_parked, &outcome);
     outcome
-}
-
-/// What is kept of a forgotten user's event.
-fn reduced(payload: &JsonText) -> JsonText {
-    JsonText::from_written(reduced::reduced(payload.text()).unwrap_or_else(|| "{}".to_owned()))
 }
 
 /// Takes the locks of an event. Returns what is known under the names of its payments.

@@ -282,18 +282,21 @@ pub(crate) fn reduce_events_of(sql: &mut Sql, user: uuid::Uuid) -> i64 {
     changed
 }
 
+/// What is kept of a forgotten user's event, or of Stripe's answer about it. Of a text that cannot be written again nothing: it
+/// is no event that could be applied again.
+pub(crate) fn kept(text: &str) -> JsonText {
+    JsonText::from_written(reduced(text).unwrap_or_else(|| "{}".to_owned()))
+}
+
 /// Reduces an event in the inbox. Returns how many were changed: none if it was reduced before.
 pub(crate) fn reduce(sql: &mut Sql, event_id: &str, payload: &str, fetched: Option<&str>) -> i64 {
-    // A text that cannot be written again is no event that could be applied again.
-    let kept = |text: &str| reduced(text).unwrap_or_else(|| "{}".to_owned());
     let (kept_payload, kept_fetched) = (kept(payload), fetched.map(kept));
-    if (kept_payload.as_str(), kept_fetched.as_deref()) == (payload, fetched) {
+    if (kept_payload.text(), kept_fetched.as_ref().map(JsonText::text)) == (payload, fetched) {
         return 0;
     }
-    let [payload, fetched] = [Some(kept_payload), kept_fetched].map(|text| text.map(JsonText::from_written));
     sql.execute(
         "update billing.stripe_events set payload = $2, fetched = $3 where event_id = $1",
-        &[event_id.into(), payload.as_ref().into(), fetched.as_ref().into()],
+        &[event_id.into(), (&kept_payload).into(), kept_fetched.as_ref().into()],
     );
     1
 }

@@ -182,10 +182,7 @@ pub(crate) fn with_unblocked(
     let (free, held): (Vec<_>, Vec<_>) = parked.into_iter().partition(|event| try_lock(sql, event));
     let is_all = held.is_empty() && !is_full(&free, BATCH);
     let outcome = with_reapplied(sql, settings, &free, outcome);
-    if !is_all {
-        inbox::make_due(sql, customer_id, judged_from);
-    }
-    make_others_due(sql, customer_id, judged_from);
+    leave_due(sql, customer_id, is_all, judged_from);
     outcome
 }
 
@@ -196,10 +193,18 @@ pub(crate) fn leave_the_rest_due(
     parked: &[ParkedEvent],
     judged_from: Time,
 ) {
-    if is_full(parked, BATCH) {
+    leave_due(sql, customer_id, !is_full(parked, BATCH), judged_from);
+}
+
+/// The same, unless those that were judged are all that name the customer so, and makes those due that name it otherwise: what
+/// links one name to a user links all, but their locks are not held.
+fn leave_due(sql: &mut Sql, customer_id: &str, is_all: bool, judged_from: Time) {
+    if !is_all {
         inbox::make_due(sql, customer_id, judged_from);
     }
-    make_others_due(sql, customer_id, judged_from);
+    for other in customers::other_names(sql, customer_id) {
+        inbox::make_due(sql, &other, judged_from);
+    }
 }
 
 /// Makes an event of an unknown user due if its customer has other names: one of them may just have been linked, by who does not
@@ -208,13 +213,6 @@ pub(crate) fn retry_by_other_names(sql: &mut Sql, event: &Event) {
     let Some(customer_id) = event.customer_id.as_deref() else { return };
     if event.account_of_customer.is_none() && !customers::other_names(sql, customer_id).is_empty() {
         inbox::make_due(sql, customer_id, clock());
-    }
-}
-
-/// Makes the events due that name a customer otherwise: what links one name to a user links all, but their locks are not held.
-fn make_others_due(sql: &mut Sql, customer_id: &str, judged_from: Time) {
-    for other in customers::other_names(sql, customer_id) {
-        inbox::make_due(sql, &other, judged_from);
     }
 }
 
@@ -296,10 +294,7 @@ fn retry(
     let Some(customer_id) = unblocked else { return (outcome, 0) };
     let others = inbox::parked_for_customer(sql, &customer_id, limit);
     let outcome = with_reapplied(sql, settings, &others, outcome);
-    if is_full(&others, limit) {
-        inbox::make_due(sql, &customer_id, judged_from);
-    }
-    make_others_due(sql, &customer_id, judged_from);
+    leave_due(sql, &customer_id, !is_full(&others, limit), judged_from);
     (outcome, count(&others))
 }
 

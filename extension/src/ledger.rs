@@ -572,7 +572,12 @@ impl Account {
     fn room(&self, sql: &mut Sql) -> Credits {
         // A reservation that is held is due sooner or later.
         let held = self.next_due.map_or(Credits::ZERO, |_| reservations::held(sql, self.user));
-        Credits(i64::MAX - self.available().0 - held.0)
+        Credits(self.space().0 - held.0)
+    }
+
+    /// How many more credits the account can hold.
+    fn space(&self) -> Credits {
+        Credits(i64::MAX - self.available().0)
     }
 
     /// Records that something changed which the read model shows and the account does not hold.
@@ -599,14 +604,14 @@ impl Account {
         transaction_type: TransactionType,
         origin: &Origin,
     ) {
-        let room = Credits(i64::MAX - self.available().0);
+        let space = self.space();
         let (balance, change) = match grant {
             Some((_, Pool::Subscription)) => (&mut self.balances.subscription, amount.0),
             Some((_, Pool::Purchased)) => (&mut self.balances.purchased, amount.0),
             Some((_, Pool::Promotional)) => (&mut self.balances.promotional, amount.0),
             None => (&mut self.balances.debt, -amount.0),
         };
-        let after = balance.checked_add(Credits(change)).filter(|_| change <= 0 || amount <= room);
+        let after = balance.checked_add(Credits(change)).filter(|_| change <= 0 || amount <= space);
         *balance = after.unwrap_or_else(|| raise_too_full(self.user, amount));
         self.last_transaction_id += 1;
         (self.dirty, self.posted_at) = (true, self.posted_at.max(self.now));

@@ -205,15 +205,16 @@ impl Account {
         const RETURN: &str = concat!(
             "with before as (
                  select id, remaining, owed,
-                     greatest(amount - (drawn - $3) - moved, 0) - pending - set_aside - expired as left_over
+                     greatest(amount - (drawn - $3) - moved, 0) - pending - set_aside - expired as left_over,
+                     -- What settled a debt can be spent when it comes back, also if its time is over.
+                     moved_with is null or $4 = 0 or expires_at > $5 as has_end
                  from billing.credit_grants where user_id = $1 and id = $2
              )
              update billing.credit_grants g set
                  drawn = g.drawn - $3, settled = g.settled - $4, closed_at = null,
                  matters_until = case when g.matters_until is not null then timestamptz 'infinity' end,
-                 -- What settled a debt can be spent when it comes back, also if its time is over.
-                 expires_at = case when g.moved_with is null or $4 = 0 or g.expires_at > $5 then g.expires_at end,
-                 priority_at = case when g.moved_with is null or $4 = 0 or g.expires_at > $5 then g.priority_at end,
+                 expires_at = case when b.has_end then g.expires_at end,
+                 priority_at = case when b.has_end then g.priority_at end,
                  owed = least(g.owed, greatest(g.drawn - $3 + g.moved - g.amount, 0)),
                  remaining = b.left_over, spendable = b.left_over > 0
              from before b where g.user_id = $1 and g.id = b.id

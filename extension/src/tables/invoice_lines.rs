@@ -32,6 +32,16 @@ pub(crate) struct StoredLine {
     pub(crate) known_after: i64,
 }
 
+/// That a line's payment did not come back whole. Asked for one line after the other: of a join, the planner would read all
+/// payments that did.
+macro_rules! stands {
+    () => {
+        "(
+             select p.amount_reversed >= p.amount_charged and p.amount_charged > 0
+             from billing.payments p where p.source_id = l.source_id) is not true"
+    };
+}
+
 /// The columns that [`stored`] reads, in its order.
 macro_rules! columns {
     () => {
@@ -163,11 +173,9 @@ pub(crate) fn firsts_before(sql: &mut Sql, user: Uuid, horizon: Time) -> Vec<Sto
                  and exists (
                      select from billing.prices c
                      where c.price_id in (l.price_id, l.product_id) and c.kind <> 'not_credits')
-                 -- One payment after the other: of a join, the planner would read all that were reversed whole.
-                 and (
-                     select p.amount_reversed >= p.amount_charged and p.amount_charged > 0
-                     from billing.payments p where p.source_id = l.source_id) is not true
-             order by l.paid_at, l.source_id limit 1
+                 and ",
+        stands!(),
+        " order by l.paid_at, l.source_id limit 1
          ), first_trial as (
              select l.source_id, l.line
              from billing.invoice_lines l
@@ -237,7 +245,7 @@ pub(crate) fn first_period_before(
     subscription_id: &str,
     horizon: Time,
 ) -> Option<Time> {
-    let row = sql.query_opt(
+    const FIRST_PERIOD: &str = concat!(
         // Its lines in order, so that the first one that counts is the last one that is read.
         "select l.period_start
          from (
@@ -247,12 +255,12 @@ pub(crate) fn first_period_before(
              and exists (
                  select from billing.prices c
                  where c.price_id in (l.price_id, l.product_id) and c.kind = 'plan')
-             and (
-                 select p.amount_reversed >= p.amount_charged and p.amount_charged > 0
-                 from billing.payments p where p.source_id = l.source_id) is not true
-         limit 1",
-        &[uuid_datum(user).into(), timestamp(horizon).into(), subscription_id.into()],
+             and ",
+        stands!(),
+        " limit 1"
     );
+    let args = [uuid_datum(user).into(), timestamp(horizon).into(), subscription_id.into()];
+    let row = sql.query_opt(FIRST_PERIOD, &args);
     row.map(|mut row| row.get())
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
+use hyper::http::request;
 use hyper::{Request, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
@@ -19,8 +20,10 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_mins(1);
 /// The largest response printed, in bytes.
 const MAX_RESPONSE_BYTES: usize = 1024 * 1024;
 
-/// Sends the request, prints the status and the body of the response; a status other than 2xx is a failure.
-pub(super) async fn print_answer(request: Request<Full<Bytes>>) -> Result<(), Error> {
+/// Sends a request with this body to a URL, prints the status and the body of the response; a status other than 2xx is a failure.
+pub(super) async fn print_answer(url: &str, request: request::Builder, body: Vec<u8>) -> Result<(), Error> {
+    let request = request.uri(url).body(Full::new(Bytes::from(body)));
+    let request = request.map_err(|fault| Error::ShimUnreachable(format!("{url}: {fault}")))?;
     let (status, body) = exchange(request).await?;
     println!("{status}\n{body}");
     if status.is_success() { Ok(()) } else { Err(Error::ShimRefused(status)) }

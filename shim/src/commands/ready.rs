@@ -1,8 +1,6 @@
 //! `ready`: whether a running shim would apply a delivery now, for health checks of containers that have no other program.
 
-use http_body_util::Full;
 use hyper::Request;
-use hyper::body::Bytes;
 
 use crate::commands::exchange::print_answer;
 use crate::config::{self, Environment};
@@ -11,6 +9,5 @@ use crate::error::Error;
 /// Asks `/readyz` and prints the answer; not ready is a failure.
 pub(crate) async fn run(environment: &Environment) -> Result<(), Error> {
     let url = format!("http://{}/readyz", config::read_ops_listen(environment)?);
-    let request = Request::get(&url).body(Full::new(Bytes::new()));
-    print_answer(request.map_err(|fault| Error::ShimUnreachable(format!("{url}: {fault}")))?).await
+    print_answer(&url, Request::builder(), Vec::new()).await
 }

@@ -3,10 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use http_body_util::Full;
-use hyper::body::Bytes;
 use hyper::header::CONTENT_TYPE;
-use hyper::{Request, Uri};
+use hyper::{Method, Request, Uri};
 use secrecy::SecretString;
 use serde_json::json;
 use uuid::Uuid;
@@ -65,11 +63,11 @@ pub(crate) async fn run(arguments: SendTestEvent, environment: &Environment) -> 
         Some(url) => url.to_string(),
         None => format!("http://{}/webhooks/stripe", config::read_listen(environment)?),
     };
-    let request = Request::post(&url)
+    let request = Request::builder()
+        .method(Method::POST)
         .header(CONTENT_TYPE, "application/json")
-        .header(SIGNATURE_HEADER, sign(&secret, unix_now(), &body))
-        .body(Full::new(Bytes::from(body)));
-    print_answer(request.map_err(|fault| Error::ShimUnreachable(format!("{url}: {fault}")))?).await
+        .header(SIGNATURE_HEADER, sign(&secret, unix_now(), &body));
+    print_answer(&url, request, body).await
 }
 
 /// A paid session of mode payment, as Stripe would send it.

@@ -1,5 +1,7 @@
 //! Each module uses only modules that are declared before it: in lib.rs for the crate, in `room.rs` for the files of `room/`.
 
+mod sources;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -45,14 +47,7 @@ fn code(file: &Path) -> String {
 
 /// A module's own file, and those in its room.
 fn files(room: &Path, name: &str) -> Vec<PathBuf> {
-    let (mut files, mut rooms) = (vec![room.join(format!("{name}.rs"))], vec![room.join(name)]);
-    while let Some(room) = rooms.pop() {
-        for entry in fs::read_dir(room).into_iter().flatten() {
-            let path = entry.expect("a directory's entry").path();
-            if path.is_dir() { rooms.push(path) } else { files.push(path) }
-        }
-    }
-    files
+    [vec![room.join(format!("{name}.rs"))], sources::files(&room.join(name))].concat()
 }
 
 /// What follows a prefix: one name, or between braces the first name of each path.

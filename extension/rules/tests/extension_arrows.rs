@@ -1,8 +1,10 @@
 //! Each module of the extension uses only modules that its lib.rs declares further down, and none of its own room but `pg`.
 //! The test stands here because the extension itself builds only where Postgres's headers are.
 
+mod sources;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 #[test]
 fn no_module_of_the_extension_uses_one_above_or_beside_it() {
@@ -46,9 +48,7 @@ fn a_module_beside_that_is_named_by_super_is_seen() {
 
 /// The text of a module's file and of those in its folder.
 fn code(module: &Path) -> String {
-    let folder = fs::read_dir(module).into_iter().flatten();
-    let files = folder.map(|entry| entry.expect("a directory's entry").path());
-    let files: Vec<PathBuf> = files.chain([module.with_extension("rs")]).collect();
+    let files = [sources::files(module), vec![module.with_extension("rs")]].concat();
     files.iter().map(|file| fs::read_to_string(file).expect("a source file")).collect()
 }
 

@@ -1,8 +1,10 @@
 //! What an engine that distributes the tables over several machines asks of the statements (docs/scale.md).
 //! The test stands here because it needs no Postgres.
 
+mod sources;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Functions that Postgres calls anew for each row. Citus refuses them in an UPDATE.
 const VOLATILE: [&str; 4] = ["clock_timestamp(", "timeofday(", "random(", "gen_random_uuid("];
@@ -13,9 +15,9 @@ const ALLOWED: [&str; 2] = ["constant timestamptz := clock_timestamp()", " defau
 #[test]
 fn no_statement_calls_a_function_anew_for_each_row() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let mut files = files(&root.join("extension/src"), "rs");
+    let mut files = sources::files(&root.join("extension/src"));
     let scripts = fs::read_dir(root.join("sql")).expect("sql");
-    files.extend(scripts.map(|entry| entry.expect("an entry").path()).filter(|path| is(path, "sql")));
+    files.extend(scripts.map(|entry| entry.expect("an entry").path()).filter(|path| path.is_file()));
     let mut found = Vec::new();
     for file in &files {
         let text = fs::read_to_string(file).expect("a source file");
@@ -25,16 +27,4 @@ fn no_statement_calls_a_function_anew_for_each_row() {
         found.extend(lines.map(|line| format!("{}: {}", file.display(), line.trim())));
     }
     assert!(files.len() > 50 && found.is_empty(), "{found:#?}");
-}
-
-/// The files of a folder and those below it.
-fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
-    let (folders, files): (Vec<PathBuf>, Vec<PathBuf>) = entries.partition(|path| path.is_dir());
-    let below = folders.iter().flat_map(|folder| self::files(folder, extension));
-    files.into_iter().filter(|path| is(path, extension)).chain(below).collect()
-}
-
-fn is(path: &Path, extension: &str) -> bool {
-    path.extension().is_some_and(|found| found == extension)
 }

@@ -34,7 +34,7 @@ mod chain; // the hash of each ledger row
 use pgrx::PgSqlErrorCode;
 use serde_json::{Value, json};
 use stripe_credits_rules::amount::Credits;
-use stripe_credits_rules::calendar::Time;
+use stripe_credits_rules::calendar::{Time, TimeDelta};
 use stripe_credits_rules::draw::Share;
 use stripe_credits_rules::lot::{NewGrant, Pool};
 use stripe_credits_rules::reason::Reason;
@@ -151,6 +151,9 @@ pub(crate) struct Account {
     next_due: Option<Time>,
     last_grant_id: i64,
     last_transaction_id: i64,
+    /// When the last ledger row was recorded, or this operation began: the order of what becomes known and of the ledger rows of
+    /// all accounts. It only rises, whatever the clock does.
+    recorded_at: Time,
     last_outbox_id: i64,
     /// Of the last ledger row; empty before the first.
     last_hash: RowHash,
@@ -252,13 +255,15 @@ fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
         "select subscription_credits, purchased_credits, promotional_credits, debt, tier, subscription_status,
                 signed_up_at, free_next_at, periods_next_at, next_due_at, last_grant_id, last_transaction_id, last_hash,
                 updated_at, test_clock, to_set_aside::text, last_outbox_id, auto_top_up = 'on',
+                last_recorded_at,
                 case when test_clock is not null then billing.account_time(test_clock) end
          from billing.accounts where user_id = $1 for update",
         &[uuid_datum(user).into()],
     )?;
+    let now = clock();
     let mut account = Account {
         user,
-        now: clock(),
+        now,
         balances: read_balances(&mut row),
         signed_up_at: row.get_opt(),
         free_next: row.get_opt(),
@@ -272,6 +277,7 @@ fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
         to_set_aside: row.get_opt::<String>().map(|text| serde_json::from_str(&text).expect("jsonb is JSON")),
         last_outbox_id: row.get(),
         tops_up: row.get(),
+        recorded_at: now.max(row.get()),
         operation_id: 0,
         opened_with: Credits::ZERO,
         postings: Vec::new(),
@@ -380,6 +386,8 @@ pub(crate) fn sync(sql: &mut Sql, user: Uuid) -> Credits {
                      select greatest(a.last_transaction_id, $3), a.last_hash
                  ) l
                  order by l.id desc limit 1),
+             last_recorded_at = greatest(a.last_recorded_at,
+                 (select max(t.recorded_at) from billing.credit_transactions t where t.user_id = a.user_id)),
              last_outbox_id = greatest(a.last_outbox_id,
                  (select max(o.id) from billing.outbox o where o.user_id = a.user_id),
                  (select max(t.id) from billing.top_ups t where t.user_id = a.user_id)),
@@ -466,11 +474,6 @@ impl Account {
         if self.test_clock.is_none() {
             self.learn_as_of(created);
         }
-    }
-
-    /// The id of the last ledger row: what becomes known now is marked with it.
-    pub(crate) fn last_transaction_id(&self) -> i64 {
-        self.last_transaction_id
     }
 
     /// A grant, if it was made before.
@@ -614,6 +617,7 @@ impl Account {
         let after = balance.checked_add(Credits(change)).filter(|_| change <= 0 || amount <= space);
         *balance = after.unwrap_or_else(|| raise_too_full(self.user, amount));
         self.last_transaction_id += 1;
+        self.recorded_at += TimeDelta::microseconds(1);
         (self.dirty, self.posted_at) = (true, self.posted_at.max(self.now));
         let grant_id = grant.map(|(grant_id, _)| grant_id);
         let pool = grant.map(|(_, pool)| pool.as_str());
@@ -635,6 +639,7 @@ impl Account {
             stripe_invoice_id: origin.invoice_id,
             request_id: origin.request_id,
             created_at: self.now,
+            recorded_at: self.recorded_at,
         };
         self.last_hash = row.hash(&self.last_hash);
         self.telling.post(transaction_type, &row);
@@ -642,8 +647,8 @@ impl Account {
             "insert into billing.credit_transactions
                  (user_id, id, operation_id, transaction_type, amount, grant_id, pool, balance_after, description,
                   stripe_event_id, stripe_checkout_session_id, stripe_invoice_id, stripe_payment_intent_id, request_id,
-                  metadata, created_at, hash)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
+                  metadata, created_at, recorded_at, hash)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
             &[
                 uuid_datum(self.user).into(),
                 self.last_transaction_id.into(),
@@ -661,6 +666,7 @@ impl Account {
                 origin.request_id.into(),
                 origin.metadata.into(),
                 timestamp(self.now).into(),
+                timestamp(self.recorded_at).into(),
                 self.last_hash.as_slice().into(),
             ],
         );
@@ -724,7 +730,7 @@ impl Account {
                  debt = $5, tier = $6, subscription_status = $7, signed_up_at = $8, free_next_at = $9, periods_next_at = $10,
                  next_due_at = $11, last_grant_id = $12, last_transaction_id = $13, version = version + 1, updated_at = $14,
                  test_clock = $15, last_hash = $16, to_set_aside = $17, last_outbox_id = $18,
-                 mirror_due_since = coalesce(mirror_due_since, $19)
+                 mirror_due_since = coalesce(mirror_due_since, $19), last_recorded_at = $20
              where user_id = $1",
             &[
                 uuid_datum(self.user).into(),
@@ -746,6 +752,7 @@ impl Account {
                 self.to_set_aside.as_ref().map(|all| Json::from_text(&all.to_string())).into(),
                 self.last_outbox_id.into(),
                 timestamp(clock()).into(),
+                timestamp(self.recorded_at).into(),
             ],
         );
         self.dirty = false;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use stripe_credits_rules::amount::Credits;
 use stripe_credits_rules::catalog::{Names, PriceKind};
 
 use crate::commands::repair::{Repair, each_page};
@@ -29,6 +30,8 @@ struct StripePrice {
     /// `prod_…`.
     product: Option<String>,
     recurring: Option<Recurring>,
+    /// Minor units of a piece; none if it is tiered, a fraction of one, or chosen by the buyer.
+    unit_amount: Option<i64>,
     /// If it is tiered, and they were expanded.
     tiers: Option<Vec<Tier>>,
     /// Divides quantities before they are multiplied by the amount.
@@ -37,16 +40,29 @@ struct StripePrice {
     custom_unit_amount: Option<IgnoredAny>,
 }
 
+/// For the tier as a whole.
 #[derive(Deserialize)]
 struct Tier {
-    /// Minor units, for the tier as a whole.
+    /// Minor units; none of a fraction of one.
     flat_amount: Option<i64>,
+    /// The same, with fractions.
+    flat_amount_decimal: Option<String>,
+}
+
+impl Tier {
+    fn has_flat_fee(&self) -> bool {
+        let is_not_zero = |decimal: &String| decimal.contains(|digit: char| ('1'..='9').contains(&digit));
+        self.flat_amount.is_some_and(|amount| amount != 0)
+            || self.flat_amount_decimal.as_ref().is_some_and(is_not_zero)
+    }
 }
 
 /// Where the catalog and Stripe differ.
 pub(crate) struct Comparison {
     /// Each difference, beginning with the price's id.
     pub(crate) differences: Vec<String>,
+    /// What is right if it is meant, beginning with the price's id.
+    notes: Vec<String>,
     /// How many prices the catalog has, retired ones too.
     pub(crate) known: usize,
     /// How many prices are active at Stripe.
@@ -58,9 +74,12 @@ pub(crate) async fn run(environment: &Environment) -> Result<(), Error> {
     let repair = Repair::open(environment).await?;
     repair.needs_catalog().await?;
     let mut report = Report::new();
-    let Comparison { differences, known, sold } = compare(&repair.database, &repair.stripe).await?;
+    let Comparison { differences, notes, known, sold } = compare(&repair.database, &repair.stripe).await?;
     for difference in differences {
         report.finding(&difference);
+    }
+    for note in notes {
+        report.print(&note);
     }
     report.print(&format!("{known} prices in the catalog, {sold} sold at Stripe"));
     report.finish()
@@ -73,7 +92,7 @@ pub(crate) async fn compare(database: &Database, stripe: &StripeClient) -> Resul
     let mut unmatched: BTreeMap<String, CatalogPrice> =
         prices.into_iter().map(|price| (price.price_id.clone(), price)).collect();
     let products = take_products(&mut unmatched);
-    let (mut differences, mut sold) = (Vec::new(), 0);
+    let (mut differences, mut notes, mut sold) = (Vec::new(), Vec::new(), 0);
     let mut note = |price_id: &str, difference: Option<String>| {
         differences.extend(difference.map(|difference| format!("{price_id}  {difference}")));
     };
@@ -83,8 +102,11 @@ pub(crate) async fn compare(database: &Database, stripe: &StripeClient) -> Resul
             sold += 1;
             let price: StripePrice = listed.object.read()?;
             let of_product = price.product.as_ref().and_then(|product| products.get(product));
-            let known = unmatched.remove(&listed.id);
-            let difference = match known.as_ref().or(of_product) {
+            let own = unmatched.remove(&listed.id);
+            let known = own.as_ref().or(of_product);
+            let renews = known.filter(|known| is_recurring_pack(known, &price));
+            notes.extend(renews.map(|known| recurring_pack(&listed.id, known)));
+            let difference = match known {
                 Some(known) => difference(known, &price),
                 None => Some("is sold at Stripe, and the catalog does not know it".to_owned()),
             };
@@ -116,22 +138,34 @@ pub(crate) async fn compare(database: &Database, stripe: &StripeClient) -> Resul
             |fault| format!("is what auto_top_up sells, and cannot be charged by itself: {fault}");
         note(&price_id, fault.map(|payments::NoAmount(fault)| chargeless(fault)));
     }
-    Ok(Comparison { differences, known, sold })
+    Ok(Comparison { differences, notes, known, sold })
+}
+
+/// Whether a pack's price is an item of subscriptions, which grants at each renewal (rule 7).
+fn is_recurring_pack(known: &CatalogPrice, price: &StripePrice) -> bool {
+    let renews = price.recurring.as_ref().is_some_and(|recurring| !recurring.is_metered());
+    known.kind == PriceKind::Pack && !known.is_retired && renews
+}
+
+fn recurring_pack(price_id: &str, known: &CatalogPrice) -> String {
+    let key = &known.key;
+    format!(
+        "{price_id}  is the pack {key} in the catalog, and recurring at Stripe: each renewal grants credits that do not \
+         expire with the period, and /checkout cannot sell it"
+    )
 }
 
 /// The difference between a price in the catalog and in Stripe; none if they agree. A retired price may differ: it is
 /// not sold any more, but still grants.
 fn difference(known: &CatalogPrice, price: &StripePrice) -> Option<String> {
     let CatalogPrice { kind, key, .. } = known;
-    let wanted = match kind {
-        PriceKind::Plan => "recurring",
-        PriceKind::Pack => "one_time",
-        PriceKind::NotCredits => return None,
-    };
+    if known.is_retired || *kind == PriceKind::NotCredits {
+        return None;
+    }
+    // A pack may be an item of a subscription too.
+    let is_sold_otherwise = *kind == PriceKind::Plan && price.billing != "recurring";
     let kind = kind.as_str();
-    if known.is_retired {
-        None
-    } else if price.billing != wanted {
+    if is_sold_otherwise {
         Some(format!("is the {kind} {key} in the catalog, and {} at Stripe", price.billing))
     } else if !price.active {
         Some(format!("is the {kind} {key} in the catalog, and archived at Stripe"))
@@ -152,9 +186,14 @@ fn misfits(known: &CatalogPrice, price: &StripePrice) -> Vec<String> {
     };
     let is_metered = price.recurring.as_ref().is_some_and(Recurring::is_metered);
     misfit(is_metered, "metered at Stripe: usage grants nothing");
-    let has_flat_fee = |tier: &Tier| tier.flat_amount.is_some_and(|amount| amount != 0);
+    let is_a_gift =
+        price.billing == "recurring" && price.unit_amount == Some(0) && known.credits > Credits::ZERO;
     misfit(
-        price.tiers.iter().flatten().any(has_flat_fee),
+        is_a_gift,
+        "costs nothing at Stripe: a line of 0 is a trial or a gift, and grants trial_credits at most",
+    );
+    misfit(
+        price.tiers.iter().flatten().any(Tier::has_flat_fee),
         "has a tier with a flat fee at Stripe, which is paid whatever the quantity",
     );
     misfit(price.transform_quantity.is_some(), "bills bundles at Stripe (transform_quantity), not pieces");
@@ -190,6 +229,7 @@ mod tests {
             kind,
             key: "pro".to_owned(),
             names: Names::Price,
+            credits: Credits(100),
             every: Span::Months(1),
             drip: None,
             is_retired,
@@ -203,7 +243,7 @@ mod tests {
         assert_eq!(difference(&known(PriceKind::NotCredits, false), &price("one_time", false)), None);
         assert_eq!(difference(&known(PriceKind::Plan, true), &price("one_time", false)), None);
         assert!(difference(&known(PriceKind::Plan, false), &price("one_time", true)).is_some());
-        assert!(difference(&known(PriceKind::Pack, false), &price("recurring", true)).is_some());
+        assert_eq!(difference(&known(PriceKind::Pack, false), &price("recurring", true)), None, "an item");
         assert!(difference(&known(PriceKind::Plan, false), &price("recurring", false)).is_some());
     }
 }

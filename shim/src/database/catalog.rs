@@ -28,6 +28,8 @@ pub(crate) struct CatalogPrice {
     pub(crate) kind: PriceKind,
     /// The key of its plan or pack, such as `pro`.
     pub(crate) key: String,
+    /// Of one billing interval, of one part, or of one piece.
+    pub(crate) credits: Credits,
     /// The billing interval that the credits are for.
     pub(crate) every: Span,
     pub(crate) drip: Option<Span>,
@@ -62,7 +64,8 @@ impl Database {
     pub(crate) async fn prices(&self) -> Result<Vec<CatalogPrice>, DatabaseError> {
         let sql = "select distinct on (p.price_id) p.price_id, p.names, p.kind, p.key, p.retired,
                 (12 * extract(year from p.every) + extract(month from p.every))::text, extract(day from p.every)::text,
-                (12 * extract(year from p.drip) + extract(month from p.drip))::text, extract(day from p.drip)::text
+                (12 * extract(year from p.drip) + extract(month from p.drip))::text, extract(day from p.drip)::text,
+                p.credits
             from billing.prices p
             where p.valid_from <= statement_timestamp() order by p.price_id, p.valid_from desc";
         let rows = self.query(sql, &[], READ_TIMEOUT).await?;
@@ -72,6 +75,7 @@ impl Database {
                 names: names(row, 1)?,
                 kind: price_kind(row, 2)?,
                 key: column(row, 3)?,
+                credits: Credits(column(row, 9)?),
                 is_retired: column(row, 4)?,
                 every: span(row, 5)?.unwrap_or(Span::Months(1)),
                 drip: span(row, 7)?,

@@ -73,8 +73,8 @@ fn each_price_on_which_the_two_differ_is_named() {
     theirs.remove(at("price_roll", &prices()));
     let max = at("price_max", &theirs);
     theirs[max] = price("price_max", "recurring", false);
-    let pack = at("price_pack", &theirs);
-    theirs[pack] = price("price_pack", "recurring", true);
+    let pro = at("price_pro", &theirs);
+    theirs[pro] = price("price_pro", "one_time", true);
     // In pages: a hundred more than the catalog knows.
     theirs.extend((0..100).map(|n| price(&format!("price_x{n:02}"), "one_time", true)));
     stripe.knows_list("/v1/prices", theirs);
@@ -83,13 +83,37 @@ fn each_price_on_which_the_two_differ_is_named() {
     for line in [
         "price_roll  is in the catalog, and Stripe has no such price",
         "price_max  is the plan max in the catalog, and archived at Stripe",
-        "price_pack  is the pack pack_500 in the catalog, and recurring at Stripe",
+        "price_pro  is the plan pro in the catalog, and one_time at Stripe",
         "price_x99  is sold at Stripe, and the catalog does not know it",
     ] {
         assert!(ended.stdout.lines().any(|other| other == line), "{line}: {}", ended.stdout);
     }
     assert_eq!(ended.stdout.lines().count(), 104, "{}", ended.stdout);
     assert!(ended.stderr.contains("103"), "{ended:?}");
+}
+
+#[test]
+fn a_pack_that_renews_is_right_and_pointed_out_unless_it_is_metered() {
+    let database = Database::with_catalog();
+    let stripe = FakeStripe::start();
+    let mut theirs = prices();
+    let pack = theirs.iter().position(|price| price["id"] == "price_pack").expect("there");
+    let mut renewing = |usage: &str| {
+        theirs[pack] = price("price_pack", "recurring", true);
+        theirs[pack]["recurring"] = json!({"interval": "month", "interval_count": 1, "usage_type": usage});
+        stripe.knows_list("/v1/prices", theirs.clone());
+        check_catalog(&database, &stripe)
+    };
+    let is = "price_pack  is the pack pack_500 in the catalog, and";
+    let well = renewing("licensed");
+    assert_eq!(well.code, Some(0), "{well:?}");
+    assert!(well.stdout.starts_with(&format!("{is} recurring at Stripe: each renewal grants")), "{well:?}");
+    let metered = renewing("metered");
+    assert_eq!(metered.code, Some(1), "{metered:?}");
+    assert!(
+        metered.stdout.starts_with(&format!("{is} metered at Stripe: usage grants nothing\n")),
+        "{metered:?}"
+    );
 }
 
 #[test]
@@ -121,6 +145,19 @@ fn what_fixed_worth_cannot_fit_is_named() {
                 json!({"recurring": monthly, "product": "prod_max", "tiers": [{"flat_amount": 0}, {"flat_amount": 500}]}),
             ),
             with(
+                "price_max_3",
+                "recurring",
+                json!({
+                    "recurring": monthly, "product": "prod_max",
+                    "tiers": [{"flat_amount": null, "flat_amount_decimal": "0.5"}],
+                }),
+            ),
+            with(
+                "price_max_4",
+                "recurring",
+                json!({"recurring": monthly, "product": "prod_max", "unit_amount": 0}),
+            ),
+            with(
                 "price_pack",
                 "one_time",
                 json!({"transform_quantity": {"divide_by": 5, "round": "up"}, "custom_unit_amount": {"minimum": 100}}),
@@ -137,6 +174,10 @@ fn what_fixed_worth_cannot_fit_is_named() {
         [
             "price_max_2  is the plan max in the catalog, and has a tier with a flat fee at Stripe, which is paid whatever \
              the quantity",
+            "price_max_3  is the plan max in the catalog, and has a tier with a flat fee at Stripe, which is paid whatever \
+             the quantity",
+            "price_max_4  is the plan max in the catalog, and costs nothing at Stripe: a line of 0 is a trial or a gift, and \
+             grants trial_credits at most",
             "price_pack  is the pack pack_500 in the catalog, and bills bundles at Stripe (transform_quantity), not pieces, \
              and lets buyers choose what they pay at Stripe",
             "price_pro  is the plan pro in the catalog, and metered at Stripe: usage grants nothing",

@@ -215,9 +215,9 @@ pub(super) fn session_memory(cluster: &Cluster) -> Result<Table> {
     let mut made = 0;
     for calls in MEMORY_AFTER {
         for n in made..calls {
+            signals::check()?;
             client.execute(&spend, &[&account(n % ACCOUNTS + 1).to_string()])?;
         }
-        signals::check()?;
         made = calls;
         let own = status_megabytes(backend.unsigned_abs(), "RssAnon:")?;
         table.add_row([calls.to_string(), format!("{own:.1}")]);

@@ -168,7 +168,8 @@ pub(crate) fn read(object: &RawValue, event_type: &str, event_created: Time) -> 
         client_reference: session.client_reference_id.into_iter().collect(),
         amount_total: session.amount_total.map(MinorUnits),
         currency: session.currency,
-        named: named_line_item(metadata),
+        // With an invalid quantity they name no line item: Stripe's are fetched instead.
+        named: named_line_item(metadata).filter(|line| line.quantity.is_some()),
         fixed_lines: metadata("fixed_lines") == Some("true"),
         lines: Fields::of(object)
             .get("line_items")
@@ -192,7 +193,7 @@ fn payment_status(status: &str, event_type: &str) -> PaymentStatus {
     }
 }
 
-/// Metadata with an invalid quantity names no line item: they are fetched from Stripe instead.
+/// What metadata say was bought. A quantity that nobody can read is a fact too.
 pub(crate) fn named_line_item<'a>(metadata: impl Fn(&str) -> Option<&'a str>) -> Option<LineItem> {
     let named = |key| metadata(key).filter(|text| !text.trim().is_empty());
     let item = match (named("price_id"), named("pack")) {
@@ -200,8 +201,8 @@ pub(crate) fn named_line_item<'a>(metadata: impl Fn(&str) -> Option<&'a str>) ->
         (None, Some(pack)) => Item::Pack(pack.to_owned()),
         (None, None) => return None,
     };
-    let quantity = metadata("quantity").map_or(Some(Quantity::ONE), Quantity::parse)?;
-    Some(LineItem { item, quantity: Some(quantity), named_as: None })
+    let quantity = metadata("quantity").map_or(Some(Quantity::ONE), Quantity::parse);
+    Some(LineItem { item, quantity, named_as: None })
 }
 
 /// The line items of a list that bill something, if this page is all of it. A quantity that nobody can read is a fact too:

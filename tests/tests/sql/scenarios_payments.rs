@@ -222,6 +222,27 @@ fn scenario_48_an_intent_that_names_nothing_or_has_not_succeeded_grants_nothing(
 }
 
 #[test]
+fn an_intent_whose_quantity_nobody_can_read_is_kept_and_seen() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    for (n, quantity) in ["1.5", "0", "-1", " 2 ", "99999999999999999999"].into_iter().enumerate() {
+        let paid = top_up(&format!("pi_{n}"), ANN).with(
+            "metadata",
+            json!({ "user_id": ANN.to_string(), "price_id": "price_pack", "quantity": quantity }),
+        );
+        let event = paid.event(&format!("evt_{n}"), "payment_intent.succeeded");
+        assert_eq!(c.deliver(&event).summary(), "parked shape", "{quantity}");
+    }
+    let shirt = top_up("pi_shirt", ANN).with(
+        "metadata",
+        json!({ "user_id": ANN.to_string(), "price_id": "price_tshirt", "quantity": "1.5" }),
+    );
+    let shirt = shirt.event("evt_shirt", "payment_intent.succeeded");
+    assert_eq!(c.deliver(&shirt).summary(), "ignored not_credits", "read only if it is credits");
+    assert_eq!(c.ledger(ANN), [""; 0]);
+}
+
+#[test]
 fn an_unpaid_session_is_paid_when_its_payment_intent_succeeds_in_both_orders() {
     let db = Database::with_catalog();
     let unpaid = paid_pack("cs_1", ANN).with("payment_status", "unpaid").completed("evt_cs_1");

@@ -16,6 +16,10 @@ pub const MAX_SPAN_MONTHS: u32 = 1_200;
 /// The longest span a catalog may name, in days: 100 years.
 pub const MAX_SPAN_DAYS: u32 = 36_525;
 
+/// The most parts that a period comes in: a month's over 100 years, or a day's over three, which is Stripe's longest interval.
+/// What a period costs to compute grows with their square.
+pub const MAX_PARTS: u32 = 1_200;
+
 /// The last second that Stripe could name, in Unix seconds: the end of the year 9999, well within Postgres's calendar.
 pub const MAX_UNIX_SECONDS: i64 = 253_402_300_799;
 
@@ -55,6 +59,16 @@ impl Span {
             (Span::Months(n), Span::Months(m)) | (Span::Days(n), Span::Days(m)) => n > m,
             (Span::Months(n), Span::Days(days)) => n.saturating_mul(28) > days,
             (Span::Days(days), Span::Months(m)) => days > m.saturating_mul(31),
+        }
+    }
+
+    /// How often a part fits into it at most, a month having 31 days at most and 28 at least.
+    #[must_use]
+    pub fn most_parts(self, part: Span) -> u32 {
+        match (self, part) {
+            (Span::Months(n), Span::Months(m)) | (Span::Days(n), Span::Days(m)) => n / m.max(1),
+            (Span::Months(n), Span::Days(days)) => n.saturating_mul(31) / days.max(1),
+            (Span::Days(days), Span::Months(m)) => days / m.saturating_mul(28).max(1),
         }
     }
 

@@ -13,7 +13,7 @@ use serde::de::{self, Deserializer, MapAccess, Visitor, value::MapAccessDeserial
 use uuid::Uuid;
 
 use crate::amount::Credits;
-use crate::calendar::{self, Span, Time};
+use crate::calendar::{self, MAX_PARTS, Span, Time};
 use crate::crossing::{LowCredits, MAX_THRESHOLDS, Thresholds};
 use crate::reason::Reason;
 use crate::stripe::MAX_ID_BYTES;
@@ -565,6 +565,12 @@ impl Reader {
                     "longer than the interval that it divides, every",
                 ));
             }
+            if drip.is_some_and(|drip| every.most_parts(drip) > MAX_PARTS) {
+                return Err(fault_at(
+                    format!("{path}.drip"),
+                    format!("every has more than {MAX_PARTS} of it"),
+                ));
+            }
             self.price(&path, SoldEntry { id, product }, Price { every, drip, ..sold.clone() })?;
         }
         Ok(())
@@ -797,6 +803,16 @@ mod tests {
                 "plans[0].prices[0].drip",
             ),
             ("/plans/0/prices/0", json!({ "id": "y", "drip": "2 years" }), "plans[0].prices[0].drip"),
+            (
+                "/plans/0/prices/0",
+                json!({ "id": "y", "every": "4 years", "drip": "1 day" }),
+                "plans[0].prices[0].drip",
+            ),
+            (
+                "/plans/0/prices/0",
+                json!({ "id": "y", "every": "1300 days", "drip": "1 day" }),
+                "plans[0].prices[0].drip",
+            ),
             ("/packs/0/prices/0", json!({ "id": "y", "every": "1 month" }), "packs[0].prices[0].every"),
             ("/packs/0/prices/0", json!({ "product": "price_pro" }), "packs[0].prices[0]"),
             ("/not_credits/0", json!({ "product": 7 }), "not_credits[0].product"),

@@ -538,3 +538,17 @@ fn scenario_78_a_credit_note_over_a_plans_invoice_counts_once_in_both_shapes() {
         both_orders(&db, &[paid.clone(), without], (5_000, 0));
     }
 }
+
+#[test]
+fn a_period_of_more_than_a_hundred_years_is_an_odd_shape() {
+    let db = plans();
+    let mut c = db.connect();
+    // The last second that Stripe could name: 96,000 parts of a month would be computed for every later event.
+    let ages = (0, 253_402_300_799);
+    for (n, price) in [PRO, YEAR].into_iter().enumerate() {
+        let billed =
+            invoice(&format!("in_{n}"), &format!("sub_{n}")).of(ANN).line(whole("si_1", price, 1, ages));
+        assert_eq!(c.apply(&billed.paid(&format!("evt_{n}"))).summary(), "parked shape", "{price:?}");
+    }
+    assert_eq!(c.ledger(ANN), [""; 0]);
+}

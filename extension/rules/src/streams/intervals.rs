@@ -5,10 +5,7 @@ use chrono::{Datelike, Days, Months, NaiveDate};
 use super::OutOfRange;
 use super::facts::Period;
 use super::share::{Share, share, whole};
-use crate::calendar::{Span, Time};
-
-/// The most parts that one period comes in: a day's, over ten years.
-pub const MAX_PARTS: u32 = 3_660;
+use crate::calendar::{MAX_PARTS, Span, Time};
 
 /// By how many seconds a prorated charge may miss whole intervals and still be whole.
 pub const WHOLE_WITHIN_SECONDS: i64 = 60;

@@ -9,7 +9,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::check_id;
-use crate::calendar::{self, Time};
+use crate::calendar::{self, MAX_SPAN_DAYS, Time, TimeDelta};
 
 /// The fields of an object, in its order; none if it is something else. A list and no map: an object has many fields, of which
 /// few are read.
@@ -73,9 +73,11 @@ impl<'a> Fields<'a> {
         calendar::from_unix(self.integer(name)?)
     }
 
-    /// A period from one field to another, both in Unix seconds; `None` if it ends before it starts.
+    /// A period from one field to another, both in Unix seconds; `None` if it ends before it starts, or is longer than a catalog's
+    /// longest span.
     pub(crate) fn period(&self, start: &str, end: &str) -> Option<(Time, Time)> {
-        self.time(start).zip(self.time(end)).filter(|(start, end)| start <= end)
+        let length = TimeDelta::zero()..=TimeDelta::days(MAX_SPAN_DAYS.into());
+        self.time(start).zip(self.time(end)).filter(|(start, end)| length.contains(&(*end - *start)))
     }
 
     fn read<T: Deserialize<'a>>(&self, name: &str) -> Option<T> {

@@ -39,6 +39,7 @@ use stripe_credits_rules::draw::Share;
 use stripe_credits_rules::lot::{NewGrant, Pool};
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::subscription::FREE;
+use stripe_credits_rules::top_up::Switch;
 use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
 
@@ -57,6 +58,7 @@ use crate::pg::convert::{clock, timestamp, uuid_datum};
 use crate::pg::error::raise;
 use crate::pg::json::Json;
 use crate::pg::sql::{Row, Sql};
+
 use crate::tables::{reservations, test_clocks};
 
 /// The kind of a ledger row.
@@ -251,8 +253,7 @@ fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
     let mut row = sql.query_opt(
         "select subscription_credits, purchased_credits, promotional_credits, debt, tier, subscription_status,
                 signed_up_at, free_next_at, periods_next_at, next_due_at, last_grant_id, last_transaction_id, last_hash,
-                updated_at, test_clock, to_set_aside::text, last_outbox_id, auto_top_up = 'on',
-                case when test_clock is not null then billing.account_time(test_clock) end
+                updated_at, test_clock, to_set_aside, last_outbox_id, auto_top_up
          from billing.accounts where user_id = $1 for update",
         &[uuid_datum(user).into()],
     )?;
@@ -269,9 +270,9 @@ fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
         last_hash: row.get(),
         posted_at: row.get(),
         test_clock: row.get_opt(),
-        to_set_aside: row.get_opt::<String>().map(|text| serde_json::from_str(&text).expect("jsonb is JSON")),
+        to_set_aside: row.get_opt::<Json>().map(Json::value),
         last_outbox_id: row.get(),
-        tops_up: row.get(),
+        tops_up: row.get::<String>() == Switch::On.as_str(),
         operation_id: 0,
         opened_with: Credits::ZERO,
         postings: Vec::new(),
@@ -283,7 +284,9 @@ fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
         is_owed_changed: false,
         learned_as_of: None,
     };
-    account.now = row.get_opt().unwrap_or(account.now);
+    if let Some(clock_id) = &account.test_clock {
+        account.now = test_clocks::time(sql, clock_id).unwrap_or(account.now);
+    }
     account.saved_available = account.available();
     Some(account)
 }

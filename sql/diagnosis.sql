@@ -8,7 +8,7 @@ as $$
     with chain as (
         select t.user_id, t.id, t.amount, t.balance_after,
             lag(t.id, 1, 0::bigint) over w as previous_id, lag(t.balance_after, 1, 0::bigint) over w as balance_before,
-            lead(t.id) over w is null as is_last
+            t.recorded_at, lag(t.recorded_at) over w as recorded_before, lead(t.id) over w is null as is_last
         from billing.credit_transactions t
         window w as (partition by t.user_id order by t.id)
     )
@@ -24,6 +24,15 @@ as $$
     select c.user_id, c.id, format('ledger row %s: its balance_after is %s, but %s + %s is %s', c.id, c.balance_after,
         c.balance_before, c.amount, c.balance_before + c.amount)
     from chain c where c.balance_after <> c.balance_before + c.amount
+    union all
+    select c.user_id, c.id,
+        format('ledger row %s: it was recorded at %s, but the row before it at %s', c.id, c.recorded_at, c.recorded_before)
+    from chain c where c.recorded_at <= c.recorded_before
+    union all
+    select c.user_id, c.id, format('ledger row %s: it was recorded at %s, but the account''s last row at %s', c.id,
+        c.recorded_at, a.last_recorded_at)
+    from chain c join billing.accounts a using (user_id)
+    where c.is_last and c.recorded_at > a.last_recorded_at
     union all
     select user_id, l.id, format('the last ledger row is %s, by the account it is %s', coalesce(l.id, 0),
         coalesce(a.last_transaction_id, 0))
@@ -65,7 +74,7 @@ as $$
 $$;
 comment on function billing.ledger_faults() is
 'The part of validate_credits_consistency() about ledger rows: ids count 1, 2, 3, each balance_after follows from the '
-'row before, operations begin before their rows end, grants and payments exist and are the user''s.';
+'row before, each row was recorded after it, operations begin before their rows end, grants and payments exist and are the user''s.';
 
 create function billing.grant_faults() returns table (user_id uuid, place bigint, fault text)
 language sql stable security definer set search_path = pg_catalog, pg_temp

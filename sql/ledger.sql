@@ -22,6 +22,7 @@ create table billing.accounts (
     last_grant_id bigint not null default 0,
     last_transaction_id bigint not null default 0,
     last_hash bytea not null default '',
+    last_recorded_at timestamptz not null default 'epoch',
     last_outbox_id bigint not null default 0,
     auto_top_up billing.top_up_switch not null default 'off',
     version bigint not null default 0,
@@ -34,6 +35,8 @@ comment on table billing.accounts is
 'leaves out what has expired since.';
 comment on column billing.accounts.last_hash is
 'The hash of the last ledger row: the head of the user''s chain.';
+comment on column billing.accounts.last_recorded_at is
+'When the last ledger row was recorded, or the last fact became known. It only rises, whatever the clock does.';
 comment on column billing.accounts.auto_top_up is
 'Whether the catalog''s auto_top_up buys packs for the user: on by set_auto_top_up, paused by a payment that failed.';
 comment on column billing.accounts.free_next_at is
@@ -189,6 +192,7 @@ create table billing.credit_transactions (
     stripe_invoice_id text,
     request_id text,
     created_at timestamptz not null,
+    recorded_at timestamptz not null,
     hash bytea not null,
     primary key (user_id, id)
 );
@@ -197,6 +201,10 @@ comment on table billing.credit_transactions is
 'every role.';
 comment on column billing.credit_transactions.operation_id is 'The id of the operation''s first row.';
 comment on column billing.credit_transactions.balance_after is 'Σ remaining − debt after this row.';
+comment on column billing.credit_transactions.created_at is
+'When it happened: what time causes, when it was due; by the test clock of an account that lives by one.';
+comment on column billing.credit_transactions.recorded_at is
+'When the row was written. The rows of all accounts and the known_at of facts are in this order.';
 comment on column billing.credit_transactions.hash is
 'SHA-256 over the row and the hash of the row before it of that user: extension/src/ledger/chain.rs says how.';
 create index credit_transactions_session on billing.credit_transactions (stripe_checkout_session_id)

@@ -37,7 +37,7 @@ create table billing.subscriptions (
     as_of timestamptz not null,
     seen_at timestamptz not null,
     listed_since timestamptz,
-    known_after bigint not null,
+    known_at timestamptz not null,
     stripe_event_id text,
     created_at timestamptz not null,
     updated_at timestamptz not null
@@ -55,8 +55,8 @@ comment on column billing.subscriptions.seen_at is
 'As of when the state was so for comparison with periods: as_of, or the time by the customer''s test clock.';
 comment on column billing.subscriptions.listed_since is
 'As of when the earliest known state with a complete list of items was so, as seen_at.';
-comment on column billing.subscriptions.known_after is
-'The account''s last ledger row when this state became known.';
+comment on column billing.subscriptions.known_at is
+'When this state became known, in the order of credit_transactions.recorded_at.';
 
 create table billing.subscription_users (
     subscription_id billing.identifier not null,
@@ -74,18 +74,14 @@ create table billing.subscription_moves (
     number integer not null check (number > 0),
     from_user uuid not null,
     to_user uuid not null check (to_user <> from_user),
-    from_after bigint not null,
-    to_after bigint not null,
     stripe_event_id text,
     moved_at timestamptz not null,
     primary key (subscription_id, number)
 );
 comment on table billing.subscription_moves is
 'The moves of subscriptions from user to user, numbered per subscription.';
-comment on column billing.subscription_moves.from_after is
-'The last ledger row of the user that it left, before the move: what was drawn by then stays that user''s.';
-comment on column billing.subscription_moves.to_after is
-'The last ledger row of the user that it came to, before the move.';
+comment on column billing.subscription_moves.moved_at is
+'When, in the order of credit_transactions.recorded_at: what was drawn by then stays the former user''s.';
 create index subscription_moves_from on billing.subscription_moves (from_user);
 create index subscription_moves_to on billing.subscription_moves (to_user);
 
@@ -101,14 +97,14 @@ create table billing.subscription_items (
     interval interval,
     metered boolean not null,
     removed boolean not null,
-    known_after bigint not null,
+    known_at timestamptz not null,
     primary key (subscription_id, item_id, as_of)
 );
 comment on table billing.subscription_items is
 'The states of each subscription item: one row for each change of its content.';
 comment on column billing.subscription_items.interval is 'The billing interval of its price, as Stripe names it.';
-comment on column billing.subscription_items.known_after is
-'The account''s last ledger row when this state became known.';
+comment on column billing.subscription_items.known_at is
+'When this state became known, in the order of credit_transactions.recorded_at.';
 create index subscription_items_metered on billing.subscription_items (price_id) where metered;
 -- So that an invoice reads the states since its period, and not those of ten years.
 create index subscription_items_seen on billing.subscription_items (subscription_id, item_id, seen_at, as_of);
@@ -170,7 +166,7 @@ create table billing.invoice_lines (
     interval interval,
     metered boolean not null,
     paid_at timestamptz not null,
-    known_after bigint not null,
+    known_at timestamptz not null,
     primary key (source_id, line)
 );
 comment on table billing.invoice_lines is
@@ -181,8 +177,8 @@ comment on column billing.invoice_lines.names_credited is 'Whether it says which
 comment on column billing.invoice_lines.interval is 'The billing interval of its price, as Stripe names it.';
 comment on column billing.invoice_lines.paid_at is
 'When its payment was made, as billing.payments says too: an index finds a user''s first purchase by it.';
-comment on column billing.invoice_lines.known_after is
-'The account''s last ledger row when the line became known.';
+comment on column billing.invoice_lines.known_at is
+'When the line became known, in the order of credit_transactions.recorded_at.';
 create index invoice_lines_subscription on billing.invoice_lines (subscription_id, period_start);
 create index invoice_lines_periods on billing.invoice_lines (user_id, period_end);
 -- What a user has once is found without reading the user's past: the first purchase, and the first line of 0.

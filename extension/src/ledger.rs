@@ -27,6 +27,7 @@ mod targets; // the difference between what grants hold and what they should hol
 mod debt; // what was drawn beyond worth
 mod draws; // spends and reservations
 mod audit; // what the books should hold by all facts
+mod saving; // the account's row, written
 mod telling; // what an operation tells the app
 mod top_ups; // the pack that a draw requests
 mod chain; // the hash of each ledger row
@@ -34,7 +35,7 @@ mod chain; // the hash of each ledger row
 use pgrx::PgSqlErrorCode;
 use serde_json::{Value, json};
 use stripe_credits_rules::amount::Credits;
-use stripe_credits_rules::calendar::Time;
+use stripe_credits_rules::calendar::{Time, TimeDelta};
 use stripe_credits_rules::draw::Share;
 use stripe_credits_rules::lot::{NewGrant, Pool};
 use stripe_credits_rules::reason::Reason;
@@ -49,6 +50,7 @@ pub(crate) use audit::worth_faults;
 pub(crate) use chain::chain_faults;
 use chain::{LedgerRow, RowHash};
 pub(crate) use purchase::{Bought, came_back};
+use saving::Standing;
 pub(crate) use targets::Cause;
 use telling::Telling;
 pub(crate) use telling::{tell_expiring, tell_of_payment};
@@ -153,6 +155,9 @@ pub(crate) struct Account {
     next_due: Option<Time>,
     last_grant_id: i64,
     last_transaction_id: i64,
+    /// When the last ledger row was recorded, or this operation began: the order of what becomes known and of the ledger rows of
+    /// all accounts. It only rises, whatever the clock does.
+    recorded_at: Time,
     last_outbox_id: i64,
     /// Of the last ledger row; empty before the first.
     last_hash: RowHash,
@@ -168,6 +173,8 @@ pub(crate) struct Account {
     /// The credits that could be spent when the account was saved last.
     saved_available: Credits,
     dirty: bool,
+    /// As it was saved last.
+    saved: Standing,
     /// What became known or due that may change what periods hold, and is not computed yet.
     touched: Option<streams::Touch>,
     /// The subscription that is moving to the account or from it.
@@ -253,13 +260,14 @@ fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
     let mut row = sql.query_opt(
         "select subscription_credits, purchased_credits, promotional_credits, debt, tier, subscription_status,
                 signed_up_at, free_next_at, periods_next_at, next_due_at, last_grant_id, last_transaction_id, last_hash,
-                updated_at, test_clock, to_set_aside, last_outbox_id, auto_top_up
+                updated_at, test_clock, to_set_aside, last_outbox_id, auto_top_up, last_recorded_at
          from billing.accounts where user_id = $1 for update",
         &[uuid_datum(user).into()],
     )?;
+    let now = clock();
     let mut account = Account {
         user,
-        now: clock(),
+        now,
         balances: read_balances(&mut row),
         signed_up_at: row.get_opt(),
         free_next: row.get_opt(),
@@ -273,12 +281,14 @@ fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
         to_set_aside: row.get_opt::<Json>().map(Json::value),
         last_outbox_id: row.get(),
         tops_up: row.get::<String>() == Switch::On.as_str(),
+        recorded_at: now.max(row.get()),
         operation_id: 0,
         opened_with: Credits::ZERO,
         postings: Vec::new(),
         telling: Telling::default(),
         saved_available: Credits::ZERO,
         dirty: false,
+        saved: Standing::default(),
         touched: None,
         moving: None,
         is_owed_changed: false,
@@ -287,7 +297,7 @@ fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
     if let Some(clock_id) = &account.test_clock {
         account.now = test_clocks::time(sql, clock_id).unwrap_or(account.now);
     }
-    account.saved_available = account.available();
+    (account.saved, account.saved_available) = (account.standing(), account.available());
     Some(account)
 }
 
@@ -383,6 +393,8 @@ pub(crate) fn sync(sql: &mut Sql, user: Uuid) -> Credits {
                      select greatest(a.last_transaction_id, $3), a.last_hash
                  ) l
                  order by l.id desc limit 1),
+             last_recorded_at = greatest(a.last_recorded_at,
+                 (select max(t.recorded_at) from billing.credit_transactions t where t.user_id = a.user_id)),
              last_outbox_id = greatest(a.last_outbox_id,
                  (select max(o.id) from billing.outbox o where o.user_id = a.user_id),
                  (select max(t.id) from billing.top_ups t where t.user_id = a.user_id)),
@@ -469,11 +481,6 @@ impl Account {
         if self.test_clock.is_none() {
             self.learn_as_of(created);
         }
-    }
-
-    /// The id of the last ledger row: what becomes known now is marked with it.
-    pub(crate) fn last_transaction_id(&self) -> i64 {
-        self.last_transaction_id
     }
 
     /// A grant, if it was made before.
@@ -617,6 +624,7 @@ impl Account {
         let after = balance.checked_add(Credits(change)).filter(|_| change <= 0 || amount <= space);
         *balance = after.unwrap_or_else(|| raise_too_full(self.user, amount));
         self.last_transaction_id += 1;
+        self.recorded_at += TimeDelta::microseconds(1);
         (self.dirty, self.posted_at) = (true, self.posted_at.max(self.now));
         let grant_id = grant.map(|(grant_id, _)| grant_id);
         let pool = grant.map(|(_, pool)| pool.as_str());
@@ -638,6 +646,7 @@ impl Account {
             stripe_invoice_id: origin.invoice_id,
             request_id: origin.request_id,
             created_at: self.now,
+            recorded_at: self.recorded_at,
         };
         self.last_hash = row.hash(&self.last_hash);
         self.telling.post(transaction_type, &row);
@@ -645,8 +654,8 @@ impl Account {
             "insert into billing.credit_transactions
                  (user_id, id, operation_id, transaction_type, amount, grant_id, pool, balance_after, description,
                   stripe_event_id, stripe_checkout_session_id, stripe_invoice_id, stripe_payment_intent_id, request_id,
-                  metadata, created_at, hash)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
+                  metadata, created_at, recorded_at, hash)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
             &[
                 uuid_datum(self.user).into(),
                 self.last_transaction_id.into(),
@@ -664,6 +673,7 @@ impl Account {
                 origin.request_id.into(),
                 origin.metadata.into(),
                 timestamp(self.now).into(),
+                timestamp(self.recorded_at).into(),
                 self.last_hash.as_slice().into(),
             ],
         );
@@ -715,43 +725,6 @@ impl Account {
             // What is posted stands. Whoever posts a new fact settles it first, and refuses one that cannot be held.
             self.periods_next = None;
         }
-    }
-
-    fn save(&mut self, sql: &mut Sql) {
-        if !self.dirty {
-            return;
-        }
-        self.tell(sql);
-        sql.execute(
-            "update billing.accounts set subscription_credits = $2, purchased_credits = $3, promotional_credits = $4,
-                 debt = $5, tier = $6, subscription_status = $7, signed_up_at = $8, free_next_at = $9, periods_next_at = $10,
-                 next_due_at = $11, last_grant_id = $12, last_transaction_id = $13, version = version + 1, updated_at = $14,
-                 test_clock = $15, last_hash = $16, to_set_aside = $17, last_outbox_id = $18,
-                 mirror_due_since = coalesce(mirror_due_since, $19)
-             where user_id = $1",
-            &[
-                uuid_datum(self.user).into(),
-                self.balances.subscription.0.into(),
-                self.balances.purchased.0.into(),
-                self.balances.promotional.0.into(),
-                self.balances.debt.0.into(),
-                self.balances.tier.as_str().into(),
-                self.balances.subscription_status.as_str().into(),
-                self.signed_up_at.map(timestamp).into(),
-                self.free_next.map(timestamp).into(),
-                self.periods_next.map(timestamp).into(),
-                self.next_due.map(timestamp).into(),
-                self.last_grant_id.into(),
-                self.last_transaction_id.into(),
-                timestamp(self.now).into(),
-                self.test_clock.as_deref().into(),
-                self.last_hash.as_slice().into(),
-                self.to_set_aside.as_ref().map(|all| Json::from_text(&all.to_string())).into(),
-                self.last_outbox_id.into(),
-                timestamp(clock()).into(),
-            ],
-        );
-        self.dirty = false;
     }
 }
 

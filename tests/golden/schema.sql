@@ -110,12 +110,13 @@ table accounts 13: next_due_at timestamp with time zone
 table accounts 14: last_grant_id bigint not null default 0
 table accounts 15: last_transaction_id bigint not null default 0
 table accounts 16: last_hash bytea not null default '\x'::bytea
-table accounts 17: last_outbox_id bigint not null default 0
-table accounts 18: auto_top_up billing.top_up_switch not null default 'off'::text
-table accounts 19: version bigint not null default 0
-table accounts 20: mirror_due_since timestamp with time zone default clock_timestamp()
-table accounts 21: created_at timestamp with time zone not null
-table accounts 22: updated_at timestamp with time zone not null
+table accounts 17: last_recorded_at timestamp with time zone not null default '1970-01-01 00:00:00+00'::timestamp with time zone
+table accounts 18: last_outbox_id bigint not null default 0
+table accounts 19: auto_top_up billing.top_up_switch not null default 'off'::text
+table accounts 20: version bigint not null default 0
+table accounts 21: mirror_due_since timestamp with time zone default clock_timestamp()
+table accounts 22: created_at timestamp with time zone not null
+table accounts 23: updated_at timestamp with time zone not null
 table credit_grants 01: user_id uuid not null
 table credit_grants 02: id billing.ordinal not null
 table credit_grants 03: source_id billing.identifier not null
@@ -165,7 +166,8 @@ table credit_transactions 13: stripe_payment_intent_id text
 table credit_transactions 14: stripe_invoice_id text
 table credit_transactions 15: request_id text
 table credit_transactions 16: created_at timestamp with time zone not null
-table credit_transactions 17: hash bytea not null
+table credit_transactions 17: recorded_at timestamp with time zone not null
+table credit_transactions 18: hash bytea not null
 table cursors 01: command billing.identifier not null
 table cursors 02: position jsonb not null
 table cursors 03: moved_at timestamp with time zone not null
@@ -194,7 +196,7 @@ table invoice_lines 14: names_credited boolean not null
 table invoice_lines 15: interval interval
 table invoice_lines 16: metered boolean not null
 table invoice_lines 17: paid_at timestamp with time zone not null
-table invoice_lines 18: known_after bigint not null
+table invoice_lines 18: known_at timestamp with time zone not null
 table outbox 01: user_id uuid not null
 table outbox 02: id billing.ordinal not null
 table outbox 03: type billing.outbox_type not null
@@ -338,15 +340,13 @@ table subscription_items 07: quantity billing.quantity not null
 table subscription_items 08: interval interval
 table subscription_items 09: metered boolean not null
 table subscription_items 10: removed boolean not null
-table subscription_items 11: known_after bigint not null
+table subscription_items 11: known_at timestamp with time zone not null
 table subscription_moves 01: subscription_id billing.identifier not null
 table subscription_moves 02: number integer not null
 table subscription_moves 03: from_user uuid not null
 table subscription_moves 04: to_user uuid not null
-table subscription_moves 05: from_after bigint not null
-table subscription_moves 06: to_after bigint not null
-table subscription_moves 07: stripe_event_id text
-table subscription_moves 08: moved_at timestamp with time zone not null
+table subscription_moves 05: stripe_event_id text
+table subscription_moves 06: moved_at timestamp with time zone not null
 table subscription_users 01: subscription_id billing.identifier not null
 table subscription_users 02: as_of timestamp with time zone not null
 table subscription_users 03: source text not null
@@ -369,7 +369,7 @@ table subscriptions 15: ended_at timestamp with time zone
 table subscriptions 16: as_of timestamp with time zone not null
 table subscriptions 17: seen_at timestamp with time zone not null
 table subscriptions 18: listed_since timestamp with time zone
-table subscriptions 19: known_after bigint not null
+table subscriptions 19: known_at timestamp with time zone not null
 table subscriptions 20: stripe_event_id text
 table subscriptions 21: created_at timestamp with time zone not null
 table subscriptions 22: updated_at timestamp with time zone not null

@@ -83,10 +83,10 @@ pub fn subscribe(books: &mut Connection, user: Uuid, subscription_id: &str) {
     books.sign_up(user);
     books.run(&format!(
         "insert into billing.subscriptions (subscription_id, user_id, customer_id, price_id, tier, status, quantity,
-             current_period_start, current_period_end, cancel_at_period_end, as_of, seen_at, known_after,
+             current_period_start, current_period_end, cancel_at_period_end, as_of, seen_at, known_at,
              created_at, updated_at)
          values ('{subscription_id}', '{user}', 'cus_ann', 'price_pro', 'pro', 'active', 1,
-             now(), now() + interval '30 days', false, now(), now(), 0, now(), now());
+             now(), now() + interval '30 days', false, now(), now(), now(), now(), now());
          update billing.accounts set tier = 'pro', subscription_status = 'active' where user_id = '{user}'"
     ));
 }

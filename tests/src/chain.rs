@@ -24,7 +24,8 @@ const ROW_HASH: &str = "
             || pg_temp.field(t.description) || pg_temp.field(null::bytea) || pg_temp.field(t.stripe_event_id)
             || pg_temp.field(t.stripe_checkout_session_id) || pg_temp.field(t.stripe_payment_intent_id)
             || pg_temp.field(t.stripe_invoice_id) || pg_temp.field(t.request_id)
-            || pg_temp.field((extract(epoch from t.created_at) * 1000000)::bigint))
+            || pg_temp.field((extract(epoch from t.created_at) * 1000000)::bigint)
+            || pg_temp.field((extract(epoch from t.recorded_at) * 1000000)::bigint))
     $$";
 
 impl Connection {

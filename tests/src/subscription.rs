@@ -528,7 +528,7 @@ impl Connection {
              from billing.credit_grants where remaining + pending > 0 group by user_id
              union all
              select format('subscription %s: %s', subscription_id, (to_jsonb(s)
-                        - array['as_of', 'seen_at', 'listed_since', 'known_after', 'stripe_event_id', 'created_at', 'updated_at', 'subscription_id'])::text)
+                        - array['as_of', 'seen_at', 'listed_since', 'known_at', 'stripe_event_id', 'created_at', 'updated_at', 'subscription_id'])::text)
              from billing.subscriptions s
              union all
              select format('payment %s: %s, paid: %s', source_id, user_id, paid_at is not null) from billing.payments

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::json;
+use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
@@ -11,7 +12,7 @@ use super::streams::Computed;
 use super::targets::FormerChange;
 use super::{Account, Cause, Origin, moves};
 use crate::outcome::Outcome;
-use crate::pg::convert::uuid_datum;
+use crate::pg::convert::{clock, uuid_datum};
 use crate::pg::sql::Sql;
 use crate::tables::ownership::{self, Move};
 
@@ -33,7 +34,18 @@ impl Accounts {
     /// each.
     #[must_use = "accounts that are posted to have to be closed"]
     pub(crate) fn open(sql: &mut Sql, users: &BTreeSet<Uuid>) -> Accounts {
-        Accounts(users.iter().map(|user| Account::open(sql, *user)).collect())
+        let mut accounts = Accounts(users.iter().map(|user| Account::open(sql, *user)).collect());
+        accounts.agree_on_time();
+        accounts
+    }
+
+    /// Lets what follows be recorded in each account after what was recorded in any of them.
+    fn agree_on_time(&mut self) -> Time {
+        let latest = self.0.iter().map(|account| account.recorded_at).max().unwrap_or_default();
+        for account in &mut self.0 {
+            account.recorded_at = latest;
+        }
+        latest
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Account> {
@@ -43,6 +55,17 @@ impl Accounts {
     /// The account of one of the users that they were opened for.
     pub(crate) fn of(&mut self, user: Uuid) -> &mut Account {
         self.0.iter_mut().find(|account| account.user == user).expect("it was opened")
+    }
+
+    /// When what becomes known now becomes known: after what was recorded in any of them. Whoever records a fact has that saved
+    /// by [`Accounts::renew_versions`].
+    pub(crate) fn known_at(&self) -> Time {
+        self.0.iter().map(|account| account.recorded_at).max().unwrap_or_else(clock)
+    }
+
+    /// Saves each of them when it is closed, whether anything is posted to it or not.
+    pub(crate) fn renew_versions(&mut self) {
+        self.0.iter_mut().for_each(Account::renew_version);
     }
 
     /// Whether this operation has posted anything.
@@ -114,13 +137,10 @@ impl Accounts {
         }
         for from in from {
             self.of(*from).leave_debt(sql, subscription_id, origin);
-            let moved = Move {
-                subscription_id: subscription_id.to_owned(),
-                from: *from,
-                to,
-                from_after: self.of(*from).last_transaction_id(),
-                to_after: self.of(to).last_transaction_id(),
-            };
+        }
+        let moved_at = self.agree_on_time();
+        for from in from {
+            let moved = Move { subscription_id: subscription_id.to_owned(), from: *from, to, moved_at };
             moves::mark(sql, &moved);
             ownership::record_move(sql, &moved, origin.event_id);
         }

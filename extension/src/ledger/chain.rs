@@ -42,6 +42,7 @@ pub(super) struct LedgerRow<'a> {
     pub(super) stripe_invoice_id: Option<&'a str>,
     pub(super) request_id: Option<&'a str>,
     pub(super) created_at: Time,
+    pub(super) recorded_at: Time,
 }
 
 impl LedgerRow<'_> {
@@ -68,6 +69,7 @@ impl LedgerRow<'_> {
         hash.text(self.stripe_invoice_id);
         hash.text(self.request_id);
         hash.number(self.created_at.timestamp_micros());
+        hash.number(self.recorded_at.timestamp_micros());
         hash.0.finalize().to_vec()
     }
 }
@@ -120,7 +122,7 @@ fn check_batch(sql: &mut Sql, after: &Checked, faults: &mut Vec<Fault>) -> Optio
     let rows = sql.query(
         "select t.user_id, t.id, t.operation_id, t.transaction_type, t.amount, t.grant_id, t.pool, t.balance_after,
                 t.description, t.metadata, t.stripe_event_id, t.stripe_checkout_session_id, t.stripe_payment_intent_id,
-                t.stripe_invoice_id, t.request_id, t.created_at, t.hash,
+                t.stripe_invoice_id, t.request_id, t.created_at, t.recorded_at, t.hash,
                 case when a.last_transaction_id = t.id then a.last_hash end
          from (
              select * from billing.credit_transactions where (user_id, id) > ($1, $2) order by user_id, id limit $3
@@ -164,6 +166,7 @@ fn check(row: &mut Row, before: &Checked, faults: &mut Vec<Fault>) -> Checked {
         stripe_invoice_id: invoice_id.as_deref(),
         request_id: request_id.as_deref(),
         created_at: row.get(),
+        recorded_at: row.get(),
     };
     let hash: RowHash = row.get();
     let noted: Option<RowHash> = row.get_opt();

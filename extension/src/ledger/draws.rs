@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use stripe_credits_rules::amount::Credits;
+use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::draw::{self, Share};
 use stripe_credits_rules::lot::Pool;
 use stripe_credits_rules::streams::facts::{Draw, GrantKey, Purpose};
@@ -58,31 +59,31 @@ macro_rules! draw {
     };
 }
 
-/// What was drawn from these grants, by the ledger rows after one, and up to another if it is given.
+/// What was drawn from these grants, by the ledger rows after one, and recorded by a time if it is given.
 pub(super) fn of_grants(
     sql: &mut Sql,
     user: Uuid,
-    (after, up_to): (i64, Option<i64>),
+    (after, by): (i64, Option<Time>),
     grants: &BTreeMap<i64, &GrantKey>,
 ) -> Vec<Draw> {
     let ids: Vec<i64> = grants.keys().copied().collect();
     let rows = sql.query(
-        "select grant_id, id, created_at,
+        "select grant_id, recorded_at, created_at,
              case when transaction_type = 'debt_settlement'
                  then coalesce((metadata ->> 'as_of')::timestamptz, created_at) else created_at end,
              -amount, transaction_type = 'debt_settlement'
          from billing.credit_transactions
-         where user_id = $1 and id > $2 and ($4::bigint is null or id <= $4) and grant_id = any ($3)
+         where user_id = $1 and id > $2 and ($4::timestamptz is null or recorded_at <= $4) and grant_id = any ($3)
              and (transaction_type in ('spend', 'spend_refund', 'reservation', 'release', 'debt_settlement')
                  or transaction_type = 'adjustment' and amount < 0)
          order by id",
-        &[uuid_datum(user).into(), after.into(), ids.into(), up_to.into()],
+        &[uuid_datum(user).into(), after.into(), ids.into(), by.map(timestamp).into()],
     );
     rows.filter_map(|mut row| {
         let grant = (*grants.get(&row.get())?).clone();
-        let (id, at, as_of, credits) = (row.get(), row.get(), row.get(), row.get());
+        let (recorded_at, at, as_of, credits) = (row.get(), row.get(), row.get(), row.get());
         let purpose = if row.get() { Purpose::Settlement } else { Purpose::Spend };
-        Some(Draw { grant, id, at, as_of, credits, purpose })
+        Some(Draw { grant, recorded_at, at, as_of, credits, purpose })
     })
     .collect()
 }

@@ -6,7 +6,7 @@ use stripe_credits_rules::amount::MinorUnits;
 use stripe_credits_rules::calendar::Time;
 use stripe_credits_rules::catalog::{Item, NoPaymentRequired, Price, ReversalPolicy};
 use stripe_credits_rules::streams::facts::{
-    CameBack, Facts, ItemContent, ItemState, Known, Line, Payment, SubscriptionState, Terms,
+    CameBack, Facts, ItemContent, ItemState, Line, Payment, SubscriptionState, Terms,
 };
 use uuid::Uuid;
 
@@ -46,15 +46,15 @@ pub(super) fn load(sql: &mut Sql, user: Uuid, horizon: Time) -> Loaded {
         subscription_items::of_user(sql, user)
     };
     let firsts = if has_older { invoice_lines::firsts_before(sql, user, horizon) } else { Vec::new() };
-    let known_after = known_after(stored.iter().chain(&firsts));
-    let paid = invoices::find(sql, known_after.keys().map(|id| (*id).to_owned()).collect());
+    let known_at = known_at(stored.iter().chain(&firsts));
+    let paid = invoices::find(sql, known_at.keys().map(|id| (*id).to_owned()).collect());
     let discounted: BTreeSet<&str> =
         paid.iter().filter(|paid| paid.is_discounted).map(|paid| paid.source_id.as_str()).collect();
     let lines = lines(sql, &mut prices, &stored, &items, &discounted);
     let first_lines = self::lines(sql, &mut prices, &firsts, &items, &discounted);
     let payments = paid
         .iter()
-        .map(|paid| payment(sql, &mut prices, paid, policy, known_after[paid.source_id.as_str()]))
+        .map(|paid| payment(sql, &mut prices, paid, policy, known_at[paid.source_id.as_str()]))
         .collect();
     let subscriptions = subscription_states(sql, user, horizon, has_older);
     let items = items.into_iter().filter_map(|item| item_state(sql, &mut prices, item)).collect();
@@ -136,14 +136,14 @@ fn quantity_of_item(line: &StoredLine, items: &[StoredItem]) -> i64 {
     then.or_else(|| own().next()).map_or(1, |state| state.content.quantity)
 }
 
-/// Of each payment of these lines: the account's last ledger row when the first of them became known.
-fn known_after<'a>(lines: impl Iterator<Item = &'a StoredLine>) -> BTreeMap<&'a str, i64> {
-    let mut known: BTreeMap<&str, i64> = BTreeMap::new();
+/// Of each payment of these lines: when the first of them became known.
+fn known_at<'a>(lines: impl Iterator<Item = &'a StoredLine>) -> BTreeMap<&'a str, Time> {
+    let mut known: BTreeMap<&str, Time> = BTreeMap::new();
     for line in lines {
         known
             .entry(&line.source_id)
-            .and_modify(|after| *after = line.known_after.min(*after))
-            .or_insert(line.known_after);
+            .and_modify(|known_at| *known_at = line.known_at.min(*known_at))
+            .or_insert(line.known_at);
     }
     known
 }
@@ -153,7 +153,7 @@ fn payment(
     prices: &mut Prices,
     paid: &PaidInvoice,
     policy: ReversalPolicy,
-    known_after: i64,
+    known_at: Time,
 ) -> Payment {
     let came_back = CameBack {
         amount: paid.reversed,
@@ -170,7 +170,7 @@ fn payment(
         credited: MinorUnits(credited),
         charged: MinorUnits(charged),
         direct: paid.is_direct,
-        known: Known { after: known_after },
+        known_at,
     }
 }
 
@@ -207,7 +207,7 @@ fn subscription_states(sql: &mut Sql, user: Uuid, horizon: Time, has_older: bool
             first_period_start: (several && has_older)
                 .then(|| invoice_lines::first_period_before(sql, user, &id, horizon))
                 .flatten(),
-            known: Known { after: known.known_after },
+            known_at: known.known_at,
             id,
         })
         .collect()
@@ -228,7 +228,7 @@ fn item_state(sql: &mut Sql, prices: &mut Prices, state: StoredItem) -> Option<I
         item: state.item_id,
         as_of: state.seen_at,
         content,
-        known: Known { after: state.known_after },
+        known_at: state.known_at,
     })
 }
 

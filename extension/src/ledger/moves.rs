@@ -1,5 +1,4 @@
-//! Subscriptions that came to an account from another user (rule 6): what those had drawn of its grants, which stays theirs,
-//! and the order of their ledger rows among the account's own.
+//! Subscriptions that came to an account from another user (rule 6): what those had drawn of its grants, which stays theirs.
 
 use std::collections::BTreeMap;
 
@@ -28,24 +27,10 @@ impl Moves {
         Moves(moves)
     }
 
-    fn of<'a>(&'a self, subscription_id: &'a str) -> impl Iterator<Item = &'a Move> {
-        self.0.iter().filter(move |one| one.subscription_id == subscription_id)
-    }
-
-    /// What a ledger row counts as in the order of the user's own rows: what happened before a move comes before what happened
-    /// after it.
-    pub(super) fn place(&self, subscription_id: &str, user: Uuid, id: i64) -> i64 {
-        let start = (user, id);
-        let (_, place) = self.of(subscription_id).fold(start, |(user, id), one| {
-            if one.from == user && id <= one.from_after { (one.to, id + one.shift()) } else { (user, id) }
-        });
-        place
-    }
-
-    /// The last ledger row of a former user before the subscription left for the last time, and the number of that move.
-    fn left(&self, subscription_id: &str, user: Uuid) -> Option<(usize, i64)> {
-        let moves = self.of(subscription_id).enumerate();
-        moves.filter(|(_, one)| one.from == user).last().map(|(number, one)| (number, one.from_after))
+    /// When a subscription left a former user for the last time, and the number of that move.
+    fn left(&self, subscription_id: &str, user: Uuid) -> Option<(usize, Time)> {
+        let moves = self.0.iter().filter(|one| one.subscription_id == subscription_id).enumerate();
+        moves.filter(|(_, one)| one.from == user).last().map(|(number, one)| (number, one.moved_at))
     }
 }
 
@@ -54,7 +39,7 @@ fn kept(row: &GrantRow) -> Draw {
     let at = row.held.available_from.unwrap_or_default();
     Draw {
         grant: row.key.clone(),
-        id: i64::MIN,
+        recorded_at: Time::MIN_UTC,
         at,
         as_of: at,
         credits: row.held.kept.unwrap_or_default(),
@@ -66,8 +51,8 @@ fn kept(row: &GrantRow) -> Draw {
 pub(super) struct Former {
     pub(super) user: Uuid,
     subscription_id: String,
-    /// The last ledger row before the subscription left.
-    left_after: i64,
+    /// When the subscription left.
+    left_at: Time,
     pub(super) rows: Vec<GrantRow>,
 }
 
@@ -75,7 +60,7 @@ pub(super) struct Former {
 /// [`Facts::former`].
 pub(super) fn add_former(sql: &mut Sql, moves: &Moves, facts: &mut Facts) -> Vec<Former> {
     let former = load(sql, moves, facts.horizon);
-    facts.former = former.iter().map(|former| former.facts(sql, moves)).collect();
+    facts.former = former.iter().map(|former| former.facts(sql)).collect();
     former
 }
 
@@ -100,11 +85,11 @@ fn load(sql: &mut Sql, moves: &Moves, horizon: Option<Time>) -> Vec<Former> {
     ids.dedup();
     let mut former: BTreeMap<(String, usize), Former> = BTreeMap::new();
     for (user, subscription_id, row) in targets::of_former(sql, ids, horizon) {
-        let Some((number, left_after)) = moves.left(&subscription_id, user) else { continue };
+        let Some((number, left_at)) = moves.left(&subscription_id, user) else { continue };
         let of_user = former.entry((subscription_id.clone(), number)).or_insert_with(|| Former {
             user,
             subscription_id,
-            left_after,
+            left_at,
             rows: Vec::new(),
         });
         of_user.rows.push(row);
@@ -114,21 +99,18 @@ fn load(sql: &mut Sql, moves: &Moves, horizon: Option<Time>) -> Vec<Former> {
 
 impl Former {
     /// What they drew, for the rules.
-    fn facts(&self, sql: &mut Sql, moves: &Moves) -> FormerUser {
+    fn facts(&self, sql: &mut Sql) -> FormerUser {
         let grants: BTreeMap<i64, &GrantKey> = self.rows.iter().map(|row| (row.id, &row.key)).collect();
         let made_after = self.rows.iter().map(|row| row.made_after).min().unwrap_or_default();
         let mut draws: Vec<Draw> =
-            draws::of_grants(sql, self.user, (made_after, Some(self.left_after)), &grants);
-        for draw in &mut draws {
-            draw.id = moves.place(&self.subscription_id, self.user, draw.id);
-        }
+            draws::of_grants(sql, self.user, (made_after, Some(self.left_at)), &grants);
         for row in &self.rows {
             // What had moved between periods counts where it counted when the subscription left.
             let by_rows: i64 =
                 draws.iter().filter(|draw| draw.grant == row.key).map(|draw| draw.credits.0).sum();
             let elsewhere = row.held.kept.unwrap_or_default().0 - by_rows;
             if elsewhere != 0 {
-                draws.push(Draw { id: i64::MIN, credits: Credits(elsewhere), ..kept(row) });
+                draws.push(Draw { credits: Credits(elsewhere), ..kept(row) });
             }
         }
         FormerUser { draws, payments: self.payments(sql) }

@@ -9,7 +9,6 @@ use stripe_credits_rules::reversal;
 use stripe_credits_rules::streams::facts::{CameBack, Facts, GrantKey, Single};
 use stripe_credits_rules::streams::holdings;
 
-use super::moves::Moves;
 use super::targets::{self, Cause, GrantRow};
 use super::{Account, Origin, earliest};
 use crate::pg::sql::Sql;
@@ -95,7 +94,7 @@ impl Account {
             None => rows.iter().filter_map(|row| known(source_id, row, came_back)).collect(),
         };
         let facts = Facts { singles, ..Facts::default() };
-        let draws = self.draws(sql, &rows, &Moves::default());
+        let draws = self.draws(sql, &rows);
         let held = holdings(&facts, &draws, self.now).map_err(|_| Reason::OutOfRange)?;
         let credits = |key: &GrantKey| -> Option<Credits> {
             let of_item = bought?.grants.iter().find(|grant| grant.item == key.item());

@@ -75,7 +75,7 @@ impl Account {
             rows.into_iter().partition(|row| row.held.kept.is_some());
         let moves = Moves::of_user(sql, self.user);
         let former = moves::add_former(sql, &moves, &mut loaded.facts);
-        let draws = self.draws(sql, &rows, &moves);
+        let draws = self.draws(sql, &rows);
         let mut held = holdings(&loaded.facts, &draws, self.now).map_err(|_| Reason::OutOfRange)?;
         held.targets.retain(|target| !left.iter().any(|row| row.key == target.key));
         let mut of_former = Vec::new();
@@ -147,14 +147,14 @@ impl Account {
 
     /// What was drawn from these grants. If nothing of a grant is ever set aside and it never expires, only the sum
     /// matters, and the ledger need not be read for it.
-    pub(super) fn draws(&self, sql: &mut Sql, grants: &[GrantRow], moves: &Moves) -> Vec<Draw> {
+    pub(super) fn draws(&self, sql: &mut Sql, grants: &[GrantRow]) -> Vec<Draw> {
         let timeless =
             |grant: &&GrantRow| grant.pool != Pool::Subscription && grant.held.expires_at.is_none();
         let summed = grants.iter().filter(timeless).filter(|grant| grant.held.drawn != Credits::ZERO);
         let mut draws: Vec<Draw> = summed
             .map(|grant| Draw {
                 grant: grant.key.clone(),
-                id: grant.made_after + 1,
+                recorded_at: grant.held.available_from.unwrap_or(self.now),
                 at: grant.held.available_from.unwrap_or(self.now),
                 as_of: grant.held.available_from.unwrap_or(self.now),
                 credits: grant.held.drawn,
@@ -164,12 +164,7 @@ impl Account {
         let timed: Vec<&GrantRow> = grants.iter().filter(|grant| !timeless(grant)).collect();
         let Some(after) = timed.iter().map(|grant| grant.made_after).min() else { return draws };
         let keys: BTreeMap<i64, &GrantKey> = timed.iter().map(|grant| (grant.id, &grant.key)).collect();
-        for mut draw in draws::of_grants(sql, self.user, (after, None), &keys) {
-            if let GrantKey::Period { stream, .. } = &draw.grant {
-                draw.id = moves.place(&stream.subscription, self.user, draw.id);
-            }
-            draws.push(draw);
-        }
+        draws.extend(draws::of_grants(sql, self.user, (after, None), &keys));
         draws
     }
 

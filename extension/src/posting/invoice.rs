@@ -106,9 +106,8 @@ pub(crate) fn post(sql: &mut Sql, paid: &Paid, known: Option<&Payment>, owner: U
     payments::claim(sql, source_type, &invoice.id, &facts, owner, paid.paid_at);
     let recorded = invoices::record(sql, &invoice.id, paid.paid_at, invoice.is_discounted, paid.listed_at);
     if recorded.is_newer_listing {
-        let known_after: BTreeMap<Uuid, i64> =
-            accounts.iter_mut().map(|account| (account.user(), account.last_transaction_id())).collect();
-        invoice_lines::replace(sql, &invoice.id, &lines, recorded.paid_at, &known_after);
+        invoice_lines::replace(sql, &invoice.id, &lines, recorded.paid_at, accounts.known_at());
+        accounts.renew_versions();
     } else if recorded.is_earlier {
         invoice_lines::set_paid_at(sql, &invoice.id, recorded.paid_at);
     }

@@ -77,19 +77,17 @@ pub(crate) fn apply(
         accounts.of(owner).live_by(sql, clock_id);
     }
     let moved = (!from.is_empty()).then(|| hand_over(sql, &mut accounts, &facts.id, &from, owner, &origin));
-    if let Some(Some(moved)) = &moved {
-        now.known_after = moved.known_after;
-    }
     let known = moved.as_ref().map_or(known, Option::as_ref);
-    let last_transaction_id = accounts.of(owner).last_transaction_id();
+    let known_at = accounts.known_at();
     if known.is_none_or(|known| known.state.as_of != now.state.as_of || known.differs(&now)) {
-        now.known_after = last_transaction_id;
+        now.known_at = known_at;
     }
-    let items_changed =
-        record_items(sql, &observed, &KnownSubscription { known_after: last_transaction_id, ..now.clone() });
+    let items_changed = record_items(sql, &observed, &KnownSubscription { known_at, ..now.clone() });
     if known != Some(&now) {
         subscriptions::save(sql, &facts.id, &now, event_id);
-        accounts.of(owner).renew_version();
+    }
+    if items_changed || known != Some(&now) {
+        accounts.renew_versions();
     }
     let touched = observed.iter().map(|one| one.seen_at).chain(known.map(|known| known.seen_at)).min();
     let account_changed = update_accounts(sql, &mut accounts, owner, touched.unwrap_or(facts.as_of));
@@ -169,7 +167,7 @@ fn record_items(sql: &mut Sql, observed: &[Observed], now: &KnownSubscription) -
     let mut changed = false;
     for Observed { state, seen_at } in observed.iter().filter(|one| one.state.has_all_items) {
         changed |=
-            subscription_items::record(sql, state, *seen_at, (now.state.as_of, now.seen_at), now.known_after);
+            subscription_items::record(sql, state, *seen_at, (now.state.as_of, now.seen_at), now.known_at);
     }
     changed
 }
@@ -191,11 +189,12 @@ pub(crate) fn assign(sql: &mut Sql, subscription_id: &str, user: Uuid) -> Outcom
         }
     }
     if let Some(known) = known.filter(|known| known.user.is_none()) {
-        let known_after = accounts.of(user).last_transaction_id();
-        let mut now = KnownSubscription { user: Some(user), known_after, ..known.clone() };
+        let known_at = accounts.known_at();
+        let mut now = KnownSubscription { user: Some(user), known_at, ..known.clone() };
         // The catalog may have changed since: it reprices users' subscriptions only.
         now.set_plan(&plan(sql, subscription_id, &known));
         subscriptions::save(sql, subscription_id, &now, "attribute");
+        accounts.renew_versions();
         accounts.of(user).touch_streams(now.seen_at, Cause::Time);
         accounts.of(user).tell_subscription(told(subscription_id, &now));
         changed = true;

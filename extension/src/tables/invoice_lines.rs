@@ -1,7 +1,5 @@
 //! Table `invoice_lines`: what each paid invoice bills.
 
-use std::collections::BTreeMap;
-
 use stripe_credits_rules::amount::MinorUnits;
 use stripe_credits_rules::calendar::{Span, Time};
 use stripe_credits_rules::invoice::{InvoiceLine, LineQuantity};
@@ -28,8 +26,8 @@ pub(crate) struct StoredLine {
     pub(crate) names_credited: bool,
     pub(crate) interval: Option<Span>,
     pub(crate) is_metered: bool,
-    /// The account's last ledger row when the line became known.
-    pub(crate) known_after: i64,
+    /// When the line became known, in the order of all ledger rows.
+    pub(crate) known_at: Time,
 }
 
 /// That a line's payment did not come back whole. Asked for one line after the other: of a join, the planner would read all
@@ -46,7 +44,7 @@ macro_rules! stands {
 macro_rules! columns {
     () => {
         "l.source_id, l.subscription_id, l.item_id, l.price_id, l.product_id, l.quantity, l.amount, l.discount, \
-         l.period_start, l.period_end, l.proration, l.names_credited, l.interval, l.metered, l.known_after"
+         l.period_start, l.period_end, l.proration, l.names_credited, l.interval, l.metered, l.known_at"
     };
 }
 
@@ -65,25 +63,25 @@ fn stored(mut row: Row) -> StoredLine {
         names_credited: row.get(),
         interval: row.get_opt(),
         is_metered: row.get(),
-        known_after: row.get(),
+        known_at: row.get(),
     }
 }
 
 /// Stores the lines of a payment in place of those that are known, each for the user in whose account it counts. A line
-/// without a period is billed for the time of its payment. `known_after` says of each user what the account's last ledger row is
-/// now; what was known of the payment before stays known since then. The caller holds the lock of the payment.
+/// without a period is billed for the time of its payment. What was known of the payment before stays known since then. The
+/// caller holds the lock of the payment.
 pub(crate) fn replace(
     sql: &mut Sql,
     source_id: &str,
     lines: &[(Uuid, &InvoiceLine)],
     paid_at: Time,
-    known_after: &BTreeMap<Uuid, i64>,
+    known_at: Time,
 ) {
     let known = sql.query(
-        "delete from billing.invoice_lines where source_id = $1 returning user_id, known_after",
+        "delete from billing.invoice_lines where source_id = $1 returning known_at",
         &[source_id.into()],
     );
-    let known: BTreeMap<Uuid, i64> = known.map(|mut row| (row.get(), row.get())).collect();
+    let known_at = known.map(|mut row| row.get()).fold(known_at, Time::min);
     for (number, (user, line)) in (1i32..).zip(lines) {
         let price = line.price.as_ref();
         let (start, end) = line.period.unwrap_or((paid_at, paid_at));
@@ -96,7 +94,7 @@ pub(crate) fn replace(
         sql.execute(
             "insert into billing.invoice_lines (source_id, line, user_id, subscription_id, item_id, price_id, product_id,
                  quantity, amount, discount, period_start, period_end, proration, names_credited, interval, metered,
-                 paid_at, known_after)
+                 paid_at, known_at)
              values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15::interval, $16, $17, $18)",
             &[
                 source_id.into(),
@@ -116,7 +114,7 @@ pub(crate) fn replace(
                 price.and_then(|price| price.interval).map(|interval| interval.to_string()).into(),
                 price.is_some_and(|price| price.is_metered).into(),
                 timestamp(paid_at).into(),
-                known.get(user).or_else(|| known_after.get(user)).copied().unwrap_or_default().into(),
+                timestamp(known_at).into(),
             ],
         );
     }

@@ -3,7 +3,7 @@
 use stripe_credits_rules::calendar::Time;
 use uuid::Uuid;
 
-use crate::pg::convert::{clock, timestamp, uuid_datum};
+use crate::pg::convert::{timestamp, uuid_datum};
 use crate::pg::sql::{Row, Sql};
 
 /// What gave a subscription to a user.
@@ -132,32 +132,18 @@ pub(crate) struct Move {
     pub(crate) subscription_id: String,
     pub(crate) from: Uuid,
     pub(crate) to: Uuid,
-    /// The last ledger rows of both before the move.
-    pub(crate) from_after: i64,
-    pub(crate) to_after: i64,
-}
-
-impl Move {
-    /// What a ledger row of the user that it left counts as for the user that it came to.
-    pub(crate) fn shift(&self) -> i64 {
-        self.to_after - self.from_after
-    }
+    /// In the order of all ledger rows.
+    pub(crate) moved_at: Time,
 }
 
 fn moved(mut row: Row) -> Move {
-    Move {
-        subscription_id: row.get(),
-        from: row.get(),
-        to: row.get(),
-        from_after: row.get(),
-        to_after: row.get(),
-    }
+    Move { subscription_id: row.get(), from: row.get(), to: row.get(), moved_at: row.get() }
 }
 
 /// The moves of every subscription that ever came to a user, in their order.
 pub(crate) fn moves_of_user(sql: &mut Sql, user: Uuid) -> Vec<Move> {
     let rows = sql.query(
-        "select subscription_id, from_user, to_user, from_after, to_after from billing.subscription_moves
+        "select subscription_id, from_user, to_user, moved_at from billing.subscription_moves
          where subscription_id in (select subscription_id from billing.subscription_moves where to_user = $1)
          order by subscription_id, number",
         &[uuid_datum(user).into()],
@@ -171,18 +157,9 @@ pub(crate) fn record_move(sql: &mut Sql, moved: &Move, event_id: Option<&str>) {
     let (id, from, to) = (moved.subscription_id.as_str(), uuid_datum(moved.from), uuid_datum(moved.to));
     sql.execute(
         "insert into billing.subscription_moves
-             (subscription_id, number, from_user, to_user, from_after, to_after, stripe_event_id, moved_at)
-         values ($1, (select count(*) + 1 from billing.subscription_moves where subscription_id = $1), $2, $3, $4, $5, $6,
-             $7)",
-        &[
-            id.into(),
-            from.into(),
-            to.into(),
-            moved.from_after.into(),
-            moved.to_after.into(),
-            event_id.into(),
-            timestamp(clock()).into(),
-        ],
+             (subscription_id, number, from_user, to_user, stripe_event_id, moved_at)
+         values ($1, (select count(*) + 1 from billing.subscription_moves where subscription_id = $1), $2, $3, $4, $5)",
+        &[id.into(), from.into(), to.into(), event_id.into(), timestamp(moved.moved_at).into()],
     );
     // An invoice follows its own subscription, or else the first that its lines name.
     sql.execute(
@@ -195,21 +172,14 @@ pub(crate) fn record_move(sql: &mut Sql, moved: &Move, event_id: Option<&str>) {
              update billing.payments p set user_id = $3 from own
              where p.source_id = own.source_id and p.user_id = $2
          )
-         update billing.invoice_lines l set user_id = $3, known_after = l.known_after + $4
+         update billing.invoice_lines l set user_id = $3
          where l.user_id = $2 and (
              l.subscription_id = $1
              or l.subscription_id is null and l.source_id in (select own.source_id from own))",
-        &[id.into(), from.into(), to.into(), moved.shift().into()],
+        &[id.into(), from.into(), to.into()],
     );
-    let states = sql.execute(
-        "update billing.subscriptions set user_id = $3, known_after = known_after + $4
-         where subscription_id = $1 and user_id = $2 returning 1",
-        &[id.into(), from.into(), to.into(), moved.shift().into()],
+    sql.execute(
+        "update billing.subscriptions set user_id = $3 where subscription_id = $1 and user_id = $2",
+        &[id.into(), from.into(), to.into()],
     );
-    if states > 0 {
-        sql.execute(
-            "update billing.subscription_items set known_after = known_after + $2 where subscription_id = $1",
-            &[id.into(), moved.shift().into()],
-        );
-    }
 }

@@ -18,7 +18,8 @@ pub(crate) struct StoredItem {
     /// The same time for comparison with periods: by the customer's test clock, if there is one.
     pub(crate) seen_at: Time,
     pub(crate) content: Content,
-    pub(crate) known_after: i64,
+    /// When that became known, in the order of all ledger rows.
+    pub(crate) known_at: Time,
 }
 
 /// What a complete list says of an item.
@@ -66,7 +67,7 @@ pub(crate) fn priced(sql: &mut Sql, subscription_id: &str) -> Vec<(Item, Quantit
 macro_rules! columns {
     () => {
         "i.item_id, i.subscription_id, i.as_of, i.seen_at, i.price_id, i.product_id, i.quantity, i.interval, i.metered, \
-         i.removed, i.known_after"
+         i.removed, i.known_at"
     };
 }
 
@@ -84,7 +85,7 @@ fn stored(mut row: Row) -> StoredItem {
             is_metered: row.get(),
             is_removed: row.get(),
         },
-        known_after: row.get(),
+        known_at: row.get(),
     }
 }
 
@@ -170,7 +171,7 @@ pub(crate) fn record(
     state: &Subscription,
     seen_at: Time,
     newest: (Time, Time),
-    known_after: i64,
+    known_at: Time,
 ) -> bool {
     let known = of_subscription(sql, &state.id);
     let listed: Vec<(&str, Content)> =
@@ -193,7 +194,7 @@ pub(crate) fn record(
             continue;
         }
         changed = true;
-        save(sql, &state.id, item, (state.as_of, seen_at), &content, known_after);
+        save(sql, &state.id, item, (state.as_of, seen_at), &content, known_at);
         if state.as_of < newest.0 {
             // It came late: a later state that said the same as the one before left no row of its own.
             let next = next_listing(sql, &state.id, state.as_of).unwrap_or(newest.0);
@@ -208,7 +209,7 @@ pub(crate) fn record(
                     let later = known.iter().filter(|row| row.as_of > next).map(|row| row.seen_at);
                     seen_at.max(just_before(later.fold(newest.1, Time::min)))
                 };
-                save(sql, &state.id, item, (next, next_seen_at), &content, known_after);
+                save(sql, &state.id, item, (next, next_seen_at), &content, known_at);
             }
         }
     }
@@ -257,11 +258,11 @@ fn save(
     item_id: &str,
     (as_of, seen_at): (Time, Time),
     content: &Content,
-    known_after: i64,
+    known_at: Time,
 ) {
     sql.execute(
         "insert into billing.subscription_items as i (item_id, as_of, subscription_id, price_id, product_id, quantity,
-             interval, metered, removed, known_after, seen_at)
+             interval, metered, removed, known_at, seen_at)
          values ($1, $2, $3, $4, $5, $6, $7::interval, $8, $9, $10, $11)
          on conflict (subscription_id, item_id, as_of) do update set
              (price_id, product_id, quantity, interval, metered, removed)
@@ -277,7 +278,7 @@ fn save(
             content.interval.map(|interval| interval.to_string()).into(),
             content.is_metered.into(),
             content.is_removed.into(),
-            known_after.into(),
+            timestamp(known_at).into(),
             timestamp(seen_at).into(),
         ],
     );

@@ -21,8 +21,8 @@ pub(crate) struct KnownSubscription {
     pub(crate) seen_at: Time,
     /// As of when the earliest known state with a complete list of items was so, in the same way.
     pub(crate) listed_since: Option<Time>,
-    /// The account's last ledger row when the state became known.
-    pub(crate) known_after: i64,
+    /// When the state became known, in the order of all ledger rows.
+    pub(crate) known_at: Time,
 }
 
 impl KnownSubscription {
@@ -37,15 +37,15 @@ impl KnownSubscription {
             rank: None,
             catalog_id: None,
             listed_since: None,
-            known_after: 0,
+            known_at: clock(),
         }
     }
 
     /// Whether anything but its times of being known differs.
     pub(crate) fn differs(&self, other: &KnownSubscription) -> bool {
         let state = SubscriptionState { as_of: other.state.as_of, ..self.state.clone() };
-        let KnownSubscription { seen_at, listed_since, known_after, .. } = *other;
-        KnownSubscription { state, seen_at, listed_since, known_after, ..self.clone() } != *other
+        let KnownSubscription { seen_at, listed_since, known_at, .. } = *other;
+        KnownSubscription { state, seen_at, listed_since, known_at, ..self.clone() } != *other
     }
 
     /// Sets its plan, and what the catalog says of it.
@@ -63,7 +63,7 @@ macro_rules! columns {
     () => {
         "user_id, customer_id, as_of, status, price_id, quantity, current_period_start, current_period_end, \
          trial_end, cancel_at, cancel_at_period_end, ended_at, tier, rank, catalog_id, seen_at, listed_since, \
-         known_after"
+         known_at"
     };
 }
 
@@ -151,7 +151,7 @@ fn subscription(row: &mut Row) -> KnownSubscription {
         catalog_id: row.get_opt(),
         seen_at: row.get(),
         listed_since: row.get_opt(),
-        known_after: row.get(),
+        known_at: row.get(),
     }
 }
 
@@ -166,22 +166,22 @@ pub(crate) fn save(sql: &mut Sql, subscription_id: &str, known: &KnownSubscripti
         catalog_id,
         seen_at,
         listed_since,
-        known_after,
+        known_at,
     } = known;
     sql.execute(
         "insert into billing.subscriptions as s
              (subscription_id, user_id, customer_id, price_id, tier, rank, status, quantity, current_period_start,
               current_period_end, trial_end, cancel_at, cancel_at_period_end, ended_at, as_of, seen_at, listed_since,
-              known_after, stripe_event_id, created_at, updated_at, catalog_id)
+              known_at, stripe_event_id, created_at, updated_at, catalog_id)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $20, $21)
          on conflict (subscription_id) do update set
              (user_id, customer_id, price_id, tier, rank, status, quantity, current_period_start, current_period_end,
-              trial_end, cancel_at, cancel_at_period_end, ended_at, as_of, seen_at, listed_since, known_after,
+              trial_end, cancel_at, cancel_at_period_end, ended_at, as_of, seen_at, listed_since, known_at,
               stripe_event_id, updated_at, catalog_id)
              = (excluded.user_id, excluded.customer_id, excluded.price_id, excluded.tier, excluded.rank,
                 excluded.status, excluded.quantity, excluded.current_period_start, excluded.current_period_end,
                 excluded.trial_end, excluded.cancel_at, excluded.cancel_at_period_end, excluded.ended_at,
-                excluded.as_of, excluded.seen_at, excluded.listed_since, excluded.known_after, excluded.stripe_event_id,
+                excluded.as_of, excluded.seen_at, excluded.listed_since, excluded.known_at, excluded.stripe_event_id,
                 excluded.updated_at, excluded.catalog_id)",
         &[
             subscription_id.into(),
@@ -201,7 +201,7 @@ pub(crate) fn save(sql: &mut Sql, subscription_id: &str, known: &KnownSubscripti
             timestamp(state.as_of).into(),
             timestamp(*seen_at).into(),
             listed_since.map(timestamp).into(),
-            (*known_after).into(),
+            timestamp(*known_at).into(),
             event_id.into(),
             timestamp(clock()).into(),
             catalog_id.as_deref().into(),

@@ -132,7 +132,8 @@ fn ledger_rows_of_nothing_and_of_no_kind_are_refused() {
         }
         let [names, values] = [row.map(|(name, _)| name), row.map(|(_, value)| value)];
         format!(
-            "insert into billing.credit_transactions (user_id, balance_after, created_at, hash, {}) values ('{ANN}', 1, now(), '', {})",
+            "insert into billing.credit_transactions (user_id, balance_after, created_at, recorded_at, hash, {})
+             values ('{ANN}', 1, now(), now(), '', {})",
             names.join(", "),
             values.join(", ")
         )

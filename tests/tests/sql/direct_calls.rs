@@ -318,11 +318,11 @@ fn more_than_an_account_can_hold_is_rejected_and_leaves_the_books_alone() {
              created_at)
              values ('{ANN}', 1, 'x', 'x', 'purchased', {full}, {full}, true, 3, 0, now());
          insert into billing.credit_transactions
-             (user_id, id, operation_id, transaction_type, amount, grant_id, pool, balance_after, created_at, hash)
-             values ('{ANN}', 1, 1, 'import', {full}, 1, 'purchased', {full}, now(), '');
+             (user_id, id, operation_id, transaction_type, amount, grant_id, pool, balance_after, created_at, recorded_at, hash)
+             values ('{ANN}', 1, 1, 'import', {full}, 1, 'purchased', {full}, now(), now(), '');
          insert into billing.accounts
-             (user_id, purchased_credits, last_grant_id, last_transaction_id, created_at, updated_at)
-             values ('{ANN}', {full}, 1, 1, now(), now())"
+             (user_id, purchased_credits, last_grant_id, last_transaction_id, last_recorded_at, created_at, updated_at)
+             values ('{ANN}', {full}, 1, 1, now(), now(), now())"
     ));
     c.rehash(ANN);
     assert_eq!(c.grant(ANN, 101, "one too many").summary(), "rejected out_of_range");

@@ -265,8 +265,8 @@ fn validate_names_every_kind_of_broken_books() {
         "delete from billing.credit_grants",
         "delete from billing.accounts",
         "insert into billing.credit_transactions
-             (user_id, id, operation_id, transaction_type, amount, grant_id, pool, balance_after, created_at, hash)
-         select user_id, 99, 99, 'grant', 1, 1, 'purchased', 1001, now(), '' from billing.accounts",
+             (user_id, id, operation_id, transaction_type, amount, grant_id, pool, balance_after, created_at, recorded_at, hash)
+         select user_id, 99, 99, 'grant', 1, 1, 'purchased', 1001, now(), now(), '' from billing.accounts",
     ] {
         c.run("begin");
         c.run(breakage);

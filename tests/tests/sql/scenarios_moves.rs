@@ -399,6 +399,57 @@ fn scenario_52_what_comes_back_after_the_period_lapses() {
     assert_eq!(c.ledger(ANN)[3..], ["spend_refund 4000", "expiry -4000"]);
 }
 
+/// What ANN has after a renewal of a month that still runs, if a spend or a reservation of hers gave back 1,500 of that month
+/// before or after the renewal, and BOB had the subscription meanwhile or not.
+fn given_back(moves: bool, before: bool, held: bool, bobs_rows: u32) -> (i64, Vec<String>) {
+    let db = plans();
+    let mut c = db.connect();
+    let now = c.unix_now();
+    let span = (now - 86_400, now + 86_400 * 29);
+    c.twice(&pro(ANN).during(span).updated("evt_a", span.0));
+    c.twice(&billed("in_0", span.0, whole(PRO, span)).paid("evt_in_0"));
+    let drawn = if held { c.reserve(ANN, 4_000, "job") } else { c.spend(ANN, 4_000, "job") };
+    assert!(drawn.ok);
+    if moves {
+        c.twice(&pro(BOB).during(span).updated("evt_b", now - 60));
+        for n in 0..bobs_rows {
+            assert!(c.grant(BOB, 10, &format!("gift-{n}")).ok);
+        }
+    }
+    let give_back = |c: &mut Connection| {
+        let back = if held {
+            c.commit(ANN, "job", Some(2_500))
+        } else {
+            c.refund_spend(ANN, "job", "back", Some(1_500))
+        };
+        assert!(back.ok);
+    };
+    if before {
+        give_back(&mut c);
+    }
+    let renewed = (now - 30, now - 30 + 86_400 * 30);
+    c.twice(&billed("in_1", renewed.0, whole(PRO, renewed)).paid("evt_in_1"));
+    if !before {
+        give_back(&mut c);
+    }
+    c.twice(&pro(ANN).during(renewed).updated("evt_c", now));
+    assert_eq!(broken(&mut c), Vec::<String>::new());
+    (c.balance(ANN), c.periods(ANN))
+}
+
+#[test]
+fn scenario_52_what_is_given_back_counts_in_its_order_when_the_subscription_returns() {
+    for (held, bobs_rows) in [(false, 0), (false, 20), (true, 0), (true, 20)] {
+        let stays = given_back(false, false, held, bobs_rows);
+        // Rule 8: what comes back to a period that was set aside stays until the next one opens.
+        assert_eq!(stays.0, 11_500);
+        assert_eq!(given_back(true, false, held, bobs_rows), stays, "{held} {bobs_rows}");
+        let set_aside = given_back(false, true, held, bobs_rows);
+        assert_eq!(set_aside.0, 10_000);
+        assert_eq!(given_back(true, true, held, bobs_rows), set_aside, "{held} {bobs_rows}");
+    }
+}
+
 #[test]
 fn scenario_52_a_debt_stays_with_whom_made_it() {
     let db = plans();

@@ -46,7 +46,7 @@ fn fill(c: &mut Connection, owner: Uuid, room: i64) {
     c.run(&format!(
         "with a as (
              update billing.accounts set purchased_credits = purchased_credits + more,
-                 last_grant_id = last_grant_id + 1, last_transaction_id = last_transaction_id + 1
+                 last_grant_id = last_grant_id + 1, last_transaction_id = last_transaction_id + 1, last_recorded_at = now()
              from (select {max} - {room} - subscription_credits - purchased_credits - promotional_credits
                    from billing.accounts where user_id = '{owner}') m (more)
              where user_id = '{owner}'
@@ -59,9 +59,9 @@ fn fill(c: &mut Connection, owner: Uuid, room: i64) {
              from a
          )
          insert into billing.credit_transactions
-             (user_id, id, operation_id, transaction_type, amount, grant_id, pool, balance_after, created_at, hash)
+             (user_id, id, operation_id, transaction_type, amount, grant_id, pool, balance_after, created_at, recorded_at, hash)
          select user_id, last_transaction_id, last_transaction_id, 'import', more, last_grant_id, 'purchased',
-             {max} - {room}, now(), ''
+             {max} - {room}, now(), now(), ''
          from a",
         max = i64::MAX
     ));
@@ -111,6 +111,38 @@ fn a_payment_that_turns_out_to_be_another_is_taken_back_under_locks_in_order() {
     assert_eq!(outcome.summary(), "applied");
     assert_eq!((c.balance(low()), c.balance(high())), (10_000, 30_000));
     assert_eq!(c.ledger(high()), ["subscription_grant 30000", "purchase 500", "reversal -500"]);
+    assert_eq!(c.faults(), [""; 0]);
+}
+
+#[test]
+fn rows_and_facts_of_all_accounts_are_in_one_order_whatever_the_clock_does() {
+    let db = two_subscribers();
+    let mut c = db.connect();
+    c.apply(&shared("in_1").paid("evt_in_1"));
+    // A standby took over whose clock is an hour behind.
+    c.run(&format!(
+        "update billing.accounts set last_recorded_at = now() + interval '1 hour' where user_id = '{}'",
+        low()
+    ));
+    let ahead: String = c.one("select max(last_recorded_at)::text from billing.accounts", &[]);
+    assert!(c.spend(low(), 100, "before").ok);
+    let renewal = invoice("in_2", "sub_high")
+        .line(line(MAX.0, MAX.1, period(1)).item("si_high").of_subscription("sub_high"))
+        .line(line(PRO.0, PRO.1, period(1)).item("si_low").of_subscription("sub_low"))
+        .paid_at(month(1));
+    assert!(c.apply(&renewal.paid("evt_in_2")).ok);
+    assert!(c.spend(high(), 100, "after").ok);
+    let in_order: bool = c.one(
+        "with spent as (
+             select (array_agg(recorded_at) filter (where request_id = 'before'))[1] as before,
+                 (array_agg(recorded_at) filter (where request_id = 'after'))[1] as after
+             from billing.credit_transactions
+         )
+         select bool_and($1::text::timestamptz < before and before <= l.known_at and l.known_at < after)
+         from billing.invoice_lines l, spent where l.source_id = 'in_2'",
+        &[&ahead],
+    );
+    assert!(in_order);
     assert_eq!(c.faults(), [""; 0]);
 }
 

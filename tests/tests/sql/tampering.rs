@@ -91,9 +91,18 @@ const TAMPERINGS: &[(&str, &[&str])] = &[
     ),
     (
         "insert into billing.credit_transactions
-             (user_id, id, operation_id, transaction_type, amount, grant_id, pool, balance_after, created_at, hash)
-         values (:ann, 11, 11, 'grant', 7, 7, 'purchased', 352, now(), '')",
+             (user_id, id, operation_id, transaction_type, amount, grant_id, pool, balance_after, created_at, recorded_at, hash)
+         values (:ann, 11, 11, 'grant', 7, 7, 'purchased', 352, now(), now(), '')",
         &["ledger row 11: grant 7 does not exist", "the last ledger row is 11, by the account it is 10"],
+    ),
+    // Each row was recorded after the one before it.
+    (
+        "update billing.credit_transactions set recorded_at = recorded_at - interval '1 day' where user_id = :ann and id = 4",
+        &["ledger row 4: it was recorded at", "but the row before it at"],
+    ),
+    (
+        "update billing.accounts set last_recorded_at = 'epoch' where user_id = :ann",
+        &["ledger row 10: it was recorded at", "but the account's last row at"],
     ),
     // What was given is what the ledger gave.
     (

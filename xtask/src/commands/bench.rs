@@ -286,9 +286,9 @@ fn ledger_sizes(cluster: &Cluster) -> Result<Table> {
         client.execute(
             "insert into billing.credit_transactions
                  (user_id, id, operation_id, transaction_type, amount, grant_id, pool, balance_after,
-                  stripe_checkout_session_id, created_at, hash)
+                  stripe_checkout_session_id, created_at, recorded_at, hash)
              select md5((n % 50000)::text)::uuid, n, n, 'purchase', 500, 1, 'purchased', 500, 'cs_filler_' || n, now(),
-                 sha256(int8send(n))
+                 now(), sha256(int8send(n))
              from generate_series($1::bigint + 1, $2::bigint) n",
             &[&present, &rows],
         )?;

@@ -1,6 +1,6 @@
 //! The plan goes down by status alone (rule 7): a state of the subscription gives an item less than its lines bill.
 
-use super::facts::{Facts, ItemContent, ItemState, Known, Period, StreamKey, SubscriptionState, Terms};
+use super::facts::{Facts, ItemContent, ItemState, Period, StreamKey, SubscriptionState, Terms};
 use super::intervals::months;
 use super::lines::Billed;
 use super::share::{Share, whole};
@@ -11,7 +11,7 @@ use crate::calendar::{Span, Time};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Limit {
     pub(super) at: Time,
-    pub(super) known: Known,
+    pub(super) known_at: Time,
     pub(super) stays: i128,
 }
 
@@ -24,7 +24,7 @@ struct Stated {
     /// Whether it is in the subscription's list.
     is_listed: bool,
     /// Since when without a break, and when that became known.
-    since: (Time, Known),
+    since: (Time, Time),
 }
 
 /// What limits a period of a stream, if something does.
@@ -51,12 +51,12 @@ pub(super) fn limit(
     if as_of < accounted.start || stated.rate >= paid.rate() || stated.rate >= accounted.rate() {
         return None;
     }
-    let known = paid.charges.iter().map(|line| line.payment.known).min()?.max(stated.since.1);
+    let known_at = paid.charges.iter().map(|line| line.payment.known_at).min()?.max(stated.since.1);
     if paid.charges.iter().find(|line| line.is_plan())?.line.terms.keeps_on_change {
-        let removed = Limit { at: period.end, known, stays: 0 };
+        let removed = Limit { at: period.end, known_at, stays: 0 };
         return (!stated.is_listed).then_some(removed);
     }
-    Some(Limit { at: stated.since.0.max(paid.start), known, stays: stated.level })
+    Some(Limit { at: stated.since.0.max(paid.start), known_at, stays: stated.level })
 }
 
 /// What an item's latest lines bill.
@@ -104,16 +104,16 @@ fn stated(facts: &Facts, subscription: &SubscriptionState, item: &str) -> Option
     states.sort_by_key(|state| state.as_of);
     let Some(newest) = states.last() else {
         // No list ever had it.
-        let since = (subscription.listed_since?, subscription.known);
+        let since = (subscription.listed_since?, subscription.known_at);
         return Some(Stated { level: 0, rate: whole(0), is_listed: false, since });
     };
     let unbroken = states.iter().rev().take_while(|state| is_same(&state.content, &newest.content));
-    let (since, known) = unbroken.fold((newest.as_of, newest.known), |(since, known), state| {
-        (since.min(state.as_of), known.min(state.known))
+    let (since, known_at) = unbroken.fold((newest.as_of, newest.known_at), |(since, known_at), state| {
+        (since.min(state.as_of), known_at.min(state.known_at))
     });
     let (level, rate) = worth_of(&newest.content)?;
     let is_listed = newest.content != ItemContent::Removed;
-    Some(Stated { level, rate, is_listed, since: (since, known) })
+    Some(Stated { level, rate, is_listed, since: (since, known_at) })
 }
 
 impl Stated {

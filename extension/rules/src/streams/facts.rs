@@ -50,8 +50,9 @@ pub struct Payment {
     /// Whether it is a direct call that names no invoice: an invoice's line of the same subscription, price and period
     /// replaces its line.
     pub direct: bool,
-    /// When it became known.
-    pub known: Known,
+    /// When it became known, in one order with [`Draw::recorded_at`]: what was drawn before a fact was known stands before it,
+    /// even if the fact's own time is earlier.
+    pub known_at: Time,
 }
 
 /// How much of a payment came back (rule 5).
@@ -69,20 +70,6 @@ impl CameBack {
     /// Nothing came back.
     pub const NOTHING: CameBack =
         CameBack { amount: MinorUnits(0), of: MinorUnits(0), policy: ReversalPolicy::Debt };
-}
-
-/// When a fact became known: the last ledger row of the account at that time, 0 if there was none.
-///
-/// What was drawn before a fact was known stands before it, even if the fact's own time is earlier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Known {
-    /// The id of that ledger row; below 0 of what was known before a subscription moved to the account.
-    pub after: i64,
-}
-
-impl Known {
-    /// Before any ledger row.
-    pub const ALWAYS: Known = Known { after: i64::MIN };
 }
 
 /// A line of a paid invoice.
@@ -193,7 +180,7 @@ pub struct SubscriptionState {
     /// When its first period began: the start of a plan's first charge that still stands, by lines from before the horizon.
     pub first_period_start: Option<Time>,
     /// When the newest state became known.
-    pub known: Known,
+    pub known_at: Time,
 }
 
 /// A subscription item as it was at one time.
@@ -208,7 +195,7 @@ pub struct ItemState {
     /// What it was.
     pub content: ItemContent,
     /// When it became known.
-    pub known: Known,
+    pub known_at: Time,
 }
 
 /// What a subscription's list says of an item.
@@ -253,8 +240,9 @@ pub struct Single {
 pub struct Draw {
     /// From which grant.
     pub grant: GrantKey,
-    /// The ledger row's id. Rows of one grant between which nothing became known and no period opened may be summed.
-    pub id: i64,
+    /// When the ledger row was recorded, in the order of [`Payment::known_at`]. Rows of one grant between which nothing became
+    /// known and no period opened may be summed.
+    pub recorded_at: Time,
     /// When.
     pub at: Time,
     /// The same by the facts' own times. A settlement is as late as the latest payment that was known with it; where it is
@@ -269,8 +257,7 @@ pub struct Draw {
 /// Who had a subscription before it moved to the user (rule 6): what was drawn by then stays theirs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FormerUser {
-    /// What they drew of its grants until it left them, in the periods in which it counted then. The [`Draw::id`] are in the order of the user's own rows, and may be
-    /// below 0: what happened before the move comes before what happened after it.
+    /// What they drew of its grants until it left them, in the periods in which it counted then.
     pub draws: Vec<Draw>,
     /// The payments of the subscription: they tell whether the user's trial or bonus is the one that came with it.
     pub payments: Vec<String>,

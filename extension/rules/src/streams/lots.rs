@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use num_traits::Zero;
 
 use super::OutOfRange;
-use super::facts::{Facts, GrantKey, Known, Payment, Period};
+use super::facts::{Facts, GrantKey, Payment, Period};
 use super::lines::{Billed, by_id};
 use super::periods::{Home, Periods};
 use super::share::{Share, floor, whole};
@@ -35,16 +35,16 @@ pub(super) struct Lot {
     /// The sum as it would be without reversals that are forgiven.
     unreversed: Share,
     /// When the first of its payments became known.
-    pub(super) known: Option<Known>,
+    pub(super) known_at: Option<Time>,
     /// The payments, by when they were paid.
     pub(super) payments: BTreeSet<(Time, String)>,
 }
 
 impl Lot {
     pub(super) fn new(key: GrantKey, pool: Pool, begins: Time) -> Lot {
-        let (of, ends, resets_at, known) = (None, None, None, None);
+        let (of, ends, resets_at, known_at) = (None, None, None, None);
         let (paid, unreversed, payments) = (Vec::new(), Share::zero(), BTreeSet::new());
-        Lot { key, pool, of, begins, ends, resets_at, paid, unreversed, known, payments }
+        Lot { key, pool, of, begins, ends, resets_at, paid, unreversed, known_at, payments }
     }
 
     /// Adds credits that were paid at a time, or takes them back.
@@ -57,7 +57,8 @@ impl Lot {
     pub(super) fn add_paid(&mut self, payment: &Payment, exact: Share, counted: Share) {
         let unreversed = if payment.came_back.is_forgiven() { exact } else { counted.clone() };
         self.add(payment.paid_at, counted, unreversed);
-        self.known = Some(self.known.map_or(payment.known, |known| known.min(payment.known)));
+        self.known_at =
+            Some(self.known_at.map_or(payment.known_at, |known_at| known_at.min(payment.known_at)));
         self.payments.insert((payment.paid_at, payment.id.clone()));
     }
 
@@ -126,7 +127,7 @@ pub(super) struct PeriodOpening {
     /// When it was first paid.
     pub(super) paid_at: Time,
     /// When that became known.
-    pub(super) known: Known,
+    pub(super) known_at: Time,
     /// The most that it leaves of the periods before it.
     pub(super) max_rollover: Credits,
     /// Whether a discount brought its line to 0.
@@ -265,7 +266,7 @@ impl PeriodLines {
         let opening = PeriodOpening {
             at: period.start.max(paid_at),
             paid_at,
-            known: line.payment.known,
+            known_at: line.payment.known_at,
             max_rollover: line.line.terms.max_rollover,
             is_free: line.is_free(),
         };
@@ -276,7 +277,7 @@ impl PeriodLines {
                 let first = if rank(&opening) < rank(&known) { opening } else { known };
                 PeriodOpening {
                     paid_at: known.paid_at.min(opening.paid_at),
-                    known: known.known.min(opening.known),
+                    known_at: known.known_at.min(opening.known_at),
                     ..first
                 }
             }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::downgrade::limit;
-use super::facts::{Facts, GrantKey, Known, Period, SubscriptionState};
+use super::facts::{Facts, GrantKey, Period, SubscriptionState};
 use super::lines::Billed;
 use super::lots::{Lot, Lots, PeriodOpening};
 use super::succession::{StreamId, Streams};
@@ -29,7 +29,7 @@ pub(super) struct Sweep {
     pub(super) at: Time,
     pub(super) cause: Cause,
     /// When it became known that this happens: what was drawn before that stands before it.
-    pub(super) known: Known,
+    pub(super) known_at: Time,
     /// Whether it has happened although its time has not come by the database's clock.
     pub(super) is_due: bool,
     /// The grants, in the order in which they keep what stays.
@@ -41,8 +41,8 @@ pub(super) struct Sweep {
 
 impl Sweep {
     /// One that nothing stays at.
-    fn new(at: Time, cause: Cause, known: Known, grants: Vec<GrantKey>) -> Sweep {
-        Sweep { at, cause, known, is_due: false, grants, stays: 0, instead: Vec::new() }
+    fn new(at: Time, cause: Cause, known_at: Time, grants: Vec<GrantKey>) -> Sweep {
+        Sweep { at, cause, known_at, is_due: false, grants, stays: 0, instead: Vec::new() }
     }
 }
 
@@ -55,14 +55,14 @@ pub(super) fn sweeps(facts: &Facts, billed: &[Billed], streams: &Streams, lots: 
             sweeps.push(opened(stream, period, opening, lots, &canceled));
         }
         let own = || grants_of(lots, stream, period);
-        if let Some((at, known)) = canceled.expiry(stream, period, lots) {
-            sweeps.push(Sweep::new(at, Cause::Canceled, known, own().collect()));
+        if let Some((at, known_at)) = canceled.expiry(stream, period, lots) {
+            sweeps.push(Sweep::new(at, Cause::Canceled, known_at, own().collect()));
         }
         if let Some(limit) = limit(facts, billed, streams, stream, period) {
             // Of each part at most so much stays, not of all of them together.
             sweeps.extend(own().map(|grant| Sweep {
                 stays: limit.stays,
-                ..Sweep::new(limit.at, Cause::WentDown, limit.known, vec![grant])
+                ..Sweep::new(limit.at, Cause::WentDown, limit.known_at, vec![grant])
             }));
         }
     }
@@ -94,7 +94,7 @@ fn endings(lots: &Lots) -> Vec<Sweep> {
         let mut times: Vec<Time> = of_period.copied().filter(|time| *time > end).chain([end]).collect();
         times.sort_unstable();
         times.dedup();
-        let over = |at| Sweep::new(at, Cause::Ended, Known::ALWAYS, vec![lot.key.clone()]);
+        let over = |at| Sweep::new(at, Cause::Ended, Time::MIN_UTC, vec![lot.key.clone()]);
         sweeps.extend(times.into_iter().map(over));
     }
     sweeps
@@ -127,7 +127,7 @@ fn opened(
         is_due: period.start <= opening.paid_at,
         stays: i128::from(opening.max_rollover.0),
         instead: of_plans().filter(is_later).map(keys).collect(),
-        ..Sweep::new(opening.at, Cause::Opened, opening.known, earlier.into_iter().map(keys).collect())
+        ..Sweep::new(opening.at, Cause::Opened, opening.known_at, earlier.into_iter().map(keys).collect())
     }
 }
 
@@ -165,14 +165,14 @@ impl<'a> Cancellations<'a> {
 
     /// When the credits of a period expire, under `cancellation: expire`, and when that became known. A period that was
     /// billed ahead, for a time after the end, still comes and goes with its own time.
-    fn expiry(&self, stream: StreamId, period: Period, lots: &Lots) -> Option<(Time, Known)> {
+    fn expiry(&self, stream: StreamId, period: Period, lots: &Lots) -> Option<(Time, Time)> {
         let state = self.states[stream]?;
         if !lots.periods.get(&(stream, period))?.expires_when_canceled {
             return None;
         }
         let ends = state.cancel_at_period_end || state.is_over;
         let at = state.cancel_at.or(state.period_end.filter(|_| ends))?;
-        Some((if period.start < at { at } else { period.end }, state.known))
+        Some((if period.start < at { at } else { period.end }, state.known_at))
     }
 
     /// Whether a stream's periods are older ones for a period of another stream that opens: its subscription was canceled

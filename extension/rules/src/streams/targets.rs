@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::facts::{Draw, Facts, GrantKey, Known, Purpose};
+use super::facts::{Draw, Facts, GrantKey, Purpose};
 use super::lots::{Lot, Lots, MAX_HELD};
 use super::sweeps::{Cause, Sweep};
 use super::{FormerTarget, OutOfRange, State, Target};
@@ -140,11 +140,11 @@ fn take_over(
     left: i64,
     balances: &mut BTreeMap<GrantKey, Balance>,
 ) -> Result<i64, OutOfRange> {
-    let Some(known) = balances.get(grant).and_then(|balance| balance.lot.known) else { return Ok(0) };
+    let Some(known_at) = balances.get(grant).and_then(|balance| balance.lot.known_at) else { return Ok(0) };
     let (mut taken, mut needed_by) = (0, None);
     for source in &sweep.instead {
         let Some(balance) = balances.get_mut(source) else { continue };
-        let credits = balance.spent_before(known)?.min(left - taken);
+        let credits = balance.spent_before(known_at)?.min(left - taken);
         if credits > 0 {
             balance.moved -= credits;
             taken += credits;
@@ -218,15 +218,15 @@ impl<'a> Balance<'a> {
 
     /// What the user spent of it before something became known, and is not counted elsewhere. What former users drew stays where
     /// it was when the subscription left them.
-    fn spent_before(&self, known: Known) -> Result<i64, OutOfRange> {
+    fn spent_before(&self, known_at: Time) -> Result<i64, OutOfRange> {
         let spent = || self.draws_by(Drawer::User).filter(|draw| draw.purpose == Purpose::Spend);
-        let before = sum(spent().filter(|draw| draw.id <= known.after), &self.lot.key)?;
+        let before = sum(spent().filter(|draw| draw.recorded_at <= known_at), &self.lot.key)?;
         Ok(before.min(sum(spent(), &self.lot.key)?) + self.moved.min(0))
     }
 
     /// What a spend gives back to a grant whose time is over is gone with it; to one that was set aside, it stays.
     fn given_back_since(&self, sweep: &Sweep) -> i64 {
-        let since = self.draws().filter(|draw| draw.at >= sweep.at && draw.id > sweep.known.after);
+        let since = self.draws().filter(|draw| draw.at >= sweep.at && draw.recorded_at > sweep.known_at);
         let back = since.filter(|draw| draw.purpose == Purpose::Spend && draw.credits < Credits::ZERO);
         back.map(|draw| draw.credits.0.saturating_neg()).fold(0, i64::saturating_add)
     }
@@ -334,7 +334,7 @@ impl<'a> Balance<'a> {
 impl Draw {
     /// Whether it was drawn before a sweep, or before it was known that the sweep happens.
     fn stood_before(&self, sweep: &Sweep) -> bool {
-        self.at < sweep.at || self.id <= sweep.known.after
+        self.at < sweep.at || self.recorded_at <= sweep.known_at
     }
 
     /// Whether it is of a grant that is computed: not of one that is sealed.

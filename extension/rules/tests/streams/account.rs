@@ -1,10 +1,10 @@
 //! An account in memory, as a ledger keeps one: facts become known, credits are drawn, debt is settled.
 
 use stripe_credits_rules::amount::Credits;
-use stripe_credits_rules::calendar::Time;
+use stripe_credits_rules::calendar::{Time, TimeDelta};
 use stripe_credits_rules::lot::Pool;
 use stripe_credits_rules::streams::debt::{draw_order, owed, settle};
-use stripe_credits_rules::streams::facts::{Draw, Facts, GrantKey, Known, Purpose};
+use stripe_credits_rules::streams::facts::{Draw, Facts, GrantKey, Purpose};
 use stripe_credits_rules::streams::{Holdings, State, holdings};
 
 /// Facts, and what was drawn so far.
@@ -48,17 +48,13 @@ impl Account {
         }
     }
 
-    /// What a fact that becomes known now is marked with.
-    pub(crate) fn known(&self) -> Known {
-        Known { after: self.last_row() }
+    /// When what becomes known now becomes known: after the last row.
+    pub(crate) fn known_at(&self) -> Time {
+        self.draws.last().map_or(Time::UNIX_EPOCH, |draw| draw.recorded_at)
     }
 
     pub(crate) fn now(&self) -> Time {
         self.now
-    }
-
-    fn last_row(&self) -> i64 {
-        i64::try_from(self.draws.len()).expect("few")
     }
 
     pub(crate) fn holdings(&self) -> Holdings {
@@ -115,7 +111,8 @@ impl Account {
     }
 
     fn draw_as_of(&mut self, as_of: Time, grant: GrantKey, credits: Credits, purpose: Purpose) {
-        self.draws.push(Draw { grant, id: self.last_row() + 1, at: self.now, as_of, credits, purpose });
+        let recorded_at = self.known_at() + TimeDelta::microseconds(1);
+        self.draws.push(Draw { grant, recorded_at, at: self.now, as_of, credits, purpose });
     }
 
     pub(crate) fn balances(&self) -> Balances {

@@ -5,8 +5,8 @@ use stripe_credits_rules::calendar::{Span, Time, from_unix};
 use stripe_credits_rules::catalog::{PriceKind, ReversalPolicy};
 use stripe_credits_rules::lot::Pool;
 use stripe_credits_rules::streams::facts::{
-    CameBack, GrantKey, ItemContent, ItemState, Known, Line, Payment, Period, Purpose, Single,
-    SubscriptionState, Terms,
+    CameBack, GrantKey, ItemContent, ItemState, Line, Payment, Period, Purpose, Single, SubscriptionState,
+    Terms,
 };
 use stripe_credits_rules::streams::{Target, facts::Facts};
 
@@ -116,7 +116,7 @@ pub(crate) fn invoice(id: &str, paid: f64) -> Invoice {
         credited: MinorUnits(0),
         charged: MinorUnits(0),
         direct: false,
-        known: Known::default(),
+        known_at: Time::default(),
     };
     Invoice { payment, lines: Vec::new() }
 }
@@ -259,7 +259,7 @@ impl History {
         if self.account.now() < invoice.payment.paid_at {
             self.account.pass_to(invoice.payment.paid_at);
         }
-        invoice.payment.known = self.account.known();
+        invoice.payment.known_at = self.account.known_at();
         let paid_at = invoice.payment.paid_at;
         self.invoices.push(invoice);
         self.learn(paid_at);
@@ -284,7 +284,7 @@ impl History {
         items: &[(&str, Price, i64)],
         change: impl FnOnce(&mut SubscriptionState),
     ) {
-        let (as_of, known) = (day(as_of), self.account.known());
+        let (as_of, known_at) = (day(as_of), self.account.known_at());
         if self.account.now() < as_of {
             self.account.pass_to(as_of);
         }
@@ -309,7 +309,7 @@ impl History {
             item,
             as_of,
             content,
-            known,
+            known_at,
         }));
         let before = self.facts.subscriptions.iter().position(|state| state.id == subscription);
         let listed_since = before.and_then(|at| self.facts.subscriptions.remove(at).listed_since);
@@ -323,7 +323,7 @@ impl History {
             cancel_at_period_end: false,
             period_end: None,
             first_period_start: None,
-            known,
+            known_at,
         };
         change(&mut state);
         self.facts.subscriptions.push(state);

@@ -468,7 +468,7 @@ fn a_year_comes_in_twelve_parts_and_a_quarter_in_three_whatever_days_they_start_
 fn amounts_that_no_bigint_holds_are_an_error() {
     let mut history = History::new();
     let mut bill = invoice("in_0", 0.0).whole("si_1", PRO, i64::MAX / 10_000, days(0.0, 30.0));
-    bill.payment.known = history.account.known();
+    bill.payment.known_at = history.account.known_at();
     history.account.facts.payments.push(bill.payment);
     history.account.facts.lines = bill.lines;
     let holdings = stripe_credits_rules::streams::holdings(&history.account.facts, &[], day(0.0));

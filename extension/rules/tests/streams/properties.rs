@@ -28,7 +28,7 @@ impl Player {
 
     /// An event becomes known, whenever it happened.
     pub(crate) fn learn(&mut self, event: &Event) {
-        self.told.hear(&event.body, self.account.known());
+        self.told.hear(&event.body, self.account.known_at());
         self.account.learn(self.told.facts(&self.catalog), from_unix(event.at).expect("a time"));
     }
 

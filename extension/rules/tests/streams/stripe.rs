@@ -9,7 +9,7 @@ use stripe_credits_rules::calendar::{Span, Time, from_unix};
 use stripe_credits_rules::catalog::{NoPaymentRequired, PriceKind, ReversalPolicy};
 use stripe_credits_rules::lot::Pool;
 use stripe_credits_rules::streams::facts::{
-    CameBack, Facts, ItemContent, ItemState, Known, Line, Payment, Period, Single, SubscriptionState, Terms,
+    CameBack, Facts, ItemContent, ItemState, Line, Payment, Period, Single, SubscriptionState, Terms,
 };
 
 /// A catalog document, as far as plan credits depend on it.
@@ -23,11 +23,11 @@ pub(crate) struct Catalog {
 /// The objects that events told so far, each with when it became known; nothing is judged before all of it is read.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Told {
-    invoices: BTreeMap<String, (Value, Known)>,
-    sessions: BTreeMap<String, (Value, Known)>,
+    invoices: BTreeMap<String, (Value, Time)>,
+    sessions: BTreeMap<String, (Value, Time)>,
     /// Refunds, disputes and credit notes.
     reversals: BTreeMap<String, Reversal>,
-    states: BTreeMap<(String, i64), (Value, Known)>,
+    states: BTreeMap<(String, i64), (Value, Time)>,
 }
 
 /// Money back of a payment.
@@ -109,15 +109,15 @@ impl Catalog {
 
 impl Told {
     /// Reads an event; one that is known already changes nothing.
-    pub(crate) fn hear(&mut self, event: &Value, known: Known) {
+    pub(crate) fn hear(&mut self, event: &Value, known_at: Time) {
         let object = &event["data"]["object"];
         let id = text(&object["id"]);
         match event["type"].as_str().expect("a type") {
             "invoice.paid" => {
-                self.invoices.entry(id).or_insert_with(|| (object.clone(), known));
+                self.invoices.entry(id).or_insert_with(|| (object.clone(), known_at));
             }
             "checkout.session.completed" => {
-                self.sessions.entry(id).or_insert_with(|| (object.clone(), known));
+                self.sessions.entry(id).or_insert_with(|| (object.clone(), known_at));
             }
             "credit_note.created" => {
                 let newer =
@@ -146,7 +146,7 @@ impl Told {
             }
             kind if kind.starts_with("customer.subscription.") => {
                 let at = number(&event["created"]);
-                self.states.entry((id, at)).or_insert_with(|| (object.clone(), known));
+                self.states.entry((id, at)).or_insert_with(|| (object.clone(), known_at));
             }
             _ => {}
         }
@@ -156,8 +156,8 @@ impl Told {
     pub(crate) fn facts(&self, catalog: &Catalog) -> Facts {
         let intervals = self.intervals();
         let mut facts = Facts { no_payment_required: catalog.no_payment_required, ..Facts::default() };
-        for (invoice, known) in self.invoices.values() {
-            self.invoice(invoice, *known, catalog, &intervals, &mut facts);
+        for (invoice, known_at) in self.invoices.values() {
+            self.invoice(invoice, *known_at, catalog, &intervals, &mut facts);
         }
         for (session, _) in self.sessions.values() {
             facts.singles.push(self.session(session, catalog));
@@ -183,7 +183,7 @@ impl Told {
     fn invoice(
         &self,
         invoice: &Value,
-        known: Known,
+        known_at: Time,
         catalog: &Catalog,
         intervals: &BTreeMap<String, Span>,
         facts: &mut Facts,
@@ -233,7 +233,7 @@ impl Told {
             credited: MinorUnits(credited),
             charged: MinorUnits(charged),
             direct: false,
-            known,
+            known_at,
         });
     }
 
@@ -262,15 +262,15 @@ impl Told {
     }
 
     fn subscriptions(&self, catalog: &Catalog, intervals: &BTreeMap<String, Span>, facts: &mut Facts) {
-        let mut by_subscription: BTreeMap<&str, Vec<(Time, &Value, Known)>> = BTreeMap::new();
-        for ((id, at), (state, known)) in &self.states {
-            by_subscription.entry(id).or_default().push((from_unix(*at).expect("a time"), state, *known));
+        let mut by_subscription: BTreeMap<&str, Vec<(Time, &Value, Time)>> = BTreeMap::new();
+        for ((id, at), (state, known_at)) in &self.states {
+            by_subscription.entry(id).or_default().push((from_unix(*at).expect("a time"), state, *known_at));
         }
         for (id, states) in by_subscription {
             let over =
                 |state: &Value| matches!(state["status"].as_str(), Some("canceled" | "incomplete_expired"));
             let ended = states.iter().find(|(_, state, _)| over(state));
-            let (as_of, newest, known) = *ended.or(states.last()).expect("a state");
+            let (as_of, newest, known_at) = *ended.or(states.last()).expect("a state");
             let item_ends = newest["items"]["data"].as_array().into_iter().flatten();
             let item_end = item_ends.filter_map(|item| item["current_period_end"].as_i64()).max();
             let at = |value: &Value| value.as_i64().map(|at| from_unix(at).expect("a time"));
@@ -284,10 +284,10 @@ impl Told {
                 cancel_at_period_end: newest["cancel_at_period_end"] == true,
                 period_end: at(&newest["current_period_end"]).or(item_end.and_then(from_unix)),
                 first_period_start: None,
-                known,
+                known_at,
             });
             let mut items: Vec<String> = Vec::new();
-            for (as_of, state, known) in states.iter().filter(|(at, ..)| *at <= as_of) {
+            for (as_of, state, known_at) in states.iter().filter(|(at, ..)| *at <= as_of) {
                 let listed = state["items"]["data"].as_array().expect("items");
                 items.extend(listed.iter().map(|item| text(&item["id"])));
                 items.sort();
@@ -304,8 +304,8 @@ impl Told {
                             }
                         });
                     let (subscription, item) = (id.to_owned(), item.clone());
-                    let (as_of, known) = (*as_of, *known);
-                    facts.items.push(ItemState { subscription, item, as_of, content, known });
+                    let (as_of, known_at) = (*as_of, *known_at);
+                    facts.items.push(ItemState { subscription, item, as_of, content, known_at });
                 }
             }
         }

@@ -36,7 +36,7 @@ fn play(vector: &Value, base: i64, clock: Clock) -> Option<String> {
             account.pass_to(happened);
         }
         if step["deliver"].is_object() {
-            told.hear(&at_base(&step["deliver"], base), account.known());
+            told.hear(&at_base(&step["deliver"], base), account.known_at());
             account.learn(told.facts(&catalog), happened);
         }
         if let Some(amount) = step["spend"].as_i64() {

@@ -22,19 +22,19 @@ use crate::properties::{Player, modes, policies, told};
 struct Rows {
     grants: BTreeMap<GrantKey, Target>,
     /// The last draw that they count.
-    last_draw: i64,
+    last_draw: Option<Time>,
 }
 
 impl Rows {
     /// What is drawn is posted at once, whether anything is computed or not.
     fn post(&mut self, draws: &[Draw]) {
-        for draw in draws.iter().filter(|draw| draw.id > self.last_draw) {
+        for draw in draws.iter().filter(|draw| Some(draw.recorded_at) > self.last_draw) {
             let Some(row) = self.grants.get_mut(&draw.grant) else { continue };
             row.drawn.0 += draw.credits.0;
             row.remaining.0 -= draw.credits.0;
             row.closed_at = (row.remaining.0 == 0).then_some(draw.at);
         }
-        self.last_draw = draws.last().map_or(0, |draw| draw.id);
+        self.last_draw = draws.last().map(|draw| draw.recorded_at);
     }
 }
 

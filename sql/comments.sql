@@ -229,9 +229,9 @@ comment on function billing.run_due(integer) is
 'p_limit accounts, and does what retry_due(20) does, if no delivery is being applied at that '
 'moment; tells of credits that expire within the catalog''s expiring_days, removes rows of the outbox that are 30 '
 'days old, and gives accounts of which the read model changed without them (read_changes) a new version, for the '
-'mirror, up to p_limit each; busy accounts are left for the next run. Returns how many accounts, events and rows, new '
-'versions not counted. It need not be punctual: reads are right without it, and every operation posts what is due in its '
-'account. Errors: 22004, 22023.';
+'mirror, up to p_limit each; busy accounts are left for the next run. Whoever needs one of these accounts waits for it, '
+'so keep the limit small. Returns how many accounts, events and rows, new versions not counted. It need not be '
+'punctual: reads are right without it, and every operation posts what is due in its account. Errors: 22004, 22023.';
 
 comment on function billing.retry_parked(integer) is
 'Judges up to p_limit parked events again, those that waited longest first, except those of busy accounts. Returns '

@@ -452,10 +452,11 @@ fn finish_top_up(
 /// Posts what is due in up to `p_limit` accounts, and does what `retry_due(20)` does, if no delivery is being applied at that
 /// moment; tells of credits that expire soon, removes old rows of the outbox, and gives a new version to accounts of which the
 /// read model changed without them, up to `p_limit` each. Returns how many accounts, events and rows, new versions not counted;
-/// 0 means that the others are busy or not due. It need not be punctual: reads are right without it.
+/// 0 means that the others are busy or not due. Whoever needs one of those accounts waits for it, so the limit is small. It need
+/// not be punctual: reads are right without it.
 #[pg_extern(security_definer)]
 #[search_path(pg_catalog, pg_temp)]
-fn run_due(p_limit: default!(Option<i32>, "1000")) -> i64 {
+fn run_due(p_limit: default!(Option<i32>, "500")) -> i64 {
     let limit = positive(p_limit.map(i64::from), "p_limit").0;
     let done = connected(|sql| {
         let posted =

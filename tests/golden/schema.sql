@@ -75,7 +75,7 @@ resolve_price(p_price_id text, p_at timestamp with time zone DEFAULT now()) -> S
 retry_due(p_limit integer DEFAULT 20) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp",lock_timeout=1s,plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
 retry_parked(p_limit integer DEFAULT 100) -> SETOF billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",lock_timeout=1s,plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
 retry_top_up(p_user_id uuid, p_id bigint, p_attempts integer, p_error text, p_retry_after interval) -> boolean volatile security definer {"search_path=pg_catalog, pg_temp"}
-run_due(p_limit integer DEFAULT 1000) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
+run_due(p_limit integer DEFAULT 500) -> bigint volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
 secure_installation() -> void volatile {"search_path=pg_catalog, pg_temp"}
 security_selfcheck() -> TABLE(check_name text, ok boolean, detail text) stable security definer {"search_path=pg_catalog, pg_temp"}
 set_auto_top_up(p_user_id uuid, p_enabled boolean) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}

@@ -325,7 +325,7 @@ const TAMPERINGS: &[Tampering] = &[
     ),
     Tampering(
         "a body in another language",
-        "create or replace function billing.run_due(p_limit integer default 1000) returns bigint
+        "create or replace function billing.run_due(p_limit integer default 500) returns bigint
          language plpgsql security definer set search_path = pg_catalog, pg_temp as 'begin return 0; end'",
         &["function billing.run_due(integer): ", "plpgsql"],
     ),

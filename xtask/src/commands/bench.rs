@@ -6,6 +6,7 @@ mod http_load;
 mod peers;
 mod pgbench;
 mod processor;
+mod upkeep;
 
 use std::fs;
 use std::net::TcpStream;
@@ -38,7 +39,7 @@ const ROUNDS: usize = 3;
 const ACCOUNTS: u128 = 10_000;
 /// Ledger sizes between which the apply rate is compared, in rows.
 const SMALL_LEDGER: i64 = 10_000;
-const LARGE_LEDGER: i64 = 1_000_000;
+const LARGE_LEDGER: i64 = 10_000_000;
 /// Live grants of the account that has many.
 const MANY_GRANTS: i64 = 1_000;
 /// Accounts with credits that expire at the same time.
@@ -56,6 +57,9 @@ pub(crate) struct Arguments {
     /// Measures only what an invoice costs by the age of its subscription
     #[arg(long)]
     ages: bool,
+    /// Measures only who waits for upkeep, and a session's memory
+    #[arg(long)]
+    upkeep: bool,
     /// Measures only signed webhooks, beside an Express service with stripe-node that does the least
     #[arg(long)]
     peers: bool,
@@ -69,13 +73,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut stages = Stages::default();
     stages.run("tools: apt packages", install::tools)?;
     let binary = stages.run("build, and install the extension", || install::build(Flavour::Release))?.shim;
+    let cluster = stages.run("cluster: make and start", start)?;
     if arguments.ages {
-        let cluster = stages.run("cluster: make and start", start)?;
         println!("{}", stages.run("ages of subscriptions", || ages::ages(&cluster))?);
         stages.summarize();
         return Ok(());
     }
-    let cluster = stages.run("cluster: make and start", start)?;
+    if arguments.upkeep {
+        println!("{}", stages.run("waits for upkeep", || upkeep::upkeep(&cluster))?);
+        println!("{}", stages.run("a session's memory", || upkeep::session_memory(&cluster))?);
+        stages.summarize();
+        return Ok(());
+    }
     if arguments.peers {
         let peer = stages.run("peer: npm packages", install::peer)?;
         let against = arguments.against.as_deref();
@@ -92,6 +101,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     println!("{}", stages.run("spends", || spends(&cluster))?);
     println!("{}", stages.run("processor time", || processor::processor(&cluster))?);
     println!("{}", stages.run("expiries by run_due", || due(&cluster))?);
+    println!("{}", stages.run("waits for upkeep", || upkeep::upkeep(&cluster))?);
+    println!("{}", stages.run("a session's memory", || upkeep::session_memory(&cluster))?);
     let secret = format!("whsec_{}", Uuid::new_v4().simple());
     let token = Uuid::new_v4().to_string();
     let url = cluster.url(DATABASE);
@@ -127,7 +138,7 @@ fn start() -> Result<Cluster> {
     let catalog = workspace::sample_catalog();
     let document = fs::read_to_string(&catalog).map_err(Error::file(&catalog))?;
     cluster.create_database(ages::DATABASE)?;
-    for database in [DATABASE, FILLED_DATABASE, DUE_DATABASE] {
+    for database in [DATABASE, FILLED_DATABASE, DUE_DATABASE, upkeep::DATABASE] {
         cluster.create_database(database)?;
         let mut client = cluster.connect(database)?;
         client.execute("select from billing.load_catalog(($1::text)::jsonb)", &[&document])?;
@@ -140,7 +151,7 @@ fn purchases(cluster: &Cluster) -> Result<Table> {
     let mut table = table(&["purchase, transactions/s", "clients", "PL/pgSQL", "extension", "ratio"]);
     let scripts =
         [purchase("baseline", "baseline.purchase"), purchase("extension", "billing.apply_stripe_event")];
-    for clients in [1, 8] {
+    for clients in [1, 8, 32] {
         add(&mut table, "one event each", clients, &pgbench::compare(cluster, &scripts, clients)?);
     }
     Ok(table)

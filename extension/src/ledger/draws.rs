@@ -18,8 +18,8 @@ use crate::pg::sql::Sql;
 const FIRST_GRANTS_READ: i64 = 8;
 const GRANTS_READ_GROWTH: i64 = 16;
 
-/// What can be spent, in the draw order (rule 8), which the index `credit_grants_draw` has, after what comes `first`; the limit
-/// follows.
+/// What can be spent, with what is selected `before` it, in the draw order (rule 8), which the index `credit_grants_draw` has,
+/// after what comes `first`; the limit follows.
 macro_rules! spendable {
     ($before:literal, $first:literal) => {
         concat!(

@@ -459,10 +459,10 @@ fn finish_top_up(
 fn run_due(p_limit: default!(Option<i32>, "500")) -> i64 {
     let limit = positive(p_limit.map(i64::from), "p_limit").0;
     let done = connected(|sql| {
-        catalog::try_retry_due(sql, limit)
-            + ledger::run_due(sql, limit)
-            + ledger::tell_expiring(sql, limit)
-            + outbox::prune(sql, limit)
+        let posted =
+            ledger::run_due(sql, limit) + ledger::tell_expiring(sql, limit) + outbox::prune(sql, limit);
+        // Last, because every delivery waits for the catalog's lock until this transaction ends.
+        posted + catalog::try_retry_due(sql, limit)
     });
     i64::try_from(done).expect("a count of rows")
 }

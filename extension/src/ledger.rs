@@ -27,6 +27,7 @@ mod targets; // the difference between what grants hold and what they should hol
 mod debt; // what was drawn beyond worth
 mod draws; // spends and reservations
 mod audit; // what the books should hold by all facts
+mod saving; // the account's row, written
 mod telling; // what an operation tells the app
 mod top_ups; // the pack that a draw requests
 mod chain; // the hash of each ledger row
@@ -39,6 +40,7 @@ use stripe_credits_rules::draw::Share;
 use stripe_credits_rules::lot::{NewGrant, Pool};
 use stripe_credits_rules::reason::Reason;
 use stripe_credits_rules::subscription::FREE;
+use stripe_credits_rules::top_up::Switch;
 use stripe_credits_rules::verdict::Verdict;
 use uuid::Uuid;
 
@@ -48,6 +50,7 @@ pub(crate) use audit::worth_faults;
 pub(crate) use chain::chain_faults;
 use chain::{LedgerRow, RowHash};
 pub(crate) use purchase::{Bought, came_back};
+use saving::Standing;
 pub(crate) use targets::Cause;
 use telling::Telling;
 pub(crate) use telling::{tell_expiring, tell_of_payment};
@@ -57,6 +60,7 @@ use crate::pg::convert::{clock, timestamp, uuid_datum};
 use crate::pg::error::raise;
 use crate::pg::json::Json;
 use crate::pg::sql::{Row, Sql};
+
 use crate::tables::{reservations, test_clocks};
 
 /// The kind of a ledger row.
@@ -169,6 +173,8 @@ pub(crate) struct Account {
     /// The credits that could be spent when the account was saved last.
     saved_available: Credits,
     dirty: bool,
+    /// As it was saved last.
+    saved: Standing,
     /// What became known or due that may change what periods hold, and is not computed yet.
     touched: Option<streams::Touch>,
     /// The subscription that is moving to the account or from it.
@@ -254,9 +260,7 @@ fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
     let mut row = sql.query_opt(
         "select subscription_credits, purchased_credits, promotional_credits, debt, tier, subscription_status,
                 signed_up_at, free_next_at, periods_next_at, next_due_at, last_grant_id, last_transaction_id, last_hash,
-                updated_at, test_clock, to_set_aside::text, last_outbox_id, auto_top_up = 'on',
-                last_recorded_at,
-                case when test_clock is not null then billing.account_time(test_clock) end
+                updated_at, test_clock, to_set_aside, last_outbox_id, auto_top_up, last_recorded_at
          from billing.accounts where user_id = $1 for update",
         &[uuid_datum(user).into()],
     )?;
@@ -274,9 +278,9 @@ fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
         last_hash: row.get(),
         posted_at: row.get(),
         test_clock: row.get_opt(),
-        to_set_aside: row.get_opt::<String>().map(|text| serde_json::from_str(&text).expect("jsonb is JSON")),
+        to_set_aside: row.get_opt::<Json>().map(Json::value),
         last_outbox_id: row.get(),
-        tops_up: row.get(),
+        tops_up: row.get::<String>() == Switch::On.as_str(),
         recorded_at: now.max(row.get()),
         operation_id: 0,
         opened_with: Credits::ZERO,
@@ -284,13 +288,16 @@ fn locked(sql: &mut Sql, user: Uuid) -> Option<Account> {
         telling: Telling::default(),
         saved_available: Credits::ZERO,
         dirty: false,
+        saved: Standing::default(),
         touched: None,
         moving: None,
         is_owed_changed: false,
         learned_as_of: None,
     };
-    account.now = row.get_opt().unwrap_or(account.now);
-    account.saved_available = account.available();
+    if let Some(clock_id) = &account.test_clock {
+        account.now = test_clocks::time(sql, clock_id).unwrap_or(account.now);
+    }
+    (account.saved, account.saved_available) = (account.standing(), account.available());
     Some(account)
 }
 
@@ -718,44 +725,6 @@ impl Account {
             // What is posted stands. Whoever posts a new fact settles it first, and refuses one that cannot be held.
             self.periods_next = None;
         }
-    }
-
-    fn save(&mut self, sql: &mut Sql) {
-        if !self.dirty {
-            return;
-        }
-        self.tell(sql);
-        sql.execute(
-            "update billing.accounts set subscription_credits = $2, purchased_credits = $3, promotional_credits = $4,
-                 debt = $5, tier = $6, subscription_status = $7, signed_up_at = $8, free_next_at = $9, periods_next_at = $10,
-                 next_due_at = $11, last_grant_id = $12, last_transaction_id = $13, version = version + 1, updated_at = $14,
-                 test_clock = $15, last_hash = $16, to_set_aside = $17, last_outbox_id = $18,
-                 mirror_due_since = coalesce(mirror_due_since, $19), last_recorded_at = $20
-             where user_id = $1",
-            &[
-                uuid_datum(self.user).into(),
-                self.balances.subscription.0.into(),
-                self.balances.purchased.0.into(),
-                self.balances.promotional.0.into(),
-                self.balances.debt.0.into(),
-                self.balances.tier.as_str().into(),
-                self.balances.subscription_status.as_str().into(),
-                self.signed_up_at.map(timestamp).into(),
-                self.free_next.map(timestamp).into(),
-                self.periods_next.map(timestamp).into(),
-                self.next_due.map(timestamp).into(),
-                self.last_grant_id.into(),
-                self.last_transaction_id.into(),
-                timestamp(self.now).into(),
-                self.test_clock.as_deref().into(),
-                self.last_hash.as_slice().into(),
-                self.to_set_aside.as_ref().map(|all| Json::from_text(&all.to_string())).into(),
-                self.last_outbox_id.into(),
-                timestamp(clock()).into(),
-                timestamp(self.recorded_at).into(),
-            ],
-        );
-        self.dirty = false;
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a call returns: `billing.outcome`.
 
+use std::cell::OnceCell;
+
 use pgrx::callconv::{BoxRet, FcInfo};
 use pgrx::datum::{Datum, IntoDatum, JsonB};
 use pgrx::pg_sys;
@@ -43,7 +45,43 @@ pub(crate) struct Outcome {
     /// The paths of Stripe's API to read, if the verdict is `needs_fetch`.
     pub(crate) to_fetch: Vec<String>,
     /// Postings, prices, discrepancies.
-    pub(crate) details: Map<String, Value>,
+    pub(crate) details: Details,
+}
+
+/// Details of an outcome. An event's are written twice, to the inbox and to the answer, and converted once.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Details {
+    fields: Map<String, Value>,
+    /// As Postgres stores them, once that was asked for.
+    stored: OnceCell<Vec<u8>>,
+}
+
+impl Details {
+    fn insert(&mut self, key: &str, value: Value) {
+        self.stored.take();
+        self.fields.insert(key.to_owned(), value);
+    }
+
+    fn extend(&mut self, later: Details) {
+        self.stored.take();
+        self.fields.extend(later.fields);
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<&Value> {
+        self.fields.get(key)
+    }
+
+    /// `None` if there are none.
+    fn json(&self) -> Option<Json> {
+        if self.fields.is_empty() {
+            return None;
+        }
+        let stored = self.stored.get_or_init(|| {
+            let text = serde_json::to_string(&self.fields).expect("its keys are text");
+            Json::from_text(&text).bytes()
+        });
+        Some(Json::from_bytes(stored))
+    }
 }
 
 impl Outcome {
@@ -54,7 +92,7 @@ impl Outcome {
             credits: Credits::ZERO,
             balances: None,
             to_fetch: Vec::new(),
-            details: Map::new(),
+            details: Details::default(),
         }
     }
 
@@ -81,7 +119,7 @@ impl Outcome {
     }
 
     pub(crate) fn with(mut self, key: &str, value: impl Into<Value>) -> Outcome {
-        self.details.insert(key.to_owned(), value.into());
+        self.details.insert(key, value.into());
         self
     }
 
@@ -98,8 +136,7 @@ impl Outcome {
     }
 
     pub(crate) fn details_json(&self) -> Option<Json> {
-        (!self.details.is_empty())
-            .then(|| Json::from_text(&serde_json::to_string(&self.details).expect("its keys are text")))
+        self.details.json()
     }
 
     fn columns(self) -> [Option<pg_sys::Datum>; COLUMNS] {

@@ -18,7 +18,7 @@ balance_at(p_user_id uuid, p_at timestamp with time zone) -> bigint stable secur
 balance_faults() -> TABLE(user_id uuid, stored bigint, calculated bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp"}
 balances_by(p_user_id uuid, p_now timestamp with time zone) -> TABLE(subscription bigint, purchased bigint, promotional bigint, debt bigint) stable {"search_path=pg_catalog, pg_temp"}
 chain_faults() -> TABLE(user_id uuid, place bigint, fault text) stable security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan}
-claim_outbox(p_limit integer DEFAULT 100, p_lease interval DEFAULT '00:01:00'::interval) -> TABLE(user_id uuid, id bigint, type text, data jsonb, created_at timestamp with time zone, attempts integer) volatile security definer {"search_path=pg_catalog, pg_temp"}
+claim_outbox(p_limit integer DEFAULT 100, p_lease interval DEFAULT '00:01:00'::interval) -> TABLE(user_id uuid, id bigint, type text, data json, created_at timestamp with time zone, attempts integer) volatile security definer {"search_path=pg_catalog, pg_temp"}
 claim_top_ups(p_livemode boolean, p_limit integer DEFAULT 10, p_lease interval DEFAULT '00:05:00'::interval) -> TABLE(user_id uuid, id bigint, price_id text, pack text, customer_id text, payment_intent_id text, attempts integer, unwanted text) volatile security definer {"search_path=pg_catalog, pg_temp"}
 commit_reservation(p_user_id uuid, p_request_id text, p_amount bigint DEFAULT NULL::bigint) -> billing.outcome volatile security definer {"search_path=pg_catalog, pg_temp",plan_cache_mode=force_generic_plan,enable_seqscan=off,jit=off}
 credit_system_metrics(p_window interval DEFAULT '01:00:00'::interval) -> jsonb stable security definer {"search_path=pg_catalog, pg_temp"}
@@ -200,7 +200,7 @@ table invoice_lines 18: known_at timestamp with time zone not null
 table outbox 01: user_id uuid not null
 table outbox 02: id billing.ordinal not null
 table outbox 03: type billing.outbox_type not null
-table outbox 04: data jsonb not null
+table outbox 04: data json not null
 table outbox 05: created_at timestamp with time zone not null
 table outbox 06: state billing.outbox_state not null default 'pending'::text
 table outbox 07: attempts integer not null default 0

@@ -50,18 +50,36 @@ pub fn surely_holds(json: &str) -> bool {
     const LENGTH: usize = 64 << 10;
     /// Brackets and braces. Nothing is deeper, and jsonb holds a depth of some thousands.
     const OPENED: usize = 1000;
-    json.len() <= LENGTH
-        && json.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count() <= OPENED
-        && !has_long_exponent(json.as_bytes())
+    json.len() <= LENGTH && opened(json.as_bytes()) <= OPENED && !has_long_exponent(json.as_bytes())
+}
+
+/// How many brackets and braces open, also in strings. Counted in parts of which each count fits a byte, so that several bytes are
+/// looked at with one instruction.
+fn opened(json: &[u8]) -> usize {
+    let opens = |byte: &u8| u8::from(matches!(byte, b'[' | b'{'));
+    let parts = json.chunks(usize::from(u8::MAX));
+    parts.map(|part| usize::from(part.iter().fold(0, |sum: u8, byte| sum.wrapping_add(opens(byte))))).sum()
 }
 
 /// Whether a number may have an exponent of more than two digits. A text may look like it too.
 fn has_long_exponent(json: &[u8]) -> bool {
-    json.windows(5).any(|window| {
-        let [mantissa, b'e' | b'E', exponent @ ..] = window else { return false };
-        let is_sign = matches!(exponent[0], b'+' | b'-');
-        mantissa.is_ascii_digit() && exponent[usize::from(is_sign)..].iter().all(u8::is_ascii_digit)
+    /// Bytes that are looked at together: an `e` after a digit is rare.
+    const CHUNK: usize = 256;
+    /// Bytes that show a long exponent: a digit, `e`, a sign or a digit, and two digits more.
+    const SHOWN: usize = 5;
+    let is_after_digit =
+        |(mantissa, exponent): (&u8, &u8)| mantissa.is_ascii_digit() && (exponent | 0x20) == b'e';
+    (0..json.len()).step_by(CHUNK).any(|start| {
+        let chunk = &json[start..json.len().min(start + CHUNK + SHOWN - 1)];
+        let has_exponent = chunk.iter().zip(&chunk[1..]).fold(false, |any, pair| any | is_after_digit(pair));
+        has_exponent && chunk.windows(SHOWN).any(is_long_exponent)
     })
+}
+
+fn is_long_exponent(window: &[u8]) -> bool {
+    let [mantissa, b'e' | b'E', exponent @ ..] = window else { return false };
+    let is_sign = matches!(exponent[0], b'+' | b'-');
+    mantissa.is_ascii_digit() && exponent[usize::from(is_sign)..].iter().all(u8::is_ascii_digit)
 }
 
 /// The UTF-16 code unit of the escape that begins at `at`, if one begins there.
@@ -129,6 +147,15 @@ mod tests {
             (deep(1001), false),
         ] {
             assert_eq!(surely_holds(&json), expected, "{json:.40}");
+        }
+    }
+
+    #[test]
+    fn a_long_exponent_is_found_wherever_it_stands() {
+        for before in 0..600 {
+            let json = format!("{}1e100", " ".repeat(before));
+            assert!(!surely_holds(&json), "after {before} bytes");
+            assert!(surely_holds(&json[..json.len() - 1]), "after {before} bytes");
         }
     }
 

@@ -171,10 +171,7 @@ pub(crate) fn read(object: &RawValue, event_type: &str, event_created: Time) -> 
         // With an invalid quantity they name no line item: Stripe's are fetched instead.
         named: named_line_item(metadata).filter(|line| line.quantity.is_some()),
         fixed_lines: metadata("fixed_lines") == Some("true"),
-        lines: Fields::of(object)
-            .get("line_items")
-            .and_then(|list| serde_json::from_str(list.get()).ok())
-            .and_then(complete),
+        lines: session.line_items.and_then(|list| serde_json::from_str(list.get()).ok()).and_then(complete),
         subscription,
         invoice,
         stated_credits: metadata("credits").map(str::to_owned),

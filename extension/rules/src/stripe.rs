@@ -104,6 +104,9 @@ pub(crate) struct CheckoutSessionObject<'a> {
     /// What the app's server wrote when it created the session.
     #[serde(default)]
     pub metadata: Option<Metadata>,
+    /// A list, if it was expanded.
+    #[serde(borrow)]
+    pub line_items: Option<&'a RawValue>,
 }
 
 /// The texts of an object's metadata. Stripe stores nothing else; metadata of another kind, in objects that Stripe did

@@ -68,7 +68,8 @@ pub(crate) fn retry_due(sql: &mut Sql, limit: i64) -> usize {
     retry_due_locked(sql, limit)
 }
 
-/// Does the same, but only if no delivery is being applied now, and of events no more than a batch. No account may be locked yet.
+/// Does the same, but only if no delivery is being applied now, and of events no more than a batch. Accounts may be locked by now:
+/// what locks several of them holds the catalog's lock too, or waits for none.
 pub(crate) fn try_retry_due(sql: &mut Sql, limit: i64) -> usize {
     if has_due(sql) && locks::try_catalog_exclusive() {
         retry_due_locked(sql, limit.min(parked::BATCH))

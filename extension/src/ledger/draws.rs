@@ -18,34 +18,46 @@ use crate::pg::sql::Sql;
 const FIRST_GRANTS_READ: i64 = 8;
 const GRANTS_READ_GROWTH: i64 = 16;
 
-/// What can be spent, in the draw order (rule 8), which the index `credit_grants_draw` has, after what comes `first`; the limit
-/// follows.
+/// What can be spent, with what is selected `before` it, in the draw order (rule 8), which the index `credit_grants_draw` has,
+/// after what comes `first`; the limit follows.
 macro_rules! spendable {
-    ($first:literal) => {
+    ($before:literal, $first:literal) => {
         concat!(
-            "select id, pool, remaining from billing.credit_grants where user_id = $1 and spendable order by ",
+            "select ",
+            $before,
+            "id, pool, remaining from billing.credit_grants where user_id = $1 and spendable order by ",
             $first,
             "priority_at, draw_rank, id limit "
         )
     };
 }
 
-/// Whether a request was made before, and the first grant in draw order, which covers most spends.
+/// The first grant in draw order, which covers most spends, and whether a request was made before.
 const BEFORE_SPEND: &str = concat!(
-    "select exists (
-             select from billing.credit_transactions where user_id = $1 and request_id = $2),
-         first.id, first.pool, first.remaining
-     from (values (1)) one
-     left join (",
-    spendable!(""),
-    "1) first on true"
+    spendable!(
+        "exists (select from billing.credit_transactions where user_id = $1 and request_id = $2), ",
+        ""
+    ),
+    "1"
 );
 
 /// The grants in draw order.
-const SPENDABLE: &str = concat!(spendable!(""), "$2");
+const SPENDABLE: &str = concat!(spendable!("", ""), "$2");
 
 /// The same with purchased credits last: a correction by hand takes what was paid for only if there is nothing else.
-const SPENDABLE_PURCHASED_LAST: &str = concat!(spendable!("pool = 'purchased', "), "$2");
+const SPENDABLE_PURCHASED_LAST: &str = concat!(spendable!("", "pool = 'purchased', "), "$2");
+
+/// Takes credits from a grant, and counts them where they went. Only what changes is named: each expression is compiled anew for
+/// each draw.
+macro_rules! draw {
+    ($counted:literal) => {
+        concat!(
+            "update billing.credit_grants set remaining = remaining - $3, spendable = remaining > $3, ",
+            $counted,
+            " where user_id = $1 and id = $2"
+        )
+    };
+}
 
 /// What was drawn from these grants, by the ledger rows after one, and recorded by a time if it is given.
 pub(super) fn of_grants(
@@ -99,14 +111,11 @@ impl Account {
         sql: &mut Sql,
         request_id: &str,
     ) -> (Option<Requested>, Option<Share>) {
-        let mut row = sql.query_one(BEFORE_SPEND, &[uuid_datum(self.user).into(), request_id.into()]);
+        let row = sql.query_opt(BEFORE_SPEND, &[uuid_datum(self.user).into(), request_id.into()]);
+        let Some(mut row) = row else { return (self.requested(sql, request_id), None) };
         let was_made = row.get();
-        let first = row.get_opt().map(|grant_id| Share {
-            grant_id,
-            pool: row.parse(Pool::parse),
-            credits: row.get(),
-        });
-        (if was_made { self.requested(sql, request_id) } else { None }, first)
+        let first = Share { grant_id: row.get(), pool: row.parse(Pool::parse), credits: row.get() };
+        (if was_made { self.requested(sql, request_id) } else { None }, Some(first))
     }
 
     /// Draws credits from the grants in draw order, an adjustment purchased ones last. `false` if the account has
@@ -174,20 +183,14 @@ impl Account {
         transaction_type: TransactionType,
         origin: &Origin,
     ) {
-        let is = |by| transaction_type == by;
-        let counted = |counts: bool| if counts { share.credits.0 } else { 0 };
+        let statement = match transaction_type {
+            TransactionType::Expiry => draw!("expired = expired + $3"),
+            TransactionType::DebtSettlement => draw!("drawn = drawn + $3, settled = settled + $3"),
+            _ => draw!("drawn = drawn + $3"),
+        };
         let updated = sql.execute(
-            "update billing.credit_grants set remaining = remaining - $3, spendable = remaining > $3,
-                 expired = expired + $4, drawn = drawn + $5, settled = settled + $6
-             where user_id = $1 and id = $2",
-            &[
-                uuid_datum(self.user).into(),
-                share.grant_id.into(),
-                share.credits.0.into(),
-                counted(is(TransactionType::Expiry)).into(),
-                counted(!is(TransactionType::Expiry)).into(),
-                counted(is(TransactionType::DebtSettlement)).into(),
-            ],
+            statement,
+            &[uuid_datum(self.user).into(), share.grant_id.into(), share.credits.0.into()],
         );
         assert!(updated == 1, "grants are never deleted");
         let grant = Some((share.grant_id, share.pool));

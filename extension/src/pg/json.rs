@@ -15,6 +15,7 @@ use pgrx::pgrx_sql_entity_graph::metadata::{
     ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
 };
 use pgrx::{direct_function_call, direct_function_call_as_datum, pg_sys, prelude::*};
+use serde_json::Value;
 use stripe_credits_rules::jsonb::surely_holds;
 
 /// A jsonb value, of which no text is made.
@@ -29,6 +30,11 @@ impl Json {
         let datum =
             unsafe { direct_function_call_as_datum(pg_sys::jsonb_in, &[Some(cstring.as_ptr().into())]) };
         Json(datum.expect("jsonb_in never answers NULL"))
+    }
+
+    /// From the bytes of another: see [`Json::bytes`].
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Json {
+        Json(bytes.into_datum().expect("bytes are not null"))
     }
 
     /// Whether its text would be longer than `limit` bytes.
@@ -48,6 +54,11 @@ impl Json {
     pub(crate) fn bytes(self) -> Vec<u8> {
         // SAFETY: it was detoasted, and its bytes are copied at once.
         unsafe { pgrx::varlena::varlena_to_byte_slice(self.detoasted().cast()).to_vec() }
+    }
+
+    /// What serde has written, read again.
+    pub(crate) fn value(self) -> Value {
+        serde_json::from_str(&self.text()).expect("jsonb is JSON")
     }
 
     /// The text. The caller knows that it is not too long.

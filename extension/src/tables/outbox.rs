@@ -7,7 +7,7 @@ use stripe_credits_rules::told::Told;
 use uuid::Uuid;
 
 use crate::pg::convert::{clock, timestamp, uuid_datum};
-use crate::pg::json::Json;
+use crate::pg::json::JsonText;
 use crate::pg::sql::Sql;
 
 /// How long a row is kept: longer than all attempts to deliver it together, so that whoever looks once a week can still
@@ -42,7 +42,7 @@ fn insert_row(sql: &mut Sql, statement: &'static str, user: Uuid, id: i64, told:
             uuid_datum(user).into(),
             id.into(),
             told.as_str().into(),
-            Json::from_text(&data.to_string()).into(),
+            (&JsonText::from_written(data.to_string())).into(),
             timestamp(clock()).into(),
         ],
     );

@@ -106,24 +106,32 @@ pub(crate) fn known(sql: &mut Sql, ids: Vec<String>) -> Known {
     if ids.is_empty() {
         return Known { ids, found: Vec::new() };
     }
-    let rows = sql.query(
-        concat!(
-            "select n.name, n.source_id, p.source_id is not null, ",
-            payment_columns!(),
-            " from billing.payment_names n left join billing.payments p using (source_id) where n.name = any($1)
-             union all
-             select null, p.source_id, true, ",
-            payment_columns!(),
-            " from billing.payments p where p.source_id = any($1) and p.paid_at is null"
-        ),
+    // Two statements, because one that joins them takes half as much again to start.
+    let pointers = sql.query(
+        "select name, source_id from billing.payment_names where name = any($1)",
         &[ids.clone().into()],
     );
-    let found = rows.map(|mut row| {
-        let (name, source_id) = (row.get_opt(), row.get());
-        let has_payment: bool = row.get();
-        Found { name, source_id, payment: has_payment.then(|| payment(row)) }
+    let pointers: Vec<(String, String)> = pointers.map(|mut row| (row.get(), row.get())).collect();
+    let mut sources = ids.clone();
+    sources.extend(pointers.iter().map(|(_, source_id)| source_id.clone()));
+    let rows = sql.query(
+        concat!("select ", payment_columns!(), " from billing.payments p where p.source_id = any($1)"),
+        &[sources.into()],
+    );
+    let payments: Vec<Payment> = rows.map(payment).collect();
+    let of_source = |source_id: &str| payments.iter().find(|payment| payment.source_id == source_id).cloned();
+    let named = pointers.into_iter().map(|(name, source_id)| Found {
+        payment: of_source(&source_id),
+        name: Some(name),
+        source_id,
     });
-    let found = found.collect();
+    let attributed = payments.iter().filter(|payment| !payment.paid && ids.contains(&payment.source_id));
+    let attributed = attributed.map(|payment| Found {
+        name: None,
+        source_id: payment.source_id.clone(),
+        payment: Some(payment.clone()),
+    });
+    let found = named.chain(attributed).collect();
     Known { ids, found }
 }
 
@@ -271,31 +279,40 @@ pub(crate) fn claim(
     user: Uuid,
     now: Time,
 ) {
-    sql.execute(
-        "insert into billing.payments as p (source_id, source_type, user_id, customer_id, subscription_id, amount_total,
-             currency, evidence, worth, paid_at, created_at)
+    let arguments = [
+        source_id.into(),
+        source_type.as_str().into(),
+        uuid_datum(user).into(),
+        facts.customer_id.into(),
+        facts.subscription_id.into(),
+        facts.amount_total.map(|amount| amount.0).into(),
+        facts.currency.into(),
+        facts.worth.map(|(evidence, _)| evidence.as_str()).into(),
+        facts.worth.map(|(_, worth)| worth.0).into(),
+        timestamp(now).into(),
+    ];
+    let inserted = sql.execute(
+        "insert into billing.payments (source_id, source_type, user_id, customer_id, subscription_id, amount_total, currency,
+             evidence, worth, paid_at, created_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10)
-         on conflict (source_id) do update set
-             user_id = case when p.paid_at is null then excluded.user_id else p.user_id end,
-             customer_id = coalesce(p.customer_id, excluded.customer_id),
-             subscription_id = coalesce(p.subscription_id, excluded.subscription_id),
-             amount_total = coalesce(p.amount_total, excluded.amount_total),
-             currency = coalesce(p.currency, excluded.currency),
-             evidence = coalesce(excluded.evidence, p.evidence),
-             worth = coalesce(excluded.worth, p.worth),
-             paid_at = coalesce(p.paid_at, excluded.paid_at)",
-        &[
-            source_id.into(),
-            source_type.as_str().into(),
-            uuid_datum(user).into(),
-            facts.customer_id.into(),
-            facts.subscription_id.into(),
-            facts.amount_total.map(|amount| amount.0).into(),
-            facts.currency.into(),
-            facts.worth.map(|(evidence, _)| evidence.as_str()).into(),
-            facts.worth.map(|(_, worth)| worth.0).into(),
-            timestamp(now).into(),
-        ],
+         on conflict (source_id) do nothing",
+        &arguments,
+    );
+    if inserted > 0 {
+        return;
+    }
+    sql.execute(
+        "update billing.payments p set
+             user_id = case when p.paid_at is null then $3 else p.user_id end,
+             customer_id = coalesce(p.customer_id, $4),
+             subscription_id = coalesce(p.subscription_id, $5),
+             amount_total = coalesce(p.amount_total, $6),
+             currency = coalesce(p.currency, $7),
+             evidence = coalesce($8, p.evidence),
+             worth = coalesce($9, p.worth),
+             paid_at = coalesce(p.paid_at, $10)
+         where p.source_id = $1",
+        &arguments,
     );
 }
 

@@ -47,10 +47,10 @@ begin
         account.last_transaction_id - 1, now());
     insert into baseline.credit_transactions
         (user_id, id, operation_id, transaction_type, amount, grant_id, pool, balance_after, description,
-         stripe_event_id, stripe_checkout_session_id, stripe_payment_intent_id, created_at, hash)
+         stripe_event_id, stripe_checkout_session_id, stripe_payment_intent_id, created_at, recorded_at, hash)
     values (v_user, account.last_transaction_id, account.last_transaction_id, 'purchase', 500,
         account.last_grant_id, 'purchased', account.purchased_credits, '500 credits', event ->> 'id',
-        session ->> 'id', session ->> 'payment_intent', now(), sha256(convert_to(event ->> 'id', 'UTF8')));
+        session ->> 'id', session ->> 'payment_intent', now(), now(), sha256(convert_to(event ->> 'id', 'UTF8')));
     insert into baseline.stripe_events
         (event_id, type, created, api_version, livemode, account, object_id, customer_id, payload, outcome,
          user_id, first_received_at, last_received_at, judged_at, applied_at)

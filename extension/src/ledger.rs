@@ -60,7 +60,6 @@ use crate::pg::convert::{clock, timestamp, uuid_datum};
 use crate::pg::error::raise;
 use crate::pg::json::Json;
 use crate::pg::sql::{Row, Sql};
-
 use crate::tables::{reservations, test_clocks};
 
 /// The kind of a ledger row.

@@ -23,7 +23,7 @@ use xtask::stages::Stages;
 use xtask::workspace;
 use xtask::{Error, Result, install, process};
 
-use self::events::{invoice, purchase, subscription};
+use self::events::{APPLY, APPLY_TEXT, invoice, purchase, subscription};
 use self::pgbench::Script;
 use super::test::{TEMPLATE, with_cluster};
 
@@ -149,10 +149,16 @@ fn start() -> Result<Cluster> {
 
 fn purchases(cluster: &Cluster) -> Result<Table> {
     let mut table = table(&["purchase, transactions/s", "clients", "PL/pgSQL", "extension", "ratio"]);
-    let scripts =
-        [purchase("baseline", "baseline.purchase"), purchase("extension", "billing.apply_stripe_event")];
+    let scripts = [
+        purchase("baseline", "baseline.purchase"),
+        purchase("extension", APPLY),
+        purchase("extension, text", APPLY_TEXT),
+    ];
     for clients in [1, 8, 32] {
-        add(&mut table, "one event each", clients, &pgbench::compare(cluster, &scripts, clients)?);
+        let rates = pgbench::compare(cluster, &scripts, clients)?;
+        let [baseline, ours, text] = rates[..] else { continue };
+        add(&mut table, "one event each", clients, &[baseline, ours]);
+        add(&mut table, "the same by the shim's call", clients, &[baseline, text]);
     }
     Ok(table)
 }
@@ -160,11 +166,7 @@ fn purchases(cluster: &Cluster) -> Result<Table> {
 fn subscriptions(cluster: &Cluster) -> Result<Table> {
     let mut table = table(&["event, transactions/s", "clients", "a pack's", "its own", "ratio"]);
     for clients in [1, 8] {
-        let scripts = [
-            purchase("pack", "billing.apply_stripe_event"),
-            subscription("subscription"),
-            invoice("invoice"),
-        ];
+        let scripts = [purchase("pack", APPLY), subscription("subscription"), invoice("invoice")];
         let rates = pgbench::compare(cluster, &scripts, clients)?;
         let [pack, subscription, invoice] = rates[..] else { continue };
         add(&mut table, "a new subscription", clients, &[pack, subscription]);
@@ -237,7 +239,7 @@ fn spends(cluster: &Cluster) -> Result<Table> {
 }
 
 fn webhooks(cluster: &Cluster, shim: &Shim, secret: &str) -> Result<Table> {
-    let direct = purchase("extension", "billing.apply_stripe_event");
+    let direct = purchase("extension", APPLY_TEXT);
     let signed = || http_load::webhook(Uuid::from_u128(Uuid::new_v4().as_u128() % ACCOUNTS), secret);
     through_the_shim(cluster, shim, "signed webhooks", "POST /webhooks/stripe", &direct, &signed)
 }
@@ -288,8 +290,7 @@ fn through_the_shim(
 
 fn ledger_sizes(cluster: &Cluster) -> Result<Table> {
     let mut table = table(&["apply rate by ledger size", "rows", "transactions/s"]);
-    let scripts =
-        [Script { database: FILLED_DATABASE, ..purchase("extension", "billing.apply_stripe_event") }];
+    let scripts = [Script { database: FILLED_DATABASE, ..purchase("extension", APPLY) }];
     let mut client = cluster.connect(FILLED_DATABASE)?;
     for rows in [SMALL_LEDGER, LARGE_LEDGER] {
         let present: i64 = client.query_one("select count(*) from billing.credit_transactions", &[])?.get(0);
@@ -317,8 +318,7 @@ fn ledger_sizes(cluster: &Cluster) -> Result<Table> {
 /// and of one.
 fn parked(cluster: &Cluster) -> Result<Table> {
     let mut table = table(&["apply rate by what is parked", "parked", "transactions/s"]);
-    let scripts =
-        [Script { database: FILLED_DATABASE, ..purchase("extension", "billing.apply_stripe_event") }];
+    let scripts = [Script { database: FILLED_DATABASE, ..purchase("extension", APPLY) }];
     let mut client = cluster.connect(FILLED_DATABASE)?;
     for count in [0, PARKED_EVENTS] {
         for customer in ["'cus_' || n", "'cus_one'"] {

@@ -5,6 +5,11 @@ use serde_json::{Map, Value, json};
 use super::pgbench::Script;
 use super::{ACCOUNTS, DATABASE};
 
+/// The function of a client that has jsonb.
+pub(super) const APPLY: &str = "billing.apply_stripe_event";
+/// The shim's, of which the body's text is the argument.
+pub(super) const APPLY_TEXT: &str = "billing.apply_stripe_event_text";
+
 /// Fields that Stripe sends and that are not read here.
 const ABSENT_FIELDS: u32 = 80;
 
@@ -32,7 +37,7 @@ pub(super) fn subscription(name: &str) -> Script<'_> {
             "current_period_start": 1_790_000_000, "current_period_end": 1_792_592_000,
         }] },
     });
-    script(name, "billing.apply_stripe_event", "customer.subscription.created", subscription)
+    script(name, APPLY, "customer.subscription.created", subscription)
 }
 
 /// The paid invoice of a random user's subscription.
@@ -48,7 +53,7 @@ pub(super) fn invoice(name: &str) -> Script<'_> {
             "period": { "start": 1_790_000_000, "end": 1_792_592_000 },
         }] },
     });
-    script(name, "billing.apply_stripe_event", "invoice.paid", invoice)
+    script(name, APPLY, "invoice.paid", invoice)
 }
 
 /// An event about an object, in which @n@ is new each time and @user@ one of the users.
@@ -68,8 +73,9 @@ fn script<'a>(name: &'a str, function: &str, event_type: &str, mut object: Value
     let text = event.to_string().replace("\":", "\": ");
     let text =
         text.replace("@n@", "' || :n::bigint || '").replace("@user@", "' || lpad(:u::text, 32, '0') || '");
+    let argument = if function == APPLY_TEXT { "text" } else { "jsonb" };
     let text = format!(
-        "\\set n random(1, 9000000000000000)\n\\set u random(1, {ACCOUNTS})\nselect {function}(('{text}')::jsonb);\n"
+        "\\set n random(1, 9000000000000000)\n\\set u random(1, {ACCOUNTS})\nselect {function}(('{text}')::{argument});\n"
     );
     Script { database: DATABASE, name, text }
 }

@@ -22,16 +22,18 @@ pub(super) fn processor(cluster: &Cluster) -> Result<Table> {
     // What it costs to wait for the disk is in the rates.
     client.batch_execute("set synchronous_commit = off")?;
     let mut table = table(&["processor time of a call, µs", "PL/pgSQL", "extension", "ratio"]);
-    let purchases = [
-        "select baseline.purchase(($1::text)::jsonb)",
-        "select outcome from billing.apply_stripe_event(($1::text)::jsonb)",
-    ];
+    let baseline = "select baseline.purchase(($1::text)::jsonb)";
+    let purchases = [baseline, "select outcome from billing.apply_stripe_event(($1::text)::jsonb)"];
+    let texts = [baseline, "select outcome from billing.apply_stripe_event_text($1)"];
     let spends = [
         "select baseline.spend(($1::text)::uuid, 1, $2)",
         "select outcome from billing.spend_credits(($1::text)::uuid, 1, $2)",
     ];
-    let kinds: [(&str, [&str; 2], Call); 2] =
-        [("an event of a pack", purchases, purchase), ("a spend", spends, spend)];
+    let kinds: [(&str, [&str; 2], Call); 3] = [
+        ("an event of a pack", purchases, purchase),
+        ("the same by the shim's call", texts, purchase),
+        ("a spend", spends, spend),
+    ];
     for (name, statements, call) in kinds {
         let [baseline, ours] = compare(&mut client, statements, call)?;
         let ratio = baseline / ours;

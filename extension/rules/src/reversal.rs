@@ -345,13 +345,12 @@ fn refunded(reversals: &[Reversal]) -> i128 {
     live.max(by_charge)
 }
 
-/// What refunds gave back of one charge: the most that either the refunds or the charge's own count say.
+/// What refunds gave back of one charge: the most that either the refunds or the charge's own count say. If it is the only one, a
+/// refund that names none is of it.
 fn refunded_of(charge_id: &str, reversals: &[Reversal]) -> i128 {
-    let of = |kind| {
-        reversals
-            .iter()
-            .filter(move |reversal| reversal.kind == kind && reversal.charge_id.as_deref() == Some(charge_id))
-    };
+    let is_only = reversals.iter().filter_map(|of| of.charge_id.as_deref()).all(|named| named == charge_id);
+    let is_of_it = move |of: &Reversal| of.charge_id.as_deref().map_or(is_only, |named| named == charge_id);
+    let of = |kind| reversals.iter().filter(move |reversal| reversal.kind == kind && is_of_it(reversal));
     let sum = |refunds: &mut dyn Iterator<Item = &Reversal>| -> i128 {
         refunds.map(|refund| i128::from(refund.amount.0)).sum()
     };
@@ -477,6 +476,24 @@ mod tests {
         let live = reversal(ReversalKind::Refund, "b", State::Live, 300);
         let count = reversal(ReversalKind::Charge, "ch", State::Live, 700);
         assert_eq!(target(&paid(1000), &[failed, live, count], 1000), Some(300));
+    }
+
+    #[test]
+    fn a_failed_refund_that_names_no_charge_is_of_the_payments_only_one() {
+        let nameless = |id, state, amount| Reversal {
+            charge_id: None,
+            ..reversal(ReversalKind::Refund, id, state, amount)
+        };
+        let failed = nameless("a", State::Undone, 400);
+        let count = reversal(ReversalKind::Charge, "ch", State::Live, 400);
+        assert_eq!(target(&paid(1000), &[failed.clone(), count.clone()], 1000), Some(0));
+        let again = [failed.clone(), nameless("b", State::Live, 250), count.clone()];
+        assert_eq!(target(&paid(1000), &again, 1000), Some(250));
+        let other = Reversal {
+            charge_id: Some("ch_2".to_owned()),
+            ..reversal(ReversalKind::Charge, "ch_2", State::Live, 100)
+        };
+        assert_eq!(target(&paid(1000), &[failed, count, other], 1000), Some(500), "of which is not known");
     }
 
     #[test]

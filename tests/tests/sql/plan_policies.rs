@@ -2,11 +2,12 @@
 //! What time alone does is read right before anything has posted it, and posted as it was read, however late.
 
 use serde_json::json;
+use stripe_credits_tests::plans::plan_database;
 use stripe_credits_tests::refunds::refund;
 use stripe_credits_tests::stripe::CREATED;
 use stripe_credits_tests::subscription::{
-    Invoice, MAX, PRO, ROLL, database_with, invoice, invoice_payment, line, month, months_after, period,
-    renewal, subscription,
+    Invoice, MAX, PRO, ROLL, Subscription, database_with, invoice, invoice_payment, line, month,
+    months_after, period, renewal, subscription,
 };
 use stripe_credits_tests::{ANN, Connection, Database, Event, paid_pack};
 
@@ -73,6 +74,63 @@ fn scenario_19_under_keep_a_downgrade_by_status_takes_nothing_before_the_renewal
     c.twice(&renewal("in_1", "sub_1", PRO, 1).paid("evt_paid_1"));
     assert_eq!(c.settled_balance_and_debt(ANN), (10_000, 0));
     assert_eq!(c.ledger(ANN), ["subscription_grant 30000", "subscription_grant 10000", "set_aside -30000"]);
+}
+
+/// A plan and a seat of so many days ago, paid for; a day after it began the seat is in the subscription's list no more.
+fn seat_removed(c: &mut Connection, days_ago: i64) -> (i64, i64) {
+    let start = c.unix_now() - days_ago * DAY;
+    let span = (start, start + 30 * DAY);
+    c.twice(&plan_and_seat(span).updated("evt_begun", start));
+    let lines = invoice("in_0", "sub_1").line(line("price_pro", 10_000, span).item("si_1"));
+    c.twice(&lines.line(line("price_seat", 1_000, span).item("si_2")).paid_at(start).paid("evt_paid"));
+    c.twice(&plan_alone(span).updated("evt_removed", start + DAY));
+    span
+}
+
+fn plan_and_seat(span: (i64, i64)) -> Subscription {
+    subscription("sub_1", "price_pro").of(ANN).items(&[("price_pro", 1), ("price_seat", 1)]).during(span)
+}
+
+fn plan_alone(span: (i64, i64)) -> Subscription {
+    subscription("sub_1", "price_pro").of(ANN).items(&[("price_pro", 1)]).during(span)
+}
+
+#[test]
+fn under_keep_a_removed_seat_goes_at_its_periods_end_and_no_later_state_brings_it_back() {
+    let db = plan_database(&json!({"plan_change": "keep"}));
+    let mut c = db.connect();
+    let span = seat_removed(&mut c, 31);
+    assert_eq!(c.settled_balance_and_debt(ANN), (10_000, 0));
+    c.run_due();
+    let gone = ["subscription_grant 10000", "subscription_grant 1000", "set_aside -1000"];
+    assert_eq!(c.ledger(ANN), gone);
+    c.twice(&plan_alone(span).updated("evt_again", span.1 + 60));
+    assert_eq!(
+        (c.settled_balance_and_debt(ANN), c.ledger(ANN)),
+        ((10_000, 0), gone.map(Into::into).to_vec())
+    );
+    c.twice(&plan_alone(span).deleted("evt_deleted", span.1 + 120));
+    assert_eq!(
+        (c.settled_balance_and_debt(ANN), c.ledger(ANN)),
+        ((10_000, 0), gone.map(Into::into).to_vec())
+    );
+}
+
+#[test]
+fn what_a_removed_seat_had_set_aside_does_not_come_back_by_a_cancellation() {
+    let db = plan_database(&json!({}));
+    let mut c = db.connect();
+    let span = seat_removed(&mut c, 10);
+    let gone = ["subscription_grant 10000", "subscription_grant 1000", "set_aside -1000"];
+    assert_eq!(
+        (c.settled_balance_and_debt(ANN), c.ledger(ANN)),
+        ((10_000, 0), gone.map(Into::into).to_vec())
+    );
+    c.twice(&plan_alone(span).deleted("evt_deleted", span.0 + 2 * DAY));
+    assert_eq!(
+        (c.settled_balance_and_debt(ANN), c.ledger(ANN)),
+        ((10_000, 0), gone.map(Into::into).to_vec())
+    );
 }
 
 // 20: cancellation.

@@ -38,11 +38,16 @@ pub(super) fn limit(
     let items = streams.items(stream);
     let subscription = facts.subscriptions.iter().find(|of| of.id == items[0].subscription)?;
     let as_of = subscription.as_of;
-    // A state speaks of the periods that run at its time. What an earlier one set aside is back once they are over.
-    if subscription.is_over || !(period.start..period.end).contains(&as_of) {
+    let runs = |at: Time| (period.start..period.end).contains(&at);
+    let stated = stated_of_stream(facts, subscription, items)?;
+    // What a cancellation leaves is the cancellation policy's.
+    let is_by_the_end = subscription.is_over && subscription.ended_at.unwrap_or(as_of) <= stated.since.0;
+    // A state speaks of the periods that run at its time. What an earlier one set aside is back once they are over, but what
+    // one kept until the end of a period is gone then.
+    let was_removed = !stated.is_listed && runs(stated.since.0);
+    if is_by_the_end || !runs(as_of) && !was_removed {
         return None;
     }
-    let stated = stated_of_stream(facts, subscription, items)?;
     let own = || billed.iter().filter(|line| line.stream == stream && line.period().start < period.end);
     let standing = || own().filter(|line| line.counts && !line.payment.is_reversed_whole());
     // Charges of 0 bill nothing that a state could fall short of, but they account for what it says.
@@ -54,9 +59,9 @@ pub(super) fn limit(
     let known_at = paid.charges.iter().map(|line| line.payment.known_at).min()?.max(stated.since.1);
     if paid.charges.iter().find(|line| line.is_plan())?.line.terms.keeps_on_change {
         let removed = Limit { at: period.end, known_at, stays: 0 };
-        return (!stated.is_listed).then_some(removed);
+        return was_removed.then_some(removed);
     }
-    Some(Limit { at: stated.since.0.max(paid.start), known_at, stays: stated.level })
+    runs(as_of).then_some(Limit { at: stated.since.0.max(paid.start), known_at, stays: stated.level })
 }
 
 /// What an item's latest lines bill.

@@ -480,6 +480,41 @@ fn an_item_that_is_no_longer_listed_holds_0_at_once_or_at_its_periods_end_under_
 }
 
 #[test]
+fn under_keep_what_is_no_longer_listed_stays_gone_whatever_later_states_say() {
+    let removed = || {
+        let mut history = bought(PRO.keeping());
+        history.state(0.0, &[("si_1", PRO.keeping(), 1), ("si_2", SEAT, 1)]);
+        history.state(1.0, &[("si_2", SEAT, 1)]);
+        assert_eq!(history.stands(), (10_000, 0));
+        history
+    };
+    let mut running = removed();
+    running.state(31.0, &[("si_2", SEAT, 1)]);
+    assert_eq!(running.stands(), (0, 0));
+    let mut canceled = removed();
+    canceled.state_of("sub_1", 32.0, &[("si_2", SEAT, 1)], |state| {
+        state.is_over = true;
+        state.ended_at = Some(state.as_of);
+    });
+    assert_eq!(canceled.stands(), (0, 0));
+}
+
+#[test]
+fn what_a_state_set_aside_of_a_period_does_not_come_back_by_a_cancellation() {
+    for (items, stays) in [(&[("si_2", SEAT, 1)][..], 0), (&[("si_1", SEAT, 1), ("si_2", SEAT, 1)], 1_000)] {
+        let mut history = bought(PRO);
+        history.state(0.0, &[("si_1", PRO, 1), ("si_2", SEAT, 1)]);
+        history.state(1.0, items);
+        assert_eq!(history.stands(), (stays, 0));
+        history.state_of("sub_1", 2.0, items, |state| {
+            state.is_over = true;
+            state.ended_at = Some(state.as_of);
+        });
+        assert_eq!(history.stands(), (stays, 0));
+    }
+}
+
+#[test]
 fn what_a_state_set_aside_of_a_period_is_back_once_the_period_is_over_and_none_displaced_it() {
     let mut history = bought(SEAT);
     history.state(0.0, &[("si_1", SEAT, 1), ("si_2", PRO, 1)]);

@@ -6,7 +6,7 @@ use stripe_credits_tests::plans::plan_database;
 use stripe_credits_tests::refunds::refund;
 use stripe_credits_tests::stripe::CREATED;
 use stripe_credits_tests::subscription::{
-    Invoice, MAX, PRO, ROLL, Subscription, database_with, invoice, invoice_payment, line, month,
+    Invoice, MAX, PRO, ROLL, Subscription, database_with, half_time, invoice, invoice_payment, line, month,
     months_after, period, renewal, subscription,
 };
 use stripe_credits_tests::{ANN, Connection, Database, Event, paid_pack};
@@ -131,6 +131,25 @@ fn what_a_removed_seat_had_set_aside_does_not_come_back_by_a_cancellation() {
         (c.settled_balance_and_debt(ANN), c.ledger(ANN)),
         ((10_000, 0), gone.map(Into::into).to_vec())
     );
+}
+
+#[test]
+fn what_is_paid_for_an_earlier_period_stays_although_as_much_had_been_credited() {
+    let db = Database::with_catalog();
+    let mut c = db.connect();
+    let half = |cents| line("price_pro", cents, (half_time(0), month(1))).prorated();
+    let late = |id, cents, at| invoice(id, "sub_1").line(half(cents)).paid_at(at);
+    c.twice(&subscription("sub_1", "price_pro").of(ANN).created("evt_created"));
+    c.twice(&renewal("in_0", "sub_1", PRO, 0).paid("evt_paid_0"));
+    c.twice(&renewal("in_1", "sub_1", PRO, 1).paid("evt_paid_1"));
+    c.twice(&late("in_credit", -5_000, month(1) + DAY).paid("evt_credit"));
+    c.twice(&renewal("in_2", "sub_1", PRO, 2).paid("evt_paid_2"));
+    assert_eq!(c.settled_balance_and_debt(ANN), (10_000, 0));
+    c.twice(&late("in_late", 5_000, month(2) + DAY).paid("evt_late"));
+    assert_eq!(c.settled_balance_and_debt(ANN), (15_000, 0));
+    assert_eq!(c.ledger(ANN).last().map(String::as_str), Some("subscription_grant 5000"));
+    c.twice(&renewal("in_3", "sub_1", PRO, 3).paid("evt_paid_3"));
+    assert_eq!(c.settled_balance_and_debt(ANN), (10_000, 0));
 }
 
 // 20: cancellation.

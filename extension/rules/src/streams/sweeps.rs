@@ -44,6 +44,11 @@ impl Sweep {
     fn new(at: Time, cause: Cause, known_at: Time, grants: Vec<GrantKey>) -> Sweep {
         Sweep { at, cause, known_at, is_due: false, grants, stays: 0, instead: Vec::new() }
     }
+
+    /// Whether it has happened by now.
+    pub(super) fn has_come(&self, now: Time) -> bool {
+        self.at <= now || self.is_due
+    }
 }
 
 /// All sweeps, past and to come, in order.

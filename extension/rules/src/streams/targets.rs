@@ -66,14 +66,14 @@ pub(super) fn targets(
     now: Time,
 ) -> Result<(Vec<Target>, Vec<FormerTarget>), OutOfRange> {
     let mut balances = balances(lots, draws)?;
-    for sweep in sweeps {
+    for (place, sweep) in sweeps.iter().enumerate() {
         if sweep.cause == Cause::Canceled {
             for grant in &sweep.grants {
                 balances.entry(grant.clone()).and_modify(|balance| balance.expires_by(sweep.at));
             }
         }
-        if sweep.at <= now || sweep.is_due {
-            apply(sweep, &mut balances)?;
+        if sweep.has_come(now) {
+            apply(sweep, &sweeps[place + 1..], now, &mut balances)?;
         }
     }
     let (mut targets, mut former) = (Vec::new(), Vec::new());
@@ -117,11 +117,17 @@ fn worthless(key: &GrantKey, draws: &[Drawn]) -> Lot {
 }
 
 /// Leaves at most what stays of a sweep's grants.
-fn apply(sweep: &Sweep, balances: &mut BTreeMap<GrantKey, Balance>) -> Result<(), OutOfRange> {
+fn apply(
+    sweep: &Sweep,
+    later: &[Sweep],
+    now: Time,
+    balances: &mut BTreeMap<GrantKey, Balance>,
+) -> Result<(), OutOfRange> {
+    let later = || later.iter().filter(|sweep| sweep.has_come(now));
     let mut stays = sweep.stays;
     for grant in &sweep.grants {
         let Some(balance) = balances.get(grant) else { continue };
-        let left = balance.left_before(sweep)?;
+        let left = balance.left_before(sweep, later())?;
         let left = left - take_over(sweep, grant, left, balances)?;
         let kept = i64::try_from(i128::from(left).min(stays)).unwrap_or(left);
         stays -= i128::from(kept);
@@ -180,12 +186,22 @@ impl<'a> Balance<'a> {
         self.expires_at = Some(self.expires_at.map_or(at, |known| known.min(at)));
     }
 
-    /// What was left of it just before a sweep: of what had been paid for by then.
-    fn left_before(&self, sweep: &Sweep) -> Result<i64, OutOfRange> {
+    /// What was left of it just before a sweep: of what had been paid for by then, and was not credited before a later sweep.
+    /// What is paid after that one is new.
+    fn left_before<'b>(
+        &self,
+        sweep: &Sweep,
+        later: impl Iterator<Item = &'b Sweep>,
+    ) -> Result<i64, OutOfRange> {
         let spent = self.drawn_where(Purpose::Spend, |draw| draw.stood_before(sweep))?;
         let drawn = spent + self.settled_before(sweep)?;
         let drawn = if sweep.cause.is_final() { drawn - self.given_back_since(sweep) } else { drawn };
-        let paid = self.worth.min(self.lot.worth_before(sweep.at)?);
+        let mut paid = self.worth.min(self.lot.worth_before(sweep.at)?);
+        if self.lot.last_paid_at() >= Some(sweep.at) {
+            for later in later.filter(|later| later.grants.contains(&self.lot.key)) {
+                paid = paid.min(self.lot.worth_before(later.at)?);
+            }
+        }
         Ok((paid - (drawn + self.moved).max(0) - self.set_aside - self.expired).max(0))
     }
 

@@ -162,6 +162,40 @@ fn what_is_paid_for_an_earlier_period_afterwards_stays_until_the_next_opening() 
 }
 
 #[test]
+fn what_is_paid_afterwards_stays_although_as_much_had_been_credited_before() {
+    let half = days(15.0, 30.0);
+    let mut history = bought(PRO);
+    history.pay(month(PRO, 1));
+    history.pay(invoice("in_credit", 40.0).credit("si_1", PRO, 1, half));
+    history.pay(month(PRO, 2));
+    assert_eq!(history.stands(), (10_000, 0), "half of the first month was set aside, and half was credited");
+    history.pay(invoice("in_late", 65.0).charge("si_1", PRO, 1, half));
+    assert_eq!(history.stands(), (15_000, 0));
+    history.pay(month(PRO, 3));
+    assert_eq!(history.stands(), (10_000, 0));
+}
+
+#[test]
+fn what_is_paid_on_a_renewal_stays_although_an_earlier_opening_credited_more_than_was_paid() {
+    let half = days(15.0, 30.0);
+    let mut history = bought(PRO);
+    history.pay(invoice("in_anchor", 15.0).credit("si_1", PRO, 3, half).whole(
+        "si_1",
+        MAX,
+        1,
+        days(15.0, 45.0),
+    ));
+    assert_eq!(history.stands(), (25_000, 0), "5,000 more were credited than the first month was worth");
+    let renewal = invoice("in_renewal", 45.0).charge("si_1", PRO, 2, half);
+    history.pay(renewal.whole("si_1", MAX, 1, days(45.0, 75.0)));
+    assert_eq!(
+        history.stands(),
+        (40_000, 0),
+        "30,000, and 5,000 of two plans' halves, and what settled the debt"
+    );
+}
+
+#[test]
 fn the_net_of_prorations_that_ride_on_a_renewal_stays_beside_it() {
     let mut history = bought(PRO);
     history.spend(9_000);

@@ -9,7 +9,7 @@
 //! Stripe sent; `takeovers` and `part_back` are computed from that; `lines` judges each paid line, `periods` finds the
 //! period that it opens or changes, `lay` says what it is worth there, and `grants` adds up; `closings` and `status`
 //! set aside; `view` is all of it at one moment; `ledger` draws, settles and counts what is left; `requests` and
-//! `promotions` are the app's calls.
+//! `promotions` are the app's calls; `users` are several customers among whom subscriptions move.
 
 mod number;
 mod json;
@@ -30,6 +30,7 @@ mod view;
 mod ledger;
 mod requests;
 mod promotions;
+mod users;
 #[cfg(test)]
 mod tests;
 
@@ -44,6 +45,7 @@ pub use grants::{Key, Pool};
 use ledger::{Balance, Ledger};
 use requests::Request;
 pub use subscription::Stream;
+pub use users::Users;
 use view::View;
 
 /// One thing that happens. Times are seconds since 1970.
@@ -233,6 +235,7 @@ impl Customer {
     fn settle(&mut self) {
         self.note_free_month();
         let view = self.view();
+        self.ledger.note(&view);
         self.ledger.settle(&view);
     }
 

@@ -3,9 +3,10 @@
 //!
 //! Every run of a seed is the same; a failure names the seed and what happened until then.
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use stripe_credits_rules::model::{Customer, Outcome, Step as ModelStep};
+use serde_json::{Value, json};
+use stripe_credits_rules::model::{Customer, Outcome, Step as ModelStep, Users};
 use stripe_credits_rules::simulator::{
     Api, BillingMode, Books, CHANGES, Choice, DAY, EVERYTHING, Event, HONEST, Happening, Kind, Months,
     Policies, Settings, Step, catalog, clock_event, exploit, history, honest,
@@ -15,14 +16,17 @@ use stripe_credits_tests::database::Database;
 use stripe_credits_tests::seeds::Rng;
 use uuid::Uuid;
 
-/// Histories of each test; `STRIPE_CREDITS_MODEL_TIMES` multiplies them.
+/// Histories of each test; `STRIPE_CREDITS_MODEL_TIMES` multiplies them, from the seed `STRIPE_CREDITS_MODEL_FIRST` on.
 const HISTORIES: u64 = 12;
 /// Operations of a history at most.
 const OPERATIONS: i64 = 9;
 
 fn seeds() -> std::ops::Range<u64> {
-    let times = std::env::var("STRIPE_CREDITS_MODEL_TIMES");
-    0..HISTORIES * times.map_or(1, |times| times.parse::<u64>().expect("a number"))
+    let number = |name, default| {
+        std::env::var(name).map_or(default, |number| number.parse::<u64>().expect("a number"))
+    };
+    let first = number("STRIPE_CREDITS_MODEL_FIRST", 0);
+    first..first + HISTORIES * number("STRIPE_CREDITS_MODEL_TIMES", 1)
 }
 
 /// What is simulated, by a seed.
@@ -132,14 +136,17 @@ impl Player {
     }
 }
 
-/// Runs a test for each seed, and names the seed that fails.
+/// Runs a test for each seed, and names the seeds that fail.
 fn for_each_seed(test: impl Fn(u64)) {
-    for seed in seeds() {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| test(seed))) {
+    let fails = |seed: &u64| {
+        let failed = catch_unwind(AssertUnwindSafe(|| test(*seed))).is_err();
+        if failed {
             eprintln!("seed {seed}");
-            resume_unwind(panic);
         }
-    }
+        failed
+    };
+    let failing: Vec<u64> = seeds().filter(fails).collect();
+    assert_eq!(failing, [0; 0], "the seeds that fail");
 }
 
 #[test]
@@ -182,6 +189,7 @@ impl Player {
     fn ask(&mut self, step: &ModelStep) -> Outcome {
         let (c, user) = (&mut self.c, self.user);
         let outcome = match step {
+            ModelStep::Look => return Outcome::Applied,
             ModelStep::Spend { request_id, amount } => c.spend(user, *amount, request_id),
             ModelStep::Reserve { request_id, amount, seconds } => c.call(
                 "reserve_credits($1, $2, $3, make_interval(secs => $4))",
@@ -242,4 +250,192 @@ fn compare(player: &mut Player, model: &Customer, log: &[String], after: &str) {
         "after {after} the database differs from the model: {model:#?}\n{}",
         log.join("\n")
     );
+}
+
+/// What an event bills or lists, in one line of a log.
+fn in_short(event: &Value) -> String {
+    let object = &event["data"]["object"];
+    let lines = object["lines"]["data"].as_array().into_iter().flatten().map(|line| {
+        let parent = &line["parent"]["subscription_item_details"];
+        let price = line["pricing"]["price_details"]["price"].as_str().or(line["price"]["id"].as_str());
+        let item = parent["subscription_item"].as_str().or(line["subscription_item"].as_str());
+        let (start, end) = (&line["period"]["start"], &line["period"]["end"]);
+        let proration =
+            if parent["proration"] == true || line["proration"] == true { " prorated" } else { "" };
+        format!("{item:?} {price:?} x{} at {} [{start}, {end}]{proration}", line["quantity"], line["amount"])
+    });
+    let items = object["items"]["data"].as_array().into_iter().flatten();
+    let items = items.map(|item| format!("{} {} x{}", item["id"], item["price"]["id"], item["quantity"]));
+    let all: Vec<String> = lines.chain(items).collect();
+    format!("{} {} {}", object["id"], object["status"], all.join(", "))
+}
+
+/// Users beside the one whom the simulated metadata name.
+const OTHERS: [&str; 3] = [
+    "00000000-0000-4000-8000-000000000002",
+    "00000000-0000-4000-8000-000000000003",
+    "00000000-0000-4000-8000-000000000004",
+];
+
+/// The database as the keeper of the books of several users, among whom the customer's subscriptions move.
+struct Movers {
+    player: Player,
+    model: Users,
+    users: Vec<String>,
+    /// Whom the app's server names now.
+    named: String,
+    log: Vec<String>,
+}
+
+impl Movers {
+    fn new(simulation: &Simulation, others: &[&str]) -> Movers {
+        let mut player = Player::new(simulation);
+        let others = others.iter().map(|user| (*user).to_owned());
+        let users: Vec<String> = std::iter::once(simulation.settings.user_id.clone()).chain(others).collect();
+        let names: Vec<&str> = users.iter().map(String::as_str).collect();
+        let model = Users::new(&catalog(simulation.policies), &names);
+        let clock = clock_event(&simulation.settings, simulation.settings.begins_at);
+        player.pass_to(simulation.settings.begins_at);
+        // All live by the customer's clock from the beginning.
+        for (number, user) in users.iter().enumerate() {
+            let customer = json!({
+                "id": format!("cus_of_user_{number}"), "object": "customer", "livemode": false,
+                "metadata": {"user_id": user}, "test_clock": clock.body["data"]["object"]["id"],
+            });
+            player.c.apply_json(&json!({
+                "id": format!("evt_of_user_{number}"), "object": "event", "type": "customer.created",
+                "api_version": "2024-06-20", "created": simulation.settings.begins_at, "livemode": false,
+                "pending_webhooks": 1, "data": {"object": customer},
+            }));
+        }
+        Movers { named: users[0].clone(), player, model, users, log: Vec::new() }
+    }
+
+    /// An event as it comes from Stripe once the server has named another user.
+    fn deliver(&mut self, event: &Event) {
+        let text = event.body.to_string().replace(&self.users[0], &self.named);
+        let body: Value = serde_json::from_str(&text).expect("JSON");
+        self.log.push(format!("{} {} names {}: {}", event.at, event.event_type, self.named, in_short(&body)));
+        self.player.play(Step::Deliver(&Event { body: body.clone(), ..event.clone() }));
+        self.model.deliver(event.at, &body);
+        self.compare();
+    }
+
+    /// An operator gives all subscriptions to a user.
+    fn attribute(&mut self, at: i64, user: &str) {
+        let subscriptions: Vec<String> =
+            self.player.c.column("select subscription_id::text from billing.subscriptions order by 1", &[]);
+        for subscription in subscriptions {
+            self.log.push(format!("{at} {subscription} is attributed to {user}"));
+            let user_id = Uuid::parse_str(user).expect("a UUID");
+            assert!(self.player.c.attribute(&subscription, user_id).ok);
+            self.player.prove();
+            self.model.attribute(at, &subscription, user);
+            self.compare();
+        }
+    }
+
+    fn ask(&mut self, at: i64, user: &str, step: &ModelStep) {
+        self.log.push(format!("{at} {user}: {step:?}"));
+        self.player.user = Uuid::parse_str(user).expect("a UUID");
+        let applied = (self.player.ask(step), self.model.ask(at, user, step));
+        let applied = (applied.0 == Outcome::Applied, applied.1 == Outcome::Applied);
+        assert_eq!(applied.0, applied.1, "{}", self.log.join("\n"));
+        self.compare();
+    }
+
+    fn compare(&mut self) {
+        for user in self.users.clone() {
+            self.player.user = Uuid::parse_str(&user).expect("a UUID");
+            let (books, model) = (self.player.books_and_to_come(), self.model.books(&user));
+            assert!(
+                (books.balance, books.debt) == (model.balance, model.debt),
+                "the database differs from the model for {user}: {books:?}, not {model:#?}\n{}\n{}",
+                self.log.join("\n"),
+                self.ledgers(),
+            );
+        }
+    }
+}
+
+impl Movers {
+    /// Every ledger row of these users, in the order in which they were made.
+    fn ledgers(&mut self) -> String {
+        let rows: Vec<String> = self.player.c.column(
+            "select concat_ws(' ', extract(epoch from t.created_at)::bigint, right(t.user_id::text, 1), t.transaction_type,
+                 t.amount, coalesce(g.item, g.source_id))
+             from billing.credit_transactions t left join billing.credit_grants g on (g.user_id, g.id) = (t.user_id, t.grant_id)
+             order by t.recorded_at, t.id",
+            &[],
+        );
+        rows.join("\n")
+    }
+}
+
+/// What happens to subscriptions, the app's calls of whoever has or had them, and what comes of it after each.
+fn play(
+    simulation: &mut Simulation,
+    movers: &mut Movers,
+    mut asks: impl FnMut(&mut Movers, &mut Rng, usize, i64),
+) {
+    for (number, happening) in simulation.history(CHANGES).iter().enumerate() {
+        for event in &happening.events {
+            movers.deliver(event);
+        }
+        movers.log.push(format!("{} {}", happening.at, happening.what));
+        movers.player.pass_to(happening.at);
+        asks(movers, &mut simulation.rng, number, happening.at);
+    }
+}
+
+/// A user, and what there is to spend: time has passed in the model too.
+fn somebody(movers: &mut Movers, rng: &mut Rng, at: i64) -> (String, i64) {
+    let user = rng.one_of(&movers.users).clone();
+    movers.ask(at, &user, &ModelStep::Look);
+    movers.player.user = Uuid::parse_str(&user).expect("a UUID");
+    let balance = movers.player.books().balance;
+    (user, balance)
+}
+
+#[test]
+fn subscriptions_that_move_on_from_user_to_user_are_split_as_the_model_says() {
+    for_each_seed(|seed| {
+        let mut simulation = Simulation::new(seed);
+        let mut movers = Movers::new(&simulation, &OTHERS);
+        let mut next = 1;
+        play(&mut simulation, &mut movers, |movers, rng, number, at| {
+            let (user, balance) = somebody(movers, rng, at);
+            movers.ask(at, &user, &request(rng, number, balance));
+            let Some(user) = movers.users.get(next).cloned() else { return };
+            match rng.below(3) {
+                0 => movers.named = user,
+                1 => movers.attribute(at, &user),
+                _ => return,
+            }
+            next += 1;
+        });
+    });
+}
+
+#[test]
+fn subscriptions_that_come_back_are_split_as_the_model_says() {
+    for_each_seed(|seed| {
+        let mut simulation = Simulation::new(seed);
+        let mut movers = Movers::new(&simulation, &OTHERS[..1]);
+        play(&mut simulation, &mut movers, |movers, rng, number, at| {
+            let (user, balance) = somebody(movers, rng, at);
+            if balance > 0 {
+                let amount = rng.between(1, balance + 1);
+                movers.ask(at, &user, &ModelStep::Spend { request_id: format!("request-{number}"), amount });
+            }
+            match rng.below(4) {
+                0 => movers.named = rng.one_of(&movers.users).clone(),
+                1 => {
+                    let user = rng.one_of(&movers.users).clone();
+                    movers.attribute(at, &user);
+                }
+                _ => {}
+            }
+        });
+    });
 }

@@ -10,7 +10,7 @@ use super::number::Span;
 use super::reversals::{CreditNote, Dispute, Refund};
 use super::subscription::{self, State};
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Facts {
     pub(super) invoices: BTreeMap<String, Invoice>,
     pub(super) subscriptions: BTreeMap<String, Vec<State>>,
@@ -91,6 +91,18 @@ impl Facts {
             "credit_note" => self.credit_notes.entry(id).or_default().learn(object, as_of),
             _ => {}
         }
+    }
+
+    /// The same facts without what is others': the lines of their subscriptions, and what they bought once by a session, a
+    /// payment intent or an invoice of no subscription. What says what came back stays.
+    pub(super) fn only(&self, has: &dyn Fn(&str) -> bool, is_others: &dyn Fn(&str) -> bool) -> Facts {
+        let mut facts = self.clone();
+        for (id, invoice) in &mut facts.invoices {
+            invoice.lines.retain(|line| line.subscription.as_deref().map_or(!is_others(id), has));
+        }
+        facts.sessions.retain(|id, _| !is_others(id));
+        facts.intents.retain(|id, _| !is_others(id));
+        facts
     }
 
     /// "The interval is Stripe's (`price.recurring`, `plan.interval`, the item's price, the fetched price)."

@@ -129,6 +129,15 @@ impl Grant {
         self.starts.max(self.paid_at)
     }
 
+    pub(super) fn has_lapsed(&self, now: i64) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
+
+    /// Whether what comes back to it is lost.
+    pub(super) fn is_over(&self, now: i64) -> bool {
+        self.has_lapsed(now) || self.part_ends.first().is_some_and(|end| *end <= now)
+    }
+
     pub(super) fn has_begun(&self, now: i64) -> bool {
         self.starts <= now.max(self.paid_at)
     }

@@ -96,7 +96,7 @@ fn plan_alone(span: (i64, i64)) -> Subscription {
 }
 
 #[test]
-fn under_keep_a_removed_seat_goes_at_its_periods_end_and_no_later_state_brings_it_back() {
+fn under_keep_a_removed_seat_goes_at_its_periods_end_and_never_comes_back() {
     let db = plan_database(&json!({"plan_change": "keep"}));
     let mut c = db.connect();
     let span = seat_removed(&mut c, 31);

@@ -1,5 +1,7 @@
 //! What a subscription's states alone do: the tier, and a plan that goes down without an invoice.
 
+use std::collections::BTreeSet;
+
 use super::catalog::Worth;
 use super::closings::{Cause, Closing};
 use super::grants::{Grant, Key};
@@ -35,12 +37,14 @@ pub(super) fn limits(world: &World, periods: &[Period], grants: &[Grant], now: i
     for stream in streams(periods) {
         let Some(down) = down(world, periods, &stream).filter(|down| !down.keeps) else { continue };
         let Some(newest) = down.states.last() else { continue };
-        // It is the newest state's time by which a period runs.
-        let running = periods.iter().filter(|period| {
+        // It is the newest state's time by which a period runs: several do after a change of the anchor, and an item that is
+        // no longer listed holds 0 of all of them.
+        let runs = |period: &&Period| {
             let has_begun = period.first_paid_at().is_some_and(|paid_at| period.start <= now.max(paid_at));
             is_plans(period, &stream) && period.start <= newest.at && newest.at < period.end && has_begun
-        });
-        let Some(running) = running.max_by_key(|period| period.start) else { continue };
+        };
+        let running: BTreeSet<(i64, i64)> =
+            periods.iter().filter(runs).map(|period| (period.start, period.end)).collect();
         for grant in grants {
             let Key::Period { stream: its, start, end, is_purchased: false, is_below_zero: false, .. } =
                 &grant.key
@@ -49,7 +53,7 @@ pub(super) fn limits(world: &World, periods: &[Period], grants: &[Grant], now: i
             };
             let first = down.states[0].at;
             let is_over = grant.ends.is_some_and(|ends| ends <= first);
-            if *its != stream || (*start, *end) != (running.start, running.end) || is_over {
+            if *its != stream || !running.contains(&(*start, *end)) || is_over {
                 continue;
             }
             limits.push(Closing {

@@ -1,5 +1,7 @@
 //! The plan goes down by status alone (rule 7): a state of the subscription gives an item less than its lines bill.
 
+use std::collections::BTreeMap;
+
 use super::facts::{Facts, ItemContent, ItemState, Period, StreamKey, SubscriptionState, Terms};
 use super::intervals::months;
 use super::lines::Billed;
@@ -15,7 +17,8 @@ pub(super) struct Limit {
     pub(super) stays: i128,
 }
 
-/// What the newest state says of an item.
+/// What a state says of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Stated {
     /// Credits × quantity, of one interval or part.
     level: i128,
@@ -23,9 +26,11 @@ struct Stated {
     rate: Share,
     /// Whether it is in the subscription's list.
     is_listed: bool,
-    /// Since when without a break, and when that became known.
-    since: (Time, Time),
 }
+
+/// What the states of a subscription said of a stream, in their order, each with its time and when it became known. `None`: a
+/// price that the catalog does not know.
+struct History(Vec<(Time, Time, Option<Stated>)>);
 
 /// What limits a period of a stream, if something does.
 pub(super) fn limit(
@@ -39,12 +44,14 @@ pub(super) fn limit(
     let subscription = facts.subscriptions.iter().find(|of| of.id == items[0].subscription)?;
     let as_of = subscription.as_of;
     let runs = |at: Time| (period.start..period.end).contains(&at);
-    let stated = stated_of_stream(facts, subscription, items)?;
+    let history = History::of(facts, subscription, items);
+    let newest = history.newest()?;
+    let (stated_since, _) = history.since(|stated| stated == newest)?;
     // What a cancellation leaves is the cancellation policy's.
-    let is_by_the_end = subscription.is_over && subscription.ended_at.unwrap_or(as_of) <= stated.since.0;
+    let is_by_the_end = subscription.is_over && subscription.ended_at.unwrap_or(as_of) <= stated_since;
     // A state speaks of the periods that run at its time. What an earlier one set aside is back once they are over, but what
     // one kept until the end of a period is gone then.
-    let was_removed = !stated.is_listed && runs(stated.since.0);
+    let was_removed = !newest.is_listed && runs(stated_since);
     if is_by_the_end || !runs(as_of) && !was_removed {
         return None;
     }
@@ -53,15 +60,18 @@ pub(super) fn limit(
     // Charges of 0 bill nothing that a state could fall short of, but they account for what it says.
     let paid = Bill::latest(standing().filter(|line| line.amount != 0))?;
     let accounted = Bill::latest(standing())?;
-    if as_of < accounted.start || stated.rate >= paid.rate() || stated.rate >= accounted.rate() {
+    let is_less = |stated: &Stated| stated.rate < paid.rate() && stated.rate < accounted.rate();
+    if as_of < accounted.start || !is_less(newest) {
         return None;
     }
-    let known_at = paid.charges.iter().map(|line| line.payment.known_at).min()?.max(stated.since.1);
+    // The first of them, also where a later one says more or less: whoever goes down again gets nothing anew.
+    let (less_since, less_known_at) = history.since(is_less)?;
+    let known_at = paid.charges.iter().map(|line| line.payment.known_at).min()?.max(less_known_at);
     if paid.charges.iter().find(|line| line.is_plan())?.line.terms.keeps_on_change {
         let removed = Limit { at: period.end, known_at, stays: 0 };
         return was_removed.then_some(removed);
     }
-    runs(as_of).then_some(Limit { at: stated.since.0.max(paid.start), known_at, stays: stated.level })
+    runs(as_of).then_some(Limit { at: less_since.max(paid.start), known_at, stays: newest.level })
 }
 
 /// What an item's latest lines bill.
@@ -86,49 +96,55 @@ impl<'a> Bill<'a> {
     }
 }
 
-/// What states say of a stream: of the last of its items; lines that name no item are about all items together.
-fn stated_of_stream(facts: &Facts, subscription: &SubscriptionState, items: &[StreamKey]) -> Option<Stated> {
-    if let Some(item) = items.iter().rev().find_map(|item| item.item.as_deref()) {
-        return stated(facts, subscription, item);
+impl History {
+    /// Of a stream, what states say of the last of its items; lines that name no item are about all items together.
+    fn of(facts: &Facts, subscription: &SubscriptionState, items: &[StreamKey]) -> History {
+        let mut states: Vec<&ItemState> =
+            facts.items.iter().filter(|state| state.subscription == subscription.id).collect();
+        let named = items.iter().rev().find_map(|item| item.item.as_deref());
+        states.retain(|state| named.is_none_or(|item| state.item == item));
+        states.sort_by_key(|state| state.as_of);
+        if let (true, Some(since)) = (states.is_empty() && named.is_some(), subscription.listed_since) {
+            // No list ever had it.
+            return History(vec![(since, subscription.known_at, Stated::of(&ItemContent::Removed))]);
+        }
+        let mut now: BTreeMap<&str, Option<Stated>> = BTreeMap::new();
+        let mut history = Vec::new();
+        for at_once in states.chunk_by(|one, other| one.as_of == other.as_of) {
+            now.extend(at_once.iter().map(|state| (state.item.as_str(), Stated::of(&state.content))));
+            let together = now.values().cloned().reduce(|sum, one| Some(sum?.and(one?))).flatten();
+            let known_at = at_once.iter().map(|state| state.known_at).max();
+            history.push((at_once[0].as_of, known_at.unwrap_or_default(), together));
+        }
+        History(history)
     }
-    let of_subscription = facts.items.iter().filter(|state| state.subscription == subscription.id);
-    let mut all: Vec<&str> = of_subscription.map(|state| state.item.as_str()).collect();
-    all.sort_unstable();
-    all.dedup();
-    let each = all.into_iter().map(|item| stated(facts, subscription, item));
-    each.reduce(|sum, one| Some(sum?.and(one?)))?
-}
 
-/// What the newest state says of an item; `None` if it names a price that the catalog does not know.
-fn stated(facts: &Facts, subscription: &SubscriptionState, item: &str) -> Option<Stated> {
-    let mut states: Vec<&ItemState> = facts
-        .items
-        .iter()
-        .filter(|state| state.subscription == subscription.id && state.item == *item)
-        .collect();
-    states.sort_by_key(|state| state.as_of);
-    let Some(newest) = states.last() else {
-        // No list ever had it.
-        let since = (subscription.listed_since?, subscription.known_at);
-        return Some(Stated { level: 0, rate: whole(0), is_listed: false, since });
-    };
-    let unbroken = states.iter().rev().take_while(|state| is_same(&state.content, &newest.content));
-    let (since, known_at) = unbroken.fold((newest.as_of, newest.known_at), |(since, known_at), state| {
-        (since.min(state.as_of), known_at.min(state.known_at))
-    });
-    let (level, rate) = worth_of(&newest.content)?;
-    let is_listed = newest.content != ItemContent::Removed;
-    Some(Stated { level, rate, is_listed, since: (since, known_at) })
+    fn newest(&self) -> Option<&Stated> {
+        self.0.last().and_then(|(_, _, stated)| stated.as_ref())
+    }
+
+    /// Since when the states have said something without a break, and when that became known.
+    fn since(&self, says: impl Fn(&Stated) -> bool) -> Option<(Time, Time)> {
+        let unbroken = self.0.iter().rev().take_while(|(_, _, stated)| stated.as_ref().is_some_and(&says));
+        unbroken
+            .map(|(as_of, known_at, _)| (*as_of, *known_at))
+            .reduce(|one, other| (one.0.min(other.0), one.1.min(other.1)))
+    }
 }
 
 impl Stated {
+    /// `None` if it names a price that the catalog does not know.
+    fn of(content: &ItemContent) -> Option<Stated> {
+        let (level, rate) = worth_of(content)?;
+        Some(Stated { level, rate, is_listed: *content != ItemContent::Removed })
+    }
+
     /// Of two items together.
     fn and(self, other: Stated) -> Stated {
         Stated {
             level: self.level + other.level,
             rate: self.rate + other.rate,
             is_listed: self.is_listed || other.is_listed,
-            since: self.since.max(other.since),
         }
     }
 }
@@ -143,17 +159,5 @@ fn worth_of(content: &ItemContent) -> Option<(i128, Share)> {
             let span: Span = terms.drip.or(*interval).unwrap_or(terms.every);
             Some((level, whole(level) / months(span)))
         }
-    }
-}
-
-/// Whether two states of an item say the same: the catalog's terms are no part of what Stripe says.
-fn is_same(one: &ItemContent, other: &ItemContent) -> bool {
-    match (one, other) {
-        (ItemContent::Removed, ItemContent::Removed) => true,
-        (
-            ItemContent::Listed { price, quantity, .. },
-            ItemContent::Listed { price: other_price, quantity: other_quantity, .. },
-        ) => price == other_price && quantity == other_quantity,
-        _ => false,
     }
 }

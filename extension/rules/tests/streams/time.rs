@@ -458,6 +458,27 @@ fn a_later_state_of_the_same_content_changes_nothing() {
 }
 
 #[test]
+fn going_down_in_two_steps_counts_from_the_first_and_gives_no_second_helping() {
+    let mut further = bought(MAX);
+    further.state(1.0, &[("si_1", PRO, 2)]);
+    further.spend(15_000);
+    assert_eq!(further.stands(), (5_000, 0));
+    further.state(2.0, &[("si_1", PRO, 1)]);
+    assert_eq!(
+        further.stands(),
+        (0, 0),
+        "of the 30,000 at the first state 10,000 stay, and 15,000 are spent"
+    );
+    let mut back_by_half = bought(MAX);
+    back_by_half.state(1.0, &[("si_1", PRO, 1)]);
+    back_by_half.spend(4_000);
+    back_by_half.state(2.0, &[("si_1", PRO, 2)]);
+    assert_eq!(back_by_half.stands(), (16_000, 0));
+    back_by_half.state(3.0, &[("si_1", MAX, 1)]);
+    assert_eq!(back_by_half.stands(), (26_000, 0), "it is back");
+}
+
+#[test]
 fn what_the_lines_account_for_is_not_down_by_status() {
     let rest = days(15.0, 30.0);
     let mut invoiced = bought(MAX);

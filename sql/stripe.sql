@@ -56,7 +56,7 @@ comment on column billing.subscriptions.seen_at is
 comment on column billing.subscriptions.listed_since is
 'As of when the earliest known state with a complete list of items was so, as seen_at.';
 comment on column billing.subscriptions.known_at is
-'When this state became known, in the order of credit_transactions.recorded_at.';
+'When it became known until when it runs, and since when its list is, in the order of credit_transactions.recorded_at.';
 
 create table billing.subscription_users (
     subscription_id billing.identifier not null,

@@ -370,6 +370,13 @@ pub enum Freshness {
 }
 
 impl SubscriptionState {
+    /// When it ends, as far as this state says: when it is set to, or with its period.
+    #[must_use]
+    pub fn ends_at(&self) -> Option<Time> {
+        let with_period = self.cancel_at_period_end || self.status.is_final();
+        self.cancel_at.or(with_period.then_some(self.period.1))
+    }
+
     /// How `incoming` relates to this, the known state. A final state stays, and is never ambiguous.
     #[must_use]
     pub fn freshness_of(&self, incoming: &SubscriptionState) -> Freshness {

@@ -157,7 +157,12 @@ pub(super) fn worth(sql: &mut Sql, user: Uuid, subscription_id: &str) -> Credits
 /// bonus that came with it, if something was drawn of that. Those that a former user has again are marked no more.
 pub(super) fn mark(sql: &mut Sql, moved: &Move) {
     const MARK: &str = concat!(
-        "update billing.credit_grants g set moved_with = $2, kept = greatest(g.drawn + g.moved, 0)
+        // What comes back to a period of which nothing is left ends with it. Older ones are not computed with the move.
+        "update billing.credit_grants g set moved_with = $2, kept = greatest(g.drawn + g.moved, 0),
+             (expires_at, priority_at) = (
+                 select ends.at, least(g.priority_at, ends.at)
+                 from (values (coalesce(g.expires_at, case when g.remaining = 0 and g.pool = 'subscription' then
+                     g.period_end end))) ends (at))
          where g.user_id = $1 and g.moved_with is null and (
              g.stripe_subscription_id = $2
              or g.stripe_subscription_id is null and g.bought is null and (

@@ -79,7 +79,10 @@ pub(crate) fn apply(
     let moved = (!from.is_empty()).then(|| hand_over(sql, &mut accounts, &facts.id, &from, owner, &origin));
     let known = moved.as_ref().map_or(known, Option::as_ref);
     let known_at = accounts.known_at();
-    if known.is_none_or(|known| known.state.as_of != now.state.as_of || known.differs(&now)) {
+    let is_known = |known: &KnownSubscription| {
+        (known.state.ends_at(), known.listed_since) == (now.state.ends_at(), now.listed_since)
+    };
+    if !known.is_some_and(is_known) {
         now.known_at = known_at;
     }
     let items_changed = record_items(sql, &observed, &KnownSubscription { known_at, ..now.clone() });

@@ -21,7 +21,7 @@ pub(crate) struct KnownSubscription {
     pub(crate) seen_at: Time,
     /// As of when the earliest known state with a complete list of items was so, in the same way.
     pub(crate) listed_since: Option<Time>,
-    /// When the state became known, in the order of all ledger rows.
+    /// When it became known until when it runs, and since when its list is, in the order of all ledger rows.
     pub(crate) known_at: Time,
 }
 

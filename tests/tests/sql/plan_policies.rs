@@ -3,7 +3,7 @@
 
 use serde_json::json;
 use stripe_credits_tests::plans::plan_database;
-use stripe_credits_tests::refunds::refund;
+use stripe_credits_tests::refunds::{failed, refund, refunded};
 use stripe_credits_tests::stripe::CREATED;
 use stripe_credits_tests::subscription::{
     Invoice, MAX, PRO, ROLL, Subscription, database_with, half_time, invoice, invoice_payment, line, month,
@@ -244,6 +244,30 @@ fn scenario_20_under_expire_a_mid_period_cancellation_keeps_credits_to_its_end()
     assert_eq!((c.settled_balance_and_debt(ANN), c.tier(ANN)), ((10_000, 0), "free canceled".into()));
     c.advance_time(ANN, "11 days");
     assert_eq!(c.settled_balance_and_debt(ANN), (0, 0));
+}
+
+#[test]
+fn under_expire_what_settled_a_debt_and_comes_back_stays_when_the_end_is_told_again() {
+    let db = database_with(&json!({"cancellation": "expire"}));
+    let mut c = db.connect();
+    let pack = paid_pack("cs_1", ANN).with("payment_intent", "pi_1");
+    c.twice(&pack.completed("evt_pack"));
+    assert!(c.spend(ANN, 500, "job").ok);
+    c.twice(&refunded("re_1", "pi_1", 1_000));
+    let (span, paid) = begun(&mut c, 20);
+    c.twice(&paid);
+    assert_eq!(c.settled_balance_and_debt(ANN), (9_500, 0));
+    let state = subscription("sub_1", "price_pro").of(ANN).during(span).with("cancel_at_period_end", true);
+    c.twice(&state.updated("evt_cancel", span.0 + DAY));
+    c.advance_time(ANN, "11 days");
+    assert_eq!(c.settled_balance_and_debt(ANN), (0, 0));
+    // What settled it can be spent, though its grant is over (rule 9).
+    c.twice(&failed("re_1", "pi_1", 1_000));
+    assert_eq!(c.settled_balance_and_debt(ANN), (500, 0));
+    c.twice(&state.deleted("evt_deleted", span.1));
+    assert_eq!((c.settled_balance_and_debt(ANN), c.tier(ANN)), ((500, 0), "free canceled".into()));
+    let since = c.ledger(ANN).split_off(6);
+    assert_eq!(since, ["expiry -9500", "debt_settlement 500", "debt_settlement -500", "reinstatement 500"]);
 }
 
 // Coming back.

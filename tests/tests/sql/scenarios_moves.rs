@@ -451,6 +451,32 @@ fn scenario_52_what_is_given_back_counts_in_its_order_when_the_subscription_retu
 }
 
 #[test]
+fn scenario_52_what_comes_back_to_a_month_long_past_lapses_too() {
+    for held in [false, true] {
+        let db = plans();
+        let mut c = db.connect();
+        ann_spent(&mut c, Api::Newer, 0);
+        let drawn = if held { c.reserve(ANN, 10_000, "job") } else { c.spend(ANN, 10_000, "job") };
+        assert!(drawn.ok);
+        for n in 1..=3 {
+            c.twice(&Api::Newer.paid(&paid(n)));
+            c.twice(&Api::Newer.state(&pro(ANN).during(period(n)), month(n)));
+        }
+        c.twice(&Api::Newer.state(&pro(BOB).during(period(3)), month(3) + 60));
+        let before = c.ledger(ANN).len();
+        if held {
+            assert!(c.release(ANN, "job").ok);
+        } else {
+            assert!(c.refund_spend(ANN, "job", "back", None).ok);
+        }
+        assert_eq!(c.settled_balance_and_debt(ANN), (0, 0));
+        let back = if held { "release 10000" } else { "spend_refund 10000" };
+        assert_eq!(c.ledger(ANN)[before..], [back, "expiry -10000"]);
+        assert_eq!((c.balance(BOB), broken(&mut c)), (10_000, Vec::new()));
+    }
+}
+
+#[test]
 fn scenario_52_a_debt_stays_with_whom_made_it() {
     let db = plans();
     let mut c = db.connect();

@@ -179,7 +179,7 @@ pub struct SubscriptionState {
     pub period_end: Option<Time>,
     /// When its first period began: the start of a plan's first charge that still stands, by lines from before the horizon.
     pub first_period_start: Option<Time>,
-    /// When the newest state became known.
+    /// When it became known until when it runs, and since when its list is.
     pub known_at: Time,
 }
 

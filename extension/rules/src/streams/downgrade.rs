@@ -97,14 +97,15 @@ impl<'a> Bill<'a> {
 }
 
 impl History {
-    /// Of a stream, what states say of the last of its items; lines that name no item are about all items together.
+    /// Of a stream, what states say of its items, of which each replaced the one before; lines that name no item are about all
+    /// items of the subscription.
     fn of(facts: &Facts, subscription: &SubscriptionState, items: &[StreamKey]) -> History {
         let mut states: Vec<&ItemState> =
             facts.items.iter().filter(|state| state.subscription == subscription.id).collect();
-        let named = items.iter().rev().find_map(|item| item.item.as_deref());
-        states.retain(|state| named.is_none_or(|item| state.item == item));
+        let named: Vec<&str> = items.iter().filter_map(|item| item.item.as_deref()).collect();
+        states.retain(|state| named.is_empty() || named.contains(&state.item.as_str()));
         states.sort_by_key(|state| state.as_of);
-        if let (true, Some(since)) = (states.is_empty() && named.is_some(), subscription.listed_since) {
+        if let (true, Some(since)) = (states.is_empty() && !named.is_empty(), subscription.listed_since) {
             // No list ever had it.
             return History(vec![(since, subscription.known_at, Stated::of(&ItemContent::Removed))]);
         }

@@ -479,6 +479,17 @@ fn going_down_in_two_steps_counts_from_the_first_and_gives_no_second_helping() {
 }
 
 #[test]
+fn going_down_by_items_that_replace_each_other_counts_from_the_first_too() {
+    let mut history = bought(MAX);
+    history.state(0.5, &[("si_1", MAX, 1)]);
+    history.state(1.0, &[("si_2", PRO, 1)]);
+    history.spend(4_000);
+    assert_eq!(history.stands(), (6_000, 0));
+    history.state(2.0, &[("si_3", PRO, 2)]);
+    assert_eq!(history.stands(), (16_000, 0));
+}
+
+#[test]
 fn what_the_lines_account_for_is_not_down_by_status() {
     let rest = days(15.0, 30.0);
     let mut invoiced = bought(MAX);

@@ -161,7 +161,7 @@ pub(super) fn mark(sql: &mut Sql, moved: &Move) {
         "update billing.credit_grants g set moved_with = $2, kept = greatest(g.drawn + g.moved, 0),
              (expires_at, priority_at) = (
                  select ends.at, least(g.priority_at, ends.at)
-                 from (values (coalesce(g.expires_at, case when g.remaining = 0 and g.pool = 'subscription' then
+                 from (values (least(g.expires_at, case when g.remaining = 0 and g.pool = 'subscription' then
                      g.period_end end))) ends (at))
          where g.user_id = $1 and g.moved_with is null and (
              g.stripe_subscription_id = $2

@@ -477,6 +477,26 @@ fn scenario_52_what_comes_back_to_a_month_long_past_lapses_too() {
 }
 
 #[test]
+fn scenario_52_what_comes_back_to_an_earlier_month_ends_with_that_under_expire() {
+    for with_end in [false, true] {
+        let db = plan_database(&json!({"cancellation": "expire"}));
+        let mut c = db.connect();
+        let now = c.unix_now();
+        let [before, running] = [(now - 31 * 86_400, now - 86_400), (now - 86_400, now + 29 * 86_400)];
+        c.twice(&pro(ANN).during(before).updated("evt_a", before.0));
+        c.twice(&billed("in_0", before.0, whole(PRO, before)).paid("evt_in_0"));
+        assert!(c.spend(ANN, 4_000, "job").ok);
+        c.twice(&billed("in_1", running.0, whole(PRO, running)).paid("evt_in_1"));
+        let state = pro(BOB).during(running).with("cancel_at_period_end", with_end);
+        c.twice(&state.updated("evt_b", now));
+        assert!(c.refund_spend(ANN, "job", "back", None).ok);
+        assert_eq!(c.settled_balance_and_debt(ANN), (0, 0), "{with_end}");
+        assert_eq!(c.ledger(ANN)[5..], ["spend_refund 4000", "expiry -4000"]);
+        assert_eq!(c.settled_balance_and_debt(BOB), (10_000, 0));
+    }
+}
+
+#[test]
 fn scenario_52_a_debt_stays_with_whom_made_it() {
     let db = plans();
     let mut c = db.connect();

@@ -288,8 +288,9 @@ impl<'a> Balance<'a> {
     fn former(&self) -> Result<Vec<FormerTarget>, OutOfRange> {
         let (shares, _) = self.split(self.worth)?;
         let (unreversed, _) = self.split(self.lot.worth_unreversed()?)?;
-        let of_period = self.lot.of.map(|(_, period)| period.end);
-        let ends = self.expires_at.or(of_period.filter(|_| self.lot.pool == Pool::Subscription));
+        let of_period =
+            self.lot.of.map(|(_, period)| period.end).filter(|_| self.lot.pool == Pool::Subscription);
+        let ends = [self.expires_at, of_period].into_iter().flatten().min();
         let target = |(by, share): (Drawer, i64)| match by {
             Drawer::User => None,
             Drawer::Former(former) => Some(FormerTarget {

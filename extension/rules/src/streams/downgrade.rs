@@ -60,7 +60,8 @@ pub(super) fn limit(
     // Charges of 0 bill nothing that a state could fall short of, but they account for what it says.
     let paid = Bill::latest(standing().filter(|line| line.amount != 0))?;
     let accounted = Bill::latest(standing())?;
-    let is_less = |stated: &Stated| stated.rate < paid.rate() && stated.rate < accounted.rate();
+    let bills = paid.rate().min(accounted.rate());
+    let is_less = |stated: &Stated| stated.rate < bills;
     if as_of < accounted.start || !is_less(newest) {
         return None;
     }

@@ -370,7 +370,8 @@ pub enum Freshness {
 }
 
 impl SubscriptionState {
-    /// When it ends, as far as this state says: when it is set to, or with its period.
+    /// Until when it runs, if it is set to end or is over: the time that is set, or else the end of its period, also if it was
+    /// over before.
     #[must_use]
     pub fn ends_at(&self) -> Option<Time> {
         let with_period = self.cancel_at_period_end || self.status.is_final();
@@ -522,24 +523,44 @@ mod tests {
         assert_eq!(set.test_clock.as_deref(), Some("clock_1"));
     }
 
+    fn stored(facts: &Subscription) -> SubscriptionState {
+        SubscriptionState {
+            as_of: facts.as_of,
+            status: facts.status,
+            price_id: Some("price_pro".into()),
+            quantity: Quantity::ONE,
+            period: facts.period.expect("a period"),
+            items: facts.item_contents(),
+            trial_end: facts.trial_end,
+            cancel_at: facts.cancel_at,
+            cancel_at_period_end: facts.cancel_at_period_end,
+            ended_at: facts.ended_at,
+        }
+    }
+
+    #[test]
+    fn it_runs_until_the_time_that_is_set_or_its_periods_end_however_it_ends() {
+        for (fields, ends_at) in [
+            (json!({}), None),
+            (json!({ "cancel_at_period_end": true }), Some(30)),
+            (json!({ "cancel_at": 20 }), Some(20)),
+            (json!({ "cancel_at": 20, "cancel_at_period_end": true }), Some(20)),
+            (json!({ "status": "canceled", "ended_at": 10 }), Some(30)),
+            (json!({ "status": "canceled", "ended_at": 20, "cancel_at": 20 }), Some(20)),
+        ] {
+            let mut object = object(&fields);
+            (object["current_period_start"], object["current_period_end"]) = (json!(1), json!(30));
+            let state = stored(&facts(&object, 1));
+            assert_eq!(state.ends_at(), ends_at.and_then(calendar::from_unix), "{fields}");
+        }
+    }
+
     #[test]
     fn two_states_of_one_second_that_differ_only_in_items_or_their_end_are_ambiguous() {
         let state = |items: Value, cancel_at: Option<i64>| {
             let object = object(&json!({ "items": { "data": items }, "cancel_at": cancel_at,
                                          "current_period_start": 1, "current_period_end": 2 }));
-            let facts = facts(&object, 1);
-            SubscriptionState {
-                as_of: facts.as_of,
-                status: facts.status,
-                price_id: Some("price_pro".into()),
-                quantity: Quantity::ONE,
-                period: facts.period.expect("a period"),
-                items: facts.item_contents(),
-                trial_end: facts.trial_end,
-                cancel_at: facts.cancel_at,
-                cancel_at_period_end: facts.cancel_at_period_end,
-                ended_at: facts.ended_at,
-            }
+            stored(&facts(&object, 1))
         };
         let item = |id: &str, quantity: i64| json!({ "id": id, "price": "price_pro", "quantity": quantity });
         let known = state(json!([item("si_1", 1), item("si_2", 1)]), None);

@@ -200,9 +200,7 @@ fn subscription_states(sql: &mut Sql, user: Uuid, horizon: Time, has_older: bool
             listed_since: known.listed_since,
             is_over: known.state.status.is_final(),
             ended_at: known.state.ended_at,
-            cancel_at: known.state.cancel_at,
-            cancel_at_period_end: known.state.cancel_at_period_end,
-            period_end: Some(known.state.period.1),
+            ends_at: known.state.ends_at(),
             // It is needed only to decide which of several subscriptions began later.
             first_period_start: (several && has_older)
                 .then(|| invoice_lines::first_period_before(sql, user, &id, horizon))

@@ -171,12 +171,8 @@ pub struct SubscriptionState {
     pub is_over: bool,
     /// When it ended.
     pub ended_at: Option<Time>,
-    /// When it is set to end.
-    pub cancel_at: Option<Time>,
-    /// Whether it is set to end with its period.
-    pub cancel_at_period_end: bool,
-    /// The end of its period; of several items with periods of their own, the latest.
-    pub period_end: Option<Time>,
+    /// Until when it runs, if it is set to end or is over: until then credits last under `cancellation: expire`.
+    pub ends_at: Option<Time>,
     /// When its first period began: the start of a plan's first charge that still stands, by lines from before the horizon.
     pub first_period_start: Option<Time>,
     /// When it became known until when it runs, and since when its list is.

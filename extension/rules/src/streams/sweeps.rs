@@ -175,8 +175,7 @@ impl<'a> Cancellations<'a> {
         if !lots.periods.get(&(stream, period))?.expires_when_canceled {
             return None;
         }
-        let ends = state.cancel_at_period_end || state.is_over;
-        let at = state.cancel_at.or(state.period_end.filter(|_| ends))?;
+        let at = state.ends_at?;
         Some((if period.start < at { at } else { period.end }, state.known_at))
     }
 

@@ -319,9 +319,7 @@ impl History {
             listed_since: listed_since.or(Some(as_of)),
             is_over: false,
             ended_at: None,
-            cancel_at: None,
-            cancel_at_period_end: false,
-            period_end: None,
+            ends_at: None,
             first_period_start: None,
             known_at,
         };

@@ -274,15 +274,15 @@ impl Told {
             let item_ends = newest["items"]["data"].as_array().into_iter().flatten();
             let item_end = item_ends.filter_map(|item| item["current_period_end"].as_i64()).max();
             let at = |value: &Value| value.as_i64().map(|at| from_unix(at).expect("a time"));
+            let period_end = at(&newest["current_period_end"]).or(item_end.and_then(from_unix));
+            let with_period = newest["cancel_at_period_end"] == true || over(newest);
             facts.subscriptions.push(SubscriptionState {
                 id: id.to_owned(),
                 as_of,
                 listed_since: states.first().map(|(at, ..)| *at),
                 is_over: over(newest),
                 ended_at: at(&newest["ended_at"]),
-                cancel_at: at(&newest["cancel_at"]),
-                cancel_at_period_end: newest["cancel_at_period_end"] == true,
-                period_end: at(&newest["current_period_end"]).or(item_end.and_then(from_unix)),
+                ends_at: at(&newest["cancel_at"]).or(period_end.filter(|_| with_period)),
                 first_period_start: None,
                 known_at,
             });

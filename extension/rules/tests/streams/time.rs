@@ -646,7 +646,7 @@ fn a_pause_and_a_resumption_change_nothing_and_credits_follow_the_lines() {
 
 fn canceled(at: f64, period_end: f64) -> impl FnOnce(&mut SubscriptionState) {
     move |state| {
-        (state.is_over, state.ended_at, state.period_end) = (true, Some(day(at)), Some(day(period_end)));
+        (state.is_over, state.ended_at, state.ends_at) = (true, Some(day(at)), Some(day(period_end)));
     }
 }
 
@@ -674,9 +674,9 @@ fn a_subscription_that_began_earlier_displaces_nothing_of_a_canceled_one() {
 #[test]
 fn under_expire_credits_lapse_at_the_periods_end_known_from_the_state() {
     let ways: [fn(&mut SubscriptionState); 3] = [
-        |state| (state.cancel_at_period_end, state.period_end) = (true, Some(day(30.0))),
-        |state| (state.cancel_at, state.period_end) = (Some(day(20.0)), Some(day(30.0))),
-        |state| (state.is_over, state.ended_at, state.period_end) = (true, Some(day(10.0)), Some(day(30.0))),
+        |state| state.ends_at = Some(day(30.0)),
+        |state| state.ends_at = Some(day(20.0)),
+        |state| (state.is_over, state.ended_at, state.ends_at) = (true, Some(day(10.0)), Some(day(30.0))),
     ];
     for (way, end) in ways.into_iter().zip([30.0, 20.0, 30.0]) {
         let mut history = bought(PRO.expiring());
@@ -692,9 +692,7 @@ fn under_expire_credits_lapse_at_the_periods_end_known_from_the_state() {
 #[test]
 fn a_cancellation_that_is_taken_back_takes_nothing() {
     let mut history = bought(PRO.expiring());
-    history.state_of("sub_1", 10.0, &[("si_1", PRO, 1)], |state| {
-        (state.cancel_at_period_end, state.period_end) = (true, Some(day(30.0)));
-    });
+    history.state_of("sub_1", 10.0, &[("si_1", PRO, 1)], |state| state.ends_at = Some(day(30.0)));
     history.state(12.0, &[("si_1", PRO, 1)]);
     history.pass(40.0);
     assert_eq!(history.stands(), (10_000, 0));
@@ -718,7 +716,7 @@ fn a_canceled_years_parts_come_until_its_end_and_no_longer() {
     let mut history = History::new();
     let year = dates("2026-01-01", "2027-01-01");
     history.pay(invoice("in_0", 0.0).whole("si_1", YEAR.expiring(), 1, year));
-    history.state_of("sub_1", 10.0, &[("si_1", YEAR, 1)], |state| state.cancel_at = Some(date("2026-03-15")));
+    history.state_of("sub_1", 10.0, &[("si_1", YEAR, 1)], |state| state.ends_at = Some(date("2026-03-15")));
     for (at, balance) in
         [("2026-01-12", 10_000), ("2026-03-01", 10_000), ("2026-03-15", 0), ("2026-04-01", 0)]
     {

@@ -28,9 +28,16 @@ struct Stated {
     is_listed: bool,
 }
 
-/// What the states of a subscription said of a stream, in their order, each with its time and when it became known. `None`: a
-/// price that the catalog does not know.
-struct History(Vec<(Time, Time, Option<Stated>)>);
+/// What the states of a subscription said of a stream, in their order.
+struct History(Vec<Known>);
+
+/// What one of them said.
+struct Known {
+    as_of: Time,
+    known_at: Time,
+    /// `None`: a price that the catalog does not know.
+    says: Option<Stated>,
+}
 
 /// What limits a period of a stream, if something does.
 pub(super) fn limit(
@@ -108,28 +115,29 @@ impl History {
         states.sort_by_key(|state| state.as_of);
         if let (true, Some(since)) = (states.is_empty() && !named.is_empty(), subscription.listed_since) {
             // No list ever had it.
-            return History(vec![(since, subscription.known_at, Stated::of(&ItemContent::Removed))]);
+            let says = Stated::of(&ItemContent::Removed);
+            return History(vec![Known { as_of: since, known_at: subscription.known_at, says }]);
         }
         let mut now: BTreeMap<&str, Option<Stated>> = BTreeMap::new();
         let mut history = Vec::new();
         for at_once in states.chunk_by(|one, other| one.as_of == other.as_of) {
             now.extend(at_once.iter().map(|state| (state.item.as_str(), Stated::of(&state.content))));
-            let together = now.values().cloned().reduce(|sum, one| Some(sum?.and(one?))).flatten();
-            let known_at = at_once.iter().map(|state| state.known_at).max();
-            history.push((at_once[0].as_of, known_at.unwrap_or_default(), together));
+            let says = now.values().cloned().reduce(|sum, one| Some(sum?.and(one?))).flatten();
+            let known_at = at_once.iter().map(|state| state.known_at).max().unwrap_or_default();
+            history.push(Known { as_of: at_once[0].as_of, known_at, says });
         }
         History(history)
     }
 
     fn newest(&self) -> Option<&Stated> {
-        self.0.last().and_then(|(_, _, stated)| stated.as_ref())
+        self.0.last()?.says.as_ref()
     }
 
     /// Since when the states have said something without a break, and when that became known.
-    fn since(&self, says: impl Fn(&Stated) -> bool) -> Option<(Time, Time)> {
-        let unbroken = self.0.iter().rev().take_while(|(_, _, stated)| stated.as_ref().is_some_and(&says));
+    fn since(&self, is_said: impl Fn(&Stated) -> bool) -> Option<(Time, Time)> {
+        let unbroken = self.0.iter().rev().take_while(|known| known.says.as_ref().is_some_and(&is_said));
         unbroken
-            .map(|(as_of, known_at, _)| (*as_of, *known_at))
+            .map(|known| (known.as_of, known.known_at))
             .reduce(|one, other| (one.0.min(other.0), one.1.min(other.1)))
     }
 }

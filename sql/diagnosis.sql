@@ -74,7 +74,8 @@ as $$
 $$;
 comment on function billing.ledger_faults() is
 'The part of validate_credits_consistency() about ledger rows: ids count 1, 2, 3, each balance_after follows from the '
-'row before, each row was recorded after it, operations begin before their rows end, grants and payments exist and are the user''s.';
+'row before, each row was recorded after it, operations begin before their rows end, grants and payments exist and '
+'are the user''s.';
 
 create function billing.grant_faults() returns table (user_id uuid, place bigint, fault text)
 language sql stable security definer set search_path = pg_catalog, pg_temp

@@ -41,7 +41,7 @@ impl Accounts {
 
     /// Lets what follows be recorded in each account after what was recorded in any of them.
     fn agree_on_time(&mut self) -> Time {
-        let latest = self.0.iter().map(|account| account.recorded_at).max().unwrap_or_default();
+        let latest = self.known_at();
         for account in &mut self.0 {
             account.recorded_at = latest;
         }

@@ -152,13 +152,10 @@ impl Account {
             |grant: &&GrantRow| grant.pool != Pool::Subscription && grant.held.expires_at.is_none();
         let summed = grants.iter().filter(timeless).filter(|grant| grant.held.drawn != Credits::ZERO);
         let mut draws: Vec<Draw> = summed
-            .map(|grant| Draw {
-                grant: grant.key.clone(),
-                recorded_at: grant.held.available_from.unwrap_or(self.now),
-                at: grant.held.available_from.unwrap_or(self.now),
-                as_of: grant.held.available_from.unwrap_or(self.now),
-                credits: grant.held.drawn,
-                purpose: Purpose::Spend,
+            .map(|grant| {
+                let at = grant.held.available_from.unwrap_or(self.now);
+                let (grant, credits) = (grant.key.clone(), grant.held.drawn);
+                Draw { grant, recorded_at: at, at, as_of: at, credits, purpose: Purpose::Spend }
             })
             .collect();
         let timed: Vec<&GrantRow> = grants.iter().filter(|grant| !timeless(grant)).collect();

@@ -178,12 +178,7 @@ fn subscriptions(cluster: &Cluster) -> Result<Table> {
 /// How long `run_due` takes for many accounts at once, called as cron would, and how much memory its backend takes.
 fn due(cluster: &Cluster) -> Result<Table> {
     let mut client = cluster.connect(DUE_DATABASE)?;
-    client.batch_execute(&format!(
-        "select count(billing.grant_credits(lpad(n::text, 32, '0')::uuid, 10, 'due', null,
-             clock_timestamp() + interval '1 second'))
-         from generate_series(1, {DUE_ACCOUNTS}) n"
-    ))?;
-    client.execute("select pg_sleep_until(max(next_due_at)) from billing.accounts", &[])?;
+    upkeep::expire_soon(&mut client, DUE_ACCOUNTS)?;
     let mut client = cluster.connect(DUE_DATABASE)?;
     let backend: i32 = client.query_one("select pg_backend_pid()", &[])?.get(0);
     let started = Instant::now();

@@ -1,6 +1,7 @@
 //! What runs beside the app's calls: how long deliveries and spends wait for upkeep, and whether a session's memory grows with
 //! the calls that it makes.
 
+use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,8 +13,7 @@ use uuid::Uuid;
 use xtask::cluster::Cluster;
 use xtask::figures::{median, table};
 use xtask::stripe_event::Event;
-use xtask::workspace;
-use xtask::{Error, Result, signals};
+use xtask::{Error, Result, signals, workspace};
 
 use super::status_megabytes;
 
@@ -81,7 +81,7 @@ pub(super) fn upkeep(cluster: &Cluster) -> Result<Table> {
         done(client, "select billing.retry_due(20)::bigint")
     })?;
     for limit in [100, 500] {
-        expire_soon(&mut client)?;
+        expire_soon(&mut client, ACCOUNTS)?;
         let call = format!("select billing.run_due({limit})::bigint");
         row(&format!("run_due({limit}), an expiry each"), &mut |client| done(client, &call))?;
     }
@@ -104,12 +104,12 @@ fn prepare(client: &mut Client) -> Result<()> {
     Ok(())
 }
 
-/// Lets credits of every account expire at the same time, which is past when this returns.
-fn expire_soon(client: &mut Client) -> Result<()> {
+/// Lets credits of so many accounts expire at the same time, which is past when this returns.
+pub(super) fn expire_soon(client: &mut Client, accounts: u32) -> Result<()> {
     client.batch_execute(&format!(
         "select count(billing.grant_credits(lpad(n::text, 32, '0')::uuid, 10, gen_random_uuid()::text, null,
              clock_timestamp() + interval '1 second'))
-         from generate_series(1, {ACCOUNTS}) n;
+         from generate_series(1, {accounts}) n;
          select pg_sleep_until(max(next_due_at)) from billing.accounts"
     ))?;
     Ok(())
@@ -118,7 +118,7 @@ fn expire_soon(client: &mut Client) -> Result<()> {
 /// Loads the sample catalog with a pack of this size, and with one of another price if that is given.
 fn load_catalog(client: &mut Client, credits: i64, price: Option<&str>) -> Result<()> {
     let path = workspace::sample_catalog();
-    let text = std::fs::read_to_string(&path).map_err(Error::file(&path))?;
+    let text = fs::read_to_string(&path).map_err(Error::file(&path))?;
     let mut catalog: Value =
         serde_json::from_str(&text).map_err(|error| Error::Unmet(format!("the sample catalog: {error}")))?;
     let mut pack = catalog["packs"][0].clone();

@@ -356,9 +356,7 @@ impl Movers {
             );
         }
     }
-}
 
-impl Movers {
     /// Every ledger row of these users, in the order in which they were made.
     fn ledgers(&mut self) -> String {
         let rows: Vec<String> = self.player.c.column(

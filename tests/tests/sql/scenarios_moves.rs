@@ -15,6 +15,9 @@ use stripe_credits_tests::subscription::{
 use stripe_credits_tests::{ANN, BOB, Connection, Database, Event, user};
 use uuid::Uuid;
 
+/// A day in seconds.
+const DAY: i64 = 86_400;
+
 /// The third user.
 const CAT: Uuid = user(3);
 
@@ -57,6 +60,18 @@ fn ann_spent(c: &mut Connection, api: Api, credits: i64) {
     if credits > 0 {
         assert!(c.spend(ANN, credits, "job").ok);
     }
+}
+
+/// ANN's month of pro, which may run now.
+fn ann_began(c: &mut Connection, span: (i64, i64)) {
+    c.twice(&pro(ANN).during(span).updated("evt_a", span.0));
+    c.twice(&billed("in_0", span.0, whole(PRO, span)).paid("evt_in_0"));
+}
+
+/// ANN spends, or reserves, under the request `job`.
+fn ann_draws(c: &mut Connection, credits: i64, held: bool) {
+    let drawn = if held { c.reserve(ANN, credits, "job") } else { c.spend(ANN, credits, "job") };
+    assert!(drawn.ok);
 }
 
 /// Balance, debt and tier of a user.
@@ -370,9 +385,8 @@ fn scenario_52_what_comes_back_of_a_spend_or_a_reservation_is_the_old_users() {
     let db = plans();
     let mut c = db.connect();
     let now = c.unix_now();
-    let span = (now - 86_400, now + 86_400 * 29);
-    c.twice(&pro(ANN).during(span).updated("evt_a", span.0));
-    c.twice(&billed("in_0", span.0, whole(PRO, span)).paid("evt_in_0"));
+    let span = (now - DAY, now + 29 * DAY);
+    ann_began(&mut c, span);
     assert!(c.spend(ANN, 4_000, "job").ok);
     assert!(c.reserve(ANN, 1_000, "held").ok);
     c.twice(&pro(BOB).during(span).updated("evt_b", now));
@@ -405,11 +419,9 @@ fn given_back(moves: bool, before: bool, held: bool, bobs_rows: u32) -> (i64, Ve
     let db = plans();
     let mut c = db.connect();
     let now = c.unix_now();
-    let span = (now - 86_400, now + 86_400 * 29);
-    c.twice(&pro(ANN).during(span).updated("evt_a", span.0));
-    c.twice(&billed("in_0", span.0, whole(PRO, span)).paid("evt_in_0"));
-    let drawn = if held { c.reserve(ANN, 4_000, "job") } else { c.spend(ANN, 4_000, "job") };
-    assert!(drawn.ok);
+    let span = (now - DAY, now + 29 * DAY);
+    ann_began(&mut c, span);
+    ann_draws(&mut c, 4_000, held);
     if moves {
         c.twice(&pro(BOB).during(span).updated("evt_b", now - 60));
         for n in 0..bobs_rows {
@@ -427,7 +439,7 @@ fn given_back(moves: bool, before: bool, held: bool, bobs_rows: u32) -> (i64, Ve
     if before {
         give_back(&mut c);
     }
-    let renewed = (now - 30, now - 30 + 86_400 * 30);
+    let renewed = (now - 30, now - 30 + 30 * DAY);
     c.twice(&billed("in_1", renewed.0, whole(PRO, renewed)).paid("evt_in_1"));
     if !before {
         give_back(&mut c);
@@ -456,8 +468,7 @@ fn scenario_52_what_comes_back_to_a_month_long_past_lapses_too() {
         let db = plans();
         let mut c = db.connect();
         ann_spent(&mut c, Api::Newer, 0);
-        let drawn = if held { c.reserve(ANN, 10_000, "job") } else { c.spend(ANN, 10_000, "job") };
-        assert!(drawn.ok);
+        ann_draws(&mut c, 10_000, held);
         for n in 1..=3 {
             c.twice(&Api::Newer.paid(&paid(n)));
             c.twice(&Api::Newer.state(&pro(ANN).during(period(n)), month(n)));
@@ -482,9 +493,8 @@ fn scenario_52_what_comes_back_to_an_earlier_month_ends_with_that_under_expire()
         let db = plan_database(&json!({"cancellation": "expire"}));
         let mut c = db.connect();
         let now = c.unix_now();
-        let [before, running] = [(now - 31 * 86_400, now - 86_400), (now - 86_400, now + 29 * 86_400)];
-        c.twice(&pro(ANN).during(before).updated("evt_a", before.0));
-        c.twice(&billed("in_0", before.0, whole(PRO, before)).paid("evt_in_0"));
+        let [before, running] = [(now - 31 * DAY, now - DAY), (now - DAY, now + 29 * DAY)];
+        ann_began(&mut c, before);
         assert!(c.spend(ANN, 4_000, "job").ok);
         c.twice(&billed("in_1", running.0, whole(PRO, running)).paid("evt_in_1"));
         let state = pro(BOB).during(running).with("cancel_at_period_end", with_end);
@@ -530,12 +540,11 @@ fn scenario_52_what_settled_a_debt_comes_back_until_the_period_ends_or_without_e
         let db = plans();
         let mut c = db.connect();
         let now = c.unix_now();
-        let start = now - begins_days_ago * 86_400;
-        let span = (start, start + 30 * 86_400);
+        let start = now - begins_days_ago * DAY;
+        let span = (start, start + 30 * DAY);
         c.twice(&paid_pack("cs_1", ANN).completed("evt_pack"));
         assert!(c.spend(ANN, 500, "job").ok);
-        c.twice(&pro(ANN).during(span).updated("evt_a", span.0));
-        c.twice(&billed("in_0", span.0, whole(PRO, span)).paid("evt_in_0"));
+        ann_began(&mut c, span);
         c.twice(&refunded("re_1", "pi_1", 1_000));
         c.twice(&pro(BOB).during(span).updated("evt_b", span.0 + 60));
         assert_eq!((c.balance_and_debt(ANN), c.balance_and_debt(BOB)), ((0, 0), (9_500, 0)));
@@ -585,7 +594,7 @@ fn scenario_52_a_trial_and_a_bonus_move_as_far_as_they_are_left() {
     let db = plan_database(&json!({ "trial_credits": 300, "first_purchase_bonus": 700 }));
     let mut c = db.connect();
     let now = c.unix_now();
-    let (trial, span) = ((now - 86_400, now + 86_400 * 3), (now + 86_400 * 3, now + 86_400 * 33));
+    let (trial, span) = ((now - DAY, now + 3 * DAY), (now + 3 * DAY, now + 33 * DAY));
     let state = |user| pro(user).trial(trial).during(trial);
     c.twice(&state(ANN).updated("evt_a", trial.0));
     c.twice(&billed("in_t", trial.0, whole(("price_pro", 0), trial)).paid("evt_in_t"));
@@ -644,10 +653,9 @@ fn scenario_52_a_change_of_plan_and_a_move_in_one_state() {
 /// Everything that may happen to a subscription whose metadata move, without a spend.
 fn moving_facts() -> Vec<Event> {
     let [by, back] = money_back(0, 4_000);
-    let change = month(1) + 86_400;
+    let change = month(1) + DAY;
     let credit = credited(PRO, 1, period(1), change, "in_1").item("si_1");
-    let up =
-        billed("in_up", change, whole(("price_max", 30_000), (change, change + 86_400 * 30))).line(credit);
+    let up = billed("in_up", change, whole(("price_max", 30_000), (change, change + 30 * DAY))).line(credit);
     vec![
         Api::Newer.state(&pro(ANN), CREATED),
         Api::Newer.paid(&paid(0)),
